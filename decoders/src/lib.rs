@@ -1,1 +1,18 @@
-//! See ARCHITECTURE.md.
+//! Bytes from a source to normalized change events.
+//!
+//! This crate owns the vocabulary of the whole engine ([`change`]), the contracts that a source
+//! of changes fulfils ([`source`]), and one module per engine that fulfils them ([`postgres`]).
+//!
+//! What is absent on purpose: no policy (when to retry, what to apply), no storage, no target.
+//! Nothing here depends on another crate of the workspace.
+
+pub mod assemble;
+pub mod change;
+pub mod postgres;
+pub mod source;
+
+pub use change::{
+    Cell, ChangeEvent, Column, Generated, Lsn, OldRow, Part, Position, QualifiedName,
+    ReplicaIdentity, Row, TableId, TableSchema, Transaction, Value,
+};
+pub use source::{Source, SourceError, SourceEvent};

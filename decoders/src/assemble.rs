@@ -1,0 +1,1 @@
+//! Messages of one replication stream, put together into whole transactions.

@@ -1,0 +1,14 @@
+//! The normalized change: what every decoder promises and every sink accepts.
+//!
+//! Only `std`, `bytes` and `serde` are used here, so the vocabulary can move to a package of its
+//! own by moving one folder.
+
+mod event;
+mod position;
+mod row;
+mod schema;
+
+pub use event::{ChangeEvent, OldRow, Part, Transaction};
+pub use position::{Lsn, ParseLsnError, Position};
+pub use row::{Cell, Row, Value};
+pub use schema::{Column, Generated, QualifiedName, ReplicaIdentity, TableId, TableSchema};

@@ -1,0 +1,1 @@
+//! Applying to PostgreSQL.

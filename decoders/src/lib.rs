@@ -8,6 +8,7 @@
 
 pub mod assemble;
 pub mod change;
+pub mod json;
 pub mod postgres;
 pub mod source;
 

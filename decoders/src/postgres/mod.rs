@@ -1,1 +1,5 @@
 //! PostgreSQL: connections, the replication stream, catalogs.
+
+pub mod pgoutput;
+pub mod frame;
+pub mod types;

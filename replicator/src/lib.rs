@@ -1,1 +1,7 @@
-//! See ARCHITECTURE.md.
+//! The engine and the sidecar.
+
+pub mod alerts;
+pub mod engine;
+pub mod metrics;
+pub mod secret;
+pub mod store;

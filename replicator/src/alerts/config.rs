@@ -1,0 +1,97 @@
+//! The `[alerts]` section.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::secret::Secret;
+
+/// What to watch and whom to tell.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AlertsConfig {
+    /// Lag that somebody should know about.
+    pub lag_high: RuleConfig,
+    /// Lag that somebody should get up for.
+    pub lag_critical: RuleConfig,
+    /// Lag that nobody knows: a blind sensor is not a healthy one.
+    pub lag_unknown: RuleConfig,
+    /// Share of `max_slot_wal_keep_size` that the slot retains on blue.
+    pub slot_retention: RuleConfig,
+    /// Posted to on every change.
+    pub webhook: Option<WebhookConfig>,
+    /// Told of every alert, again each minute while it fires.
+    pub alertmanager: Vec<AlertmanagerConfig>,
+}
+
+/// When a rule raises and clears. The levels differ so that a value on the edge does not ring all night.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleConfig {
+    /// Raised when the value is above this...
+    pub raise: f64,
+    /// ...and cleared when it is below this...
+    pub clear: f64,
+    /// ...for this many seconds in either case.
+    pub for_seconds: f64,
+}
+
+/// Where alerts are posted as JSON.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookConfig {
+    /// `http` or `https` URL.
+    pub url: String,
+    /// File with a bearer token for it.
+    pub token_file: Option<PathBuf>,
+}
+
+/// An Alertmanager.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlertmanagerConfig {
+    /// Base URL; `/api/v2/alerts` is added.
+    pub url: String,
+    /// User and password for basic authentication, `user:password`.
+    pub basic_auth: Option<Secret>,
+}
+
+impl Default for AlertsConfig {
+    fn default() -> Self {
+        Self {
+            lag_high: RuleConfig { raise: 5.0, clear: 2.5, for_seconds: 60.0 },
+            lag_critical: RuleConfig { raise: 30.0, clear: 15.0, for_seconds: 120.0 },
+            lag_unknown: RuleConfig { raise: 0.5, clear: 0.5, for_seconds: 30.0 },
+            slot_retention: RuleConfig { raise: 0.5, clear: 0.4, for_seconds: 300.0 },
+            webhook: None,
+            alertmanager: Vec::new(),
+        }
+    }
+}
+
+impl AlertsConfig {
+    /// What is wrong, one sentence each.
+    pub fn problems(&self) -> Vec<String> {
+        let rules = [
+            ("lag_high", self.lag_high),
+            ("lag_critical", self.lag_critical),
+            ("lag_unknown", self.lag_unknown),
+            ("slot_retention", self.slot_retention),
+        ];
+        let mut problems: Vec<String> = rules
+            .iter()
+            .filter(|(_, rule)| !(rule.clear <= rule.raise && rule.for_seconds >= 0.0))
+            .map(|(name, _)| {
+                format!("alerts.{name}: clear must not be above raise, for_seconds not negative")
+            })
+            .collect();
+        let urls = self.webhook.iter().map(|hook| ("webhook", &hook.url));
+        let urls = urls.chain(self.alertmanager.iter().map(|peer| ("alertmanager", &peer.url)));
+        for (name, url) in urls {
+            if !url.starts_with("http://") && !url.starts_with("https://") {
+                problems.push(format!("alerts.{name}.url: not an http or https URL"));
+            }
+        }
+        problems
+    }
+}

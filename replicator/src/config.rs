@@ -1,0 +1,275 @@
+//! The configuration file: TOML, unknown keys refused, everything wrong reported at once.
+//!
+//! Connection strings may name a password, so they are never printed from here; use
+//! [`decoders::postgres::ConnInfo::redacted`].
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use decoders::postgres::ConnInfo;
+use serde::Deserialize;
+
+use crate::alerts::AlertsConfig;
+use crate::backfill::CopyConfig;
+use crate::schema::SchemaConfig;
+use crate::secret::Secret;
+
+/// Longest pipeline name: the slot name `cutover_<name>` must fit into 63 bytes.
+const NAME_BYTES_MAX: usize = 40;
+
+/// Everything that `replicator run` can be told.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Names the pipeline: slot, publication, progress and metrics carry it.
+    #[serde(default = "default_name")]
+    pub name: String,
+    /// Where the sidecar keeps its memory (RocksDB).
+    #[serde(default = "default_state_dir")]
+    pub state_dir: PathBuf,
+    /// The database in production now.
+    pub blue: Endpoint,
+    /// The database to move to.
+    pub green: Endpoint,
+    /// Which tables are moved.
+    #[serde(default)]
+    pub tables: TablesConfig,
+    /// How green's schema comes to be.
+    #[serde(default)]
+    pub schema: SchemaConfig,
+    /// The copy of what is there already.
+    #[serde(default)]
+    pub copy: CopyConfig,
+    /// Applying the stream.
+    #[serde(default)]
+    pub apply: ApplyConfig,
+    /// The HTTP API.
+    #[serde(default)]
+    pub api: ApiConfig,
+    /// The cutover and its traffic switches.
+    #[serde(default)]
+    pub cutover: cutover::CutoverConfig,
+    /// Lag alerts.
+    #[serde(default)]
+    pub alerts: AlertsConfig,
+}
+
+/// One of the two databases.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    /// A libpq connection string: URL or keywords. Passwords are better kept in `PGPASSFILE`.
+    pub url: Option<Secret>,
+    /// A file that holds the connection string.
+    pub url_file: Option<PathBuf>,
+}
+
+impl Endpoint {
+    /// From a connection string.
+    pub fn from_url(url: String) -> Self {
+        Self { url: Some(Secret(url)), url_file: None }
+    }
+
+    /// The connection string, parsed.
+    ///
+    /// # Errors
+    /// A sentence that names the side and what is wrong, without the string itself.
+    pub fn resolve(&self, side: &str) -> Result<ConnInfo, String> {
+        let text = match (&self.url, &self.url_file) {
+            (Some(url), None) => url.0.clone(),
+            (None, Some(path)) => std::fs::read_to_string(path)
+                .map_err(|error| format!("{side}.url_file {}: {error}", path.display()))?,
+            (Some(_), Some(_)) => return Err(format!("{side}: give url or url_file, not both")),
+            (None, None) => return Err(format!("{side}: no connection string; give {side}.url or --{side}")),
+        };
+        ConnInfo::parse(text.trim()).map_err(|error| format!("{side}.url: {error}"))
+    }
+}
+
+/// Which tables are moved. Patterns are `schema.table` with `*`; no pattern means all.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TablesConfig {
+    /// Only these.
+    pub include: Vec<String>,
+    /// Not these.
+    pub exclude: Vec<String>,
+}
+
+/// Applying the stream.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApplyConfig {
+    /// Most bytes of changes held in memory between blue and green.
+    pub memory_bytes: usize,
+    /// Most bytes of changes in one green transaction, unless one blue transaction is larger.
+    pub batch_bytes: usize,
+    /// Most blue transactions in one green transaction.
+    pub batch_transactions: usize,
+}
+
+impl Default for ApplyConfig {
+    fn default() -> Self {
+        Self { memory_bytes: 256 << 20, batch_bytes: 8 << 20, batch_transactions: 5_000 }
+    }
+}
+
+/// The HTTP API.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApiConfig {
+    /// Address to listen on. Anything but loopback needs `token_file`.
+    pub listen: SocketAddr,
+    /// File with the bearer token that every request but the health probes must carry.
+    pub token_file: Option<PathBuf>,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 7654)), token_file: None }
+    }
+}
+
+fn default_name() -> String {
+    "main".into()
+}
+
+fn default_state_dir() -> PathBuf {
+    "/var/lib/cutover".into()
+}
+
+/// What is wrong with a configuration, all of it.
+#[derive(Debug, thiserror::Error)]
+#[error("the configuration can't be used:\n{}", .problems.iter().map(|p| format!("  - {p}")).collect::<Vec<_>>().join("\n"))]
+pub struct ConfigError {
+    /// One sentence each.
+    pub problems: Vec<String>,
+}
+
+impl ConfigError {
+    /// A single problem.
+    pub fn one(problem: impl Into<String>) -> Self {
+        Self { problems: vec![problem.into()] }
+    }
+}
+
+impl Config {
+    /// A configuration with nothing but the two databases.
+    pub fn new(blue: Endpoint, green: Endpoint) -> Self {
+        Self {
+            name: default_name(),
+            state_dir: default_state_dir(),
+            blue,
+            green,
+            tables: TablesConfig::default(),
+            schema: SchemaConfig::default(),
+            copy: CopyConfig::default(),
+            apply: ApplyConfig::default(),
+            api: ApiConfig::default(),
+            cutover: Default::default(),
+            alerts: AlertsConfig::default(),
+        }
+    }
+
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the file, the line and the key.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::one(format!("{}: {error}", path.display())))?;
+        toml::from_str(&text).map_err(|error| {
+            // The parser's own rendering quotes the line, and the line may hold a password.
+            let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
+            let place = line.map_or(String::new(), |line| format!(", line {line}"));
+            ConfigError::one(format!("{}{place}: {}", path.display(), error.message()))
+        })
+    }
+
+    /// Everything that can be seen to be wrong without a connection.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        if self.name.is_empty() || self.name.len() > NAME_BYTES_MAX || !self.name.chars().all(legal) {
+            problems.push(format!(
+                "name {:?}: 1 to {NAME_BYTES_MAX} lower-case letters, digits and underscores \
+                 (it becomes part of the slot's name)",
+                self.name
+            ));
+        }
+        for (side, endpoint) in [("blue", &self.blue), ("green", &self.green)] {
+            if let Err(problem) = endpoint.resolve(side) {
+                problems.push(problem);
+            }
+        }
+        if !self.api.listen.ip().is_loopback() && self.api.token_file.is_none() {
+            problems.push(format!(
+                "api.listen {}: an address that others can reach needs api.token_file",
+                self.api.listen
+            ));
+        }
+        if self.apply.memory_bytes < 4 << 20 {
+            problems.push("apply.memory_bytes: at least 4 MiB (4194304)".into());
+        }
+        if self.apply.batch_bytes > self.apply.memory_bytes {
+            problems.push("apply.batch_bytes: not more than apply.memory_bytes".into());
+        }
+        if self.apply.batch_bytes == 0 || self.apply.batch_transactions == 0 {
+            problems.push("apply.batch_bytes and apply.batch_transactions: more than 0".into());
+        }
+        problems
+    }
+
+    /// Name of the replication slot on blue.
+    pub fn slot(&self) -> String {
+        format!("cutover_{}", self.name)
+    }
+
+    /// Name of the publication on blue.
+    pub fn publication(&self) -> String {
+        format!("cutover_{}", self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+        Config::read(file.path())
+    }
+
+    const ENDS: &str = "[blue]\nurl = 'postgres://u:hunter2@b/d'\n[green]\nurl = 'postgres://g/d'\n";
+
+    #[test]
+    fn unknown_keys_are_refused_by_name_and_line() {
+        let error = parse(&format!("{ENDS}[apply]\nbatch_byte = 1\n")).unwrap_err().to_string();
+        assert!(error.contains("batch_byte") && error.contains("line 6"), "{error}");
+    }
+
+    #[test]
+    fn a_broken_line_with_a_password_is_not_printed() {
+        let error = parse("[blue]\nurl = 'postgres://u:hunter2@b/d\n").unwrap_err().to_string();
+        assert!(!error.contains("hunter2"), "{error}");
+        let config = parse(ENDS).unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn all_problems_are_reported_at_once() {
+        let text = format!("name = 'Shop!'\n{ENDS}[api]\nlisten = '0.0.0.0:1'\n[apply]\nmemory_bytes = 1\n");
+        let problems = parse(&text).unwrap().problems();
+        for part in ["name", "api.listen", "apply.memory_bytes", "apply.batch_bytes"] {
+            assert!(problems.iter().any(|p| p.starts_with(part)), "{part} is missing in {problems:?}");
+        }
+    }
+
+    #[test]
+    fn names_derive_from_the_pipeline() {
+        let config = parse(&format!("name = 'shop'\n{ENDS}")).unwrap();
+        assert_eq!(config.slot(), "cutover_shop");
+        assert!(config.problems().is_empty(), "{:?}", config.problems());
+    }
+}

@@ -1,0 +1,149 @@
+//! Where a stream resumes, from what three places say; pure.
+//!
+//! Green's progress row is the truth about what was applied. The checkpoint may stand further (an
+//! idle blue moved on) and is what blue was told. The slot must stand at or before the checkpoint:
+//! it never goes further by itself.
+
+use decoders::Lsn;
+
+use crate::store::Checkpoint;
+
+/// What is known when a stream is about to resume.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// Where the slot's stream began: the backfill holds everything before.
+    pub consistent_point: Lsn,
+    /// Green's progress row; `None` if nothing was ever applied.
+    pub green: Option<Lsn>,
+    /// The local checkpoint; `None` before the first one, and after the state directory was lost.
+    pub checkpoint: Option<Checkpoint>,
+    /// The slot's `confirmed_flush_lsn`.
+    pub slot: Lsn,
+}
+
+/// Where to resume.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Resume {
+    /// The stream is asked for from here; what ends before is dropped.
+    pub from: Lsn,
+    /// End of the last transaction on green.
+    pub transaction: Lsn,
+}
+
+/// Why the stream can't resume without losing changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Broken {
+    /// Green has less than it once confirmed.
+    #[error(
+        "green has lost commits: its progress row says {green}, but {confirmed} was committed there \
+         before (restored from a backup, or crashed with fsync=off?)"
+    )]
+    GreenWentBack {
+        /// Green's progress now.
+        green: Lsn,
+        /// What it had confirmed.
+        confirmed: Lsn,
+    },
+    /// The slot was moved past what we have.
+    #[error(
+        "the slot stands at {slot}, beyond what this replicator has applied ({durable}): somebody \
+         advanced or re-created it, and the changes between are gone"
+    )]
+    SlotMoved {
+        /// The slot's position.
+        slot: Lsn,
+        /// What we hold.
+        durable: Lsn,
+    },
+}
+
+impl Broken {
+    /// The only remedy there is.
+    pub const REMEDY: &str = "blue is untouched and serving. The copy has to be made again: \
+         `replicator teardown`, empty green, `replicator run`";
+}
+
+/// Where to resume.
+///
+/// # Errors
+/// [`Broken`] when changes are missing between the slot and green.
+pub fn resume(known: Known) -> Result<Resume, Broken> {
+    let transaction = known.green.unwrap_or(known.consistent_point).max(known.consistent_point);
+    let Some(checkpoint) = known.checkpoint else {
+        // Without a checkpoint (lost, or not yet written) the slot may stand ahead by what an idle
+        // blue was allowed to forget: blue is never told more while anything is in flight.
+        return Ok(Resume { from: transaction.max(known.slot), transaction });
+    };
+    if transaction < checkpoint.applied_transaction {
+        let confirmed = checkpoint.applied_transaction;
+        return Err(Broken::GreenWentBack { green: transaction, confirmed });
+    }
+    let from = transaction.max(checkpoint.durable);
+    if known.slot > from {
+        return Err(Broken::SlotMoved { slot: known.slot, durable: from });
+    }
+    Ok(Resume { from, transaction })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: Known =
+        Known { consistent_point: Lsn(100), green: None, checkpoint: None, slot: Lsn(100) };
+
+    fn checkpoint(durable: u64, applied_transaction: u64) -> Option<Checkpoint> {
+        Some(Checkpoint {
+            durable: Lsn(durable),
+            applied_transaction: Lsn(applied_transaction),
+        })
+    }
+
+    #[test]
+    fn a_fresh_stream_begins_at_the_consistent_point() {
+        let at = resume(KNOWN).unwrap();
+        assert_eq!(at, Resume { from: Lsn(100), transaction: Lsn(100) });
+    }
+
+    #[test]
+    fn green_ahead_of_the_checkpoint_wins() {
+        let known = Known { green: Some(Lsn(300)), checkpoint: checkpoint(200, 200), ..KNOWN };
+        assert_eq!(resume(known).unwrap().from, Lsn(300));
+    }
+
+    #[test]
+    fn an_idle_checkpoint_ahead_of_green_wins() {
+        let known = Known {
+            green: Some(Lsn(200)),
+            checkpoint: checkpoint(500, 200),
+            slot: Lsn(500),
+            ..KNOWN
+        };
+        assert_eq!(resume(known).unwrap(), Resume { from: Lsn(500), transaction: Lsn(200) });
+    }
+
+    #[test]
+    fn a_slot_beyond_the_checkpoint_is_a_gap() {
+        let known = Known {
+            green: Some(Lsn(200)),
+            checkpoint: checkpoint(500, 200),
+            slot: Lsn(501),
+            ..KNOWN
+        };
+        let broken = resume(known).unwrap_err();
+        assert_eq!(broken, Broken::SlotMoved { slot: Lsn(501), durable: Lsn(500) });
+    }
+
+    #[test]
+    fn a_green_that_went_back_is_refused() {
+        let known = Known { green: Some(Lsn(200)), checkpoint: checkpoint(500, 300), ..KNOWN };
+        let broken = resume(known).unwrap_err();
+        assert_eq!(broken, Broken::GreenWentBack { green: Lsn(200), confirmed: Lsn(300) });
+    }
+
+    #[test]
+    fn a_lost_state_directory_costs_a_re_read() {
+        let known = Known { green: Some(Lsn(200)), slot: Lsn(400), ..KNOWN };
+        assert_eq!(resume(known).unwrap(), Resume { from: Lsn(400), transaction: Lsn(200) });
+    }
+}

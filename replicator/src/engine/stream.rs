@@ -1,0 +1,152 @@
+//! One run of the stream: intake, applying thread and checkpoint thread, from connect to the first
+//! error or the operator's stop.
+//!
+//! ```text
+//!   source --[task: intake]--> crossbeam queue --[thread: apply]--> green
+//!                                                   |  wake
+//!   source <--acknowledge-- watch <--[thread: checkpoint]--> RocksDB
+//! ```
+//! Threads talk by crossbeam channels, tasks by tokio's; the two bridges are the queue (a task
+//! sends, never blocks: the byte budget bounds it) and the progress watch (a thread sends, never
+//! blocks). Nothing is repaired here: any error ends the run, and the next run starts from what
+//! green and the checkpoint say.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use decoders::{Source, SourceError};
+use sinks::{Target, TargetError};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::apply::{AppliedTotals, Applying, BatchLimits};
+use super::checkpointing;
+use super::frontier::Frontier;
+use super::intake::{Budget, Ended, Intake};
+use super::marker::MarkerGate;
+use super::resume::Resume;
+use crate::store::{Store, StoreError};
+
+/// How long a stop waits for the batch in hand before green is told to roll it back.
+const STOP_GRACE: Duration = Duration::from_millis(1000);
+
+/// Why a run of the stream ended.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// Blue's side.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Green's side.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The state directory.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What a run needs beside its source and target; lives longer than one run.
+#[derive(Clone)]
+pub struct StreamContext {
+    /// Checkpoints.
+    pub store: Store,
+    /// Positions, for status, lag and the controller.
+    pub progress: Arc<watch::Sender<Frontier>>,
+    /// Totals, for status and metrics.
+    pub totals: watch::Sender<AppliedTotals>,
+    /// Markers.
+    pub gate: MarkerGate,
+    /// Memory budget.
+    pub budget: Budget,
+    /// Batch limits.
+    pub limits: BatchLimits,
+}
+
+/// Runs the stream until `stop` or an error.
+///
+/// # Errors
+/// The first cause; what follows from it on the other side is not reported.
+pub async fn run<S: Source, T: Target + 'static>(
+    source: &mut S,
+    target: Arc<T>,
+    resume: Resume,
+    context: &StreamContext,
+    stop: &mut watch::Receiver<bool>,
+) -> Result<(), StreamError> {
+    context.progress.send_replace(Frontier::resume(resume.from, resume.transaction));
+    let (queue, queued) = crossbeam_channel::unbounded();
+    let (wake, woken) = crossbeam_channel::bounded(1);
+    let cancel = watch::Sender::new(false);
+    let ended = watch::Sender::new(false);
+
+    let applying = Applying {
+        target,
+        queue: queued,
+        progress: Arc::clone(&context.progress),
+        checkpoint: wake.clone(),
+        totals: context.totals.clone(),
+        limits: context.limits,
+        cancel: cancel.subscribe(),
+    };
+    let runtime = Handle::current();
+    let apply_ended = ended.clone();
+    let apply = spawn_thread("apply", move || {
+        let result = applying.run(&runtime);
+        apply_ended.send_replace(true);
+        result
+    });
+    let (store, progress) = (context.store.clone(), Arc::clone(&context.progress));
+    let checkpoint_ended = ended.clone();
+    let checkpoint = spawn_thread("checkpoint", move || {
+        let result = checkpointing::run(&store, &progress, &woken);
+        checkpoint_ended.send_replace(true);
+        result
+    });
+
+    let intake = Intake {
+        source,
+        resume: resume.from,
+        queue,
+        checkpoint: wake,
+        progress: Arc::clone(&context.progress),
+        gate: context.gate.clone(),
+        budget: context.budget.clone(),
+    };
+    // The intake owns the queue's sending end: when it returns, the applying thread runs dry.
+    let taken = intake.run(stop, &mut ended.subscribe()).await;
+    if !matches!(taken, Ok(Ended::Stopped)) {
+        cancel.send_replace(true);
+    }
+    let mut drained = ended.subscribe();
+    if tokio::time::timeout(STOP_GRACE, drained.wait_for(|ended| *ended)).await.is_err() {
+        cancel.send_replace(true);
+    }
+    let applied = join(apply).await;
+    let checkpointed = join(checkpoint).await;
+    // A failure downstream is the cause of the intake's end, never the other way round.
+    checkpointed?;
+    applied?;
+    taken?;
+    Ok(())
+}
+
+type Thread<T> = std::thread::JoinHandle<T>;
+
+fn spawn_thread<T: Send + 'static>(
+    name: &'static str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Thread<T> {
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(run)
+        .expect("the operating system refuses another thread")
+}
+
+/// The thread's result, without blocking the runtime. A panic goes on here.
+async fn join<T: Send + 'static>(thread: Thread<T>) -> T {
+    let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+    match joined {
+        Ok(Ok(result)) => result,
+        Ok(Err(panic)) => std::panic::resume_unwind(panic),
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

@@ -1,0 +1,3 @@
+//! The cutover's write-ahead journal.
+
+pub(super) const FAMILY: &str = "journal";

@@ -1,0 +1,209 @@
+//! The sidecar's durable memory: RocksDB lives here and nowhere else.
+//!
+//! # What is kept, and what losing it costs
+//! | column family | holds | lost with the disk |
+//! |---|---|---|
+//! | `checkpoint` | how far green is known to be durable | a re-read from the slot's position |
+//! | `stage` | how far the set-up of the pipeline got | see [`stage`] |
+//! | `journal` | the cutover's write-ahead journal | green's decision row still decides |
+//!
+//! Every write is synced before it returns: callers group their writes, the store never delays.
+//! Values are JSON, so that a person with `ldb` can read them at 3 a.m.
+
+mod checkpoint;
+mod journal;
+mod stage;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rocksdb::{ColumnFamilyDescriptor, DB, IteratorMode, Options, WriteOptions};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use checkpoint::Checkpoint;
+pub use journal::RocksJournal;
+pub use stage::{Stage, StreamIdentity};
+
+/// Column families, created when missing.
+const FAMILIES: [&str; 3] = [checkpoint::FAMILY, stage::FAMILY, journal::FAMILY];
+
+/// Why the store can't go on. Every one of these stops the engine: without its memory it may not act.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process has this state directory open.
+    #[error("the state directory {path} is in use by another replicator")]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// RocksDB could not read or write.
+    #[error("the state directory {path} can't be {action}: {cause}")]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// What was tried: `opened`, `read`, `written`.
+        action: &'static str,
+        /// RocksDB's own words.
+        cause: String,
+    },
+    /// A value that this version can't read.
+    #[error("the state directory {path} holds a value of {family} that this version can't read: {cause}")]
+    Unreadable {
+        /// The directory.
+        path: PathBuf,
+        /// The column family.
+        family: &'static str,
+        /// Why.
+        cause: String,
+    },
+}
+
+impl StoreError {
+    /// What a person should do next.
+    pub fn remedy(&self) -> String {
+        match self {
+            StoreError::InUse { path } => format!(
+                "stop the other replicator, or give this one its own --state-dir (now {})",
+                path.display()
+            ),
+            StoreError::Io { path, .. } => format!(
+                "nothing is lost: green holds its own progress. Check free space and permissions of \
+                 {} (df -h, ls -ld) and start again",
+                path.display()
+            ),
+            StoreError::Unreadable { path, .. } => {
+                format!("was {} written by a newer version? start that version again", path.display())
+            }
+        }
+    }
+}
+
+/// An open state directory. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    db: Arc<DB>,
+    path: PathBuf,
+}
+
+impl Store {
+    /// Opens the state directory, creating it when missing.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] when another process holds it, [`StoreError::Io`] otherwise.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let failed = |cause: String| StoreError::Io { path: path.into(), action: "opened", cause };
+        std::fs::create_dir_all(path).map_err(|error| failed(error.to_string()))?;
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        // A few hundred small values: the defaults (64 MiB buffers, 64 background files) are for
+        // databases, not for a notebook.
+        options.set_write_buffer_size(1 << 20);
+        options.set_keep_log_file_num(4);
+        options.set_max_log_file_size(1 << 20);
+        options.set_max_total_wal_size(8 << 20);
+        let families = FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, Options::default()));
+        let db = DB::open_cf_descriptors(&options, path, families).map_err(|error| {
+            let cause = error.into_string();
+            // The LOCK file is how RocksDB keeps a second process out; its error has no code of its own.
+            if cause.contains("LOCK") && cause.contains("lock") {
+                StoreError::InUse { path: path.into() }
+            } else {
+                failed(cause)
+            }
+        })?;
+        Ok(Self { db: Arc::new(db), path: path.into() })
+    }
+
+    /// The state directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn get<T: DeserializeOwned>(
+        &self,
+        family: &'static str,
+        key: &[u8],
+    ) -> Result<Option<T>, StoreError> {
+        let bytes = self
+            .db
+            .get_cf(self.family(family), key)
+            .map_err(|error| self.io("read", error))?;
+        bytes.map(|bytes| self.decode(family, &bytes)).transpose()
+    }
+
+    fn put<T: Serialize>(&self, family: &'static str, key: &[u8], value: &T) -> Result<(), StoreError> {
+        let bytes = self.encode(family, value)?;
+        let mut synced = WriteOptions::default();
+        synced.set_sync(true);
+        self.db
+            .put_cf_opt(self.family(family), key, bytes, &synced)
+            .map_err(|error| self.io("written", error))
+    }
+
+    fn delete(&self, family: &'static str, key: &[u8]) -> Result<(), StoreError> {
+        let mut synced = WriteOptions::default();
+        synced.set_sync(true);
+        self.db
+            .delete_cf_opt(self.family(family), key, &synced)
+            .map_err(|error| self.io("written", error))
+    }
+
+    fn values<T: DeserializeOwned>(&self, family: &'static str) -> Result<Vec<T>, StoreError> {
+        let mut values = Vec::new();
+        for entry in self.db.iterator_cf(self.family(family), IteratorMode::Start) {
+            let (_, bytes) = entry.map_err(|error| self.io("read", error))?;
+            values.push(self.decode(family, &bytes)?);
+        }
+        Ok(values)
+    }
+
+    fn last_key(&self, family: &'static str) -> Result<Option<Box<[u8]>>, StoreError> {
+        let mut newest_first = self.db.iterator_cf(self.family(family), IteratorMode::End);
+        let entry = newest_first.next().transpose().map_err(|error| self.io("read", error))?;
+        Ok(entry.map(|(key, _)| key))
+    }
+
+    fn family(&self, name: &'static str) -> &rocksdb::ColumnFamily {
+        self.db.cf_handle(name).expect("every family of FAMILIES is opened with the database")
+    }
+
+    fn encode<T: Serialize>(&self, family: &'static str, value: &T) -> Result<Vec<u8>, StoreError> {
+        serde_json::to_vec(value).map_err(|error| self.unreadable(family, error))
+    }
+
+    fn decode<T: DeserializeOwned>(&self, family: &'static str, bytes: &[u8]) -> Result<T, StoreError> {
+        serde_json::from_slice(bytes).map_err(|error| self.unreadable(family, error))
+    }
+
+    fn io(&self, action: &'static str, error: rocksdb::Error) -> StoreError {
+        StoreError::Io { path: self.path.clone(), action, cause: error.into_string() }
+    }
+
+    fn unreadable(&self, family: &'static str, error: serde_json::Error) -> StoreError {
+        StoreError::Unreadable { path: self.path.clone(), family, cause: error.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_process_is_kept_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = Store::open(directory.path()).unwrap();
+        let second = Store::open(directory.path());
+        assert!(matches!(second, Err(StoreError::InUse { .. })), "got {:?}", second.err());
+        drop(first);
+        Store::open(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_named() {
+        let error = Store::open(Path::new("/proc/no/such")).err().unwrap();
+        assert!(error.to_string().contains("/proc/no/such"), "{error}");
+        assert!(error.remedy().contains("nothing is lost"));
+    }
+}

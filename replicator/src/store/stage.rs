@@ -1,0 +1,83 @@
+//! How far the set-up of the pipeline got, so that a restart neither repeats nor skips a part.
+//!
+//! Each stage is recorded *before* the acts that it names, so whatever a crash leaves behind
+//! belongs to a stage that says whose it is and how it is cleaned up.
+
+use decoders::{Lsn, QualifiedName};
+use serde::{Deserialize, Serialize};
+
+use super::{Store, StoreError};
+
+pub(super) const FAMILY: &str = "stage";
+const KEY: &[u8] = b"forward";
+
+/// Which stream this is: one incarnation of one slot of one database.
+///
+/// Progress belongs to an incarnation. A slot that was dropped and made again under the same name
+/// is another stream, whatever the numbers say.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StreamIdentity {
+    /// Blue's system identifier (`IDENTIFY_SYSTEM`).
+    pub system_identifier: String,
+    /// Blue's database.
+    pub database: String,
+    /// The replication slot.
+    pub slot: String,
+    /// Where the slot's stream begins; the exported snapshot holds everything before.
+    pub consistent_point: Lsn,
+}
+
+/// The durable stages of a pipeline, in order.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "stage", rename_all = "snake_case")]
+pub enum Stage {
+    /// The checks have passed; publication and slot may exist and are ours.
+    Preparing,
+    /// The slot is there and green is being filled. The snapshot died with the process that wrote
+    /// this: a restart empties `tables` on green and starts over with a new slot.
+    Copying {
+        /// The stream that will follow the copy.
+        stream: StreamIdentity,
+        /// Tables of green that hold our rows and nobody else's.
+        tables: Vec<QualifiedName>,
+    },
+    /// All rows are there. Indexes and constraints are being made; a restart goes on with them.
+    Finishing {
+        /// The stream that will follow.
+        stream: StreamIdentity,
+    },
+    /// The stream has taken over.
+    Streaming {
+        /// The stream.
+        stream: StreamIdentity,
+    },
+}
+
+impl Stage {
+    /// The stream, once its slot exists.
+    pub fn stream(&self) -> Option<&StreamIdentity> {
+        match self {
+            Stage::Preparing => None,
+            Stage::Copying { stream, .. }
+            | Stage::Finishing { stream }
+            | Stage::Streaming { stream } => Some(stream),
+        }
+    }
+}
+
+impl Store {
+    /// The stage that was reached; `None` for a pipeline that never started.
+    pub fn stage(&self) -> Result<Option<Stage>, StoreError> {
+        self.get(FAMILY, KEY)
+    }
+
+    /// Records a stage; durable when this returns.
+    pub fn save_stage(&self, stage: &Stage) -> Result<(), StoreError> {
+        self.put(FAMILY, KEY, stage)
+    }
+
+    /// Forgets everything about the pipeline (teardown).
+    pub fn forget_stage(&self) -> Result<(), StoreError> {
+        self.delete(FAMILY, KEY)
+    }
+}

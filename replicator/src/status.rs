@@ -1,0 +1,316 @@
+//! What the sidecar knows about itself, in one place: written by the engine and its probes, read by
+//! the API, the metrics and the alerts.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use cutover::api;
+use cutover::lag::LagTracker;
+use decoders::{Lsn, Position};
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use crate::alerts::Readings;
+use crate::engine::apply::AppliedTotals;
+use crate::engine::frontier::Frontier;
+use crate::engine::intake::Budget;
+use crate::engine::marker::MarkerGate;
+use crate::metrics::Sample;
+
+/// Lag above which a stream is said to be catching up.
+const CATCHING_UP_SECONDS: f64 = 5.0;
+
+/// What blue's slot looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SlotReading {
+    /// WAL that it makes blue keep.
+    pub retained_bytes: Option<u64>,
+    /// `max_slot_wal_keep_size`, if there is a limit.
+    pub retained_bytes_max: Option<u64>,
+    /// Whether a walsender serves it.
+    pub active: bool,
+    /// Age of the oldest transaction on blue that has written.
+    pub oldest_write_transaction_seconds: Option<f64>,
+}
+
+#[derive(Debug)]
+struct Facts {
+    phase: api::PipelinePhase,
+    since: Timestamp,
+    waiting_for: Option<String>,
+    blue: api::Server,
+    green: api::Server,
+    backfill: Option<api::Backfill>,
+    last_error: Option<api::Problem>,
+    slot: SlotReading,
+    /// When the checkpoint last covered everything applied.
+    covered_at: Instant,
+}
+
+/// The sidecar's self-knowledge. Shared by all its parts.
+pub struct Shared {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The stream's positions.
+    pub progress: Arc<watch::Sender<Frontier>>,
+    /// What was applied.
+    pub totals: watch::Sender<AppliedTotals>,
+    /// Markers.
+    pub gate: MarkerGate,
+    /// The memory budget.
+    pub budget: Budget,
+    /// Lag.
+    pub lag: Mutex<LagTracker>,
+    facts: Mutex<Facts>,
+    reconnects: AtomicU64,
+    errors: AtomicU64,
+    alert_errors: AtomicU64,
+    fence_leaks: AtomicU64,
+}
+
+impl Shared {
+    /// A pipeline that is starting.
+    pub fn new(
+        pipeline: String,
+        blue: api::Server,
+        green: api::Server,
+        budget: Budget,
+        lag: LagTracker,
+    ) -> Self {
+        Self {
+            pipeline,
+            progress: Arc::new(watch::Sender::new(Frontier::default())),
+            totals: watch::Sender::new(AppliedTotals::default()),
+            gate: MarkerGate::default(),
+            budget,
+            lag: Mutex::new(lag),
+            facts: Mutex::new(Facts {
+                phase: api::PipelinePhase::Starting,
+                since: Timestamp::now(),
+                waiting_for: None,
+                blue,
+                green,
+                backfill: None,
+                last_error: None,
+                slot: SlotReading::default(),
+                covered_at: Instant::now(),
+            }),
+            reconnects: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            alert_errors: AtomicU64::new(0),
+            fence_leaks: AtomicU64::new(0),
+        }
+    }
+
+    fn facts(&self) -> MutexGuard<'_, Facts> {
+        // A panic elsewhere must not hide the status that would explain it.
+        self.facts.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The lag tracker.
+    pub fn lag(&self) -> MutexGuard<'_, LagTracker> {
+        self.lag.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The pipeline is doing something else now.
+    pub fn enter(&self, phase: api::PipelinePhase) {
+        let mut facts = self.facts();
+        if facts.phase != phase {
+            tracing::info!(pipeline = self.pipeline, phase = phase.name(), "phase");
+            facts.phase = phase;
+            facts.since = Timestamp::now();
+        }
+        facts.waiting_for = None;
+    }
+
+    /// What it waits for, in words; `None` when it waits no more.
+    pub fn wait_for(&self, reason: Option<String>) {
+        self.facts().waiting_for = reason;
+    }
+
+    /// The phase now.
+    pub fn phase(&self) -> api::PipelinePhase {
+        self.facts().phase
+    }
+
+    /// Something went wrong; stays visible until [`Shared::healed`].
+    pub fn problem(&self, problem: api::Problem) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+        self.facts().last_error = Some(problem);
+    }
+
+    /// It is over.
+    pub fn healed(&self) {
+        self.facts().last_error = None;
+    }
+
+    /// A connection has to be made anew.
+    pub fn reconnecting(&self) {
+        self.reconnects.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Blue answered (with its version) or did not.
+    pub fn blue_seen(&self, version: Option<&str>, up: bool) {
+        Self::server_seen(&mut self.facts().blue, version, up);
+    }
+
+    /// Green answered (with its version) or did not.
+    pub fn green_seen(&self, version: Option<&str>, up: bool) {
+        Self::server_seen(&mut self.facts().green, version, up);
+    }
+
+    fn server_seen(server: &mut api::Server, version: Option<&str>, up: bool) {
+        server.up = up;
+        if let Some(version) = version {
+            server.version = Some(version.to_string());
+        }
+    }
+
+    /// The copy's progress.
+    pub fn backfill(&self, backfill: api::Backfill) {
+        self.facts().backfill = Some(backfill);
+    }
+
+    /// The slot, as last seen.
+    pub fn slot_seen(&self, slot: SlotReading) {
+        self.facts().slot = slot;
+    }
+
+    /// The slot, as last seen.
+    pub fn slot(&self) -> SlotReading {
+        self.facts().slot
+    }
+
+    /// An alert could not be delivered.
+    pub fn alert_failed(&self) {
+        self.alert_errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Row changes came behind a fence.
+    pub fn fence_leaked(&self, changes: u64) {
+        self.fence_leaks.fetch_add(changes, Ordering::Relaxed);
+    }
+
+    /// Lag as of now, with the newest positions.
+    pub fn lag_now(&self) -> api::Lag {
+        let frontier = *self.progress.borrow();
+        let mut tracker = self.lag();
+        let now = Instant::now();
+        tracker.applied(now, frontier.applied());
+        tracker.report(now)
+    }
+
+    /// The status document.
+    pub fn status(&self, cutover: Option<api::RunStatus>) -> api::Status {
+        let lag = self.lag_now();
+        let frontier = *self.progress.borrow();
+        let totals = *self.totals.borrow();
+        let head = self.lag().head();
+        let facts = self.facts();
+        let catching_up = facts.phase == api::PipelinePhase::Streaming
+            && lag.seconds.is_some_and(|seconds| seconds > CATCHING_UP_SECONDS);
+        let position = |lsn: Lsn| lsn.is_valid().then_some(Position::Lsn(lsn));
+        api::Status {
+            schema_version: api::SCHEMA_VERSION,
+            pipeline: self.pipeline.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            at: Timestamp::now(),
+            phase: if catching_up { api::PipelinePhase::CatchingUp } else { facts.phase },
+            since: facts.since,
+            waiting_for: facts.waiting_for.clone(),
+            blue: facts.blue.clone(),
+            green: facts.green.clone(),
+            lag,
+            positions: api::Positions {
+                head: head.and_then(position),
+                received: position(frontier.received()),
+                applied: position(frontier.applied()),
+                durable: position(frontier.durable()),
+                acked: position(frontier.acked()),
+            },
+            backfill: facts.backfill.clone(),
+            counters: api::Counters {
+                transactions: totals.transactions,
+                inserts: totals.inserts,
+                updates: totals.updates,
+                deletes: totals.deletes,
+                truncates: totals.truncates,
+                bytes: totals.bytes,
+                reconnects: self.reconnects.load(Ordering::Relaxed),
+                retries: 0,
+            },
+            last_error: facts.last_error.clone(),
+            cutover,
+        }
+    }
+
+    /// What the alert rules look at.
+    pub fn readings(&self) -> Readings {
+        let lag_seconds = self.lag_now().seconds;
+        let facts = self.facts();
+        let slot = facts.slot;
+        let ratio = slot.retained_bytes.zip(slot.retained_bytes_max);
+        use api::PipelinePhase as Phase;
+        Readings {
+            lag_seconds,
+            streaming_expected: matches!(
+                facts.phase,
+                Phase::CatchingUp | Phase::Streaming | Phase::CuttingOver | Phase::Reconnecting
+            ),
+            slot_retained_ratio: ratio.map(|(bytes, limit)| bytes as f64 / limit.max(1) as f64),
+            halted: facts.phase == Phase::Halted,
+        }
+    }
+
+    /// What a scrape shows.
+    pub fn sample(&self, cutover: Option<&api::RunStatus>, runs: Vec<(&'static str, u64)>) -> Sample {
+        let status = self.status(None);
+        let frontier = *self.progress.borrow();
+        let batches_applied = self.totals.borrow().batches;
+        let mut facts = self.facts();
+        if frontier.durable() == frontier.applied() {
+            facts.covered_at = Instant::now();
+        }
+        let held = cutover
+            .and_then(|run| run.report.as_ref())
+            .is_some_and(|report| report.outcome == api::Outcome::Held);
+        let slot = facts.slot;
+        let counters = &status.counters;
+        Sample {
+            pipeline: self.pipeline.clone(),
+            state: if held { "held" } else { status.phase.name() },
+            lag_seconds: status.lag.seconds,
+            lag_bytes: status.lag.bytes,
+            drain_estimate_seconds: status.lag.drain_estimate_seconds,
+            source_position_bytes: status.positions.head.and_then(|at| at.lsn()).map_or(0, |at| at.0),
+            received_position_bytes: frontier.received().0,
+            applied_position_bytes: frontier.applied().0,
+            durable_position_bytes: frontier.durable().0,
+            acked_position_bytes: frontier.acked().0,
+            changes_applied: counters.inserts
+                + counters.updates
+                + counters.deletes
+                + counters.truncates,
+            transactions_applied: counters.transactions,
+            batches_applied,
+            apply_errors: self.errors.load(Ordering::Relaxed),
+            queue_bytes: self.budget.used_bytes() as u64,
+            checkpoint_age_seconds: facts.covered_at.elapsed().as_secs_f64(),
+            slot_retained_bytes: slot.retained_bytes,
+            slot_retained_bytes_max: slot.retained_bytes_max,
+            slot_active: slot.active,
+            blue_up: status.blue.up,
+            green_up: status.green.up,
+            oldest_write_transaction_seconds: slot.oldest_write_transaction_seconds,
+            epoch: cutover.map_or(0, |run| run.epoch),
+            fence_leaks: self.fence_leaks.load(Ordering::Relaxed),
+            alert_errors: self.alert_errors.load(Ordering::Relaxed),
+            runs,
+            last_pause_seconds: cutover
+                .and_then(|run| run.report.as_ref())
+                .and_then(|report| report.pause_ms)
+                .map(|pause_ms| pause_ms / 1000.0),
+        }
+    }
+}

@@ -1,1 +1,22 @@
 //! See ARCHITECTURE.md.
+//! The cutover: moving clients from blue to green without losing a write.
+//!
+//! - [`phase`] is the whole protocol as a pure function; [`evidence`] holds the proofs that it
+//!   asks for, [`ports`] what it needs from the world, [`controller`] the loop between them.
+//! - [`fence`], [`sequences`], [`decision`], [`switch`] are those needs for real servers;
+//!   [`rehearse`] is all of them again, writing down instead of acting (`plan`, `--dry-run`).
+//! - [`lag`] measures, [`gate`] decides when to try.
+//! - [`api`] is what the sidecar's HTTP server and the operator's command exchange; [`service`]
+//!   answers those requests.
+//!
+//! What is absent on purpose: no replication, no storage (the sidecar brings both through
+//! [`ports`]), and no way to flip without evidence.
+
+pub mod api;
+pub mod evidence;
+pub mod lag;
+pub mod marker;
+pub mod phase;
+pub mod ports;
+
+pub use phase::Phase;

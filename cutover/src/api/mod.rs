@@ -1,0 +1,39 @@
+//! What the sidecar and the operator's command say to each other.
+//!
+//! Plain JSON over HTTP. The server (`replicator`) and the client (`cutover`) both use these types,
+//! so they can't drift apart.
+//!
+//! | Request | Body | Answer |
+//! |---|---|---|
+//! | `GET /v1/status` | - | [`Status`] |
+//! | `POST /v1/plan` | [`PlanRequest`] | [`Plan`] |
+//! | `POST /v1/cutover` | [`StartCutover`] | 202 [`RunStatus`], 409 when another run is active |
+//! | `GET /v1/cutover/{run}?after=N&wait_ms=M` | - | [`RunUpdate`]: events past `N`, waiting at most `M` for one |
+//! | `POST /v1/cutover/{run}/abort` | [`AbortRequest`] | [`RunStatus`], 409 from the point of no return on |
+//! | `GET /v1/history` | - | [`History`] |
+//!
+//! `{run}` may be `current`: the active run, else the last one. Every failure is an [`ApiError`]
+//! with a status of 4xx or 5xx. A bearer token is asked for where the sidecar was given one.
+
+mod error;
+mod plan;
+mod run;
+mod status;
+
+pub use error::{ApiError, ErrorCode};
+pub use plan::{Act, Check, Checks, Plan, PlanRequest, Severity};
+pub use run::{
+    AbortRequest, History, HistoryItem, Member, Outcome, RunEvent, RunEventKind, RunReport,
+    RunStatus, RunUpdate, StartCutover, Step, Stepped,
+};
+pub use status::{
+    Backfill, Counters, Lag, PipelinePhase, Positions, Problem, Server, Status, TableProgress,
+};
+
+/// Version of every JSON document here. It grows when a field changes its meaning or goes away;
+/// new fields don't change it, so readers must ignore fields that they don't know.
+pub const SCHEMA_VERSION: u32 = 1;
+
+fn schema_version() -> u32 {
+    SCHEMA_VERSION
+}

@@ -1,0 +1,134 @@
+//! What a run would do, and what stands in its way.
+
+use serde::{Deserialize, Serialize};
+
+use super::schema_version;
+use super::status::Server;
+
+/// `POST /v1/plan`: the same choices as for a run. Absent fields take the run's defaults.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PlanRequest {
+    /// The lag expression, for example `<1s`.
+    pub when_lag: Option<String>,
+    /// The longest write pause, milliseconds.
+    pub max_pause_ms: Option<u64>,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// As it should be.
+    Ok,
+    /// The run can go on; somebody should know.
+    Warn,
+    /// The run will not start.
+    Fail,
+}
+
+/// One precheck and what it found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// A stable name, for example `pgbouncer-session-mode`.
+    pub name: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What was seen.
+    pub evidence: String,
+    /// The command or the act that resolves it.
+    pub fix: Option<String>,
+}
+
+impl Check {
+    /// A check that passed.
+    pub fn ok(name: impl Into<String>, evidence: impl Into<String>) -> Self {
+        Self { name: name.into(), severity: Severity::Ok, evidence: evidence.into(), fix: None }
+    }
+
+    /// A finding that does not stop the run.
+    pub fn warn(
+        name: impl Into<String>,
+        evidence: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        let fix = Some(fix.into());
+        Self { name: name.into(), severity: Severity::Warn, evidence: evidence.into(), fix }
+    }
+
+    /// A finding that stops the run.
+    pub fn fail(
+        name: impl Into<String>,
+        evidence: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        let fix = Some(fix.into());
+        Self { name: name.into(), severity: Severity::Fail, evidence: evidence.into(), fix }
+    }
+}
+
+/// How many checks ended how.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checks {
+    /// Passed.
+    pub ok: u64,
+    /// Passed with a warning.
+    pub warn: u64,
+    /// Failed.
+    pub fail: u64,
+}
+
+impl Checks {
+    /// Counts `checks`.
+    pub fn of(checks: &[Check]) -> Self {
+        let mut counts = Checks::default();
+        for check in checks {
+            match check.severity {
+                Severity::Ok => counts.ok += 1,
+                Severity::Warn => counts.warn += 1,
+                Severity::Fail => counts.fail += 1,
+            }
+        }
+        counts
+    }
+}
+
+/// One thing that a run will do: the exact statement, admin command or file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Act {
+    /// The step that it belongs to, for example `fence`.
+    pub step: String,
+    /// Where it happens: `blue`, `green`, a router member, `journal`.
+    #[serde(rename = "where")]
+    pub place: String,
+    /// The statement, command or file edit, word for word. Secrets are masked.
+    pub text: String,
+}
+
+/// Everything that a run would do, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// [`SCHEMA_VERSION`](super::SCHEMA_VERSION).
+    #[serde(default = "schema_version")]
+    pub schema_version: u32,
+    /// SHA-256 over the acts: two plans with one hash do the same.
+    pub hash: String,
+    /// The epoch that the run would get.
+    pub epoch: u64,
+    /// The database in production.
+    pub blue: Server,
+    /// The database to move to.
+    pub green: Server,
+    /// The traffic switch in a few words, for example `pgbouncer x3`.
+    pub router: String,
+    /// The gate, for example `lag <1s for 3s`.
+    pub gate: String,
+    /// The longest write pause, milliseconds.
+    pub max_pause_ms: u64,
+    /// What was checked.
+    pub checks: Vec<Check>,
+    /// What would be done.
+    pub acts: Vec<Act>,
+    /// No check failed.
+    pub ready: bool,
+}

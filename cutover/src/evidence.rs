@@ -1,0 +1,232 @@
+//! Proofs. Each is made in one place only, from what was observed, and refuses to be made from
+//! anything less; their fields are private, so there is no other way to have one.
+
+use decoders::Lsn;
+use serde::{Deserialize, Serialize};
+
+use crate::marker::Token;
+use crate::phase::Verdict;
+use crate::ports::{Epoch, FenceReport, MarkerDecoded, MarkerDurable, MarkerWritten, SealReport};
+
+/// Why the observations prove nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unproven(pub String);
+
+fn require(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Unproven> {
+    if holds { Ok(()) } else { Err(Unproven(otherwise())) }
+}
+
+/// No client can commit a write on blue any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fenced {
+    epoch: Epoch,
+    next_xid: u64,
+}
+
+impl Fenced {
+    /// Refuses unless nobody else was writing, nothing was prepared and every table was locked.
+    pub fn prove(epoch: Epoch, report: &FenceReport) -> Result<Self, Unproven> {
+        require(report.foreign_writers.is_empty(), || {
+            format!("blue still has writers: {}", report.foreign_writers.join(", "))
+        })?;
+        require(report.prepared.is_empty(), || {
+            format!("blue has prepared transactions: {}", report.prepared.join(", "))
+        })?;
+        require(report.clean_scans >= 2, || {
+            "blue was not seen without foreign sessions twice in a row".into()
+        })?;
+        require(report.tables_locked >= report.tables_total, || {
+            format!(
+                "only {} of {} replicated tables are locked",
+                report.tables_locked, report.tables_total
+            )
+        })?;
+        Ok(Self { epoch, next_xid: report.next_xid })
+    }
+
+    /// The run that it belongs to.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+}
+
+/// Everything that blue acknowledged is durable on green.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drained {
+    fenced: Fenced,
+    token: Token,
+    marker: Lsn,
+    xid: u64,
+}
+
+impl Drained {
+    /// Refuses unless the marker was written after the fence and green has flushed it.
+    pub fn prove(
+        fenced: &Fenced,
+        written: &MarkerWritten,
+        durable: &MarkerDurable,
+    ) -> Result<Self, Unproven> {
+        require(written.token == durable.token, || {
+            "the marker that came back is not the one that was written".into()
+        })?;
+        require(written.token.epoch() == fenced.epoch, || {
+            "the marker belongs to another run".into()
+        })?;
+        require(written.xid >= fenced.next_xid, || {
+            format!(
+                "the marker's transaction {} is older than the fence ({})",
+                written.xid, fenced.next_xid
+            )
+        })?;
+        require(durable.durable >= durable.end_lsn, || {
+            format!(
+                "green has flushed only up to {}, the marker ends at {}",
+                durable.durable, durable.end_lsn
+            )
+        })?;
+        Ok(Self {
+            fenced: fenced.clone(),
+            token: written.token.clone(),
+            marker: durable.end_lsn,
+            xid: written.xid,
+        })
+    }
+
+    /// Whether it was drawn from this fence.
+    pub fn is_of(&self, fenced: &Fenced) -> bool {
+        self.fenced == *fenced
+    }
+
+    /// The end of the marker's transaction on blue.
+    pub fn marker(&self) -> Lsn {
+        self.marker
+    }
+
+    /// The marker's token.
+    pub fn token(&self) -> &Token {
+        &self.token
+    }
+}
+
+/// Blue is closed, and nothing was written between the marker and the closing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    drained: Drained,
+    xids: Xids,
+}
+
+/// Transaction ids that blue gave away between the two markers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Xids {
+    /// The first marker's.
+    pub marker: u64,
+    /// The second marker's.
+    pub seal: u64,
+}
+
+impl Xids {
+    /// Transactions between the two that were not ours. Other databases of the same server count
+    /// too, and so do autovacuum's, so a number above 0 proves nothing; 0 proves that nobody
+    /// was even assigned one.
+    pub fn foreign(self) -> u64 {
+        self.seal.saturating_sub(self.marker).saturating_sub(1)
+    }
+}
+
+impl std::fmt::Display for Xids {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.foreign() {
+            0 => write!(f, "xid frozen at {}", self.marker),
+            moved => write!(f, "{moved} transactions elsewhere on the server, none in the stream"),
+        }
+    }
+}
+
+impl Sealed {
+    /// Refuses unless a second marker, written under the seal, came back with no row change
+    /// between the two, and blue refuses connections.
+    pub fn prove(
+        drained: &Drained,
+        report: &SealReport,
+        written: &MarkerWritten,
+        decoded: &MarkerDecoded,
+    ) -> Result<Self, Unproven> {
+        require(report.refuses_clients, || "blue still accepts connections".into())?;
+        require(report.foreign_writers.is_empty(), || {
+            format!("blue has writers again: {}", report.foreign_writers.join(", "))
+        })?;
+        require(report.prepared.is_empty(), || {
+            format!("blue has prepared transactions: {}", report.prepared.join(", "))
+        })?;
+        require(report.locks_held, || "the table locks on blue were lost before the seal".into())?;
+        require(written.token == drained.token.sealing(), || {
+            "the second marker belongs to another run".into()
+        })?;
+        require(written.token == decoded.token, || {
+            "the second marker that came back is not the one that was written".into()
+        })?;
+        require(decoded.end_lsn > drained.marker, || {
+            format!(
+                "the second marker ({}) is not behind the first ({})",
+                decoded.end_lsn, drained.marker
+            )
+        })?;
+        require(decoded.leaks.count == 0, || {
+            format!(
+                "fence leak: {} row changes after the marker, the first in {}",
+                decoded.leaks.count,
+                decoded.leaks.first.as_deref().unwrap_or("an unknown table")
+            )
+        })?;
+        let xids = Xids { marker: drained.xid, seal: written.xid };
+        Ok(Self { drained: drained.clone(), xids })
+    }
+
+    /// Whether it was drawn from this drain.
+    pub fn is_of(&self, drained: &Drained) -> bool {
+        self.drained == *drained
+    }
+
+    /// The run that it belongs to.
+    pub fn epoch(&self) -> Epoch {
+        self.drained.fenced.epoch
+    }
+
+    /// The transaction ids between the markers.
+    pub fn xids(&self) -> Xids {
+        self.xids
+    }
+}
+
+/// Green's decision row says commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    epoch: Epoch,
+}
+
+impl Committed {
+    /// From a decision that was made over `sealed` and read back.
+    pub fn decide(sealed: &Sealed, epoch: Epoch, verdict: Verdict) -> Result<Self, Unproven> {
+        require(verdict == Verdict::Commit, || "green's decision row says abort".into())?;
+        require(sealed.epoch() == epoch, || "green's decision row is of another run".into())?;
+        Ok(Self { epoch })
+    }
+
+    /// From a decision row that an earlier life of this process had written. Such a row exists
+    /// only if a [`Sealed`] existed then.
+    pub fn recovered(epoch: Epoch, verdict: Verdict) -> Result<Self, Unproven> {
+        require(verdict == Verdict::Commit, || "green's decision row says abort".into())?;
+        Ok(Self { epoch })
+    }
+
+    /// Whether it was decided over this seal.
+    pub fn is_of(&self, sealed: &Sealed) -> bool {
+        self.epoch == sealed.epoch()
+    }
+
+    /// The run that it belongs to.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+}

@@ -1,0 +1,519 @@
+//! What the controller needs from the world. Generics, not `dyn`: real servers, a rehearsal and a
+//! simulation fulfil the same contracts.
+//!
+//! Common to all of them:
+//! - Every act is idempotent: after an error or a crash it is simply done again.
+//! - Every wait ends at its deadline with an error that says what it was waiting for.
+//! - `describe_*` gives the exact statements of an act without doing anything.
+
+use std::fmt;
+use std::future::Future;
+use std::time::Duration;
+
+use decoders::Lsn;
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::api::{Act, Check, Member};
+use crate::evidence::Committed;
+use crate::lag::LagReading;
+use crate::marker::Token;
+use crate::phase::{Phase, Verdict};
+
+/// Number of a run, growing by one with each. Every act of a run carries it.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Epoch(pub u64);
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// An act or an observation failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct PortError {
+    /// What happened, one sentence; no row values, no secrets.
+    pub what: String,
+    /// Where: `blue`, `green`, a router member, `journal`, `stream`.
+    pub place: String,
+    /// What a person can do about it.
+    pub remedy: Option<String>,
+    /// Whether the act may have happened all the same (its answer was lost).
+    pub in_doubt: bool,
+    /// The error beneath.
+    #[source]
+    pub cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl PortError {
+    /// An act that did not happen.
+    pub fn new(place: impl Into<String>, what: impl Into<String>) -> Self {
+        Self { what: what.into(), place: place.into(), remedy: None, in_doubt: false, cause: None }
+    }
+
+    /// The same with something to do about it.
+    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// The same, but nobody knows whether it happened.
+    pub fn in_doubt(mut self) -> Self {
+        self.in_doubt = true;
+        self
+    }
+
+    /// The same with the error beneath it.
+    pub fn caused_by(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+}
+
+/// What a port gives back.
+pub type PortResult<T> = Result<T, PortError>;
+
+// ---- the fence ---------------------------------------------------------------------------------
+
+/// What was seen once blue refused writes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FenceReport {
+    /// Sessions that were closed.
+    pub sessions_closed: u64,
+    /// Scans in a row that found no foreign session.
+    pub clean_scans: u32,
+    /// Foreign sessions with a transaction id, described; must be empty.
+    pub foreign_writers: Vec<String>,
+    /// Prepared transactions; must be empty.
+    pub prepared: Vec<String>,
+    /// Replicated tables that are locked.
+    pub tables_locked: u64,
+    /// Replicated tables.
+    pub tables_total: u64,
+    /// The next transaction id that blue would give away.
+    pub next_xid: u64,
+}
+
+/// What was seen once blue was closed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealReport {
+    /// Blue was seen to refuse a client's connection, or its catalog says that it will.
+    pub refuses_clients: bool,
+    /// The mechanism, for example `ALLOW_CONNECTIONS false`.
+    pub mechanism: String,
+    /// The table locks were held until the seal was in place.
+    pub locks_held: bool,
+    /// Foreign sessions with a transaction id; must be empty.
+    pub foreign_writers: Vec<String>,
+    /// Prepared transactions; must be empty.
+    pub prepared: Vec<String>,
+}
+
+/// A marker that was committed on blue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MarkerWritten {
+    /// Its token.
+    pub token: Token,
+    /// Its transaction id, 64 bits (epoch included).
+    pub xid: u64,
+}
+
+/// What is under way on blue that a cutover would have to wait for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Writers {
+    /// Age of the oldest open transaction that has written.
+    pub oldest: Option<Duration>,
+    /// Who that is, described with pid, role and application.
+    pub oldest_who: Option<String>,
+    /// Prepared transactions.
+    pub prepared: Vec<String>,
+}
+
+/// Makes blue refuse writes, proves it, and undoes it.
+pub trait Fence: Send + Sync {
+    /// Settings as they were before: all that `lower` needs, even in another process.
+    type Undo: Clone + fmt::Debug + Send + Sync + Serialize + DeserializeOwned;
+
+    /// Prechecks, and which mechanisms the rights on blue allow. Reads only.
+    fn inspect(&self) -> impl Future<Output = PortResult<Vec<Check>>> + Send;
+
+    /// The prior settings. Reads only; journaled before anything is changed.
+    fn prepare(&self) -> impl Future<Output = PortResult<Self::Undo>> + Send;
+
+    /// What is under way on blue now. Called several times a second while the gate waits.
+    fn writers(&self) -> impl Future<Output = PortResult<Writers>> + Send;
+
+    /// The volatile layer: read-only default, other sessions closed, tables locked.
+    fn raise(
+        &self,
+        undo: &Self::Undo,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<FenceReport>> + Send;
+
+    /// Commits a marker on blue in a session of our own, flushed.
+    fn mark(
+        &self,
+        token: &Token,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<MarkerWritten>> + Send;
+
+    /// The durable layer.
+    fn seal(
+        &self,
+        undo: &Self::Undo,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<SealReport>> + Send;
+
+    /// Back to exactly the settings in `undo`, from whatever state blue is in.
+    fn lower(
+        &self,
+        undo: &Self::Undo,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<()>> + Send;
+
+    /// Lets go of our own sessions and locks once blue is closed for good.
+    fn leave(&self) -> impl Future<Output = ()> + Send;
+
+    /// The statements of `raise`, `seal` and `lower`.
+    fn describe(&self, undo: &Self::Undo) -> FenceActs;
+}
+
+/// The fence's statements.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FenceActs {
+    /// Of the volatile layer.
+    pub raise: Vec<Act>,
+    /// Of a marker.
+    pub mark: Vec<Act>,
+    /// Of the durable layer.
+    pub seal: Vec<Act>,
+    /// Of the way back.
+    pub lower: Vec<Act>,
+}
+
+// ---- traffic -----------------------------------------------------------------------------------
+
+/// Holds the clients at the routers and sends them to the other side.
+pub trait TrafficSwitch: Send + Sync {
+    /// Prechecks. Touches nothing.
+    fn inspect(&self) -> impl Future<Output = PortResult<Vec<Check>>> + Send;
+
+    /// Opens what can be opened before the window. Touches no client.
+    fn arm(&self) -> impl Future<Output = PortResult<()>> + Send;
+
+    /// Every member holds its clients, and none has a server connection with a transaction left.
+    fn hold(
+        &self,
+        epoch: Epoch,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<String>> + Send;
+
+    /// Every member points at green and still holds.
+    fn switch(
+        &self,
+        proof: &Committed,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<Vec<Member>>> + Send;
+
+    /// Every member lets its clients go on, to wherever it points.
+    fn release(
+        &self,
+        epoch: Epoch,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<()>> + Send;
+
+    /// Each member, asked *through* itself which server it reaches.
+    fn verify(
+        &self,
+        proof: &Committed,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<Vec<Member>>> + Send;
+
+    /// In a few words, for example `pgbouncer x3`.
+    fn name(&self) -> String;
+
+    /// The statements and files of `hold`, `switch` and `release`.
+    fn describe(&self) -> SwitchActs;
+}
+
+/// The switch's statements and files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SwitchActs {
+    /// Of the hold.
+    pub hold: Vec<Act>,
+    /// Of the flip.
+    pub switch: Vec<Act>,
+    /// Of the release.
+    pub release: Vec<Act>,
+    /// Of the verification.
+    pub verify: Vec<Act>,
+}
+
+// ---- the engine --------------------------------------------------------------------------------
+
+/// The engine at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    /// The lag; see [`LagTracker`](crate::lag::LagTracker), which the engine feeds.
+    pub lag: LagReading,
+    /// Why no cutover can begin, a sentence: the first copy is not done, the stream is down.
+    /// `None`: it can.
+    pub blocked: Option<String>,
+    /// Transactions per second on green, lately.
+    pub transactions_per_second: Option<f64>,
+}
+
+/// A marker that is durable on green.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MarkerDurable {
+    /// Its token.
+    pub token: Token,
+    /// End of its transaction on blue.
+    pub end_lsn: Lsn,
+    /// How far green has flushed; at or past `end_lsn`.
+    pub durable: Lsn,
+}
+
+/// A marker that was read from the stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MarkerDecoded {
+    /// Its token.
+    pub token: Token,
+    /// End of its transaction on blue.
+    pub end_lsn: Lsn,
+    /// Row changes between the armed marker and this one.
+    pub leaks: Leaks,
+}
+
+/// Row changes that came after the armed marker: each is a write that passed the fence.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaks {
+    /// How many.
+    pub count: u64,
+    /// The first one: quoted table, operation, transaction id, position. No values.
+    pub first: Option<String>,
+}
+
+/// What the engine offers.
+///
+/// A run arms its drain token, waits for it, looks at the second marker, and then either releases
+/// the engine or finishes it. Markers are recognised with [`token_in`](crate::marker::token_in).
+pub trait Replication: Send + Sync {
+    /// The newest [`Progress`], replaced at least every 100 ms. A receiver that sees the sender
+    /// gone, or no change for a second, takes the lag as unknown.
+    fn progress(&self) -> watch::Receiver<Progress>;
+
+    /// From now on: once the marker `token` has been read, apply nothing that comes after it.
+    /// Row changes after it are counted as leaks, kept back and not acknowledged to blue. Until
+    /// the marker comes everything goes on as before. Arming the same token twice is fine;
+    /// arming another one is an error. Also: be quick (no batching delay, frequent feedback).
+    fn arm(&self, token: &Token) -> impl Future<Output = PortResult<()>> + Send;
+
+    /// Waits until the armed marker's transaction and all before it are committed *and flushed*
+    /// on green. Already true: returns at once.
+    fn await_marker(
+        &self,
+        token: &Token,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<MarkerDurable>> + Send;
+
+    /// Waits until a later marker (the one under the seal) has been read from the stream, and
+    /// says how many row changes came between the armed marker and it. It need not be applied.
+    fn await_decoded(
+        &self,
+        token: &Token,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<MarkerDecoded>> + Send;
+
+    /// Row changes seen after the armed marker so far.
+    fn leaks(&self) -> Leaks;
+
+    /// The run is off: apply what was kept back and go on as before. Nothing armed: no error.
+    fn release(&self, token: &Token) -> impl Future<Output = PortResult<()>> + Send;
+
+    /// Green is open: nothing from blue may ever be applied to it again. Recorded durably before
+    /// this returns; leaks that come later go to the log and the metrics only. Must work before
+    /// the stream has been started (recovery), and twice.
+    fn finish(&self, token: &Token) -> impl Future<Output = PortResult<()>> + Send;
+}
+
+// ---- sequences, decision, journal, clock -------------------------------------------------------
+
+/// What was done about sequences.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SequenceReport {
+    /// Sequences set on green and read back.
+    pub count: u64,
+}
+
+/// Takes blue's sequences over to green.
+pub trait Sequences: Send + Sync {
+    /// Prechecks: sequences that green lacks. Reads only.
+    fn inspect(&self) -> impl Future<Output = PortResult<Vec<Check>>> + Send;
+
+    /// Reads every sequence on blue, sets green's to the same value and `is_called`, reads back.
+    fn copy(&self, deadline: Instant) -> impl Future<Output = PortResult<SequenceReport>> + Send;
+
+    /// The statements.
+    fn describe(&self) -> Vec<Act>;
+}
+
+/// The verdict row on green: `_cutover.decision(epoch primary key, verdict)`. The primary key
+/// makes the first insert win, whoever makes it.
+pub trait Decision: Send + Sync {
+    /// Creates the table if need be; checks that a row could be inserted.
+    fn prepare(&self) -> impl Future<Output = PortResult<()>> + Send;
+
+    /// The highest epoch that has a row. No table: 0.
+    fn last_epoch(&self) -> impl Future<Output = PortResult<Epoch>> + Send;
+
+    /// Inserts `verdict` unless the epoch has one, and reads back which one it has, committed
+    /// and flushed. `in_doubt` errors mean that nobody knows.
+    fn decide(
+        &self,
+        epoch: Epoch,
+        verdict: Verdict,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<Verdict>> + Send;
+
+    /// The epoch's verdict.
+    fn read(
+        &self,
+        epoch: Epoch,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<Option<Verdict>>> + Send;
+
+    /// The statements.
+    fn describe(&self, epoch: Epoch) -> Vec<Act>;
+}
+
+/// One line of the journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its number: one more than the line before it.
+    pub seq: u64,
+    /// The run's id.
+    pub run: String,
+    /// The run's epoch.
+    pub epoch: Epoch,
+    /// When, by the sidecar's wall clock.
+    pub at: Timestamp,
+    /// What.
+    pub record: Record,
+}
+
+/// What a line of the journal says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "snake_case")]
+pub enum Record {
+    /// A run began: the request, who and why.
+    Began {
+        /// The request.
+        request: serde_json::Value,
+    },
+    /// An act is about to be done. Written, synced, before it.
+    Intent {
+        /// Which: the name of an effect.
+        act: String,
+        /// What undoing or finishing it needs.
+        detail: serde_json::Value,
+    },
+    /// An act was done and its effect observed, or it failed.
+    Result {
+        /// Which.
+        act: String,
+        /// Whether.
+        ok: bool,
+        /// What was seen.
+        detail: serde_json::Value,
+    },
+    /// A phase was reached.
+    Phase {
+        /// Which.
+        phase: Phase,
+    },
+    /// The run is over.
+    Ended {
+        /// The report.
+        report: serde_json::Value,
+    },
+}
+
+/// The append-only log of all runs.
+pub trait Journal: Send + Sync {
+    /// Appends. Returns when the entry survives a power cut; an error means that it may or may
+    /// not be there.
+    fn append(&self, entry: &Entry) -> impl Future<Output = PortResult<()>> + Send;
+
+    /// Every entry, oldest first. An entry that can't be read is an error, never skipped.
+    fn read_all(&self) -> impl Future<Output = PortResult<Vec<Entry>>> + Send;
+}
+
+/// Time. Deadlines are on the monotonic clock; wall time is only written down.
+pub trait Clock: Send + Sync {
+    /// Monotonic.
+    fn now(&self) -> Instant;
+    /// Wall clock.
+    fn wall(&self) -> Timestamp;
+    /// Waits.
+    fn sleep_until(&self, at: Instant) -> impl Future<Output = ()> + Send;
+}
+
+/// The machine's clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn wall(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    async fn sleep_until(&self, at: Instant) {
+        tokio::time::sleep_until(at).await;
+    }
+}
+
+/// All ports of one pipeline.
+pub trait World: Send + Sync + 'static {
+    /// Blue's fence.
+    type Fence: Fence;
+    /// The routers.
+    type Switch: TrafficSwitch;
+    /// The engine.
+    type Replication: Replication;
+    /// The sequences.
+    type Sequences: Sequences;
+    /// The decision row.
+    type Decision: Decision;
+    /// The journal.
+    type Journal: Journal;
+    /// The clock.
+    type Clock: Clock;
+
+    /// Blue's fence.
+    fn fence(&self) -> &Self::Fence;
+    /// The routers.
+    fn switch(&self) -> &Self::Switch;
+    /// The engine.
+    fn replication(&self) -> &Self::Replication;
+    /// The sequences.
+    fn sequences(&self) -> &Self::Sequences;
+    /// The decision row.
+    fn decision(&self) -> &Self::Decision;
+    /// The journal.
+    fn journal(&self) -> &Self::Journal;
+    /// The clock.
+    fn clock(&self) -> &Self::Clock;
+}

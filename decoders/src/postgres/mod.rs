@@ -1,5 +1,53 @@
 //! PostgreSQL: connections, the replication stream, catalogs.
+//!
+//! Both kinds of connection take the same [`conninfo::ConnInfo`] and fail with the same
+//! [`error::ConnectError`]; `is_transient()` says whether waiting may help.
+//!
+//! ```no_run
+//! use decoders::postgres::conninfo::ConnInfo;
+//! use decoders::postgres::session;
+//! use decoders::postgres::wire::ReplicationConnection;
+//!
+//! # async fn sketch() -> Result<(), Box<dyn std::error::Error>> {
+//! // URL or keyword form; PG* variables and ~/.pgpass fill the gaps. `Display` hides the password.
+//! let info = ConnInfo::parse("postgresql://repl@db.example/shop?sslmode=verify-full")?;
+//!
+//! // A SQL session dereferences to `tokio_postgres::Client`.
+//! let sql = session::connect(&info, "cutover probe").await?;
+//! let row = sql.query_one("SELECT 1", &[]).await?;
+//! let canceller = sql.canceller(); // clone it to wherever statements must be cancelled from
+//! tokio::select! {
+//!     rows = sql.query("SELECT pg_sleep(60)", &[]) => { rows?; }
+//!     reason = sql.closed() => tracing::warn!(%reason, "session lost"),
+//! }
+//!
+//! // A replication connection runs commands, then becomes a two-way stream.
+//! let mut wire = ReplicationConnection::connect(&info, "cutover stream").await?;
+//! let identity = wire.simple_query("IDENTIFY_SYSTEM").await?; // rows of Option<String>
+//! let mut stream = wire.copy_both("START_REPLICATION SLOT s LOGICAL 0/0 (..)").await?;
+//! while let Some(payload) = stream.next_frame().await? {
+//!     // `payload` is a slice of the read buffer; more may be there already:
+//!     while let Some(_more) = stream.try_next_buffered()? {}
+//!     stream.send_copy_data(b"r..").await?; // standby status
+//! }
+//! # Ok(()) }
+//! ```
 
 pub mod pgoutput;
-pub mod frame;
+pub mod walsender;
 pub mod types;
+
+// Connections.
+mod auth;
+mod certificate;
+mod dsn;
+mod establish;
+mod passfile;
+mod settings;
+mod tls;
+mod transport;
+pub mod conninfo;
+pub mod error;
+pub mod session;
+pub mod splitter;
+pub mod wire;

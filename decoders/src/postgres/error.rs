@@ -1,0 +1,271 @@
+//! What can go wrong with a connection, and whether trying again may help.
+//!
+//! Nothing here holds a password, and `Display` of a server's error leaves out DETAIL, which may
+//! quote row values.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use fallible_iterator::FallibleIterator;
+use postgres_protocol::message::backend::ErrorFields;
+
+use super::splitter::FrameError;
+
+/// An ErrorResponse (PostgreSQL manual, "Error and Notice Message Fields").
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerError {
+    /// Not localized when the server is 9.6 or later (field `V`): ERROR, FATAL or PANIC.
+    pub severity: String,
+    /// Five characters, for example `57P01`.
+    pub sqlstate: String,
+    pub message: String,
+    /// May contain row values: for the operator on request, not for logs.
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} (SQLSTATE {})", self.severity, self.message, self.sqlstate)?;
+        match &self.hint {
+            Some(hint) => write!(f, "; hint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for ServerError {}
+
+impl ServerError {
+    /// Reads the fields. Before authentication their encoding is the server's own, so bytes that
+    /// are not UTF-8 are replaced rather than refused.
+    pub(super) fn from_fields(mut fields: ErrorFields<'_>) -> io::Result<ServerError> {
+        let mut error = ServerError {
+            severity: String::new(),
+            sqlstate: String::new(),
+            message: String::new(),
+            detail: None,
+            hint: None,
+        };
+        let mut plain_severity = None;
+        while let Some(field) = fields.next()? {
+            let value = String::from_utf8_lossy(field.value_bytes()).into_owned();
+            match field.type_() {
+                b'S' => error.severity = value,
+                b'V' => plain_severity = Some(value),
+                b'C' => error.sqlstate = value,
+                b'M' => error.message = value,
+                b'D' => error.detail = Some(value),
+                b'H' => error.hint = Some(value),
+                _ => {}
+            }
+        }
+        if let Some(severity) = plain_severity {
+            error.severity = severity;
+        }
+        Ok(error)
+    }
+
+    pub(super) fn from_db(error: &tokio_postgres::error::DbError) -> ServerError {
+        let severity = match error.parsed_severity() {
+            Some(severity) => severity.to_string(),
+            None => error.severity().to_owned(),
+        };
+        ServerError {
+            severity,
+            sqlstate: error.code().code().to_owned(),
+            message: error.message().to_owned(),
+            detail: error.detail().map(str::to_owned),
+            hint: error.hint().map(str::to_owned),
+        }
+    }
+
+    /// The server refused who we are, not what we asked (class 28).
+    pub fn is_authentication(&self) -> bool {
+        self.sqlstate.starts_with("28")
+    }
+
+    /// Whether the same request may succeed later without anyone changing anything.
+    ///
+    /// Class 08 connection, 40 rollback, 53 resources (too many connections, disk full, memory),
+    /// 55006 object in use (a slot still held by a dying walsender), 55P03 lock not available,
+    /// 57P01-57P03, 57P05 shutdown, crash, starting up, idle timeout, 58030 I/O error.
+    pub fn is_transient(&self) -> bool {
+        matches!(self.sqlstate.get(..2), Some("08" | "40" | "53"))
+            || matches!(
+                self.sqlstate.as_str(),
+                "55006" | "55P03" | "57P01" | "57P02" | "57P03" | "57P05" | "58030"
+            )
+    }
+}
+
+/// Why no connection came about.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("cannot resolve {host}: {source}")]
+    Resolve { host: String, source: io::Error },
+    #[error("cannot connect to {host}: {source}")]
+    Io { host: String, source: io::Error },
+    #[error("no connection to {host} within {} ms (connect_timeout)", .after.as_millis())]
+    Timeout { host: String, after: Duration },
+    #[error("TLS with {host} failed: {source}")]
+    Tls { host: String, source: TlsError },
+    #[error("authentication of user \"{user}\" at {host} failed: {reason}")]
+    Authentication { user: String, host: String, reason: AuthError },
+    #[error("{host} refused the connection: {source}")]
+    Server { host: String, source: ServerError },
+    #[error("unexpected answer from {host}: {source}")]
+    Protocol { host: String, source: ProtocolError },
+    #[error("{host} is not what target_session_attrs={wanted} asks for")]
+    Attributes { host: String, wanted: &'static str },
+    #[error("none of the hosts can be used: {}", join(.0))]
+    Hosts(Vec<ConnectError>),
+}
+
+fn join(errors: &[ConnectError]) -> String {
+    let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    texts.join("; ")
+}
+
+impl ConnectError {
+    /// Whether trying again later may help without anyone changing anything.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            ConnectError::Resolve { .. }
+            | ConnectError::Io { .. }
+            | ConnectError::Timeout { .. }
+            | ConnectError::Attributes { .. } => true,
+            ConnectError::Tls { source, .. } => source.is_transient(),
+            ConnectError::Authentication { reason, .. } => match reason {
+                AuthError::Refused(error) => error.is_transient(),
+                AuthError::NoPassword
+                | AuthError::NoChannelBinding
+                | AuthError::Unsupported(_)
+                | AuthError::ServerUnproven(_)
+                | AuthError::Exchange(_) => false,
+            },
+            ConnectError::Server { source, .. } => source.is_transient(),
+            ConnectError::Protocol { .. } => false,
+            ConnectError::Hosts(errors) => errors.iter().any(ConnectError::is_transient),
+        }
+    }
+
+    /// The server's own words, if it said any.
+    pub fn server_error(&self) -> Option<&ServerError> {
+        match self {
+            ConnectError::Server { source, .. }
+            | ConnectError::Authentication { reason: AuthError::Refused(source), .. } => {
+                Some(source)
+            }
+            ConnectError::Hosts(errors) => errors.iter().find_map(ConnectError::server_error),
+            _ => None,
+        }
+    }
+}
+
+/// Why TLS could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("the server does not support TLS, but sslmode={0} requires it")]
+    NotOffered(&'static str),
+    #[error("{path}: {reason}")]
+    File { path: String, reason: String },
+    #[error(
+        "sslmode={sslmode} needs a root certificate: give sslrootcert=FILE, sslrootcert=system, or ~/.postgresql/root.crt"
+    )]
+    NoRoots { sslmode: &'static str },
+    #[error("sslmode=verify-full needs a host name to compare the certificate with")]
+    NoHostName,
+    #[error("invalid TLS settings: {0}")]
+    Settings(rustls::Error),
+    #[error("{0}")]
+    Handshake(io::Error),
+}
+
+impl TlsError {
+    /// A handshake cut off by the network may work next time; a refused certificate will not.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            TlsError::Handshake(error) => is_network(error),
+            TlsError::NotOffered(_)
+            | TlsError::File { .. }
+            | TlsError::NoRoots { .. }
+            | TlsError::NoHostName
+            | TlsError::Settings(_) => false,
+        }
+    }
+}
+
+/// Why the server and we do not accept each other.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    #[error("{0}")]
+    Refused(ServerError),
+    #[error(
+        "the server asks for a password and none was given (PGPASSWORD, PGPASSFILE or ~/.pgpass)"
+    )]
+    NoPassword,
+    #[error("channel_binding=require, but the server authenticates without it")]
+    NoChannelBinding,
+    #[error("the server asks for {0}, which is not supported")]
+    Unsupported(String),
+    /// SCRAM proves both sides; a server that cannot does not know the password.
+    #[error("the server did not prove that it knows the password: {0}")]
+    ServerUnproven(String),
+    #[error("{0}")]
+    Exchange(String),
+}
+
+/// Bytes that the protocol does not allow where they appeared.
+#[derive(Debug, thiserror::Error)]
+pub enum ProtocolError {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("message '{}' at byte {offset} of the connection is malformed: {reason}", .tag.escape_ascii())]
+    Malformed { tag: u8, offset: u64, reason: io::Error },
+    #[error("message '{}' at byte {offset} of the connection is not expected while {during}", .tag.escape_ascii())]
+    Unexpected { tag: u8, offset: u64, during: &'static str },
+    #[error("the server answered the TLS request with byte {0:#04x}")]
+    TlsAnswer(u8),
+    #[error("a previous command on this connection was abandoned half-way")]
+    Abandoned,
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Why an established replication connection cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    #[error("replication connection to {host} lost: {source}")]
+    Io { host: String, source: io::Error },
+    #[error("{0}")]
+    Server(ServerError),
+    #[error("replication connection to {host}: {source}")]
+    Protocol { host: String, source: ProtocolError },
+}
+
+impl WireError {
+    /// Whether a new connection may get further.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            WireError::Io { .. } => true,
+            WireError::Server(error) => error.is_transient(),
+            WireError::Protocol { .. } => false,
+        }
+    }
+
+    /// The server's own words, if it said any.
+    pub fn server_error(&self) -> Option<&ServerError> {
+        match self {
+            WireError::Server(error) => Some(error),
+            WireError::Io { .. } | WireError::Protocol { .. } => None,
+        }
+    }
+}
+
+/// `InvalidData` and `InvalidInput` are how rustls and postgres-protocol report bad bytes;
+/// everything else comes from the operating system or the end of the stream.
+pub(super) fn is_network(error: &io::Error) -> bool {
+    !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
+}

@@ -378,3 +378,6 @@ fn fill_gaps(table: &TableSchema, old: &OldRow, new: &mut Row) -> Result<(), Row
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

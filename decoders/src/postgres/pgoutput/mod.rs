@@ -10,10 +10,14 @@
 //! a stream those put a transaction id in front of the messages below, so they will enter through
 //! an entry point of their own; until then they are unknown types.
 
+#[cfg(test)]
+pub(crate) mod encode;
 mod error;
 mod read;
 mod relation;
 mod rows;
+#[cfg(test)]
+mod tests;
 mod transaction;
 
 use bytes::Bytes;

@@ -1,0 +1,235 @@
+//! Publications: which tables a stream carries.
+//!
+//! Tables are always listed one by one. `FOR ALL TABLES` needs a superuser, and would let a table
+//! into the stream that nobody prepared on the target.
+
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+use super::failure::of_session;
+use super::ident::quote_identifier;
+use crate::change::{QualifiedName, TableId};
+use crate::source::SourceError;
+
+/// What a publication publishes of its tables. Generated columns never: the target computes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PublicationOptions {
+    /// Changes to partitions are published as changes to the partitioned table that is listed
+    /// (`publish_via_partition_root`, PostgreSQL 13+). Before 13 only partitions can be listed.
+    pub via_partition_root: bool,
+}
+
+/// A table that a publication carries, as the stream will name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishedTable {
+    /// Its OID.
+    pub id: TableId,
+    /// Its name.
+    pub name: QualifiedName,
+}
+
+/// The server's version as a number: 130023 is 13.23.
+pub async fn server_version_num(client: &Client) -> Result<u32, SourceError> {
+    let doing = "read the server's version";
+    let row = client
+        .query_one("SELECT pg_catalog.current_setting('server_version_num')::int4", &[])
+        .await
+        .map_err(|error| of_session(doing, error))?;
+    let number: i32 = row.try_get(0).map_err(|error| of_session(doing, error))?;
+    u32::try_from(number)
+        .map_err(|error| SourceError::retry(format!("can't {doing}")).caused_by(error))
+}
+
+/// Creates the publication `name` for exactly `tables`.
+pub async fn create(
+    client: &Client,
+    name: &str,
+    tables: &[QualifiedName],
+    options: PublicationOptions,
+) -> Result<(), SourceError> {
+    let version_num = server_version_num(client).await?;
+    if options.via_partition_root && version_num < 130_000 {
+        return Err(SourceError::halt(
+            "publishing partitions as their root needs PostgreSQL 13 or newer on the source",
+            "list the partitions instead of the partitioned table",
+        ));
+    }
+    let sql = create_sql(version_num, name, tables, options);
+    execute(client, &format!("create the publication {name}"), &sql).await
+}
+
+/// Adds tables.
+pub async fn add_tables(
+    client: &Client,
+    name: &str,
+    tables: &[QualifiedName],
+) -> Result<(), SourceError> {
+    alter(client, name, "ADD", tables).await
+}
+
+/// Takes tables out. A change made before still arrives, if it has not been decoded yet.
+pub async fn drop_tables(
+    client: &Client,
+    name: &str,
+    tables: &[QualifiedName],
+) -> Result<(), SourceError> {
+    alter(client, name, "DROP", tables).await
+}
+
+async fn alter(
+    client: &Client,
+    name: &str,
+    verb: &str,
+    tables: &[QualifiedName],
+) -> Result<(), SourceError> {
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let publication = quote_identifier(name);
+    let sql = format!("ALTER PUBLICATION {publication} {verb} TABLE {}", table_list(tables));
+    execute(client, &format!("alter the publication {name}"), &sql).await
+}
+
+/// Drops the publication; fine if there is none.
+pub async fn drop(client: &Client, name: &str) -> Result<(), SourceError> {
+    let sql = format!("DROP PUBLICATION IF EXISTS {}", quote_identifier(name));
+    execute(client, &format!("drop the publication {name}"), &sql).await
+}
+
+/// Whether there is a publication of this name.
+pub async fn exists(client: &Client, name: &str) -> Result<bool, SourceError> {
+    let found = client
+        .query_opt("SELECT FROM pg_catalog.pg_publication WHERE pubname = $1", &[&name])
+        .await
+        .map_err(|error| of_session(&format!("look for the publication {name}"), error))?;
+    Ok(found.is_some())
+}
+
+/// The tables that the publication carries now, ordered by name. Partitioned tables are resolved
+/// to what the stream will name: the leaves, or the listed table with `via_partition_root`.
+pub async fn tables(client: &Client, name: &str) -> Result<Vec<PublishedTable>, SourceError> {
+    let doing = format!("list the tables of the publication {name}");
+    let rows = client
+        .query(
+            "SELECT c.oid, n.nspname::text, c.relname::text
+             FROM pg_catalog.pg_publication_tables t
+             JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname
+             JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
+             WHERE t.pubname = $1
+             ORDER BY 2, 3",
+            &[&name],
+        )
+        .await
+        .map_err(|error| of_session(&doing, error))?;
+    let table = |row: &tokio_postgres::Row| {
+        let name = QualifiedName::new(row.try_get::<_, String>(1)?, row.try_get::<_, String>(2)?);
+        Ok(PublishedTable { id: TableId(row.try_get(0)?), name })
+    };
+    let tables = rows.iter().map(table).collect::<Result<_, tokio_postgres::Error>>();
+    tables.map_err(|error| of_session(&doing, error))
+}
+
+/// OIDs of all types of columns that the publications carry, each once.
+pub async fn column_types(client: &Client, names: &[String]) -> Result<Vec<u32>, SourceError> {
+    let doing = "read the published columns' types";
+    let rows = client
+        .query(
+            "SELECT DISTINCT a.atttypid
+             FROM pg_catalog.pg_publication_tables t
+             JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname
+             JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
+             WHERE t.pubname = ANY ($1) AND a.attnum > 0 AND NOT a.attisdropped",
+            &[&names],
+        )
+        .await
+        .map_err(|error| of_session(doing, error))?;
+    let types = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>();
+    types.map_err(|error| of_session(doing, error))
+}
+
+async fn execute(client: &Client, doing: &str, sql: &str) -> Result<(), SourceError> {
+    client.batch_execute(sql).await.map_err(|error| {
+        let exists = error.code() == Some(&SqlState::DUPLICATE_OBJECT);
+        let mut failure = of_session(doing, error);
+        if exists {
+            failure.remedy = Some("run `replicator teardown`, or choose another name".to_owned());
+        }
+        failure
+    })
+}
+
+fn create_sql(
+    version_num: u32,
+    name: &str,
+    tables: &[QualifiedName],
+    options: PublicationOptions,
+) -> String {
+    let mut sql = format!("CREATE PUBLICATION {}", quote_identifier(name));
+    if !tables.is_empty() {
+        sql.push_str(" FOR TABLE ");
+        sql.push_str(&table_list(tables));
+    }
+    // TRUNCATE is published from PostgreSQL 11 on.
+    let publish = match version_num {
+        ..110_000 => "insert, update, delete",
+        _ => "insert, update, delete, truncate",
+    };
+    sql.push_str(&format!(" WITH (publish = '{publish}'"));
+    if options.via_partition_root {
+        sql.push_str(", publish_via_partition_root = true");
+    }
+    if version_num >= 180_000 {
+        sql.push_str(", publish_generated_columns = none");
+    }
+    sql.push(')');
+    sql
+}
+
+/// `ONLY`, because each table is listed by itself; it means nothing for partitioned tables.
+fn table_list(tables: &[QualifiedName]) -> String {
+    tables.iter().map(|table| format!("ONLY {table}")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_statement_fits_the_version() {
+        let tables = [QualifiedName::new("public", "a"), QualifiedName::new("S \"x\"", "Größe")];
+        let list = r#"FOR TABLE ONLY "public"."a", ONLY "S ""x"""."Größe""#;
+        let root = PublicationOptions { via_partition_root: true };
+        let cases = [
+            (100_023, PublicationOptions::default(), "(publish = 'insert, update, delete')"),
+            (
+                120_022,
+                PublicationOptions::default(),
+                "(publish = 'insert, update, delete, truncate')",
+            ),
+            (
+                130_023,
+                root,
+                "(publish = 'insert, update, delete, truncate', publish_via_partition_root = true)",
+            ),
+            (
+                180_004,
+                root,
+                "(publish = 'insert, update, delete, truncate', publish_via_partition_root = true, \
+                 publish_generated_columns = none)",
+            ),
+        ];
+        for (version_num, options, with) in cases {
+            let expected = format!(r#"CREATE PUBLICATION "p""q" {list} WITH {with}"#);
+            assert_eq!(create_sql(version_num, "p\"q", &tables, options), expected);
+        }
+    }
+
+    #[test]
+    fn a_publication_may_start_without_tables() {
+        let sql = create_sql(150_000, "p", &[], PublicationOptions::default());
+        let expected =
+            "CREATE PUBLICATION \"p\" WITH (publish = 'insert, update, delete, truncate')";
+        assert_eq!(sql, expected);
+    }
+}

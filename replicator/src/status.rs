@@ -3,13 +3,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
 
 use cutover::api;
-use cutover::lag::LagTracker;
+use cutover::lag::{LagReading, LagTracker};
 use decoders::{Lsn, Position};
 use jiff::Timestamp;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::alerts::Readings;
 use crate::engine::apply::AppliedTotals;
@@ -44,6 +44,7 @@ struct Facts {
     backfill: Option<api::Backfill>,
     last_error: Option<api::Problem>,
     slot: SlotReading,
+    head: Option<Lsn>,
     /// When the checkpoint last covered everything applied.
     covered_at: Instant,
 }
@@ -60,8 +61,7 @@ pub struct Shared {
     pub gate: MarkerGate,
     /// The memory budget.
     pub budget: Budget,
-    /// Lag.
-    pub lag: Mutex<LagTracker>,
+    lag: Mutex<LagTracker>,
     facts: Mutex<Facts>,
     reconnects: AtomicU64,
     errors: AtomicU64,
@@ -76,7 +76,6 @@ impl Shared {
         blue: api::Server,
         green: api::Server,
         budget: Budget,
-        lag: LagTracker,
     ) -> Self {
         Self {
             pipeline,
@@ -84,7 +83,7 @@ impl Shared {
             totals: watch::Sender::new(AppliedTotals::default()),
             gate: MarkerGate::default(),
             budget,
-            lag: Mutex::new(lag),
+            lag: Mutex::new(LagTracker::new()),
             facts: Mutex::new(Facts {
                 phase: api::PipelinePhase::Starting,
                 since: Timestamp::now(),
@@ -94,6 +93,7 @@ impl Shared {
                 backfill: None,
                 last_error: None,
                 slot: SlotReading::default(),
+                head: None,
                 covered_at: Instant::now(),
             }),
             reconnects: AtomicU64::new(0),
@@ -108,8 +108,7 @@ impl Shared {
         self.facts.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The lag tracker.
-    pub fn lag(&self) -> MutexGuard<'_, LagTracker> {
+    fn lag(&self) -> MutexGuard<'_, LagTracker> {
         self.lag.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -182,6 +181,17 @@ impl Shared {
         self.facts().slot
     }
 
+    /// Blue's head was asked for at `asked_at`.
+    pub fn head_sampled(&self, asked_at: Instant, head: Lsn) {
+        self.lag().sample(asked_at, head);
+        self.facts().head = Some(head);
+    }
+
+    /// Blue's head could not be read.
+    pub fn head_unknown(&self, reason: &str) {
+        self.lag().sample_failed(reason);
+    }
+
     /// An alert could not be delivered.
     pub fn alert_failed(&self) {
         self.alert_errors.fetch_add(1, Ordering::Relaxed);
@@ -193,12 +203,12 @@ impl Shared {
     }
 
     /// Lag as of now, with the newest positions.
-    pub fn lag_now(&self) -> api::Lag {
-        let frontier = *self.progress.borrow();
+    pub fn lag_now(&self) -> LagReading {
+        let applied = self.progress.borrow().applied();
         let mut tracker = self.lag();
         let now = Instant::now();
-        tracker.applied(now, frontier.applied());
-        tracker.report(now)
+        tracker.applied(now, applied);
+        tracker.reading(now)
     }
 
     /// The status document.
@@ -206,8 +216,8 @@ impl Shared {
         let lag = self.lag_now();
         let frontier = *self.progress.borrow();
         let totals = *self.totals.borrow();
-        let head = self.lag().head();
         let facts = self.facts();
+        let head = facts.head;
         let catching_up = facts.phase == api::PipelinePhase::Streaming
             && lag.seconds.is_some_and(|seconds| seconds > CATCHING_UP_SECONDS);
         let position = |lsn: Lsn| lsn.is_valid().then_some(Position::Lsn(lsn));
@@ -221,7 +231,7 @@ impl Shared {
             waiting_for: facts.waiting_for.clone(),
             blue: facts.blue.clone(),
             green: facts.green.clone(),
-            lag,
+            lag: api::Lag::from(&lag),
             positions: api::Positions {
                 head: head.and_then(position),
                 received: position(frontier.received()),

@@ -10,29 +10,22 @@
 //! It must neither be lost (blue may go on after an abort) nor be applied blindly (green may have
 //! been opened): it waits here until the controller has decided.
 
-use decoders::{Cell, ChangeEvent, Lsn, Transaction, Value};
+use cutover::marker::{self, Token};
+use cutover::ports::Leaks;
+use decoders::{ChangeEvent, Lsn, TableSchema, Transaction};
 use tokio::sync::watch;
-
-/// Schema of our own objects on both databases. Changes to blue's are never applied to green.
-pub const OWN_SCHEMA: &str = "_cutover";
-/// Table of blue whose rows are markers, for servers whose pgoutput forwards no messages (10-13).
-pub const MARKER_TABLE: &str = "marker";
-/// Column of [`MARKER_TABLE`] that holds the token.
-pub const MARKER_TOKEN_COLUMN: &str = "token";
-/// Prefix of logical messages that are markers (14 and later).
-pub const MARKER_PREFIX: &str = "cutover.marker";
 
 /// What the controller sees of the marker that it waits for.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct MarkerState {
     /// The token that is awaited.
-    pub armed: Option<String>,
+    pub armed: Option<Token>,
     /// End of the transaction that carried it.
     pub seen_at: Option<Lsn>,
-    /// Row changes that came behind it: leaks of the fence.
-    pub leaked_changes: u64,
-    /// Where the first of them was committed.
-    pub first_leak_at: Option<Lsn>,
+    /// Row changes that came behind it.
+    pub leaks: Leaks,
+    /// The newest marker that came behind it, its end, and the leaks up to there.
+    pub later: Option<(Token, Lsn, Leaks)>,
 }
 
 /// What is to happen with a transaction.
@@ -58,10 +51,25 @@ impl Default for MarkerGate {
 }
 
 impl MarkerGate {
-    /// From now on `token` is awaited, and whatever follows it is held.
-    pub fn arm(&self, token: &str) {
-        let armed = MarkerState { armed: Some(token.into()), ..MarkerState::default() };
-        self.state.send_replace(armed);
+    /// From now on `token` is awaited, and whatever follows it is held. Arming the same token
+    /// again changes nothing.
+    ///
+    /// # Errors
+    /// The token that is armed already, if it is another one.
+    pub fn arm(&self, token: &Token) -> Result<(), Token> {
+        let mut armed_already = None;
+        self.state.send_if_modified(|state| match &state.armed {
+            Some(armed) if armed == token => false,
+            Some(armed) => {
+                armed_already = Some(armed.clone());
+                false
+            }
+            None => {
+                *state = MarkerState { armed: Some(token.clone()), ..MarkerState::default() };
+                true
+            }
+        });
+        armed_already.map_or(Ok(()), Err)
     }
 
     /// Nothing is awaited any more; what was held goes on to green.
@@ -77,72 +85,65 @@ impl MarkerGate {
     /// Takes our own changes out of `transaction` and says whether the rest may pass.
     pub fn admit(&self, transaction: &mut Transaction) -> Admission {
         let mut tokens = Vec::new();
-        transaction.changes.retain(|change| match classify(change) {
-            Kind::Row => true,
-            Kind::Own(token) => {
-                tokens.extend(token);
-                false
-            }
+        transaction.changes.retain(|change| {
+            tokens.extend(marker::token_in(change));
+            !is_own(change)
         });
-        let rows = transaction.changes.len() as u64;
         let place = transaction.end_lsn.unwrap_or(transaction.commit_lsn);
         let mut admission = Admission::Pass;
         self.state.send_if_modified(|state| {
             let Some(armed) = &state.armed else { return false };
-            if let Some(seen_at) = state.seen_at {
-                // Also after a reconnect, when the marker itself is not delivered again.
-                if place > seen_at {
-                    admission = Admission::Hold;
-                    state.leaked_changes += rows;
-                    if rows > 0 && state.first_leak_at.is_none() {
-                        state.first_leak_at = Some(place);
-                    }
-                    return rows > 0;
+            let Some(seen_at) = state.seen_at else {
+                if tokens.contains(armed) {
+                    state.seen_at = transaction.end_lsn;
                 }
+                return state.seen_at.is_some();
+            };
+            // By position, so that it holds after a reconnect too, when the marker itself is not
+            // delivered again.
+            if place <= seen_at {
                 return false;
             }
-            if tokens.iter().any(|token| token == armed) {
-                state.seen_at = transaction.end_lsn;
-                return true;
+            admission = Admission::Hold;
+            if let Some(change) = transaction.changes.first() {
+                state.leaks.count += transaction.changes.len() as u64;
+                let first = &mut state.leaks.first;
+                first.get_or_insert_with(|| {
+                    format!("{}, transaction {}, at {place}", describe(change), transaction.xid)
+                });
             }
-            false
+            if let Some(token) = tokens.pop() {
+                state.later = Some((token, place, state.leaks.clone()));
+            }
+            true
         });
         admission
     }
 }
 
-enum Kind {
-    Row,
-    /// Ours, with the token that it carries.
-    Own(Option<String>),
+/// Whether a change is none of green's business: our own tables, and messages, which carry no rows.
+fn is_own(change: &ChangeEvent) -> bool {
+    let own = |table: &TableSchema| table.name.schema == marker::SCHEMA;
+    match change {
+        ChangeEvent::Message { .. } => true,
+        ChangeEvent::Insert { table, .. }
+        | ChangeEvent::Update { table, .. }
+        | ChangeEvent::Delete { table, .. } => own(table),
+        ChangeEvent::Truncate { tables, .. } => tables.iter().all(|table| own(table)),
+    }
 }
 
-fn classify(change: &ChangeEvent) -> Kind {
+/// Operation and table; never values.
+fn describe(change: &ChangeEvent) -> String {
     match change {
-        ChangeEvent::Message { prefix, content } if prefix == MARKER_PREFIX => {
-            Kind::Own(String::from_utf8(content.to_vec()).ok())
+        ChangeEvent::Insert { table, .. } => format!("insert into {}", table.name),
+        ChangeEvent::Update { table, .. } => format!("update of {}", table.name),
+        ChangeEvent::Delete { table, .. } => format!("delete from {}", table.name),
+        ChangeEvent::Truncate { tables, .. } => {
+            let names: Vec<_> = tables.iter().map(|table| table.name.to_string()).collect();
+            format!("truncate of {}", names.join(", "))
         }
-        // Messages of other programs carry nothing for green.
-        ChangeEvent::Message { .. } => Kind::Own(None),
-        ChangeEvent::Insert { table, new } | ChangeEvent::Update { table, new, .. }
-            if table.name.schema == OWN_SCHEMA =>
-        {
-            let column = table.column_names().position(|name| name == MARKER_TOKEN_COLUMN);
-            let cell = column.filter(|_| table.name.name == MARKER_TABLE).map(|at| &new.cells()[at]);
-            Kind::Own(match cell {
-                Some(Cell::Value(Value::Text(text))) => String::from_utf8(text.to_vec()).ok(),
-                // The binary form of `text` is the text.
-                Some(Cell::Value(Value::Binary(text))) => String::from_utf8(text.to_vec()).ok(),
-                _ => None,
-            })
-        }
-        ChangeEvent::Delete { table, .. } if table.name.schema == OWN_SCHEMA => Kind::Own(None),
-        ChangeEvent::Truncate { tables, .. }
-            if tables.iter().all(|table| table.name.schema == OWN_SCHEMA) =>
-        {
-            Kind::Own(None)
-        }
-        _ => Kind::Row,
+        ChangeEvent::Message { prefix, .. } => format!("message {prefix:?}"),
     }
 }
 
@@ -151,7 +152,8 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
-    use decoders::{Column, Part, QualifiedName, ReplicaIdentity, Row, TableId, TableSchema};
+    use cutover::ports::Epoch;
+    use decoders::{Cell, Column, Part, QualifiedName, ReplicaIdentity, Row, TableId, Value};
 
     use super::*;
 
@@ -168,32 +170,42 @@ mod tests {
         }
     }
 
-    fn insert(schema: &str, name: &str, column: &str, text: &'static str) -> ChangeEvent {
-        let column =
-            Column { name: column.into(), type_oid: 25, type_modifier: -1, in_key: true };
+    fn insert(schema: &str, name: &str, column: &str, text: String) -> ChangeEvent {
+        let column = Column {
+            name: column.into(),
+            type_oid: 25,
+            type_modifier: -1,
+            in_key: true,
+        };
         let table = TableSchema {
             id: TableId(1),
             name: QualifiedName::new(schema, name),
             identity: ReplicaIdentity::Default,
             columns: vec![column],
         };
-        let cell = Cell::Value(Value::Text(Bytes::from_static(text.as_bytes())));
+        let cell = Cell::Value(Value::Text(Bytes::from(text)));
         ChangeEvent::Insert { table: Arc::new(table), new: Row::from(vec![cell]) }
     }
 
     fn row() -> ChangeEvent {
-        insert("public", "t", "a", "x")
+        insert("public", "t", "a", "x".into())
     }
 
-    fn message(token: &'static str) -> ChangeEvent {
-        ChangeEvent::Message { prefix: MARKER_PREFIX.into(), content: Bytes::from_static(token.as_bytes()) }
+    fn message(token: &Token) -> ChangeEvent {
+        let content = Bytes::from(token.to_string());
+        ChangeEvent::Message { prefix: marker::MESSAGE_PREFIX.into(), content }
+    }
+
+    fn token(epoch: u64) -> Token {
+        Token::draining("abc", Epoch(epoch))
     }
 
     #[test]
     fn both_forms_of_the_marker_are_seen_and_neither_reaches_green() {
-        for marker in [message("e7"), insert(OWN_SCHEMA, MARKER_TABLE, MARKER_TOKEN_COLUMN, "e7")] {
+        let in_row = insert(marker::SCHEMA, marker::MARKER_TABLE, "token", token(7).to_string());
+        for marker in [message(&token(7)), in_row] {
             let gate = MarkerGate::default();
-            gate.arm("e7");
+            gate.arm(&token(7)).unwrap();
             let mut carrying = transaction(100, vec![marker]);
             assert_eq!(gate.admit(&mut carrying), Admission::Pass);
             assert!(carrying.changes.is_empty());
@@ -204,23 +216,49 @@ mod tests {
     #[test]
     fn another_token_is_not_the_marker() {
         let gate = MarkerGate::default();
-        gate.arm("e7");
-        gate.admit(&mut transaction(100, vec![message("e6")]));
+        gate.arm(&token(7)).unwrap();
+        gate.admit(&mut transaction(100, vec![message(&token(6))]));
         assert_eq!(gate.watch().borrow().seen_at, None);
         assert_eq!(gate.admit(&mut transaction(200, vec![row()])), Admission::Pass);
     }
 
     #[test]
+    fn only_one_token_at_a_time() {
+        let gate = MarkerGate::default();
+        gate.arm(&token(7)).unwrap();
+        gate.arm(&token(7)).unwrap();
+        assert_eq!(gate.arm(&token(8)), Err(token(7)));
+        gate.release();
+        gate.arm(&token(8)).unwrap();
+    }
+
+    #[test]
     fn rows_behind_the_marker_are_held_and_counted_as_leaks() {
         let gate = MarkerGate::default();
-        gate.arm("e7");
-        gate.admit(&mut transaction(100, vec![row(), message("e7")]));
+        gate.arm(&token(7)).unwrap();
+        gate.admit(&mut transaction(100, vec![row(), message(&token(7))]));
         assert_eq!(gate.admit(&mut transaction(200, vec![])), Admission::Hold);
-        assert_eq!(gate.watch().borrow().leaked_changes, 0);
+        assert_eq!(gate.watch().borrow().leaks.count, 0);
         assert_eq!(gate.admit(&mut transaction(300, vec![row(), row()])), Admission::Hold);
         let state = gate.watch().borrow().clone();
-        assert_eq!((state.leaked_changes, state.first_leak_at), (2, Some(Lsn(300))));
+        assert_eq!(state.leaks.count, 2);
+        let first = state.leaks.first.unwrap();
+        assert!(first.contains("insert into") && first.contains("0/12C"), "{first}");
         gate.release();
         assert_eq!(gate.admit(&mut transaction(400, vec![row()])), Admission::Pass);
+    }
+
+    #[test]
+    fn the_second_marker_says_how_much_leaked_before_it() {
+        let gate = MarkerGate::default();
+        gate.arm(&token(7)).unwrap();
+        gate.admit(&mut transaction(100, vec![message(&token(7))]));
+        gate.admit(&mut transaction(200, vec![row()]));
+        gate.admit(&mut transaction(300, vec![message(&token(7).sealing())]));
+        gate.admit(&mut transaction(400, vec![row()]));
+        let state = gate.watch().borrow().clone();
+        let (seal, end, leaks) = state.later.unwrap();
+        assert_eq!((seal, end, leaks.count), (token(7).sealing(), Lsn(300), 1));
+        assert_eq!(state.leaks.count, 2);
     }
 }

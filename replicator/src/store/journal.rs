@@ -1,3 +1,93 @@
 //! The cutover's write-ahead journal.
 
+use cutover::ports::{Entry, Journal, PortError, PortResult};
+
+use super::{Store, StoreError};
+
 pub(super) const FAMILY: &str = "journal";
+
+/// The journal in the state directory. Keys are the entries' numbers, big-endian, so that the
+/// order of the keys is the order of the entries.
+#[derive(Clone)]
+pub struct RocksJournal {
+    store: Store,
+}
+
+impl RocksJournal {
+    /// The journal of this state directory.
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> PortResult<T> {
+        let store = self.store.clone();
+        let done = tokio::task::spawn_blocking(move || work(&store)).await;
+        let done = done.map_err(|error| PortError::new("journal", error.to_string()))?;
+        done.map_err(|error| {
+            PortError::new("journal", error.to_string()).remedy(error.remedy()).caused_by(error)
+        })
+    }
+}
+
+impl Journal for RocksJournal {
+    async fn append(&self, entry: &Entry) -> PortResult<()> {
+        let entry = entry.clone();
+        self.blocking(move |store| store.append_entry(&entry)).await
+    }
+
+    async fn read_all(&self) -> PortResult<Vec<Entry>> {
+        self.blocking(|store| store.values(FAMILY)).await
+    }
+}
+
+impl Store {
+    fn append_entry(&self, entry: &Entry) -> Result<(), StoreError> {
+        let key = entry.seq.to_be_bytes();
+        // Two controllers over one journal would overwrite each other; RocksDB's lock keeps a
+        // second process out, this keeps a second controller of the same process out.
+        let last = self.last_key(FAMILY)?;
+        assert!(
+            last.is_none_or(|last| *last < key),
+            "journal entry {} is not behind the last one",
+            entry.seq
+        );
+        self.put(FAMILY, &key, entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cutover::Phase;
+    use cutover::ports::{Epoch, Record};
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn entry(seq: u64) -> Entry {
+        Entry {
+            seq,
+            run: "7f3a".into(),
+            epoch: Epoch(1),
+            at: Timestamp::UNIX_EPOCH,
+            record: Record::Phase { phase: Phase::Fenced },
+        }
+    }
+
+    #[tokio::test]
+    async fn entries_come_back_in_order_after_reopening() {
+        let directory = tempfile::tempdir().unwrap();
+        {
+            let journal = RocksJournal::new(Store::open(directory.path()).unwrap());
+            for seq in [1, 2, 255, 256, 300] {
+                journal.append(&entry(seq)).await.unwrap();
+            }
+        }
+        let journal = RocksJournal::new(Store::open(directory.path()).unwrap());
+        let numbers: Vec<u64> =
+            journal.read_all().await.unwrap().into_iter().map(|entry| entry.seq).collect();
+        assert_eq!(numbers, [1, 2, 255, 256, 300]);
+    }
+}

@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 
 pub use checkpoint::Checkpoint;
 pub use journal::RocksJournal;
-pub use stage::{Stage, StreamIdentity};
+pub use stage::Stage;
 
 /// Column families, created when missing.
 const FAMILIES: [&str; 3] = [checkpoint::FAMILY, stage::FAMILY, journal::FAMILY];

@@ -3,29 +3,14 @@
 //! Each stage is recorded *before* the acts that it names, so whatever a crash leaves behind
 //! belongs to a stage that says whose it is and how it is cleaned up.
 
-use decoders::{Lsn, QualifiedName};
+use decoders::QualifiedName;
 use serde::{Deserialize, Serialize};
+use sinks::progress::StreamIdentity;
 
 use super::{Store, StoreError};
 
 pub(super) const FAMILY: &str = "stage";
 const KEY: &[u8] = b"forward";
-
-/// Which stream this is: one incarnation of one slot of one database.
-///
-/// Progress belongs to an incarnation. A slot that was dropped and made again under the same name
-/// is another stream, whatever the numbers say.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct StreamIdentity {
-    /// Blue's system identifier (`IDENTIFY_SYSTEM`).
-    pub system_identifier: String,
-    /// Blue's database.
-    pub database: String,
-    /// The replication slot.
-    pub slot: String,
-    /// Where the slot's stream begins; the exported snapshot holds everything before.
-    pub consistent_point: Lsn,
-}
 
 /// The durable stages of a pipeline, in order.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -51,6 +36,13 @@ pub enum Stage {
         /// The stream.
         stream: StreamIdentity,
     },
+    /// Green is open. Nothing of blue may ever be applied to it again.
+    CutOver {
+        /// The stream that ended.
+        stream: StreamIdentity,
+        /// The marker behind which nothing was applied.
+        marker: String,
+    },
 }
 
 impl Stage {
@@ -60,7 +52,8 @@ impl Stage {
             Stage::Preparing => None,
             Stage::Copying { stream, .. }
             | Stage::Finishing { stream }
-            | Stage::Streaming { stream } => Some(stream),
+            | Stage::Streaming { stream }
+            | Stage::CutOver { stream, .. } => Some(stream),
         }
     }
 }

@@ -1,0 +1,46 @@
+//! The copy of what is there already: rows through COPY, from one snapshot, many at a time.
+
+mod config;
+mod error;
+mod claim;
+mod counters;
+mod progress;
+mod render;
+mod run;
+mod throttle;
+mod worker;
+mod analyze;
+
+pub use analyze::analyze;
+pub use claim::{cleanup, record_copied};
+pub use config::CopyConfig;
+pub use error::BackfillError;
+pub use progress::{BackfillProgress, Phase, ProgressSender, Steps, TableProgress, TableState, Total};
+pub use render::render;
+pub use run::{Backfill, CopiedTable, Summary};
+
+use std::future::Future;
+
+use tokio::sync::watch;
+
+/// Becomes true when everything has to stop. A dropped sender means the same.
+pub type Cancel = watch::Receiver<bool>;
+
+/// Waits for the request to stop.
+pub(crate) async fn cancelled(cancel: &Cancel) {
+    let mut cancel = cancel.clone();
+    // An error means that nobody is left who could want the result.
+    let _ = cancel.wait_for(|stop| *stop).await;
+}
+
+/// `work`, unless the request to stop comes first.
+pub(crate) async fn unless_cancelled<T>(
+    cancel: &Cancel,
+    work: impl Future<Output = Result<T, BackfillError>>,
+) -> Result<T, BackfillError> {
+    tokio::select! {
+        biased;
+        () = cancelled(cancel) => Err(BackfillError::Cancelled),
+        result = work => result,
+    }
+}

@@ -1,0 +1,169 @@
+//! The engine as the cutover's controller sees it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cutover::marker::Token;
+use cutover::ports::{
+    Leaks, MarkerDecoded, MarkerDurable, PortError, PortResult, Progress, Replication,
+};
+use cutover::api::PipelinePhase;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::status::Shared;
+use crate::store::{Stage, Store};
+
+/// How often the controller's view of the engine is renewed.
+const RENEW_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The running engine.
+pub struct EngineReplication {
+    shared: Arc<Shared>,
+    store: Store,
+    progress: watch::Sender<Progress>,
+    finished: watch::Sender<bool>,
+}
+
+impl EngineReplication {
+    /// Over the engine's shared state and its store. `finished` turns true when green is open and
+    /// the stream must end for good.
+    pub fn new(shared: Arc<Shared>, store: Store, finished: watch::Sender<bool>) -> Self {
+        let progress = watch::Sender::new(progress_of(&shared, None));
+        Self { shared, store, progress, finished }
+    }
+
+    /// Renews the controller's view for as long as it is polled.
+    pub async fn renew(&self) {
+        let mut tick = tokio::time::interval(RENEW_INTERVAL);
+        let mut rate = Rate::default();
+        loop {
+            tick.tick().await;
+            let transactions = self.shared.totals.borrow().transactions;
+            let per_second = rate.observe(Instant::now(), transactions);
+            self.progress.send_replace(progress_of(&self.shared, per_second));
+        }
+    }
+}
+
+fn progress_of(shared: &Shared, transactions_per_second: Option<f64>) -> Progress {
+    let blocked = match shared.phase() {
+        PipelinePhase::Streaming | PipelinePhase::CatchingUp | PipelinePhase::CuttingOver => None,
+        PipelinePhase::Copying | PipelinePhase::Indexing => {
+            Some("the first copy is not done yet".to_string())
+        }
+        PipelinePhase::CutOver => Some("green is open already".to_string()),
+        phase => Some(format!("the stream is not running ({})", phase.name())),
+    };
+    Progress { lag: shared.lag_now(), blocked, transactions_per_second }
+}
+
+/// Transactions per second over the last two seconds or so.
+#[derive(Default)]
+struct Rate {
+    since: Option<(Instant, u64)>,
+    last: Option<f64>,
+}
+
+impl Rate {
+    fn observe(&mut self, now: Instant, count: u64) -> Option<f64> {
+        match self.since {
+            None => self.since = Some((now, count)),
+            Some((then, before)) if now - then >= Duration::from_secs(1) => {
+                let seconds = (now - then).as_secs_f64();
+                self.last = Some(count.saturating_sub(before) as f64 / seconds);
+                self.since = Some((now, count));
+            }
+            Some(_) => {}
+        }
+        self.last
+    }
+}
+
+impl Replication for EngineReplication {
+    fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    async fn arm(&self, token: &Token) -> PortResult<()> {
+        self.shared.gate.arm(token).map_err(|armed| {
+            PortError::new("stream", format!("another run's marker is awaited already: {armed}"))
+        })
+    }
+
+    async fn await_marker(&self, token: &Token, deadline: Instant) -> PortResult<MarkerDurable> {
+        let mut gate = self.shared.gate.watch();
+        let mut progress = self.shared.progress.subscribe();
+        let arrived = async {
+            let state = gate
+                .wait_for(|state| state.armed.as_ref() != Some(token) || state.seen_at.is_some())
+                .await
+                .map_err(|_| PortError::new("stream", "the engine is gone"))?
+                .clone();
+            let Some(end_lsn) = state.seen_at.filter(|_| state.armed.as_ref() == Some(token)) else {
+                return Err(PortError::new("stream", format!("the marker {token} is not armed")));
+            };
+            let frontier = progress.wait_for(|frontier| frontier.durable() >= end_lsn).await;
+            let durable =
+                frontier.map_err(|_| PortError::new("stream", "the engine is gone"))?.durable();
+            Ok(MarkerDurable { token: token.clone(), end_lsn, durable })
+        };
+        let arrived = tokio::time::timeout_at(deadline, arrived).await;
+        arrived.unwrap_or_else(|_| Err(self.late(&format!("the marker {token} on green"))))
+    }
+
+    async fn await_decoded(&self, token: &Token, deadline: Instant) -> PortResult<MarkerDecoded> {
+        let mut gate = self.shared.gate.watch();
+        let decoded = gate.wait_for(|state| {
+            state.later.as_ref().is_some_and(|(later, _, _)| later == token)
+        });
+        let state = tokio::time::timeout_at(deadline, decoded)
+            .await
+            .map_err(|_| self.late(&format!("the marker {token} in the stream")))?
+            .map_err(|_| PortError::new("stream", "the engine is gone"))?;
+        let (token, end_lsn, leaks) =
+            state.later.clone().expect("the condition above asks for a later marker");
+        Ok(MarkerDecoded { token, end_lsn, leaks })
+    }
+
+    fn leaks(&self) -> Leaks {
+        self.shared.gate.watch().borrow().leaks.clone()
+    }
+
+    async fn release(&self, _token: &Token) -> PortResult<()> {
+        let leaked = self.leaks().count;
+        if leaked > 0 {
+            self.shared.fence_leaked(leaked);
+        }
+        self.shared.gate.release();
+        Ok(())
+    }
+
+    async fn finish(&self, token: &Token) -> PortResult<()> {
+        let (store, marker) = (self.store.clone(), token.to_string());
+        let recorded = tokio::task::spawn_blocking(move || {
+            let stage = store.stage()?;
+            if let Some(stream) = stage.as_ref().and_then(Stage::stream).cloned() {
+                store.save_stage(&Stage::CutOver { stream, marker })?;
+            }
+            Ok::<_, crate::store::StoreError>(())
+        });
+        let recorded = recorded.await.map_err(|e| PortError::new("state directory", e.to_string()))?;
+        recorded.map_err(|error| {
+            PortError::new("state directory", error.to_string())
+                .remedy(error.remedy())
+                .caused_by(error)
+        })?;
+        self.shared.enter(PipelinePhase::CutOver);
+        self.finished.send_replace(true);
+        Ok(())
+    }
+}
+
+impl EngineReplication {
+    fn late(&self, what: &str) -> PortError {
+        let lag = self.shared.lag_now();
+        let behind = lag.bytes.map_or("unknown".into(), |bytes| format!("{bytes} bytes"));
+        PortError::new("stream", format!("{what} did not arrive in time (lag {behind})"))
+    }
+}

@@ -1,0 +1,155 @@
+//! Everything that can end a run of the pipeline, in the one form that an operator needs.
+
+use cutover::api::Problem;
+use decoders::SourceError;
+use decoders::source::Disposition;
+use jiff::Timestamp;
+use sinks::TargetError;
+
+use crate::engine::resume::Broken;
+use crate::engine::stream::StreamError;
+use crate::store::StoreError;
+
+/// Why the pipeline can't go on now.
+#[derive(Debug, thiserror::Error)]
+#[error("{place}: {what}")]
+pub struct Failure {
+    /// Retry or stop.
+    pub disposition: Disposition,
+    /// Where: `blue`, `green`, `state directory`, `schema copy`...
+    pub place: String,
+    /// What happened; no row values, no secrets.
+    pub what: String,
+    /// What a person should do.
+    pub remedy: Option<String>,
+    /// The process's exit code, when it stops.
+    pub exit_code: u8,
+}
+
+/// Exit code for an error that stops the replicator.
+pub const EXIT_ERROR: u8 = 1;
+/// Exit code when the checks found blockers and nothing was touched.
+pub const EXIT_BLOCKED: u8 = 3;
+
+impl Failure {
+    /// The world may get better by itself.
+    pub fn retry(place: impl Into<String>, what: impl Into<String>) -> Self {
+        Self {
+            disposition: Disposition::Retry,
+            place: place.into(),
+            what: what.into(),
+            remedy: None,
+            exit_code: EXIT_ERROR,
+        }
+    }
+
+    /// Only a person can decide.
+    pub fn halt(
+        place: impl Into<String>,
+        what: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self {
+            disposition: Disposition::Halt,
+            remedy: Some(remedy.into()),
+            ..Self::retry(place, what)
+        }
+    }
+
+    /// Whether trying again may help.
+    pub fn is_transient(&self) -> bool {
+        self.disposition == Disposition::Retry
+    }
+
+    /// As the API shows it.
+    pub fn problem(&self) -> Problem {
+        Problem {
+            what: self.what.clone(),
+            place: self.place.clone(),
+            at: Timestamp::now(),
+            data_safe: true,
+            next: self.remedy.clone(),
+        }
+    }
+
+    /// As it is printed when the process ends: what, where, state, safety, next command.
+    pub fn report(&self) -> String {
+        let next = self.remedy.as_deref().unwrap_or("replicator run (it resumes where it stopped)");
+        format!(
+            "error: {}\n  where: {}\n  state: replication stopped; blue is serving and keeps its log \
+             for us\n  data:  safe, nothing was skipped\n  next:  {next}",
+            self.what, self.place
+        )
+    }
+}
+
+/// An error with all that lies beneath it, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut beneath = error.source();
+    while let Some(cause) = beneath {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        beneath = cause.source();
+    }
+    text
+}
+
+impl From<SourceError> for Failure {
+    fn from(error: SourceError) -> Self {
+        Self {
+            disposition: error.disposition,
+            remedy: error.remedy.clone(),
+            ..Self::retry("blue", chain(&error))
+        }
+    }
+}
+
+impl From<TargetError> for Failure {
+    fn from(error: TargetError) -> Self {
+        Self {
+            disposition: error.disposition,
+            remedy: error.remedy.clone(),
+            ..Self::retry("green", chain(&error))
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let remedy = error.remedy();
+        Self::halt("state directory", chain(&error), remedy)
+    }
+}
+
+impl From<StreamError> for Failure {
+    fn from(error: StreamError) -> Self {
+        match error {
+            StreamError::Source(error) => error.into(),
+            StreamError::Target(error) => error.into(),
+            StreamError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<Broken> for Failure {
+    fn from(error: Broken) -> Self {
+        Self::halt("slot", error.to_string(), Broken::REMEDY)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_answers_all_five_questions() {
+        let failure = Failure::halt("green", "update of \"public\".\"t\" matched 0 rows", "cutover verify");
+        let report = failure.report();
+        for part in ["error:", "where:", "state:", "data:", "next:  cutover verify"] {
+            assert!(report.contains(part), "{part} is missing in {report}");
+        }
+    }
+}

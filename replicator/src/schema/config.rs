@@ -1,0 +1,53 @@
+//! How green's schema comes to be.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Whether the schema is copied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SchemaMode {
+    /// Dumped from blue and restored into green in two halves, before and after the rows.
+    #[default]
+    Copy,
+    /// Green has it already; nothing is dumped and nothing is built.
+    Existing,
+}
+
+/// The `[schema]` part of the configuration.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SchemaConfig {
+    /// Whether the schema is copied.
+    pub mode: SchemaMode,
+    /// The pg_dump to use instead of searching for one.
+    pub pg_dump: Option<PathBuf>,
+    /// Owners and privileges too. Without, everything belongs to the role that restores.
+    pub owners: bool,
+    /// Tablespaces too. Without, everything goes to green's default.
+    pub tablespaces: bool,
+    /// Kinds of objects to leave out, as pg_dump calls them: `EVENT TRIGGER`, `DEFAULT ACL` ..
+    pub skip_kinds: Vec<String>,
+    /// Connections that build indexes and check foreign keys at the same time.
+    pub jobs: usize,
+    /// `maintenance_work_mem` of each of them, MiB, if green's own setting is lower.
+    pub index_memory_mib: u32,
+    /// How long pg_dump waits for a lock on blue, seconds.
+    pub lock_timeout_s: u64,
+}
+
+impl Default for SchemaConfig {
+    fn default() -> Self {
+        Self {
+            mode: SchemaMode::Copy,
+            pg_dump: None,
+            owners: true,
+            tablespaces: true,
+            skip_kinds: Vec::new(),
+            jobs: 4,
+            index_memory_mib: 256,
+            lock_timeout_s: 30,
+        }
+    }
+}

@@ -1,7 +1,6 @@
 # shellcheck shell=bash
 # What the parts of scripts/setup share: one line per step with its seconds, and failures that say why.
 
-SETUP_LOG=$(mktemp "${TMPDIR:-/tmp}/cutover-setup.XXXXXX")
 EXIT_ACTIONS=()
 
 # Runs COMMAND... when the script ends, however it ends.
@@ -11,8 +10,15 @@ run_exit_actions() {
     local action
     for action in "${EXIT_ACTIONS[@]}"; do $action || true; done
 }
-trap run_exit_actions EXIT
-at_exit rm -f "$SETUP_LOG"
+
+# Output of the command that runs now. A background job opens its own, with its own exit actions.
+open_log() {
+    EXIT_ACTIONS=()
+    trap run_exit_actions EXIT
+    SETUP_LOG=$(mktemp "${TMPDIR:-/tmp}/cutover-setup.XXXXXX")
+    at_exit rm -f "$SETUP_LOG"
+}
+open_log
 
 STEP_NAME=
 STEP_STARTED_MS=0
@@ -24,7 +30,8 @@ step_begin() {
     STEP_STARTED_MS=$(now_ms)
 }
 
-step_end() {
+step_end() { # [NAME, if it says more than the one at the beginning]
+    STEP_NAME=${1:-$STEP_NAME}
     local took_ms=$(($(now_ms) - STEP_STARTED_MS))
     printf 'setup: %-58s %4d.%d s\n' "$STEP_NAME" $((took_ms / 1000)) $((took_ms % 1000 / 100))
     STEP_NAME=

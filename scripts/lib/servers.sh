@@ -91,8 +91,7 @@ install_debian_tree() { # NAME PROGRAM BIN (where the programs are inside of the
     ln -sfn "$bin" "$dir.partial/bin"
     put_in_place "$dir" "$recipe"
     quietly "$dir/bin/$program" --version || fail "$dir/bin/$program does not run"
-    STEP_NAME="$name: $(head -n 1 "$SETUP_LOG")"
-    step_end
+    step_end "$name: $(head -n 1 "$SETUP_LOG")"
 }
 
 install_item() { # ITEM: pg/<major>, pgclient/<major> or pgbouncer
@@ -136,14 +135,7 @@ part_servers() { # [MAJOR...]
             wait -n || failed=1
             running=$((running - 1))
         fi
-        # Its own log, so that a failure shows the right output.
-        (
-            EXIT_ACTIONS=()
-            SETUP_LOG=$(mktemp "${TMPDIR:-/tmp}/cutover-setup.XXXXXX")
-            at_exit rm -f "$SETUP_LOG"
-            trap run_exit_actions EXIT
-            install_item "$item"
-        ) &
+        (open_log && install_item "$item") &
         running=$((running + 1))
     done
     while [ "$running" -gt 0 ]; do

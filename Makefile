@@ -1,0 +1,56 @@
+# Everything heavy (servers, RocksDB, build products) lives outside of the checkout: scripts/env.sh.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+BLUE ?= 13
+GREEN ?= 17
+ENGINE ?= postgres
+ARGS ?=
+
+ENV := . scripts/env.sh &&
+
+.PHONY: help demo test build setup fmt lint bench clean-cache toolchain
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@printf '\n  make demo BLUE=10 GREEN=18     any two of PostgreSQL 10-18\n'
+	@printf "  make test ARGS='-E test(lag)'  arguments for cargo nextest (or cargo test)\n"
+
+demo: toolchain ## A live PostgreSQL moves to a newer major under load: BLUE=13 GREEN=17
+	@[ "$(ENGINE)" = postgres ] || { echo "demo: ENGINE=$(ENGINE) is not there; ENGINE=postgres is" >&2; exit 2; }
+	@scripts/setup packages servers $(BLUE) $(GREEN) rocksdb
+	@$(ENV) cargo build --workspace --bins
+	@$(ENV) cargo run --quiet -p tests --bin demo -- --blue $(BLUE) --green $(GREEN) $(ARGS)
+
+test: toolchain ## Every test, on real servers of all versions
+	@scripts/setup
+	@$(ENV) cargo build --workspace --bins
+	@$(ENV) cargo test --quiet --workspace --doc
+	@$(ENV) if cargo nextest --version >/dev/null 2>&1; \
+		then cargo nextest run --workspace $(ARGS); \
+		else cargo test --workspace --lib --bins --tests $(ARGS); fi
+
+build: toolchain ## The programs `replicator` and `cutover`, optimized, in $CARGO_TARGET_DIR/release
+	@scripts/setup packages rocksdb
+	@$(ENV) cargo build --release -p replicator -p cutover --bins
+
+setup: ## Packages, database servers and RocksDB; what is there stays
+	@scripts/setup
+
+fmt: toolchain ## Format the code
+	@cargo fmt --all
+
+lint: toolchain ## Formatting, clippy, alert rules, shell scripts, docker-compose.yml
+	@scripts/lint
+
+bench: toolchain ## Benchmarks
+	@scripts/setup packages rocksdb
+	@$(ENV) cargo bench --workspace $(ARGS)
+
+clean-cache: ## Delete what was downloaded and built (the next run takes minutes again)
+	@$(ENV) rm -rf "$$CUTOVER_CACHE"/{target,rocksdb,setup.lock,apt-update.log} "$$CUTOVER_SERVERS"/{pg,pgclient,pgbouncer}
+
+toolchain:
+	@command -v cargo >/dev/null || { \
+		echo "cargo is not in PATH. Install Rust 1.95 or newer from https://rustup.rs, then: . ~/.cargo/env" >&2; exit 1; }

@@ -1,0 +1,10 @@
+#!/bin/sh
+# Fills the volume on the first start only: afterwards pgbouncer.ini belongs to the cutover, which
+# changes the line of [databases].
+set -eu
+umask 077
+dir=/etc/pgbouncer
+[ -e "$dir/pgbouncer.ini" ] || cp /usr/share/cutover/pgbouncer.ini "$dir/pgbouncer.ini"
+# Quotes inside of a userlist entry are doubled.
+printf '"cutover" "%s"\n' "$(sed 's/"/""/g' "${CUTOVER_PASSWORD_FILE:-/run/secrets/password}")" >"$dir/userlist.txt"
+exec pgbouncer "$dir/pgbouncer.ini"

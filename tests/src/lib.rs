@@ -1,1 +1,32 @@
-//! See ARCHITECTURE.md.
+//! What the tests and the demo stand on: real servers on loopback, a router, a network that can be
+//! broken, our own binaries as child processes, and judges that do not trust them.
+//!
+//! | module | what it gives |
+//! | --- | --- |
+//! | [`postgres`] | one PostgreSQL server of any installed major |
+//! | [`pgbouncer`] | one or several PgBouncers in front of it |
+//! | [`proxy`] | a TCP proxy that cuts, freezes and delays |
+//! | [`process`] | child processes that never outlive the test, and our binaries among them |
+//! | [`api`] | the sidecar's HTTP API, as a stranger sees it |
+//! | [`stage`] | all of it put together: blue, green, router, configuration |
+//! | [`ledger`] | a workload that knows what was acknowledged, and its judge |
+//! | [`pgbench`] | pgbench through the router, and its own invariant |
+//! | [`compare`] | are two databases exactly equal? |
+//! | [`wait`] | wait on progress with a deadline; there are no sleeps in tests |
+//!
+//! Nothing here depends on another crate of the workspace: the judge must not share a bug with the
+//! one it judges.
+
+pub mod api;
+pub mod compare;
+pub mod ledger;
+pub mod paths;
+pub mod pgbench;
+pub mod pgbouncer;
+pub mod ports;
+pub mod postgres;
+pub mod process;
+pub mod proxy;
+pub mod scratch;
+pub mod stage;
+pub mod wait;

@@ -1,10 +1,14 @@
 //! Change events to a target.
 //!
-//! This crate owns the contract of a target ([`target`]), the one place that builds SQL for rows,
-//! and the progress rows that make applying exactly-once. It knows sources only by the vocabulary
-//! of `decoders::change`.
+//! This crate owns the contract of a target ([`target`]), the one place that builds SQL for rows
+//! ([`plan`]), and the progress rows that make applying exactly-once ([`progress`]). It knows
+//! sources only by the vocabulary of `decoders::change`.
 
+pub mod null;
+pub mod plan;
 pub mod postgres;
+pub mod progress;
 pub mod target;
 
+pub use null::NullTarget;
 pub use target::{Applied, Lane, LaneId, Target, TargetError};

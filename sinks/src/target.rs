@@ -42,6 +42,29 @@ pub struct TargetError {
     pub cause: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
+impl TargetError {
+    /// An error that a reconnect may heal.
+    pub fn retry(message: impl Into<String>) -> Self {
+        Self { disposition: Disposition::Retry, message: message.into(), remedy: None, cause: None }
+    }
+
+    /// An error that stops the stream until somebody has acted on `remedy`.
+    pub fn halt(message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            disposition: Disposition::Halt,
+            message: message.into(),
+            remedy: Some(remedy.into()),
+            cause: None,
+        }
+    }
+
+    /// The same with the error beneath it. Never a server's own error: those quote row values.
+    pub fn caused_by(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+}
+
 /// One applying connection.
 pub trait Lane: Send {
     /// Applies `transactions`, which follow each other in commit order.

@@ -1,0 +1,14 @@
+//! From a change event to the statement that repeats it: the only place that builds SQL for rows.
+//!
+//! A [`TablePlan`] fits one version of a source table to green's table, or says why they don't
+//! fit. It gives each change a [`Shape`]; changes of one shape share a [`RowStatement`], which
+//! says what to prepare and where each parameter's value comes from. Nothing here talks to a
+//! server.
+
+mod bind;
+mod shape;
+mod sql;
+
+pub use bind::{Fire, TablePlan};
+pub use shape::{ColumnSet, IdentityColumn, OldImage, Shape};
+pub use sql::{ParamType, RowStatement, Slot, truncate};

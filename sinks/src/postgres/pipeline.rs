@@ -1,0 +1,199 @@
+//! Statements on their way: sent at once, in order, without waiting for each other's answers.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::BytesMut;
+use decoders::change::{Lsn, TableSchema, Value};
+use tokio_postgres::types::{BorrowToSql, Format, IsNull, ToSql, Type};
+use tokio_postgres::{Client, Statement};
+
+use super::error::Refusal;
+use crate::target::TargetError;
+
+/// Statements that may be unanswered: enough to hide a round trip of some milliseconds.
+const WINDOW_STATEMENTS: usize = 1024;
+/// Bytes of values in unanswered statements: what the pipeline adds to memory.
+const WINDOW_BYTES: usize = 4 * 1024 * 1024;
+
+/// A value as it came, bound in the form in which it came.
+pub(super) struct Param<'a>(pub &'a Value);
+
+/// The client library logs parameters at its debug level: values stay out of logs.
+impl fmt::Debug for Param<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("_")
+    }
+}
+
+impl ToSql for Param<'_> {
+    fn to_sql(
+        &self,
+        _type: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(match self.0.bytes() {
+            None => IsNull::Yes,
+            Some(bytes) => {
+                out.extend_from_slice(bytes);
+                IsNull::No
+            }
+        })
+    }
+
+    fn accepts(_type: &Type) -> bool {
+        true
+    }
+
+    fn to_sql_checked(
+        &self,
+        ty: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        self.to_sql(ty, out)
+    }
+
+    fn encode_format(&self, _type: &Type) -> Format {
+        match self.0 {
+            Value::Text(_) => Format::Text,
+            Value::Null | Value::Binary(_) => Format::Binary,
+        }
+    }
+}
+
+/// What a statement is for, and what must come of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Purpose<'a> {
+    /// One row of a table, exactly one.
+    Row { op: &'static str, table: &'a Arc<TableSchema>, commit_lsn: Lsn },
+    /// The lane's progress: one row, unless another writer moved it.
+    Progress,
+    /// Part of the transaction's frame.
+    Frame(&'static str),
+}
+
+/// Why the transaction can't go on.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub error: TargetError,
+    /// The table whose definition on green may have changed.
+    pub suspect: Option<Arc<TableSchema>>,
+}
+
+impl From<TargetError> for Failure {
+    fn from(error: TargetError) -> Self {
+        Failure { error, suspect: None }
+    }
+}
+
+type Answer = Result<u64, tokio_postgres::Error>;
+type Running<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
+
+enum State<'a> {
+    Running(Running<'a>),
+    Answered(Answer),
+}
+
+struct Sent<'a> {
+    purpose: Purpose<'a>,
+    bytes: usize,
+    state: State<'a>,
+}
+
+/// The unanswered statements of one session, oldest first.
+///
+/// Each is put on the wire when it is sent; answers are taken in order, so the first error seen is
+/// the first that happened, not one of the "transaction is aborted" that follow it. While anything
+/// is unanswered nothing else may be awaited on the session: its answer would wait behind ours.
+pub(super) struct Pipeline<'a> {
+    client: &'a Client,
+    sent: VecDeque<Sent<'a>>,
+    bytes: usize,
+}
+
+impl<'a> Pipeline<'a> {
+    pub fn new(client: &'a Client) -> Self {
+        Self { client, sent: VecDeque::new(), bytes: 0 }
+    }
+
+    /// Sends a statement; waits only for older ones, and only if too much is unanswered.
+    pub async fn send<P>(
+        &mut self,
+        statement: Statement,
+        params: Vec<P>,
+        bytes: usize,
+        purpose: Purpose<'a>,
+    ) -> Result<(), Failure>
+    where
+        P: BorrowToSql + Send + 'a,
+    {
+        while self.sent.len() >= WINDOW_STATEMENTS
+            || (self.bytes + bytes > WINDOW_BYTES && !self.sent.is_empty())
+        {
+            self.take_oldest().await?;
+        }
+        let client = self.client;
+        let mut running: Running<'a> =
+            Box::pin(async move { client.execute_raw(&statement, params).await });
+        // The first poll copies the values into the outgoing buffer and hands it to the connection.
+        let polled = poll_fn(|cx| Poll::Ready(running.as_mut().poll(cx))).await;
+        let state = match polled {
+            Poll::Ready(answer) => State::Answered(answer),
+            Poll::Pending => State::Running(running),
+        };
+        self.bytes += bytes;
+        self.sent.push_back(Sent { purpose, bytes, state });
+        Ok(())
+    }
+
+    /// Waits until everything is answered as it must be.
+    pub async fn drain(&mut self) -> Result<(), Failure> {
+        while !self.sent.is_empty() {
+            self.take_oldest().await?;
+        }
+        Ok(())
+    }
+
+    async fn take_oldest(&mut self) -> Result<(), Failure> {
+        let Some(Sent { purpose, bytes, state }) = self.sent.pop_front() else { return Ok(()) };
+        self.bytes -= bytes;
+        let answer = match state {
+            State::Running(running) => running.await,
+            State::Answered(answer) => answer,
+        };
+        check(purpose, answer)
+    }
+}
+
+fn check(purpose: Purpose<'_>, answer: Answer) -> Result<(), Failure> {
+    match (purpose, answer) {
+        (Purpose::Frame(_), Ok(_)) | (Purpose::Progress | Purpose::Row { .. }, Ok(1)) => Ok(()),
+        (Purpose::Row { op, table, commit_lsn }, Ok(rows)) => {
+            let message = format!(
+                "{op} on {} matched {rows} rows on green instead of one (blue's commit {commit_lsn})",
+                table.name
+            );
+            let remedy = "Green differs from blue: something else wrote to green, or the table was \
+                          not copied completely. Nothing of this transaction was kept. Compare the \
+                          table (cutover verify) and copy it again";
+            Err(TargetError::halt(message, remedy).into())
+        }
+        (Purpose::Progress, Ok(_)) => {
+            Err(TargetError::retry("somebody else moved this lane's progress on green").into())
+        }
+        (Purpose::Row { op, table, commit_lsn }, Err(e)) => {
+            let refusal = Refusal::of(&e);
+            let suspect = refusal.hints_at_changed_catalog().then(|| table.clone());
+            let doing = format!("{op} on {} (blue's commit {commit_lsn})", table.name);
+            Err(Failure { error: refusal.into_error(&doing), suspect })
+        }
+        (Purpose::Progress, Err(e)) => {
+            Err(Refusal::of(&e).into_error("writing progress on green").into())
+        }
+        (Purpose::Frame(doing), Err(e)) => Err(Refusal::of(&e).into_error(doing).into()),
+    }
+}

@@ -1,0 +1,240 @@
+//! A session on green: its settings, what it may do, and who stands in its way.
+
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+use super::error::{Refusal, target_error};
+use crate::plan::Fire;
+use crate::target::TargetError;
+
+/// How triggers of green are kept from repeating what blue's did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TriggerSuppression {
+    /// `session_replication_role = replica`: triggers and foreign keys do not fire.
+    ReplicaRole,
+    /// The role may not set it. Tables with user triggers, rules or cascading foreign keys are
+    /// refused; the others are applied in order with their foreign keys checked, deferred to the
+    /// commit where they are deferrable.
+    RefuseTables,
+}
+
+impl TriggerSuppression {
+    /// What fires in such a session.
+    pub fn fires(self) -> Fire {
+        match self {
+            TriggerSuppression::ReplicaRole => Fire::OnReplica,
+            TriggerSuppression::RefuseTables => Fire::OnOrigin,
+        }
+    }
+}
+
+/// Whether commits on green are marked as replicated, so that a stream from green can leave them
+/// out (PostgreSQL manual, chapter 50 Replication Progress Tracking).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum OriginTracking {
+    /// They are, under this name.
+    Active {
+        /// The replication origin.
+        name: String,
+    },
+    /// They are not, and why.
+    Unavailable {
+        /// For the operator.
+        reason: String,
+    },
+}
+
+/// What a session on green can do: each was tried, not assumed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Capabilities {
+    /// `server_version_num`, for example 150004.
+    pub server_version: i32,
+    /// About triggers.
+    pub triggers: TriggerSuppression,
+    /// About the replication origin.
+    pub origin: OriginTracking,
+}
+
+/// Settings under which text is read as the source wrote it, and nothing gives up by itself.
+/// Servers that lack one are left alone. `row_security = off` makes a policy that would hide rows
+/// an error. A lane reads money under the C locale, as the source must write it.
+const SETTINGS: [(&str, &str); 17] = [
+    ("client_min_messages", "error"),
+    ("datestyle", "ISO, YMD"),
+    ("extra_float_digits", "3"),
+    ("idle_in_transaction_session_timeout", "0"),
+    ("idle_session_timeout", "0"),
+    ("intervalstyle", "postgres"),
+    ("jit", "off"),
+    ("lc_monetary", "C"),
+    ("lock_timeout", "0"),
+    ("row_security", "off"),
+    ("statement_timeout", "0"),
+    ("synchronous_commit", "on"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_keepalives_idle", "30"),
+    ("tcp_keepalives_interval", "10"),
+    ("transaction_timeout", "0"),
+    ("xmloption", "content"),
+];
+
+/// Prepares a session for writing source's rows: settings and trigger suppression. The backfill's
+/// sessions need it just as a lane's.
+pub async fn set_up(client: &Client) -> Result<TriggerSuppression, TargetError> {
+    let fail = |e| target_error("setting up a session on green", &e);
+    let names: Vec<&str> = SETTINGS.iter().map(|(name, _)| *name).collect();
+    let values: Vec<&str> = SETTINGS.iter().map(|(_, value)| *value).collect();
+    let sql = "SELECT pg_catalog.set_config(known.name, wanted.value, false)
+               FROM pg_catalog.unnest($1::text[], $2::text[]) wanted(name, value)
+               JOIN pg_catalog.pg_settings known ON lower(known.name) = wanted.name";
+    client.query(sql, &[&names, &values]).await.map_err(fail)?;
+    notice_a_vanished_client(client).await?;
+    match client.batch_execute("SET session_replication_role = replica").await {
+        Ok(()) => Ok(TriggerSuppression::ReplicaRole),
+        Err(e) if e.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            Ok(TriggerSuppression::RefuseTables)
+        }
+        Err(e) => Err(fail(e)),
+    }
+}
+
+/// A backend that waits for a lock does not notice that its client is gone, and would go on to
+/// commit. PostgreSQL 14+ can look now and then, on platforms that support it.
+async fn notice_a_vanished_client(client: &Client) -> Result<(), TargetError> {
+    match client.batch_execute("SET client_connection_check_interval = '2s'").await {
+        Ok(()) => Ok(()),
+        Err(e) if e.as_db_error().is_some() => {
+            tracing::debug!(reason = Refusal::of(&e).text, "no client_connection_check_interval");
+            Ok(())
+        }
+        Err(e) => Err(target_error("setting up a session on green", &e)),
+    }
+}
+
+/// Server version and backend process id.
+pub(super) async fn server(client: &Client) -> Result<(i32, i32), TargetError> {
+    let sql = "SELECT current_setting('server_version_num')::int, pg_catalog.pg_backend_pid()";
+    let row = client.query_one(sql, &[]).await;
+    let row = row.map_err(|e| target_error("asking green for its version", &e))?;
+    Ok((row.get(0), row.get(1)))
+}
+
+/// Whether the role may execute the functions of replication origins.
+pub(super) async fn may_use_origins(client: &Client) -> Result<bool, TargetError> {
+    let sql = "SELECT bool_and(pg_catalog.has_function_privilege(f, 'EXECUTE')) FROM unnest(ARRAY[
+        'pg_catalog.pg_replication_origin_oid(text)',
+        'pg_catalog.pg_replication_origin_create(text)',
+        'pg_catalog.pg_replication_origin_xact_setup(pg_lsn, timestamptz)']) f";
+    let row = client.query_one(sql, &[]).await;
+    let row = row.map_err(|e| target_error("asking for rights on replication origins", &e))?;
+    Ok(row.get(0))
+}
+
+/// What an operator is told who could have origins by a grant.
+pub(super) const NO_ORIGIN_RIGHTS: &str =
+    "the role on green may not execute the pg_replication_origin functions";
+
+/// Marks everything that the session commits as replicated, where that is permitted.
+pub(super) async fn set_up_origin(
+    client: &Client,
+    name: &str,
+) -> Result<OriginTracking, TargetError> {
+    if !may_use_origins(client).await? {
+        return Ok(OriginTracking::Unavailable { reason: NO_ORIGIN_RIGHTS.to_owned() });
+    }
+    let create = "SELECT pg_catalog.pg_replication_origin_create($1)
+                  WHERE pg_catalog.pg_replication_origin_oid($1) IS NULL";
+    let session = "SELECT pg_catalog.pg_replication_origin_session_setup($1)";
+    for sql in [create, session] {
+        if let Err(e) = client.query(sql, &[&name]).await {
+            // Somebody else made it in the meantime.
+            if e.code() == Some(&SqlState::UNIQUE_VIOLATION) {
+                continue;
+            }
+            let refusal = Refusal::of(&e);
+            return match refusal.code.as_deref() {
+                // object_in_use: a session that is about to end still has it.
+                None | Some("55006") => {
+                    Err(refusal.into_error("taking green's replication origin"))
+                }
+                _ => Ok(OriginTracking::Unavailable { reason: refusal.text }),
+            };
+        }
+    }
+    Ok(OriginTracking::Active { name: name.to_owned() })
+}
+
+/// Takes the right to be the only writer of a lane, for as long as the session lives.
+///
+/// A killed replicator's backend may live on for a while and even commit; while it does, this
+/// fails with a `Retry`, so a new lane never reads progress that is about to move.
+pub(super) async fn take_lane(
+    client: &Client,
+    pipeline: &str,
+    lane: u16,
+) -> Result<(), TargetError> {
+    let fail = |e| target_error("taking the lane's lock on green", &e);
+    let key = format!("_cutover lane {pipeline}");
+    let lane = i32::from(lane);
+    let sql = "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtext($1), $2)";
+    if client.query_one(sql, &[&key, &lane]).await.map_err(fail)?.get(0) {
+        return Ok(());
+    }
+    let sql = "SELECT string_agg(pid::text, ', ') FROM pg_catalog.pg_locks
+               WHERE locktype = 'advisory' AND granted AND objsubid = 2
+                 AND database = (SELECT oid FROM pg_catalog.pg_database
+                                 WHERE datname = pg_catalog.current_database())
+                 AND classid::bigint = (pg_catalog.hashtext($1)::bigint & 4294967295)
+                 AND objid::bigint = $2::int";
+    let pid: Option<String> = client.query_one(sql, &[&key, &lane]).await.map_err(fail)?.get(0);
+    let pid = pid.map_or_else(|| "has just ended".to_owned(), |pid| format!("has pid {pid}"));
+    Err(TargetError::retry(format!(
+        "another session applies pipeline {pipeline:?}, lane {lane}, on green; it {pid}"
+    )))
+}
+
+/// A session that another one waits for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Blocker {
+    /// Backend process id.
+    pub pid: i32,
+    /// Its user; empty if we may not see it.
+    pub user: String,
+    /// Its `application_name`.
+    pub application: String,
+    /// Its state: `active`, `idle in transaction`, ..
+    pub state: String,
+    /// How long its transaction has been open, in milliseconds; 0 if we may not see it.
+    pub transaction_age_ms: i64,
+}
+
+/// Who keeps the backend `pid` waiting for a lock; empty if nobody does. `client` is any other
+/// session on the same server. Queries are not shown: they may hold values.
+pub async fn blockers(client: &Client, pid: i32) -> Result<Vec<Blocker>, TargetError> {
+    let sql = "SELECT b.pid, coalesce(a.usename::text, ''), coalesce(a.application_name, ''),
+                      coalesce(a.state, ''),
+                      coalesce(1000 * extract(epoch FROM pg_catalog.clock_timestamp()
+                                                          - a.xact_start), 0)::bigint
+               FROM (SELECT DISTINCT unnest(pg_catalog.pg_blocking_pids($1)) AS pid) b
+               LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid ORDER BY b.pid";
+    let rows = client.query(sql, &[&pid]).await;
+    let rows = rows.map_err(|e| target_error("asking green for blocking sessions", &e))?;
+    Ok(rows
+        .iter()
+        .map(|row| Blocker {
+            pid: row.get(0),
+            user: row.get(1),
+            application: row.get(2),
+            state: row.get(3),
+            transaction_age_ms: row.get(4),
+        })
+        .collect())
+}
+
+/// Drops a replication origin if it is there. Fails with a `Retry` while a session uses it.
+pub(super) async fn drop_origin(client: &Client, name: &str) -> Result<(), TargetError> {
+    let sql = "SELECT pg_catalog.pg_replication_origin_drop($1)
+               WHERE pg_catalog.pg_replication_origin_oid($1) IS NOT NULL";
+    let dropped = client.query(sql, &[&name]).await;
+    dropped.map(drop).map_err(|e| target_error("dropping green's replication origin", &e))
+}

@@ -1,0 +1,249 @@
+//! What green remembers of the stream: `_cutover.stream` says which stream it is, and
+//! `_cutover.progress` how far each lane got, written in the same transaction as the rows.
+//!
+//! Progress belongs to one incarnation of a slot. A slot that was dropped and made again starts
+//! elsewhere, so a stream that differs from the registered one is refused, and positions of two
+//! incarnations are never combined.
+
+use decoders::change::Lsn;
+use serde::{Deserialize, Serialize};
+use tokio_postgres::Client;
+use tokio_postgres::types::PgLsn;
+
+use crate::postgres::target_error;
+use crate::target::{LaneId, TargetError};
+
+/// Version of the two tables.
+const SCHEMA_VERSION: i32 = 1;
+
+/// One incarnation of a slot, under the name of a pipeline.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StreamIdentity {
+    /// The operator's name for the replication.
+    pub pipeline: String,
+    /// `pg_control_system().system_identifier` of the source.
+    pub system_identifier: String,
+    /// The source's database.
+    pub database: String,
+    /// The slot's name.
+    pub slot: String,
+    /// Where the slot's stream begins: differs whenever a slot was made again.
+    pub consistent_point: Lsn,
+}
+
+impl StreamIdentity {
+    fn describe(&self) -> String {
+        format!(
+            "slot {:?} of database {:?}, system {}, from {}",
+            self.slot, self.database, self.system_identifier, self.consistent_point
+        )
+    }
+}
+
+/// How far a lane got.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LaneProgress {
+    /// The lane.
+    pub lane: LaneId,
+    /// End of the last source transaction that is committed on green; `None` before the first.
+    pub end_lsn: Option<Lsn>,
+    /// LSN of that transaction's commit record.
+    pub commit_lsn: Option<Lsn>,
+    /// Source transactions applied by the lane so far.
+    pub transactions: i64,
+}
+
+// The rows are updated by every transaction: a page with room keeps those updates HOT.
+const CREATE: &str = "
+CREATE SCHEMA IF NOT EXISTS _cutover;
+CREATE TABLE IF NOT EXISTS _cutover.stream (
+  pipeline text PRIMARY KEY,
+  system_identifier text NOT NULL,
+  database text NOT NULL,
+  slot text NOT NULL,
+  consistent_point pg_lsn NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  schema_version int NOT NULL
+);
+CREATE TABLE IF NOT EXISTS _cutover.progress (
+  pipeline text NOT NULL,
+  lane int NOT NULL,
+  end_lsn pg_lsn,
+  commit_lsn pg_lsn,
+  transactions bigint NOT NULL DEFAULT 0,
+  updated_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (pipeline, lane)
+) WITH (fillfactor = 20);
+";
+
+/// Serialises those who create or remove the tables: `IF NOT EXISTS` alone is not enough when two
+/// sessions create at once.
+const LOCK: &str = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('_cutover'), -1)";
+
+const EXISTS: &str = "SELECT pg_catalog.to_regclass('_cutover.stream') IS NOT NULL \
+                      AND pg_catalog.to_regclass('_cutover.progress') IS NOT NULL";
+
+/// Creates the schema and its tables where they are missing. Needs CREATE on the database only
+/// if they are.
+pub async fn create(client: &Client) -> Result<(), TargetError> {
+    let fail = |e| target_error("creating green's progress tables (schema _cutover)", &e);
+    if client.query_one(EXISTS, &[]).await.map_err(fail)?.get(0) {
+        return Ok(());
+    }
+    in_transaction(client, &format!("{LOCK};{CREATE}")).await.map_err(fail)
+}
+
+/// Several statements, all or nothing: the simple protocol makes one transaction of them
+/// (PostgreSQL manual, 55.2.2.1 Multiple Statements in a Simple Query).
+async fn in_transaction(client: &Client, sql: &str) -> Result<(), tokio_postgres::Error> {
+    client.batch_execute(sql).await
+}
+
+/// Registers the stream under its pipeline's name, or checks that it is the one registered.
+///
+/// # Errors
+/// Halts if another stream, or another incarnation of the slot, has the name.
+pub async fn register(client: &Client, stream: &StreamIdentity) -> Result<(), TargetError> {
+    let fail = |e| target_error("registering the stream on green", &e);
+    let sql = "INSERT INTO _cutover.stream (pipeline, system_identifier, database, slot, \
+               consistent_point, schema_version) VALUES ($1, $2, $3, $4, $5, $6) \
+               ON CONFLICT (pipeline) DO NOTHING";
+    let consistent_point = PgLsn::from(stream.consistent_point.0);
+    client
+        .execute(
+            sql,
+            &[
+                &stream.pipeline,
+                &stream.system_identifier,
+                &stream.database,
+                &stream.slot,
+                &consistent_point,
+                &SCHEMA_VERSION,
+            ],
+        )
+        .await
+        .map_err(fail)?;
+    match registered(client, &stream.pipeline).await? {
+        Some(known) if known == *stream => Ok(()),
+        Some(known) => Err(TargetError::halt(
+            format!(
+                "green already holds pipeline {:?} of another stream: {}; this one is {}",
+                stream.pipeline,
+                known.describe(),
+                stream.describe()
+            ),
+            "If the old stream is done with, remove it (replicator teardown) and copy the database \
+             again; otherwise use another pipeline name",
+        )),
+        None => Err(TargetError::retry("the stream's registration on green was just removed")),
+    }
+}
+
+/// The stream that is registered under a pipeline's name. The tables must exist.
+pub async fn registered(
+    client: &Client,
+    pipeline: &str,
+) -> Result<Option<StreamIdentity>, TargetError> {
+    let fail = |e| target_error("reading the stream registered on green", &e);
+    let sql = "SELECT system_identifier, database, slot, consistent_point, schema_version \
+               FROM _cutover.stream WHERE pipeline = $1";
+    let Some(row) = client.query_opt(sql, &[&pipeline]).await.map_err(fail)? else {
+        return Ok(None);
+    };
+    let version: i32 = row.get(4);
+    if version != SCHEMA_VERSION {
+        return Err(TargetError::halt(
+            format!(
+                "green's progress tables have version {version}, this program's is {SCHEMA_VERSION}"
+            ),
+            "Use the version of the replicator that began this stream",
+        ));
+    }
+    Ok(Some(StreamIdentity {
+        pipeline: pipeline.to_owned(),
+        system_identifier: row.get(0),
+        database: row.get(1),
+        slot: row.get(2),
+        consistent_point: Lsn(row.get::<_, PgLsn>(3).into()),
+    }))
+}
+
+/// Progress of all lanes of a pipeline, by lane.
+pub async fn read(client: &Client, pipeline: &str) -> Result<Vec<LaneProgress>, TargetError> {
+    let sql = "SELECT lane, end_lsn, commit_lsn, transactions FROM _cutover.progress \
+               WHERE pipeline = $1 ORDER BY lane";
+    let rows = client.query(sql, &[&pipeline]).await;
+    let rows = rows.map_err(|e| target_error("reading green's progress", &e))?;
+    rows.iter()
+        .map(|row| {
+            let lane: i32 = row.get(0);
+            let lane = u16::try_from(lane).map_err(|_| {
+                TargetError::halt(
+                    format!("green's progress has a lane {lane}"),
+                    "_cutover.progress was changed by hand: restore it",
+                )
+            })?;
+            let lsn = |value: Option<PgLsn>| value.map(|lsn| Lsn(lsn.into()));
+            Ok(LaneProgress {
+                lane: LaneId(lane),
+                end_lsn: lsn(row.get(1)),
+                commit_lsn: lsn(row.get(2)),
+                transactions: row.get(3),
+            })
+        })
+        .collect()
+}
+
+/// Makes sure that a lane has its row, and reads it. After this the lane only updates.
+pub async fn open_lane(
+    client: &Client,
+    pipeline: &str,
+    lane: LaneId,
+) -> Result<LaneProgress, TargetError> {
+    let sql = "INSERT INTO _cutover.progress (pipeline, lane) VALUES ($1, $2) \
+               ON CONFLICT (pipeline, lane) DO NOTHING";
+    let number = i32::from(lane.0);
+    let made = client.execute(sql, &[&pipeline, &number]).await;
+    made.map_err(|e| target_error("creating the lane's progress on green", &e))?;
+    let all = read(client, pipeline).await?;
+    let own = all.into_iter().find(|progress| progress.lane == lane);
+    own.ok_or_else(|| TargetError::retry("the lane's progress on green was just removed"))
+}
+
+/// The statement that moves a lane's progress inside its transaction. It matches no row if the
+/// progress is not what the lane last saw, so two writers can't both commit.
+///
+/// Parameters: pipeline text, lane int, new end_lsn, new commit_lsn, number of transactions
+/// bigint, end_lsn last seen (may be NULL).
+pub const ADVANCE: &str = "
+UPDATE _cutover.progress
+SET end_lsn = $3, commit_lsn = $4, transactions = transactions + $5,
+    updated_at = pg_catalog.clock_timestamp()
+WHERE pipeline = $1 AND lane = $2 AND end_lsn IS NOT DISTINCT FROM $6";
+
+/// Forgets a pipeline; removes the schema with the last one.
+pub async fn remove(client: &Client, pipeline: &str) -> Result<(), TargetError> {
+    let fail = |e| target_error("removing the stream from green", &e);
+    let schema = "SELECT pg_catalog.to_regnamespace('_cutover') IS NOT NULL";
+    if !client.query_one(schema, &[]).await.map_err(fail)?.get::<_, bool>(0) {
+        return Ok(());
+    }
+    create(client).await?;
+    for table in ["progress", "stream"] {
+        let sql = format!("DELETE FROM _cutover.{table} WHERE pipeline = $1");
+        client.execute(&sql, &[&pipeline]).await.map_err(fail)?;
+    }
+    let drop_if_unused = format!(
+        "{LOCK};
+DO $$ BEGIN
+  IF NOT EXISTS (SELECT FROM _cutover.stream) THEN
+    DROP TABLE _cutover.progress, _cutover.stream;
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_class
+                   WHERE relnamespace = '_cutover'::pg_catalog.regnamespace) THEN
+      DROP SCHEMA _cutover;
+    END IF;
+  END IF;
+END $$"
+    );
+    in_transaction(client, &drop_if_unused).await.map_err(fail)
+}

@@ -12,10 +12,9 @@ debian_mirror() { # LABEL (Debian, Debian-Security) PATH
 # Unpacks PACKAGE... of SUITE with everything they depend on, so that they run from FINAL.
 # The tree is made in FINAL.partial; the caller renames it when it is content.
 debian_unpack() { # SUITE FINAL PACKAGE...
-    local suite=$1 final=$2 tree=$2.partial work key loader libraries file
+    local suite=$1 final=$2 tree=$2.partial work=$2.work key loader libraries file
     shift 2
-    rm -rf "$tree"
-    work=$(mktemp -d "${TMPDIR:-/tmp}/cutover-apt.XXXXXX")
+    rm -rf "$tree" "$work"
     mkdir -p "$work"/state/lists/partial "$work"/cache/archives/partial "$work"/etc "$tree"
     : >"$work/status"
     key=$(dpkg -L debian-archive-keyring | grep 'keyrings/debian-archive-keyring\.\(gpg\|pgp\)$' | head -n 1)

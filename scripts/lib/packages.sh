@@ -8,9 +8,11 @@ PACKAGES_SERVERS=(postgresql-15 pgbouncer haproxy prometheus) # prometheus bring
 POLICY_RC=/usr/sbin/policy-rc.d
 POLICY_RC_SAVED=/usr/sbin/policy-rc.d.before-cutover
 
-packages_missing() {
-    local have package
-    have=" $(dpkg-query -W -f='${db:Status-Abbrev}${Package}\n' "$@" 2>/dev/null | sed -n 's/^ii *//p' | tr '\n' ' ')"
+packages_missing() { # PACKAGE...
+    local listed have package
+    # Exit 1 only says that it does not know one of them.
+    listed=$(dpkg-query -W -f='${db:Status-Abbrev}${Package}\n' "$@" 2>/dev/null || true)
+    have=" $(sed -n 's/^ii *//p' <<<"$listed" | tr '\n' ' ')"
     for package in "$@"; do
         [[ $have == *" $package "* ]] || printf '%s\n' "$package"
     done

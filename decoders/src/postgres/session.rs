@@ -57,6 +57,9 @@ impl Session {
     }
 
     /// Waits until the connection has ended and says why. Cancel-safe.
+    ///
+    /// The server's last words go to the statement in flight, if there is one; then this says
+    /// only "connection closed".
     pub async fn closed(&self) -> Arc<str> {
         let mut closed = self.closed.clone();
         let reason = match closed.wait_for(Option::is_some).await {

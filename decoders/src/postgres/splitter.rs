@@ -108,7 +108,7 @@ impl FrameSplitter {
             Ok(None) | Err(_) => 0,
         };
         let spare = self.buffer.capacity() - self.buffer.len();
-        if spare < missing.min(READ_BYTES).max(READ_BYTES_MIN) {
+        if spare < missing.clamp(READ_BYTES_MIN, READ_BYTES) {
             let growth = missing.min(self.buffer.len()).max(READ_BYTES);
             self.buffer.reserve(growth);
         }

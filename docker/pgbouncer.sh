@@ -6,5 +6,6 @@ umask 077
 dir=/etc/pgbouncer
 [ -e "$dir/pgbouncer.ini" ] || cp /usr/share/cutover/pgbouncer.ini "$dir/pgbouncer.ini"
 # Quotes inside of a userlist entry are doubled.
-printf '"cutover" "%s"\n' "$(sed 's/"/""/g' "${CUTOVER_PASSWORD_FILE:-/run/secrets/password}")" >"$dir/userlist.txt"
+password=$(sed 's/"/""/g' "${CUTOVER_PASSWORD_FILE:-/run/secrets/password}")
+printf '"%s" "%s"\n' app "$password" cutover "$password" >"$dir/userlist.txt"
 exec pgbouncer "$dir/pgbouncer.ini"

@@ -102,6 +102,7 @@ install_item() { # ITEM: pg/<major>, pgclient/<major> or pgbouncer
                 link_postgres_15
             else
                 install_debian_tree pg/15 postgres usr/lib/postgresql/15/bin
+                ln -sfn ../pg/15 "$CUTOVER_SERVERS/pgclient/15" # its psql, pg_dump and pgbench
             fi ;;
         pg/*) install_npm_postgres "${1#pg/}" ;;
         pgclient/*) install_debian_tree "$1" pg_dump "usr/lib/postgresql/${1#pgclient/}/bin" ;;

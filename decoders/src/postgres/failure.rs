@@ -1,63 +1,69 @@
-//! What an error of the server means for a source: try again, or stop with a remedy.
+//! What an error of a connection means for a source: try again, or stop with a remedy.
+//!
+//! The server's message is shown, its detail is not: details quote row values.
 
-use tokio_postgres::error::SqlState;
-
+use super::error::{ConnectError, ServerError, WireError};
+use super::session::{describe, is_transient};
 use crate::source::{Disposition, SourceError};
 
 /// An error of an SQL session. `doing` completes "can't ..", as in "create the publication x".
-///
-/// The server's message is taken, its detail is not: details quote row values.
 pub(super) fn of_session(doing: &str, error: tokio_postgres::Error) -> SourceError {
-    let failure = match error.as_db_error() {
-        Some(db) => of_server(doing, db.code(), db.message()),
-        None => SourceError::retry(format!("can't {doing}: the connection failed")),
-    };
-    failure.caused_by(error)
-}
-
-/// An error that the server reported by itself.
-pub(super) fn of_server(doing: &str, state: &SqlState, message: &str) -> SourceError {
-    let remedy = remedy(state);
-    let disposition = if passes(state) { Disposition::Retry } else { Disposition::Halt };
+    let server = error.as_db_error().map(ServerError::from_db);
     SourceError {
-        disposition,
-        message: format!("can't {doing}: {message} (SQLSTATE {})", state.code()),
-        remedy: remedy.map(str::to_owned),
-        cause: None,
+        disposition: disposition(is_transient(&error)),
+        message: format!("can't {doing}: {}", describe(&error)),
+        remedy: server.as_ref().and_then(remedy),
+        cause: Some(Box::new(error)),
     }
 }
 
-/// Whether waiting helps. Everything else needs a person, unless it is known to be harmless.
-fn passes(state: &SqlState) -> bool {
-    // 08 connection, 53 resources (too many connections, out of memory, disk full),
-    // 57P shutdown and crash, 58 system errors, 40 deadlock and serialization.
-    let class = &state.code()[..2];
-    matches!(class, "08" | "53" | "40" | "58")
-        || [
-            SqlState::ADMIN_SHUTDOWN,
-            SqlState::CRASH_SHUTDOWN,
-            SqlState::CANNOT_CONNECT_NOW,
-            SqlState::QUERY_CANCELED,
-            SqlState::LOCK_NOT_AVAILABLE,
-            SqlState::IDLE_SESSION_TIMEOUT,
-        ]
-        .contains(state)
+/// An error of a replication connection.
+pub(super) fn of_wire(doing: &str, error: WireError) -> SourceError {
+    SourceError {
+        disposition: disposition(error.is_transient()),
+        message: format!("can't {doing}: {error}"),
+        remedy: error.server_error().and_then(remedy),
+        cause: Some(Box::new(error)),
+    }
 }
 
-fn remedy(state: &SqlState) -> Option<&'static str> {
-    if *state == SqlState::INSUFFICIENT_PRIVILEGE {
-        return Some(
-            "give the role the missing right: REPLICATION for slots and streams, \
-             CREATE on the database and ownership of the tables for publications",
-        );
+/// No connection came about.
+pub(super) fn of_connect(error: ConnectError) -> SourceError {
+    SourceError {
+        disposition: disposition(error.is_transient()),
+        message: format!("can't connect to the source: {error}"),
+        remedy: error.server_error().and_then(remedy),
+        cause: Some(Box::new(error)),
     }
-    if *state == SqlState::CONFIGURATION_LIMIT_EXCEEDED {
-        return Some(
-            "raise max_replication_slots or max_wal_senders, or drop slots no longer used",
-        );
-    }
-    if *state == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE {
-        return Some("set wal_level = logical on the source and restart it");
-    }
-    None
+}
+
+fn disposition(transient: bool) -> Disposition {
+    if transient { Disposition::Retry } else { Disposition::Halt }
+}
+
+/// What to do about the errors that a source's set-up and stream meet.
+fn remedy(error: &ServerError) -> Option<String> {
+    let text = match error.sqlstate.as_str() {
+        "42501" => {
+            "give the role the missing right: REPLICATION for slots and streams; CREATE on the \
+             database and ownership of the tables for publications"
+        }
+        "53400" => "raise max_replication_slots or max_wal_senders, or drop slots no longer used",
+        "55000" => {
+            "see the source's log; wal_level must be logical, and a slot whose WAL was removed \
+             has to be created anew, with a new copy"
+        }
+        "58P01" => {
+            "WAL that the slot needs is gone: run `replicator teardown`, raise \
+             max_slot_wal_keep_size, and start with a new copy"
+        }
+        // A publication that is missing at the moment of the change that is being decoded.
+        "42704" => {
+            "the publication must have existed before the slot was created: run `replicator \
+             teardown` and start with a new copy"
+        }
+        "42710" => "run `replicator teardown`, or choose another name",
+        _ => return None,
+    };
+    Some(text.to_owned())
 }

@@ -33,9 +33,15 @@
 //! # Ok(()) }
 //! ```
 
+// The stream.
+mod failure;
+mod ident;
 pub mod pgoutput;
-pub mod walsender;
+pub mod publication;
+pub mod slot;
+pub mod stream;
 pub mod types;
+pub mod walsender;
 
 // Connections.
 mod auth;

@@ -3,11 +3,9 @@
 //! Tables are always listed one by one. `FOR ALL TABLES` needs a superuser, and would let a table
 //! into the stream that nobody prepared on the target.
 
-use tokio_postgres::Client;
-use tokio_postgres::error::SqlState;
-
 use super::failure::of_session;
 use super::ident::quote_identifier;
+use super::session::Session;
 use crate::change::{QualifiedName, TableId};
 use crate::source::SourceError;
 
@@ -28,26 +26,14 @@ pub struct PublishedTable {
     pub name: QualifiedName,
 }
 
-/// The server's version as a number: 130023 is 13.23.
-pub async fn server_version_num(client: &Client) -> Result<u32, SourceError> {
-    let doing = "read the server's version";
-    let row = client
-        .query_one("SELECT pg_catalog.current_setting('server_version_num')::int4", &[])
-        .await
-        .map_err(|error| of_session(doing, error))?;
-    let number: i32 = row.try_get(0).map_err(|error| of_session(doing, error))?;
-    u32::try_from(number)
-        .map_err(|error| SourceError::retry(format!("can't {doing}")).caused_by(error))
-}
-
 /// Creates the publication `name` for exactly `tables`.
 pub async fn create(
-    client: &Client,
+    session: &Session,
     name: &str,
     tables: &[QualifiedName],
     options: PublicationOptions,
 ) -> Result<(), SourceError> {
-    let version_num = server_version_num(client).await?;
+    let version_num = session.server_version();
     if options.via_partition_root && version_num < 130_000 {
         return Err(SourceError::halt(
             "publishing partitions as their root needs PostgreSQL 13 or newer on the source",
@@ -55,29 +41,29 @@ pub async fn create(
         ));
     }
     let sql = create_sql(version_num, name, tables, options);
-    execute(client, &format!("create the publication {name}"), &sql).await
+    execute(session, &format!("create the publication {name}"), &sql).await
 }
 
 /// Adds tables.
 pub async fn add_tables(
-    client: &Client,
+    session: &Session,
     name: &str,
     tables: &[QualifiedName],
 ) -> Result<(), SourceError> {
-    alter(client, name, "ADD", tables).await
+    alter(session, name, "ADD", tables).await
 }
 
 /// Takes tables out. A change made before still arrives, if it has not been decoded yet.
 pub async fn drop_tables(
-    client: &Client,
+    session: &Session,
     name: &str,
     tables: &[QualifiedName],
 ) -> Result<(), SourceError> {
-    alter(client, name, "DROP", tables).await
+    alter(session, name, "DROP", tables).await
 }
 
 async fn alter(
-    client: &Client,
+    session: &Session,
     name: &str,
     verb: &str,
     tables: &[QualifiedName],
@@ -87,18 +73,18 @@ async fn alter(
     }
     let publication = quote_identifier(name);
     let sql = format!("ALTER PUBLICATION {publication} {verb} TABLE {}", table_list(tables));
-    execute(client, &format!("alter the publication {name}"), &sql).await
+    execute(session, &format!("alter the publication {name}"), &sql).await
 }
 
 /// Drops the publication; fine if there is none.
-pub async fn drop(client: &Client, name: &str) -> Result<(), SourceError> {
+pub async fn drop(session: &Session, name: &str) -> Result<(), SourceError> {
     let sql = format!("DROP PUBLICATION IF EXISTS {}", quote_identifier(name));
-    execute(client, &format!("drop the publication {name}"), &sql).await
+    execute(session, &format!("drop the publication {name}"), &sql).await
 }
 
 /// Whether there is a publication of this name.
-pub async fn exists(client: &Client, name: &str) -> Result<bool, SourceError> {
-    let found = client
+pub async fn exists(session: &Session, name: &str) -> Result<bool, SourceError> {
+    let found = session
         .query_opt("SELECT FROM pg_catalog.pg_publication WHERE pubname = $1", &[&name])
         .await
         .map_err(|error| of_session(&format!("look for the publication {name}"), error))?;
@@ -107,9 +93,9 @@ pub async fn exists(client: &Client, name: &str) -> Result<bool, SourceError> {
 
 /// The tables that the publication carries now, ordered by name. Partitioned tables are resolved
 /// to what the stream will name: the leaves, or the listed table with `via_partition_root`.
-pub async fn tables(client: &Client, name: &str) -> Result<Vec<PublishedTable>, SourceError> {
+pub async fn tables(session: &Session, name: &str) -> Result<Vec<PublishedTable>, SourceError> {
     let doing = format!("list the tables of the publication {name}");
-    let rows = client
+    let rows = session
         .query(
             "SELECT c.oid, n.nspname::text, c.relname::text
              FROM pg_catalog.pg_publication_tables t
@@ -130,9 +116,9 @@ pub async fn tables(client: &Client, name: &str) -> Result<Vec<PublishedTable>, 
 }
 
 /// OIDs of all types of columns that the publications carry, each once.
-pub async fn column_types(client: &Client, names: &[String]) -> Result<Vec<u32>, SourceError> {
+pub async fn column_types(session: &Session, names: &[String]) -> Result<Vec<u32>, SourceError> {
     let doing = "read the published columns' types";
-    let rows = client
+    let rows = session
         .query(
             "SELECT DISTINCT a.atttypid
              FROM pg_catalog.pg_publication_tables t
@@ -148,15 +134,8 @@ pub async fn column_types(client: &Client, names: &[String]) -> Result<Vec<u32>,
     types.map_err(|error| of_session(doing, error))
 }
 
-async fn execute(client: &Client, doing: &str, sql: &str) -> Result<(), SourceError> {
-    client.batch_execute(sql).await.map_err(|error| {
-        let exists = error.code() == Some(&SqlState::DUPLICATE_OBJECT);
-        let mut failure = of_session(doing, error);
-        if exists {
-            failure.remedy = Some("run `replicator teardown`, or choose another name".to_owned());
-        }
-        failure
-    })
+async fn execute(session: &Session, doing: &str, sql: &str) -> Result<(), SourceError> {
+    session.batch_execute(sql).await.map_err(|error| of_session(doing, error))
 }
 
 fn create_sql(

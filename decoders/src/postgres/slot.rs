@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use super::failure::{of_session, of_wire};
 use super::ident::{quote_identifier, quote_literal};
-use super::publication::server_version_num;
+use super::session::Session;
 use super::wire::ReplicationConnection;
 use crate::change::Lsn;
 use crate::source::{Disposition, SourceError};
@@ -106,15 +105,16 @@ impl std::fmt::Display for Blocker {
 /// way, found through `session`. No slot is left behind then.
 pub async fn create(
     replication: &mut ReplicationConnection,
-    session: &Client,
+    session: &Session,
     name: &str,
     lock_timeout: Duration,
 ) -> Result<CreatedSlot, SourceError> {
     let doing = format!("create the replication slot {name}");
-    let version_num = server_version_num(session).await?;
-    for setting in session_settings(lock_timeout) {
-        replication.simple_query(&setting).await.map_err(|error| of_wire(&doing, error))?;
-    }
+    let version_num = session.server_version();
+    // The connection's own settings keep every other timeout from ending the idle session that
+    // holds the snapshot.
+    let setting = format!("SET lock_timeout = {}", lock_timeout.as_millis().max(1));
+    replication.simple_query(&setting).await.map_err(|error| of_wire(&doing, error))?;
     let sql = create_sql(version_num, name);
     let rows = match replication.simple_query(&sql).await {
         Ok(rows) => rows,
@@ -140,16 +140,6 @@ pub async fn create(
     }
 }
 
-/// The exported snapshot keeps a transaction open in an idle session, so no timeout of the
-/// server's configuration may end it.
-fn session_settings(lock_timeout: Duration) -> [String; 3] {
-    [
-        format!("SET lock_timeout = {}", lock_timeout.as_millis().max(1)),
-        "SET idle_in_transaction_session_timeout = 0".to_owned(),
-        "SET statement_timeout = 0".to_owned(),
-    ]
-}
-
 fn create_sql(version_num: u32, name: &str) -> String {
     let name = quote_identifier(name);
     // PostgreSQL 15 brought the list of options in parentheses.
@@ -161,7 +151,7 @@ async fn explain_timeout(
     failure: SourceError,
     name: &str,
     lock_timeout: Duration,
-    session: &Client,
+    session: &Session,
 ) -> SourceError {
     let who = match blockers(session).await {
         Ok(found) if found.is_empty() => "a transaction that has ended meanwhile".to_owned(),
@@ -186,7 +176,7 @@ async fn explain_timeout(
 
 /// Transactions that have written and are not over, on the whole server, oldest first. Each of
 /// them holds up the creation of a slot.
-pub async fn blockers(session: &Client) -> Result<Vec<Blocker>, SourceError> {
+pub async fn blockers(session: &Session) -> Result<Vec<Blocker>, SourceError> {
     let doing = "look for open transactions";
     let rows = session
         .query(
@@ -222,9 +212,9 @@ pub async fn blockers(session: &Client) -> Result<Vec<Blocker>, SourceError> {
 }
 
 /// The slot as it is now, if there is one.
-pub async fn inspect(session: &Client, name: &str) -> Result<Option<SlotState>, SourceError> {
+pub async fn inspect(session: &Session, name: &str) -> Result<Option<SlotState>, SourceError> {
     let doing = format!("look at the replication slot {name}");
-    let wal_status = match server_version_num(session).await? {
+    let wal_status = match session.server_version() {
         ..130_000 => "NULL::text",
         _ => "wal_status",
     };
@@ -257,7 +247,11 @@ pub async fn inspect(session: &Client, name: &str) -> Result<Option<SlotState>, 
 /// A walsender outlives its client by up to `wal_sender_timeout` when the network broke. One that
 /// carries our user and `application` is such a left-over and is ended; anybody else's is left
 /// alone, and the error names it. True if there is a slot of that name.
-pub async fn release(session: &Client, name: &str, application: &str) -> Result<bool, SourceError> {
+pub async fn release(
+    session: &Session,
+    name: &str,
+    application: &str,
+) -> Result<bool, SourceError> {
     let doing = format!("release the replication slot {name}");
     let deadline = Instant::now() + RELEASE_DEADLINE;
     let mut ended = None;
@@ -283,7 +277,7 @@ pub async fn release(session: &Client, name: &str, application: &str) -> Result<
 
 /// Ends `pid` if it is ours; an error if it is not.
 async fn end_left_over(
-    session: &Client,
+    session: &Session,
     doing: &str,
     slot: &str,
     pid: i32,
@@ -318,31 +312,25 @@ async fn end_left_over(
     session
         .execute("SELECT pg_catalog.pg_terminate_backend($1)", &[&pid])
         .await
-        .map(drop_count)
-        .map_err(|error| of_session(doing, error))
+        .map_err(|error| of_session(doing, error))?;
+    Ok(())
 }
-
-fn drop_count(_rows: u64) {}
 
 /// Drops the slot; fine if there is none. With `application`, a left-over walsender of ours is
 /// ended first (see [`release`]); without, a slot in use is an error.
 pub async fn drop(
-    session: &Client,
+    session: &Session,
     name: &str,
     application: Option<&str>,
 ) -> Result<(), SourceError> {
     if let Some(application) = application {
         release(session, name, application).await?;
     }
-    let dropped = session
-        .execute("SELECT pg_catalog.pg_drop_replication_slot($1)", &[&name])
-        .await
-        .map(drop_count);
-    match dropped {
+    let sql = "SELECT pg_catalog.pg_drop_replication_slot($1)";
+    match session.execute(sql, &[&name]).await {
+        Ok(_) => Ok(()),
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_OBJECT) => Ok(()),
-        dropped => {
-            dropped.map_err(|error| of_session(&format!("drop the replication slot {name}"), error))
-        }
+        Err(error) => Err(of_session(&format!("drop the replication slot {name}"), error)),
     }
 }
 

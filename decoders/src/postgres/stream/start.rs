@@ -1,0 +1,230 @@
+//! Everything that has to be true before a stream may be trusted, checked in this order: the
+//! publications, the slot, who holds it, the server's identity, and the slot once more after
+//! START_REPLICATION, because a server that was asked for a position that the slot has left
+//! behind starts later without a word.
+
+use std::time::Duration;
+
+use crate::change::Lsn;
+use crate::postgres::conninfo::ConnInfo;
+use crate::postgres::failure::{of_connect, of_session, of_wire};
+use crate::postgres::ident::quote_identifier;
+use crate::postgres::pgoutput::PROTOCOL_VERSION;
+use crate::postgres::publication;
+use crate::postgres::session::{self, Session};
+use crate::postgres::slot::{self, PLUGIN, SlotState};
+use crate::postgres::types::is_binary_safe;
+use crate::postgres::wire::{CopyBoth, ReplicationConnection};
+use crate::source::SourceError;
+
+use super::{Binary, StreamOptions, SystemIdentity};
+
+/// A remedy for everything that only a new copy can heal.
+const NEW_COPY: &str = "run `replicator teardown` and start with a new copy";
+
+/// A stream that has started.
+pub(super) struct Started {
+    pub(super) link: CopyBoth,
+    pub(super) identity: SystemIdentity,
+    /// Where it starts.
+    pub(super) start: Lsn,
+    pub(super) binary: bool,
+    /// `wal_sender_timeout`; zero means never.
+    pub(super) sender_timeout: Duration,
+}
+
+pub(super) async fn start(
+    source: &ConnInfo,
+    options: &StreamOptions,
+) -> Result<Started, SourceError> {
+    let session = session::connect(source, &options.application_name).await.map_err(of_connect)?;
+    check_publications(&session, options).await?;
+    let slot = usable_slot(&session, source, options).await?;
+    let start = options.start.filter(|start| start.is_valid());
+    let start = start.or(slot.confirmed_flush_lsn).unwrap_or(Lsn::INVALID);
+    check_not_passed(&slot, start)?;
+    slot::release(&session, &options.slot, &options.application_name).await?;
+    let binary = options.binary == Binary::Auto && all_safe(&session, options).await?;
+    let sender_timeout = sender_timeout(&session).await?;
+
+    let mut replication = ReplicationConnection::connect(source, &options.application_name)
+        .await
+        .map_err(of_connect)?;
+    let (identity, head) = identify(&mut replication).await?;
+    check_identity(options.expected_identity, identity)?;
+    if head < start {
+        return Err(SourceError::halt(
+            format!("the source's log ends at {head}, before the position to resume from, {start}"),
+            format!("the source was restored from an older state: {NEW_COPY}"),
+        ));
+    }
+    let command = command(options, session.server_version(), start, binary);
+    let doing = format!("stream from the replication slot {}", options.slot);
+    let link = replication.copy_both(&command).await.map_err(|error| of_wire(&doing, error))?;
+    let slot = usable_slot(&session, source, options).await?;
+    check_not_passed(&slot, start)?;
+    Ok(Started { link, identity, start, binary, sender_timeout })
+}
+
+async fn check_publications(session: &Session, options: &StreamOptions) -> Result<(), SourceError> {
+    for name in &options.publications {
+        if !publication::exists(session, name).await? {
+            return Err(SourceError::halt(
+                format!("the publication {name} does not exist on the source"),
+                NEW_COPY,
+            ));
+        }
+    }
+    Ok(())
+}
+
+async fn usable_slot(
+    session: &Session,
+    source: &ConnInfo,
+    options: &StreamOptions,
+) -> Result<SlotState, SourceError> {
+    let name = &options.slot;
+    let Some(slot) = slot::inspect(session, name).await? else {
+        return Err(SourceError::halt(
+            format!("the replication slot {name} does not exist on the source"),
+            format!("changes since it was dropped are lost to the stream: {NEW_COPY}"),
+        ));
+    };
+    if slot.plugin.as_deref() != Some(PLUGIN) {
+        return Err(SourceError::halt(
+            format!("the replication slot {name} does not use the output plugin {PLUGIN}"),
+            "choose another slot name; this slot belongs to something else",
+        ));
+    }
+    if slot.database.as_deref() != Some(source.dbname()) {
+        return Err(SourceError::halt(
+            format!("the replication slot {name} decodes another database"),
+            "connect to the slot's database, or choose another slot name",
+        ));
+    }
+    if slot.is_lost() {
+        return Err(SourceError::halt(
+            format!("the source has removed log that the replication slot {name} needs"),
+            format!("raise max_slot_wal_keep_size; then {NEW_COPY}"),
+        ));
+    }
+    Ok(slot)
+}
+
+/// The server never sends what the slot's owner once acknowledged; asked to, it starts later.
+fn check_not_passed(slot: &SlotState, start: Lsn) -> Result<(), SourceError> {
+    match slot.confirmed_flush_lsn {
+        Some(confirmed) if confirmed > start => Err(SourceError::halt(
+            format!(
+                "the replication slot {} has moved on to {confirmed}, past the position to \
+                 resume from, {start}: changes between are lost to the stream",
+                slot.name
+            ),
+            format!("somebody else has used the slot: {NEW_COPY}"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Whether every published column may travel in binary (PostgreSQL 14+).
+async fn all_safe(session: &Session, options: &StreamOptions) -> Result<bool, SourceError> {
+    if session.server_version() < 140_000 {
+        return Ok(false);
+    }
+    let types = publication::column_types(session, &options.publications).await?;
+    Ok(types.into_iter().all(is_binary_safe))
+}
+
+async fn sender_timeout(session: &Session) -> Result<Duration, SourceError> {
+    let doing = "read wal_sender_timeout";
+    let row = session
+        .query_one(
+            "SELECT setting::int8 FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'",
+            &[],
+        )
+        .await
+        .map_err(|error| of_session(doing, error))?;
+    let timeout_ms: i64 = row.try_get(0).map_err(|error| of_session(doing, error))?;
+    Ok(Duration::from_millis(timeout_ms.unsigned_abs()))
+}
+
+/// Who the server is, and the end of its log.
+async fn identify(
+    replication: &mut ReplicationConnection,
+) -> Result<(SystemIdentity, Lsn), SourceError> {
+    let doing = "identify the source";
+    let rows =
+        replication.simple_query("IDENTIFY_SYSTEM").await.map_err(|error| of_wire(doing, error))?;
+    let field = |at: usize| rows.first().and_then(|row| row.get(at)).and_then(Option::as_deref);
+    let identity = || {
+        let system_id = field(0)?.parse().ok()?;
+        let timeline = field(1)?.parse().ok()?;
+        Some((SystemIdentity { system_id, timeline }, field(2)?.parse().ok()?))
+    };
+    identity().ok_or_else(|| {
+        SourceError::retry(format!("can't {doing}: the answer to IDENTIFY_SYSTEM is incomplete"))
+    })
+}
+
+fn check_identity(
+    expected: Option<SystemIdentity>,
+    found: SystemIdentity,
+) -> Result<(), SourceError> {
+    let Some(expected) = expected.filter(|expected| *expected != found) else {
+        return Ok(());
+    };
+    if expected.system_id != found.system_id {
+        return Err(SourceError::halt(
+            format!(
+                "the source is another server: its system identifier is {}, not {}",
+                found.system_id, expected.system_id
+            ),
+            format!("correct the source's address; if the server was replaced, {NEW_COPY}"),
+        ));
+    }
+    Err(SourceError::halt(
+        format!(
+            "the source has changed from timeline {} to {}: it was failed over or restored",
+            expected.timeline, found.timeline
+        ),
+        format!("transactions may have been lost on the source: {NEW_COPY}"),
+    ))
+}
+
+/// Names are identifiers inside a literal; the replication grammar knows only doubled quotes.
+fn command(options: &StreamOptions, version_num: u32, start: Lsn, binary: bool) -> String {
+    let publications: Vec<_> =
+        options.publications.iter().map(|name| quote_identifier(name)).collect();
+    let mut command = format!(
+        "START_REPLICATION SLOT {} LOGICAL {start} (proto_version '{PROTOCOL_VERSION}', \
+         publication_names '{}'",
+        quote_identifier(&options.slot),
+        publications.join(",").replace('\'', "''"),
+    );
+    if version_num >= 140_000 {
+        command.push_str(", messages 'true'");
+    }
+    if binary {
+        command.push_str(", binary 'true'");
+    }
+    command.push(')');
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_fits_the_version() {
+        let publications = vec!["p".to_owned(), "it's \"x\"".to_owned()];
+        let options = StreamOptions::new("s", publications, "cutover");
+        let base = "START_REPLICATION SLOT \"s\" LOGICAL 0/10 (proto_version '1', \
+                    publication_names '\"p\",\"it''s \"\"x\"\"\"'";
+        assert_eq!(command(&options, 130_023, Lsn(16), false), format!("{base})"));
+        assert_eq!(
+            command(&options, 140_000, Lsn(16), true),
+            format!("{base}, messages 'true', binary 'true')")
+        );
+    }
+}

@@ -1,6 +1,6 @@
 //! Why setting green up can't go on.
 
-use decoders::postgres::ConnectError;
+use decoders::postgres::error::ConnectError;
 use decoders::source::Disposition;
 use tokio_postgres::error::DbError;
 

@@ -1,15 +1,16 @@
 //! The copy of what is there already: rows through COPY, from one snapshot, many at a time.
 
-mod config;
-mod error;
+mod analyze;
 mod claim;
+mod config;
 mod counters;
-mod progress;
+mod error;
+pub(crate) mod guard;
+pub(crate) mod progress;
 mod render;
 mod run;
 mod throttle;
 mod worker;
-mod analyze;
 
 pub use analyze::analyze;
 pub use claim::{cleanup, record_copied};

@@ -19,6 +19,7 @@ pub struct Toc {
 impl Toc {
     /// Reads `Name: N; Type: T; Schema: S; Owner: O`. Names may hold semicolons, so from the right.
     fn parse(comment: &str) -> Option<Self> {
+        let comment = comment.strip_prefix("Data for ").unwrap_or(comment);
         let rest = comment.strip_prefix("Name: ")?;
         let (rest, _owner) = rest.rsplit_once("; Owner:")?;
         let (rest, schema) = rest.rsplit_once("; Schema: ")?;

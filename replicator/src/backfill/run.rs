@@ -1,0 +1,293 @@
+//! The copy as a whole: plan, claim, workers, flush.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use decoders::postgres::chunks::{ChunkError, CopyFormat, PlanOptions, TablePlan, plan};
+use decoders::postgres::conninfo::ConnInfo;
+use decoders::postgres::session::Session;
+use decoders::{QualifiedName, TableId};
+use tokio::task::JoinSet;
+
+use super::claim::claim;
+use super::counters::{Meter, TableCounters};
+use super::guard::guarded;
+use super::throttle::Throttle;
+use super::worker::{Worker, open_blue, open_green};
+use super::{BackfillError, Cancel, CopyConfig, ProgressSender, unless_cancelled};
+
+/// How often progress is published.
+const PUBLISH_EVERY: Duration = Duration::from_millis(200);
+
+/// What is copied from where to where.
+#[derive(Clone, Debug)]
+pub struct Backfill {
+    /// Where the rows come from.
+    pub blue: ConnInfo,
+    /// Where they go.
+    pub green: ConnInfo,
+    /// The slot's exported snapshot. Its connection must stay open until the workers have it; as
+    /// long as this runs is best.
+    pub snapshot: String,
+    /// The tables; partitioned ones stand for their leaves.
+    pub tables: Vec<TableId>,
+    /// How.
+    pub config: CopyConfig,
+}
+
+/// One table that was copied.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CopiedTable {
+    /// The table on blue.
+    pub id: TableId,
+    /// Its name on both.
+    pub name: QualifiedName,
+    /// Rows.
+    pub rows: u64,
+    /// Bytes that travelled.
+    pub bytes: u64,
+    /// In which form.
+    pub format: CopyFormat,
+}
+
+/// A copy that is complete and flushed on green.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Summary {
+    /// Table by table, largest first.
+    pub tables: Vec<CopiedTable>,
+    /// Tables that an earlier copy had filled and that were emptied first.
+    pub emptied: Vec<QualifiedName>,
+    /// Rows.
+    pub rows: u64,
+    /// Bytes that travelled.
+    pub bytes: u64,
+    /// How long it took, milliseconds.
+    pub duration_ms: u64,
+    /// Whether `session_replication_role` kept triggers on green quiet; if not, there were none.
+    pub is_replica_role: bool,
+}
+
+/// A chunk to copy: positions of the table and of the chunk in it.
+type Chunks = Mutex<VecDeque<(usize, usize)>>;
+
+impl Backfill {
+    /// Copies all rows.
+    ///
+    /// Tables that a copy that was broken off had filled are emptied first; other rows on green
+    /// are an error. When this returns, everything is flushed on green. The tables stay claimed
+    /// until [`record_copied`](super::record_copied).
+    ///
+    /// # Errors
+    /// After a retryable one the copy starts over with a new snapshot.
+    pub async fn run(
+        &self,
+        progress: &ProgressSender,
+        cancel: &Cancel,
+    ) -> Result<Summary, BackfillError> {
+        let begun = Instant::now();
+        // Its locks keep the tables as they were planned, to the end.
+        let keeper = unless_cancelled(cancel, open_blue(&self.blue, &self.snapshot)).await?;
+        let options = PlanOptions {
+            chunk_bytes: self.config.chunk_mib.max(1) << 20,
+            lock_timeout_ms: self.config.lock_timeout_s * 1_000,
+        };
+        let plans =
+            guarded(vec![keeper.canceller()], cancel, plan(&keeper, &self.tables, &options))
+                .await?
+                .map_err(unplanned)?;
+        let is_raw = is_raw(&keeper).await?;
+
+        let (mut green, is_replica_role) =
+            unless_cancelled(cancel, open_green(&self.green, false)).await?;
+        let names: Vec<QualifiedName> = plans.iter().map(|plan| plan.name.clone()).collect();
+        let emptied =
+            guarded(vec![green.canceller()], cancel, claim(&mut green, &names)).await??;
+        if !emptied.is_empty() {
+            tracing::info!(tables = emptied.len(), "starting over: emptied what an earlier copy had filled on green");
+        }
+        refuse_triggers(&green, &names, is_replica_role).await?;
+
+        let tables: Arc<Vec<TableCounters>> =
+            Arc::new(plans.into_iter().map(TableCounters::new).collect());
+        self.copy(&tables, is_raw, progress, cancel).await?;
+        flush(&green).await?;
+        // Only now may anybody rewrite the tables again.
+        drop(keeper);
+        Ok(summary(&tables, emptied, begun, is_replica_role))
+    }
+
+    async fn copy(
+        &self,
+        tables: &Arc<Vec<TableCounters>>,
+        is_raw: bool,
+        progress: &ProgressSender,
+        cancel: &Cancel,
+    ) -> Result<(), BackfillError> {
+        let chunks: VecDeque<(usize, usize)> = tables
+            .iter()
+            .enumerate()
+            .flat_map(|(at, table)| (0..table.plan.chunks.len()).map(move |chunk| (at, chunk)))
+            .collect();
+        let count = self.config.workers.max(1).min(chunks.len());
+        let chunks: Arc<Chunks> = Arc::new(Mutex::new(chunks));
+        let throttle = Arc::new(Throttle::new(self.config.rate_limit_bytes_per_s));
+        let mut workers = JoinSet::new();
+        for _ in 0..count {
+            let (job, cancel) = (self.clone(), cancel.clone());
+            let (tables, chunks, throttle) = (tables.clone(), chunks.clone(), throttle.clone());
+            workers.spawn(async move { job.work(&tables, &chunks, &throttle, is_raw, &cancel).await });
+        }
+        let mut meter = Meter::new(tables.clone());
+        let mut publish = tokio::time::interval(PUBLISH_EVERY);
+        loop {
+            tokio::select! {
+                ended = workers.join_next() => match ended {
+                    None => break,
+                    Some(Ok(Ok(()))) => {}
+                    // Dropping the set ends the others.
+                    Some(Ok(Err(error))) => return Err(error),
+                    Some(Err(panic)) => {
+                        return Err(BackfillError::halt(
+                            format!("a copy worker died: {panic}"),
+                            "this is a defect; please report it",
+                        ));
+                    }
+                },
+                _ = publish.tick() => {
+                    progress.send_modify(|state| meter.publish(state, Instant::now()));
+                }
+            }
+        }
+        progress.send_modify(|state| meter.publish(state, Instant::now()));
+        Ok(())
+    }
+
+    /// One worker: chunk after chunk until none is left.
+    async fn work(
+        &self,
+        tables: &[TableCounters],
+        chunks: &Chunks,
+        throttle: &Throttle,
+        is_raw: bool,
+        cancel: &Cancel,
+    ) -> Result<(), BackfillError> {
+        let opening = Worker::open(&self.blue, &self.green, &self.snapshot, is_raw);
+        let worker = unless_cancelled(cancel, opening).await?;
+        let next = || chunks.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        while let Some((at, chunk)) = next() {
+            if let Some(table) = tables.get(at) {
+                worker.copy(table, chunk, throttle, cancel).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unplanned(error: ChunkError) -> BackfillError {
+    match error {
+        ChunkError::Database { doing, cause } => {
+            BackfillError::database(format!("{doing} on blue"), &cause)
+        }
+        ChunkError::Missing(_) | ChunkError::Rewritten(_) => {
+            BackfillError::retry(format!("{error}; a new snapshot is needed"))
+        }
+        ChunkError::NotATable(..) => {
+            BackfillError::halt(format!("blue: {error}"), "exclude it from the tables to move")
+        }
+    }
+}
+
+/// Whether texts have to travel unchecked: a database in `SQL_ASCII` may hold any bytes, and
+/// asking for UTF-8 would refuse them.
+async fn is_raw(blue: &Session) -> Result<bool, BackfillError> {
+    let asked = |error| BackfillError::database("reading blue's encoding", &error);
+    let row = blue
+        .query_one("SELECT pg_catalog.current_setting('server_encoding') = 'SQL_ASCII'", &[])
+        .await
+        .map_err(asked)?;
+    row.try_get(0).map_err(asked)
+}
+
+/// Refuses tables on green whose triggers would fire for every copied row.
+async fn refuse_triggers(
+    green: &Session,
+    tables: &[QualifiedName],
+    is_replica_role: bool,
+) -> Result<(), BackfillError> {
+    // tgtype: bit 2 is INSERT. In the replica role only ALWAYS and REPLICA triggers fire, and
+    // foreign keys are not checked.
+    const FIRING: &str = "
+        SELECT DISTINCT c.oid::pg_catalog.regclass::text, t.tgname::text
+        FROM pg_catalog.unnest($1::text[]) AS given (name)
+        JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(given.name)
+        JOIN pg_catalog.pg_trigger t ON t.tgrelid = c.oid
+        WHERE t.tgtype & 4 <> 0
+          AND CASE WHEN $2 THEN t.tgenabled IN ('A', 'R') ELSE t.tgenabled IN ('O', 'A') END
+        ORDER BY 1, 2 LIMIT 20";
+    let asked = |error| BackfillError::database("looking for triggers on green", &error);
+    let names: Vec<String> = tables.iter().map(ToString::to_string).collect();
+    let mut firing = Vec::new();
+    for row in green.query(FIRING, &[&names, &is_replica_role]).await.map_err(asked)? {
+        let (table, trigger): (String, String) =
+            (row.try_get(0).map_err(asked)?, row.try_get(1).map_err(asked)?);
+        firing.push(format!("{trigger} on {table}"));
+    }
+    if firing.is_empty() {
+        return Ok(());
+    }
+    let remedy = if is_replica_role {
+        "disable them on green (ALTER TABLE .. DISABLE TRIGGER ..) until the copy is over"
+    } else {
+        "let the role set session_replication_role (PostgreSQL 15: GRANT SET ON PARAMETER \
+         session_replication_role TO ..; or superuser), or drop foreign keys and disable triggers \
+         on green until the copy is over"
+    };
+    Err(BackfillError::halt(
+        format!("triggers on green would fire for every copied row: {}", firing.join(", ")),
+        remedy,
+    ))
+}
+
+/// The workers commit without waiting for the disk. A commit that does wait flushes all of the
+/// log before it, and theirs are before it.
+async fn flush(green: &Session) -> Result<(), BackfillError> {
+    let table = crate::schema::STATE_TABLE;
+    let statement = format!(
+        "SET synchronous_commit = on;
+         INSERT INTO {table} (item, detail) VALUES ('rows flushed', '')
+         ON CONFLICT (item) DO UPDATE SET at = pg_catalog.now()"
+    );
+    green
+        .batch_execute(&statement)
+        .await
+        .map_err(|error| BackfillError::database("flushing the copy on green", &error))
+}
+
+fn summary(
+    tables: &[TableCounters],
+    emptied: Vec<QualifiedName>,
+    begun: Instant,
+    is_replica_role: bool,
+) -> Summary {
+    let copied = |table: &TableCounters| {
+        let TablePlan { id, name, format, .. } = &table.plan;
+        CopiedTable {
+            id: *id,
+            name: name.clone(),
+            rows: table.rows.load(Ordering::Acquire),
+            bytes: table.bytes.load(Ordering::Acquire),
+            format: *format,
+        }
+    };
+    let tables: Vec<CopiedTable> = tables.iter().map(copied).collect();
+    Summary {
+        emptied,
+        rows: tables.iter().map(|table| table.rows).sum(),
+        bytes: tables.iter().map(|table| table.bytes).sum(),
+        duration_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        is_replica_role,
+        tables,
+    }
+}

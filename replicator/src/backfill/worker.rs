@@ -1,0 +1,218 @@
+//! One connection to blue, one to green, and the bytes between them.
+
+use std::pin::pin;
+use std::sync::atomic::Ordering;
+
+use bytes::{Bytes, BytesMut};
+use decoders::postgres::chunks::{ChunkRange, CopyFormat};
+use decoders::postgres::conninfo::ConnInfo;
+use decoders::postgres::session::{Session, connect};
+use decoders::source::Disposition;
+use futures_util::{SinkExt, StreamExt};
+use tokio_postgres::error::SqlState;
+
+use super::counters::TableCounters;
+use super::throttle::Throttle;
+use super::{BackfillError, Cancel};
+use crate::backfill::guard::guarded;
+
+/// What is sent to green at once. Rows arrive one by one; a message each would cost more than the
+/// copying.
+const BUFFER_BYTES: usize = 128 << 10;
+
+/// A session on blue inside the exported snapshot.
+///
+/// # Errors
+/// A snapshot that is gone is worth a new start: its holder's connection was lost.
+pub(super) async fn open_blue(blue: &ConnInfo, snapshot: &str) -> Result<Session, BackfillError> {
+    let session = connect(blue, "cutover copy")
+        .await
+        .map_err(|error| BackfillError::connect("blue", &error))?;
+    // Parallel plans and synchronized scans gain nothing: the chunks are what runs in parallel.
+    let statement = format!(
+        "SET synchronize_seqscans = off; SET max_parallel_workers_per_gather = 0;
+         BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+         SET TRANSACTION SNAPSHOT '{}'",
+        snapshot.replace('\'', "''")
+    );
+    session.batch_execute(&statement).await.map_err(|error| {
+        let gone = [SqlState::UNDEFINED_OBJECT, SqlState::INVALID_PARAMETER_VALUE];
+        match BackfillError::database("using the exported snapshot on blue", &error) {
+            BackfillError::Failed { message, remedy, .. }
+                if error.code().is_some_and(|code| gone.contains(code)) =>
+            {
+                BackfillError::Failed { disposition: Disposition::Retry, message, remedy }
+            }
+            other => other,
+        }
+    })?;
+    Ok(session)
+}
+
+/// A session on green for rows, and whether triggers keep quiet on it.
+pub(super) async fn open_green(
+    green: &ConnInfo,
+    is_raw: bool,
+) -> Result<(Session, bool), BackfillError> {
+    let asked = |error| BackfillError::database("setting up a session on green", &error);
+    let session = connect(green, "cutover copy")
+        .await
+        .map_err(|error| BackfillError::connect("green", &error))?;
+    // Functions in CHECK constraints and generated columns expect the path they always had. What
+    // blue sends is qualified in full, so no name depends on it.
+    session
+        .batch_execute("RESET search_path; SET synchronous_commit = off")
+        .await
+        .map_err(asked)?;
+    if is_raw {
+        session.batch_execute(RAW).await.map_err(asked)?;
+    }
+    let is_quiet = match session.batch_execute("SET session_replication_role = replica").await {
+        Ok(()) => true,
+        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => false,
+        Err(error) => return Err(asked(error)),
+    };
+    Ok((session, is_quiet))
+}
+
+/// Bytes as they are: for databases that never checked theirs.
+const RAW: &str = "SET client_encoding = 'SQL_ASCII'";
+
+/// A pair of connections that copies one chunk after another.
+pub(super) struct Worker {
+    blue: Session,
+    green: Session,
+}
+
+impl Worker {
+    pub(super) async fn open(
+        blue: &ConnInfo,
+        green: &ConnInfo,
+        snapshot: &str,
+        is_raw: bool,
+    ) -> Result<Self, BackfillError> {
+        let (blue, (green, _)) =
+            tokio::try_join!(open_blue(blue, snapshot), open_green(green, is_raw))?;
+        if is_raw {
+            blue.batch_execute(RAW)
+                .await
+                .map_err(|error| BackfillError::database("setting up a session on blue", &error))?;
+        }
+        Ok(Self { blue, green })
+    }
+
+    /// Copies one chunk; whole or not at all.
+    pub(super) async fn copy(
+        &self,
+        table: &TableCounters,
+        chunk: usize,
+        throttle: &Throttle,
+        cancel: &Cancel,
+    ) -> Result<(), BackfillError> {
+        let Some(range) = table.plan.chunks.get(chunk) else { return Ok(()) };
+        table.chunks_begun.fetch_add(1, Ordering::AcqRel);
+        let cancellers = vec![self.blue.canceller(), self.green.canceller()];
+        guarded(cancellers, cancel, self.pump(table, range, throttle))
+            .await?
+            .map_err(|error| error.place(table, chunk))?;
+        table.chunks_done.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }
+
+    async fn pump(
+        &self,
+        table: &TableCounters,
+        range: &ChunkRange,
+        throttle: &Throttle,
+    ) -> Result<(), PumpError> {
+        let plan = &table.plan;
+        let mut rows = pin!(self.blue.copy_out(&plan.copy_out_sql(range)).await.map_err(PumpError::Blue)?);
+        let mut sink = pin!(self.green.copy_in(&plan.copy_in_sql()).await.map_err(PumpError::Green)?);
+        let mut buffer = BytesMut::with_capacity(BUFFER_BYTES);
+        let mut counted = Counted { table, messages: 0, unreported: 0, is_binary: plan.format == CopyFormat::Binary };
+        while let Some(row) = rows.next().await {
+            let row: Bytes = row.map_err(PumpError::Blue)?;
+            counted.messages += 1;
+            buffer.extend_from_slice(&row);
+            if buffer.len() >= BUFFER_BYTES {
+                let full = buffer.split().freeze();
+                throttle.pass(full.len()).await;
+                counted.report(full.len());
+                sink.feed(full).await.map_err(PumpError::Green)?;
+                buffer.reserve(BUFFER_BYTES);
+            }
+        }
+        if !buffer.is_empty() {
+            let last = buffer.freeze();
+            throttle.pass(last.len()).await;
+            counted.report(last.len());
+            sink.feed(last).await.map_err(PumpError::Green)?;
+        }
+        let written = sink.finish().await.map_err(PumpError::Green)?;
+        counted.finish();
+        let read = counted.rows();
+        if read == written { Ok(()) } else { Err(PumpError::Count { read, written }) }
+    }
+}
+
+/// Rows and bytes of one chunk on their way into the table's counters.
+///
+/// The server sends each row in a message of its own (PostgreSQL manual, 55.2.7 COPY Operations);
+/// in binary the header comes with the first and the trailer is one more.
+struct Counted<'a> {
+    table: &'a TableCounters,
+    messages: u64,
+    unreported: u64,
+    is_binary: bool,
+}
+
+impl Counted<'_> {
+    fn rows(&self) -> u64 {
+        if self.is_binary { self.messages.saturating_sub(1) } else { self.messages }
+    }
+
+    fn report(&mut self, bytes: usize) {
+        self.table.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        let fresh = self.messages - self.unreported;
+        self.unreported = self.messages;
+        self.table.rows.fetch_add(fresh, Ordering::Relaxed);
+    }
+
+    /// Takes the trailer out of the count again.
+    fn finish(&self) {
+        let trailers = self.messages - self.rows();
+        self.table.rows.fetch_sub(trailers, Ordering::Relaxed);
+    }
+}
+
+enum PumpError {
+    Blue(tokio_postgres::Error),
+    Green(tokio_postgres::Error),
+    Count { read: u64, written: u64 },
+}
+
+impl PumpError {
+    /// Names table and chunk.
+    fn place(self, table: &TableCounters, chunk: usize) -> BackfillError {
+        let plan = &table.plan;
+        let chunks = plan.chunks.len();
+        let part = if chunks > 1 {
+            format!(", chunk {} of {chunks}", chunk + 1)
+        } else {
+            String::new()
+        };
+        let name = &plan.name;
+        match self {
+            PumpError::Blue(error) => {
+                BackfillError::database(format!("reading {name}{part} from blue"), &error)
+            }
+            PumpError::Green(error) => {
+                BackfillError::database(format!("writing {name}{part} to green"), &error)
+            }
+            PumpError::Count { read, written } => BackfillError::halt(
+                format!("{name}{part}: blue sent {read} rows, green kept {written}"),
+                "look for triggers on green that drop rows (ENABLE ALWAYS or REPLICA), then start over",
+            ),
+        }
+    }
+}

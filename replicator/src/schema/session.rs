@@ -1,0 +1,199 @@
+//! A session that executes a dump's statements, one at a time.
+
+use std::collections::BTreeMap;
+
+use decoders::postgres::conninfo::ConnInfo;
+use decoders::postgres::session::{Session, connect};
+use tokio_postgres::error::SqlState;
+
+use super::marks::Marks;
+use super::script::{Entry, Settings};
+use crate::backfill::guard::guarded;
+use crate::backfill::{BackfillError, Cancel};
+
+/// How often a statement that lost a deadlock is tried again.
+const DEADLOCK_TRIES: usize = 5;
+
+/// A connection to green with the settings that the last statement needed.
+pub(super) struct Restorer {
+    session: Session,
+    applied: Settings,
+    cancel: Cancel,
+}
+
+/// What became of a statement.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Outcome {
+    Done,
+    /// The very same object was there already.
+    Existed,
+}
+
+impl Restorer {
+    /// Connects; `extra` is SQL for settings of this session.
+    pub(super) async fn open(
+        green: &ConnInfo,
+        extra: &str,
+        cancel: &Cancel,
+    ) -> Result<Self, BackfillError> {
+        let session = connect(green, "cutover schema")
+            .await
+            .map_err(|error| BackfillError::connect("green", &error))?;
+        // Our own triggers of events must not run on what we restore.
+        session
+            .batch_execute(&format!("SET client_min_messages = warning;{extra}"))
+            .await
+            .map_err(|error| BackfillError::database("setting up a session on green", &error))?;
+        Ok(Self { session, applied: BTreeMap::new(), cancel: cancel.clone() })
+    }
+
+    pub(super) fn client(&self) -> &Session {
+        &self.session
+    }
+
+    /// Runs SQL; a request to stop cancels it on the server, too.
+    pub(super) async fn run(&self, sql: &str) -> Result<Result<(), tokio_postgres::Error>, BackfillError> {
+        guarded(vec![self.session.canceller()], &self.cancel, self.session.batch_execute(sql)).await
+    }
+
+    /// Brings the session's settings to what the statement needs.
+    pub(super) async fn apply_settings(&mut self, entry: &Entry) -> Result<(), BackfillError> {
+        let changed: Vec<&str> = entry
+            .settings
+            .iter()
+            .filter(|(name, statement)| self.applied.get(*name) != Some(*statement))
+            .map(|(_, statement)| statement.as_str())
+            .collect();
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let sql = changed.join("\n");
+        self.run(&sql)
+            .await?
+            .map_err(|error| BackfillError::database(failed(entry), &error))?;
+        self.applied = (*entry.settings).clone();
+        Ok(())
+    }
+
+    /// Runs `sql` and writes `mark` down in one transaction.
+    ///
+    /// A lost deadlock is tried again; the same object being there already counts as done.
+    pub(super) async fn run_marked(
+        &mut self,
+        entry: &Entry,
+        sql: &str,
+        mark: &str,
+    ) -> Result<Outcome, BackfillError> {
+        self.apply_settings(entry).await?;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let error = match self.try_marked(sql, mark).await? {
+                Ok(()) => return Ok(Outcome::Done),
+                Err(error) => error,
+            };
+            let code = error.code().cloned();
+            // A connection that is gone can't be rolled back, and needs no rolling back.
+            if code.is_some() {
+                self.rollback().await?;
+            }
+            match code {
+                Some(SqlState::T_R_DEADLOCK_DETECTED) if tries < DEADLOCK_TRIES => {}
+                Some(code) if is_duplicate(&code) && self.exists(entry).await? => {
+                    self.mark(entry, mark).await?;
+                    return Ok(Outcome::Existed);
+                }
+                _ => return Err(BackfillError::database(failed(entry), &error)),
+            }
+        }
+    }
+
+    async fn try_marked(
+        &self,
+        sql: &str,
+        mark: &str,
+    ) -> Result<Result<(), tokio_postgres::Error>, BackfillError> {
+        if let Err(error) = self.run("BEGIN").await? {
+            return Ok(Err(error));
+        }
+        if let Err(error) = self.run(sql).await? {
+            return Ok(Err(error));
+        }
+        if let Err(error) = Marks::set(&**self.client(), mark, "done").await {
+            return Ok(Err(error));
+        }
+        self.run("COMMIT").await
+    }
+
+    async fn mark(&self, entry: &Entry, mark: &str) -> Result<(), BackfillError> {
+        Marks::set(&**self.client(), mark, "was there")
+            .await
+            .map_err(|error| BackfillError::database(failed(entry), &error))
+    }
+
+    pub(super) async fn rollback(&mut self) -> Result<(), BackfillError> {
+        // Settings made inside the transaction went with it.
+        self.run("ROLLBACK")
+            .await?
+            .map_err(|error| BackfillError::database("rolling back on green", &error))
+    }
+
+    /// Whether green has exactly what the statement would make: one whose definition, as the
+    /// server prints it, is in the statement.
+    async fn exists(&self, entry: &Entry) -> Result<bool, BackfillError> {
+        let definition = match entry.toc.kind.as_str() {
+            "INDEX" => {
+                "SELECT pg_catalog.pg_get_indexdef(c.oid) FROM pg_catalog.pg_class c
+                 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                 WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('i', 'I')"
+            }
+            "CONSTRAINT" | "FK CONSTRAINT" | "CHECK CONSTRAINT" => {
+                "SELECT pg_catalog.pg_get_constraintdef(k.oid) FROM pg_catalog.pg_constraint k
+                 JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
+                 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                 WHERE n.nspname = $1 AND c.relname || ' ' || k.conname = $2"
+            }
+            "TRIGGER" => {
+                "SELECT pg_catalog.pg_get_triggerdef(t.oid) FROM pg_catalog.pg_trigger t
+                 JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+                 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                 WHERE n.nspname = $1 AND c.relname || ' ' || t.tgname = $2"
+            }
+            _ => return Ok(false),
+        };
+        let doing = failed(entry);
+        let asked = |error| BackfillError::database(&doing, &error);
+        // The dump was written with these, so the texts compare.
+        const AS_DUMPED: &str = "SET quote_all_identifiers = on; SET search_path = ''";
+        self.run(AS_DUMPED).await?.map_err(asked)?;
+        let row = self
+            .session
+            .query_opt(definition, &[&entry.toc.schema, &entry.toc.name])
+            .await
+            .map_err(asked)?;
+        self.run("RESET quote_all_identifiers").await?.map_err(asked)?;
+        let Some(row) = row else { return Ok(false) };
+        let there: String = row.try_get(0).map_err(asked)?;
+        Ok(squeezed(&entry.sql).contains(&squeezed(&there)))
+    }
+}
+
+fn squeezed(sql: &str) -> String {
+    sql.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// `42P07` duplicate table (an index is one), `42710` duplicate object, `42P16` a second primary
+/// key.
+fn is_duplicate(code: &SqlState) -> bool {
+    [
+        SqlState::DUPLICATE_TABLE,
+        SqlState::DUPLICATE_OBJECT,
+        SqlState::INVALID_TABLE_DEFINITION,
+    ]
+    .contains(code)
+}
+
+/// For messages.
+pub(super) fn failed(entry: &Entry) -> String {
+    format!("restoring {} on green", entry.toc.describe())
+}

@@ -60,8 +60,12 @@ pub fn pgbouncer() -> Result<PathBuf> {
     Ok(first_with(&candidates, "pgbouncer")?.join("pgbouncer"))
 }
 
-/// One of our own programs, from the directory where cargo put this very program.
+/// One of our own programs: from `$CUTOVER_BIN` if that is set (an optimized build, for one), or
+/// from the directory where cargo put this very program.
 pub fn our_binary(name: &str) -> Result<PathBuf> {
+    if let Some(dir) = std::env::var_os("CUTOVER_BIN") {
+        return Ok(first_with(&[PathBuf::from(dir)], name)?.join(name));
+    }
     let me = std::env::current_exe().context("cannot tell where this program lies")?;
     let mut dir = me.parent().context("a program without a directory")?;
     if dir.ends_with("deps") {

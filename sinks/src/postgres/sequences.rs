@@ -34,7 +34,7 @@ pub async fn set(client: &Client, values: &[SequenceValue]) -> Result<(), Target
     let last: Vec<i64> = values.iter().map(|value| value.last_value).collect();
     let called: Vec<bool> = values.iter().map(|value| value.is_called).collect();
     let sql = "SELECT pg_catalog.count(pg_catalog.setval(name::pg_catalog.regclass, last, called))
-               FROM pg_catalog.unnest($1::text[], $2::bigint[], $3::bool[]) s(name, last, called)";
+               FROM unnest($1::text[], $2::bigint[], $3::bool[]) s(name, last, called)";
     let row = client.query_one(sql, &[&names, &last, &called]).await;
     row.map(drop).map_err(|e| target_error("setting sequences on green", &e))
 }

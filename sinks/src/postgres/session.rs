@@ -85,7 +85,7 @@ pub async fn set_up(client: &Client) -> Result<TriggerSuppression, TargetError> 
     let names: Vec<&str> = SETTINGS.iter().map(|(name, _)| *name).collect();
     let values: Vec<&str> = SETTINGS.iter().map(|(_, value)| *value).collect();
     let sql = "SELECT pg_catalog.set_config(known.name, wanted.value, false)
-               FROM pg_catalog.unnest($1::text[], $2::text[]) wanted(name, value)
+               FROM unnest($1::text[], $2::text[]) wanted(name, value)
                JOIN pg_catalog.pg_settings known ON lower(known.name) = wanted.name";
     client.query(sql, &[&names, &values]).await.map_err(fail)?;
     notice_a_vanished_client(client).await?;

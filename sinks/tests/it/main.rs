@@ -1,0 +1,9 @@
+//! The lane against real servers: `SINKS_TEST_PG=17 cargo test -p sinks` chooses the major.
+
+mod bulk;
+mod crash;
+mod property;
+mod refuse;
+mod rights;
+mod rows;
+mod support;

@@ -3,7 +3,14 @@
 
 PACKAGES_BUILD=(build-essential clang libclang-dev pkg-config)
 PACKAGES_TOOLS=(ca-certificates curl jq patchelf util-linux debian-archive-keyring)
-PACKAGES_SERVERS=(postgresql-15 pgbouncer haproxy prometheus) # prometheus brings promtool
+PACKAGES_SERVERS=(pgbouncer haproxy prometheus) # prometheus brings promtool
+
+# Only bookworm has PostgreSQL 15; elsewhere part `servers` unpacks it, and this makes user postgres.
+if grep -qs '^VERSION_CODENAME=bookworm$' /etc/os-release; then
+    PACKAGES_SERVERS+=(postgresql-15)
+else
+    PACKAGES_SERVERS+=(postgresql-common)
+fi
 
 POLICY_RC=/usr/sbin/policy-rc.d
 POLICY_RC_SAVED=/usr/sbin/policy-rc.d.before-cutover
@@ -59,23 +66,17 @@ part_packages() {
     # One unreachable third-party repository must not stop us: the installation decides.
     quietly as_root apt-get -q update || cp "$SETUP_LOG" "$CUTOVER_CACHE/apt-update.log"
     step_end
-    # Only bookworm has PostgreSQL 15; elsewhere part `servers` unpacks it.
-    if [[ " ${missing[*]} " == *" postgresql-15 "* ]] && ! apt-cache show postgresql-15 >/dev/null 2>&1; then
-        mapfile -t missing < <(packages_missing "${missing[@]/#postgresql-15/postgresql-common}")
-    fi
     for daemon in pgbouncer haproxy prometheus postgresql-15; do
         [[ " ${missing[*]} " == *" $daemon "* ]] && new_daemons+=("${daemon%-15}")
     done
-    if [ "${#missing[@]}" -gt 0 ]; then
-        step_begin "packages: install ${#missing[@]} (${missing[*]:0:3}...)"
-        policy_deny
-        at_exit policy_restore
-        quietly apt_install "${missing[@]}" || fail "apt-get could not install: ${missing[*]}"
-        policy_restore
-        # Nor may they start at the next boot: nothing here uses the system's own instances.
-        if [ -d /run/systemd/system ] && [ "${#new_daemons[@]}" -gt 0 ]; then
-            quietly as_root systemctl disable "${new_daemons[@]}" || fail "cannot disable: ${new_daemons[*]}"
-        fi
-        step_end
+    step_begin "packages: install ${#missing[@]} (${missing[*]:0:3}...)"
+    policy_deny
+    at_exit policy_restore
+    quietly apt_install "${missing[@]}" || fail "apt-get could not install: ${missing[*]}"
+    policy_restore
+    # Nor may they start at the next boot: nothing here uses the system's own instances.
+    if [ -d /run/systemd/system ] && [ "${#new_daemons[@]}" -gt 0 ]; then
+        quietly as_root systemctl disable "${new_daemons[@]}" || fail "cannot disable: ${new_daemons[*]}"
     fi
+    step_end
 }

@@ -56,6 +56,12 @@ impl Server {
         format!("host={SERVER_NAME} hostaddr=127.0.0.1 port={} {rest}", self.port)
     }
 
+    /// The major version.
+    pub fn major(&self) -> u32 {
+        let text = fs::read_to_string(self.directory.join("data/PG_VERSION")).unwrap();
+        text.trim().parse().unwrap()
+    }
+
     fn start() -> Server {
         let directory = tempfile::Builder::new()
             .prefix("cutover-connection-")
@@ -185,7 +191,9 @@ fn setup_sql() -> String {
     for database in ["shop", "tls_only", "plain_only"] {
         sql += &format!("CREATE DATABASE {database};\n");
     }
-    sql += "\\connect shop\nCREATE PUBLICATION everything;\n";
+    sql += "\\connect shop\nCREATE TABLE public.sent (body text);\n\
+            GRANT INSERT ON public.sent TO PUBLIC;\n\
+            CREATE PUBLICATION everything FOR TABLE public.sent;\n";
     sql
 }
 

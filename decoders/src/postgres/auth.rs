@@ -162,3 +162,117 @@ fn method_name(message: &Message) -> String {
     }
     .to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An authentication request: code and data.
+    fn request(code: i32, data: &[u8]) -> Message {
+        let mut bytes = BytesMut::new();
+        bytes.extend_from_slice(b"R");
+        bytes.extend_from_slice(&(data.len() as i32 + 8).to_be_bytes());
+        bytes.extend_from_slice(&code.to_be_bytes());
+        bytes.extend_from_slice(data);
+        Message::parse(&mut bytes).unwrap().unwrap()
+    }
+
+    const BOTH: &[u8] = b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0";
+    const PLAIN: &[u8] = b"SCRAM-SHA-256\0\0";
+
+    fn begin(
+        binding: ChannelBinding,
+        end_point: Option<&[u8]>,
+        message: Message,
+    ) -> Result<Vec<u8>, AuthError> {
+        let password = Password::new("secret");
+        let mut authenticator = Authenticator::new(Credentials {
+            user: "u",
+            password: Some(&password),
+            channel_binding: binding,
+            end_point,
+        });
+        let mut out = BytesMut::new();
+        authenticator.receive(message, &mut out)?;
+        Ok(out.to_vec())
+    }
+
+    #[test]
+    fn the_strongest_binding_that_is_offered_and_possible_is_taken() {
+        use ChannelBinding::{Disable, Prefer, Require};
+        let hash: Option<&[u8]> = Some(b"hash");
+        // (our rule, TLS, offer, GS2 header that the reply must carry; None: refuse)
+        for (binding, end_point, offer, header) in [
+            (Prefer, hash, BOTH, Some("p=tls-server-end-point,,")),
+            (Require, hash, BOTH, Some("p=tls-server-end-point,,")),
+            (Disable, hash, BOTH, Some("n,,")),
+            (Prefer, hash, PLAIN, Some("y,,")),
+            (Prefer, None, PLAIN, Some("n,,")),
+            (Require, hash, PLAIN, None),
+            (Require, None, BOTH, None),
+        ] {
+            let reply = begin(binding, end_point, request(10, offer));
+            match header {
+                Some(header) => {
+                    let reply = reply.unwrap();
+                    let found = reply.windows(header.len()).any(|part| part == header.as_bytes());
+                    assert!(found, "{binding} {end_point:?} {header}");
+                }
+                None => assert!(matches!(reply, Err(AuthError::NoChannelBinding))),
+            }
+        }
+        assert!(matches!(
+            begin(Prefer, None, request(10, b"OAUTHBEARER\0\0")),
+            Err(AuthError::Unsupported(_))
+        ));
+    }
+
+    #[test]
+    fn required_binding_sends_no_password_in_a_weaker_way() {
+        for message in [request(0, b""), request(3, b""), request(5, b"salt")] {
+            assert!(matches!(
+                begin(ChannelBinding::Require, Some(b"hash"), message),
+                Err(AuthError::NoChannelBinding)
+            ));
+        }
+        for code in [2, 6, 7, 9] {
+            assert!(matches!(
+                begin(ChannelBinding::Prefer, None, request(code, b"")),
+                Err(AuthError::Unsupported(_))
+            ));
+        }
+    }
+
+    #[test]
+    fn a_server_that_does_not_prove_itself_is_refused() {
+        let password = Password::new("secret");
+        let credentials = Credentials {
+            user: "u",
+            password: Some(&password),
+            channel_binding: ChannelBinding::Prefer,
+            end_point: None,
+        };
+        let final_ = b"v=rmF9pqV8S7suAoZWja4dJRkFsKQ=";
+        for messages in [
+            // "You are in" without a proof.
+            vec![request(10, PLAIN), request(0, b"")],
+            // A continuation that is not for our nonce, rubbish, and a proof out of turn.
+            vec![request(10, PLAIN), request(11, b"r=theirs,s=QSXCR+Q6sek8bf92,i=4096")],
+            vec![request(10, PLAIN), request(11, b"\xff")],
+            vec![request(10, PLAIN), request(12, final_)],
+            vec![request(3, b""), request(3, b"")],
+        ] {
+            let mut authenticator = Authenticator::new(credentials);
+            let mut out = BytesMut::new();
+            let count = messages.len();
+            for (at, message) in messages.into_iter().enumerate() {
+                let result = authenticator.receive(message, &mut out);
+                if at + 1 == count {
+                    assert!(matches!(result, Err(AuthError::ServerUnproven(_))));
+                } else {
+                    assert!(!result.unwrap());
+                }
+            }
+        }
+    }
+}

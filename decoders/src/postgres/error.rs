@@ -133,9 +133,10 @@ impl ConnectError {
     pub fn is_transient(&self) -> bool {
         match self {
             ConnectError::Resolve { .. }
-            | ConnectError::Io { .. }
             | ConnectError::Timeout { .. }
             | ConnectError::Attributes { .. } => true,
+            // A TLS alert after the handshake (a refused client certificate) is no network error.
+            ConnectError::Io { source, .. } => is_network(source),
             ConnectError::Tls { source, .. } => source.is_transient(),
             ConnectError::Authentication { reason, .. } => match reason {
                 AuthError::Refused(error) => error.is_transient(),
@@ -268,4 +269,51 @@ impl WireError {
 /// everything else comes from the operating system or the end of the stream.
 pub(super) fn is_network(error: &io::Error) -> bool {
     !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(sqlstate: &str) -> ServerError {
+        ServerError {
+            severity: "FATAL".to_owned(),
+            sqlstate: sqlstate.to_owned(),
+            message: "m".to_owned(),
+            detail: Some("Key (id)=(secret row value)".to_owned()),
+            hint: None,
+        }
+    }
+
+    #[test]
+    fn which_sqlstates_may_heal_by_themselves() {
+        for sqlstate in [
+            "08006", "08P01", "40001", "40P01", "53100", "53200", "53300", "55006", "55P03",
+            "57P01", "57P02", "57P03", "57P05", "58030",
+        ] {
+            assert!(server(sqlstate).is_transient(), "{sqlstate}");
+            assert!(WireError::Server(server(sqlstate)).is_transient());
+        }
+        for sqlstate in [
+            "28P01", "28000", "3D000", "42501", "42704", "42P01", "22012", "0A000", "55000",
+            "57P04", "XX000", "",
+        ] {
+            assert!(!server(sqlstate).is_transient(), "{sqlstate}");
+        }
+    }
+
+    #[test]
+    fn details_are_kept_but_not_displayed() {
+        let error = server("23505");
+        assert!(!error.to_string().contains("secret"), "{error}");
+        assert!(error.detail.is_some());
+    }
+
+    #[test]
+    fn one_host_that_may_heal_is_enough() {
+        let definite = || ConnectError::Server { host: "a".to_owned(), source: server("3D000") };
+        let transient = ConnectError::Server { host: "b".to_owned(), source: server("57P03") };
+        assert!(!ConnectError::Hosts(vec![definite(), definite()]).is_transient());
+        assert!(ConnectError::Hosts(vec![definite(), transient]).is_transient());
+    }
 }

@@ -46,8 +46,10 @@ pub mod walsender;
 // Connections.
 mod auth;
 mod certificate;
+mod copy_both;
 mod dsn;
 mod establish;
+mod link;
 mod options;
 mod parameters;
 mod passfile;

@@ -5,37 +5,33 @@
 //!               simple_query                         next_frame, queue/flush
 //! ```
 //!
-//! All bytes pass through one [`FrameSplitter`]; a CopyData payload is a slice of the memory that
+//! All bytes pass through one [`super::splitter::FrameSplitter`]; a CopyData payload is a slice of the memory that
 //! the socket was read into. Nothing here knows what a payload means.
 //!
-//! Cancellation: every method of [`CopyBoth`] may be dropped at any await. Received bytes stay in
-//! the splitter, unsent ones in the output buffer. A dropped `simple_query` leaves the connection
+//! Cancellation: every method of [`CopyBoth`] may be dropped at any await. A dropped `simple_query` leaves the connection
 //! unusable, and the next call says so.
 
 use std::collections::BTreeMap;
-use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
 use fallible_iterator::FallibleIterator;
-use postgres_protocol::message::backend::{DataRowBody, ErrorResponseBody, Message};
+use postgres_protocol::message::backend::{DataRowBody, Message};
 use postgres_protocol::message::frontend;
-use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use super::auth::{Authenticator, Credentials};
 use super::conninfo::{ConnInfo, Host};
 use super::error::{AuthError, ConnectError, ProtocolError, ServerError, WireError};
 use super::establish::{Endpoint, STATE_SQL, ServerState, Startup, establish, refused};
+use super::link::Link;
 use super::settings;
-use super::splitter::{Frame, FrameSplitter};
 use super::transport::Transport;
+
+pub use super::copy_both::CopyBoth;
 
 /// CopyBothResponse, unknown to `postgres_protocol`.
 const COPY_BOTH_TAG: u8 = b'W';
-const COPY_DATA_TAG: u8 = b'd';
-const COPY_DONE_TAG: u8 = b'c';
+pub(super) const COPY_DATA_TAG: u8 = b'd';
+pub(super) const COPY_DONE_TAG: u8 = b'c';
 
 /// Rows of a simple query, values as text.
 pub type TextRows = Vec<Vec<Option<String>>>;
@@ -43,10 +39,10 @@ pub type TextRows = Vec<Vec<Option<String>>>;
 /// A connection in `replication=database` mode, between commands.
 #[derive(Debug)]
 pub struct ReplicationConnection {
-    wire: Wire,
-    info: ServerInfo,
+    pub(super) link: Link,
+    pub(super) info: ServerInfo,
     /// A command was begun and its end not seen.
-    busy: bool,
+    pub(super) busy: bool,
 }
 
 /// What the server told about itself and the connection.
@@ -76,7 +72,7 @@ impl ReplicationConnection {
     }
 
     pub fn host(&self) -> &Host {
-        &self.wire.host
+        &self.link.host
     }
 
     /// Runs one replication command or SQL statement and returns all its rows.
@@ -85,19 +81,19 @@ impl ReplicationConnection {
         let mut rows = Vec::new();
         let mut failure = None;
         loop {
-            let frame = self.wire.frame().await?;
+            let frame = self.link.frame().await?;
             let (tag, offset) = (frame.tag, frame.offset);
-            match self.wire.parse(frame)? {
+            match self.link.parse(frame)? {
                 Message::DataRow(row) => match text_row(&row) {
                     Ok(row) => rows.push(row),
-                    Err(reason) => return Err(self.wire.malformed(tag, offset, reason)),
+                    Err(reason) => return Err(self.link.malformed(tag, offset, reason)),
                 },
                 Message::RowDescription(_)
                 | Message::CommandComplete(_)
                 | Message::EmptyQueryResponse => {}
                 Message::ErrorResponse(body) => {
                     let error = ServerError::from_fields(body.fields())
-                        .map_err(|reason| self.wire.malformed(tag, offset, reason))?;
+                        .map_err(|reason| self.link.malformed(tag, offset, reason))?;
                     // FATAL and PANIC end the connection: no ReadyForQuery follows.
                     if error.severity != "ERROR" {
                         return Err(WireError::Server(error));
@@ -113,7 +109,7 @@ impl ReplicationConnection {
                 }
                 message => {
                     if !self.info.note(&message) {
-                        return Err(self.wire.unexpected(tag, offset, "running a command"));
+                        return Err(self.link.unexpected(tag, offset, "running a command"));
                     }
                 }
             }
@@ -126,18 +122,18 @@ impl ReplicationConnection {
     pub async fn copy_both(mut self, command: &str) -> Result<CopyBoth, WireError> {
         self.begin(command)?;
         loop {
-            let frame = self.wire.frame().await?;
+            let frame = self.link.frame().await?;
             let (tag, offset) = (frame.tag, frame.offset);
             if tag == COPY_BOTH_TAG {
                 return Ok(CopyBoth { connection: self, ended: false });
             }
-            match self.wire.parse(frame)? {
+            match self.link.parse(frame)? {
                 Message::ErrorResponse(body) => {
-                    return Err(self.wire.server_error(tag, offset, &body));
+                    return Err(self.link.server_error(tag, offset, &body));
                 }
                 message => {
                     if !self.info.note(&message) {
-                        return Err(self.wire.unexpected(tag, offset, "starting replication"));
+                        return Err(self.link.unexpected(tag, offset, "starting replication"));
                     }
                 }
             }
@@ -146,153 +142,18 @@ impl ReplicationConnection {
 
     fn begin(&mut self, sql: &str) -> Result<(), WireError> {
         if self.busy {
-            return Err(self.wire.protocol(ProtocolError::Abandoned));
+            return Err(self.link.protocol(ProtocolError::Abandoned));
         }
-        frontend::query(sql, &mut self.wire.out)
-            .map_err(|error| self.wire.protocol(ProtocolError::Other(error.to_string())))?;
+        frontend::query(sql, &mut self.link.out)
+            .map_err(|error| self.link.protocol(ProtocolError::Other(error.to_string())))?;
         self.busy = true;
         Ok(())
     }
 }
 
-/// The two-way stream of CopyData after START_REPLICATION.
-#[derive(Debug)]
-pub struct CopyBoth {
-    connection: ReplicationConnection,
-    /// The server has ended its side.
-    ended: bool,
-}
-
-impl CopyBoth {
-    /// The payload of the next CopyData; `None` when the server has ended the stream, as it does
-    /// on shutdown. Sends queued replies while it waits. Cancel-safe.
-    pub async fn next_frame(&mut self) -> Result<Option<Bytes>, WireError> {
-        loop {
-            match self.take_buffered()? {
-                Buffered::Payload(payload) => return Ok(Some(payload)),
-                Buffered::Ended => return Ok(None),
-                Buffered::Nothing => self.connection.wire.fill().await?,
-            }
-        }
-    }
-
-    /// The same, but only from bytes already received: never touches the socket. `None` says that
-    /// no whole frame is there (or that the stream has ended; `next_frame` tells).
-    pub fn try_next_buffered(&mut self) -> Result<Option<Bytes>, WireError> {
-        match self.take_buffered()? {
-            Buffered::Payload(payload) => Ok(Some(payload)),
-            Buffered::Ended | Buffered::Nothing => Ok(None),
-        }
-    }
-
-    /// Bytes received and not yet taken.
-    pub fn buffered_len(&self) -> usize {
-        self.connection.wire.splitter.buffered_len()
-    }
-
-    /// Puts a CopyData message into the output buffer. `flush` or `next_frame` sends it.
-    pub fn queue_copy_data(&mut self, payload: &[u8]) -> Result<(), WireError> {
-        let wire = &mut self.connection.wire;
-        let Ok(length) = i32::try_from(payload.len() + 4) else {
-            return Err(wire.protocol(ProtocolError::Other("a reply is too large".to_owned())));
-        };
-        wire.out.put_u8(COPY_DATA_TAG);
-        wire.out.put_i32(length);
-        wire.out.put_slice(payload);
-        Ok(())
-    }
-
-    /// Bytes queued and not yet sent: grows if the server does not read.
-    pub fn queued_len(&self) -> usize {
-        self.connection.wire.out.len()
-    }
-
-    /// Sends what is queued. Cancel-safe: an interrupted flush goes on with the next.
-    pub async fn flush(&mut self) -> Result<(), WireError> {
-        self.connection.wire.flush().await
-    }
-
-    /// Queues and sends one CopyData message.
-    pub async fn send_copy_data(&mut self, payload: &[u8]) -> Result<(), WireError> {
-        self.queue_copy_data(payload)?;
-        self.flush().await
-    }
-
-    pub fn server(&self) -> &ServerInfo {
-        &self.connection.info
-    }
-
-    pub fn host(&self) -> &Host {
-        &self.connection.wire.host
-    }
-
-    /// Ends the stream in order and gives the connection back. What the server had already sent
-    /// is discarded, which is harmless: nothing was acknowledged.
-    pub async fn finish(mut self) -> Result<ReplicationConnection, WireError> {
-        frontend::copy_done(&mut self.connection.wire.out);
-        self.flush().await?;
-        loop {
-            let frame = self.connection.wire.frame().await?;
-            let (tag, offset) = (frame.tag, frame.offset);
-            if matches!(tag, COPY_DATA_TAG | COPY_DONE_TAG) {
-                continue;
-            }
-            let connection = &mut self.connection;
-            match connection.wire.parse(frame)? {
-                Message::CommandComplete(_) => {}
-                Message::ReadyForQuery(_) => {
-                    self.connection.busy = false;
-                    return Ok(self.connection);
-                }
-                Message::ErrorResponse(body) => {
-                    return Err(connection.wire.server_error(tag, offset, &body));
-                }
-                message => {
-                    if !connection.info.note(&message) {
-                        return Err(connection.wire.unexpected(tag, offset, "ending the stream"));
-                    }
-                }
-            }
-        }
-    }
-
-    fn take_buffered(&mut self) -> Result<Buffered, WireError> {
-        let connection = &mut self.connection;
-        while !self.ended {
-            let Some(frame) = connection.wire.buffered_frame()? else {
-                return Ok(Buffered::Nothing);
-            };
-            let (tag, offset) = (frame.tag, frame.offset);
-            match tag {
-                COPY_DATA_TAG => return Ok(Buffered::Payload(frame.into_body())),
-                COPY_DONE_TAG => self.ended = true,
-                _ => match connection.wire.parse(frame)? {
-                    // A walsender that shuts down ends with CommandComplete and no CopyDone.
-                    Message::CommandComplete(_) => self.ended = true,
-                    Message::ErrorResponse(body) => {
-                        return Err(connection.wire.server_error(tag, offset, &body));
-                    }
-                    message => {
-                        if !connection.info.note(&message) {
-                            return Err(connection.wire.unexpected(tag, offset, "streaming"));
-                        }
-                    }
-                },
-            }
-        }
-        Ok(Buffered::Ended)
-    }
-}
-
-enum Buffered {
-    Payload(Bytes),
-    Nothing,
-    Ended,
-}
-
 impl ServerInfo {
     /// Takes the messages that a server may send at any time; false for any other.
-    fn note(&mut self, message: &Message) -> bool {
+    pub(super) fn note(&mut self, message: &Message) -> bool {
         match message {
             Message::ParameterStatus(body) => {
                 if let (Ok(name), Ok(value)) = (body.name(), body.value()) {
@@ -311,139 +172,6 @@ impl ServerInfo {
             }
             Message::NotificationResponse(_) => true,
             _ => false,
-        }
-    }
-}
-
-/// Socket, input and output buffer.
-#[derive(Debug)]
-struct Wire {
-    transport: Transport,
-    host: Host,
-    splitter: FrameSplitter,
-    out: BytesMut,
-    /// Bytes were given to the transport that it may still hold (TLS records).
-    unflushed: bool,
-}
-
-impl Wire {
-    fn new(transport: Transport, host: Host) -> Wire {
-        Wire {
-            transport,
-            host,
-            splitter: FrameSplitter::new(),
-            out: BytesMut::new(),
-            unflushed: false,
-        }
-    }
-
-    fn buffered_frame(&mut self) -> Result<Option<Frame>, WireError> {
-        self.splitter.next_frame().map_err(|error| self.protocol(error.into()))
-    }
-
-    async fn frame(&mut self) -> Result<Frame, WireError> {
-        loop {
-            if let Some(frame) = self.buffered_frame()? {
-                return Ok(frame);
-            }
-            self.fill().await?;
-        }
-    }
-
-    /// Reads at least one byte, and everything that is there; sends output meanwhile.
-    async fn fill(&mut self) -> Result<(), WireError> {
-        let result = poll_fn(|cx| self.poll_fill(cx)).await;
-        result.map_err(|source| self.io(source))
-    }
-
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Both directions in one poll: a server that waits for us to read must not keep us
-        // waiting for it to read.
-        if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
-            return Poll::Ready(Err(error));
-        }
-        let space = self.splitter.read_space();
-        let mut received = 0;
-        loop {
-            // A full block: what was read is worth handling first.
-            if space.capacity() == space.len() {
-                break;
-            }
-            // `read_buf` keeps no state between polls, so a dropped one loses nothing.
-            let polled = pin!(self.transport.read_buf(space)).poll(cx);
-            match polled {
-                Poll::Ready(Ok(0)) if received == 0 => {
-                    return Poll::Ready(Err(io::Error::new(
-                        io::ErrorKind::UnexpectedEof,
-                        "the server closed the connection",
-                    )));
-                }
-                // Frames before an end or an error come first; the next call meets it again.
-                Poll::Ready(Ok(0)) => break,
-                Poll::Ready(Ok(bytes)) => received += bytes,
-                Poll::Ready(Err(error)) if received == 0 => return Poll::Ready(Err(error)),
-                Poll::Ready(Err(_)) => break,
-                Poll::Pending if received == 0 => return Poll::Pending,
-                Poll::Pending => break,
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    async fn flush(&mut self) -> Result<(), WireError> {
-        let result = poll_fn(|cx| self.poll_flush(cx)).await;
-        result.map_err(|source| self.io(source))
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.out.is_empty() && !self.unflushed {
-            return Poll::Ready(Ok(()));
-        }
-        while !self.out.is_empty() {
-            match ready!(Pin::new(&mut self.transport).poll_write(cx, &self.out))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                written => self.out.advance(written),
-            }
-            self.unflushed = true;
-        }
-        ready!(Pin::new(&mut self.transport).poll_flush(cx))?;
-        self.unflushed = false;
-        Poll::Ready(Ok(()))
-    }
-
-    fn parse(&self, frame: Frame) -> Result<Message, WireError> {
-        let (tag, offset) = (frame.tag, frame.offset);
-        match Message::parse(&mut frame.into_raw()) {
-            Ok(Some(message)) => Ok(message),
-            Ok(None) => Err(self.malformed(tag, offset, io::ErrorKind::UnexpectedEof.into())),
-            Err(reason) => Err(self.malformed(tag, offset, reason)),
-        }
-    }
-
-    fn io(&self, source: io::Error) -> WireError {
-        let host = self.host.to_string();
-        // rustls reports a broken record as InvalidData: not something a retry is sure to heal,
-        // but a new connection starts with new keys, so it counts as a lost connection.
-        WireError::Io { host, source }
-    }
-
-    fn protocol(&self, source: ProtocolError) -> WireError {
-        let host = self.host.to_string();
-        WireError::Protocol { host, source }
-    }
-
-    fn malformed(&self, tag: u8, offset: u64, reason: io::Error) -> WireError {
-        self.protocol(ProtocolError::Malformed { tag, offset, reason })
-    }
-
-    fn unexpected(&self, tag: u8, offset: u64, during: &'static str) -> WireError {
-        self.protocol(ProtocolError::Unexpected { tag, offset, during })
-    }
-
-    fn server_error(&self, tag: u8, offset: u64, body: &ErrorResponseBody) -> WireError {
-        match ServerError::from_fields(body.fields()) {
-            Ok(error) => WireError::Server(error),
-            Err(reason) => self.malformed(tag, offset, reason),
         }
     }
 }
@@ -475,14 +203,14 @@ impl Startup for ReplicationStartup<'_> {
         endpoint: &Endpoint,
     ) -> Result<ReplicationConnection, ConnectError> {
         let mut server = ServerInfo { is_tls: transport.is_tls(), ..ServerInfo::default() };
-        let mut wire = Wire::new(transport, endpoint.host.clone());
-        self.start_wire(&mut wire, &mut server, endpoint).await.map_err(
+        let mut link = Link::new(transport, endpoint.host.clone());
+        self.start_link(&mut link, &mut server, endpoint).await.map_err(
             |failure| match failure {
                 StartFailure::Connect(error) => error,
                 StartFailure::Wire(error) => self.sort(error, endpoint),
             },
         )?;
-        let mut connection = ReplicationConnection { wire, info: server, busy: false };
+        let mut connection = ReplicationConnection { link, info: server, busy: false };
         let later = settings::later_sql(connection.info.version);
         for command in later.split_inclusive(';') {
             connection.simple_query(command).await.map_err(|error| self.sort(error, endpoint))?;
@@ -527,9 +255,9 @@ impl ReplicationStartup<'_> {
     }
 
     /// Startup packet, authentication, parameters, up to the first ReadyForQuery.
-    async fn start_wire(
+    async fn start_link(
         &self,
-        wire: &mut Wire,
+        link: &mut Link,
         server: &mut ServerInfo,
         endpoint: &Endpoint,
     ) -> Result<(), StartFailure> {
@@ -544,10 +272,10 @@ impl ReplicationStartup<'_> {
             parameters.push(("options", options));
         }
         parameters.extend_from_slice(settings::EVERY_VERSION);
-        frontend::startup_message(parameters, &mut wire.out)
-            .map_err(|error| wire.protocol(ProtocolError::Other(error.to_string())))?;
+        frontend::startup_message(parameters, &mut link.out)
+            .map_err(|error| link.protocol(ProtocolError::Other(error.to_string())))?;
 
-        let end_point = wire.transport.end_point().map(<[u8]>::to_vec);
+        let end_point = link.transport.end_point().map(<[u8]>::to_vec);
         let mut authenticator = Authenticator::new(Credentials {
             user: info.user(),
             password: endpoint.password.as_ref(),
@@ -556,15 +284,15 @@ impl ReplicationStartup<'_> {
         });
         let mut authenticated = false;
         loop {
-            let frame = wire.frame().await?;
+            let frame = link.frame().await?;
             let (tag, offset) = (frame.tag, frame.offset);
-            let message = wire.parse(frame)?;
+            let message = link.parse(frame)?;
             if !authenticated && server.note(&message) {
                 continue;
             }
             if !authenticated {
                 authenticated = authenticator
-                    .receive(message, &mut wire.out)
+                    .receive(message, &mut link.out)
                     .map_err(|reason| self.refusal(reason, endpoint))?;
                 continue;
             }
@@ -572,11 +300,11 @@ impl ReplicationStartup<'_> {
                 Message::BackendKeyData(body) => server.process_id = body.process_id(),
                 Message::ReadyForQuery(_) => return Ok(()),
                 Message::ErrorResponse(body) => {
-                    return Err(wire.server_error(tag, offset, &body).into());
+                    return Err(link.server_error(tag, offset, &body).into());
                 }
                 message => {
                     if !server.note(&message) {
-                        return Err(wire.unexpected(tag, offset, "starting up").into());
+                        return Err(link.unexpected(tag, offset, "starting up").into());
                     }
                 }
             }

@@ -3,6 +3,7 @@
 mod authentication;
 mod liveness;
 mod peers;
+mod rogue;
 mod server;
 mod sslmode;
 mod streaming;

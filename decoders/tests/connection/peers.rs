@@ -80,3 +80,23 @@ impl Vanishing {
         filtered.wait_for(|count| *count >= connections).await.unwrap();
     }
 }
+
+/// Says `script` to everyone who has sent something, whatever it was, and closes.
+pub async fn scripted(script: Vec<u8>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let script = script.clone();
+            tokio::spawn(async move {
+                let mut request = [0; 4];
+                client.read_exact(&mut request).await?;
+                client.write_all(&script).await?;
+                client.shutdown().await?;
+                // Unread input would turn the close into a reset that overtakes the script.
+                tokio::io::copy(&mut client, &mut tokio::io::sink()).await
+            });
+        }
+    });
+    address
+}

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 use tokio_postgres::types::PgLsn;
 
+use crate::postgres::session::drop_origin;
 use crate::postgres::target_error;
 use crate::target::{LaneId, TargetError};
 
@@ -221,9 +222,21 @@ SET end_lsn = $3, commit_lsn = $4, transactions = transactions + $5,
     updated_at = pg_catalog.clock_timestamp()
 WHERE pipeline = $1 AND lane = $2 AND end_lsn IS NOT DISTINCT FROM $6";
 
-/// Forgets a pipeline; removes the schema with the last one.
+/// Name of the replication origin that marks a lane's commits.
+pub fn origin_name(pipeline: &str, lane: LaneId) -> String {
+    match lane {
+        LaneId(0) => format!("cutover_{pipeline}"),
+        LaneId(lane) => format!("cutover_{pipeline}_{lane}"),
+    }
+}
+
+/// Forgets a pipeline: its progress, its replication origin, and with the last pipeline the schema.
+///
+/// # Errors
+/// Retry while a lane's session still uses the origin.
 pub async fn remove(client: &Client, pipeline: &str) -> Result<(), TargetError> {
     let fail = |e| target_error("removing the stream from green", &e);
+    drop_origin(client, &origin_name(pipeline, LaneId(0))).await?;
     let schema = "SELECT pg_catalog.to_regnamespace('_cutover') IS NOT NULL";
     if !client.query_one(schema, &[]).await.map_err(fail)?.get::<_, bool>(0) {
         return Ok(());

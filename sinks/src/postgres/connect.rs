@@ -1,32 +1,20 @@
 //! Connections to green.
 
-use std::ops::Deref;
+use decoders::postgres::conninfo::ConnInfo;
+use decoders::postgres::session::{self, Session};
 
-use tokio_postgres::{Client, NoTls};
-
-use super::error::target_error;
 use crate::target::TargetError;
 
-/// How to reach green.
-pub type ConnInfo = tokio_postgres::Config;
-
-/// A connection to green; it ends when this is dropped.
-pub struct Session(Client);
-
-impl Deref for Session {
-    type Target = Client;
-
-    fn deref(&self) -> &Client {
-        &self.0
-    }
-}
-
-/// Opens a session.
-pub async fn connect(green: &ConnInfo, application: &str) -> Result<Session, TargetError> {
-    let mut green = green.clone();
-    green.application_name(application);
-    let connected = green.connect(NoTls).await;
-    let (client, connection) = connected.map_err(|e| target_error("connecting to green", &e))?;
-    tokio::spawn(connection);
-    Ok(Session(client))
+/// Opens a session on green.
+pub(super) async fn connect(green: &ConnInfo, application: &str) -> Result<Session, TargetError> {
+    session::connect(green, application).await.map_err(|error| {
+        let message = format!("connecting to green: {error}");
+        match error.is_transient() {
+            true => TargetError::retry(message),
+            false => TargetError::halt(
+                message,
+                "Correct green's connection string or what the server allows the user",
+            ),
+        }
+    })
 }

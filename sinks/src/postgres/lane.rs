@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use decoders::change::{ChangeEvent, Lsn, Row, TableSchema, Transaction};
+use decoders::postgres::session::Session;
 use tokio_postgres::types::{PgLsn, ToSql};
 use tokio_postgres::{Client, Statement};
 
 use super::catalog::{GreenTable, read_table};
-use super::connect::Session;
 use super::error::target_error;
 use super::pipeline::{Failure, Param, Pipeline, Purpose};
 use super::session::{Capabilities, OriginTracking, TriggerSuppression};

@@ -1,7 +1,7 @@
 //! Applying to PostgreSQL.
 
 pub mod catalog;
-pub mod connect;
+mod connect;
 pub mod copy;
 mod error;
 mod lane;

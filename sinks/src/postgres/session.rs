@@ -48,35 +48,33 @@ pub enum OriginTracking {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Capabilities {
     /// `server_version_num`, for example 150004.
-    pub server_version: i32,
+    pub server_version: u32,
     /// About triggers.
     pub triggers: TriggerSuppression,
     /// About the replication origin.
     pub origin: OriginTracking,
 }
 
-/// Settings under which text is read as the source wrote it, and nothing gives up by itself.
-/// Servers that lack one are left alone. `row_security = off` makes a policy that would hide rows
-/// an error. A lane reads money under the C locale, as the source must write it.
-const SETTINGS: [(&str, &str); 17] = [
+/// Settings beyond those of [`decoders::postgres::session`] (which fix the text of values and switch
+/// timeouts off). Servers that lack one are left alone.
+const SETTINGS: [(&str, &str); 5] = [
     ("client_min_messages", "error"),
-    ("datestyle", "ISO, YMD"),
-    ("extra_float_digits", "3"),
-    ("idle_in_transaction_session_timeout", "0"),
-    ("idle_session_timeout", "0"),
-    ("intervalstyle", "postgres"),
-    ("jit", "off"),
-    ("lc_monetary", "C"),
-    ("lock_timeout", "0"),
-    ("row_security", "off"),
-    ("statement_timeout", "0"),
     ("synchronous_commit", "on"),
     ("tcp_keepalives_count", "3"),
     ("tcp_keepalives_idle", "30"),
     ("tcp_keepalives_interval", "10"),
-    ("transaction_timeout", "0"),
-    ("xmloption", "content"),
 ];
+
+/// The search path that an application gets in this database. Functions in constraints, indexes
+/// and defaults may count on it, as they could on blue; our own SQL names schemas.
+const SEARCH_PATH: &str = "
+SELECT pg_catalog.set_config('search_path', coalesce((
+  SELECT substr(setting, length('search_path=') + 1)
+  FROM pg_catalog.pg_db_role_setting s, unnest(s.setconfig) setting
+  WHERE s.setrole = 0 AND setting LIKE 'search\\_path=%'
+    AND s.setdatabase = (SELECT oid FROM pg_catalog.pg_database
+                         WHERE datname = pg_catalog.current_database())),
+  '\"$user\", public'), false)";
 
 /// Prepares a session for writing source's rows: settings and trigger suppression. The backfill's
 /// sessions need it just as a lane's.
@@ -88,6 +86,7 @@ pub async fn set_up(client: &Client) -> Result<TriggerSuppression, TargetError> 
                FROM unnest($1::text[], $2::text[]) wanted(name, value)
                JOIN pg_catalog.pg_settings known ON lower(known.name) = wanted.name";
     client.query(sql, &[&names, &values]).await.map_err(fail)?;
+    client.query(SEARCH_PATH, &[]).await.map_err(fail)?;
     notice_a_vanished_client(client).await?;
     match client.batch_execute("SET session_replication_role = replica").await {
         Ok(()) => Ok(TriggerSuppression::ReplicaRole),
@@ -111,17 +110,19 @@ async fn notice_a_vanished_client(client: &Client) -> Result<(), TargetError> {
     }
 }
 
-/// Server version and backend process id.
-pub(super) async fn server(client: &Client) -> Result<(i32, i32), TargetError> {
-    let sql = "SELECT current_setting('server_version_num')::int, pg_catalog.pg_backend_pid()";
-    let row = client.query_one(sql, &[]).await;
-    let row = row.map_err(|e| target_error("asking green for its version", &e))?;
-    Ok((row.get(0), row.get(1)))
+/// The session's process on the server.
+pub(super) async fn backend_pid(client: &Client) -> Result<i32, TargetError> {
+    let row = client.query_one("SELECT pg_catalog.pg_backend_pid()", &[]).await;
+    row.map(|row| row.get(0)).map_err(|e| target_error("asking green for the backend's id", &e))
 }
 
-/// Whether the role may execute the functions of replication origins.
+/// Whether the role may execute the functions of replication origins. Before PostgreSQL 14 they
+/// look for a superuser themselves.
 pub(super) async fn may_use_origins(client: &Client) -> Result<bool, TargetError> {
-    let sql = "SELECT bool_and(pg_catalog.has_function_privilege(f, 'EXECUTE')) FROM unnest(ARRAY[
+    let sql = "SELECT bool_and(pg_catalog.has_function_privilege(f, 'EXECUTE'))
+          AND (current_setting('server_version_num')::int >= 140000
+               OR current_setting('is_superuser') = 'on')
+        FROM unnest(ARRAY[
         'pg_catalog.pg_replication_origin_oid(text)',
         'pg_catalog.pg_replication_origin_create(text)',
         'pg_catalog.pg_replication_origin_xact_setup(pg_lsn, timestamptz)']) f";
@@ -232,9 +233,9 @@ pub async fn blockers(client: &Client, pid: i32) -> Result<Vec<Blocker>, TargetE
 }
 
 /// Drops a replication origin if it is there. Fails with a `Retry` while a session uses it.
-pub(super) async fn drop_origin(client: &Client, name: &str) -> Result<(), TargetError> {
-    let sql = "SELECT pg_catalog.pg_replication_origin_drop($1)
-               WHERE pg_catalog.pg_replication_origin_oid($1) IS NOT NULL";
+pub(crate) async fn drop_origin(client: &Client, name: &str) -> Result<(), TargetError> {
+    let sql = "SELECT pg_catalog.pg_replication_origin_drop(roname)
+               FROM pg_catalog.pg_replication_origin WHERE roname = $1";
     let dropped = client.query(sql, &[&name]).await;
     dropped.map(drop).map_err(|e| target_error("dropping green's replication origin", &e))
 }

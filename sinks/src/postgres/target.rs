@@ -3,8 +3,10 @@
 use std::sync::{Mutex, PoisonError};
 
 use decoders::change::Lsn;
+use decoders::postgres::conninfo::ConnInfo;
+use decoders::postgres::session::Session;
 
-use super::connect::{ConnInfo, Session, connect};
+use super::connect::connect;
 use super::lane::{LaneStart, PgLane};
 use super::session::{self, Blocker, Capabilities, OriginTracking};
 use crate::plan::Fire;
@@ -37,13 +39,15 @@ impl PgTarget {
     pub async fn open(green: ConnInfo, options: PgTargetOptions) -> Result<Self, TargetError> {
         let client = connect(&green, "cutover setup").await?;
         let triggers = session::set_up(&client).await?;
-        let (server_version, _) = session::server(&client).await?;
+        let server_version = client.server_version();
         progress::create(&client).await?;
         progress::register(&client, &options.stream).await?;
         let origin = if !options.use_origin {
             OriginTracking::Unavailable { reason: "switched off".to_owned() }
         } else if session::may_use_origins(&client).await? {
-            OriginTracking::Active { name: origin_name(&options.stream.pipeline, LaneId(0)) }
+            OriginTracking::Active {
+                name: progress::origin_name(&options.stream.pipeline, LaneId(0)),
+            }
         } else {
             OriginTracking::Unavailable { reason: session::NO_ORIGIN_RIGHTS.to_owned() }
         };
@@ -73,18 +77,7 @@ impl PgTarget {
     /// schema if it was the last. No lane may be open.
     pub async fn remove(&self) -> Result<(), TargetError> {
         let client = connect(&self.green, "cutover teardown").await?;
-        let pipeline = &self.options.stream.pipeline;
-        if session::may_use_origins(&client).await? {
-            session::drop_origin(&client, &origin_name(pipeline, LaneId(0))).await?;
-        }
-        progress::remove(&client, pipeline).await
-    }
-}
-
-fn origin_name(pipeline: &str, lane: LaneId) -> String {
-    match lane {
-        LaneId(0) => format!("cutover_{pipeline}"),
-        LaneId(lane) => format!("cutover_{pipeline}_{lane}"),
+        progress::remove(&client, &self.options.stream.pipeline).await
     }
 }
 
@@ -106,13 +99,17 @@ impl Target for PgTarget {
         let application = format!("cutover apply {} {}", stream.pipeline, id.0);
         let client = connect(&self.green, &application).await?;
         let triggers = session::set_up(&client).await?;
-        let (server_version, backend_pid) = session::server(&client).await?;
+        let server_version = client.server_version();
+        let backend_pid = session::backend_pid(&client).await?;
         session::take_lane(&client, &stream.pipeline, id.0).await?;
         // Only now can nobody else move the progress any more.
         progress::register(&client, stream).await?;
         let progress = progress::open_lane(&client, &stream.pipeline, id).await?;
         let origin = match self.options.use_origin {
-            true => session::set_up_origin(&client, &origin_name(&stream.pipeline, id)).await?,
+            true => {
+                session::set_up_origin(&client, &progress::origin_name(&stream.pipeline, id))
+                    .await?
+            }
             false => OriginTracking::Unavailable { reason: "switched off".to_owned() },
         };
         let capabilities = Capabilities { server_version, triggers, origin };

@@ -1,7 +1,6 @@
 //! A real server per test binary, a database per test.
 
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +11,8 @@ use decoders::change::{
     Cell, ChangeEvent, Column, Lsn, OldRow, Part, QualifiedName, ReplicaIdentity, Row, TableId,
     TableSchema, Transaction, Value,
 };
-use sinks::postgres::connect::{ConnInfo, Session, connect};
+use decoders::postgres::conninfo::ConnInfo;
+use decoders::postgres::session::{Session, connect};
 use sinks::postgres::{PgLane, PgTarget, PgTargetOptions};
 use sinks::progress::StreamIdentity;
 use sinks::{Lane as _, LaneId, Target as _, TargetError};
@@ -57,7 +57,12 @@ fn start() -> Server {
     let bin = binaries();
     let dir = tempfile::Builder::new().prefix("cutover-sinks-").tempdir().expect("a directory");
     let dir = dir.keep();
-    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o777)).expect("permissions");
+    // Its owner is who removes it in the end.
+    if let Some(postgres) = nix::unistd::User::from_name("postgres").expect("users")
+        && nix::unistd::geteuid().is_root()
+    {
+        nix::unistd::chown(&dir, Some(postgres.uid), Some(postgres.gid)).expect("owner");
+    }
     let data = dir.join("data");
     let made = unprivileged(&bin.join("initdb"))
         .args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "-N", "-D"])
@@ -117,6 +122,8 @@ impl Db {
         admin.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("database");
         let green = conn_info("postgres", &name);
         let sql = connect(&green, "test").await.expect("connection");
+        let reset = "SET search_path = public; SET client_min_messages = warning";
+        sql.batch_execute(reset).await.expect("settings");
         sql.batch_execute(ddl).await.expect("ddl");
         Db { name, green, sql }
     }
@@ -190,9 +197,9 @@ impl Db {
 }
 
 fn conn_info(user: &str, database: &str) -> ConnInfo {
-    let mut info = ConnInfo::new();
-    info.host("127.0.0.1").port(server().port).user(user).dbname(database);
-    info
+    let port = server().port;
+    let url = format!("postgresql://{user}@127.0.0.1:{port}/{database}?sslmode=disable");
+    ConnInfo::parse(&url).expect("connection string")
 }
 
 async fn connect_when_up(info: &ConnInfo) -> Session {

@@ -1,0 +1,146 @@
+//! Anything may stop at any moment; the copy ends exact.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use tests::postgres::Stop;
+use tests::stage::Stage;
+
+use super::{Move, SOON, from_env};
+
+/// SIGTERM must have worked within this time.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
+
+/// `KILLS=20` for the long form.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_again_and_again_while_streaming() -> Result<()> {
+    let mut this = Move::streaming(Stage::builder(15, 17).routers(0)).await?;
+    for kill in 0..from_env("KILLS", 5) {
+        // Moments between "has just begun to connect" and "has streamed for a while".
+        this.more([1, 5, 20, 60, 150][kill as usize % 5]).await?;
+        this.sidecar.kill9()?;
+        this.restart_sidecar()?;
+        if kill % 2 == 1 {
+            this.wait_streaming().await.with_context(|| format!("after kill {kill}"))?;
+        }
+    }
+    let report = this.ensure_exact_copy().await?;
+    report.ensure_unnoticed()
+}
+
+const MANY_ROWS: &str = "
+    CREATE TABLE large (id int PRIMARY KEY, filler text);
+    INSERT INTO large SELECT n, repeat(md5(n::text), 20) FROM generate_series(1, 150000) n;
+    CREATE INDEX ON large (filler, id)";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_copying_it_cleans_up_and_starts_over_by_itself() -> Result<()> {
+    let mut this = Move::start_with(
+        // Slow enough to be caught in the act.
+        Stage::builder(15, 17).routers(0).config("[copy]\nrate_limit_bytes_per_s = 30_000_000"),
+        MANY_ROWS,
+    )
+    .await?;
+    for _ in 0..2 {
+        this.stage
+            .wait_status(&mut this.sidecar, "rows being copied", SOON, |status| {
+                status["phase"] == "copying"
+                    && status["backfill"]["rows"].as_u64().is_some_and(|rows| rows > 0)
+            })
+            .await?;
+        this.sidecar.kill9()?;
+        this.restart_sidecar()?;
+    }
+    this.wait_streaming().await?;
+    this.ensure_exact_copy().await?.ensure_unnoticed()?;
+    let slots =
+        this.stage.blue.value("postgres", "SELECT count(*) FROM pg_replication_slots").await?;
+    assert_eq!(slots, "1", "the slots of the attempts that were killed are gone");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn terminated_it_stops_within_two_seconds_and_resumes() -> Result<()> {
+    let mut this = Move::streaming(Stage::builder(14, 16).routers(0)).await?;
+    for _ in 0..2 {
+        this.more(50).await?;
+        let asked = Instant::now();
+        this.sidecar.terminate()?;
+        let status = this.sidecar.wait(SOON)?;
+        let took = asked.elapsed();
+        ensure!(status.success(), "{status}: {}", this.sidecar.log_tail());
+        ensure!(took < STOP_LIMIT, "it took {took:?}");
+        this.restart_sidecar()?;
+        this.wait_streaming().await?;
+    }
+    this.ensure_exact_copy().await?.ensure_unnoticed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn terminated_while_copying_it_stops_within_two_seconds() -> Result<()> {
+    let mut this = Move::start_with(
+        Stage::builder(15, 17).routers(0).config("[copy]\nrate_limit_bytes_per_s = 30_000_000"),
+        MANY_ROWS,
+    )
+    .await?;
+    this.stage
+        .wait_status(&mut this.sidecar, "rows being copied", SOON, |status| {
+            status["backfill"]["rows"].as_u64().is_some_and(|rows| rows > 0)
+        })
+        .await?;
+    let asked = Instant::now();
+    this.sidecar.terminate()?;
+    this.sidecar.wait(SOON)?;
+    let took = asked.elapsed();
+    ensure!(took < STOP_LIMIT, "it took {took:?}");
+    this.restart_sidecar()?;
+    this.wait_streaming().await?;
+    this.ensure_exact_copy().await?.ensure_unnoticed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blue_restarts_and_crashes_while_streaming() -> Result<()> {
+    let mut this = Move::streaming(Stage::builder(13, 17).routers(0)).await?;
+    this.more(50).await?;
+    this.stage.blue.restart(Stop::Fast)?;
+    this.more(50).await?;
+    this.stage.blue.kill9()?;
+    this.stage.blue.start()?;
+    this.more(50).await?;
+    this.wait_streaming().await?;
+    this.ensure_exact_copy().await?;
+    assert!(this.sidecar.is_running(), "it reconnects, it does not give up");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn green_restarts_and_crashes_while_streaming() -> Result<()> {
+    let mut this = Move::streaming(Stage::builder(15, 18).routers(0)).await?;
+    this.more(50).await?;
+    this.stage.green.restart(Stop::Immediate)?;
+    this.more(50).await?;
+    this.stage.green.kill9()?;
+    this.more(50).await?;
+    this.stage.green.start()?;
+    this.wait_streaming().await?;
+    this.ensure_exact_copy().await?.ensure_unnoticed()?;
+    assert!(this.sidecar.is_running(), "it reconnects, it does not give up");
+    Ok(())
+}
+
+/// As in a power cut of the whole site.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_three_killed_at_once() -> Result<()> {
+    let mut this = Move::streaming(Stage::builder(15, 17).routers(0)).await?;
+    this.more(100).await?;
+    this.sidecar.kill9()?;
+    this.stage.green.kill9()?;
+    this.stage.blue.kill9()?;
+    this.stage.blue.start()?;
+    this.stage.green.start()?;
+    this.restart_sidecar()?;
+    this.more(50).await?;
+    this.wait_streaming().await?;
+    this.ensure_exact_copy().await?;
+    Ok(())
+}

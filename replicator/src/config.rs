@@ -6,7 +6,9 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use decoders::postgres::ConnInfo;
+use cutover::switch::SwitchConfig;
+use decoders::postgres::catalog::TableFilter;
+use decoders::postgres::conninfo::ConnInfo;
 use serde::Deserialize;
 
 use crate::alerts::AlertsConfig;
@@ -33,7 +35,7 @@ pub struct Config {
     pub green: Endpoint,
     /// Which tables are moved.
     #[serde(default)]
-    pub tables: TablesConfig,
+    pub tables: TableFilter,
     /// How green's schema comes to be.
     #[serde(default)]
     pub schema: SchemaConfig,
@@ -48,7 +50,7 @@ pub struct Config {
     pub api: ApiConfig,
     /// The cutover and its traffic switches.
     #[serde(default)]
-    pub cutover: cutover::CutoverConfig,
+    pub cutover: SwitchConfig,
     /// Lag alerts.
     #[serde(default)]
     pub alerts: AlertsConfig,
@@ -86,16 +88,6 @@ impl Endpoint {
     }
 }
 
-/// Which tables are moved. Patterns are `schema.table` with `*`; no pattern means all.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TablesConfig {
-    /// Only these.
-    pub include: Vec<String>,
-    /// Not these.
-    pub exclude: Vec<String>,
-}
-
 /// Applying the stream.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -106,11 +98,13 @@ pub struct ApplyConfig {
     pub batch_bytes: usize,
     /// Most blue transactions in one green transaction.
     pub batch_transactions: usize,
+    /// Apply to tables although triggers or rules of theirs would fire on green.
+    pub accept_triggers: bool,
 }
 
 impl Default for ApplyConfig {
     fn default() -> Self {
-        Self { memory_bytes: 256 << 20, batch_bytes: 8 << 20, batch_transactions: 5_000 }
+        Self { memory_bytes: 256 << 20, batch_bytes: 8 << 20, batch_transactions: 5_000, accept_triggers: false }
     }
 }
 
@@ -161,12 +155,12 @@ impl Config {
             state_dir: default_state_dir(),
             blue,
             green,
-            tables: TablesConfig::default(),
+            tables: TableFilter::default(),
             schema: SchemaConfig::default(),
             copy: CopyConfig::default(),
             apply: ApplyConfig::default(),
             api: ApiConfig::default(),
-            cutover: Default::default(),
+            cutover: SwitchConfig::default(),
             alerts: AlertsConfig::default(),
         }
     }
@@ -214,6 +208,8 @@ impl Config {
         if self.apply.batch_bytes > self.apply.memory_bytes {
             problems.push("apply.batch_bytes: not more than apply.memory_bytes".into());
         }
+        problems.extend(self.alerts.problems());
+        problems.extend(self.cutover.validate().err().map(|error| error.to_string()));
         if self.apply.batch_bytes == 0 || self.apply.batch_transactions == 0 {
             problems.push("apply.batch_bytes and apply.batch_transactions: more than 0".into());
         }
@@ -223,6 +219,11 @@ impl Config {
     /// Name of the replication slot on blue.
     pub fn slot(&self) -> String {
         format!("cutover_{}", self.name)
+    }
+
+    /// How our sessions call themselves; unique for the pipeline.
+    pub fn application_name(&self) -> String {
+        format!("cutover {}", self.name)
     }
 
     /// Name of the publication on blue.

@@ -48,7 +48,9 @@ impl EngineReplication {
 
 fn progress_of(shared: &Shared, transactions_per_second: Option<f64>) -> Progress {
     let blocked = match shared.phase() {
-        PipelinePhase::Streaming | PipelinePhase::CatchingUp | PipelinePhase::CuttingOver => None,
+        PipelinePhase::Streaming | PipelinePhase::CatchingUp | PipelinePhase::CuttingOver => {
+            shared.obstacle()
+        }
         PipelinePhase::Copying | PipelinePhase::Indexing => {
             Some("the first copy is not done yet".to_string())
         }

@@ -45,6 +45,8 @@ struct Facts {
     last_error: Option<api::Problem>,
     slot: SlotReading,
     head: Option<Lsn>,
+    /// Why no cutover may begin although the stream is fine.
+    obstacle: Option<String>,
     /// When the checkpoint last covered everything applied.
     covered_at: Instant,
 }
@@ -94,6 +96,7 @@ impl Shared {
                 last_error: None,
                 slot: SlotReading::default(),
                 head: None,
+                obstacle: None,
                 covered_at: Instant::now(),
             }),
             reconnects: AtomicU64::new(0),
@@ -190,6 +193,20 @@ impl Shared {
     /// Blue's head could not be read.
     pub fn head_unknown(&self, reason: &str) {
         self.lag().sample_failed(reason);
+    }
+
+    /// Something that no cutover may go past, or nothing any more.
+    pub fn stand_in_the_way(&self, obstacle: Option<String>) {
+        let mut facts = self.facts();
+        if let Some(obstacle) = obstacle.as_ref().filter(|_| facts.obstacle != obstacle) {
+            tracing::warn!(pipeline = self.pipeline, obstacle, "no cutover is possible");
+        }
+        facts.obstacle = obstacle;
+    }
+
+    /// What no cutover may go past.
+    pub fn obstacle(&self) -> Option<String> {
+        self.facts().obstacle.clone()
     }
 
     /// An alert could not be delivered.

@@ -94,7 +94,7 @@ impl<S: Source> Intake<'_, S> {
     /// # Errors
     /// The source's.
     pub async fn run(
-        mut self,
+        self,
         stop: &mut watch::Receiver<bool>,
         downstream_ended: &mut watch::Receiver<bool>,
     ) -> Result<Ended, SourceError> {
@@ -113,56 +113,85 @@ impl<S: Source> Intake<'_, S> {
             // What is held is not in the queue and frees no room by being applied: stop reading
             // rather than holding without bound. By then the leak is known.
             let may_read = !wants_room && held_bytes(&held) < budget.bytes() / 4;
-            tokio::select! {
+            let source = &mut *self.source;
+            let from_source = async move {
+                if may_read { source.next().await } else { Err(source.keep_alive().await) }
+            };
+            let turn = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return Ok(Ended::Stopped),
                 _ = downstream_ended.wait_for(|ended| *ended) => return Ok(Ended::Downstream),
                 changed = progress.changed() => {
                     changed.expect("the sender is ours and outlives this loop");
+                    Turn::Progress
+                }
+                changed = gate.changed() => {
+                    changed.expect("the gate outlives this loop");
+                    Turn::Gate
+                }
+                permit = budget.acquire(bytes_in_hand), if wants_room => Turn::Room(permit),
+                event = from_source => Turn::Event(event?),
+            };
+            match turn {
+                Turn::Progress => {
                     let frontier = *progress.borrow_and_update();
                     if frontier.durable() > frontier.acked() {
                         self.source.acknowledge(Position::Lsn(frontier.durable())).await?;
                         self.progress.send_modify(|now| now.acknowledged(frontier.durable()));
                     }
                 }
-                changed = gate.changed() => changed.expect("the gate outlives this loop"),
-                permit = budget.acquire(bytes_in_hand), if wants_room => {
+                Turn::Gate => {}
+                Turn::Room(permit) => {
                     if let Some(transaction) = in_hand.take() {
-                        // A closed queue means that the applying thread is gone: the next round sees it.
+                        // A closed queue means that the applying thread is gone: the next round
+                        // sees it.
                         let _ = self.queue.send(Queued { transaction, permit });
                     }
                 }
-                error = self.source.keep_alive(), if !may_read => return Err(error),
-                event = self.source.next(), if may_read => match event? {
-                    SourceEvent::Transaction(mut transaction) => {
-                        if transaction.commit_lsn < self.resume {
-                            continue;
-                        }
-                        if let Some(end) = transaction.end_lsn {
-                            self.progress.send_modify(|now| now.transaction_received(end));
-                        }
-                        match self.gate.admit(&mut transaction) {
+                Turn::Event(SourceEvent::Transaction(transaction)) => {
+                    if let Some((admission, transaction)) = self.receive(transaction) {
+                        match admission {
                             Admission::Pass => in_hand = Some(transaction),
                             Admission::Hold => held.push_back(transaction),
                         }
                     }
-                    SourceEvent::Idle(position) => {
-                        let Some(position) = position.lsn() else { continue };
-                        self.progress.send_if_modified(|now| {
-                            let before = *now;
-                            now.idle(position);
-                            *now != before
-                        });
-                        if idle_checkpoint_at.elapsed() >= IDLE_CHECKPOINT_INTERVAL {
-                            idle_checkpoint_at = Instant::now();
-                            // A full channel means that the thread is awake already.
-                            let _ = self.checkpoint.try_send(());
-                        }
+                }
+                Turn::Event(SourceEvent::Idle(position)) => {
+                    let Some(position) = position.lsn() else { continue };
+                    self.progress.send_if_modified(|now| {
+                        let before = *now;
+                        now.idle(position);
+                        *now != before
+                    });
+                    if idle_checkpoint_at.elapsed() >= IDLE_CHECKPOINT_INTERVAL {
+                        idle_checkpoint_at = Instant::now();
+                        // A full channel means that the thread is awake already.
+                        let _ = self.checkpoint.try_send(());
                     }
-                },
+                }
             }
         }
     }
+
+    /// Counts a transaction as received; `None` if green has it already.
+    fn receive(&self, mut transaction: Transaction) -> Option<(Admission, Transaction)> {
+        if transaction.commit_lsn < self.resume {
+            return None;
+        }
+        if let Some(end) = transaction.end_lsn {
+            self.progress.send_modify(|now| now.transaction_received(end));
+        }
+        let admission = self.gate.admit(&mut transaction);
+        Some((admission, transaction))
+    }
+}
+
+/// What woke the intake.
+enum Turn {
+    Progress,
+    Gate,
+    Room(OwnedSemaphorePermit),
+    Event(SourceEvent),
 }
 
 fn held_bytes(held: &VecDeque<Transaction>) -> usize {

@@ -2,6 +2,7 @@
 
 use cutover::api::Problem;
 use decoders::SourceError;
+use decoders::postgres::error::ConnectError;
 use decoders::source::Disposition;
 use jiff::Timestamp;
 use sinks::TargetError;
@@ -95,6 +96,16 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         beneath = cause.source();
     }
     text
+}
+
+/// A connection that could not be made.
+pub fn of_connect(side: &str, error: &ConnectError) -> Failure {
+    let what = chain(error);
+    if error.is_transient() {
+        Failure::retry(side, what)
+    } else {
+        Failure::halt(side, what, format!("correct {side}'s connection string, or the server's rights"))
+    }
 }
 
 impl From<SourceError> for Failure {

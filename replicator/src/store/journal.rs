@@ -50,7 +50,7 @@ impl Store {
         // second process out, this keeps a second controller of the same process out.
         let last = self.last_key(FAMILY)?;
         assert!(
-            last.is_none_or(|last| *last < key),
+            last.is_none_or(|last| *last < key[..]),
             "journal entry {} is not behind the last one",
             entry.seq
         );
@@ -60,7 +60,6 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use cutover::Phase;
     use cutover::ports::{Epoch, Record};
     use jiff::Timestamp;
 
@@ -72,7 +71,7 @@ mod tests {
             run: "7f3a".into(),
             epoch: Epoch(1),
             at: Timestamp::UNIX_EPOCH,
-            record: Record::Phase { phase: Phase::Fenced },
+            record: Record::Began { request: serde_json::json!({"when_lag": "<1s"}) },
         }
     }
 

@@ -3,7 +3,6 @@
 //! Each stage is recorded *before* the acts that it names, so whatever a crash leaves behind
 //! belongs to a stage that says whose it is and how it is cleaned up.
 
-use decoders::QualifiedName;
 use serde::{Deserialize, Serialize};
 use sinks::progress::StreamIdentity;
 
@@ -19,12 +18,11 @@ pub enum Stage {
     /// The checks have passed; publication and slot may exist and are ours.
     Preparing,
     /// The slot is there and green is being filled. The snapshot died with the process that wrote
-    /// this: a restart empties `tables` on green and starts over with a new slot.
+    /// this: a restart starts over with a new slot. Which of green's tables hold our rows, and may
+    /// be emptied, is recorded on green itself (`backfill::claim`).
     Copying {
-        /// The stream that will follow the copy.
+        /// The stream that would have followed the copy.
         stream: StreamIdentity,
-        /// Tables of green that hold our rows and nobody else's.
-        tables: Vec<QualifiedName>,
     },
     /// All rows are there. Indexes and constraints are being made; a restart goes on with them.
     Finishing {
@@ -50,7 +48,7 @@ impl Stage {
     pub fn stream(&self) -> Option<&StreamIdentity> {
         match self {
             Stage::Preparing => None,
-            Stage::Copying { stream, .. }
+            Stage::Copying { stream }
             | Stage::Finishing { stream }
             | Stage::Streaming { stream }
             | Stage::CutOver { stream, .. } => Some(stream),

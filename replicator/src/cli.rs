@@ -1,0 +1,164 @@
+//! The command line of `replicator`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use decoders::postgres::catalog::TablePattern;
+
+use crate::config::{Config, ConfigError, Endpoint};
+use crate::schema::SchemaMode;
+
+/// Moves a live PostgreSQL database to another server.
+#[derive(Debug, Parser)]
+#[command(name = "replicator", version, about, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How logs are written (to stderr); RUST_LOG chooses what.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Copy blue to green, then follow blue until the cutover.
+    Run(PipelineArgs),
+    /// Report everything that stands in the way, each with its fix. Exit code 3 if something does.
+    Check(CheckArgs),
+    /// Print blue's changes as JSON lines.
+    Tail(TailArgs),
+    /// Remove slot, publication and our own tables. Copied data stays on green.
+    Teardown(TeardownArgs),
+}
+
+/// Which pipeline. A flag wins over the configuration file.
+#[derive(Clone, Debug, Default, Args)]
+pub struct PipelineArgs {
+    /// Configuration file (TOML).
+    #[arg(long, env = "CUTOVER_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// The database in production: URL or keyword string. Keep passwords in PGPASSFILE.
+    #[arg(long, env = "CUTOVER_BLUE", hide_env_values = true)]
+    pub blue: Option<String>,
+    /// The database to move to.
+    #[arg(long, env = "CUTOVER_GREEN", hide_env_values = true)]
+    pub green: Option<String>,
+    /// The pipeline's name.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Where the sidecar keeps its memory.
+    #[arg(long)]
+    pub state_dir: Option<PathBuf>,
+    /// Address of the HTTP API.
+    #[arg(long, alias = "api-listen")]
+    pub listen: Option<SocketAddr>,
+    /// Copy blue's schema, or take green's as it is.
+    #[arg(long, value_enum)]
+    pub schema: Option<SchemaMode>,
+    /// Only these tables (`schema.table`, `*` matches); repeat it for more.
+    #[arg(long = "include-table")]
+    pub include: Vec<TablePattern>,
+    /// Not these tables.
+    #[arg(long = "exclude-table")]
+    pub exclude: Vec<TablePattern>,
+}
+
+/// `replicator check`.
+#[derive(Clone, Debug, Args)]
+pub struct CheckArgs {
+    /// Which pipeline.
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+    /// The report as one JSON object on stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `replicator tail`.
+#[derive(Clone, Debug, Args)]
+pub struct TailArgs {
+    /// The database to look at.
+    #[arg(long, env = "CUTOVER_BLUE", hide_env_values = true)]
+    pub blue: String,
+    /// Read this slot, which must exist, and acknowledge what was printed. Without it a temporary
+    /// slot is used: from now on, nothing is left behind.
+    #[arg(long, requires = "publication")]
+    pub slot: Option<String>,
+    /// Publication to read. Without it a publication of all published tables is made and removed.
+    #[arg(long)]
+    pub publication: Option<String>,
+    /// Only these tables.
+    #[arg(long = "include-table")]
+    pub include: Vec<TablePattern>,
+    /// Not these tables.
+    #[arg(long = "exclude-table")]
+    pub exclude: Vec<TablePattern>,
+    /// Stop after this many changes.
+    #[arg(long)]
+    pub limit: Option<u64>,
+}
+
+/// `replicator teardown`.
+#[derive(Clone, Debug, Args)]
+pub struct TeardownArgs {
+    /// Which pipeline.
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+    /// Do it without asking.
+    #[arg(long)]
+    pub yes: bool,
+}
+
+impl PipelineArgs {
+    /// File and flags together, validated.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn resolve(&self) -> Result<Config, ConfigError> {
+        let mut config = match &self.config {
+            Some(path) => Config::read(path)?,
+            None => match (&self.blue, &self.green) {
+                (Some(_), Some(_)) => Config::new(
+                    Endpoint { url: None, url_file: None },
+                    Endpoint { url: None, url_file: None },
+                ),
+                _ => return Err(ConfigError::one("give --config FILE, or both --blue and --green")),
+            },
+        };
+        if let Some(url) = &self.blue {
+            config.blue = Endpoint::from_url(url.clone());
+        }
+        if let Some(url) = &self.green {
+            config.green = Endpoint::from_url(url.clone());
+        }
+        if let Some(name) = &self.name {
+            config.name.clone_from(name);
+        }
+        if let Some(state_dir) = &self.state_dir {
+            config.state_dir.clone_from(state_dir);
+        }
+        if let Some(listen) = self.listen {
+            config.api.listen = listen;
+        }
+        if let Some(mode) = self.schema {
+            config.schema.mode = mode;
+        }
+        config.tables.include.extend(self.include.iter().cloned());
+        config.tables.exclude.extend(self.exclude.iter().cloned());
+        let problems = config.problems();
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
+    }
+}

@@ -1,0 +1,79 @@
+//! The sidecar's HTTP server: the API that `cutover` talks to, metrics, and probes.
+//!
+//! | path | who asks | answers |
+//! |---|---|---|
+//! | `/v1/..` | `cutover`, scripts | see [`cutover::api`] |
+//! | `/metrics` | Prometheus | everything, also while the servers are down |
+//! | `/livez` | a supervisor | 200 as long as requests are answered at all |
+//! | `/startupz` | a supervisor | 200 once the copy is done |
+//! | `/readyz` | a supervisor | 200 while the stream runs, or green is open |
+//!
+//! With a token, everything but the three probes asks for it.
+
+mod auth;
+mod routes;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware;
+use axum::routing::{get, post};
+use cutover::service::Service;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::status::Shared;
+use crate::world::SidecarWorld;
+pub use auth::Token;
+
+/// What the handlers need.
+#[derive(Clone)]
+pub struct Api {
+    /// The pipeline's self-knowledge.
+    pub shared: Arc<Shared>,
+    /// The controller.
+    pub service: Arc<Service<SidecarWorld>>,
+}
+
+/// Binds the address, so that a taken port is known before anything is touched.
+///
+/// # Errors
+/// The operating system's.
+pub async fn bind(listen: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(listen).await
+}
+
+/// Serves until `stop`; requests in flight are not waited for.
+pub async fn serve(
+    listener: TcpListener,
+    api: Api,
+    token: Option<Token>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let guarded = Router::new()
+        .route("/v1/status", get(routes::status))
+        .route("/v1/plan", post(routes::plan))
+        .route("/v1/cutover", post(routes::start))
+        .route("/v1/cutover/{run}", get(routes::update))
+        .route("/v1/cutover/{run}/abort", post(routes::abort))
+        .route("/v1/history", get(routes::history))
+        .route("/metrics", get(routes::metrics))
+        .route_layer(middleware::from_fn_with_state(token, auth::require));
+    let open = Router::new()
+        .route("/livez", get(routes::livez))
+        .route("/readyz", get(routes::readyz))
+        .route("/startupz", get(routes::startupz));
+    let router = guarded.merge(open).fallback(routes::not_found).with_state(api);
+    let stopped = async move {
+        // A dropped sender means that the process ends: the same.
+        let _ = stop.wait_for(|stop| *stop).await;
+    };
+    let served = tokio::select! {
+        served = std::future::IntoFuture::into_future(axum::serve(listener, router)) => served,
+        () = stopped => return,
+    };
+    if let Err(error) = served {
+        tracing::error!(%error, "the HTTP server stopped");
+    }
+}

@@ -1,0 +1,138 @@
+//! One function for each path.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use cutover::api::{
+    AbortRequest, ApiError, ErrorCode, History, Outcome, PipelinePhase, Plan, PlanRequest,
+    RunStatus, RunUpdate, StartCutover, Status,
+};
+use serde::Deserialize;
+
+use super::Api;
+use crate::metrics;
+
+/// The longest that a request for events is held open.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// An error on its way out.
+pub(super) struct Refusal(pub ApiError);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.code.http_status());
+        (status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), Json(self.0)).into_response()
+    }
+}
+
+impl From<ApiError> for Refusal {
+    fn from(error: ApiError) -> Self {
+        Refusal(error)
+    }
+}
+
+impl From<JsonRejection> for Refusal {
+    fn from(rejection: JsonRejection) -> Self {
+        Refusal(ApiError::new(ErrorCode::BadRequest, rejection.body_text(), "the request's body"))
+    }
+}
+
+type Answer<T> = Result<Json<T>, Refusal>;
+type Body<T> = Result<Json<T>, JsonRejection>;
+
+pub(super) async fn status(State(api): State<Api>) -> Json<Status> {
+    Json(api.shared.status(api.service.run_status()))
+}
+
+pub(super) async fn plan(State(api): State<Api>, body: Body<PlanRequest>) -> Answer<Plan> {
+    let Json(request) = body?;
+    Ok(Json(api.service.plan(&request).await?))
+}
+
+pub(super) async fn start(
+    State(api): State<Api>,
+    body: Body<StartCutover>,
+) -> Result<(StatusCode, Json<RunStatus>), Refusal> {
+    let Json(request) = body?;
+    let status = api.service.start(request).await?;
+    Ok((StatusCode::ACCEPTED, Json(status)))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Since {
+    #[serde(default)]
+    after: u64,
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+pub(super) async fn update(
+    State(api): State<Api>,
+    Path(run): Path<String>,
+    Query(since): Query<Since>,
+) -> Answer<RunUpdate> {
+    let wait = Duration::from_millis(since.wait_ms).min(WAIT_MAX);
+    Ok(Json(api.service.update(&run, since.after, wait).await?))
+}
+
+pub(super) async fn abort(
+    State(api): State<Api>,
+    Path(run): Path<String>,
+    body: Body<AbortRequest>,
+) -> Answer<RunStatus> {
+    let Json(request) = body?;
+    Ok(Json(api.service.abort(&run, &request)?))
+}
+
+pub(super) async fn history(State(api): State<Api>) -> Answer<History> {
+    Ok(Json(api.service.history().await?))
+}
+
+pub(super) async fn metrics(State(api): State<Api>) -> Result<Response, Refusal> {
+    let run = api.service.run_status();
+    let history = api.service.history().await?;
+    let outcomes = [Outcome::Completed, Outcome::Aborted, Outcome::Held];
+    let runs = outcomes.map(|outcome| {
+        let ended = history.runs.iter().filter(|run| run.outcome == Some(outcome));
+        (outcome.name(), ended.count() as u64)
+    });
+    let sample = api.shared.sample(run.as_ref(), runs.to_vec());
+    let text = metrics::render(&sample).map_err(|error| {
+        ApiError::new(ErrorCode::Internal, error.to_string(), "metrics")
+    })?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(CONTENT_TYPE, kind)], text).into_response())
+}
+
+/// Says nothing about the databases: a supervisor that restarts the sidecar because blue is down
+/// would only make it forget what it waits for.
+pub(super) async fn livez() -> &'static str {
+    "ok\n"
+}
+
+pub(super) async fn readyz(State(api): State<Api>) -> (StatusCode, String) {
+    use PipelinePhase as Phase;
+    probe(&api, |phase| {
+        matches!(phase, Phase::CatchingUp | Phase::Streaming | Phase::CuttingOver | Phase::CutOver)
+    })
+}
+
+pub(super) async fn startupz(State(api): State<Api>) -> (StatusCode, String) {
+    use PipelinePhase as Phase;
+    probe(&api, |phase| !matches!(phase, Phase::Starting | Phase::Copying | Phase::Indexing))
+}
+
+fn probe(api: &Api, is_fine: impl Fn(PipelinePhase) -> bool) -> (StatusCode, String) {
+    let phase = api.shared.phase();
+    let code = if is_fine(phase) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, format!("{}\n", phase.name()))
+}
+
+pub(super) async fn not_found() -> Refusal {
+    Refusal(ApiError::new(ErrorCode::NotFound, "there is no such page", "replicator's API"))
+}

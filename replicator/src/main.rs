@@ -1,0 +1,40 @@
+//! The sidecar: `replicator run`, `check`, `tail`, `teardown`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use replicator::cli::{Cli, Command, LogFormat};
+use replicator::sidecar;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging(cli.log_format);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the runtime can't be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(async {
+        match cli.command {
+            Command::Run(args) => sidecar::run(&args).await,
+            Command::Check(args) => sidecar::check(&args).await,
+            Command::Tail(args) => sidecar::tail(&args).await,
+            Command::Teardown(args) => sidecar::teardown(&args).await,
+        }
+    });
+    // Threads that wait for a server must not hold up the exit.
+    runtime.shutdown_background();
+    ExitCode::from(code)
+}
+
+fn start_logging(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => subscriber.with_target(false).init(),
+        LogFormat::Json => subscriber.json().init(),
+    }
+}

@@ -1,0 +1,264 @@
+//! The copy: publication and slot, the schema's first half, the rows, the second half.
+//!
+//! The slot is made before the first row is read and exports the snapshot that all of them are read
+//! from, so the stream begins exactly where the copy ends. The connection that made it stays open
+//! and idle until the last chunk is there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cutover::api::{self, PipelinePhase};
+use cutover::marker::{self, MarkerKind};
+use decoders::QualifiedName;
+use decoders::postgres::catalog::{self, TableInfo};
+use decoders::postgres::publication::{self, PublicationOptions};
+use decoders::postgres::session::{self, Session};
+use decoders::postgres::slot;
+use decoders::postgres::wire::ReplicationConnection;
+use sinks::postgres::target_error;
+use sinks::progress::StreamIdentity;
+use tokio::sync::watch;
+
+use super::Pipeline;
+use super::failure::{Failure, chain, of_connect};
+use super::published::published;
+use crate::backfill::{
+    self, Backfill, BackfillError, BackfillProgress, Phase, ProgressSender, TableState,
+};
+use crate::schema::{self, PreData};
+use crate::status::Shared;
+use crate::store::Stage;
+
+/// How long the slot's creation may wait for transactions that are writing on blue. It has to wait
+/// for all that are open at that moment; longer is for a person to decide.
+const SLOT_LOCK_TIMEOUT: Duration = Duration::from_secs(60);
+
+impl Pipeline {
+    /// From nothing to all rows on green.
+    pub(super) async fn copy(&mut self) -> Result<(), Failure> {
+        self.shared.enter(PipelinePhase::Copying);
+        let blue = session::connect(&self.blue, &self.config.application_name()).await;
+        let blue = blue.map_err(|error| of_connect("blue", &error))?;
+        let slot_name = self.config.slot();
+        // Of an attempt that broke off. Its snapshot is gone, so it is of no use.
+        slot::drop(&blue, &slot_name, Some(&self.config.application_name())).await?;
+        self.store.forget_checkpoint()?;
+        let tables = self.publish(&blue).await?;
+
+        let application = self.config.application_name();
+        let replication = ReplicationConnection::connect(&self.blue, &application).await;
+        let mut replication = replication.map_err(|error| of_connect("blue", &error))?;
+        let system_identifier = system_identifier(&mut replication).await?;
+        self.shared.wait_for(Some("open transactions on blue to end (slot creation)".into()));
+        let created = slot::create(&mut replication, &blue, &slot_name, SLOT_LOCK_TIMEOUT).await?;
+        self.shared.wait_for(None);
+        let stream = StreamIdentity {
+            pipeline: self.config.name.clone(),
+            system_identifier,
+            database: self.blue.dbname().to_owned(),
+            slot: slot_name,
+            consistent_point: created.consistent_point,
+        };
+        self.store.save_stage(&Stage::Copying { stream: stream.clone() })?;
+        self.shared.healed();
+        tracing::info!(
+            pipeline = self.config.name,
+            tables = tables.len(),
+            slot = stream.slot,
+            consistent_point = %stream.consistent_point,
+            "copying"
+        );
+        let progress = ProgressSender::default();
+        let watching = Watching::start(&self.shared, &progress);
+        let copied = self.copy_rows(&tables, &created.snapshot, &progress).await;
+        watching.end();
+        let summary = copied?;
+        drop(replication);
+        tracing::info!(
+            pipeline = self.config.name,
+            rows = summary.rows,
+            bytes = summary.bytes,
+            duration_ms = summary.duration_ms,
+            "all rows are on green"
+        );
+        Ok(self.store.save_stage(&Stage::Finishing { stream })?)
+    }
+
+    async fn copy_rows(
+        &self,
+        tables: &[TableInfo],
+        snapshot: &str,
+        progress: &ProgressSender,
+    ) -> Result<backfill::Summary, Failure> {
+        let excluded = self.excluded(tables).await?;
+        let job = PreData {
+            blue: &self.blue,
+            green: &self.green,
+            snapshot,
+            exclude: &excluded,
+            config: &self.config.schema,
+        };
+        let report = schema::copy_pre_data(job, progress, &self.stop).await?;
+        for warning in &report.warnings {
+            tracing::warn!(pipeline = self.config.name, warning, "schema");
+        }
+        let job = Backfill {
+            blue: self.blue.clone(),
+            green: self.green.clone(),
+            snapshot: snapshot.to_owned(),
+            tables: tables.iter().map(|table| decoders::TableId(table.oid)).collect(),
+            config: self.config.copy.clone(),
+        };
+        Ok(job.run(progress, &self.stop).await?)
+    }
+
+    /// Tables of blue that are not moved: their definitions are not either.
+    async fn excluded(&self, taken: &[TableInfo]) -> Result<Vec<QualifiedName>, Failure> {
+        if self.config.tables.takes_all() {
+            return Ok(Vec::new());
+        }
+        let blue = session::connect(&self.blue, &self.config.application_name()).await;
+        let blue = blue.map_err(|error| of_connect("blue", &error))?;
+        let all = read_tables(&blue, &catalog::TableFilter::default()).await?;
+        let names = all.into_iter().map(|table| table.name);
+        Ok(names.filter(|name| !taken.iter().any(|table| table.name == *name)).collect())
+    }
+
+    /// Publishes the tables of this pipeline, and those that hold rows come back.
+    async fn publish(&self, blue: &Session) -> Result<Vec<TableInfo>, Failure> {
+        let tables = read_tables(blue, &self.config.tables).await?;
+        let version_num = blue.server_version();
+        let mut names = published(&tables, &self.config.tables, version_num);
+        if names.is_empty() {
+            return Err(Failure::halt(
+                "blue",
+                "there is no table to move",
+                "check tables.include and tables.exclude",
+            ));
+        }
+        if MarkerKind::for_version(version_num) == MarkerKind::Row {
+            let made = blue.batch_execute(marker::CREATE_MARKER_TABLE).await;
+            made.map_err(|error| target_error("making the marker table on blue", &error))?;
+            names.push(QualifiedName::new(marker::SCHEMA, marker::MARKER_TABLE));
+        }
+        let publication = self.config.publication();
+        if publication::exists(blue, &publication).await? {
+            publication::drop(blue, &publication).await?;
+        }
+        publication::create(blue, &publication, &names, PublicationOptions::default()).await?;
+        Ok(tables.into_iter().filter(TableInfo::is_decoded).collect())
+    }
+
+    /// Indexes, constraints, statistics. May be done again after any crash.
+    pub(super) async fn finish_copy(&mut self, stream: StreamIdentity) -> Result<(), Failure> {
+        self.shared.enter(PipelinePhase::Indexing);
+        let progress = ProgressSender::default();
+        let watching = Watching::start(&self.shared, &progress);
+        let finished = self.second_half(&progress).await;
+        watching.end();
+        finished?;
+        Ok(self.store.save_stage(&Stage::Streaming { stream })?)
+    }
+
+    async fn second_half(&self, progress: &ProgressSender) -> Result<(), Failure> {
+        let schema = &self.config.schema;
+        let report = schema::copy_post_data(&self.green, schema, progress, &self.stop).await?;
+        for warning in &report.warnings {
+            tracing::warn!(pipeline = self.config.name, warning, "schema");
+        }
+        let green = session::connect(&self.green, &self.config.application_name()).await;
+        let green = green.map_err(|error| of_connect("green", &error))?;
+        let tables = read_tables(&green, &self.config.tables).await?;
+        let names: Vec<_> =
+            tables.into_iter().filter(TableInfo::holds_rows).map(|table| table.name).collect();
+        backfill::analyze(&self.green, &names, schema.jobs, progress, &self.stop).await?;
+        progress.send_modify(|progress| progress.phase = Phase::Done);
+        Ok(())
+    }
+}
+
+async fn read_tables(
+    session: &Session,
+    filter: &catalog::TableFilter,
+) -> Result<Vec<TableInfo>, Failure> {
+    let tables = catalog::tables(session, filter).await;
+    tables.map_err(|error| Failure::retry("catalog", chain(&error)))
+}
+
+/// Who blue is: survives restarts and moves, not a new `initdb`.
+async fn system_identifier(replication: &mut ReplicationConnection) -> Result<String, Failure> {
+    let rows = replication.simple_query("IDENTIFY_SYSTEM").await;
+    let rows = rows.map_err(|error| Failure::retry("blue", chain(&error)))?;
+    let field = rows.into_iter().next().and_then(|row| row.into_iter().next()).flatten();
+    field.ok_or_else(|| Failure::retry("blue", "the answer to IDENTIFY_SYSTEM is incomplete"))
+}
+
+impl From<BackfillError> for Failure {
+    fn from(error: BackfillError) -> Self {
+        match error {
+            // The next round sees the stop and ends.
+            BackfillError::Cancelled => Failure::retry("copy", "stopped on request"),
+            BackfillError::Failed { disposition, message, remedy } => {
+                Failure { disposition, remedy, ..Failure::retry("copy", message) }
+            }
+        }
+    }
+}
+
+/// Passes the copy's progress on: bars or log lines, and the status.
+struct Watching {
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Watching {
+    fn start(shared: &Arc<Shared>, progress: &ProgressSender) -> Self {
+        let status = tokio::spawn(publish_status(Arc::clone(shared), progress.subscribe()));
+        let shown = tokio::spawn(backfill::render(progress.subscribe()));
+        Self { tasks: vec![status, shown] }
+    }
+
+    fn end(self) {
+        for task in self.tasks {
+            task.abort();
+        }
+    }
+}
+
+async fn publish_status(shared: Arc<Shared>, mut progress: watch::Receiver<BackfillProgress>) {
+    loop {
+        shared.backfill(as_status(&progress.borrow_and_update()));
+        if progress.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn as_status(progress: &BackfillProgress) -> api::Backfill {
+    let total = &progress.total;
+    let steps = &progress.steps;
+    let doing = match progress.phase {
+        Phase::Copying | Phase::Waiting | Phase::Done => progress.phase.label().to_owned(),
+        phase => format!("{} {}/{}", phase.label(), steps.done, steps.total),
+    };
+    let active = progress.tables.iter().filter(|table| table.state == TableState::Copying);
+    api::Backfill {
+        tables_total: total.tables as u64,
+        tables_done: total.tables_copied as u64,
+        rows: total.rows_copied,
+        bytes: total.bytes_copied,
+        bytes_total: total.bytes_estimated,
+        rows_per_second: total.rows_per_s as f64,
+        eta_seconds: total.eta_s.map(|eta_s| eta_s as f64),
+        doing,
+        active: active
+            .map(|table| api::TableProgress {
+                table: table.table.to_string(),
+                rows: table.rows_copied,
+                bytes: table.bytes_copied,
+                bytes_total: table.bytes_estimated,
+                rows_per_second: 0.0,
+                eta_seconds: table.eta_s.map(|eta_s| eta_s as f64),
+            })
+            .collect(),
+    }
+}

@@ -1,0 +1,150 @@
+//! A pipeline's life: checks, copy, stream, and what a restart makes of each.
+//!
+//! ```text
+//!   (none) --checks--> Preparing --slot--> Copying --rows--> Finishing --indexes--> Streaming --> CutOver
+//!               ^                             |
+//!               +--- crash: empty green's tables, drop the slot, start over ---+
+//! ```
+//! Each stage is recorded before its first act ([`crate::store::Stage`]), so a restart knows what
+//! may be lying around and whose it is. There is one place that tries again: [`Pipeline::run`].
+//! Whatever fails below it ends the attempt, and the next attempt starts from what is recorded.
+
+//mod bootstrap;
+mod copying;
+mod drift;
+mod published;
+pub mod failure;
+mod streaming;
+pub mod teardown;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use cutover::api::PipelinePhase;
+use decoders::postgres::conninfo::ConnInfo;
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::status::Shared;
+use crate::store::{Stage, Store};
+use failure::Failure;
+
+/// First and longest pause between attempts. Long outages are common (a failover, an hour of
+/// maintenance), so there is no last attempt.
+const BACKOFF_MIN: Duration = Duration::from_millis(250);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// One pipeline.
+pub struct Pipeline {
+    /// Its configuration.
+    pub config: Config,
+    /// The database in production.
+    pub blue: ConnInfo,
+    /// The database to move to.
+    pub green: ConnInfo,
+    /// Its memory.
+    pub store: Store,
+    /// Its self-knowledge.
+    pub shared: Arc<Shared>,
+    /// The operator's stop.
+    pub stop: watch::Receiver<bool>,
+    /// Green is open: the stream has to end for good.
+    pub finished: watch::Receiver<bool>,
+}
+
+/// How a pipeline ended without an error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// The operator stopped it; the next start resumes.
+    Stopped,
+    /// Green is open; there is nothing left to replicate.
+    CutOver,
+}
+
+impl Pipeline {
+    /// Runs until stopped, cut over, or halted by something that only a person can resolve.
+    ///
+    /// # Errors
+    /// The failure that halted it.
+    pub async fn run(&mut self) -> Result<Ended, Failure> {
+        let mut delays = backoff();
+        loop {
+            let applied_before = self.shared.progress.borrow().applied();
+            let failure = match self.attempt().await {
+                Ok(ended) => return Ok(ended),
+                // Whatever a stop breaks off looks like a failure.
+                Err(_) if *self.stop.borrow() => return Ok(Ended::Stopped),
+                Err(failure) => failure,
+            };
+            self.shared.problem(failure.problem());
+            if !failure.is_transient() {
+                self.shared.enter(PipelinePhase::Halted);
+                return Err(failure);
+            }
+            if self.shared.progress.borrow().applied() > applied_before {
+                delays = backoff();
+            }
+            let delay = delays.next().unwrap_or(BACKOFF_MAX);
+            tracing::warn!(
+                pipeline = self.config.name,
+                place = failure.place,
+                error = failure.what,
+                retry_ms = delay.as_millis() as u64,
+                "trying again"
+            );
+            self.shared.enter(PipelinePhase::Reconnecting);
+            self.shared.wait_for(Some(format!(
+                "{} to get better: {}{}",
+                failure.place,
+                failure.what,
+                failure.remedy.map_or(String::new(), |remedy| format!(" ({remedy})"))
+            )));
+            self.shared.reconnecting();
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                _ = self.stop.wait_for(|stop| *stop) => return Ok(Ended::Stopped),
+            }
+        }
+    }
+
+    /// From the recorded stage as far as it goes.
+    async fn attempt(&mut self) -> Result<Ended, Failure> {
+        loop {
+            if *self.stop.borrow() {
+                return Ok(Ended::Stopped);
+            }
+            match self.store.stage()? {
+                None => self.first_start().await?,
+                Some(Stage::Preparing) => self.copy().await?,
+                Some(Stage::Copying { .. }) => {
+                    tracing::warn!(
+                        pipeline = self.config.name,
+                        "the copy was interrupted and its snapshot is gone: starting it over"
+                    );
+                    self.copy().await?;
+                }
+                Some(Stage::Finishing { stream }) => self.finish_copy(stream).await?,
+                Some(Stage::Streaming { stream }) => {
+                    self.stream(stream).await?;
+                    if !*self.finished.borrow() {
+                        return Ok(Ended::Stopped);
+                    }
+                }
+                Some(Stage::CutOver { .. }) => {
+                    self.shared.enter(PipelinePhase::CutOver);
+                    return Ok(Ended::CutOver);
+                }
+            }
+        }
+    }
+}
+
+fn backoff() -> impl Iterator<Item = Duration> + Send {
+    ExponentialBuilder::default()
+        .with_min_delay(BACKOFF_MIN)
+        .with_max_delay(BACKOFF_MAX)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}

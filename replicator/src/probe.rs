@@ -1,0 +1,143 @@
+//! The sidecar's eyes: sessions of their own on blue and green that only look.
+//!
+//! They are apart from the stream so that a stuck stream can't blind them, and so that a blind
+//! probe can't look like an idle database: what is not sampled is not known.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cutover::lag::{SAMPLE_INTERVAL, normalized_head};
+use decoders::Lsn;
+use decoders::postgres::conninfo::ConnInfo;
+use decoders::postgres::session::{self, Session};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio_postgres::types::PgLsn;
+
+use crate::status::{Shared, SlotReading};
+
+/// How long an answer may take before the sample counts as failed.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause between attempts to connect.
+const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
+/// How often slot, oldest writer and green are looked at: each costs a catalog query.
+const SLOW_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Samples blue's head for as long as it is polled.
+///
+/// The insert position, not the write position: with `synchronous_commit = off` blue has
+/// acknowledged commits that are not written yet.
+pub async fn watch_head(shared: Arc<Shared>, blue: ConnInfo) {
+    loop {
+        let session = match session::connect(&blue, "cutover probe").await {
+            Ok(session) => session,
+            Err(error) => {
+                shared.blue_seen(None, false);
+                shared.head_unknown(&error.to_string());
+                sleep(RECONNECT_INTERVAL).await;
+                continue;
+            }
+        };
+        let reason = sample_heads(&shared, &session).await;
+        shared.blue_seen(None, false);
+        shared.head_unknown(&reason);
+    }
+}
+
+/// Samples until something fails; gives back what.
+async fn sample_heads(shared: &Shared, session: &Session) -> String {
+    let settings = "SELECT pg_catalog.current_setting('server_version'), \
+                    (SELECT setting::bigint * CASE unit WHEN '8kB' THEN 8192 ELSE 1 END \
+                     FROM pg_catalog.pg_settings WHERE name = 'wal_segment_size')";
+    let segment_bytes = match answer(session.query_one(settings, &[])).await {
+        Ok(row) => {
+            shared.blue_seen(Some(row.get::<_, &str>(0)), true);
+            row.get::<_, i64>(1) as u64
+        }
+        Err(reason) => return reason,
+    };
+    let sql = "SELECT pg_catalog.pg_current_wal_insert_lsn()";
+    let statement = match answer(session.prepare(sql)).await {
+        Ok(statement) => statement,
+        Err(reason) => return reason,
+    };
+    let mut tick = interval(SAMPLE_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let asked_at = Instant::now();
+        match answer(session.query_one(&statement, &[])).await {
+            Ok(row) => {
+                let head = Lsn(row.get::<_, PgLsn>(0).into());
+                shared.head_sampled(asked_at, normalized_head(head, segment_bytes));
+            }
+            Err(reason) => return reason,
+        }
+    }
+}
+
+/// Looks at the slot and at the oldest writer on blue for as long as it is polled.
+pub async fn watch_slot(shared: Arc<Shared>, blue: ConnInfo, slot: String) {
+    loop {
+        if let Ok(session) = session::connect(&blue, "cutover probe").await {
+            let mut tick = interval(SLOW_INTERVAL);
+            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tick.tick().await;
+                let Ok(reading) = read_slot(&session, &slot).await else { break };
+                shared.slot_seen(reading);
+            }
+        }
+        shared.slot_seen(SlotReading::default());
+        sleep(RECONNECT_INTERVAL).await;
+    }
+}
+
+async fn read_slot(session: &Session, slot: &str) -> Result<SlotReading, String> {
+    // max_slot_wal_keep_size came with version 13; -1 is no limit, the unit is MB.
+    let sql = "SELECT (SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn)::bigint \
+                       FROM pg_catalog.pg_replication_slots WHERE slot_name = $1), \
+                      COALESCE((SELECT active FROM pg_catalog.pg_replication_slots \
+                                WHERE slot_name = $1), false), \
+                      (SELECT setting::bigint FROM pg_catalog.pg_settings \
+                       WHERE name = 'max_slot_wal_keep_size'), \
+                      (SELECT EXTRACT(EPOCH FROM pg_catalog.max(pg_catalog.clock_timestamp() - xact_start))::float8 \
+                       FROM pg_catalog.pg_stat_activity \
+                       WHERE backend_xid IS NOT NULL AND pid <> pg_catalog.pg_backend_pid())";
+    let row = answer(session.query_one(sql, &[&slot])).await?;
+    let limit_mb: Option<i64> = row.get(2);
+    Ok(SlotReading {
+        retained_bytes: row.get::<_, Option<i64>>(0).map(|bytes| bytes.max(0) as u64),
+        retained_bytes_max: limit_mb.filter(|mb| *mb >= 0).map(|mb| (mb as u64) << 20),
+        active: row.get(1),
+        oldest_write_transaction_seconds: Some(row.get::<_, Option<f64>>(3).unwrap_or(0.0)),
+    })
+}
+
+/// Sees whether green answers, for as long as it is polled.
+pub async fn watch_green(shared: Arc<Shared>, green: ConnInfo) {
+    loop {
+        if let Ok(session) = session::connect(&green, "cutover probe").await {
+            let mut tick = interval(SLOW_INTERVAL);
+            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tick.tick().await;
+                let sql = "SELECT pg_catalog.current_setting('server_version')";
+                let Ok(row) = answer(session.query_one(sql, &[])).await else { break };
+                shared.green_seen(Some(row.get::<_, &str>(0)), true);
+            }
+        }
+        shared.green_seen(None, false);
+        sleep(RECONNECT_INTERVAL).await;
+    }
+}
+
+/// An answer in time, or why there is none.
+async fn answer<T>(
+    asked: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, String> {
+    match timeout(ANSWER_TIMEOUT, asked).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(session::describe(&error)),
+        Err(_) => Err(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())),
+    }
+}

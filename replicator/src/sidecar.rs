@@ -1,0 +1,269 @@
+//! The commands: what each starts, and how each ends.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cutover::api;
+use cutover::controller::Recovery;
+use cutover::service::Service;
+use decoders::postgres::conninfo::ConnInfo;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::alerts;
+use crate::check::{self, CheckRequest};
+use crate::cli::{CheckArgs, PipelineArgs, TailArgs, TeardownArgs};
+use crate::config::Config;
+use crate::controlling::EngineReplication;
+use crate::engine::intake::Budget;
+use crate::http::{self, Api, Token};
+use crate::pipeline::failure::{EXIT_ERROR, Failure};
+use crate::pipeline::{Ended, Pipeline, teardown as removal};
+use crate::status::Shared;
+use crate::store::Store;
+use crate::world::SidecarWorld;
+use crate::{probe, tail as tailing};
+
+/// Exit code for a command line or a configuration that can't be used.
+const EXIT_USAGE: u8 = 2;
+
+/// `replicator run`.
+pub async fn run(args: &PipelineArgs) -> u8 {
+    let config = match args.resolve() {
+        Ok(config) => config,
+        Err(error) => return usage(&error),
+    };
+    match run_pipeline(config).await {
+        Ok(()) => 0,
+        Err(failure) => {
+            eprintln!("{}", failure.report());
+            failure.exit_code
+        }
+    }
+}
+
+/// `replicator check`.
+pub async fn check(args: &CheckArgs) -> u8 {
+    let config = match args.pipeline.resolve() {
+        Ok(config) => config,
+        Err(error) => return usage(&error),
+    };
+    let (blue, green) = match endpoints(&config) {
+        Ok(endpoints) => endpoints,
+        Err(failure) => return usage(&failure),
+    };
+    let report = check::check(&CheckRequest::of(&config, &blue, &green)).await;
+    if args.json {
+        match serde_json::to_string(&report) {
+            Ok(json) => println!("{json}"),
+            Err(error) => return usage(&error),
+        }
+    } else {
+        println!("{report}");
+    }
+    report.exit_code()
+}
+
+/// `replicator tail`.
+pub async fn tail(args: &TailArgs) -> u8 {
+    let stop = watch::Sender::new(false);
+    let stopped = stop.subscribe();
+    let ended = tokio::select! {
+        ended = tailing::tail(args, stopped) => ended,
+        () = stop_on_signals(stop) => unreachable!("passes the stop on and never returns"),
+    };
+    match ended {
+        Ok(()) => 0,
+        Err(failure) => {
+            eprintln!("{}", failure.report());
+            failure.exit_code
+        }
+    }
+}
+
+/// `replicator teardown`.
+pub async fn teardown(args: &TeardownArgs) -> u8 {
+    let config = match args.pipeline.resolve() {
+        Ok(config) => config,
+        Err(error) => return usage(&error),
+    };
+    if !args.yes {
+        eprintln!(
+            "This removes slot {}, publication {} and our own tables, and forgets the pipeline: it \
+             can't be resumed. Copied data stays on green.\nRun it again with --yes.",
+            config.slot(),
+            config.publication()
+        );
+        return EXIT_USAGE;
+    }
+    match removal::teardown(&config).await {
+        Ok(done) => {
+            for line in done {
+                println!("{line}");
+            }
+            0
+        }
+        Err(failure) => {
+            eprintln!("{}", failure.report());
+            EXIT_ERROR
+        }
+    }
+}
+
+fn usage(error: &dyn std::fmt::Display) -> u8 {
+    eprintln!("error: {error}");
+    EXIT_USAGE
+}
+
+fn endpoints(config: &Config) -> Result<(ConnInfo, ConnInfo), Failure> {
+    let wrong = |problem: String| Failure::halt("configuration", problem, "correct it");
+    Ok((config.blue.resolve("blue").map_err(wrong)?, config.green.resolve("green").map_err(wrong)?))
+}
+
+async fn run_pipeline(config: Config) -> Result<(), Failure> {
+    let (blue, green) = endpoints(&config)?;
+    let token = config.api.token_file.as_deref().map(Token::read).transpose();
+    let token = token.map_err(|problem| Failure::halt("configuration", problem, "write a token"))?;
+    let store = open_store(&config.state_dir).await?;
+    let listener = http::bind(config.api.listen).await.map_err(|error| {
+        Failure::halt(
+            "api",
+            format!("{} can't be listened on: {error}", config.api.listen),
+            "stop what listens there, or choose another api.listen",
+        )
+    })?;
+    let server = |info: &ConnInfo| api::Server {
+        url: info.redacted(),
+        database: info.dbname().to_owned(),
+        version: None,
+        up: false,
+    };
+    let shared = Arc::new(Shared::new(
+        config.name.clone(),
+        server(&blue),
+        server(&green),
+        Budget::new(config.apply.memory_bytes),
+    ));
+    let stop = watch::Sender::new(false);
+    let finished = watch::Sender::new(false);
+    let replication = EngineReplication::new(Arc::clone(&shared), store.clone(), finished.clone());
+    let world = SidecarWorld::new(&config, &blue, &green, replication, store.clone());
+    let world = world.map_err(|error| Failure::halt("configuration", error.to_string(), "correct it"))?;
+    let service = Arc::new(Service::new(world, &blue, &green));
+
+    let mut tasks = Tasks::default();
+    let api = Api { shared: Arc::clone(&shared), service: Arc::clone(&service) };
+    tasks.spawn(http::serve(listener, api, token, stop.subscribe()));
+    tasks.spawn(stop_on_signals(stop.clone()));
+    tasks.spawn(probe::watch_head(Arc::clone(&shared), blue.clone()));
+    tasks.spawn(probe::watch_slot(Arc::clone(&shared), blue.clone(), config.slot()));
+    tasks.spawn(probe::watch_green(Arc::clone(&shared), green.clone()));
+    let (read, failed) = (Arc::clone(&shared), Arc::clone(&shared));
+    tasks.spawn(alerts::watch(
+        config.alerts.clone(),
+        config.name.clone(),
+        move || read.readings(),
+        move || failed.alert_failed(),
+    ));
+    let renewed = Arc::clone(&service);
+    tasks.spawn(async move { renewed.world().replication_engine().renew().await });
+    tracing::info!(
+        pipeline = config.name,
+        blue = blue.redacted(),
+        green = green.redacted(),
+        api = %config.api.listen,
+        "replicator {}",
+        env!("CARGO_PKG_VERSION")
+    );
+
+    recover(&service, &shared, stop.subscribe()).await?;
+    let name = config.name.clone();
+    let mut pipeline = Pipeline {
+        config,
+        blue,
+        green,
+        store,
+        shared: Arc::clone(&shared),
+        stop: stop.subscribe(),
+        finished: finished.subscribe(),
+    };
+    match pipeline.run().await? {
+        Ended::Stopped => {}
+        Ended::CutOver => {
+            tracing::info!(pipeline = name, "green is open; the stream from blue has ended");
+            // Status, history and metrics stay, for whoever wants to know how it went.
+            let mut stopped = stop.subscribe();
+            let _ = stopped.wait_for(|stop| *stop).await;
+        }
+    }
+    shared.enter(api::PipelinePhase::Stopping);
+    tracing::info!(pipeline = name, "stopped");
+    Ok(())
+}
+
+/// Before anything streams: a cutover that a crash interrupted is put back or finished.
+async fn recover(
+    service: &Service<SidecarWorld>,
+    shared: &Shared,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), Failure> {
+    let recovered = tokio::select! {
+        recovered = service.recover() => recovered,
+        _ = stop.wait_for(|stop| *stop) => return Ok(()),
+    };
+    match recovered {
+        Ok(Recovery::Nothing | Recovery::Finished(_)) => Ok(()),
+        Ok(Recovery::CutOver(_)) => {
+            shared.enter(api::PipelinePhase::CutOver);
+            Ok(())
+        }
+        Err(error) => Err(Failure::halt(
+            error.place.clone(),
+            format!("an interrupted cutover can't be recovered: {error}"),
+            error.remedy.clone().unwrap_or("replicator run, once that server answers".into()),
+        )),
+    }
+}
+
+async fn open_store(path: &Path) -> Result<Store, Failure> {
+    let path = path.to_owned();
+    let opened = tokio::task::spawn_blocking(move || Store::open(&path)).await;
+    opened
+        .map_err(|error| Failure::halt("state directory", error.to_string(), "report this"))?
+        .map_err(Failure::from)
+}
+
+/// Turns SIGTERM and SIGINT into the stop; never returns.
+async fn stop_on_signals(stop: watch::Sender<bool>) {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals can't be received; stop with SIGKILL, which is safe");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    stop.send_replace(true);
+    std::future::pending().await
+}
+
+/// Tasks that end with their owner.
+#[derive(Default)]
+struct Tasks(Vec<tokio::task::JoinHandle<()>>);
+
+impl Tasks {
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.push(tokio::spawn(task));
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        for task in &self.0 {
+            task.abort();
+        }
+    }
+}

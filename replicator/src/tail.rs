@@ -1,0 +1,119 @@
+//! `replicator tail`: blue's changes as JSON lines, for a look at the stream without a green.
+//!
+//! Without `--slot` nothing is left behind on blue: the slot is temporary and dies with the
+//! connection, whatever ends it. Tables whose UPDATE or DELETE would *fail* while they are
+//! published (no usable replica identity) are left out: a look must not break the application.
+
+use std::io::{BufWriter, Write};
+
+use decoders::json::JsonEvents;
+use decoders::postgres::catalog::{self, ResolvedIdentity, TableFilter};
+use decoders::postgres::conninfo::ConnInfo;
+use decoders::postgres::publication::{self, PublicationOptions};
+use decoders::postgres::session::{self, Session};
+use decoders::postgres::stream::{Binary, PgStream, SlotUse, StreamOptions};
+use decoders::{Position, Source, SourceEvent};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::cli::TailArgs;
+use crate::pipeline::failure::{Failure, chain, of_connect};
+
+/// Prints changes until `stop`, or until `--limit` are printed.
+///
+/// # Errors
+/// Blue's, or stdout's. A closed pipe (`| head`) is a normal end.
+pub async fn tail(args: &TailArgs, mut stop: watch::Receiver<bool>) -> Result<(), Failure> {
+    let blue = ConnInfo::parse(&args.blue).map_err(|error| {
+        Failure::halt("--blue", error.to_string(), "replicator tail --blue postgres://USER@HOST/DB")
+    })?;
+    let setup = session::connect(&blue, "cutover tail").await;
+    let setup = setup.map_err(|error| of_connect("blue", &error))?;
+    let own = format!("cutover_tail_{}", Uuid::new_v4().simple());
+    let name = args.publication.as_ref().unwrap_or(&own);
+    if args.publication.is_none() {
+        publish(&setup, name, args).await?;
+    }
+    let slot = args.slot.as_ref().unwrap_or(&own);
+    let mut options = StreamOptions::new(slot.clone(), vec![name.clone()], own.clone());
+    options.binary = Binary::Off;
+    options.slot_use = if args.slot.is_some() { SlotUse::Existing } else { SlotUse::Temporary };
+    let printed = print(&blue, options, args.limit, &mut stop).await;
+    if args.publication.is_none() {
+        let session = session::connect(&blue, "cutover tail").await;
+        let session = session.map_err(|error| of_connect("blue", &error))?;
+        publication::drop(&session, name).await?;
+    }
+    printed
+}
+
+async fn publish(blue: &Session, name: &str, args: &TailArgs) -> Result<(), Failure> {
+    let filter = TableFilter { include: args.include.clone(), exclude: args.exclude.clone() };
+    let tables = catalog::tables(blue, &filter).await;
+    let tables = tables.map_err(|error| Failure::retry("blue", chain(&error)))?;
+    let (usable, unusable): (Vec<_>, Vec<_>) = tables
+        .into_iter()
+        .filter(|table| table.is_decoded())
+        .partition(|table| !matches!(table.identity, ResolvedIdentity::Missing(_)));
+    for table in &unusable {
+        tracing::warn!(table = %table.name, "left out: it has no usable replica identity");
+    }
+    if usable.is_empty() {
+        return Err(Failure::halt(
+            "blue",
+            "there is no table to follow",
+            "check --include-table and --exclude-table, or give the tables a primary key",
+        ));
+    }
+    let names: Vec<_> = usable.into_iter().map(|table| table.name).collect();
+    Ok(publication::create(blue, name, &names, PublicationOptions::default()).await?)
+}
+
+async fn print(
+    blue: &ConnInfo,
+    options: StreamOptions,
+    limit: Option<u64>,
+    stop: &mut watch::Receiver<bool>,
+) -> Result<(), Failure> {
+    let mut stream = PgStream::open(blue, options).await?;
+    tracing::info!(from = %stream.start(), "following blue; ^C ends it");
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let mut events = JsonEvents::new();
+    let mut left = limit.unwrap_or(u64::MAX);
+    while left > 0 {
+        let event = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => break,
+            event = stream.next() => event?,
+        };
+        let reached = match event {
+            SourceEvent::Idle(position) => Some(position),
+            SourceEvent::Transaction(transaction) => {
+                for event in events.of(&transaction).take(usize::try_from(left).unwrap_or(usize::MAX)) {
+                    left -= 1;
+                    let line = serde_json::to_string(&event)
+                        .map_err(|error| Failure::halt("tail", error.to_string(), "report this"))?;
+                    if let Err(error) = writeln!(out, "{line}") {
+                        return end_of(error);
+                    }
+                }
+                transaction.end_lsn.map(Position::Lsn)
+            }
+        };
+        if let Err(error) = out.flush() {
+            return end_of(error);
+        }
+        // What is printed is done with: the slot may forget it.
+        if let Some(position) = reached {
+            stream.acknowledge(position).await?;
+        }
+    }
+    Ok(stream.close().await?)
+}
+
+fn end_of(error: std::io::Error) -> Result<(), Failure> {
+    match error.kind() {
+        std::io::ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(Failure::halt("stdout", error.to_string(), "write to somewhere that takes it")),
+    }
+}

@@ -1,0 +1,354 @@
+//! Schema and rows of a whole database, from one real server to another.
+
+mod backfill {
+    pub mod catalog;
+    pub mod fixture;
+    pub mod stage;
+}
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use backfill::stage::{DATABASE, Stage};
+use backfill::{catalog, fixture};
+use decoders::postgres::chunks::CopyFormat;
+use replicator::backfill::{BackfillError, Phase, TableState, cleanup};
+use replicator::schema::SchemaMode;
+use tests::compare::{Sequences, ensure_equal};
+use tests::wait;
+
+const SOON: Duration = Duration::from_secs(30);
+
+async fn everything_moves(blue: u32, green: u32) -> Result<()> {
+    let stage = Stage::new(blue, green).await?;
+    stage.on_blue(&fixture::sql(blue)).await?;
+    // Large enough for several chunks.
+    stage
+        .on_blue(
+            "CREATE TABLE shop.large (id bigserial PRIMARY KEY, t text);
+             INSERT INTO shop.large (t) SELECT repeat(md5(g::text), 10) FROM generate_series(1, 20000) g;
+             DELETE FROM shop.large WHERE id % 7 = 0",
+        )
+        .await?;
+    stage.on_blue("VACUUM ANALYZE shop.large").await?;
+    let snapshot = stage.snapshot().await?;
+    let pre = stage.pre_data(&snapshot).await?;
+    assert!(!pre.was_there && pre.warnings.is_empty(), "{pre:?}");
+    let summary = stage.rows(&snapshot).await?;
+    assert!(summary.is_replica_role);
+    let post = stage.post_data().await?;
+    assert!(post.warnings.is_empty(), "{post:?}");
+    stage.analyze(&summary).await?;
+
+    let content =
+        ensure_equal(&stage.blue.url(DATABASE), &stage.green.url(DATABASE), Sequences::Ignored).await?;
+    assert_eq!(summary.rows, content.rows());
+    catalog::ensure_equal(&stage.blue, &stage.green, DATABASE).await?;
+
+    let format = |name: &str| {
+        summary.tables.iter().find(|table| table.name.name == name).map(|table| table.format)
+    };
+    assert_eq!(format("enum_only"), Some(CopyFormat::Binary));
+    assert_eq!(format("types"), Some(CopyFormat::Text), "regclass and xml");
+    assert_eq!(format("custom"), Some(CopyFormat::Text), "arrays of user-defined types");
+    assert_eq!(format("large"), Some(CopyFormat::Binary));
+    let analyzed = "SELECT count(*) FROM pg_stats WHERE tablename = 'large'";
+    assert_eq!(stage.green.value(DATABASE, analyzed).await?, "2");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_moves_from_15_to_17() -> Result<()> {
+    everything_moves(15, 17).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_moves_from_10_to_18() -> Result<()> {
+    everything_moves(10, 18).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_moves_from_13_to_14() -> Result<()> {
+    everything_moves(13, 14).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_moves_from_18_to_18() -> Result<()> {
+    everything_moves(18, 18).await
+}
+
+/// Writes after the snapshot belong to the stream.
+#[tokio::test(flavor = "multi_thread")]
+async fn later_writes_do_not_show_up() -> Result<()> {
+    let stage = Stage::new(15, 17).await?;
+    stage
+        .on_blue(
+            "CREATE TABLE t (id int PRIMARY KEY, v text);
+             INSERT INTO t SELECT g, repeat('x', 500) FROM generate_series(1, 10000) g",
+        )
+        .await?;
+    let snapshot = stage.snapshot().await?;
+    stage.pre_data(&snapshot).await?;
+    stage
+        .on_blue(
+            "INSERT INTO t SELECT g, 'late' FROM generate_series(10001, 20000) g;
+             UPDATE t SET v = 'late' WHERE id % 3 = 0;
+             DELETE FROM t WHERE id % 3 = 1",
+        )
+        .await?;
+    let summary = stage.rows(&snapshot).await?;
+    assert_eq!(summary.rows, 10_000);
+    let late = "SELECT count(*), count(DISTINCT id), count(*) FILTER (WHERE v = 'late') FROM t";
+    let counts = stage.green.rows(DATABASE, late).await?;
+    assert_eq!(counts[0], ["10000", "10000", "0"].map(|n| Some(n.to_owned())));
+    let progress = stage.progress.borrow().clone();
+    assert!(progress.tables.iter().all(|table| table.state == TableState::Copied));
+    assert_eq!(progress.total.rows_copied, 10_000);
+    assert_eq!(progress.total.bytes_estimated, progress.total.bytes_copied);
+    Ok(())
+}
+
+/// An old snapshot sees a rewritten table empty: its rows would be lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_rewritten_after_the_snapshot_starts_the_copy_over() -> Result<()> {
+    let stage = Stage::new(15, 17).await?;
+    stage.on_blue("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 10)").await?;
+    let snapshot = stage.snapshot().await?;
+    stage.pre_data(&snapshot).await?;
+    stage.on_blue("ALTER TABLE t ALTER id TYPE bigint").await?;
+    let job = stage.backfill(&snapshot).await?;
+    let error = job.run(&stage.progress, &stage.stop.subscribe()).await.unwrap_err();
+    assert!(error.is_retryable() && error.to_string().contains("rewritten"), "{error}");
+    Ok(())
+}
+
+/// While the copy goes on nobody rewrites the tables, and a request to stop is heard at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_to_stop_ends_the_copy_and_its_statements() -> Result<()> {
+    let mut stage = Stage::new(15, 17).await?;
+    stage.copy.rate_limit_bytes_per_s = 200_000;
+    stage
+        .on_blue(
+            "CREATE TABLE t (id int PRIMARY KEY, v text);
+             INSERT INTO t SELECT g, repeat('x', 500) FROM generate_series(1, 20000) g",
+        )
+        .await?;
+    let snapshot = stage.snapshot().await?;
+    stage.pre_data(&snapshot).await?;
+    let job = stage.backfill(&snapshot).await?;
+    let (progress, cancel) = (stage.progress.clone(), stage.stop.subscribe());
+    let copy = tokio::spawn(async move { job.run(&progress, &cancel).await });
+    wait::until("rows on their way", SOON, async || {
+        Ok((stage.progress.borrow().total.bytes_copied > 0).then_some(()))
+    })
+    .await?;
+    let locked = stage.on_blue("SET lock_timeout = '100ms'; ALTER TABLE t ALTER id TYPE bigint").await;
+    assert!(locked.is_err(), "the table is held");
+
+    let asked = Instant::now();
+    stage.stop.send_replace(true);
+    let error = copy.await?.unwrap_err();
+    assert!(matches!(error, BackfillError::Cancelled), "{error}");
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    for server in [&stage.blue, &stage.green] {
+        wait::until("no statement is left", SOON, async || {
+            let left = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cutover copy'";
+            Ok((server.value(DATABASE, left).await? == "0").then_some(()))
+        })
+        .await?;
+    }
+
+    // Starting over empties what was filled, and only that.
+    stage.copy.rate_limit_bytes_per_s = 0;
+    stage.stop.send_replace(false);
+    let snapshot = stage.snapshot().await?;
+    assert!(stage.pre_data(&snapshot).await?.was_there);
+    let summary = stage.rows(&snapshot).await?;
+    assert_eq!((summary.rows, summary.emptied.len()), (20_000, 1));
+    stage.post_data().await?;
+    ensure_equal(&stage.blue.url(DATABASE), &stage.green.url(DATABASE), Sequences::Ignored).await?;
+
+    // A finished copy is nobody's to empty.
+    let names: Vec<_> = summary.tables.into_iter().map(|table| table.name).collect();
+    assert!(cleanup(&stage.green_info()?, &names).await?.is_empty());
+    let job = stage.backfill(&snapshot).await?;
+    let error = job.run(&stage.progress, &stage.stop.subscribe()).await.unwrap_err();
+    assert!(!error.is_retryable() && error.to_string().contains("already has rows"), "{error}");
+    assert_eq!(stage.green.value(DATABASE, "SELECT count(*) FROM t").await?, "20000");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn green_with_rows_of_its_own_is_refused() -> Result<()> {
+    let mut stage = Stage::new(15, 17).await?;
+    stage.schema.mode = SchemaMode::Existing;
+    for sql in ["CREATE TABLE a (id int)", "CREATE TABLE b (id int)"] {
+        stage.on_blue(sql).await?;
+        stage.on_green(sql).await?;
+    }
+    stage.on_blue("CREATE TABLE \"not there\" (id int)").await?;
+    let snapshot = stage.snapshot().await?;
+    let error = stage.rows(&snapshot).await.unwrap_err();
+    assert!(format!("{error:#}").contains("not there"), "{error:#}");
+    stage.on_blue("DROP TABLE \"not there\"").await?;
+    stage.on_green("INSERT INTO b VALUES (1)").await?;
+    let snapshot = stage.snapshot().await?;
+    let error = stage.rows(&snapshot).await.unwrap_err();
+    assert!(format!("{error:#}").contains("\"b\""), "{error:#}");
+    assert_eq!(stage.green.value(DATABASE, "SELECT count(*) FROM b").await?, "1");
+    Ok(())
+}
+
+/// With a schema of its own green keeps its foreign keys and triggers, and none of them fires.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_existing_schema_stays_as_it_is() -> Result<()> {
+    let mut stage = Stage::new(15, 17).await?;
+    stage.schema.mode = SchemaMode::Existing;
+    let schema = "CREATE TABLE child (id int PRIMARY KEY, p int);
+        CREATE TABLE parent (id int PRIMARY KEY);
+        ALTER TABLE child ADD FOREIGN KEY (p) REFERENCES parent;
+        CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'fired'; END$$;
+        CREATE TRIGGER no BEFORE INSERT ON child FOR EACH ROW EXECUTE PROCEDURE no();";
+    stage.on_blue(schema).await?;
+    stage.on_green(schema).await?;
+    stage
+        .on_blue(
+            "SET session_replication_role = replica; INSERT INTO parent SELECT generate_series(1, 100);
+             INSERT INTO child SELECT g, g FROM generate_series(1, 100) g",
+        )
+        .await?;
+    let snapshot = stage.snapshot().await?;
+    stage.rows(&snapshot).await?;
+    stage.post_data().await?;
+    ensure_equal(&stage.blue.url(DATABASE), &stage.green.url(DATABASE), Sequences::Ignored).await?;
+    catalog::ensure_equal(&stage.blue, &stage.green, DATABASE).await?;
+
+    // A trigger that fires all the same is found before a row is written.
+    stage.on_green("TRUNCATE child, parent; ALTER TABLE child ENABLE ALWAYS TRIGGER no").await?;
+    let snapshot = stage.snapshot().await?;
+    let error = format!("{:#}", stage.rows(&snapshot).await.unwrap_err());
+    assert!(error.contains("no on"), "{error}");
+    Ok(())
+}
+
+/// What violates a constraint stops the second half; repaired, it goes on where it stopped.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_half_goes_on_after_a_failure() -> Result<()> {
+    let stage = Stage::new(15, 17).await?;
+    stage.on_blue(&fixture::sql(15)).await?;
+    let snapshot = stage.snapshot().await?;
+    stage.pre_data(&snapshot).await?;
+    stage.rows(&snapshot).await?;
+    drop(snapshot);
+    stage.on_green("INSERT INTO shop.right (id, l) VALUES (777, 888)").await?;
+    let error = stage.post_data().await.unwrap_err();
+    assert!(error.to_string().contains("FK CONSTRAINT shop.right"), "{error}");
+    assert!(!error.to_string().contains("888"), "no values: {error}");
+    stage.on_green("DELETE FROM shop.right WHERE id = 777").await?;
+    // A crash between a statement and its mark can't be; by hand it can.
+    stage.on_green("DELETE FROM _cutover.copy_state WHERE item LIKE 'statement %'").await?;
+    let report = stage.post_data().await?;
+    assert!(report.statements > 0);
+    assert_eq!(stage.post_data().await?.statements, 0, "nothing is left to do");
+    catalog::ensure_equal(&stage.blue, &stage.green, DATABASE).await?;
+    Ok(())
+}
+
+/// Stopped at any statement, the second half goes on with the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_half_survives_being_stopped() -> Result<()> {
+    let stage = Stage::new(15, 17).await?;
+    stage.on_blue(&fixture::sql(15)).await?;
+    let snapshot = stage.snapshot().await?;
+    stage.pre_data(&snapshot).await?;
+    stage.rows(&snapshot).await?;
+    drop(snapshot);
+    let mut stopped = 0;
+    for at in 1.. {
+        stage.stop.send_replace(false);
+        let mut watch = stage.progress.subscribe();
+        let stop = async {
+            let mut seen = 0;
+            while seen < at && watch.changed().await.is_ok() {
+                seen += 1;
+            }
+            stage.stop.send_replace(true);
+            std::future::pending::<()>().await;
+        };
+        let outcome = tokio::select! {
+            outcome = stage.post_data() => outcome,
+            () = stop => unreachable!(),
+        };
+        match outcome {
+            Ok(_) => break,
+            Err(BackfillError::Cancelled) => stopped += 1,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    assert!(stopped > 5, "{stopped}");
+    catalog::ensure_equal(&stage.blue, &stage.green, DATABASE).await?;
+    Ok(())
+}
+
+/// A schema that has changed since it was restored can't be gone on with.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_schema_is_noticed() -> Result<()> {
+    let stage = Stage::new(15, 17).await?;
+    stage.on_blue("CREATE TABLE t (id int PRIMARY KEY)").await?;
+    stage.pre_data(&stage.snapshot().await?).await?;
+    assert!(stage.pre_data(&stage.snapshot().await?).await?.was_there);
+    stage.on_blue("ALTER TABLE t ADD COLUMN more int").await?;
+    let error = stage.pre_data(&stage.snapshot().await?).await.unwrap_err();
+    assert!(!error.is_retryable() && error.to_string().contains("changed"), "{error}");
+    Ok(())
+}
+
+/// The first half is all or nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_first_half_leaves_nothing() -> Result<()> {
+    let mut stage = Stage::new(15, 17).await?;
+    stage.on_blue("CREATE SCHEMA s; CREATE TABLE s.a (id int); CREATE TABLE s.z (id int)").await?;
+    stage.on_green("CREATE SCHEMA s; CREATE TABLE s.z (other int)").await?;
+    let error = stage.pre_data(&stage.snapshot().await?).await.unwrap_err();
+    assert!(error.to_string().contains("TABLE s.z"), "{error}");
+    assert_eq!(stage.green.value(DATABASE, "SELECT to_regclass('s.a') IS NULL").await?, "t");
+    stage.on_green("DROP TABLE s.z").await?;
+    stage.on_blue("CREATE ROLE only_on_blue; ALTER TABLE s.a OWNER TO only_on_blue").await?;
+    let error = stage.pre_data(&stage.snapshot().await?).await.unwrap_err();
+    assert!(error.to_string().contains("only_on_blue"), "{error}");
+    stage.schema.owners = false;
+    stage.pre_data(&stage.snapshot().await?).await?;
+    assert_eq!(stage.progress.borrow().phase, Phase::Schema);
+    Ok(())
+}
+
+/// A lost server is worth a new start; what is written is undone by it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_green_is_worth_a_new_start() -> Result<()> {
+    let mut stage = Stage::new(15, 17).await?;
+    stage.copy.rate_limit_bytes_per_s = 500_000;
+    stage
+        .on_blue(
+            "CREATE TABLE t (id int PRIMARY KEY, v text);
+             INSERT INTO t SELECT g, repeat('x', 500) FROM generate_series(1, 10000) g",
+        )
+        .await?;
+    let snapshot = stage.snapshot().await?;
+    stage.pre_data(&snapshot).await?;
+    let job = stage.backfill(&snapshot).await?;
+    let (progress, cancel) = (stage.progress.clone(), stage.stop.subscribe());
+    let copy = tokio::spawn(async move { job.run(&progress, &cancel).await });
+    wait::until("rows on their way", SOON, async || {
+        Ok((stage.progress.borrow().total.bytes_copied > 0).then_some(()))
+    })
+    .await?;
+    stage.green.kill9()?;
+    let error = copy.await?.unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+    stage.green.start()?;
+    stage.copy.rate_limit_bytes_per_s = 0;
+    let summary = stage.rows(&stage.snapshot().await?).await?;
+    assert_eq!(summary.rows, 10_000);
+    ensure_equal(&stage.blue.url(DATABASE), &stage.green.url(DATABASE), Sequences::Ignored).await?;
+    Ok(())
+}

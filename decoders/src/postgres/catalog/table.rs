@@ -140,11 +140,11 @@ impl TableInfo {
     }
 }
 
-/// The tables before the filter: ordinary and partitioned, permanent or unlogged, outside of
+/// OIDs of the tables before the filter: ordinary and partitioned, permanent or unlogged, outside of
 /// system schemas and not owned by an extension.
 pub(super) fn candidates() -> String {
     format!(
-        "SELECT c.* FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
          WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND {USER_SCHEMAS}
            AND NOT EXISTS (SELECT 1 FROM pg_depend x
                            WHERE x.classid = 'pg_class'::regclass AND x.objid = c.oid
@@ -214,7 +214,8 @@ fn tables_query(version_num: u32) -> String {
                                    WHERE l.mode = 'AccessExclusiveLock' AND l.relation IS NOT NULL)
                     THEN c.relpages::int8 * current_setting('block_size')::int8
                     ELSE pg_table_size(c.oid) END, 0) AS bytes
-         FROM ({candidates}) c
+         FROM ({candidates}) k
+         JOIN pg_class c ON c.oid = k.oid
          JOIN pg_namespace n ON n.oid = c.relnamespace
          LEFT JOIN pg_tablespace s ON s.oid = c.reltablespace
          CROSS JOIN LATERAL (SELECT has_schema_privilege(n.oid, 'USAGE') AS usage) u

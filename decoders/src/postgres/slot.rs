@@ -174,6 +174,25 @@ async fn explain_timeout(
     }
 }
 
+/// Creates a slot that dies with `replication`, which then streams from it; gives back where it
+/// begins. Waits for open writers like [`create`], without a bound: nothing of the server's waits
+/// for it in turn.
+pub async fn create_temporary(
+    replication: &mut ReplicationConnection,
+    version_num: u32,
+    name: &str,
+) -> Result<Lsn, SourceError> {
+    let doing = format!("create the temporary replication slot {name}");
+    let none = if version_num >= 150_000 { "(SNAPSHOT 'nothing')" } else { "NOEXPORT_SNAPSHOT" };
+    let name = quote_identifier(name);
+    let sql = format!("CREATE_REPLICATION_SLOT {name} TEMPORARY LOGICAL {PLUGIN} {none}");
+    let rows = replication.simple_query(&sql).await.map_err(|error| of_wire(&doing, error))?;
+    let field = rows.first().and_then(|row| row.get(1)).and_then(Option::as_deref);
+    field.and_then(|text| text.parse().ok()).ok_or_else(|| {
+        SourceError::retry(format!("can't {doing}: the server's answer is incomplete"))
+    })
+}
+
 /// Transactions that have written and are not over, on the whole server, oldest first. Each of
 /// them holds up the creation of a slot.
 pub async fn blockers(session: &Session) -> Result<Vec<Blocker>, SourceError> {

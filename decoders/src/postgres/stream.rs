@@ -58,6 +58,16 @@ pub enum Binary {
     Off,
 }
 
+/// Which slot to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotUse {
+    /// One that exists and outlives the stream.
+    Existing,
+    /// One that is made for this stream and dies with its connection, whatever ends it (manual,
+    /// 55.4, CREATE_REPLICATION_SLOT, TEMPORARY). The stream begins now.
+    Temporary,
+}
+
 /// Who a server is: survives restarts, not a new `initdb`; the timeline changes with a failover or
 /// a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,8 +81,10 @@ pub struct SystemIdentity {
 /// What to stream, and from where.
 #[derive(Debug, Clone)]
 pub struct StreamOptions {
-    /// The slot; exists already.
+    /// The slot's name.
     pub slot: String,
+    /// Whether it exists already.
+    pub slot_use: SlotUse,
     /// The publications; exist since before the slot.
     pub publications: Vec<String>,
     /// Resume behind this position; it has to be durable on the target, because the slot forgets
@@ -98,6 +110,7 @@ impl StreamOptions {
     ) -> Self {
         Self {
             slot: slot.into(),
+            slot_use: SlotUse::Existing,
             publications,
             start: None,
             part_bytes: PART_BYTES_DEFAULT,

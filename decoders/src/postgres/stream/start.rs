@@ -17,7 +17,7 @@ use crate::postgres::types::is_binary_safe;
 use crate::postgres::wire::{CopyBoth, ReplicationConnection};
 use crate::source::SourceError;
 
-use super::{Binary, StreamOptions, SystemIdentity};
+use super::{Binary, SlotUse, StreamOptions, SystemIdentity};
 
 /// A remedy for everything that only a new copy can heal.
 const NEW_COPY: &str = "run `replicator teardown` and start with a new copy";
@@ -39,11 +39,10 @@ pub(super) async fn start(
 ) -> Result<Started, SourceError> {
     let session = session::connect(source, &options.application_name).await.map_err(of_connect)?;
     check_publications(&session, options).await?;
-    let slot = usable_slot(&session, source, options).await?;
-    let start = options.start.filter(|start| start.is_valid());
-    let start = start.or(slot.confirmed_flush_lsn).unwrap_or(Lsn::INVALID);
-    check_not_passed(&slot, start)?;
-    slot::release(&session, &options.slot, &options.application_name).await?;
+    let existing = match options.slot_use {
+        SlotUse::Existing => Some(existing_start(&session, source, options).await?),
+        SlotUse::Temporary => None,
+    };
     let binary = options.binary == Binary::Auto && all_safe(&session, options).await?;
     let sender_timeout = sender_timeout(&session).await?;
 
@@ -52,7 +51,11 @@ pub(super) async fn start(
         .map_err(of_connect)?;
     let (identity, head) = identify(&mut replication).await?;
     check_identity(options.expected_identity, identity)?;
-    if head < start {
+    let start = match existing {
+        Some(start) => start,
+        None => slot::create_temporary(&mut replication, session.server_version(), &options.slot).await?,
+    };
+    if options.slot_use == SlotUse::Existing && head < start {
         return Err(SourceError::halt(
             format!("the source's log ends at {head}, before the position to resume from, {start}"),
             format!("the source was restored from an older state: {NEW_COPY}"),
@@ -64,6 +67,20 @@ pub(super) async fn start(
     let slot = usable_slot(&session, source, options).await?;
     check_not_passed(&slot, start)?;
     Ok(Started { link, identity, start, binary, sender_timeout })
+}
+
+/// Where to start reading a slot that exists, with nobody else on it.
+async fn existing_start(
+    session: &Session,
+    source: &ConnInfo,
+    options: &StreamOptions,
+) -> Result<Lsn, SourceError> {
+    let slot = usable_slot(session, source, options).await?;
+    let start = options.start.filter(|start| start.is_valid());
+    let start = start.or(slot.confirmed_flush_lsn).unwrap_or(Lsn::INVALID);
+    check_not_passed(&slot, start)?;
+    slot::release(session, &options.slot, &options.application_name).await?;
+    Ok(start)
 }
 
 async fn check_publications(session: &Session, options: &StreamOptions) -> Result<(), SourceError> {

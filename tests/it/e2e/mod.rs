@@ -6,6 +6,7 @@ mod lag;
 mod network;
 mod restarts;
 mod schema_drift;
+mod tail;
 
 use std::time::Duration;
 

@@ -3,18 +3,28 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use tests::pgbench::{self, Pgbench};
 use tests::postgres::Stop;
-use tests::stage::Stage;
+use tests::stage::{APP, DATABASE, Stage};
 
-use super::{Move, SOON, from_env};
+use super::{Move, SOON, from_env, set};
 
 /// SIGTERM must have worked within this time.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
 
-/// `KILLS=20` for the long form.
+/// `KILLS=20 SCALE=20 RATE=500` for the long form.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_again_and_again_while_streaming() -> Result<()> {
-    let mut this = Move::streaming(Stage::builder(15, 17).routers(0)).await?;
+    let (stage, ledger) = set(Stage::builder(15, 17).routers(0), "SELECT").await?;
+    let direct = stage.blue.url_as(APP, DATABASE);
+    pgbench::init(&direct, u32::try_from(from_env("SCALE", 1))?)?;
+    stage.on_blue("ALTER TABLE pgbench_history REPLICA IDENTITY FULL").await?;
+    let rate = u32::try_from(from_env("RATE", 100))?;
+    let mut load = Pgbench::start(&direct, 4, rate, &stage.path().join("pgbench"))?;
+    let sidecar = stage.replicator()?;
+    let mut this = Move { stage, sidecar, ledger };
+    this.wait_streaming().await?;
+
     for kill in 0..from_env("KILLS", 5) {
         // Moments between "has just begun to connect" and "has streamed for a while".
         this.more([1, 5, 20, 60, 150][kill as usize % 5]).await?;
@@ -24,8 +34,12 @@ async fn killed_again_and_again_while_streaming() -> Result<()> {
             this.wait_streaming().await.with_context(|| format!("after kill {kill}"))?;
         }
     }
-    let report = this.ensure_exact_copy().await?;
-    report.ensure_unnoticed()
+    let seen = load.stop()?;
+    ensure!(seen.errors.is_empty(), "{:?}", seen.errors);
+    this.ensure_exact_copy().await?.ensure_unnoticed()?;
+    let rows = pgbench::check(&this.stage.green.connect(DATABASE).await?).await?;
+    ensure!(rows > 0, "pgbench has written nothing");
+    Ok(())
 }
 
 const MANY_ROWS: &str = "

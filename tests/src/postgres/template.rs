@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::unistd::{AccessFlags, access};
 
 use crate::paths;
 use crate::process::Launch;
@@ -74,7 +75,8 @@ fn include_settings(data: &Path) -> Result<()> {
 
 fn directory() -> Result<PathBuf> {
     let preferred = paths::servers().join("templates");
-    if std::fs::create_dir_all(&preferred).is_ok() {
+    let ours = std::fs::create_dir_all(&preferred).is_ok();
+    if ours && access(&preferred, AccessFlags::W_OK).is_ok() {
         return Ok(preferred);
     }
     let fallback =

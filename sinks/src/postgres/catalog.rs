@@ -166,18 +166,32 @@ WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indisready AND i.
   AND i.indpred IS NULL AND i.indexprs IS NULL
 ORDER BY i.indisprimary DESC, i.indnatts, c.relname";
 
+// Rows of a partitioned table are its partitions', with their triggers. Children of a plain table
+// are left alone by our statements.
 const TRIGGERS: &str = "
-SELECT tgname::text, tgenabled::text FROM pg_catalog.pg_trigger
-WHERE tgrelid = $1 AND NOT tgisinternal AND tgenabled <> 'D'
-UNION ALL
-SELECT rulename::text, ev_enabled::text FROM pg_catalog.pg_rewrite
-WHERE ev_class = $1 AND ev_enabled <> 'D'
+WITH RECURSIVE family(oid) AS (
+  SELECT $1::oid
+ UNION
+  SELECT i.inhrelid FROM family f JOIN pg_catalog.pg_inherits i ON i.inhparent = f.oid
+  JOIN pg_catalog.pg_class c ON c.oid = f.oid AND c.relkind = 'p'
+)
+SELECT tgname::text, tgenabled::text FROM pg_catalog.pg_trigger JOIN family f ON f.oid = tgrelid
+WHERE NOT tgisinternal AND tgenabled <> 'D'
+UNION
+SELECT rulename::text, ev_enabled::text FROM pg_catalog.pg_rewrite JOIN family f ON f.oid = ev_class
+WHERE ev_enabled <> 'D'
 ORDER BY 1";
 
 const CASCADES: &str = "
+WITH RECURSIVE family(oid) AS (
+  SELECT $1::oid
+ UNION
+  SELECT i.inhrelid FROM family f JOIN pg_catalog.pg_inherits i ON i.inhparent = f.oid
+  JOIN pg_catalog.pg_class c ON c.oid = f.oid AND c.relkind = 'p'
+)
 SELECT pg_catalog.format('%I on %s', conname, conrelid::regclass)
-FROM pg_catalog.pg_constraint
-WHERE contype = 'f' AND confrelid = $1
+FROM pg_catalog.pg_constraint JOIN family f ON f.oid = confrelid
+WHERE contype = 'f'
   AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd'))
 ORDER BY 1";
 

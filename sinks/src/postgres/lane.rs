@@ -275,6 +275,9 @@ impl PgLane {
         restart_identity: bool,
         commit_lsn: Lsn,
     ) -> Result<(), Failure> {
+        if tables.is_empty() {
+            return Ok(());
+        }
         pipe.drain().await?;
         let mut greens: Vec<GreenTable> = Vec::with_capacity(tables.len());
         for table in tables {

@@ -58,6 +58,46 @@ async fn triggers_that_would_fire_anyway_are_refused() {
     assert_eq!(db.rows("SELECT count(*) FROM log").await, ["1"]);
 }
 
+#[tokio::test]
+async fn triggers_of_partitions_count_as_their_roots() {
+    if major() < 11 {
+        return;
+    }
+    let db = Db::new(
+        "CREATE TABLE t (id int) PARTITION BY RANGE (id);
+         CREATE TABLE low PARTITION OF t FOR VALUES FROM (0) TO (10);
+         CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+         CREATE TRIGGER of_leaf BEFORE INSERT ON low FOR EACH ROW EXECUTE PROCEDURE f();
+         ALTER TABLE low ENABLE ALWAYS TRIGGER of_leaf",
+    )
+    .await;
+    let t = db.table("t", Identity::Full).await;
+    let mut lane = db.lane().await;
+    let error = apply(&mut lane, 1, vec![insert(&t, &["1"])]).await.unwrap_err();
+    assert!(error.message.contains("of_leaf"), "{error}");
+}
+
+#[tokio::test]
+async fn functions_on_green_see_an_applications_search_path() {
+    let db = Db::new(
+        "CREATE TABLE helper (a int); INSERT INTO helper VALUES (1);
+         CREATE FUNCTION allowed(a int) RETURNS bool LANGUAGE sql
+           AS $$ SELECT EXISTS (SELECT FROM helper) $$",
+    )
+    .await;
+    db.exec("SET check_function_bodies = off; CREATE TABLE t (id int CHECK (allowed(id)))").await;
+    let t = db.table("t", Identity::Full).await;
+    let mut lane = db.lane().await;
+    apply(&mut lane, 1, vec![insert(&t, &["1"])]).await.unwrap();
+    // A path that the database sets is honoured, whatever its quoting.
+    let set =
+        format!("ALTER DATABASE {} SET search_path = \"$user\", \"Other s\", public", db.name);
+    db.exec(&set).await;
+    let session = db.target().await.session("test").await.unwrap();
+    let row = session.query_one("SELECT current_setting('search_path')", &[]).await.unwrap();
+    assert_eq!(row.get::<_, String>(0), "\"$user\", \"Other s\", public");
+}
+
 /// A role that owns nothing special; `grants` are given by a superuser.
 async fn lane_of(db: &Db, user: &str, grants: &str) -> PgLane {
     db.exec(&format!(

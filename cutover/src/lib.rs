@@ -13,10 +13,23 @@
 //! [`ports`]), and no way to flip without evidence.
 
 pub mod api;
+pub mod controller;
+pub mod decision;
 pub mod evidence;
+pub mod fence;
+pub mod gate;
+pub mod hub;
 pub mod lag;
 pub mod marker;
 pub mod phase;
 pub mod ports;
+pub mod rehearse;
+pub mod sequences;
+pub mod service;
+mod sql;
+pub mod switch;
+pub mod world;
 
 pub use phase::Phase;
+pub use service::{Defaults, Service};
+pub use world::PostgresWorld;

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::api::{Act, Check, Member};
+use crate::api::{Act, Check, Member, Server};
 use crate::evidence::Committed;
 use crate::lag::LagReading;
 use crate::marker::Token;
@@ -419,31 +419,27 @@ pub enum Record {
         /// The request.
         request: serde_json::Value,
     },
-    /// An act is about to be done. Written, synced, before it.
-    Intent {
-        /// Which: the name of an effect.
-        act: String,
-        /// What undoing or finishing it needs.
-        detail: serde_json::Value,
-    },
-    /// An act was done and its effect observed, or it failed.
-    Result {
-        /// Which.
-        act: String,
-        /// Whether.
-        ok: bool,
-        /// What was seen.
-        detail: serde_json::Value,
-    },
-    /// A phase was reached.
-    Phase {
-        /// Which.
+    /// A phase was reached, and an act is about to be done. Written, synced, before the act; one
+    /// record says both so that the pause has one disk flush for each step.
+    Reached {
+        /// Which phase, proven.
         phase: Phase,
+        /// What was seen.
+        seen: String,
+        /// The act that comes next: the name of an effect. `None`: no more.
+        next: Option<String>,
+        /// What undoing or finishing that act needs.
+        detail: serde_json::Value,
+    },
+    /// An act failed, or something else stopped the run.
+    Stopped {
+        /// Why.
+        why: crate::phase::Stop,
     },
     /// The run is over.
     Ended {
         /// The report.
-        report: serde_json::Value,
+        report: Box<crate::api::RunReport>,
     },
 }
 
@@ -486,7 +482,10 @@ impl Clock for SystemClock {
 }
 
 /// All ports of one pipeline.
-pub trait World: Send + Sync + 'static {
+///
+/// The engine gives the controller one of these; `PostgresWorld` is
+/// the one for two PostgreSQL servers.
+pub trait World: Send + Sync {
     /// Blue's fence.
     type Fence: Fence;
     /// The routers.
@@ -516,4 +515,6 @@ pub trait World: Send + Sync + 'static {
     fn journal(&self) -> &Self::Journal;
     /// The clock.
     fn clock(&self) -> &Self::Clock;
+    /// Blue and green as they are shown.
+    fn servers(&self) -> (Server, Server);
 }

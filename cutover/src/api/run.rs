@@ -95,6 +95,8 @@ pub enum Step {
     Flip,
     /// The routers let their clients go on. The pause ends.
     Open,
+    /// The stream from blue is closed.
+    Finish,
     /// Putting everything back.
     Abort,
 }
@@ -113,6 +115,7 @@ impl Step {
             Step::Commit => "commit",
             Step::Flip => "flip",
             Step::Open => "open",
+            Step::Finish => "finish",
             Step::Abort => "abort",
         }
     }
@@ -255,8 +258,8 @@ pub enum RunEventKind {
     },
 }
 
-/// One event of a run. Numbers start at 1 and have no gaps; a gate event may be replaced by a
-/// newer one with a higher number before it was read.
+/// One event of a run. Numbers start at 1 and grow; a gate event that was replaced by a newer one
+/// before it was read leaves a gap.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunEvent {
     /// Its number.

@@ -1,0 +1,366 @@
+//! The loop around [`step`]: write down the intent, act, observe, let `step` say what is next.
+//!
+//! - Before the point of no return every act can be interrupted: by the operator, and by the end
+//!   of the pause's budget. What it leaves half-done is put back, because undoing is idempotent
+//!   and covers the act under way as well as those that are proven.
+//! - From the decision on nothing interrupts. An act that fails is done again until the budget for
+//!   going forward is used up; then the run is held and says what a person has to do.
+//! - The journal has one synced record for each act: what was proven, and what comes next.
+
+mod acts;
+mod back;
+mod recover;
+mod report;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use crate::api::{Check, Member, RunEventKind, RunReport, Step, Stepped};
+use crate::evidence::{Drained, Sealed};
+use crate::gate::LagExpr;
+use crate::hub::RunHub;
+use crate::marker::Token;
+use crate::phase::{Effect, Input, Phase, State, Stop, StopKind, step};
+use crate::ports::{Clock, Entry, Epoch, Fence, Journal, PortError, PortResult, Record, World};
+
+pub use recover::{Recovery, recover};
+pub use report::history;
+
+/// What was asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Order {
+    /// The run's id: ASCII letters and digits.
+    pub run: String,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// The lag that the gate waits for.
+    pub when_lag: LagExpr,
+    /// How long it must hold.
+    pub hold_for: Duration,
+    /// How long to wait for that.
+    pub gate_timeout: Duration,
+    /// The longest write pause.
+    pub max_pause: Duration,
+    /// Who asks.
+    pub actor: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+/// How long things may take that no operator sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Part of the pause that is kept for going back.
+    pub abort_cost: Duration,
+    /// Trying to put everything back.
+    pub put_back: Duration,
+    /// Finding out what green's decision row says.
+    pub decision: Duration,
+    /// Going forward after the point of no return.
+    pub forward: Duration,
+    /// Between two tries.
+    pub retry: Duration,
+    /// Between two looks at the gate's conditions.
+    pub gate_tick: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            abort_cost: Duration::from_millis(500),
+            put_back: Duration::from_secs(30),
+            decision: Duration::from_secs(20),
+            forward: Duration::from_secs(60),
+            retry: Duration::from_millis(100),
+            gate_tick: Duration::from_millis(100),
+        }
+    }
+}
+
+/// Runs a cutover to its end. What it does meanwhile is in `hub`; so is the report.
+pub async fn run<W: World>(world: &W, order: &Order, limits: &Limits, hub: &RunHub) -> RunReport {
+    let mut run = Run::new(world, order, limits, hub, world.clock().wall());
+    let request = serde_json::json!({
+        "when_lag": order.when_lag.to_string(),
+        "hold_for_ms": order.hold_for.as_millis() as u64,
+        "gate_timeout_ms": order.gate_timeout.as_millis() as u64,
+        "max_pause_ms": order.max_pause.as_millis() as u64,
+        "actor": order.actor,
+        "reason": order.reason,
+    });
+    let begun = match run.load_sequence().await {
+        Ok(()) => run.append(Record::Began { request }).await,
+        Err(error) => Err(error),
+    };
+    let (state, effect) = match begun {
+        Ok(()) => step(State::Replicating, Input::Start),
+        Err(error) => {
+            // Nothing has been touched, so there is nothing to put back.
+            (State::Aborted { why: stop(error) }, None)
+        }
+    };
+    run.drive(state, effect).await
+}
+
+/// A run in this process.
+struct Run<'a, W: World> {
+    world: &'a W,
+    order: &'a Order,
+    limits: &'a Limits,
+    hub: &'a RunHub,
+    token: Token,
+    started: Timestamp,
+    /// Number of the next journal entry.
+    seq: u64,
+    /// Blue's settings as they were, once they have been read and journaled.
+    undo: Option<<W::Fence as Fence>::Undo>,
+    pause: Option<Pause>,
+    /// What the last act saw.
+    seen: String,
+    /// Until when to try what is being tried again and again.
+    until: Option<Instant>,
+    checks: Vec<Check>,
+    steps: Vec<Stepped>,
+    members: Vec<Member>,
+    drained: Option<Drained>,
+    sealed: Option<Sealed>,
+    notes: Vec<String>,
+}
+
+/// The time during which clients wait.
+#[derive(Debug, Clone, Copy)]
+struct Pause {
+    began: Instant,
+    ended: Option<Instant>,
+}
+
+impl<'a, W: World> Run<'a, W> {
+    fn new(
+        world: &'a W,
+        order: &'a Order,
+        limits: &'a Limits,
+        hub: &'a RunHub,
+        started: Timestamp,
+    ) -> Self {
+        Self {
+            world,
+            order,
+            limits,
+            hub,
+            token: Token::draining(&order.run, order.epoch),
+            started,
+            seq: 1,
+            undo: None,
+            pause: None,
+            seen: "asked for".into(),
+            until: None,
+            checks: Vec::new(),
+            steps: Vec::new(),
+            members: Vec::new(),
+            drained: None,
+            sealed: None,
+            notes: Vec::new(),
+        }
+    }
+
+    /// From a state and its effect to the end.
+    async fn drive(&mut self, mut state: State, mut effect: Option<Effect>) -> RunReport {
+        let mut shown = None;
+        loop {
+            let phase = state.phase();
+            if shown != Some(phase) {
+                shown = Some(phase);
+                self.until = None;
+                self.show(phase);
+            }
+            let Some(next) = effect else { break };
+            let input = match self.intend(&state, &next).await {
+                Ok(()) => self.perform(&state, next).await,
+                Err(error) if phase.is_committed() || phase == Phase::Aborting => {
+                    // The decision row is the truth now, and going back needs no journal:
+                    // a recovery that reads an older entry does the same again.
+                    self.note(format!("the journal could not be written: {error}"));
+                    self.perform(&state, next).await
+                }
+                Err(error) => match state {
+                    State::Sealed(_) => Input::NotDecided(stop(error)),
+                    _ => Input::Stop(stop(error)),
+                },
+            };
+            if let Input::Stop(why) | Input::NotDecided(why) | Input::DecidedAbort(why) = &input {
+                self.failed(why).await;
+            }
+            (state, effect) = step(state, input);
+        }
+        self.conclude(&state).await
+    }
+
+    /// Shows a phase that was reached.
+    fn show(&self, phase: Phase) {
+        self.hub.set(|status| {
+            status.phase = phase;
+            status.abortable =
+                !phase.is_committed() && !phase.is_final() && phase != Phase::Aborting;
+            status.serving = serving(phase).into();
+        });
+        self.hub.event(self.world.clock().wall(), RunEventKind::Phase { phase });
+    }
+
+    /// Says what the run is doing or waiting for.
+    fn waiting(&self, what: impl Into<String>) {
+        let what = what.into();
+        self.hub.set(|status| status.waiting_for = Some(what));
+    }
+
+    fn note(&mut self, text: String) {
+        tracing::warn!(run = %self.order.run, epoch = %self.order.epoch, "{text}");
+        self.hub.event(self.world.clock().wall(), RunEventKind::Note { text: text.clone() });
+        if !self.notes.contains(&text) {
+            self.notes.push(text);
+        }
+    }
+
+    /// Writes down what is proven and what comes next, before it is done.
+    async fn intend(&mut self, state: &State, effect: &Effect) -> PortResult<()> {
+        let mut detail = serde_json::Value::Null;
+        if matches!(effect, Effect::HoldTraffic) {
+            // Read as late as possible: an operator may have changed a setting during the wait.
+            let undo = self.world.fence().prepare().await?;
+            detail = serde_json::json!({ "undo": undo });
+            self.undo = Some(undo);
+        }
+        self.append(Record::Reached {
+            phase: state.phase(),
+            seen: self.seen.clone(),
+            next: Some(name_of(effect).to_owned()),
+            detail,
+        })
+        .await
+    }
+
+    async fn failed(&mut self, why: &Stop) {
+        tracing::warn!(run = %self.order.run, epoch = %self.order.epoch, place = %why.place, "{}", why.what);
+        if let Err(error) = self.append(Record::Stopped { why: why.clone() }).await {
+            self.note(format!("the journal could not be written: {error}"));
+        }
+    }
+
+    async fn load_sequence(&mut self) -> PortResult<()> {
+        let entries = self.world.journal().read_all().await?;
+        self.seq = entries.last().map_or(1, |last| last.seq + 1);
+        Ok(())
+    }
+
+    async fn append(&mut self, record: Record) -> PortResult<()> {
+        let entry = Entry {
+            seq: self.seq,
+            run: self.order.run.clone(),
+            epoch: self.order.epoch,
+            at: self.world.clock().wall(),
+            record,
+        };
+        // A failed append may have been written all the same: its number is used up.
+        self.seq += 1;
+        self.world.journal().append(&entry).await
+    }
+
+    fn now(&self) -> Instant {
+        self.world.clock().now()
+    }
+
+    /// Until when the acts of the pause may go on if there is to be time for going back.
+    fn window_ends(&self) -> Instant {
+        let began = self.pause.map_or_else(|| self.now(), |pause| pause.began);
+        let max = self.order.max_pause;
+        began + max.saturating_sub(self.limits.abort_cost.min(max / 4))
+    }
+
+    /// Adds a step to the timeline. Tries of one step in a row are one entry.
+    fn stepped(&mut self, at: StepStart, result: Result<&str, &Stop>) {
+        let now = self.now();
+        let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+        let offset_ms = match self.pause {
+            Some(pause) if pause.ended.is_none_or(|ended| at.began <= ended) => {
+                Some(ms(now.saturating_duration_since(pause.began)))
+            }
+            _ => None,
+        };
+        let stepped = Stepped {
+            step: at.step,
+            start: at.wall,
+            ms: ms(now.saturating_duration_since(at.began)),
+            offset_ms,
+            ok: result.is_ok(),
+            summary: match result {
+                Ok(summary) => summary.to_owned(),
+                Err(why) => why.what.clone(),
+            },
+        };
+        self.seen.clone_from(&stepped.summary);
+        match self.steps.last_mut() {
+            Some(last) if last.step == at.step && !last.ok && !stepped.ok => {
+                last.ms += stepped.ms;
+                last.summary.clone_from(&stepped.summary);
+            }
+            _ => {
+                self.steps.push(stepped.clone());
+                self.hub.event(self.world.clock().wall(), RunEventKind::Step(stepped));
+            }
+        }
+    }
+
+    fn begin(&self, step: Step) -> StepStart {
+        StepStart { step, began: self.now(), wall: self.world.clock().wall() }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct StepStart {
+    step: Step,
+    began: Instant,
+    wall: Timestamp,
+}
+
+/// Which database admits clients' writes in a phase.
+fn serving(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Replicating | Phase::Armed | Phase::Aborted => "blue",
+        Phase::Open | Phase::Done => "green",
+        Phase::Gate
+        | Phase::Quiesced
+        | Phase::Fenced
+        | Phase::Drained
+        | Phase::Synced
+        | Phase::Sealed
+        | Phase::Committed
+        | Phase::Flipped
+        | Phase::Aborting
+        | Phase::Held => "none",
+    }
+}
+
+/// The name of an act in the journal.
+fn name_of(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::Arm => "arm",
+        Effect::AwaitGate => "await_gate",
+        Effect::HoldTraffic => "hold_traffic",
+        Effect::RaiseFence => "raise_fence",
+        Effect::Drain(_) => "drain",
+        Effect::SyncSequences(_) => "sync_sequences",
+        Effect::Seal(_) => "seal",
+        Effect::Decide(_) => "decide",
+        Effect::ClaimAbort(..) => "claim_abort",
+        Effect::Flip(_) => "flip",
+        Effect::Release(_) => "release",
+        Effect::Finish(_) => "finish",
+        Effect::PutBack { .. } => "put_back",
+    }
+}
+
+/// A port's error as a reason to stop.
+fn stop(error: PortError) -> Stop {
+    Stop { kind: StopKind::Failed, what: error.what, place: error.place, remedy: error.remedy }
+}

@@ -1,0 +1,182 @@
+//! What a run leaves behind.
+
+use super::{Run, serving};
+use crate::api::{ApiError, Checks, ErrorCode, HistoryItem, Outcome, RunReport, SCHEMA_VERSION};
+use crate::phase::{Phase, State, Stop, StopKind};
+use crate::ports::{Clock, Entry, Fence, Record, TrafficSwitch, World};
+
+impl<W: World> Run<'_, W> {
+    /// Writes the report into the journal and shows it.
+    pub(super) async fn conclude(&mut self, state: &State) -> RunReport {
+        let (outcome, error) = match state {
+            State::Aborted { why } => (outcome_of(why.kind), Some(self.aborted(why))),
+            State::Held { reached, why } => {
+                let error = self.held(*reached, why);
+                (Outcome::Held, Some(error))
+            }
+            _ => (Outcome::Completed, None),
+        };
+        let pause_ms = self.pause.and_then(|pause| {
+            let ended = pause.ended?;
+            Some(ended.saturating_duration_since(pause.began).as_secs_f64() * 1e3)
+        });
+        let serving = match state {
+            State::Held { reached: Phase::Open | Phase::Flipped, .. } => "green",
+            state => serving(state.phase()),
+        };
+        let mut report = RunReport {
+            schema_version: SCHEMA_VERSION,
+            run: self.order.run.clone(),
+            epoch: self.order.epoch.0,
+            outcome,
+            actor: self.order.actor.clone(),
+            reason: self.order.reason.clone(),
+            started: self.started,
+            ended: self.world.clock().wall(),
+            pause_ms,
+            marker: self.drained.as_ref().map(|drained| drained.marker()),
+            fence_proof: self.sealed.as_ref().map(|sealed| sealed.xids().to_string()),
+            steps: self.steps.clone(),
+            checks: Checks::of(&self.checks),
+            routers: self.members.clone(),
+            serving: serving.into(),
+            error,
+            notes: self.notes.clone(),
+        };
+        if let Err(error) = self.append(Record::Ended { report: Box::new(report.clone()) }).await {
+            self.note(format!("the journal could not be written: {error}"));
+            report.notes.clone_from(&self.notes);
+        }
+        self.hub.end(report.clone(), self.world.clock().wall());
+        report
+    }
+
+    fn aborted(&self, why: &Stop) -> ApiError {
+        let code = match why.kind {
+            StopKind::Precheck => ErrorCode::PrecheckFailed,
+            StopKind::GateTimeout | StopKind::Deadline | StopKind::Asked => ErrorCode::Unavailable,
+            StopKind::Failed | StopKind::Crash => ErrorCode::Internal,
+        };
+        let state = if self.pause.is_some() || why.kind == StopKind::Crash {
+            "replicating; everything was put back, blue serves"
+        } else {
+            "replicating; nothing was touched, blue serves"
+        };
+        let error = ApiError::new(code, why.what.clone(), why.place.clone()).in_state(state);
+        match &why.remedy {
+            Some(remedy) => error.next(remedy.clone()),
+            None => error,
+        }
+    }
+
+    /// Nobody but a person can go on: the exact question, and the commands.
+    fn held(&mut self, reached: Phase, why: &Stop) -> ApiError {
+        let acts = self.undo.as_ref().map(|undo| self.world.fence().describe(undo));
+        let switch = self.world.switch().describe();
+        let epoch = self.order.epoch;
+        let (question, commands) = if reached.is_committed() {
+            let mut commands: Vec<_> = switch.switch.iter().chain(&switch.release).collect();
+            commands.dedup();
+            (
+                format!(
+                    "Green is decided (epoch {epoch}), blue is sealed. Do all routers lead to \
+                     green? Make them, then restart the sidecar: it finishes the rest."
+                ),
+                commands.into_iter().map(|act| format!("{}: {}", act.place, act.text)).collect(),
+            )
+        } else if reached == Phase::Sealed {
+            (
+                format!(
+                    "Did green record the decision? Ask it: SELECT verdict FROM \
+                     _cutover.decision WHERE epoch = {epoch}. Once green can be reached again, \
+                     `cutover abort` or a restart of the sidecar finds out by itself and goes on. \
+                     Only if green is lost for good, open blue again with:"
+                ),
+                acts.map(|acts| acts.lower).unwrap_or_default(),
+            )
+                .into_lines(&switch.release)
+        } else {
+            (
+                "Blue could not be opened again. Once it can be reached, `cutover abort` or a \
+                 restart of the sidecar tries again. By hand:"
+                    .to_owned(),
+                acts.map(|acts| acts.lower).unwrap_or_default(),
+            )
+                .into_lines(&switch.release)
+        };
+        self.notes.push(question);
+        self.notes.extend(commands);
+        ApiError::new(ErrorCode::Internal, why.what.clone(), why.place.clone())
+            .in_state(format!("held after {}; see the notes", reached.name()))
+            .next("cutover status")
+    }
+}
+
+trait IntoLines {
+    fn into_lines(self, more: &[crate::api::Act]) -> (String, Vec<String>);
+}
+
+impl IntoLines for (String, Vec<crate::api::Act>) {
+    fn into_lines(self, more: &[crate::api::Act]) -> (String, Vec<String>) {
+        let lines = self.1.iter().chain(more);
+        (self.0, lines.map(|act| format!("{}: {}", act.place, act.text)).collect())
+    }
+}
+
+fn outcome_of(kind: StopKind) -> Outcome {
+    match kind {
+        StopKind::Precheck => Outcome::PrecheckFailed,
+        StopKind::GateTimeout => Outcome::GateTimeout,
+        StopKind::Deadline | StopKind::Asked | StopKind::Failed | StopKind::Crash => {
+            Outcome::Aborted
+        }
+    }
+}
+
+/// The runs in a journal, newest first.
+pub fn history(entries: &[Entry]) -> Vec<HistoryItem> {
+    let mut runs: Vec<HistoryItem> = Vec::new();
+    for entry in entries {
+        let known = runs.iter().position(|run| run.epoch == entry.epoch.0);
+        let at = known.unwrap_or_else(|| {
+            runs.push(HistoryItem {
+                run: entry.run.clone(),
+                epoch: entry.epoch.0,
+                started: entry.at,
+                ended: None,
+                actor: None,
+                reason: None,
+                phase: Phase::Replicating,
+                outcome: None,
+                pause_ms: None,
+            });
+            runs.len() - 1
+        });
+        let run = &mut runs[at];
+        match &entry.record {
+            Record::Began { request } => {
+                let text = |key: &str| {
+                    request.get(key).and_then(|value| value.as_str()).map(str::to_owned)
+                };
+                run.actor = text("actor");
+                run.reason = text("reason");
+            }
+            Record::Reached { phase, .. } => run.phase = *phase,
+            Record::Stopped { .. } => {}
+            Record::Ended { report } => {
+                run.ended = Some(report.ended);
+                run.outcome = Some(report.outcome);
+                run.pause_ms = report.pause_ms;
+                run.phase = match report.outcome {
+                    Outcome::Completed => Phase::Done,
+                    Outcome::Held => Phase::Held,
+                    Outcome::PrecheckFailed | Outcome::GateTimeout | Outcome::Aborted => {
+                        Phase::Aborted
+                    }
+                };
+            }
+        }
+    }
+    runs.reverse();
+    runs
+}

@@ -1,0 +1,5 @@
+//! Making blue refuse writes, one module per engine.
+
+pub mod postgres;
+
+pub use postgres::{PostgresFence, PostgresUndo};

@@ -1,0 +1,250 @@
+//! What our role may do on blue, and what else a run would stumble over.
+
+use super::{BLUE, PostgresFence, doing};
+use crate::api::Check;
+use crate::ports::PortResult;
+use crate::sql::{Sql, SqlError, TextRow, ident, literal, soon};
+
+/// The database's settings, and whether we may change them.
+pub(super) fn prior_sql(database: &str) -> String {
+    format!(
+        "SELECT d.datallowconn AS allow_connections, \
+                (SELECT substr(s, length('default_transaction_read_only=') + 1) \
+                 FROM pg_catalog.pg_db_role_setting r, unnest(r.setconfig) s \
+                 WHERE r.setdatabase = d.oid AND r.setrole = 0 \
+                 AND s LIKE 'default\\_transaction\\_read\\_only=%') AS read_only, \
+                pg_catalog.pg_has_role(current_user, d.datdba, 'MEMBER') AS may_alter \
+         FROM pg_catalog.pg_database d WHERE d.datname = {}",
+        literal(database)
+    )
+}
+
+/// Roles that could log in to the database and are not us. Superusers can't be kept out this way.
+pub(super) fn roles_sql(database: &str) -> String {
+    format!(
+        "SELECT rolname FROM pg_catalog.pg_roles WHERE rolcanlogin AND NOT rolsuper \
+         AND rolname <> current_user \
+         AND pg_catalog.has_database_privilege(rolname, {}, 'CONNECT') ORDER BY 1",
+        literal(database)
+    )
+}
+
+const RIGHTS: &str = "SELECT r.rolsuper AS superuser, r.rolcreaterole AS createrole, \
+     pg_catalog.pg_has_role(current_user, 'pg_signal_backend', 'MEMBER') AS signal, \
+     pg_catalog.pg_has_role(current_user, 'pg_read_all_stats', 'MEMBER') AS stats, \
+     pg_catalog.pg_is_in_recovery() AS in_recovery, \
+     pg_catalog.current_setting('default_transaction_read_only') AS read_only, \
+     pg_catalog.current_setting('max_locks_per_transaction')::bigint * \
+         (pg_catalog.current_setting('max_connections')::bigint + \
+          pg_catalog.current_setting('max_prepared_transactions')::bigint) AS lock_slots, \
+     current_user AS who \
+     FROM pg_catalog.pg_roles r WHERE r.rolname = current_user";
+
+/// Every finding at once.
+pub(super) async fn inspect(fence: &PostgresFence) -> PortResult<Vec<Check>> {
+    let deadline = soon();
+    let admin = fence.admin.get(deadline).await?;
+    let database = fence.blue.dbname();
+    let rights = admin.row(RIGHTS, deadline).await.map_err(doing("reading our rights"))?;
+    let prior =
+        admin.row(&prior_sql(database), deadline).await.map_err(doing("reading settings"))?;
+    let who = rights.get("who").unwrap_or("our role").to_owned();
+
+    let mut checks = vec![primary(&rights), open_for_writes(&rights, database)];
+    checks.push(seal(fence, &admin, &rights, &prior, &who).await?);
+    checks.push(signal(&rights, &who));
+    checks.push(stats(&rights, &who));
+    let tables = fence.tables(&admin, deadline).await?;
+    checks.push(if tables.is_empty() {
+        Check::fail(
+            "publication",
+            format!("publication {} has no tables", ident(&fence.publication)),
+            "start replication first",
+        )
+    } else {
+        Check::ok("publication", format!("{} tables", tables.len()))
+    });
+    checks.extend(lockable(fence, &admin, &rights, tables.len() as u64, &who).await?);
+    let prepared = fence.prepared(&admin, deadline).await?;
+    checks.push(if prepared.is_empty() {
+        Check::ok("prepared-transactions", "none")
+    } else {
+        Check::warn(
+            "prepared-transactions",
+            prepared.join(", "),
+            "COMMIT PREPARED or ROLLBACK PREPARED them; the gate waits until there are none",
+        )
+    });
+    checks.extend(sessions(fence, &admin, &rights).await?);
+    Ok(checks)
+}
+
+fn primary(rights: &TextRow) -> Check {
+    if rights.is_true("in_recovery") {
+        return Check::fail("blue-primary", "blue is a standby", "point --blue at the primary");
+    }
+    Check::ok("blue-primary", "blue is a primary")
+}
+
+fn open_for_writes(rights: &TextRow, database: &str) -> Check {
+    if rights.get("read_only") != Some("off") {
+        return Check::fail(
+            "blue-writable",
+            "blue is read-only by default already",
+            format!("ALTER DATABASE {} RESET default_transaction_read_only", ident(database)),
+        );
+    }
+    Check::ok("blue-writable", "blue accepts writes")
+}
+
+async fn seal(
+    fence: &PostgresFence,
+    admin: &Sql,
+    rights: &TextRow,
+    prior: &TextRow,
+    who: &str,
+) -> PortResult<Check> {
+    let database = fence.blue.dbname();
+    let own = format!("ALTER DATABASE {} OWNER TO {}", ident(database), ident(who));
+    if prior.is_true("may_alter") {
+        // The seal is put on, and taken off, from another database.
+        return Ok(match fence.outside.get(soon()).await {
+            Ok(_) => Check::ok("fence-layers", "read-only default, table locks, ALLOW_CONNECTIONS"),
+            Err(error) => Check::fail(
+                "fence-layers",
+                format!("no other database to seal blue from: {error}"),
+                format!("GRANT CONNECT ON DATABASE postgres TO {}", ident(who)),
+            ),
+        });
+    }
+    if !rights.is_true("createrole") {
+        return Ok(Check::fail(
+            "fence-layers",
+            format!("role {who} neither owns database {database} nor may alter roles"),
+            own,
+        ));
+    }
+    let rows = admin
+        .rows(
+            "SELECT string_agg(rolname, ', ') FROM pg_catalog.pg_roles \
+             WHERE rolsuper AND rolcanlogin",
+            soon(),
+        )
+        .await
+        .map_err(doing("listing superusers"))?;
+    let superusers = rows.first().and_then(|row| row.at(0)).unwrap_or("none").to_owned();
+    Ok(Check::warn(
+        "fence-layers",
+        format!(
+            "role {who} does not own database {database}: blue is closed with NOLOGIN for every \
+             role, on all of the server's databases, and not for superusers ({superusers})"
+        ),
+        own,
+    ))
+}
+
+fn signal(rights: &TextRow, who: &str) -> Check {
+    if rights.is_true("superuser") || rights.is_true("signal") {
+        return Check::ok("fence-terminate", "sessions of others can be closed");
+    }
+    Check::fail(
+        "fence-terminate",
+        format!("role {who} may not close the sessions of other roles"),
+        format!("GRANT pg_signal_backend TO {}", ident(who)),
+    )
+}
+
+fn stats(rights: &TextRow, who: &str) -> Check {
+    if rights.is_true("superuser") || rights.is_true("stats") {
+        return Check::ok("fence-scan", "sessions of others can be seen");
+    }
+    Check::fail(
+        "fence-scan",
+        format!("role {who} can't see what the sessions of other roles do"),
+        format!("GRANT pg_read_all_stats TO {}", ident(who)),
+    )
+}
+
+/// LOCK TABLE .. IN SHARE MODE needs UPDATE, DELETE or TRUNCATE (manual, LOCK).
+async fn lockable(
+    fence: &PostgresFence,
+    admin: &Sql,
+    rights: &TextRow,
+    tables: u64,
+    who: &str,
+) -> PortResult<Vec<Check>> {
+    let query = format!(
+        "SELECT format('%I.%I', schemaname, tablename) FROM pg_catalog.pg_publication_tables \
+         WHERE pubname = {} AND schemaname <> '_cutover' AND NOT \
+         pg_catalog.has_table_privilege(format('%I.%I', schemaname, tablename), \
+             'UPDATE, DELETE, TRUNCATE') ORDER BY 1",
+        literal(&fence.publication)
+    );
+    let rows = admin.rows(&query, soon()).await.map_err(doing("reading our rights on tables"))?;
+    let refused: Vec<_> = rows.iter().filter_map(|row| row.at(0)).collect();
+    let mut checks = Vec::new();
+    checks.push(match refused.first() {
+        None => Check::ok("fence-locks", format!("{tables} tables can be locked")),
+        Some(first) => Check::fail(
+            "fence-locks",
+            format!("role {who} may not lock {} tables, the first: {first}", refused.len()),
+            format!("GRANT UPDATE ON {} TO {}", refused.join(", "), ident(who)),
+        ),
+    });
+    let slots: u64 = rights.number("lock_slots").map_err(read("lock slots"))?;
+    // Partitions and indexes are not counted here, so keep a wide margin.
+    checks.push(if tables * 2 > slots {
+        Check::fail(
+            "lock-slots",
+            format!("{tables} tables to lock, {slots} lock slots"),
+            "raise max_locks_per_transaction on blue (needs a restart)",
+        )
+    } else {
+        Check::ok("lock-slots", format!("{slots} lock slots"))
+    });
+    Ok(checks)
+}
+
+/// Whom a run would throw out, and whom it can't.
+async fn sessions(fence: &PostgresFence, admin: &Sql, rights: &TextRow) -> PortResult<Vec<Check>> {
+    let query = format!(
+        "SELECT coalesce(usename, '-') AS role, \
+                coalesce(nullif(application_name, ''), backend_type, 'no name') AS name, \
+                coalesce(host(client_addr), 'local') AS addr, count(*) AS sessions, \
+                bool_or(coalesce(r.rolsuper, false)) AS superuser \
+         FROM pg_catalog.pg_stat_activity LEFT JOIN pg_catalog.pg_roles r ON rolname = usename \
+         WHERE {} GROUP BY 1, 2, 3 ORDER BY 4 DESC LIMIT 20",
+        super::acts::foreign(fence.blue.dbname())
+    );
+    let rows = admin.rows(&query, soon()).await.map_err(doing("listing sessions"))?;
+    let shown: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            format!(
+                "{}x {} as {} from {}",
+                row.get("sessions").unwrap_or("?"),
+                row.get("name").unwrap_or("?"),
+                row.get("role").unwrap_or("?"),
+                row.get("addr").unwrap_or("?")
+            )
+        })
+        .collect();
+    let mut checks = vec![if shown.is_empty() {
+        Check::ok("sessions", "no other session on blue")
+    } else {
+        Check::ok("sessions", format!("will be closed on blue: {}", shown.join("; ")))
+    }];
+    let superusers = rows.iter().any(|row| row.is_true("superuser"));
+    if superusers && !rights.is_true("superuser") {
+        checks.push(Check::fail(
+            "superuser-sessions",
+            "a superuser has sessions on blue that only a superuser can close",
+            "close them, or connect as a superuser",
+        ));
+    }
+    Ok(checks)
+}
+
+fn read(what: &'static str) -> impl Fn(SqlError) -> crate::ports::PortError {
+    move |error| error.at(BLUE, what)
+}

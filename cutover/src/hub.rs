@@ -1,0 +1,146 @@
+//! What a run shows of itself while it goes, and how it is asked to stop.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use crate::api::{RunEvent, RunEventKind, RunReport, RunStatus, RunUpdate, SCHEMA_VERSION};
+use crate::phase::{Phase, Stop, StopKind};
+use crate::ports::Epoch;
+
+#[derive(Debug)]
+struct Inner {
+    status: RunStatus,
+    events: Vec<RunEvent>,
+}
+
+/// One run as others see it. Shared between the controller, which writes, and the API.
+#[derive(Debug)]
+pub struct RunHub {
+    inner: Mutex<Inner>,
+    newest: watch::Sender<u64>,
+    asked: watch::Sender<Option<Stop>>,
+}
+
+impl RunHub {
+    /// A run that has not begun.
+    pub fn new(run: impl Into<String>, epoch: Epoch, started: Timestamp) -> Self {
+        let status = RunStatus {
+            schema_version: SCHEMA_VERSION,
+            run: run.into(),
+            epoch: epoch.0,
+            phase: Phase::Replicating,
+            started,
+            waiting_for: None,
+            abortable: true,
+            serving: "blue".into(),
+            last_event: 0,
+            report: None,
+        };
+        Self {
+            inner: Mutex::new(Inner { status, events: Vec::new() }),
+            newest: watch::Sender::new(0),
+            asked: watch::Sender::new(None),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing that holds the lock can leave it half-written: a poisoned one is still right.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The run now.
+    pub fn status(&self) -> RunStatus {
+        self.lock().status.clone()
+    }
+
+    /// Asks the run to stop. Returns `false` when it is too late for that.
+    pub fn ask_to_stop(&self, what: impl Into<String>) -> bool {
+        let inner = self.lock();
+        if !inner.status.abortable {
+            return false;
+        }
+        self.asked.send_replace(Some(Stop {
+            kind: StopKind::Asked,
+            what: what.into(),
+            place: "operator".into(),
+            remedy: None,
+        }));
+        true
+    }
+
+    /// From now on it is too late to stop the run; gives back the wish of somebody who was quicker.
+    pub(crate) fn no_more_stops(&self) -> Option<Stop> {
+        let mut inner = self.lock();
+        let asked = self.asked.borrow().clone();
+        inner.status.abortable = false;
+        asked
+    }
+
+    /// Waits until somebody asks the run to stop.
+    pub async fn asked_to_stop(&self) -> Stop {
+        let mut asked = self.asked.subscribe();
+        loop {
+            if let Some(stop) = asked.borrow_and_update().clone() {
+                return stop;
+            }
+            if asked.changed().await.is_err() {
+                // The sender lives in `self`; it can't be gone. Wait for ever rather than stop.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Whether somebody has asked the run to stop.
+    pub fn stop(&self) -> Option<Stop> {
+        self.asked.borrow().clone()
+    }
+
+    /// Events after `after`; waits at most `wait` for the first.
+    pub async fn update(&self, after: u64, wait: Duration) -> RunUpdate {
+        let mut newest = self.newest.subscribe();
+        if !self.status().phase.is_final() {
+            // Time out: the answer is then that there is nothing new.
+            let _timed_out =
+                tokio::time::timeout(wait, newest.wait_for(|newest| *newest > after)).await;
+        }
+        let inner = self.lock();
+        let events = inner.events.iter().filter(|event| event.number > after).cloned().collect();
+        RunUpdate { schema_version: SCHEMA_VERSION, status: inner.status.clone(), events }
+    }
+
+    /// Changes the status and tells who waits.
+    pub(crate) fn set(&self, change: impl FnOnce(&mut RunStatus)) {
+        change(&mut self.lock().status);
+    }
+
+    /// Ends the run. The report is there before the last event is.
+    pub(crate) fn end(&self, report: RunReport, at: Timestamp) {
+        let outcome = report.outcome;
+        self.set(|status| {
+            status.waiting_for = None;
+            status.abortable = false;
+            status.serving.clone_from(&report.serving);
+            status.report = Some(report);
+        });
+        self.event(at, RunEventKind::Ended { outcome });
+    }
+
+    /// Adds an event.
+    pub(crate) fn event(&self, at: Timestamp, kind: RunEventKind) {
+        let number = {
+            let mut inner = self.lock();
+            inner.status.last_event += 1;
+            let number = inner.status.last_event;
+            let is_gate = |kind: &RunEventKind| matches!(kind, RunEventKind::Gate { .. });
+            if is_gate(&kind) && inner.events.last().is_some_and(|last| is_gate(&last.kind)) {
+                inner.events.pop();
+            }
+            inner.events.push(RunEvent { number, at, kind });
+            number
+        };
+        self.newest.send_replace(number);
+    }
+}

@@ -1,0 +1,324 @@
+//! The ports once more, writing down instead of acting. A plan is the controller's own run over
+//! these: what it lists and the order it lists it in are what a run does.
+
+use std::sync::{Mutex, PoisonError};
+
+use decoders::Lsn;
+use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::api::{Act, Check, Member, Plan, SCHEMA_VERSION, Server, Severity};
+use crate::controller::{Limits, Order, run};
+use crate::evidence::Committed;
+use crate::hub::RunHub;
+use crate::lag::LagReading;
+use crate::marker::Token;
+use crate::phase::Verdict;
+use crate::ports::{
+    Clock, Decision, Entry, Epoch, Fence, FenceActs, FenceReport, Journal, Leaks, MarkerDecoded,
+    MarkerDurable, MarkerWritten, PortResult, Progress, Replication, SealReport, SequenceReport,
+    Sequences, SwitchActs, SystemClock, TrafficSwitch, World, Writers,
+};
+
+/// What a run with this order would find and do. Reads only.
+pub async fn rehearse<W: World>(world: &W, order: &Order) -> Plan {
+    let stage = Stage { world, acts: Mutex::default(), checks: Mutex::default() };
+    let rehearsal = Rehearsal::new(&stage);
+    let order = Order { hold_for: std::time::Duration::ZERO, ..order.clone() };
+    let hub = RunHub::new(order.run.clone(), order.epoch, SystemClock.wall());
+    let report = run(&rehearsal, &order, &Limits::default(), &hub).await;
+    let acts = stage.acts.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut checks = stage.checks.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if let Some(error) = report.error {
+        checks.push(Check {
+            name: "rehearsal".into(),
+            severity: Severity::Fail,
+            evidence: format!("{} ({})", error.what, error.place),
+            fix: None,
+        });
+    }
+    let progress = world.replication().progress().borrow().clone();
+    checks.push(match (&progress.blocked, progress.lag.seconds) {
+        (Some(blocked), _) => Check::warn("replication", blocked.clone(), "the gate waits for it"),
+        (None, None) => Check::warn(
+            "replication",
+            progress.lag.reason.clone().unwrap_or_else(|| "the lag is unknown".into()),
+            "the gate waits until it is known",
+        ),
+        (None, Some(lag)) => Check::ok("replication", format!("streaming, lag {lag:.2} s")),
+    });
+    let mut digest = Sha256::new();
+    for act in &acts {
+        for part in [&act.step, &act.place, &act.text] {
+            digest.update((part.len() as u64).to_be_bytes());
+            digest.update(part);
+        }
+    }
+    let hash = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let (blue, green) = world.servers();
+    Plan {
+        schema_version: SCHEMA_VERSION,
+        hash,
+        epoch: order.epoch.0,
+        blue,
+        green,
+        router: world.switch().name(),
+        gate: format!("lag {}", order.when_lag),
+        max_pause_ms: order.max_pause.as_millis() as u64,
+        ready: checks.iter().all(|check| check.severity != Severity::Fail),
+        checks,
+        acts,
+    }
+}
+
+/// What the rehearsal's ports share.
+struct Stage<'a, W: World> {
+    world: &'a W,
+    acts: Mutex<Vec<Act>>,
+    checks: Mutex<Vec<Check>>,
+}
+
+impl<W: World> Stage<'_, W> {
+    fn note(&self, acts: impl IntoIterator<Item = Act>) {
+        self.acts.lock().unwrap_or_else(PoisonError::into_inner).extend(acts);
+    }
+
+    /// Keeps what the checks found, and lets the rehearsal go on all the same.
+    fn keep(&self, found: PortResult<Vec<Check>>, name: &str) -> PortResult<Vec<Check>> {
+        let found = found.unwrap_or_else(|error| {
+            let fix = error.remedy.clone().unwrap_or_else(|| "see the error".into());
+            vec![Check::fail(name, error.what, fix)]
+        });
+        self.checks.lock().unwrap_or_else(PoisonError::into_inner).extend(found);
+        Ok(Vec::new())
+    }
+}
+
+/// One type for all ports: none of them has a state of its own.
+struct Rehearsal<'a, W: World> {
+    stage: &'a Stage<'a, W>,
+    progress: watch::Sender<Progress>,
+    clock: SystemClock,
+}
+
+impl<'a, W: World> Rehearsal<'a, W> {
+    fn new(stage: &'a Stage<'a, W>) -> Self {
+        let lag = LagReading {
+            at: Instant::now(),
+            seconds: Some(0.0),
+            bytes: Some(0),
+            transactions: 0,
+            drain_estimate_seconds: Some(0.0),
+            reason: None,
+        };
+        let progress = Progress { lag, blocked: None, transactions_per_second: None };
+        Self { stage, progress: watch::Sender::new(progress), clock: SystemClock }
+    }
+
+    /// Green, untouched, has flushed this far.
+    const MARKER: Lsn = Lsn(1);
+    const SEAL: Lsn = Lsn(2);
+}
+
+impl<'a, W: World> World for Rehearsal<'a, W> {
+    type Fence = Self;
+    type Switch = Self;
+    type Replication = Self;
+    type Sequences = Self;
+    type Decision = Self;
+    type Journal = Self;
+    type Clock = SystemClock;
+
+    fn fence(&self) -> &Self {
+        self
+    }
+    fn switch(&self) -> &Self {
+        self
+    }
+    fn replication(&self) -> &Self {
+        self
+    }
+    fn sequences(&self) -> &Self {
+        self
+    }
+    fn decision(&self) -> &Self {
+        self
+    }
+    fn journal(&self) -> &Self {
+        self
+    }
+    fn clock(&self) -> &SystemClock {
+        &self.clock
+    }
+    fn servers(&self) -> (Server, Server) {
+        self.stage.world.servers()
+    }
+}
+
+impl<W: World> Fence for Rehearsal<'_, W> {
+    type Undo = <W::Fence as Fence>::Undo;
+
+    async fn inspect(&self) -> PortResult<Vec<Check>> {
+        self.stage.keep(self.stage.world.fence().inspect().await, "blue")
+    }
+
+    async fn prepare(&self) -> PortResult<Self::Undo> {
+        self.stage.world.fence().prepare().await
+    }
+
+    async fn writers(&self) -> PortResult<Writers> {
+        Ok(Writers::default())
+    }
+
+    async fn raise(&self, undo: &Self::Undo, _deadline: Instant) -> PortResult<FenceReport> {
+        self.stage.note(self.stage.world.fence().describe(undo).raise);
+        Ok(FenceReport { clean_scans: 2, ..FenceReport::default() })
+    }
+
+    async fn mark(&self, token: &Token, _deadline: Instant) -> PortResult<MarkerWritten> {
+        Ok(MarkerWritten { token: token.clone(), xid: 1 })
+    }
+
+    async fn seal(&self, undo: &Self::Undo, _deadline: Instant) -> PortResult<SealReport> {
+        let acts = self.stage.world.fence().describe(undo);
+        self.stage.note(acts.seal);
+        // The second marker, written under the seal.
+        self.stage.note(acts.mark.into_iter().map(|act| Act { step: "seal".into(), ..act }));
+        Ok(SealReport { refuses_clients: true, locks_held: true, ..SealReport::default() })
+    }
+
+    async fn lower(&self, _undo: &Self::Undo, _deadline: Instant) -> PortResult<()> {
+        Ok(())
+    }
+
+    async fn leave(&self) {}
+
+    fn describe(&self, undo: &Self::Undo) -> FenceActs {
+        self.stage.world.fence().describe(undo)
+    }
+}
+
+impl<W: World> TrafficSwitch for Rehearsal<'_, W> {
+    async fn inspect(&self) -> PortResult<Vec<Check>> {
+        self.stage.keep(self.stage.world.switch().inspect().await, "router")
+    }
+
+    async fn arm(&self) -> PortResult<()> {
+        Ok(())
+    }
+
+    async fn hold(&self, _epoch: Epoch, _deadline: Instant) -> PortResult<String> {
+        self.stage.note(self.stage.world.switch().describe().hold);
+        Ok(String::new())
+    }
+
+    async fn switch(&self, _proof: &Committed, _deadline: Instant) -> PortResult<Vec<Member>> {
+        self.stage.note(self.stage.world.switch().describe().switch);
+        Ok(Vec::new())
+    }
+
+    async fn release(&self, _epoch: Epoch, _deadline: Instant) -> PortResult<()> {
+        self.stage.note(self.stage.world.switch().describe().release);
+        Ok(())
+    }
+
+    async fn verify(&self, _proof: &Committed, _deadline: Instant) -> PortResult<Vec<Member>> {
+        self.stage.note(self.stage.world.switch().describe().verify);
+        Ok(Vec::new())
+    }
+
+    fn name(&self) -> String {
+        self.stage.world.switch().name()
+    }
+
+    fn describe(&self) -> SwitchActs {
+        self.stage.world.switch().describe()
+    }
+}
+
+impl<W: World> Replication for Rehearsal<'_, W> {
+    fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.send_modify(|progress| progress.lag.at = Instant::now());
+        self.progress.subscribe()
+    }
+
+    async fn arm(&self, _token: &Token) -> PortResult<()> {
+        Ok(())
+    }
+
+    async fn await_marker(&self, token: &Token, _: Instant) -> PortResult<MarkerDurable> {
+        let token = token.clone();
+        self.stage.note([Act {
+            step: "drain".into(),
+            place: "green".into(),
+            text: "wait until the marker is applied and flushed".into(),
+        }]);
+        Ok(MarkerDurable { token, end_lsn: Self::MARKER, durable: Self::MARKER })
+    }
+
+    async fn await_decoded(&self, token: &Token, _: Instant) -> PortResult<MarkerDecoded> {
+        let token = token.clone();
+        Ok(MarkerDecoded { token, end_lsn: Self::SEAL, leaks: Leaks::default() })
+    }
+
+    fn leaks(&self) -> Leaks {
+        Leaks::default()
+    }
+
+    async fn release(&self, _token: &Token) -> PortResult<()> {
+        Ok(())
+    }
+
+    async fn finish(&self, _token: &Token) -> PortResult<()> {
+        Ok(())
+    }
+}
+
+impl<W: World> Sequences for Rehearsal<'_, W> {
+    async fn inspect(&self) -> PortResult<Vec<Check>> {
+        self.stage.keep(self.stage.world.sequences().inspect().await, "sequences")
+    }
+
+    async fn copy(&self, _deadline: Instant) -> PortResult<SequenceReport> {
+        self.stage.note(self.stage.world.sequences().describe());
+        Ok(SequenceReport::default())
+    }
+
+    fn describe(&self) -> Vec<Act> {
+        self.stage.world.sequences().describe()
+    }
+}
+
+impl<W: World> Decision for Rehearsal<'_, W> {
+    async fn prepare(&self) -> PortResult<()> {
+        Ok(())
+    }
+
+    async fn last_epoch(&self) -> PortResult<Epoch> {
+        self.stage.world.decision().last_epoch().await
+    }
+
+    async fn decide(&self, epoch: Epoch, verdict: Verdict, _: Instant) -> PortResult<Verdict> {
+        self.stage.note(self.stage.world.decision().describe(epoch));
+        Ok(verdict)
+    }
+
+    async fn read(&self, _epoch: Epoch, _deadline: Instant) -> PortResult<Option<Verdict>> {
+        Ok(None)
+    }
+
+    fn describe(&self, epoch: Epoch) -> Vec<Act> {
+        self.stage.world.decision().describe(epoch)
+    }
+}
+
+impl<W: World> Journal for Rehearsal<'_, W> {
+    async fn append(&self, _entry: &Entry) -> PortResult<()> {
+        Ok(())
+    }
+
+    async fn read_all(&self) -> PortResult<Vec<Entry>> {
+        Ok(Vec::new())
+    }
+}

@@ -1,0 +1,235 @@
+//! Sequences: logical replication does not carry them, so they are taken over in the pause.
+//!
+//! Every kind counts (owned, free-standing, identity), whatever its increment. Green gets exactly
+//! blue's `last_value` and `is_called`, so that the next value is the one blue would have given.
+//! `pg_sequence_last_value(oid)` reads one without a query of its own; it is NULL for one that was
+//! never called, and only those are then read one by one. So thousands cost few round trips.
+
+use std::collections::BTreeMap;
+
+use decoders::QualifiedName;
+use decoders::postgres::conninfo::ConnInfo;
+use tokio::time::Instant;
+
+use crate::api::{Act, Check};
+use crate::ports::{PortError, PortResult, SequenceReport, Sequences};
+use crate::sql::{Kind, Slot, Sql, SqlError, literal, soon};
+
+/// Sequences in one statement.
+const CHUNK: usize = 1000;
+
+const LIST: &str = "SELECT n.nspname AS schema, c.relname AS name, \
+     pg_catalog.pg_sequence_last_value(c.oid) AS last, s.seqincrement AS step, s.seqmin AS low, \
+     s.seqmax AS high, s.seqcycle AS cycles, \
+     pg_catalog.has_sequence_privilege(c.oid, 'SELECT') AS readable, \
+     pg_catalog.has_sequence_privilege(c.oid, 'UPDATE') AS settable \
+     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+     JOIN pg_catalog.pg_sequence s ON s.seqrelid = c.oid \
+     WHERE c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', \
+     '_cutover') AND n.nspname NOT LIKE 'pg\\_toast%' ORDER BY 1, 2";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Value {
+    last: i64,
+    called: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Definition {
+    step: String,
+    low: String,
+    high: String,
+    cycles: bool,
+    readable: bool,
+    settable: bool,
+}
+
+/// The sequences of two PostgreSQL databases.
+pub struct PostgresSequences {
+    blue: Slot,
+    green: Slot,
+}
+
+impl PostgresSequences {
+    /// From `blue` to `green`.
+    pub fn new(blue: ConnInfo, green: ConnInfo) -> Self {
+        Self {
+            blue: Slot::new(blue, "cutover sequences", "blue", Kind::Server),
+            green: Slot::new(green, "cutover sequences", "green", Kind::Server),
+        }
+    }
+}
+
+/// What every sequence of a database stands at.
+async fn values(
+    sql: &Sql,
+    place: &str,
+    deadline: Instant,
+) -> PortResult<BTreeMap<QualifiedName, Value>> {
+    let failed = |error: SqlError| error.at(place, "reading sequences");
+    let mut values = BTreeMap::new();
+    let mut uncalled = Vec::new();
+    for row in sql.rows(LIST, deadline).await.map_err(failed)? {
+        let (Some(schema), Some(name)) = (row.get("schema"), row.get("name")) else { continue };
+        let name = QualifiedName::new(schema, name);
+        if row.get("last").is_some() {
+            let last = row.number("last").map_err(failed)?;
+            values.insert(name, Value { last, called: true });
+        } else {
+            uncalled.push(name);
+        }
+    }
+    for names in uncalled.chunks(CHUNK) {
+        let selects: Vec<_> = names
+            .iter()
+            .enumerate()
+            .map(|(at, name)| format!("SELECT {at} AS at, last_value, is_called FROM {name}"))
+            .collect();
+        let rows = sql.rows(&selects.join(" UNION ALL "), deadline).await.map_err(failed)?;
+        for row in rows {
+            let at: usize = row.number("at").map_err(failed)?;
+            let last = row.number("last_value").map_err(failed)?;
+            let called = row.is_true("is_called");
+            if let Some(name) = names.get(at) {
+                values.insert(name.clone(), Value { last, called });
+            }
+        }
+    }
+    Ok(values)
+}
+
+async fn definitions(sql: &Sql, place: &str) -> PortResult<BTreeMap<QualifiedName, Definition>> {
+    let rows = sql.rows(LIST, soon()).await.map_err(|e| e.at(place, "listing sequences"))?;
+    let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
+    Ok(rows
+        .iter()
+        .filter_map(|row| {
+            let name = QualifiedName::new(row.get("schema")?, row.get("name")?);
+            let definition = Definition {
+                step: text(row.get("step")),
+                low: text(row.get("low")),
+                high: text(row.get("high")),
+                cycles: row.is_true("cycles"),
+                readable: row.is_true("readable"),
+                settable: row.is_true("settable"),
+            };
+            Some((name, definition))
+        })
+        .collect())
+}
+
+/// One statement that sets many sequences.
+fn set_sql<'a>(chunk: impl Iterator<Item = (&'a QualifiedName, &'a Value)>) -> String {
+    let rows: Vec<_> = chunk
+        .map(|(name, value)| {
+            format!("({}, {}::bigint, {})", literal(&name.to_string()), value.last, value.called)
+        })
+        .collect();
+    format!(
+        "SELECT count(pg_catalog.setval(v.name::regclass, v.last, v.called)) \
+         FROM (VALUES {}) AS v(name, last, called)",
+        rows.join(", ")
+    )
+}
+
+impl Sequences for PostgresSequences {
+    async fn inspect(&self) -> PortResult<Vec<Check>> {
+        let blue = self.blue.get(soon()).await?;
+        let green = self.green.get(soon()).await?;
+        let wanted = definitions(&blue, "blue").await?;
+        let there = definitions(&green, "green").await?;
+        let mut checks = Vec::new();
+        let names = |names: Vec<&QualifiedName>| {
+            names.iter().take(10).map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        };
+        let missing: Vec<_> = wanted.keys().filter(|name| !there.contains_key(name)).collect();
+        if !missing.is_empty() {
+            checks.push(Check::fail(
+                "sequences-missing",
+                format!("green lacks {} sequences: {}", missing.len(), names(missing)),
+                "create them on green as they are on blue",
+            ));
+        }
+        let unreadable: Vec<_> =
+            wanted.iter().filter(|(_, d)| !d.readable).map(|(name, _)| name).collect();
+        if !unreadable.is_empty() {
+            checks.push(Check::fail(
+                "sequences-readable",
+                format!("our role can't read {} on blue", names(unreadable)),
+                "GRANT SELECT ON ALL SEQUENCES IN SCHEMA .. on blue",
+            ));
+        }
+        let unsettable: Vec<_> = there
+            .iter()
+            .filter(|(name, d)| !(d.settable && d.readable) && wanted.contains_key(name))
+            .map(|(name, _)| name)
+            .collect();
+        if !unsettable.is_empty() {
+            checks.push(Check::fail(
+                "sequences-settable",
+                format!("our role can't set {} on green", names(unsettable)),
+                "GRANT SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA .. on green",
+            ));
+        }
+        let shape = |d: &Definition| (d.step.clone(), d.low.clone(), d.high.clone(), d.cycles);
+        let differ: Vec<_> = wanted
+            .iter()
+            .filter(|(name, d)| there.get(name).is_some_and(|other| shape(other) != shape(d)))
+            .map(|(name, _)| name)
+            .collect();
+        if !differ.is_empty() {
+            checks.push(Check::warn(
+                "sequences-differ",
+                format!("increment, bounds or CYCLE differ on green: {}", names(differ)),
+                "ALTER SEQUENCE on green",
+            ));
+        }
+        if checks.is_empty() {
+            checks.push(Check::ok("sequences", format!("{} sequences", wanted.len())));
+        }
+        Ok(checks)
+    }
+
+    async fn copy(&self, deadline: Instant) -> PortResult<SequenceReport> {
+        let blue = self.blue.get(deadline).await?;
+        let green = self.green.get(deadline).await?;
+        let wanted = values(&blue, "blue", deadline).await?;
+        let mut statement = "SET synchronous_commit = on".to_owned();
+        let pairs: Vec<_> = wanted.iter().collect();
+        for chunk in pairs.chunks(CHUNK) {
+            statement.push_str("; ");
+            statement.push_str(&set_sql(chunk.iter().copied()));
+        }
+        green
+            .run(&statement, deadline)
+            .await
+            .map_err(|error| error.at("green", "setting sequences"))?;
+        let there = values(&green, "green", deadline).await?;
+        for (name, value) in &wanted {
+            if there.get(name) != Some(value) {
+                return Err(PortError::new(
+                    "green",
+                    format!("sequence {name} does not stand where blue's stands after it was set"),
+                )
+                .remedy("something writes to green: find it"));
+            }
+        }
+        Ok(SequenceReport { count: wanted.len() as u64 })
+    }
+
+    fn describe(&self) -> Vec<Act> {
+        let act = |place: &str, text: &str| Act {
+            step: "sync".into(),
+            place: place.into(),
+            text: text.into(),
+        };
+        vec![
+            act("blue", LIST),
+            act(
+                "green",
+                "SELECT count(setval(v.name::regclass, v.last, v.called)) \
+                 FROM (VALUES ..blue's values..) AS v(name, last, called)",
+            ),
+        ]
+    }
+}

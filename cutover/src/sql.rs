@@ -1,0 +1,243 @@
+//! SQL over sessions that are opened when they are needed and kept. Everything goes through the
+//! simple query protocol: it is one round trip, and PgBouncer's console speaks nothing else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use decoders::postgres::conninfo::ConnInfo;
+use decoders::postgres::session::{self, Session, connect, connect_plain};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tokio_postgres::SimpleQueryMessage;
+
+use crate::ports::{PortError, PortResult};
+
+/// A row of text, with its columns' names.
+#[derive(Debug, Clone)]
+pub(crate) struct TextRow {
+    columns: Arc<[String]>,
+    values: Vec<Option<String>>,
+}
+
+impl TextRow {
+    /// A value by its column's name; no such column, or NULL: `None`.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let at = self.columns.iter().position(|column| column == name)?;
+        self.at(at)
+    }
+
+    /// A value by its position.
+    pub fn at(&self, at: usize) -> Option<&str> {
+        self.values.get(at)?.as_deref()
+    }
+
+    /// A boolean: PostgreSQL's `t`, PgBouncer's `1`.
+    pub fn is_true(&self, name: &str) -> bool {
+        matches!(self.get(name), Some("t" | "1"))
+    }
+
+    /// A number. What is not one is an error, never 0.
+    pub fn number<T: std::str::FromStr>(&self, name: &str) -> Result<T, SqlError> {
+        let value = self.get(name).and_then(|value| value.parse().ok());
+        value.ok_or_else(|| SqlError {
+            sqlstate: None,
+            text: format!("the server's answer has no number in column {name}"),
+            timed_out: false,
+        })
+    }
+}
+
+/// A statement failed.
+#[derive(Debug)]
+pub(crate) struct SqlError {
+    /// The server's code, if the server answered.
+    pub sqlstate: Option<String>,
+    pub text: String,
+    pub timed_out: bool,
+}
+
+impl SqlError {
+    pub fn is(&self, sqlstate: &str) -> bool {
+        self.sqlstate.as_deref() == Some(sqlstate)
+    }
+
+    /// Whether the statement may have taken effect all the same: no answer came, or one that says
+    /// that the connection or the server ended (classes 08 and 57P, and 40003).
+    pub fn in_doubt(&self) -> bool {
+        match self.sqlstate.as_deref() {
+            None => true,
+            Some(code) => code.starts_with("08") || code.starts_with("57P") || code == "40003",
+        }
+    }
+
+    /// As a port's error.
+    pub fn at(self, place: &str, doing: &str) -> PortError {
+        let error = PortError::new(place, format!("{doing}: {}", self.text));
+        if self.in_doubt() { error.in_doubt() } else { error }
+    }
+}
+
+/// One open session.
+pub(crate) struct Sql {
+    session: Session,
+}
+
+impl Sql {
+    /// Rows of all statements in `sql`, in order.
+    pub async fn rows(&self, sql: &str, deadline: Instant) -> Result<Vec<TextRow>, SqlError> {
+        let answer = tokio::time::timeout_at(deadline, self.session.simple_query(sql));
+        let messages = match answer.await {
+            Ok(Ok(messages)) => messages,
+            Ok(Err(error)) => {
+                let sqlstate = error.code().map(|code| code.code().to_owned());
+                let text = session::describe(&error);
+                return Err(SqlError { sqlstate, text, timed_out: false });
+            }
+            Err(_) => {
+                // Ask the server to forget it; whether it does is seen by whoever looks next.
+                if let Err(error) = self.session.cancel().await {
+                    tracing::debug!("a cancel request could not be sent: {error}");
+                }
+                let text = "no answer in time".to_owned();
+                return Err(SqlError { sqlstate: None, text, timed_out: true });
+            }
+        };
+        let mut rows = Vec::new();
+        let mut columns: Arc<[String]> = Arc::from([]);
+        for message in messages {
+            match message {
+                SimpleQueryMessage::RowDescription(described) => {
+                    columns = described.iter().map(|column| column.name().to_owned()).collect();
+                }
+                SimpleQueryMessage::Row(row) => {
+                    let values = (0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect();
+                    rows.push(TextRow { columns: columns.clone(), values });
+                }
+                _ => {}
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The one row of `sql`.
+    pub async fn row(&self, sql: &str, deadline: Instant) -> Result<TextRow, SqlError> {
+        let row = self.rows(sql, deadline).await?.into_iter().next_back();
+        row.ok_or_else(|| SqlError {
+            sqlstate: None,
+            text: "the server gave no row".into(),
+            timed_out: false,
+        })
+    }
+
+    /// Statements without an answer.
+    pub async fn run(&self, sql: &str, deadline: Instant) -> Result<(), SqlError> {
+        self.rows(sql, deadline).await.map(|_| ())
+    }
+
+    /// `server_version_num`.
+    pub fn version_num(&self) -> u32 {
+        self.session.server_version()
+    }
+
+    fn is_open(&self) -> bool {
+        self.session.closed_reason().is_none()
+    }
+}
+
+/// How a session is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// With the settings of our own sessions.
+    Server,
+    /// A pooler: no setting is touched.
+    Plain,
+}
+
+/// Opens a session.
+pub(crate) async fn open(
+    info: &ConnInfo,
+    name: &str,
+    kind: Kind,
+    deadline: Instant,
+) -> Result<Sql, SqlError> {
+    let opening = async {
+        match kind {
+            Kind::Server => connect(info, name).await,
+            Kind::Plain => connect_plain(info, name).await,
+        }
+    };
+    match tokio::time::timeout_at(deadline, opening).await {
+        Ok(Ok(session)) => Ok(Sql { session }),
+        Ok(Err(error)) => Err(SqlError {
+            sqlstate: error.server_error().map(|server| server.sqlstate.clone()),
+            text: format!("can't connect to {}: {error}", info.redacted()),
+            timed_out: false,
+        }),
+        Err(_) => Err(SqlError {
+            sqlstate: None,
+            text: format!("can't connect to {}: no answer in time", info.redacted()),
+            timed_out: true,
+        }),
+    }
+}
+
+/// A session that is opened when it is first needed, and again when it was lost.
+pub(crate) struct Slot {
+    info: ConnInfo,
+    name: &'static str,
+    place: String,
+    kind: Kind,
+    session: Mutex<Option<Arc<Sql>>>,
+}
+
+impl Slot {
+    /// `name` is the session's `application_name`; ours all begin with `cutover`.
+    pub fn new(info: ConnInfo, name: &'static str, place: impl Into<String>, kind: Kind) -> Self {
+        Self { info, name, place: place.into(), kind, session: Mutex::new(None) }
+    }
+
+    /// The open session.
+    pub async fn get(&self, deadline: Instant) -> PortResult<Arc<Sql>> {
+        let mut session = self.session.lock().await;
+        if let Some(open) = session.as_ref().filter(|open| open.is_open()) {
+            return Ok(open.clone());
+        }
+        let opened = open(&self.info, self.name, self.kind, deadline).await.map_err(|error| {
+            // Nothing was sent yet but the login.
+            PortError::new(self.place.clone(), error.text)
+        })?;
+        let opened = Arc::new(opened);
+        *session = Some(opened.clone());
+        Ok(opened)
+    }
+
+    /// The session, if it is open now.
+    pub async fn current(&self) -> Option<Arc<Sql>> {
+        self.session.lock().await.as_ref().filter(|open| open.is_open()).cloned()
+    }
+
+    /// Closes the session.
+    pub async fn close(&self) {
+        *self.session.lock().await = None;
+    }
+}
+
+/// A deadline for things outside of the window.
+pub(crate) fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(10)
+}
+
+/// Quotes an identifier.
+pub(crate) fn ident(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Quotes a literal.
+pub(crate) fn literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    if text.contains('\\') {
+        format!(" E'{}'", quoted.replace('\\', "\\\\"))
+    } else {
+        format!("'{quoted}'")
+    }
+}

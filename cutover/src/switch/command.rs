@@ -1,0 +1,214 @@
+//! The operator's own commands as a traffic switch.
+//!
+//! Each is a program with arguments, no shell, in a process group of its own that is killed at
+//! the deadline. What it has to know is in its environment:
+//!
+//! | Variable | Meaning |
+//! |---|---|
+//! | `CUTOVER_PHASE` | `hold`, `switch`, `release` or `verify` |
+//! | `CUTOVER_EPOCH` | the run's number |
+//! | `CUTOVER_KEY` | the same for each repetition of one act: `EPOCH.PHASE` |
+//! | `CUTOVER_DEADLINE_MS` | how long it may take |
+//! | `CUTOVER_FROM_HOST`, `_PORT`, `_DATABASE` | blue |
+//! | `CUTOVER_TO_HOST`, `_PORT`, `_DATABASE` | green |
+//!
+//! A status other than 0 before the point of no return aborts the run; after it the command is
+//! run again until it succeeds or the run is held.
+
+use std::process::Stdio;
+
+use decoders::postgres::conninfo::{ConnInfo, HostAddress};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::Command;
+use tokio::time::Instant;
+
+use super::config::CommandConfig;
+use crate::api::{Act, Check, Member};
+use crate::evidence::Committed;
+use crate::ports::{Epoch, PortError, PortResult, SwitchActs, TrafficSwitch};
+
+const ROUTER: &str = "router command";
+/// Bytes of output that are kept for an error or the report.
+const OUTPUT_MAX: u64 = 4096;
+
+/// Runs the operator's commands.
+pub struct CommandSwitch {
+    config: CommandConfig,
+    environment: Vec<(&'static str, String)>,
+}
+
+impl CommandSwitch {
+    /// From the configuration.
+    pub fn new(config: CommandConfig, blue: &ConnInfo, green: &ConnInfo) -> Self {
+        let mut environment = Vec::new();
+        let mut side = |info: &ConnInfo, names: [&'static str; 3]| {
+            if let Some(host) = info.hosts().first() {
+                let name = match &host.address {
+                    HostAddress::Name(name) => name.clone(),
+                    HostAddress::Address { address, .. } => address.to_string(),
+                    HostAddress::Socket(path) => path.to_string_lossy().into_owned(),
+                };
+                environment.push((names[0], name));
+                environment.push((names[1], host.port.to_string()));
+            }
+            environment.push((names[2], info.dbname().to_owned()));
+        };
+        side(blue, ["CUTOVER_FROM_HOST", "CUTOVER_FROM_PORT", "CUTOVER_FROM_DATABASE"]);
+        side(green, ["CUTOVER_TO_HOST", "CUTOVER_TO_PORT", "CUTOVER_TO_DATABASE"]);
+        Self { config, environment }
+    }
+
+    async fn run(
+        &self,
+        phase: &'static str,
+        argv: &[String],
+        epoch: Epoch,
+        deadline: Instant,
+    ) -> PortResult<String> {
+        let [program, arguments @ ..] = argv else { return Ok(String::new()) };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .envs(self.environment.iter().cloned())
+            .env("CUTOVER_PHASE", phase)
+            .env("CUTOVER_EPOCH", epoch.to_string())
+            .env("CUTOVER_KEY", format!("{epoch}.{phase}"))
+            .env("CUTOVER_DEADLINE_MS", left.as_millis().to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true);
+        let mut child = command.spawn().map_err(|error| {
+            PortError::new(ROUTER, format!("{phase}: {program} can't be started: {error}"))
+        })?;
+        // Kills what the command has started, too, however this function is left.
+        let mut group = Group(child.id());
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let running = async {
+            let (out, err, status) =
+                tokio::join!(read_some(stdout), read_some(stderr), child.wait());
+            status.map(|status| (status, out, err))
+        };
+        let (status, out, err) = match tokio::time::timeout_at(deadline, running).await {
+            Ok(finished) => finished
+                .map_err(|error| PortError::new(ROUTER, format!("{phase}: {program}: {error}")))?,
+            Err(_) => {
+                return Err(PortError::new(
+                    ROUTER,
+                    format!("{phase}: {program} did not end in time and was killed"),
+                ));
+            }
+        };
+        group.0 = None;
+        if status.success() {
+            return Ok(out);
+        }
+        let said = if err.is_empty() { out } else { err };
+        let said = if said.is_empty() { String::new() } else { format!(": {said}") };
+        Err(PortError::new(ROUTER, format!("{phase}: {program} failed ({status}){said}")))
+    }
+
+    fn act(&self, step: &str, argv: &[String]) -> Vec<Act> {
+        if argv.is_empty() {
+            return Vec::new();
+        }
+        vec![Act { step: step.into(), place: ROUTER.into(), text: argv.join(" ") }]
+    }
+}
+
+/// A process group that is killed when it is dropped.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let Some(id) = self.0.and_then(|id| i32::try_from(id).ok()) else { return };
+        if let Err(error) = killpg(Pid::from_raw(id), Signal::SIGKILL) {
+            tracing::debug!("the command's process group can't be killed: {error}");
+        }
+    }
+}
+
+/// The beginning of the output, on one line; the rest is read and forgotten.
+async fn read_some(stream: Option<impl AsyncRead + Unpin>) -> String {
+    let Some(mut stream) = stream else { return String::new() };
+    let mut bytes = Vec::new();
+    let head = (&mut stream).take(OUTPUT_MAX).read_to_end(&mut bytes).await;
+    let rest = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+    if let Err(error) = head.and(rest.map(|_| 0)) {
+        tracing::debug!("the command's output can't be read: {error}");
+    }
+    String::from_utf8_lossy(&bytes).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+impl TrafficSwitch for CommandSwitch {
+    async fn inspect(&self) -> PortResult<Vec<Check>> {
+        let mut checks = Vec::new();
+        if self.config.hold.is_empty() {
+            checks.push(Check::warn(
+                "router-hold",
+                "there is no command that makes clients wait: they get errors in the pause",
+                "set cutover.command.hold",
+            ));
+        } else if self.config.release.is_empty() {
+            checks.push(Check::fail(
+                "router-release",
+                "clients are held by a command, and no command lets them go on",
+                "set cutover.command.release",
+            ));
+        }
+        if self.config.verify.is_empty() {
+            checks.push(Check::warn(
+                "router-verify",
+                "nothing shows that clients reach green afterwards",
+                "set cutover.command.verify",
+            ));
+        }
+        if checks.is_empty() {
+            checks.push(Check::ok("router", "commands are configured"));
+        }
+        Ok(checks)
+    }
+
+    async fn arm(&self) -> PortResult<()> {
+        Ok(())
+    }
+
+    async fn hold(&self, epoch: Epoch, deadline: Instant) -> PortResult<String> {
+        let said = self.run("hold", &self.config.hold, epoch, deadline).await?;
+        Ok(if said.is_empty() { "held by command".into() } else { said })
+    }
+
+    async fn switch(&self, proof: &Committed, deadline: Instant) -> PortResult<Vec<Member>> {
+        let evidence = self.run("switch", &self.config.switch, proof.epoch(), deadline).await?;
+        let member = ROUTER.to_owned();
+        Ok(vec![Member { member, target: "green".into(), verified: false, evidence }])
+    }
+
+    async fn release(&self, epoch: Epoch, deadline: Instant) -> PortResult<()> {
+        self.run("release", &self.config.release, epoch, deadline).await.map(|_| ())
+    }
+
+    async fn verify(&self, proof: &Committed, deadline: Instant) -> PortResult<Vec<Member>> {
+        let evidence = self.run("verify", &self.config.verify, proof.epoch(), deadline).await?;
+        let verified = !self.config.verify.is_empty();
+        let member = ROUTER.to_owned();
+        Ok(vec![Member { member, target: "green".into(), verified, evidence }])
+    }
+
+    fn name(&self) -> String {
+        "command".into()
+    }
+
+    fn describe(&self) -> SwitchActs {
+        SwitchActs {
+            hold: self.act("quiesce", &self.config.hold),
+            switch: self.act("flip", &self.config.switch),
+            release: self.act("open", &self.config.release),
+            verify: self.act("open", &self.config.verify),
+        }
+    }
+}

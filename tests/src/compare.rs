@@ -125,7 +125,7 @@ const SNAPSHOT: &str = "
 async fn tables(client: &Client) -> Result<Vec<(String, Vec<(String, String)>)>> {
     let sql = format!(
         "SELECT format('%I.%I', n.nspname, c.relname), a.attname, quote_ident(a.attname),
-                coalesce(nullif(t.typelem, 0), t.oid) IN (700, 701), t.typelem <> 0 AND t.typlen = -1
+                CASE WHEN t.typlen = -1 AND t.typelem <> 0 THEN t.typelem ELSE t.oid END IN (700, 701), t.typelem <> 0 AND t.typlen = -1
          FROM pg_class c
          JOIN pg_namespace n ON n.oid = c.relnamespace
          LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped

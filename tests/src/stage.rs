@@ -191,15 +191,14 @@ impl Stage {
             self.extra_config,
             self.api_port.number()
         );
-        if !self.routers.is_empty() {
-            text.push_str(&format!("\n[cutover]\nclient_url = {:?}\n", self.app_url()?));
-        }
         for router in &self.routers {
             text.push_str(&format!(
-                "\n[[cutover.pgbouncer]]\nadmin = {:?}\nconfig_file = {:?}\ndatabase = {:?}\n",
+                "\n[[cutover.pgbouncer]]\nadmin = {:?}\nconfig_file = {:?}\ndatabase = {:?}\n\
+                 client = {:?}\n",
                 router.admin_url(),
                 router.config_file(),
-                router.database()
+                router.database(),
+                router.url_as(APP)
             ));
         }
         Ok(text)

@@ -88,7 +88,8 @@ pub struct StreamOptions {
     /// The publications; exist since before the slot.
     pub publications: Vec<String>,
     /// Resume behind this position; it has to be durable on the target, because the slot forgets
-    /// what is before it. `None`: where the slot stands.
+    /// what is before it. `None`: where the slot stands, which is right for a new slot only.
+    /// Before PostgreSQL 17 a restart of the server may put it back to an earlier position.
     pub start: Option<Lsn>,
     /// A transaction larger than this comes in parts.
     pub part_bytes: usize,

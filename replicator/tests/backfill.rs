@@ -9,9 +9,10 @@ mod backfill {
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use backfill::stage::{DATABASE, Stage};
+use backfill::stage::{DATABASE, Snapshot, Stage};
 use backfill::{catalog, fixture};
 use decoders::postgres::chunks::CopyFormat;
+use decoders::postgres::wire::ReplicationConnection;
 use replicator::backfill::{BackfillError, Phase, TableState, cleanup};
 use replicator::schema::SchemaMode;
 use tests::compare::{Sequences, ensure_equal};
@@ -41,7 +42,8 @@ async fn everything_moves(blue: u32, green: u32) -> Result<()> {
     stage.analyze(&summary).await?;
 
     let content =
-        ensure_equal(&stage.blue.url(DATABASE), &stage.green.url(DATABASE), Sequences::Ignored).await?;
+        ensure_equal(&stage.blue.url(DATABASE), &stage.green.url(DATABASE), Sequences::Ignored)
+            .await?;
     assert_eq!(summary.rows, content.rows());
     catalog::ensure_equal(&stage.blue, &stage.green, DATABASE).await?;
 
@@ -112,7 +114,9 @@ async fn later_writes_do_not_show_up() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_rewritten_after_the_snapshot_starts_the_copy_over() -> Result<()> {
     let stage = Stage::new(15, 17).await?;
-    stage.on_blue("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 10)").await?;
+    stage
+        .on_blue("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 10)")
+        .await?;
     let snapshot = stage.snapshot().await?;
     stage.pre_data(&snapshot).await?;
     stage.on_blue("ALTER TABLE t ALTER id TYPE bigint").await?;
@@ -142,7 +146,8 @@ async fn a_request_to_stop_ends_the_copy_and_its_statements() -> Result<()> {
         Ok((stage.progress.borrow().total.bytes_copied > 0).then_some(()))
     })
     .await?;
-    let locked = stage.on_blue("SET lock_timeout = '100ms'; ALTER TABLE t ALTER id TYPE bigint").await;
+    let locked =
+        stage.on_blue("SET lock_timeout = '100ms'; ALTER TABLE t ALTER id TYPE bigint").await;
     assert!(locked.is_err(), "the table is held");
 
     let asked = Instant::now();
@@ -152,7 +157,8 @@ async fn a_request_to_stop_ends_the_copy_and_its_statements() -> Result<()> {
     assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
     for server in [&stage.blue, &stage.green] {
         wait::until("no statement is left", SOON, async || {
-            let left = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cutover copy'";
+            let left =
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cutover copy'";
             Ok((server.value(DATABASE, left).await? == "0").then_some(()))
         })
         .await?;
@@ -350,5 +356,129 @@ async fn a_lost_green_is_worth_a_new_start() -> Result<()> {
     let summary = stage.rows(&stage.snapshot().await?).await?;
     assert_eq!(summary.rows, 10_000);
     ensure_equal(&stage.blue.url(DATABASE), &stage.green.url(DATABASE), Sequences::Ignored).await?;
+    Ok(())
+}
+
+/// The widest table there is, values out of line, and names that look like patterns.
+#[tokio::test(flavor = "multi_thread")]
+async fn wide_tables_and_large_values_move() -> Result<()> {
+    let mut stage = Stage::new(15, 17).await?;
+    stage.copy.chunk_mib = 4;
+    let columns: Vec<String> = (0..1_600).map(|at| format!("c{at} smallint")).collect();
+    stage
+        .on_blue(&format!(
+            "CREATE TABLE \"wide*.?\" ({});
+             INSERT INTO \"wide*.?\" (c0, c1599) SELECT g, g FROM generate_series(1, 100) g;
+             CREATE TABLE big (id int PRIMARY KEY, b bytea, t text);
+             ALTER TABLE big ALTER b SET STORAGE EXTERNAL;
+             INSERT INTO big SELECT g, decode(repeat(md5(g::text), 32768), 'hex'), repeat('é', 100000)
+             FROM generate_series(1, 40) g",
+            columns.join(", ")
+        ))
+        .await?;
+    let snapshot = stage.snapshot().await?;
+    stage.pre_data(&snapshot).await?;
+    stage.rows(&snapshot).await?;
+    stage.post_data().await?;
+    ensure_equal(&stage.blue.url(DATABASE), &stage.green.url(DATABASE), Sequences::Ignored).await?;
+    Ok(())
+}
+
+/// A database that never checked its bytes keeps them.
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_of_sql_ascii_stay_as_they_are() -> Result<()> {
+    let stage = Stage::new(15, 17).await?;
+    for server in [&stage.blue, &stage.green] {
+        server.execute("postgres", &format!("DROP DATABASE {DATABASE}")).await?;
+        let create = format!(
+            "CREATE DATABASE {DATABASE} ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+        );
+        server.execute("postgres", &create).await?;
+    }
+    stage
+        .on_blue(
+            "CREATE TABLE raw (id int, t text, x xml);
+             SET client_encoding = 'SQL_ASCII';
+             INSERT INTO raw SELECT g, chr(g), NULL FROM generate_series(128, 255) g;
+             CREATE TABLE bin (id int, t text);
+             INSERT INTO bin SELECT g, chr(g) FROM generate_series(128, 255) g",
+        )
+        .await?;
+    let snapshot = stage.snapshot().await?;
+    stage.pre_data(&snapshot).await?;
+    assert_eq!(stage.rows(&snapshot).await?.rows, 256);
+    for table in ["raw", "bin"] {
+        let hash = format!(
+            "SELECT md5(string_agg(convert_to(t, 'SQL_ASCII')::text, '' ORDER BY id)) FROM {table}"
+        );
+        assert_eq!(
+            stage.blue.value(DATABASE, &hash).await?,
+            stage.green.value(DATABASE, &hash).await?
+        );
+    }
+    Ok(())
+}
+
+/// Without superuser on green: everything belongs to the role that restores, and triggers and
+/// foreign keys come after the rows anyway.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ordinary_owner_of_green_is_enough() -> Result<()> {
+    let mut stage = Stage::new(15, 17).await?;
+    stage.schema.owners = false;
+    stage
+        .on_blue(
+            "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p);
+             CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'fired'; END$$;
+             INSERT INTO p VALUES (1); INSERT INTO c VALUES (1);
+             CREATE TRIGGER no BEFORE INSERT ON c FOR EACH ROW EXECUTE PROCEDURE no()",
+        )
+        .await?;
+    let green = "CREATE ROLE plain LOGIN; ALTER DATABASE shop OWNER TO plain; ALTER SCHEMA public OWNER TO plain";
+    stage.on_green(green).await?;
+    stage.green_user = Some("plain");
+    let snapshot = stage.snapshot().await?;
+    stage.pre_data(&snapshot).await?;
+    let summary = stage.rows(&snapshot).await?;
+    assert!(!summary.is_replica_role);
+    stage.post_data().await?;
+    stage.analyze(&summary).await?;
+    ensure_equal(&stage.blue.url(DATABASE), &stage.green.url(DATABASE), Sequences::Ignored).await?;
+    Ok(())
+}
+
+/// The snapshot of a replication slot serves pg_dump and all workers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slots_snapshot_carries_schema_and_rows() -> Result<()> {
+    let mut stage = Stage::new(10, 14).await?;
+    stage
+        .on_blue(
+            "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 50000)",
+        )
+        .await?;
+    let mut wire = ReplicationConnection::connect(&stage.blue_info()?, "test").await?;
+    let answer = wire
+        .simple_query("CREATE_REPLICATION_SLOT s TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT")
+        .await?;
+    let name = format!("{answer:?}");
+    let name = name.split('"').find(|part| part.matches('-').count() == 2);
+    let snapshot = name.expect("a snapshot's name").to_owned();
+    stage.on_blue("INSERT INTO t VALUES (-1); CREATE TABLE late (id int)").await?;
+    stage.copy.workers = 2;
+    let snapshot = Snapshot { name: snapshot, _holder: None };
+    stage.pre_data(&snapshot).await?;
+    let mut job = stage.backfill(&snapshot).await?;
+    let late: u32 = stage.blue.value(DATABASE, "SELECT 'late'::regclass::oid").await?.parse()?;
+    job.tables.retain(|id| id.0 != late);
+    let summary = job.run(&stage.progress, &stage.stop.subscribe()).await?;
+    assert_eq!(summary.rows, 50_000);
+    assert_eq!(stage.green.value(DATABASE, "SELECT to_regclass('late') IS NULL").await?, "t");
+    drop(wire);
+    // With its connection the snapshot is gone; a new start makes another.
+    wait::until("the snapshot is gone", SOON, async || {
+        let error = job.run(&stage.progress, &stage.stop.subscribe()).await.unwrap_err();
+        assert!(error.is_retryable(), "{error}");
+        Ok(error.to_string().contains("snapshot").then_some(()))
+    })
+    .await?;
     Ok(())
 }

@@ -481,10 +481,7 @@ async fn integer_keys(
     let failed = database("reading the tables' primary keys");
     let mut keys = BTreeMap::new();
     for row in client.query(KEYS, &[&ids]).await.map_err(&failed)? {
-        keys.insert(
-            TableId(row.try_get(0).map_err(&failed)?),
-            row.try_get(1).map_err(&failed)?,
-        );
+        keys.insert(TableId(row.try_get(0).map_err(&failed)?), row.try_get(1).map_err(&failed)?);
     }
     Ok(keys)
 }

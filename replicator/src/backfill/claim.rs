@@ -117,10 +117,9 @@ async fn truncate(
     let names: Vec<String> = tables.iter().map(|table| format!("ONLY {table}")).collect();
     // One statement, so that foreign keys among them don't matter. Never CASCADE.
     let statement = format!("TRUNCATE {}", names.join(", "));
-    green
-        .batch_execute(&statement)
-        .await
-        .map_err(|error| BackfillError::database("emptying the tables of the last copy on green", &error))
+    green.batch_execute(&statement).await.map_err(|error| {
+        BackfillError::database("emptying the tables of the last copy on green", &error)
+    })
 }
 
 async fn existing(

@@ -59,8 +59,7 @@ impl BackfillError {
 
     /// A connection that did not come about. `side` is "blue" or "green".
     pub fn connect(side: &str, error: &ConnectError) -> Self {
-        let disposition =
-            if error.is_transient() { Disposition::Retry } else { Disposition::Halt };
+        let disposition = if error.is_transient() { Disposition::Retry } else { Disposition::Halt };
         Self::Failed { disposition, message: format!("{side}: {error}"), remedy: None }
     }
 
@@ -115,9 +114,13 @@ fn is_transient(code: &str) -> bool {
 
 fn remedy(refusal: &DbError) -> Option<String> {
     let text = match refusal.code().code() {
-        "42501" => "grant the missing privilege to the role that Cutover connects as, or run it as the owner",
+        "42501" => {
+            "grant the missing privilege to the role that Cutover connects as, or run it as the owner"
+        }
         "53100" => "free or add disk space on that server, then start again",
-        "53200" if refusal.hint().is_some_and(|hint| hint.contains("max_locks_per_transaction")) => {
+        "53200"
+            if refusal.hint().is_some_and(|hint| hint.contains("max_locks_per_transaction")) =>
+        {
             "raise max_locks_per_transaction on that server (it holds one lock for every table) and restart it"
         }
         "42704" if refusal.message().starts_with("role ") => {

@@ -16,7 +16,9 @@ pub use analyze::analyze;
 pub use claim::{cleanup, record_copied};
 pub use config::CopyConfig;
 pub use error::BackfillError;
-pub use progress::{BackfillProgress, Phase, ProgressSender, Steps, TableProgress, TableState, Total};
+pub use progress::{
+    BackfillProgress, Phase, ProgressSender, Steps, TableProgress, TableState, Total,
+};
 pub use render::render;
 pub use run::{Backfill, CopiedTable, Summary};
 

@@ -4,7 +4,8 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use indicatif::{
-    BinaryBytes, HumanCount, HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle,
+    BinaryBytes, HumanCount, HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget,
+    ProgressStyle,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -68,12 +69,14 @@ async fn lines(mut progress: watch::Receiver<BackfillProgress>) {
     let mut shown: Option<(Phase, Instant)> = None;
     loop {
         let state = progress.borrow_and_update().clone();
-        let is_due = shown.is_none_or(|(phase, at)| phase != state.phase || at.elapsed() >= LOG_EVERY);
+        let is_due =
+            shown.is_none_or(|(phase, at)| phase != state.phase || at.elapsed() >= LOG_EVERY);
         if is_due && state.phase != Phase::Waiting {
             tracing::info!(
                 phase = state.phase.label(),
                 at = names(&state).join(", "),
-                "{}", headline(&state)
+                "{}",
+                headline(&state)
             );
             shown = Some((state.phase, Instant::now()));
         }
@@ -153,8 +156,12 @@ mod tests {
             ..Total::default()
         };
         let tables = Arc::new(vec![table]);
-        let state =
-            BackfillProgress { phase: Phase::Copying, tables, total, ..BackfillProgress::default() };
+        let state = BackfillProgress {
+            phase: Phase::Copying,
+            tables,
+            total,
+            ..BackfillProgress::default()
+        };
         assert_eq!(
             headline(&state),
             "0 of 1 tables, 1,234 rows, 1.00 KiB of about 2.00 KiB, 512 B/s, 2 seconds left"

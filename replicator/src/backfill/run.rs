@@ -102,10 +102,12 @@ impl Backfill {
         let (mut green, is_replica_role) =
             unless_cancelled(cancel, open_green(&self.green, false)).await?;
         let names: Vec<QualifiedName> = plans.iter().map(|plan| plan.name.clone()).collect();
-        let emptied =
-            guarded(vec![green.canceller()], cancel, claim(&mut green, &names)).await??;
+        let emptied = guarded(vec![green.canceller()], cancel, claim(&mut green, &names)).await??;
         if !emptied.is_empty() {
-            tracing::info!(tables = emptied.len(), "starting over: emptied what an earlier copy had filled on green");
+            tracing::info!(
+                tables = emptied.len(),
+                "starting over: emptied what an earlier copy had filled on green"
+            );
         }
         refuse_triggers(&green, &names, is_replica_role).await?;
 
@@ -137,7 +139,8 @@ impl Backfill {
         for _ in 0..count {
             let (job, cancel) = (self.clone(), cancel.clone());
             let (tables, chunks, throttle) = (tables.clone(), chunks.clone(), throttle.clone());
-            workers.spawn(async move { job.work(&tables, &chunks, &throttle, is_raw, &cancel).await });
+            workers
+                .spawn(async move { job.work(&tables, &chunks, &throttle, is_raw, &cancel).await });
         }
         let mut meter = Meter::new(tables.clone());
         let mut publish = tokio::time::interval(PUBLISH_EVERY);

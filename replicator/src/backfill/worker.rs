@@ -126,10 +126,17 @@ impl Worker {
         throttle: &Throttle,
     ) -> Result<(), PumpError> {
         let plan = &table.plan;
-        let mut rows = pin!(self.blue.copy_out(&plan.copy_out_sql(range)).await.map_err(PumpError::Blue)?);
-        let mut sink = pin!(self.green.copy_in(&plan.copy_in_sql()).await.map_err(PumpError::Green)?);
+        let mut rows =
+            pin!(self.blue.copy_out(&plan.copy_out_sql(range)).await.map_err(PumpError::Blue)?);
+        let mut sink =
+            pin!(self.green.copy_in(&plan.copy_in_sql()).await.map_err(PumpError::Green)?);
         let mut buffer = BytesMut::with_capacity(BUFFER_BYTES);
-        let mut counted = Counted { table, messages: 0, unreported: 0, is_binary: plan.format == CopyFormat::Binary };
+        let mut counted = Counted {
+            table,
+            messages: 0,
+            unreported: 0,
+            is_binary: plan.format == CopyFormat::Binary,
+        };
         while let Some(row) = rows.next().await {
             let row: Bytes = row.map_err(PumpError::Blue)?;
             counted.messages += 1;
@@ -196,11 +203,8 @@ impl PumpError {
     fn place(self, table: &TableCounters, chunk: usize) -> BackfillError {
         let plan = &table.plan;
         let chunks = plan.chunks.len();
-        let part = if chunks > 1 {
-            format!(", chunk {} of {chunks}", chunk + 1)
-        } else {
-            String::new()
-        };
+        let part =
+            if chunks > 1 { format!(", chunk {} of {chunks}", chunk + 1) } else { String::new() };
         let name = &plan.name;
         match self {
             PumpError::Blue(error) => {

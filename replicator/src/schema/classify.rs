@@ -144,9 +144,15 @@ mod tests {
     fn tables_are_found_in_statements() {
         let table = |sql| target(sql).map(|name| name.to_string());
         for (sql, expected) in [
-            (r#"CREATE UNIQUE INDEX "ON" ON ONLY "S x"."t""q" USING "btree" ("a");"#, r#""S x"."t""q""#),
+            (
+                r#"CREATE UNIQUE INDEX "ON" ON ONLY "S x"."t""q" USING "btree" ("a");"#,
+                r#""S x"."t""q""#,
+            ),
             (r#"CREATE INDEX i ON public.t USING btree (a)"#, r#""public"."t""#),
-            ("ALTER TABLE ONLY \"a\".\"b\"\n    ADD CONSTRAINT \"c\" PRIMARY KEY (\"d\");", r#""a"."b""#),
+            (
+                "ALTER TABLE ONLY \"a\".\"b\"\n    ADD CONSTRAINT \"c\" PRIMARY KEY (\"d\");",
+                r#""a"."b""#,
+            ),
         ] {
             assert_eq!(table(sql).as_deref(), Some(expected));
         }

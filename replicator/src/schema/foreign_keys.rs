@@ -71,7 +71,8 @@ mod tests {
     use crate::schema::script::{Settings, Toc};
 
     fn entry(sql: &str) -> Entry {
-        let toc = Toc { name: "a b \"k\" k".into(), kind: "FK CONSTRAINT".into(), schema: "s".into() };
+        let toc =
+            Toc { name: "a b \"k\" k".into(), kind: "FK CONSTRAINT".into(), schema: "s".into() };
         let settings = Arc::new(Settings::new());
         Entry { ordinal: 0, toc: Arc::new(toc), sql: sql.into(), settings }
     }

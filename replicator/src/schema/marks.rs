@@ -32,10 +32,9 @@ impl Marks {
                  at timestamptz NOT NULL DEFAULT pg_catalog.now());
              COMMIT"
         );
-        green
-            .batch_execute(&statement)
-            .await
-            .map_err(|error| BackfillError::database(format!("creating {STATE_TABLE} on green"), &error))
+        green.batch_execute(&statement).await.map_err(|error| {
+            BackfillError::database(format!("creating {STATE_TABLE} on green"), &error)
+        })
     }
 
     /// Writes a mark, replacing one of the same name.

@@ -85,8 +85,7 @@ pub async fn copy_pre_data(
     Marks::prepare(restorer.client()).await?;
     let dialect = dialect(restorer.client(), job.config).await?;
     let entries = parse(&pre, &dialect);
-    let mut report =
-        PreReport { pg_dump: Some(program.to_string()), ..PreReport::default() };
+    let mut report = PreReport { pg_dump: Some(program.to_string()), ..PreReport::default() };
     if is_restored(restorer.client(), &entries, &post, &dialect).await? {
         report.was_there = true;
         return Ok(report);
@@ -179,9 +178,7 @@ fn tolerated(entry: &Entry) -> &'static [SqlState] {
         }
         "PROCEDURAL LANGUAGE" => &[SqlState::DUPLICATE_OBJECT],
         // A label means nothing without its provider.
-        "SECURITY LABEL" => {
-            &[SqlState::INVALID_PARAMETER_VALUE, SqlState::INSUFFICIENT_PRIVILEGE]
-        }
+        "SECURITY LABEL" => &[SqlState::INVALID_PARAMETER_VALUE, SqlState::INSUFFICIENT_PRIVILEGE],
         _ => &[],
     }
 }
@@ -239,7 +236,10 @@ async fn check_roles(blue: &Session, green: &Session) -> Result<(), BackfillErro
         .map(|role| format!("CREATE ROLE \"{}\";", role.replace('"', "\"\"")))
         .collect();
     Err(BackfillError::halt(
-        format!("green lacks roles that own something or have privileges on blue: {}", missing.join(", ")),
+        format!(
+            "green lacks roles that own something or have privileges on blue: {}",
+            missing.join(", ")
+        ),
         format!(
             "create them on green ({}; pg_dumpall --roles-only has their passwords), or set schema.owners = false",
             create.join(" ")

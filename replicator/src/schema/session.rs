@@ -52,7 +52,10 @@ impl Restorer {
     }
 
     /// Runs SQL; a request to stop cancels it on the server, too.
-    pub(super) async fn run(&self, sql: &str) -> Result<Result<(), tokio_postgres::Error>, BackfillError> {
+    pub(super) async fn run(
+        &self,
+        sql: &str,
+    ) -> Result<Result<(), tokio_postgres::Error>, BackfillError> {
         guarded(vec![self.session.canceller()], &self.cancel, self.session.batch_execute(sql)).await
     }
 
@@ -68,9 +71,7 @@ impl Restorer {
             return Ok(());
         }
         let sql = changed.join("\n");
-        self.run(&sql)
-            .await?
-            .map_err(|error| BackfillError::database(failed(entry), &error))?;
+        self.run(&sql).await?.map_err(|error| BackfillError::database(failed(entry), &error))?;
         self.applied = (*entry.settings).clone();
         Ok(())
     }
@@ -99,7 +100,7 @@ impl Restorer {
             }
             match code {
                 Some(SqlState::T_R_DEADLOCK_DETECTED) if tries < DEADLOCK_TRIES => {}
-                Some(code) if is_duplicate(&code) && self.exists(entry).await? => {
+                Some(code) if is_duplicate(&code) && self.exists(entry, sql).await? => {
                     self.mark(entry, mark).await?;
                     return Ok(Outcome::Existed);
                 }
@@ -140,7 +141,7 @@ impl Restorer {
 
     /// Whether green has exactly what the statement would make: one whose definition, as the
     /// server prints it, is in the statement.
-    async fn exists(&self, entry: &Entry) -> Result<bool, BackfillError> {
+    async fn exists(&self, entry: &Entry, sql: &str) -> Result<bool, BackfillError> {
         let definition = match entry.toc.kind.as_str() {
             "INDEX" => {
                 "SELECT pg_catalog.pg_get_indexdef(c.oid) FROM pg_catalog.pg_class c
@@ -174,7 +175,7 @@ impl Restorer {
         self.run("RESET quote_all_identifiers").await?.map_err(asked)?;
         let Some(row) = row else { return Ok(false) };
         let there: String = row.try_get(0).map_err(asked)?;
-        Ok(squeezed(&entry.sql).contains(&squeezed(&there)))
+        Ok(squeezed(sql).contains(&squeezed(&there)))
     }
 }
 
@@ -185,12 +186,8 @@ fn squeezed(sql: &str) -> String {
 /// `42P07` duplicate table (an index is one), `42710` duplicate object, `42P16` a second primary
 /// key.
 fn is_duplicate(code: &SqlState) -> bool {
-    [
-        SqlState::DUPLICATE_TABLE,
-        SqlState::DUPLICATE_OBJECT,
-        SqlState::INVALID_TABLE_DEFINITION,
-    ]
-    .contains(code)
+    [SqlState::DUPLICATE_TABLE, SqlState::DUPLICATE_OBJECT, SqlState::INVALID_TABLE_DEFINITION]
+        .contains(code)
 }
 
 /// For messages.

@@ -256,7 +256,8 @@ mod tests {
         assert_eq!(statements(&script), [body, "SELECT 1;"]);
         // BEGIN means nothing outside of a routine.
         assert_eq!(statements("BEGIN; SELECT 1; END;"), ["BEGIN;", "SELECT 1;", "END;"]);
-        let procedure = "CREATE PROCEDURE p() LANGUAGE sql BEGIN ATOMIC INSERT INTO t VALUES (1); END;";
+        let procedure =
+            "CREATE PROCEDURE p() LANGUAGE sql BEGIN ATOMIC INSERT INTO t VALUES (1); END;";
         assert_eq!(statements(procedure), [procedure]);
     }
 

@@ -19,13 +19,12 @@ fn queries(major: u32) -> Vec<(&'static str, String)> {
         ("column", format!(
             "SELECT n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull::text,
                     a.attidentity::text, {generated}, pg_get_expr(d.adbin, d.adrelid),
-                    a.attstorage::text, a.attcollation::regcollation_text,
+                    a.attstorage::text, (SELECT collname FROM pg_collation WHERE oid = a.attcollation),
                     (SELECT string_agg(o, ',') FROM unnest(a.attoptions) o WHERE o !~ 'pg_attver')
              FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
              JOIN pg_namespace n ON n.oid = c.relnamespace
              LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-             WHERE {USER_SCHEMA} AND a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v', 'm')")
-            .replace("a.attcollation::regcollation_text", "(SELECT collname FROM pg_collation WHERE oid = a.attcollation)")),
+             WHERE {USER_SCHEMA} AND a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v', 'm')")),
         ("constraint", format!(
             "SELECT n.nspname, k.conrelid::regclass::text, k.contypid::regtype::text, k.conname, k.contype::text,
                     k.condeferrable::text, k.condeferred::text, k.convalidated::text, pg_get_constraintdef(k.oid)
@@ -37,7 +36,7 @@ fn queries(major: u32) -> Vec<(&'static str, String)> {
              FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
              WHERE {USER_SCHEMA}")),
         ("inheritance", "SELECT inhrelid::regclass::text, inhparent::regclass::text, inhseqno::text FROM pg_inherits".into()),
-        ("trigger", "SELECT pg_get_triggerdef(oid), tgenabled::text FROM pg_trigger WHERE NOT tgisinternal".into()),
+        ("trigger", "SELECT replace(pg_get_triggerdef(oid), 'PROCEDURE', 'FUNCTION'), tgenabled::text FROM pg_trigger WHERE NOT tgisinternal".into()),
         ("rule", format!(
             "SELECT n.nspname, c.relname, r.rulename, r.ev_type::text, r.ev_enabled::text FROM pg_rewrite r
              JOIN pg_class c ON c.oid = r.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {USER_SCHEMA}")),
@@ -48,7 +47,7 @@ fn queries(major: u32) -> Vec<(&'static str, String)> {
              AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e')
              AND p.proname !~ 'multirange'")),
         ("extension", "SELECT extname, extnamespace::regnamespace::text FROM pg_extension".into()),
-        ("comment", "SELECT pg_describe_object(classoid, objoid, objsubid), description FROM pg_description
+        ("comment", "SELECT pg_describe_object(classoid, objoid, 0), objsubid::text, description FROM pg_description
                      WHERE objoid >= 16384".into()),
         ("grant", format!(
             "SELECT n.nspname, c.relname, pg_get_userbyid(g.grantee), g.privilege_type, g.is_grantable::text

@@ -67,10 +67,10 @@ CREATE TABLE shop.custom (
   id int PRIMARY KEY, e shop.mood, ea shop.mood[], c shop.point3, ca shop.point3[], dd shop.deep, r shop.floatrange,
   mr shop.moodrange, dp shop.positive, dm shop.moods, h hstore, ct shop.citext UNIQUE);
 INSERT INTO shop.custom SELECT g, 'it''s "fine"', '{sad,NULL}', (1, NULL, 'a,"b')::shop.point3, ARRAY[(1,2,'x')::shop.point3, NULL],
-  ROW((1,2,'y')::shop.point3, 'ok')::shop.deep, '[1.5,2.5)', '[sad,ok]', 7, '{ok,sad}', 'a=>1, "b c"=>NULL', 'MiXed' || g
+  ROW((1,2,'y')::shop.point3, 'ok'::shop.mood)::shop.deep, '[1.5,2.5)', '[sad,ok]', 7, '{ok,sad}', 'a=>1, "b c"=>NULL', 'MiXed' || g
 FROM generate_series(1, 50) g;
 CREATE TABLE shop.enum_only (id int PRIMARY KEY, e shop.mood, r shop.floatrange, c shop.point3);
-INSERT INTO shop.enum_only SELECT g, 'ok', '[1,2]', (g, g, 'z') FROM generate_series(1, 10) g;
+INSERT INTO shop.enum_only SELECT g, 'ok', '[1,2]', ROW(g, g, 'z')::shop.point3 FROM generate_series(1, 10) g;
 
 CREATE TABLE "Übung \Schema"."Größe ""quoted"" 'x'" ("Spalte 1" int, "select" text, "a""b" int DEFAULT 5 CHECK ("a""b" > 0));
 INSERT INTO "Übung \Schema"."Größe ""quoted"" 'x'" SELECT g, 's' || g FROM generate_series(1, 10) g;
@@ -89,9 +89,10 @@ CREATE TABLE shop.left (id int PRIMARY KEY, r int, self int REFERENCES shop.left
 CREATE TABLE shop.right (id int PRIMARY KEY, l int NOT NULL REFERENCES shop.left ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED);
 ALTER TABLE shop.left ADD CONSTRAINT "circle ""c""" FOREIGN KEY (r) REFERENCES shop.right ON UPDATE SET NULL;
 INSERT INTO shop.left (id) SELECT generate_series(1, 100);
-INSERT INTO shop.right SELECT g, g FROM generate_series(1, 100) g;
+ALTER TABLE shop.right ADD COLUMN p int;
+INSERT INTO shop.right SELECT g, g, CASE g WHEN 1 THEN 999 END FROM generate_series(1, 100) g;
 UPDATE shop.left SET r = id, self = 1;
-ALTER TABLE shop.right ADD COLUMN p int; UPDATE shop.right SET p = 999 WHERE id = 1;
+SET CONSTRAINTS ALL IMMEDIATE;
 ALTER TABLE shop.right ADD CONSTRAINT not_checked FOREIGN KEY (p) REFERENCES shop.parent NOT VALID;
 
 CREATE TABLE shop.booking (room int, during tsrange, u int, CONSTRAINT no_overlap EXCLUDE USING gist (room WITH =, during WITH &&),
@@ -174,8 +175,8 @@ CREATE VIEW shop.on_top AS SELECT n FROM shop.needs_key;
 CREATE MATERIALIZED VIEW shop.filled AS SELECT id, t FROM shop.parent;
 CREATE UNIQUE INDEX filled_key ON shop.filled (id);
 CREATE MATERIALIZED VIEW shop.unfilled AS SELECT 1 AS one FROM shop.filled WITH NO DATA;
-CREATE MATERIALIZED VIEW shop.late AS SELECT n FROM shop.needs_key;
-CREATE INDEX late_n ON shop.late (n);
+CREATE MATERIALIZED VIEW shop.late_view AS SELECT n FROM shop.needs_key;
+CREATE INDEX late_n ON shop.late_view (n);
 "#;
 
 const LAST: &str = r#"

@@ -1,13 +1,14 @@
 //! Blue, green and a snapshot.
 
-
 use anyhow::{Context, Result};
 use decoders::TableId;
 use decoders::postgres::conninfo::ConnInfo;
 use replicator::backfill::{
     Backfill, BackfillError, BackfillProgress, CopyConfig, ProgressSender, Summary, analyze,
 };
-use replicator::schema::{PostReport, PreData, PreReport, SchemaConfig, copy_post_data, copy_pre_data};
+use replicator::schema::{
+    PostReport, PreData, PreReport, SchemaConfig, copy_post_data, copy_pre_data,
+};
 use tests::postgres::Postgres;
 use tokio::sync::watch;
 use tokio_postgres::Client;
@@ -21,12 +22,13 @@ pub struct Stage {
     pub stop: watch::Sender<bool>,
     pub schema: SchemaConfig,
     pub copy: CopyConfig,
+    pub green_user: Option<&'static str>,
 }
 
 /// An exported snapshot and the transaction that keeps it.
 pub struct Snapshot {
     pub name: String,
-    _holder: Client,
+    pub _holder: Option<Client>,
 }
 
 impl Stage {
@@ -47,6 +49,7 @@ impl Stage {
             stop: watch::channel(false).0,
             schema: SchemaConfig { jobs: 3, ..SchemaConfig::default() },
             copy: CopyConfig { workers: 3, chunk_mib: 1, ..CopyConfig::default() },
+            green_user: None,
         })
     }
 
@@ -55,7 +58,11 @@ impl Stage {
     }
 
     pub fn green_info(&self) -> Result<ConnInfo> {
-        Ok(ConnInfo::parse(&self.green.url(DATABASE))?)
+        let url = match self.green_user {
+            Some(user) => self.green.url_as(user, DATABASE),
+            None => self.green.url(DATABASE),
+        };
+        Ok(ConnInfo::parse(&url)?)
     }
 
     pub async fn on_blue(&self, sql: &str) -> Result<()> {
@@ -70,7 +77,7 @@ impl Stage {
         let holder = self.blue.connect(DATABASE).await?;
         holder.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ").await?;
         let row = holder.query_one("SELECT pg_export_snapshot()", &[]).await?;
-        Ok(Snapshot { name: row.get(0), _holder: holder })
+        Ok(Snapshot { name: row.get(0), _holder: Some(holder) })
     }
 
     /// Ordinary and partitioned tables, as a publication lists them (not the partitions).
@@ -125,4 +132,3 @@ impl Stage {
         Ok(())
     }
 }
-

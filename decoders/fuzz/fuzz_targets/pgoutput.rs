@@ -1,0 +1,16 @@
+//! One frame of any bytes is a message or an error.
+
+#![no_main]
+
+use bytes::Bytes;
+use decoders::postgres::{pgoutput, walsender::WalMessage};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let frame = Bytes::copy_from_slice(data);
+    let _ = WalMessage::read(frame.clone());
+    if let Err(error) = pgoutput::decode(&frame) {
+        assert!(error.offset <= data.len());
+        let _ = error.to_string();
+    }
+});

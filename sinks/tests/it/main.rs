@@ -6,4 +6,5 @@ mod property;
 mod refuse;
 mod rights;
 mod rows;
+mod stream;
 mod support;

@@ -328,6 +328,35 @@ async fn a_failed_first_half_leaves_nothing() -> Result<()> {
     Ok(())
 }
 
+/// Without the connection whose locks keep the tables, nothing vouches for the copy.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_keeper_starts_the_copy_over() -> Result<()> {
+    let mut stage = Stage::new(15, 17).await?;
+    stage.copy.rate_limit_bytes_per_s = 500_000;
+    stage
+        .on_blue(
+            "CREATE TABLE t (id int PRIMARY KEY, v text);
+             INSERT INTO t SELECT g, repeat('x', 500) FROM generate_series(1, 10000) g",
+        )
+        .await?;
+    let snapshot = stage.snapshot().await?;
+    stage.pre_data(&snapshot).await?;
+    let job = stage.backfill(&snapshot).await?;
+    let (progress, cancel) = (stage.progress.clone(), stage.stop.subscribe());
+    let copy = tokio::spawn(async move { job.run(&progress, &cancel).await });
+    wait::until("rows on their way", SOON, async || {
+        Ok((stage.progress.borrow().total.bytes_copied > 0).then_some(()))
+    })
+    .await?;
+    // The one that copies nothing has been idle since its last lock.
+    let kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+        WHERE application_name = 'cutover copy' AND state = 'idle in transaction' AND query ~ 'encoding'";
+    assert_eq!(stage.blue.value(DATABASE, kill).await?, "1");
+    let error = copy.await?.unwrap_err();
+    assert!(error.is_retryable() && error.to_string().contains("rewritten"), "{error}");
+    Ok(())
+}
+
 /// A lost server is worth a new start; what is written is undone by it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_green_is_worth_a_new_start() -> Result<()> {

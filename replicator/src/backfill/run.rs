@@ -113,10 +113,9 @@ impl Backfill {
 
         let tables: Arc<Vec<TableCounters>> =
             Arc::new(plans.into_iter().map(TableCounters::new).collect());
-        self.copy(&tables, is_raw, progress, cancel).await?;
+        self.copy(&tables, is_raw, &keeper, progress, cancel).await?;
         flush(&green).await?;
-        // Only now may anybody rewrite the tables again.
-        drop(keeper);
+        release(keeper).await?;
         Ok(summary(&tables, emptied, begun, is_replica_role))
     }
 
@@ -124,6 +123,7 @@ impl Backfill {
         &self,
         tables: &Arc<Vec<TableCounters>>,
         is_raw: bool,
+        keeper: &Session,
         progress: &ProgressSender,
         cancel: &Cancel,
     ) -> Result<(), BackfillError> {
@@ -158,6 +158,7 @@ impl Backfill {
                         ));
                     }
                 },
+                reason = keeper.closed() => return Err(unkept(&reason)),
                 _ = publish.tick() => {
                     progress.send_modify(|state| meter.publish(state, Instant::now()));
                 }
@@ -186,6 +187,19 @@ impl Backfill {
         }
         Ok(())
     }
+}
+
+/// Ends the transaction whose locks kept the tables as they were planned, and with that proves
+/// that it was there to the end.
+async fn release(keeper: Session) -> Result<(), BackfillError> {
+    keeper.batch_execute("COMMIT").await.map_err(|error| unkept(&error))
+}
+
+fn unkept(reason: &dyn std::fmt::Display) -> BackfillError {
+    BackfillError::retry(format!(
+        "the connection to blue that kept the tables from being rewritten was lost ({reason}); \
+         rows may be missing, so the copy has to start over"
+    ))
 }
 
 fn unplanned(error: ChunkError) -> BackfillError {

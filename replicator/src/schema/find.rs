@@ -4,7 +4,6 @@
 //! version must be at least blue's. Best is green's: it writes what green reads.
 
 use std::env;
-use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -160,7 +159,7 @@ fn candidates() -> Vec<PathBuf> {
                 .filter(|path| starts_with(path, "postgresql") || starts_with(path, "libpq")),
         );
     }
-    let path = env::var_os("PATH").unwrap_or_else(OsString::new);
+    let path = env::var_os("PATH").unwrap_or_default();
     directories.extend(env::split_paths(&path));
 
     let mut seen = std::collections::BTreeSet::new();

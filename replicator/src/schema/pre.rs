@@ -105,8 +105,12 @@ pub(super) async fn dialect(
         green.query("SELECT name::text FROM pg_catalog.pg_settings", &[]).await.map_err(asked)?;
     let known: Result<BTreeSet<String>, _> = rows.into_iter().map(|row| row.try_get(0)).collect();
     let known = known.map_err(asked)?.into_iter().map(|name| name.to_ascii_lowercase()).collect();
+    let superuser = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = session_user";
+    let row = green.query_opt(superuser, &[]).await.map_err(asked)?;
+    let is_superuser = row.map(|row| row.try_get(0)).transpose().map_err(asked)?;
     Ok(Dialect {
         known_settings: Some(known),
+        may_act_for_others: is_superuser.unwrap_or(false),
         skip_kinds: config.skip_kinds.iter().cloned().collect(),
     })
 }
@@ -211,9 +215,14 @@ async fn attempt(
 
 /// Every role that blue's objects name has to be on green.
 async fn check_roles(blue: &Session, green: &Session) -> Result<(), BackfillError> {
-    // Shared dependencies name owners, grantees and the roles of policies.
+    // Shared dependencies name owners, grantees and the roles of policies, all but the role that
+    // initdb made, which may be called differently on green.
     const NAMED: &str = "
-        SELECT DISTINCT r.rolname::text FROM pg_catalog.pg_shdepend d
+        SELECT pg_catalog.pg_get_userbyid(relowner)::text FROM pg_catalog.pg_class WHERE oid >= 16384
+        UNION
+        SELECT pg_catalog.pg_get_userbyid(proowner)::text FROM pg_catalog.pg_proc WHERE oid >= 16384
+        UNION
+        SELECT r.rolname::text FROM pg_catalog.pg_shdepend d
         JOIN pg_catalog.pg_roles r ON r.oid = d.refobjid
         JOIN pg_catalog.pg_database b ON b.oid = d.dbid AND b.datname = pg_catalog.current_database()
         WHERE d.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass

@@ -61,6 +61,9 @@ pub struct Dialect {
     pub known_settings: Option<BTreeSet<String>>,
     /// Kinds of objects (as in [`Toc::kind`]) to leave out.
     pub skip_kinds: BTreeSet<String>,
+    /// Privileges may be granted in other roles' names (superusers only); otherwise they are
+    /// granted in the object's owner's.
+    pub may_act_for_others: bool,
 }
 
 /// Reads a dump.
@@ -79,7 +82,11 @@ pub fn parse(script: &str, dialect: &Dialect) -> Vec<Entry> {
         if piece.statement.is_empty() {
             continue;
         }
-        if let Some(name) = setting_name(piece.statement) {
+        if is_authorization(piece.statement) {
+            if !dialect.may_act_for_others {
+                continue;
+            }
+        } else if let Some(name) = setting_name(piece.statement) {
             let is_known =
                 dialect.known_settings.as_ref().is_none_or(|known| known.contains(&name));
             if is_known {
@@ -94,6 +101,13 @@ pub fn parse(script: &str, dialect: &Dialect) -> Vec<Entry> {
         entries.push(Entry { ordinal, toc: toc.clone(), sql, settings: settings.clone() });
     }
     entries
+}
+
+/// pg_dump puts these round privileges that somebody else than the owner has granted.
+fn is_authorization(statement: &str) -> bool {
+    ["SET SESSION AUTHORIZATION ", "RESET SESSION AUTHORIZATION"]
+        .iter()
+        .any(|start| statement.starts_with(start))
 }
 
 /// The setting that a statement changes, if it does nothing else.
@@ -159,10 +173,21 @@ mod tests {
         let dialect = Dialect {
             known_settings: Some(BTreeSet::from(known)),
             skip_kinds: BTreeSet::from(["COMMENT".to_owned()]),
+            may_act_for_others: false,
         };
         let entries = parse(DUMP, &dialect);
         assert_eq!(entries.len(), 3);
         assert!(!entries[0].settings.contains_key("transaction_timeout"));
         assert!(entries[0].settings.contains_key("statement_timeout"));
+    }
+
+    #[test]
+    fn grants_in_others_names_need_a_superuser() {
+        let script =
+            "SET SESSION AUTHORIZATION \"x\";\nGRANT a TO b;\nRESET SESSION AUTHORIZATION;\n";
+        let count = |may_act_for_others| {
+            parse(script, &Dialect { may_act_for_others, ..Dialect::default() }).len()
+        };
+        assert_eq!((count(true), count(false)), (3, 1));
     }
 }

@@ -11,6 +11,10 @@ mod acts;
 mod back;
 mod recover;
 mod report;
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

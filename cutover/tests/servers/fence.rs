@@ -1,0 +1,253 @@
+//! The fence: what passes other fences does not pass it, and it leaves no trace.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use cutover::api::Severity;
+use cutover::evidence::Fenced;
+use cutover::fence::{PostgresFence, PostgresUndo};
+use cutover::marker::Token;
+use cutover::ports::{Epoch, Fence};
+use decoders::postgres::session::{connect, connect_plain};
+
+use super::support::{Login, Postgres, deadline, number, text, until};
+
+const SCHEMA: &str = "CREATE TABLE a (id bigserial PRIMARY KEY, who text); \
+    CREATE TABLE \"B b\" (id int PRIMARY KEY); \
+    CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id); \
+    CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (1000); \
+    CREATE PUBLICATION move FOR ALL TABLES";
+
+/// Everything that the fence may change, as text.
+async fn settings(login: &Login, outside: &Login) -> String {
+    let session = outside.open().await;
+    let query = format!(
+        "SELECT d.datallowconn || ' ' || d.datconnlimit || ' ' || coalesce((SELECT string_agg(\
+         setrole || ':' || setconfig::text, ';' ORDER BY setrole) FROM pg_db_role_setting \
+         WHERE setdatabase = d.oid), '-') || ' ' || (SELECT string_agg(rolname || rolcanlogin, \
+         ',' ORDER BY rolname) FROM pg_roles) || ' ' || (SELECT setting FROM pg_settings \
+         WHERE name = 'default_transaction_read_only') FROM pg_database d WHERE datname = '{}'",
+        login.info().dbname()
+    );
+    text(&session, &query).await.unwrap()
+}
+
+/// Clients that write in every way that passes a read-only default, and reconnect at once.
+struct Storm {
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
+    attempts: Arc<AtomicU64>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Storm {
+    fn start(login: &Login) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let acknowledged = Arc::new(AtomicU64::new(0));
+        let attempts = Arc::new(AtomicU64::new(0));
+        let insert = "INSERT INTO a (who) VALUES ('storm')";
+        let ways = [
+            format!("BEGIN READ WRITE; {insert}; COMMIT"),
+            format!("SET default_transaction_read_only = off; {insert}"),
+            format!("SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE; {insert}"),
+            insert.to_owned(),
+        ];
+        let tasks = ways
+            .into_iter()
+            .enumerate()
+            .map(|(at, sql)| {
+                // The last way: PGOPTIONS.
+                let options =
+                    if at == 3 { "&options=-c%20default_transaction_read_only%3Doff" } else { "" };
+                let login = Login(format!("{}{options}", login.0));
+                let (stop, acknowledged, attempts) =
+                    (stop.clone(), acknowledged.clone(), attempts.clone());
+                tokio::spawn(async move {
+                    while !stop.load(Ordering::SeqCst) {
+                        attempts.fetch_add(1, Ordering::SeqCst);
+                        let Ok(session) = connect_plain(&login.info(), "app").await else {
+                            tokio::task::yield_now().await;
+                            continue;
+                        };
+                        for _ in 0..20 {
+                            match session.batch_execute(&sql).await {
+                                Ok(()) => acknowledged.fetch_add(1, Ordering::SeqCst),
+                                Err(_) => break,
+                            };
+                        }
+                    }
+                })
+            })
+            .collect();
+        Self { stop, acknowledged, attempts, tasks }
+    }
+
+    fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::SeqCst)
+    }
+
+    async fn more(&self, attempts: u64) {
+        let goal = self.attempts.load(Ordering::SeqCst) + attempts;
+        until("the storm goes on", || async { self.attempts.load(Ordering::SeqCst) >= goal }).await;
+    }
+
+    async fn end(self) -> u64 {
+        self.stop.store(true, Ordering::SeqCst);
+        for task in self.tasks {
+            task.await.unwrap();
+        }
+        self.acknowledged.load(Ordering::SeqCst)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_passes_the_fence_and_lowering_it_leaves_no_trace() {
+    let server = Postgres::start().await;
+    let blue = server.database("shop", SCHEMA).await;
+    let outside = server.info("postgres");
+    let admin = outside.open().await;
+    admin
+        .batch_execute(
+            "CREATE ROLE app LOGIN SUPERUSER; \
+             ALTER ROLE app IN DATABASE shop SET default_transaction_read_only = off; \
+             ALTER DATABASE shop SET work_mem = '8MB'; \
+             ALTER DATABASE shop SET default_transaction_read_only = 'off'",
+        )
+        .await
+        .unwrap();
+    let before = settings(&blue, &outside).await;
+
+    let fence = PostgresFence::new(blue.info(), "move");
+    let checks = fence.inspect().await.unwrap();
+    assert!(checks.iter().all(|check| check.severity != Severity::Fail), "{checks:#?}");
+    let undo = fence.prepare().await.unwrap();
+
+    // An open transaction that has written, one that has not, and a storm.
+    let writer = connect(&blue.info(), "app").await.unwrap();
+    writer.batch_execute("BEGIN READ WRITE; INSERT INTO a (who) VALUES ('open')").await.unwrap();
+    let idle = connect(&blue.info(), "app").await.unwrap();
+    idle.batch_execute("BEGIN READ WRITE; SELECT 1").await.unwrap();
+    let writers = fence.writers().await.unwrap();
+    assert!(writers.oldest.is_some() && writers.oldest_who.unwrap().contains("postgres"));
+    let storm = Storm::start(&server.login("app", "shop"));
+    until("the storm writes", || async { storm.acknowledged() > 20 }).await;
+
+    let report = fence.raise(&undo, deadline()).await.unwrap();
+    let fenced = Fenced::prove(Epoch(1), &report).unwrap();
+    assert_eq!(fenced.epoch(), Epoch(1));
+    assert!(report.sessions_closed >= 3, "{report:?}");
+    let token = Token::draining("test", Epoch(1));
+    let first = fence.mark(&token, deadline()).await.unwrap();
+    assert!(first.xid >= report.next_xid);
+
+    // Our own name is not enough to be let through: it needs our role too.
+    let counting = connect(&blue.info(), "cutover test").await.unwrap();
+    let rows = number(&counting, "SELECT count(*) FROM a").await;
+    let mut acknowledged = storm.acknowledged();
+    storm.more(200).await;
+    assert_eq!(number(&counting, "SELECT count(*) FROM a").await, rows);
+    assert_eq!(storm.acknowledged(), acknowledged, "a write was acknowledged behind the fence");
+    assert!(writer.batch_execute("COMMIT").await.is_err());
+    assert!(idle.batch_execute("INSERT INTO a (who) VALUES ('late')").await.is_err());
+
+    // The seal: nobody comes in, superusers neither.
+    let sealed = fence.seal(&undo, deadline()).await.unwrap();
+    assert!(sealed.refuses_clients && sealed.locks_held, "{sealed:?}");
+    assert!(sealed.foreign_writers.is_empty() && sealed.prepared.is_empty());
+    let second = fence.mark(&token.sealing(), deadline()).await.unwrap();
+    assert!(second.xid > first.xid);
+    storm.more(200).await;
+    assert_eq!(number(&counting, "SELECT count(*) FROM a").await, rows);
+    assert_eq!(storm.acknowledged(), acknowledged);
+    assert!(connect_plain(&blue.info(), "cutover").await.is_err());
+
+    // Another process lowers it, from what was written down; the first one still holds its locks.
+    let json = serde_json::to_string(&undo).unwrap();
+    let undo: PostgresUndo = serde_json::from_str(&json).unwrap();
+    let other = PostgresFence::new(blue.info(), "move");
+    other.lower(&undo, deadline()).await.unwrap();
+    assert_eq!(settings(&blue, &outside).await, before);
+    until("blue takes writes again", || async { storm.acknowledged() > acknowledged + 20 }).await;
+    acknowledged = storm.end().await;
+    let rows = number(&blue.open().await, "SELECT count(*) FROM a WHERE who = 'storm'").await;
+    // A commit whose answer was cut off is there without having been acknowledged.
+    assert!(rows as u64 >= acknowledged, "{rows} rows, {acknowledged} acknowledged");
+    // Lowering what is down is fine.
+    other.lower(&undo, deadline()).await.unwrap();
+    assert_eq!(settings(&blue, &outside).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_only_owns_the_database_can_fence_it() {
+    let server = Postgres::start().await;
+    server
+        .database(
+            "shop",
+            "CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION move FOR TABLE t",
+        )
+        .await;
+    let admin = server.info("postgres").open().await;
+    admin.batch_execute("CREATE ROLE mover LOGIN; CREATE ROLE app LOGIN").await.unwrap();
+    let blue = server.login("mover", "shop");
+    let fence = PostgresFence::new(blue.info(), "move");
+    let checks = fence.inspect().await.unwrap();
+    let failed: Vec<_> = checks
+        .iter()
+        .filter(|check| check.severity == Severity::Fail)
+        .map(|check| check.name.as_str())
+        .collect();
+    assert_eq!(failed, ["fence-layers", "fence-terminate", "fence-scan", "fence-locks"]);
+    assert!(checks.iter().all(|c| c.severity != Severity::Fail || c.fix.is_some()));
+
+    // Exactly what the checks told us to do.
+    admin
+        .batch_execute(
+            "GRANT pg_signal_backend, pg_read_all_stats TO mover; \
+             ALTER DATABASE shop OWNER TO mover",
+        )
+        .await
+        .unwrap();
+    server.info("shop").open().await.batch_execute("GRANT UPDATE ON t TO mover").await.unwrap();
+    let checks = fence.inspect().await.unwrap();
+    assert!(checks.iter().all(|check| check.severity != Severity::Fail), "{checks:#?}");
+
+    let app = server.login("app", "shop").open().await;
+    let before = settings(&blue, &server.info("postgres")).await;
+    let undo = fence.prepare().await.unwrap();
+    let report = fence.raise(&undo, deadline()).await.unwrap();
+    Fenced::prove(Epoch(1), &report).unwrap();
+    assert!(app.batch_execute("SELECT 1").await.is_err(), "the session lives on");
+    let sealed = fence.seal(&undo, deadline()).await.unwrap();
+    assert!(sealed.refuses_clients && sealed.locks_held);
+    fence.lower(&undo, deadline()).await.unwrap();
+    assert_eq!(settings(&blue, &server.info("postgres")).await, before);
+    server.login("app", "shop").open().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_fenced_is_said() {
+    let server = Postgres::start().await;
+    let blue = server.database("shop", SCHEMA).await;
+    let fence = PostgresFence::new(blue.info(), "move");
+    let undo = fence.prepare().await.unwrap();
+    let session = blue.open().await;
+    session
+        .batch_execute("BEGIN; INSERT INTO \"B b\" VALUES (1); PREPARE TRANSACTION 'orphan'")
+        .await
+        .unwrap();
+    assert_eq!(fence.writers().await.unwrap().prepared.len(), 1);
+    let error = fence.raise(&undo, deadline()).await.unwrap_err();
+    assert!(error.what.contains("orphan"), "{error}");
+    session.batch_execute("ROLLBACK PREPARED 'orphan'").await.unwrap();
+
+    // A lock that nobody may break: our own role under our own name.
+    let holder = connect(&blue.info(), "cutover something else").await.unwrap();
+    holder.batch_execute("BEGIN; INSERT INTO \"B b\" VALUES (2)").await.unwrap();
+    let soon = tokio::time::Instant::now() + Duration::from_millis(800);
+    let error = fence.raise(&undo, soon).await.unwrap_err();
+    assert!(error.what.contains("RowExclusiveLock on \"B b\""), "{error}");
+    fence.lower(&undo, deadline()).await.unwrap();
+    holder.batch_execute("COMMIT").await.unwrap();
+    blue.open().await.batch_execute("INSERT INTO \"B b\" VALUES (3)").await.unwrap();
+}

@@ -1,0 +1,6 @@
+//! The ports against real servers.
+
+mod fence;
+mod flip;
+mod sequences;
+mod support;

@@ -1,0 +1,112 @@
+//! Sequences of every kind, and the decision row.
+
+use cutover::api::Severity;
+use cutover::decision::PostgresDecision;
+use cutover::phase::Verdict;
+use cutover::ports::{Decision, Epoch, Sequences};
+use cutover::sequences::PostgresSequences;
+
+use super::support::{Postgres, deadline, number, text};
+
+const SCHEMA: &str = "CREATE TABLE owned (id bigserial PRIMARY KEY); \
+    CREATE TABLE identity (id int GENERATED ALWAYS AS IDENTITY (START 7)); \
+    CREATE SEQUENCE free; CREATE SEQUENCE \"Odd \"\"näme\"; \
+    CREATE SEQUENCE down INCREMENT -5 MAXVALUE -1 MINVALUE -1000 START -10; \
+    CREATE SEQUENCE untouched START 100; CREATE SEQUENCE parked; \
+    CREATE SEQUENCE small AS smallint CYCLE; \
+    CREATE SCHEMA other; CREATE SEQUENCE other.free; \
+    DO $$ BEGIN FOR i IN 1..1500 LOOP EXECUTE 'CREATE SEQUENCE many_' || i; END LOOP; END $$";
+
+const NAMES: [&str; 9] = [
+    "owned_id_seq",
+    "identity_id_seq",
+    "free",
+    "\"Odd \"\"näme\"",
+    "down",
+    "untouched",
+    "parked",
+    "small",
+    "other.free",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn green_gives_the_next_value_that_blue_would_have_given() {
+    let server = Postgres::start().await;
+    let blue = server.database("blue", SCHEMA).await;
+    let green = server.database("green", SCHEMA).await;
+    let session = blue.open().await;
+    session
+        .batch_execute(
+            "INSERT INTO owned SELECT FROM generate_series(1, 41); \
+             INSERT INTO identity DEFAULT VALUES; \
+             SELECT nextval('free') FROM generate_series(1, 1000); \
+             SELECT nextval('\"Odd \"\"näme\"'); SELECT nextval('down'); SELECT nextval('down'); \
+             SELECT setval('parked', 50, false); SELECT setval('small', 32767); \
+             SELECT setval('other.free', 9, true); \
+             SELECT nextval('many_' || i) FROM generate_series(1, 700) i",
+        )
+        .await
+        .unwrap();
+    // Green was used by somebody: it has to come to blue's value from above, too.
+    green.open().await.batch_execute("SELECT setval('untouched', 5000)").await.unwrap();
+
+    let sequences = PostgresSequences::new(blue.info(), green.info());
+    let checks = sequences.inspect().await.unwrap();
+    assert!(checks.iter().all(|check| check.severity == Severity::Ok), "{checks:#?}");
+    let report = sequences.copy(deadline()).await.unwrap();
+    assert_eq!(report.count, 1509);
+    // Again: the same.
+    sequences.copy(deadline()).await.unwrap();
+
+    let other = green.open().await;
+    for name in NAMES {
+        let state = format!("SELECT last_value || ' ' || is_called FROM {name}");
+        assert_eq!(text(&session, &state).await, text(&other, &state).await, "{name}");
+        let next = format!("SELECT nextval('{}')", name.replace('\'', "''"));
+        assert_eq!(text(&session, &next).await, text(&other, &next).await, "{name}");
+    }
+    assert_eq!(number(&other, "SELECT nextval('many_700')").await, 2);
+    assert_eq!(number(&other, "SELECT nextval('many_701')").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_green_lacks_is_found_beforehand() {
+    let server = Postgres::start().await;
+    let blue = server.database("blue", "CREATE SEQUENCE one; CREATE SEQUENCE two").await;
+    let green = server.database("green", "CREATE SEQUENCE two INCREMENT 2").await;
+    let sequences = PostgresSequences::new(blue.info(), green.info());
+    let checks = sequences.inspect().await.unwrap();
+    let found: Vec<_> = checks.iter().map(|check| (check.name.as_str(), check.severity)).collect();
+    assert_eq!(
+        found,
+        [("sequences-missing", Severity::Fail), ("sequences-differ", Severity::Warn)]
+    );
+    let error = sequences.copy(deadline()).await.unwrap_err();
+    assert!(error.what.contains("one"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_verdict_wins_whoever_gives_it() {
+    let server = Postgres::start().await;
+    let green = server.database("green", "SELECT 1").await;
+    let decision = PostgresDecision::new(green.info());
+    assert_eq!(decision.last_epoch().await.unwrap(), Epoch(0));
+    decision.prepare().await.unwrap();
+    decision.prepare().await.unwrap();
+    assert_eq!(decision.read(Epoch(1), deadline()).await.unwrap(), None);
+    let decide = |epoch, verdict| decision.decide(Epoch(epoch), verdict, deadline());
+    assert_eq!(decide(1, Verdict::Commit).await.unwrap(), Verdict::Commit);
+    assert_eq!(decide(1, Verdict::Abort).await.unwrap(), Verdict::Commit);
+    assert_eq!(decide(2, Verdict::Abort).await.unwrap(), Verdict::Abort);
+    assert_eq!(decide(2, Verdict::Commit).await.unwrap(), Verdict::Abort);
+    assert_eq!(decision.last_epoch().await.unwrap(), Epoch(2));
+    // Two at once, many times: both are told the same.
+    let other = PostgresDecision::new(green.info());
+    for epoch in 10..60 {
+        let (one, two) = tokio::join!(
+            decision.decide(Epoch(epoch), Verdict::Commit, deadline()),
+            other.decide(Epoch(epoch), Verdict::Abort, deadline()),
+        );
+        assert_eq!(one.unwrap(), two.unwrap());
+    }
+}

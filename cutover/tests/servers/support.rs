@@ -1,0 +1,234 @@
+//! Servers for these tests: each test starts its own, and they stop with it.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use decoders::postgres::conninfo::ConnInfo;
+use decoders::postgres::session::{Session, connect, connect_plain};
+use tempfile::TempDir;
+
+/// Until when anything here must have happened.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().unwrap().stdout == b"0\n"
+}
+
+/// A command as the user who may run servers.
+fn as_server_user(program: &Path) -> Command {
+    if !is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("runuser");
+    command.args(["-u", "postgres", "--"]).arg(program).current_dir("/tmp");
+    command
+}
+
+fn server_directory(prefix: &str) -> TempDir {
+    let directory = tempfile::Builder::new().prefix(prefix).tempdir_in("/tmp").unwrap();
+    if is_root() {
+        let status = Command::new("chown").arg("postgres").arg(directory.path()).status().unwrap();
+        assert!(status.success());
+    }
+    directory
+}
+
+fn binaries() -> PathBuf {
+    let unpacked =
+        std::env::var("CUTOVER_SERVERS").map(|root| PathBuf::from(root).join("pg/15/bin"));
+    let packaged = PathBuf::from("/usr/lib/postgresql/15/bin");
+    unpacked
+        .into_iter()
+        .chain([packaged])
+        .find(|path| path.join("postgres").exists())
+        .expect("PostgreSQL 15 is missing: run scripts/setup")
+}
+
+/// A PostgreSQL server.
+pub struct Postgres {
+    child: Child,
+    pub port: u16,
+    _directory: TempDir,
+}
+
+impl Postgres {
+    pub async fn start() -> Self {
+        let directory = server_directory("cutover-pg-");
+        let data = directory.path().join("data");
+        let output = as_server_user(&binaries().join("initdb"))
+            .args(["--no-sync", "-A", "trust", "-U", "postgres", "-D"])
+            .arg(&data)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let port = free_port();
+        let child = as_server_user(&binaries().join("postgres"))
+            .arg("-D")
+            .arg(&data)
+            .args(["-p", &port.to_string(), "-k", "", "-c", "listen_addresses=127.0.0.1"])
+            .args(["-c", "fsync=off", "-c", "wal_level=logical"])
+            .args(["-c", "max_prepared_transactions=5", "-c", "max_connections=60"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let server = Self { child, port, _directory: directory };
+        server.info("postgres").ready().await;
+        server
+    }
+
+    pub fn info(&self, database: &str) -> Login {
+        self.login("postgres", database)
+    }
+
+    pub fn login(&self, user: &str, database: &str) -> Login {
+        Login(format!("postgresql://{user}@127.0.0.1:{}/{database}?sslmode=disable", self.port))
+    }
+
+    /// Creates a database and runs `schema` in it.
+    pub async fn database(&self, name: &str, schema: &str) -> Login {
+        let admin = self.info("postgres").open().await;
+        admin.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+        let login = self.info(name);
+        login.open().await.batch_execute(schema).await.unwrap();
+        login
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        stop(&mut self.child);
+    }
+}
+
+/// Immediate shutdown: SIGQUIT reaches the server through `runuser`'s child.
+fn stop(child: &mut Child) {
+    let pid = child.id();
+    let children = Command::new("pgrep").args(["-P", &pid.to_string()]).output();
+    let own = children.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    for pid in own.unwrap_or_default().split_whitespace().chain([pid.to_string().as_str()]) {
+        Command::new("kill").args(["-QUIT", pid]).stderr(Stdio::null()).status().unwrap();
+    }
+    child.wait().unwrap();
+}
+
+/// How to log in.
+#[derive(Clone)]
+pub struct Login(pub String);
+
+impl Login {
+    pub fn info(&self) -> ConnInfo {
+        ConnInfo::parse(&self.0).unwrap()
+    }
+
+    pub async fn open(&self) -> Session {
+        connect(&self.info(), "app").await.unwrap()
+    }
+
+    /// As a client of a pooler would.
+    pub async fn open_plain(&self) -> Session {
+        connect_plain(&self.info(), "app").await.unwrap()
+    }
+
+    async fn ready(&self) {
+        let began = Instant::now();
+        while let Err(error) = connect_plain(&self.info(), "app").await {
+            assert!(began.elapsed() < PATIENCE, "the server does not come up: {error}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// The first column of the first row, as text.
+pub async fn text(session: &Session, sql: &str) -> Option<String> {
+    let messages = session.simple_query(sql).await.unwrap();
+    messages.iter().find_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    })
+}
+
+/// The first column of the first row, as a number.
+pub async fn number(session: &Session, sql: &str) -> i64 {
+    text(session, sql).await.unwrap().parse().unwrap()
+}
+
+/// A PgBouncer in front of blue.
+pub struct PgBouncer {
+    child: Child,
+    pub port: u16,
+    pub ini: PathBuf,
+    _directory: TempDir,
+}
+
+impl PgBouncer {
+    pub async fn start(database: &str, to_port: u16, to_database: &str, mode: &str) -> Self {
+        let directory = server_directory("cutover-pgb-");
+        let port = free_port();
+        let ini = directory.path().join("pgbouncer.ini");
+        let users = directory.path().join("users.txt");
+        std::fs::write(&users, "\"postgres\" \"\"\n").unwrap();
+        let text = format!(
+            "; kept as it is\n[databases]\n{database} = host=127.0.0.1 port={to_port} \
+             dbname={to_database} pool_size=5\n\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+             listen_port = {port}\nunix_socket_dir =\nauth_type = trust\nauth_file = {}\n\
+             admin_users = postgres\npool_mode = {mode}\nmax_client_conn = 100\n\
+             ignore_startup_parameters = extra_float_digits\n",
+            users.display()
+        );
+        std::fs::write(&ini, text).unwrap();
+        if is_root() {
+            for file in [&ini, &users] {
+                Command::new("chown").arg("postgres").arg(file).status().unwrap();
+            }
+        }
+        let binary = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"]
+            .into_iter()
+            .map(PathBuf::from)
+            .chain(
+                std::env::var("CUTOVER_SERVERS")
+                    .map(|root| PathBuf::from(root).join("pgbouncer/bin/pgbouncer")),
+            )
+            .find(|path| path.exists())
+            .expect("PgBouncer is missing: run scripts/setup");
+        let child = as_server_user(&binary)
+            .arg(&ini)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let bouncer = Self { child, port, ini, _directory: directory };
+        bouncer.client("pgbouncer").ready().await;
+        bouncer
+    }
+
+    pub fn client(&self, database: &str) -> Login {
+        Login(format!("postgresql://postgres@127.0.0.1:{}/{database}?sslmode=disable", self.port))
+    }
+}
+
+impl Drop for PgBouncer {
+    fn drop(&mut self) {
+        stop(&mut self.child);
+    }
+}
+
+/// Polls until `condition` holds.
+pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    let began = Instant::now();
+    while !condition().await {
+        assert!(began.elapsed() < PATIENCE, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// A deadline far enough away.
+pub fn deadline() -> tokio::time::Instant {
+    tokio::time::Instant::now() + Duration::from_secs(20)
+}

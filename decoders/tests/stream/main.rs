@@ -1,6 +1,7 @@
 //! The stream, slots and publications against real servers: the oldest, the newest, and 15.
 
 mod content;
+mod network;
 mod resume;
 mod setup;
 mod slots;

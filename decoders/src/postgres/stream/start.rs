@@ -53,7 +53,10 @@ pub(super) async fn start(
     check_identity(options.expected_identity, identity)?;
     let start = match existing {
         Some(start) => start,
-        None => slot::create_temporary(&mut replication, session.server_version(), &options.slot).await?,
+        None => {
+            slot::create_temporary(&mut replication, session.server_version(), &options.slot)
+                .await?
+        }
     };
     if options.slot_use == SlotUse::Existing && head < start {
         return Err(SourceError::halt(

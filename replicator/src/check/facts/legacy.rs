@@ -58,8 +58,7 @@ const C_FUNCTIONS: &str = "
     ORDER BY 1";
 
 pub(super) async fn read(client: &Client, version_num: u32) -> Probe<Legacy> {
-    let mut legacy =
-        Legacy { c_functions: names(client, C_FUNCTIONS).await?, ..Legacy::default() };
+    let mut legacy = Legacy { c_functions: names(client, C_FUNCTIONS).await?, ..Legacy::default() };
     if version_num < 140_000 {
         legacy.postfix_operators = names(client, POSTFIX_OPERATORS).await?;
         legacy.old_polymorphics = names(client, OLD_POLYMORPHICS).await?;

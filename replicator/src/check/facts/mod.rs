@@ -16,8 +16,10 @@ pub use activity::{Activity, PreparedTransaction, WritingTransaction};
 pub use content::Content;
 pub use legacy::Legacy;
 pub use probing::{replica_role_allowed, same_database};
-pub use replication::{Leftovers, Replication, SlotFacts};
-pub use wal::{Archiver, WalFacts};
+#[cfg(test)]
+pub use replication::SlotFacts;
+pub use replication::{Leftovers, Replication};
+pub use wal::WalFacts;
 
 use super::connection::ConnectFailure;
 use super::finding::Side;

@@ -1,0 +1,179 @@
+//! Family: room for the log that the slot keeps, for locks and for the data.
+
+use std::time::Duration;
+
+use decoders::postgres::catalog::{ServerInfo, TableInfo};
+
+use super::facts::WalFacts;
+use super::finding::{Finding, Fix, Side};
+
+/// Bytes per second that a copy is assumed to move at least, for estimates only.
+const COPY_BYTES_PER_S: u64 = 20 << 20;
+
+/// The slot has to hold for this long whatever the size: a night without a person.
+const COMFORT: Duration = Duration::from_secs(6 * 3600);
+
+/// Less than this is no time to react in.
+const SHORTEST: Duration = Duration::from_secs(15 * 60);
+
+/// A limit below this is gone in one batch job, however quiet the sample was.
+const COMFORT_BYTES: i64 = 1 << 30;
+
+pub(super) fn evaluate(server: &ServerInfo, wal: &WalFacts, tables: &[TableInfo]) -> Vec<Finding> {
+    let bytes: u64 = tables.iter().map(|table| u64::try_from(table.bytes).unwrap_or(0)).sum();
+    let mut findings = vec![
+        Finding::ok("data-size", Side::Blue, "green needs room for this and its indexes").evidence(
+            format!(
+                "{} in {} tables; the database takes {}",
+                size(bytes as f64),
+                tables.len(),
+                server.database_bytes.map_or_else(|| "(hidden)".into(), |b| size(b as f64))
+            ),
+        ),
+        wal_limit(server, wal, Duration::from_secs(bytes / COPY_BYTES_PER_S)),
+    ];
+    findings.extend(archiver(wal));
+    findings.extend(locks(server, tables));
+    findings
+}
+
+fn wal_limit(server: &ServerInfo, wal: &WalFacts, copy: Duration) -> Finding {
+    let Some(rate) = wal.rate() else {
+        return Finding::warning("wal-rate", Side::Blue, "the log's rate could not be measured")
+            .evidence("this server is a standby, or the clock did not move");
+    };
+    let mut evidence = format!("{}/s, measured for {} ms", size(rate), wal.measured_ms);
+    if let Some(bytes) = wal.directory_bytes {
+        evidence.push_str(&format!("; pg_wal holds {} now", size(bytes as f64)));
+    }
+    let limit = server.bytes("max_slot_wal_keep_size").unwrap_or(-1);
+    if limit < 0 {
+        let per_day = size(rate * 86_400.0);
+        let summary = "while the copy runs or the stream stands still, blue keeps its log without a \
+                       limit; free disk space can't be seen from here";
+        return Finding::warning("wal-room", Side::Blue, summary)
+            .evidence(format!("{evidence}; {per_day} a day at this rate"))
+            .fix(Fix::advice(
+                "watch free space on blue's disk; on 13 and newer max_slot_wal_keep_size makes \
+                 blue drop the slot (and the copy start over) before the disk is full",
+            ));
+    }
+    let lasts = Duration::try_from_secs_f64(limit as f64 / rate.max(1.0)).unwrap_or(Duration::MAX);
+    evidence.push_str(&format!(
+        "; max_slot_wal_keep_size = {} lasts {} at this rate, the copy may take {}",
+        size(limit as f64),
+        humantime::format_duration(Duration::from_secs(lasts.as_secs())),
+        humantime::format_duration(Duration::from_secs(copy.as_secs().max(1)))
+    ));
+    let raise = Fix::setting_and_reload(Side::Blue, "max_slot_wal_keep_size", "-1");
+    if lasts < SHORTEST.max(copy) {
+        let summary = "blue would drop the slot before the copy is done: the limit on kept log is \
+                       too small for the rate of writes";
+        Finding::blocker("wal-room", Side::Blue, summary).evidence(evidence).fix(raise)
+    } else if lasts < COMFORT.max(copy.saturating_mul(4)) || limit < COMFORT_BYTES {
+        let summary = "blue drops the slot, and the copy starts over, if the stream stands still \
+                       for long";
+        Finding::warning("wal-room", Side::Blue, summary).evidence(evidence).fix(raise)
+    } else {
+        Finding::ok("wal-room", Side::Blue, "blue keeps enough log for the slot").evidence(evidence)
+    }
+}
+
+fn archiver(wal: &WalFacts) -> Option<Finding> {
+    wal.archiver.failing.then(|| {
+        Finding::warning(
+            "archiver-failing",
+            Side::Blue,
+            "blue can't archive its log and keeps all of it; the disk fills up with or without a slot",
+        )
+        .evidence(format!(
+            "{} failures, last at segment {}",
+            wal.archiver.failures,
+            wal.archiver.segment.as_deref().unwrap_or("(unknown)")
+        ))
+        .fix(Fix::advice("repair archive_command or archive_library; see the server's log"))
+    })
+}
+
+/// pg_dump and the fence lock every table in one transaction (manual, 19.12
+/// `max_locks_per_transaction`).
+fn locks(server: &ServerInfo, tables: &[TableInfo]) -> Option<Finding> {
+    let per = server.number("max_locks_per_transaction")?;
+    let sessions =
+        server.number("max_connections")? + server.number("max_prepared_transactions")?;
+    let room = per.checked_mul(sessions)?;
+    let wanted = i64::try_from(tables.len()).ok()?;
+    // Sequences, indexes and TOAST tables are locked too, and others need locks at the time.
+    if wanted < room / 2 {
+        return None;
+    }
+    let raise = (wanted * 4 / sessions.max(1) + 1).max(per * 2).to_string();
+    Some(
+        Finding::warning(
+            "lock-room",
+            Side::Blue,
+            "the lock table is small for so many tables: pg_dump or the fence may run out of it",
+        )
+        .evidence(format!("{wanted} tables, room for about {room} locks"))
+        .fix(Fix::setting_and_restart(Side::Blue, "max_locks_per_transaction", &raise)),
+    )
+}
+
+fn size(bytes: f64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut value = bytes;
+    let mut unit = UNITS[0];
+    for larger in &UNITS[1..] {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = larger;
+    }
+    if unit == "B" { format!("{value:.0} {unit}") } else { format!("{value:.1} {unit}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use decoders::postgres::catalog::Setting;
+
+    use super::super::finding::Severity;
+    use super::*;
+
+    fn limited(mib: i64) -> ServerInfo {
+        let mut server = ServerInfo::default();
+        let setting = Setting { value: mib.to_string(), unit: Some("MB".into()) };
+        server.settings.insert("max_slot_wal_keep_size".into(), setting);
+        server
+    }
+
+    fn severity(mib: i64, mib_per_s: u64, copy_s: u64) -> Severity {
+        let wal =
+            WalFacts { bytes: Some(mib_per_s << 20), measured_ms: 1000, ..WalFacts::default() };
+        wal_limit(&limited(mib), &wal, Duration::from_secs(copy_s)).severity
+    }
+
+    #[test]
+    fn the_limit_is_weighed_against_the_rate() {
+        assert_eq!(severity(-1, 10, 60), Severity::Warning);
+        assert_eq!(severity(1024, 10, 60), Severity::Blocker); // lasts 102 s
+        assert_eq!(severity(100_000, 10, 60), Severity::Warning); // lasts 2.8 h
+        assert_eq!(severity(1_000_000, 10, 60), Severity::Ok); // lasts 28 h
+        assert_eq!(severity(1_000_000, 10, 90_000), Severity::Warning); // the copy takes 25 h
+        assert_eq!(severity(1_000_000, 10, 200_000), Severity::Blocker);
+        assert_eq!(severity(64, 0, 1), Severity::Warning); // idle now, tiny limit
+    }
+
+    #[test]
+    fn a_standby_has_no_rate() {
+        let finding = wal_limit(&limited(-1), &WalFacts::default(), Duration::ZERO);
+        assert_eq!(finding.id, "wal-rate");
+    }
+
+    #[test]
+    fn sizes_are_readable() {
+        assert_eq!(size(0.0), "0 B");
+        assert_eq!(size(1536.0), "1.5 KiB");
+        assert_eq!(size(5.0 * 1024.0 * 1024.0 * 1024.0), "5.0 GiB");
+    }
+}

@@ -1,0 +1,184 @@
+//! Family: what is on blue and is in no change stream.
+
+use decoders::postgres::catalog::{
+    Extension, LargeObjects, Persistence, Relation, RelationKind, Subscription, TableInfo,
+};
+
+use super::finding::{Finding, Fix, Side, count};
+
+pub(super) fn tables(tables: &[TableInfo]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let unlogged: Vec<&TableInfo> =
+        tables.iter().filter(|table| table.persistence == Persistence::Unlogged).collect();
+    if !unlogged.is_empty() {
+        findings.push(
+            Finding::warning(
+                "unlogged-tables",
+                Side::Blue,
+                "changes of unlogged tables are not in the log: they will be empty on green",
+            )
+            .evidence(count(unlogged.len(), "table"))
+            .objects(names(&unlogged))
+            .fix(Fix::sql(
+                Side::Blue,
+                unlogged.iter().map(|t| format!("ALTER TABLE {} SET LOGGED", t.name)).collect(),
+            )),
+        );
+    }
+    let children: Vec<&TableInfo> =
+        tables.iter().filter(|table| !table.inherits.is_empty()).collect();
+    if !children.is_empty() {
+        findings.push(
+            Finding::warning(
+                "inheritance",
+                Side::Blue,
+                "tables that inherit (not partitions): parent and children are moved each by itself, \
+                 so a filter has to take them together",
+            )
+            .evidence(count(children.len(), "child table"))
+            .objects(names(&children)),
+        );
+    }
+    let ruled: Vec<String> = tables
+        .iter()
+        .flat_map(|table| {
+            table.rules.iter().map(move |rule| format!("{}: {:?}", table.name, rule.name))
+        })
+        .collect();
+    if !ruled.is_empty() {
+        findings.push(
+            Finding::warning(
+                "rules",
+                Side::Blue,
+                "rules rewrite statements on blue; what they caused is replicated as rows, and on \
+                 green they act again only once it is in production",
+            )
+            .evidence(count(ruled.len(), "rule"))
+            .objects(ruled),
+        );
+    }
+    findings
+}
+
+pub(super) fn relations(relations: &[Relation]) -> Vec<Finding> {
+    let of = |kind| -> Vec<&Relation> { relations.iter().filter(|r| r.kind == kind).collect() };
+    let listed = |relations: &[&Relation]| relations.iter().map(|r| r.name.to_string()).collect();
+    let mut findings = Vec::new();
+    let foreign = of(RelationKind::ForeignTable);
+    if !foreign.is_empty() {
+        findings.push(
+            Finding::warning(
+                "foreign-tables",
+                Side::Blue,
+                "rows of foreign tables live on another server and are not moved; green has to \
+                 reach that server itself",
+            )
+            .evidence(count(foreign.len(), "foreign table"))
+            .objects(listed(&foreign))
+            .fix(Fix::advice(
+                "check foreign servers and user mappings on green before the cutover",
+            )),
+        );
+    }
+    let materialized = of(RelationKind::MaterializedView);
+    if !materialized.is_empty() {
+        findings.push(
+            Finding::warning(
+                "materialized-views",
+                Side::Blue,
+                "materialized views are not replicated; on green they are as old as their last refresh",
+            )
+            .evidence(count(materialized.len(), "materialized view"))
+            .objects(listed(&materialized))
+            .fix(Fix::advice(format!(
+                "refresh them on green when it has caught up and again after the cutover: {}",
+                materialized
+                    .iter()
+                    .map(|view| format!("REFRESH MATERIALIZED VIEW {}", view.name))
+                    .collect::<Vec<_>>()
+                    .join("; ")
+            ))),
+        );
+    }
+    let configuration: Vec<String> = relations
+        .iter()
+        .filter(|relation| relation.kind == RelationKind::ExtensionConfig)
+        .map(|r| format!("{} of {}", r.name, r.extension.as_deref().unwrap_or("an extension")))
+        .collect();
+    if !configuration.is_empty() {
+        findings.push(
+            Finding::warning(
+                "extension-tables",
+                Side::Blue,
+                "tables of extensions hold configuration; they are left to the extension and do \
+                 not follow changes",
+            )
+            .evidence(count(configuration.len(), "table"))
+            .objects(configuration)
+            .fix(Fix::advice("compare them on green before the cutover")),
+        );
+    }
+    findings
+}
+
+pub(super) fn large_objects(large_objects: LargeObjects) -> Finding {
+    if large_objects.count == 0 {
+        return Finding::ok("large-objects", Side::Blue, "no large objects");
+    }
+    let evidence = if large_objects.count >= LargeObjects::COUNT_LIMIT {
+        format!("{} or more", large_objects.count)
+    } else {
+        large_objects.count.to_string()
+    };
+    Finding::blocker(
+        "large-objects",
+        Side::Blue,
+        "large objects are in no change stream: they would be missing on green",
+    )
+    .evidence(format!("{evidence} in pg_largeobject_metadata"))
+    .fix(Fix::advice(
+        "move their content into bytea columns, or copy them yourself while nothing writes \
+         (pg_dump --large-objects), or remove what nothing refers to with vacuumlo",
+    ))
+    .acceptable()
+}
+
+pub(super) fn subscriptions(subscriptions: &[Subscription]) -> Option<Finding> {
+    if subscriptions.is_empty() {
+        return None;
+    }
+    Some(
+        Finding::warning(
+            "subscriptions",
+            Side::Blue,
+            "blue receives changes from elsewhere; after the cutover nobody does that on green",
+        )
+        .evidence(count(subscriptions.len(), "subscription"))
+        .objects(subscriptions.iter().map(|s| s.name.clone()).collect())
+        .fix(Fix::advice("plan how green takes over each subscription")),
+    )
+}
+
+/// Extensions that keep data of their own outside of ordinary tables' rules.
+pub(super) fn special_extensions(extensions: &[Extension]) -> Option<Finding> {
+    const SPECIAL: [&str; 4] = ["timescaledb", "citus", "pg_partman", "pg_cron"];
+    let found: Vec<String> = extensions
+        .iter()
+        .filter(|extension| SPECIAL.contains(&extension.name.as_str()))
+        .map(|extension| format!("{} {}", extension.name, extension.version))
+        .collect();
+    (!found.is_empty()).then(|| {
+        Finding::warning(
+            "special-extensions",
+            Side::Blue,
+            "extensions with state of their own (chunks, shards, jobs), which is not moved",
+        )
+        .evidence(count(found.len(), "extension"))
+        .objects(found)
+        .fix(Fix::advice("check how each is to be set up on green; its jobs must not run on both"))
+    })
+}
+
+fn names(tables: &[&TableInfo]) -> Vec<String> {
+    tables.iter().map(|table| table.name.to_string()).collect()
+}

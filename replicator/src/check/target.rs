@@ -1,0 +1,165 @@
+//! Family: what on green would act by itself while changes are applied.
+
+use std::collections::BTreeSet;
+
+use decoders::postgres::catalog::{EventTrigger, ServerInfo, TableInfo, quote_ident};
+
+use super::finding::{Finding, Fix, Side, count};
+use super::request::CheckRequest;
+
+pub(super) fn settings(green: &ServerInfo) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if green.is_on("default_transaction_read_only") == Some(true) {
+        let role = quote_ident(&green.role.name);
+        let database = quote_ident(&green.database);
+        findings.push(
+            Finding::blocker("green-read-only", Side::Green, "green's sessions are read-only")
+                .evidence("default_transaction_read_only = on")
+                .fix(Fix::advice(format!(
+                    "find where it is set and undo it: ALTER SYSTEM RESET default_transaction_read_only \
+                     and SELECT pg_reload_conf(); ALTER DATABASE {database} RESET \
+                     default_transaction_read_only; ALTER ROLE {role} RESET default_transaction_read_only",
+                ))),
+        );
+    }
+    if let Some(standbys) = green.setting("synchronous_standby_names").filter(|s| !s.is_empty()) {
+        findings.push(
+            Finding::warning(
+                "green-synchronous",
+                Side::Green,
+                "green waits for its standbys at every commit: the copy and catching up are slower, \
+                 and stand still when a standby is away",
+            )
+            .evidence(format!(
+                "synchronous_standby_names = {standbys}, synchronous_commit = {}",
+                green.setting("synchronous_commit").unwrap_or("unknown")
+            ))
+            .fix(Fix::advice("consider switching it on again only before the cutover")),
+        );
+    }
+    findings
+}
+
+/// Triggers and rules that fire under `session_replication_role = replica`. Where the schema is
+/// copied they are blue's, and will be on green.
+pub(super) fn firing_triggers(request: &CheckRequest, tables: &[TableInfo]) -> Option<Finding> {
+    let (mut objects, mut statements) = (Vec::new(), Vec::new());
+    for table in tables {
+        for trigger in table.triggers.iter().filter(|t| t.firing.fires_on_replica()) {
+            let name = quote_ident(&trigger.name);
+            objects.push(format!("{}: trigger {name} calls {}", table.name, trigger.function));
+            statements.push(format!("ALTER TABLE {} DISABLE TRIGGER {name}", table.name));
+        }
+        for rule in table.rules.iter().filter(|r| r.firing.fires_on_replica()) {
+            let name = quote_ident(&rule.name);
+            objects.push(format!("{}: rule {name}", table.name));
+            statements.push(format!("ALTER TABLE {} DISABLE RULE {name}", table.name));
+        }
+    }
+    if objects.is_empty() {
+        return None;
+    }
+    let evidence = count(objects.len(), "trigger or rule enabled ALWAYS or REPLICA");
+    Some(if request.schema_exists() {
+        Finding::blocker(
+            "triggers-fire",
+            Side::Green,
+            "triggers or rules on green fire for replicated changes too: what they do would be done \
+             twice",
+        )
+        .evidence(evidence)
+        .objects(objects)
+        .fix(Fix::Sql {
+            side: Side::Green,
+            statements,
+            then: Some("enable them again at the cutover".into()),
+        })
+    } else {
+        Finding::warning(
+            "triggers-fire",
+            Side::Blue,
+            "triggers or rules are enabled ALWAYS or REPLICA; on green they would fire for \
+             replicated changes too, and what they do would be done twice",
+        )
+        .evidence(evidence)
+        .objects(objects)
+        .fix(Fix::advice(format!(
+            "on green, after the schema is copied and until the cutover: {}",
+            statements.join("; ")
+        )))
+    })
+}
+
+/// Without the right to `session_replication_role`, everything that fires for applications fires.
+pub(super) fn replica_role(
+    allowed: &Result<(), String>,
+    green: &ServerInfo,
+    tables: &[TableInfo],
+) -> Finding {
+    let Err(refusal) = allowed else {
+        let summary = "triggers and foreign keys on green rest while changes are applied";
+        return Finding::ok("replica-role", Side::Green, summary);
+    };
+    let mut objects = Vec::new();
+    for table in tables {
+        let triggers = table.triggers.iter().filter(|t| t.firing.fires_on_origin());
+        objects
+            .extend(triggers.map(|t| format!("{}: trigger {}", table.name, quote_ident(&t.name))));
+        let keys = table.foreign_keys.iter();
+        objects
+            .extend(keys.map(|k| format!("{}: foreign key {}", table.name, quote_ident(&k.name))));
+    }
+    let finding = Finding::warning(
+        "replica-role",
+        Side::Green,
+        "the role may not set session_replication_role: triggers and foreign keys on green act on \
+         replicated changes, so triggers have to be disabled and foreign keys made last",
+    )
+    .evidence(refusal)
+    .objects(objects);
+    let role = quote_ident(&green.role.name);
+    if green.major() >= 15 {
+        let grant = format!("GRANT SET ON PARAMETER session_replication_role TO {role}");
+        finding.fix(Fix::sql(Side::Green, vec![grant]))
+    } else {
+        finding.fix(Fix::advice(
+            "connect to green as a superuser, or as the service's administrator role",
+        ))
+    }
+}
+
+/// Event triggers run while the schema is made, with the application's rules.
+pub(super) fn event_triggers(request: &CheckRequest, green: &[EventTrigger]) -> Option<Finding> {
+    let acting: Vec<&EventTrigger> = green
+        .iter()
+        .filter(|trigger| {
+            trigger.firing.fires_on_replica()
+                || (!request.schema_exists() && trigger.firing.fires_on_origin())
+        })
+        .collect();
+    if acting.is_empty() {
+        return None;
+    }
+    let events: BTreeSet<&str> = acting.iter().map(|trigger| trigger.event.as_str()).collect();
+    Some(
+        Finding::warning(
+            "event-triggers",
+            Side::Green,
+            "event triggers on green act on what the engine does there",
+        )
+        .evidence(format!(
+            "{} on {}",
+            count(acting.len(), "event trigger"),
+            events.into_iter().collect::<Vec<_>>().join(", ")
+        ))
+        .objects(acting.iter().map(|trigger| quote_ident(&trigger.name)).collect())
+        .fix(Fix::Sql {
+            side: Side::Green,
+            statements: acting
+                .iter()
+                .map(|t| format!("ALTER EVENT TRIGGER {} DISABLE", quote_ident(&t.name)))
+                .collect(),
+            then: Some("enable them again at the cutover".into()),
+        }),
+    )
+}

@@ -17,7 +17,8 @@ use crate::store::{Stage, Store};
 /// How often the controller's view of the engine is renewed.
 const RENEW_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The running engine.
+/// The running engine. Cheap to clone; all clones are one engine.
+#[derive(Clone)]
 pub struct EngineReplication {
     shared: Arc<Shared>,
     store: Store,

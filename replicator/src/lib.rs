@@ -1,15 +1,24 @@
 //! The engine and the sidecar.
+//!
+//! [`pipeline`] is a pipeline's life from the first check to the cutover; [`engine`] is its stream;
+//! [`store`] its memory; [`check`], [`schema`] and [`backfill`] its beginning; [`status`] what it
+//! knows of itself, which [`http`], [`metrics`] and [`alerts`] pass on. [`sidecar`] puts them
+//! together into the commands of [`cli`].
 
 pub mod alerts;
 pub mod backfill;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod controlling;
 pub mod engine;
+pub mod http;
 pub mod metrics;
 pub mod pipeline;
+pub mod probe;
 pub mod schema;
 pub mod secret;
+pub mod sidecar;
 pub mod status;
 pub mod store;
-pub mod probe;
+pub mod tail;

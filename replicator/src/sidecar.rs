@@ -2,30 +2,33 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use cutover::api;
 use cutover::controller::Recovery;
-use cutover::service::Service;
+use cutover::switch::Switch;
+use cutover::{Defaults, PostgresWorld, Service, api};
 use decoders::postgres::conninfo::ConnInfo;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::alerts;
-use crate::check::{self, CheckRequest};
+use crate::backfill::ProgressSender;
 use crate::cli::{CheckArgs, PipelineArgs, TailArgs, TeardownArgs};
 use crate::config::Config;
 use crate::controlling::EngineReplication;
 use crate::engine::intake::Budget;
-use crate::http::{self, Api, Token};
+use crate::http::{self, Api, Controller, Token};
 use crate::pipeline::failure::{EXIT_ERROR, Failure};
+use crate::pipeline::preflight::preflight;
 use crate::pipeline::{Ended, Pipeline, teardown as removal};
 use crate::status::Shared;
-use crate::store::Store;
-use crate::world::SidecarWorld;
+use crate::store::{RocksJournal, Store};
 use crate::{probe, tail as tailing};
 
 /// Exit code for a command line or a configuration that can't be used.
 const EXIT_USAGE: u8 = 2;
+/// How often the controller is shown what the probes see of the servers.
+const SERVERS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// `replicator run`.
 pub async fn run(args: &PipelineArgs) -> u8 {
@@ -52,7 +55,7 @@ pub async fn check(args: &CheckArgs) -> u8 {
         Ok(endpoints) => endpoints,
         Err(failure) => return usage(&failure),
     };
-    let report = check::check(&CheckRequest::of(&config, &blue, &green)).await;
+    let report = preflight(&config, &blue, &green).await.report;
     if args.json {
         match serde_json::to_string(&report) {
             Ok(json) => println!("{json}"),
@@ -147,9 +150,19 @@ async fn run_pipeline(config: Config) -> Result<(), Failure> {
     let stop = watch::Sender::new(false);
     let finished = watch::Sender::new(false);
     let replication = EngineReplication::new(Arc::clone(&shared), store.clone(), finished.clone());
-    let world = SidecarWorld::new(&config, &blue, &green, replication, store.clone());
-    let world = world.map_err(|error| Failure::halt("configuration", error.to_string(), "correct it"))?;
-    let service = Arc::new(Service::new(world, &blue, &green));
+    let switch = Switch::new(&config.cutover, &blue, &green);
+    let switch = switch
+        .map_err(|error| Failure::halt("configuration", error.to_string(), "correct [cutover]"))?;
+    let journal = RocksJournal::new(store.clone());
+    let world = PostgresWorld::new(
+        &blue,
+        &green,
+        &config.publication(),
+        switch,
+        journal,
+        replication.clone(),
+    );
+    let service: Arc<Controller> = Service::new(Arc::new(world), Defaults::default());
 
     let mut tasks = Tasks::default();
     let api = Api { shared: Arc::clone(&shared), service: Arc::clone(&service) };
@@ -165,8 +178,8 @@ async fn run_pipeline(config: Config) -> Result<(), Failure> {
         move || read.readings(),
         move || failed.alert_failed(),
     ));
-    let renewed = Arc::clone(&service);
-    tasks.spawn(async move { renewed.world().replication_engine().renew().await });
+    tasks.spawn(async move { replication.renew().await });
+    tasks.spawn(pass_servers_on(Arc::clone(&shared), Arc::clone(&service)));
     tracing::info!(
         pipeline = config.name,
         blue = blue.redacted(),
@@ -176,7 +189,7 @@ async fn run_pipeline(config: Config) -> Result<(), Failure> {
         env!("CARGO_PKG_VERSION")
     );
 
-    recover(&service, &shared, stop.subscribe()).await?;
+    recover(&service, stop.subscribe()).await?;
     let name = config.name.clone();
     let mut pipeline = Pipeline {
         config,
@@ -184,6 +197,7 @@ async fn run_pipeline(config: Config) -> Result<(), Failure> {
         green,
         store,
         shared: Arc::clone(&shared),
+        copied: ProgressSender::default(),
         stop: stop.subscribe(),
         finished: finished.subscribe(),
     };
@@ -201,10 +215,19 @@ async fn run_pipeline(config: Config) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Shows the controller what the probes see of the servers.
+async fn pass_servers_on(shared: Arc<Shared>, service: Arc<Controller>) {
+    let mut tick = tokio::time::interval(SERVERS_INTERVAL);
+    loop {
+        tick.tick().await;
+        let status = shared.status(None);
+        service.world().set_servers(status.blue, status.green);
+    }
+}
+
 /// Before anything streams: a cutover that a crash interrupted is put back or finished.
 async fn recover(
-    service: &Service<SidecarWorld>,
-    shared: &Shared,
+    service: &Controller,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
     let recovered = tokio::select! {
@@ -212,11 +235,9 @@ async fn recover(
         _ = stop.wait_for(|stop| *stop) => return Ok(()),
     };
     match recovered {
-        Ok(Recovery::Nothing | Recovery::Finished(_)) => Ok(()),
-        Ok(Recovery::CutOver(_)) => {
-            shared.enter(api::PipelinePhase::CutOver);
-            Ok(())
-        }
+        // A run that was finished now recorded it with the engine (`Replication::finish`), and the
+        // pipeline's stage says so.
+        Ok(Recovery::Nothing | Recovery::Finished(_) | Recovery::CutOver(_)) => Ok(()),
         Err(error) => Err(Failure::halt(
             error.place.clone(),
             format!("an interrupted cutover can't be recovered: {error}"),

@@ -19,13 +19,17 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware;
 use axum::routing::{get, post};
-use cutover::service::Service;
+use cutover::{PostgresWorld, Service};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::status::Shared;
-use crate::world::SidecarWorld;
+use crate::controlling::EngineReplication;
+use crate::store::RocksJournal;
 pub use auth::Token;
+
+/// The controller of a pipeline between two PostgreSQL databases.
+pub type Controller = Service<PostgresWorld<RocksJournal, EngineReplication>>;
 
 /// What the handlers need.
 #[derive(Clone)]
@@ -33,7 +37,7 @@ pub struct Api {
     /// The pipeline's self-knowledge.
     pub shared: Arc<Shared>,
     /// The controller.
-    pub service: Arc<Service<SidecarWorld>>,
+    pub service: Arc<Controller>,
 }
 
 /// Binds the address, so that a taken port is known before anything is touched.

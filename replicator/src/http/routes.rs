@@ -46,12 +46,12 @@ type Answer<T> = Result<Json<T>, Refusal>;
 type Body<T> = Result<Json<T>, JsonRejection>;
 
 pub(super) async fn status(State(api): State<Api>) -> Json<Status> {
-    Json(api.shared.status(api.service.run_status()))
+    Json(api.shared.status(api.service.current()))
 }
 
 pub(super) async fn plan(State(api): State<Api>, body: Body<PlanRequest>) -> Answer<Plan> {
     let Json(request) = body?;
-    Ok(Json(api.service.plan(&request).await?))
+    Ok(Json(api.service.plan(request).await?))
 }
 
 pub(super) async fn start(
@@ -86,7 +86,7 @@ pub(super) async fn abort(
     body: Body<AbortRequest>,
 ) -> Answer<RunStatus> {
     let Json(request) = body?;
-    Ok(Json(api.service.abort(&run, &request)?))
+    Ok(Json(api.service.abort(&run, request).await?))
 }
 
 pub(super) async fn history(State(api): State<Api>) -> Answer<History> {
@@ -94,7 +94,7 @@ pub(super) async fn history(State(api): State<Api>) -> Answer<History> {
 }
 
 pub(super) async fn metrics(State(api): State<Api>) -> Result<Response, Refusal> {
-    let run = api.service.run_status();
+    let run = api.service.current();
     let history = api.service.history().await?;
     let outcomes = [Outcome::Completed, Outcome::Aborted, Outcome::Held];
     let runs = outcomes.map(|outcome| {

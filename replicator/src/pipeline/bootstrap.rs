@@ -4,29 +4,36 @@ use cutover::api::PipelinePhase;
 
 use super::Pipeline;
 use super::failure::{EXIT_BLOCKED, Failure};
-use crate::check::{self, CheckRequest};
+use super::preflight::preflight;
 use crate::store::Stage;
 
 impl Pipeline {
     /// Checks, and records that the pipeline may begin.
     ///
     /// # Errors
-    /// Blockers, all of them, with exit code 3; nothing has been touched then.
+    /// Blockers, all of them, with exit code 3; nothing has been touched then. A server that is
+    /// only down is no blocker: it may be there in a minute.
     pub(super) async fn first_start(&mut self) -> Result<(), Failure> {
         self.shared.enter(PipelinePhase::Starting);
-        let report = check::check(&CheckRequest::of(&self.config, &self.blue, &self.green)).await;
-        if report.is_unreachable() {
-            // A server that is down now may be there in a minute; that is no verdict about it.
-            return Err(Failure::retry("check", report.summary()));
-        }
-        if !report.is_clean() {
-            eprintln!("{report}");
-        }
+        let found = preflight(&self.config, &self.blue, &self.green).await;
+        let report = &found.report;
         if report.exit_code() != 0 {
+            if let Some(unreachable) = found.only_unreachable() {
+                return Err(Failure::retry("check", unreachable));
+            }
+            eprintln!("{report}");
+            let ids: Vec<_> = report.blocking().map(|finding| finding.id).collect();
             return Err(Failure {
                 exit_code: EXIT_BLOCKED,
-                ..Failure::halt("check", report.summary(), "replicator check, after each fix")
+                ..Failure::halt(
+                    "check",
+                    format!("{} in the way: {}", report.blockers, ids.join(", ")),
+                    "remove them as shown above, then: replicator check",
+                )
             });
+        }
+        if report.warnings > 0 {
+            eprintln!("{report}");
         }
         Ok(self.store.save_stage(&Stage::Preparing)?)
     }

@@ -68,9 +68,9 @@ impl Pipeline {
             consistent_point = %stream.consistent_point,
             "copying"
         );
-        let progress = ProgressSender::default();
-        let watching = Watching::start(&self.shared, &progress);
-        let copied = self.copy_rows(&tables, &created.snapshot, &progress).await;
+        self.copied.send_replace(BackfillProgress::default());
+        let watching = Watching::start(&self.shared, &self.copied);
+        let copied = self.copy_rows(&tables, &created.snapshot, &self.copied).await;
         watching.end();
         let summary = copied?;
         drop(replication);
@@ -152,9 +152,8 @@ impl Pipeline {
     /// Indexes, constraints, statistics. May be done again after any crash.
     pub(super) async fn finish_copy(&mut self, stream: StreamIdentity) -> Result<(), Failure> {
         self.shared.enter(PipelinePhase::Indexing);
-        let progress = ProgressSender::default();
-        let watching = Watching::start(&self.shared, &progress);
-        let finished = self.second_half(&progress).await;
+        let watching = Watching::start(&self.shared, &self.copied);
+        let finished = self.second_half(&self.copied).await;
         watching.end();
         finished?;
         Ok(self.store.save_stage(&Stage::Streaming { stream })?)
@@ -207,6 +206,8 @@ impl From<BackfillError> for Failure {
 
 /// Passes the copy's progress on: bars or log lines, and the status.
 struct Watching {
+    shared: Arc<Shared>,
+    progress: watch::Receiver<BackfillProgress>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -214,13 +215,16 @@ impl Watching {
     fn start(shared: &Arc<Shared>, progress: &ProgressSender) -> Self {
         let status = tokio::spawn(publish_status(Arc::clone(shared), progress.subscribe()));
         let shown = tokio::spawn(backfill::render(progress.subscribe()));
-        Self { tasks: vec![status, shown] }
+        let (shared, progress) = (Arc::clone(shared), progress.subscribe());
+        Self { shared, progress, tasks: vec![status, shown] }
     }
 
+    /// The last state stays in the status.
     fn end(self) {
-        for task in self.tasks {
+        for task in &self.tasks {
             task.abort();
         }
+        self.shared.backfill(as_status(&self.progress.borrow()));
     }
 }
 

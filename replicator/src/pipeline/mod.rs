@@ -9,9 +9,10 @@
 //! may be lying around and whose it is. There is one place that tries again: [`Pipeline::run`].
 //! Whatever fails below it ends the attempt, and the next attempt starts from what is recorded.
 
-//mod bootstrap;
+mod bootstrap;
 mod copying;
 mod drift;
+pub mod preflight;
 mod published;
 pub mod failure;
 mod streaming;
@@ -25,6 +26,7 @@ use cutover::api::PipelinePhase;
 use decoders::postgres::conninfo::ConnInfo;
 use tokio::sync::watch;
 
+use crate::backfill::ProgressSender;
 use crate::config::Config;
 use crate::status::Shared;
 use crate::store::{Stage, Store};
@@ -47,6 +49,8 @@ pub struct Pipeline {
     pub store: Store,
     /// Its self-knowledge.
     pub shared: Arc<Shared>,
+    /// How far the copy is.
+    pub copied: ProgressSender,
     /// The operator's stop.
     pub stop: watch::Receiver<bool>,
     /// Green is open: the stream has to end for good.

@@ -13,6 +13,7 @@
 //! [`ports`]), and no way to flip without evidence.
 
 pub mod api;
+pub mod cli;
 pub mod controller;
 pub mod decision;
 pub mod evidence;

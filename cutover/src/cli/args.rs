@@ -1,0 +1,321 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::api::PipelinePhase;
+use crate::gate::LagExpr;
+use crate::phase::Phase;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0 done, plan ready      5 aborted, blue serves        10 sidecar unreachable or no longer
+  1 failed                7 held: a person decides         watched; a run may be going on
+  2 wrong usage           8 another run is active      130 interrupted before the gate passed
+  3 a precheck failed
+  4 not in time
+
+Quote the lag condition: an unquoted < is a redirection. --when-lag lt1s and --max-lag 1s need no
+quotes. The API's token comes from CUTOVER_API_TOKEN or --token-file.";
+
+/// Moves clients from blue to green: `cutover --when-lag '<1s'`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cutover",
+    version,
+    arg_required_else_help = true,
+    after_help = EXIT_CODES,
+    override_usage = "cutover --when-lag '<1s' [OPTIONS]\n       cutover <COMMAND> [OPTIONS]"
+)]
+pub struct Cli {
+    /// The cutover itself.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Anything else.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// What every command takes.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Everywhere")]
+pub struct CommonArgs {
+    /// The sidecar's API.
+    #[arg(
+        long,
+        global = true,
+        env = "CUTOVER_API",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7654"
+    )]
+    pub api: String,
+    /// File with the API's bearer token.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// One JSON object on stdout.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress; only results, questions and errors.
+    #[arg(long, global = true)]
+    pub quiet: bool,
+    /// No colours. NO_COLOR does the same.
+    #[arg(long, global = true)]
+    pub no_color: bool,
+    /// Why, for the record.
+    #[arg(long, global = true, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Who asks, for the record. Default: the user who is logged in.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub actor: Option<String>,
+}
+
+/// When to cut over and how long clients may wait.
+#[derive(Debug, Default, Args)]
+pub struct GateArgs {
+    /// Cut over when the lag is so small: '<1s', '<=5MB', '<100tx', '<1s,<5MB'. Quote it.
+    #[arg(long, value_name = "LAG", value_parser = lag, allow_hyphen_values = true)]
+    pub when_lag: Option<LagExpr>,
+    /// The same without quotes: 1s.
+    #[arg(
+        long,
+        value_name = "LAG",
+        value_parser = lag,
+        allow_hyphen_values = true,
+        conflicts_with = "when_lag"
+    )]
+    pub max_lag: Option<LagExpr>,
+    /// The longest write pause; past it the run aborts and blue serves on [default: 2s].
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub max_pause: Option<Duration>,
+}
+
+impl GateArgs {
+    /// The lag expression, whichever way it was given.
+    pub fn lag(&self) -> Option<&LagExpr> {
+        self.when_lag.as_ref().or(self.max_lag.as_ref())
+    }
+}
+
+/// A cutover.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Cutover")]
+pub struct RunArgs {
+    /// When.
+    #[command(flatten)]
+    pub gate: GateArgs,
+    /// How long the lag has to stay so small [default: 3s].
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub hold: Option<Duration>,
+    /// Give up, with nothing touched, when it has not by then [default: 30m].
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub gate_timeout: Option<Duration>,
+    /// Don't ask. Needed where there is no terminal.
+    #[arg(long)]
+    pub yes: bool,
+    /// Print everything that would be done, and stop.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How long to try to reach a sidecar that stopped answering during the run.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
+    pub reconnect_for: Duration,
+}
+
+/// Anything but the cutover itself.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check everything and print what a run would do. Exit code 3 if something stands in the way.
+    Plan(PlanArgs),
+    /// The pipeline now: lag, positions, the copy, the last error, the run.
+    Status(StatusArgs),
+    /// Stop the active run before its point of no return, and wait until everything is put back.
+    Abort(AbortArgs),
+    /// The runs so far.
+    History,
+    /// Wait until the pipeline or its run has come so far.
+    Wait(WaitArgs),
+}
+
+/// `cutover plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// For which run.
+    #[command(flatten)]
+    pub gate: GateArgs,
+    /// Write the plan to a file, too, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// `cutover status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Again every second, until ^C. With --json: one object a line.
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// `cutover abort`.
+#[derive(Debug, Args)]
+pub struct AbortArgs {
+    /// How long to wait until everything is put back.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
+    pub timeout: Duration,
+}
+
+/// `cutover wait`.
+#[derive(Debug, Args)]
+pub struct WaitArgs {
+    /// A state of the pipeline (copying, indexing, catching_up, streaming, cutting_over, cut_over,
+    /// reconnecting, halted) or of its run (armed, gate, quiesced .. open, done, aborted, held).
+    #[arg(long, value_name = "STATE", value_parser = Awaited::parse)]
+    pub for_state: Awaited,
+    /// How long to wait for it. Exit code 4 after that.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10m")]
+    pub timeout: Duration,
+}
+
+/// A state that can be waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Awaited {
+    /// Of the pipeline.
+    Pipeline(PipelinePhase),
+    /// Of a run.
+    Run(Phase),
+}
+
+impl Awaited {
+    fn parse(text: &str) -> Result<Self, String> {
+        let name = text.trim().to_ascii_lowercase().replace('-', "_");
+        let name = serde_json::Value::String(name);
+        if let Ok(phase) = serde_json::from_value(name.clone()) {
+            return Ok(Awaited::Pipeline(phase));
+        }
+        serde_json::from_value(name)
+            .map(Awaited::Run)
+            .map_err(|_| "no such state; try streaming, cut_over, open or done".to_owned())
+    }
+
+    /// The state's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Awaited::Pipeline(phase) => phase.name(),
+            Awaited::Run(phase) => phase.name(),
+        }
+    }
+}
+
+fn lag(text: &str) -> Result<LagExpr, String> {
+    text.parse().map_err(|error| {
+        let mut why = format!("{error}");
+        if text.starts_with('-') {
+            why.push_str(
+                ". If you typed an unquoted <, the shell took it as a redirection and \
+                 this option took the word after it",
+            );
+        }
+        format!("{why}. The safe forms: --when-lag '<1s', --when-lag lt1s, --max-lag 1s")
+    })
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if duration.is_zero() {
+        return Err("it has to be longer than nothing".into());
+    }
+    Ok(duration)
+}
+
+impl Cli {
+    /// Refuses what clap's own rules can't: a run's options beside another command, and a run
+    /// without its condition.
+    pub fn checked(self) -> Result<Self, clap::Error> {
+        let refuse = |kind, why: &str| Err(Cli::command().error(kind, why));
+        let run = &self.run;
+        let choices = [
+            ("--when-lag", run.gate.when_lag.is_some()),
+            ("--max-lag", run.gate.max_lag.is_some()),
+            ("--max-pause", run.gate.max_pause.is_some()),
+            ("--for", run.hold.is_some()),
+            ("--gate-timeout", run.gate_timeout.is_some()),
+            ("--yes", run.yes),
+            ("--dry-run", run.dry_run),
+        ];
+        let given = choices.iter().find(|(_, given)| *given).map(|(name, _)| *name);
+        match (&self.command, given) {
+            (Some(_), Some(option)) => refuse(
+                ErrorKind::ArgumentConflict,
+                &format!("{option} belongs to a cutover, not to another command (or after it)"),
+            ),
+            (None, _) if run.gate.lag().is_none() => refuse(
+                ErrorKind::MissingRequiredArgument,
+                "a cutover needs a condition: cutover --when-lag '<1s'",
+            ),
+            _ => Ok(self),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once(&"cutover").chain(args)).and_then(Cli::checked)
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_lag_is_taken_quoted_and_quote_free() {
+        for args in [["--when-lag", "<1s"], ["--when-lag", "lt1s"], ["--max-lag", "1s"]] {
+            let cli = parse(&args).unwrap();
+            assert_eq!(cli.run.gate.lag().unwrap().to_string(), "<1s");
+        }
+        assert!(parse(&["--when-lag", "<1s", "--max-lag", "1s"]).is_err());
+    }
+
+    #[test]
+    fn a_swallowed_option_is_no_lag() {
+        let error = parse(&["--when-lag", "--yes"]).unwrap_err().to_string();
+        assert!(error.contains("redirection") && error.contains("--when-lag '<1s'"), "{error}");
+    }
+
+    #[test]
+    fn options_of_every_command_go_anywhere() {
+        for args in [
+            ["--api", "http://h:1", "status", "--json"],
+            ["status", "--json", "--api", "http://h:1"],
+            ["--json", "status", "--api", "http://h:1"],
+        ] {
+            let cli = parse(&args).unwrap();
+            assert!(cli.common.json && cli.common.api == "http://h:1");
+        }
+    }
+
+    #[test]
+    fn a_runs_options_belong_to_a_run() {
+        assert!(parse(&["--yes", "status"]).is_err());
+        assert!(parse(&["--yes"]).is_err());
+        assert!(parse(&["--json"]).is_err());
+        assert!(parse(&["--when-lag", "<1s", "--max-pause", "0s"]).is_err());
+        assert!(parse(&["--when-lag", "<1s", "--for", "0s"]).is_ok());
+        assert!(parse(&["plan", "--when-lag", "<1s", "--max-pause", "1s"]).is_ok());
+    }
+
+    #[test]
+    fn states_are_named_as_they_are_shown() {
+        assert_eq!(Awaited::parse("OPEN"), Ok(Awaited::Run(Phase::Open)));
+        let cut_over = Awaited::Pipeline(PipelinePhase::CutOver);
+        assert_eq!(Awaited::parse("cut-over"), Ok(cut_over));
+        assert!(Awaited::parse("nowhere").is_err());
+    }
+}

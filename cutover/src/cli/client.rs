@@ -1,0 +1,296 @@
+//! The sidecar's API, blocking.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use ureq::Agent;
+use ureq::http::{Response, Uri};
+
+use crate::api::{
+    AbortRequest, ApiError, ErrorCode, History, Plan, PlanRequest, RunStatus, RunUpdate,
+    SCHEMA_VERSION, StartCutover, Status,
+};
+
+use super::args::CommonArgs;
+use super::exit::Exit;
+use super::failure::Failure;
+
+/// The environment variable with the bearer token.
+const TOKEN_VARIABLE: &str = "CUTOVER_API_TOKEN";
+/// To connect.
+const CONNECT: Duration = Duration::from_secs(3);
+/// To answer what is known already.
+const QUICK: Duration = Duration::from_secs(10);
+/// To answer what needs looking at servers: a plan runs every precheck.
+const THOROUGH: Duration = Duration::from_secs(60);
+/// The largest answer, bytes. A status of thousands of tables stays far below.
+const ANSWER_MAX: u64 = 64 * 1024 * 1024;
+
+/// A request that was not answered as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No answer.
+    #[error("the sidecar does not answer: {0}")]
+    Unreachable(String),
+    /// An answer that is not the sidecar's.
+    #[error("{0}")]
+    Foreign(String),
+    /// The sidecar said no.
+    #[error("{}", .0.what)]
+    Refused(Box<ApiError>),
+}
+
+impl ClientError {
+    /// Whether asking again later can help.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            ClientError::Unreachable(_) | ClientError::Foreign(_) => true,
+            // A sidecar that has just started knows its runs once it has read its journal.
+            ClientError::Refused(error) => matches!(
+                error.code,
+                ErrorCode::Unavailable | ErrorCode::Internal | ErrorCode::NotFound
+            ),
+        }
+    }
+}
+
+/// Where the sidecar is and how to talk to it.
+#[derive(Clone)]
+pub struct Client {
+    agent: Agent,
+    base: String,
+    /// Complete value of the `Authorization` header. Never shown.
+    authorization: Option<String>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("base", &self.base).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// A client as the command line asks for it.
+    pub fn new(common: &CommonArgs) -> Result<Self, Failure> {
+        let base = base_url(&common.api)?;
+        let authorization = token(common)?.map(|token| format!("Bearer {token}"));
+        let agent = Agent::config_builder()
+            .http_status_as_error(false)
+            // The token goes to the address that was named and to no other.
+            .proxy(None)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .timeout_connect(Some(CONNECT))
+            .user_agent(concat!("cutover/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .new_agent();
+        Ok(Self { agent, base, authorization })
+    }
+
+    /// `GET /v1/status`.
+    pub fn status(&self) -> Result<Status, ClientError> {
+        self.get("/v1/status", QUICK)
+    }
+
+    /// `GET /v1/history`.
+    pub fn history(&self) -> Result<History, ClientError> {
+        self.get("/v1/history", QUICK)
+    }
+
+    /// `POST /v1/plan`.
+    pub fn plan(&self, request: &PlanRequest) -> Result<Plan, ClientError> {
+        self.post("/v1/plan", request, THOROUGH)
+    }
+
+    /// `POST /v1/cutover`.
+    pub fn start(&self, request: &StartCutover) -> Result<RunStatus, ClientError> {
+        self.post("/v1/cutover", request, THOROUGH)
+    }
+
+    /// `POST /v1/cutover/{run}/abort`.
+    pub fn abort(&self, run: &str, request: &AbortRequest) -> Result<RunStatus, ClientError> {
+        self.post(&format!("/v1/cutover/{run}/abort"), request, QUICK)
+    }
+
+    /// `GET /v1/cutover/{run}`: the events past `after`; waits at most `wait` for one.
+    pub fn update(&self, run: &str, after: u64, wait: Duration) -> Result<RunUpdate, ClientError> {
+        let wait_ms = wait.as_millis();
+        let path = format!("/v1/cutover/{run}?after={after}&wait_ms={wait_ms}");
+        self.get(&path, wait + QUICK)
+    }
+
+    /// What to say when the sidecar could not be asked; `state` says what that means for a run.
+    pub fn failure(&self, error: ClientError, state: &str) -> Failure {
+        match error {
+            ClientError::Refused(error) => (*error).into(),
+            ClientError::Unreachable(_) => Failure::new(
+                Exit::Unreachable,
+                ApiError::new(ErrorCode::Unavailable, error.to_string(), &self.base)
+                    .in_state(state)
+                    .next("is `replicator run` up? Is --api (or CUTOVER_API) right? Then: cutover status"),
+            ),
+            ClientError::Foreign(_) => Failure::new(
+                Exit::Failed,
+                ApiError::new(ErrorCode::Internal, error.to_string(), &self.base)
+                    .in_state(state)
+                    .next("check --api (or CUTOVER_API), and that both are of one release"),
+            ),
+        }
+    }
+
+    fn get<T: DeserializeOwned>(&self, path: &str, within: Duration) -> Result<T, ClientError> {
+        let mut request = self.agent.get(format!("{}{path}", self.base));
+        if let Some(authorization) = &self.authorization {
+            request = request.header("Authorization", authorization);
+        }
+        let answer = request.config().timeout_global(Some(within)).build().call();
+        read(answer)
+    }
+
+    fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        within: Duration,
+    ) -> Result<T, ClientError> {
+        let mut request = self.agent.post(format!("{}{path}", self.base));
+        if let Some(authorization) = &self.authorization {
+            request = request.header("Authorization", authorization);
+        }
+        let answer = request.config().timeout_global(Some(within)).build().send_json(body);
+        read(answer)
+    }
+}
+
+fn read<T: DeserializeOwned>(
+    answer: Result<Response<ureq::Body>, ureq::Error>,
+) -> Result<T, ClientError> {
+    let unreachable = |error: ureq::Error| ClientError::Unreachable(error.to_string());
+    let mut answer = answer.map_err(unreachable)?;
+    let status = answer.status();
+    let text =
+        answer.body_mut().with_config().limit(ANSWER_MAX).read_to_string().map_err(unreachable)?;
+    let foreign = |why: &str| ClientError::Foreign(format!("{why} (HTTP {})", status.as_u16()));
+    let mut value: Value = serde_json::from_str(&text)
+        .map_err(|_| foreign("this is not a sidecar's API: the answer is not JSON"))?;
+    match value.get("schema_version").and_then(Value::as_u64) {
+        Some(version) if version == u64::from(SCHEMA_VERSION) => {}
+        Some(version) => {
+            return Err(foreign(&format!(
+                "the sidecar speaks version {version} of the API, this command {SCHEMA_VERSION}"
+            )));
+        }
+        None => return Err(foreign("this is not a sidecar's API: no schema_version")),
+    }
+    without_controls(&mut value);
+    if status.is_success() {
+        T::deserialize(value).map_err(|error| foreign(&format!("unexpected answer: {error}")))
+    } else {
+        let error = ApiError::deserialize(value)
+            .map_err(|error| foreign(&format!("unexpected error: {error}")))?;
+        Err(ClientError::Refused(Box::new(error)))
+    }
+}
+
+/// Names of tables and texts of servers end up on a terminal: none may steer it.
+fn without_controls(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            let steers = |c: char| c.is_control() && c != '\n' && c != '\t';
+            if text.contains(steers) {
+                *text = text.replace(steers, "\u{fffd}");
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_controls),
+        Value::Object(fields) => fields.values_mut().for_each(without_controls),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn base_url(text: &str) -> Result<String, Failure> {
+    let refuse = |what: &str| {
+        Err(Failure::usage(
+            what,
+            "--api (or CUTOVER_API)",
+            "for example --api http://127.0.0.1:7654",
+        ))
+    };
+    let Ok(uri) = text.trim().parse::<Uri>() else {
+        return refuse("the address is not a URL");
+    };
+    match (uri.scheme_str(), uri.authority()) {
+        (Some("http" | "https"), Some(authority)) => {
+            if authority.as_str().contains('@') {
+                return refuse(
+                    "the address carries credentials; put the token into CUTOVER_API_TOKEN or \
+                     --token-file",
+                );
+            }
+        }
+        _ => return refuse("the address is not an http:// or https:// URL"),
+    }
+    if uri.query().is_some() {
+        return refuse("the address has a query");
+    }
+    Ok(text.trim().trim_end_matches('/').to_owned())
+}
+
+fn token(common: &CommonArgs) -> Result<Option<String>, Failure> {
+    let (token, place) = match &common.token_file {
+        Some(file) => {
+            let place = file.display().to_string();
+            let text = std::fs::read_to_string(file).map_err(|error| {
+                let what = format!("the token can't be read: {error}");
+                Failure::usage(what, &place, "check --token-file")
+            })?;
+            (text, place)
+        }
+        None => match std::env::var(TOKEN_VARIABLE) {
+            Ok(text) => (text, TOKEN_VARIABLE.to_owned()),
+            Err(std::env::VarError::NotPresent) => return Ok(None),
+            Err(std::env::VarError::NotUnicode(_)) => {
+                let what = "the token is not text";
+                return Err(Failure::usage(what, TOKEN_VARIABLE, "check the token"));
+            }
+        },
+    };
+    let token = token.trim();
+    if token.is_empty() && common.token_file.is_none() {
+        return Ok(None);
+    }
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let what = "the token is empty or not one line of printable characters";
+        return Err(Failure::usage(what, place, "check the token"));
+    }
+    Ok(Some(token.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_checked_and_credentials_refused_without_being_shown() {
+        assert_eq!(base_url("http://127.0.0.1:7654/").unwrap(), "http://127.0.0.1:7654");
+        assert_eq!(base_url("https://host/cutover/").unwrap(), "https://host/cutover");
+        for bad in ["", "127.0.0.1:7654", "ftp://host", "http://", "http://h/?a=b", "not a url"] {
+            assert!(base_url(bad).is_err(), "{bad}");
+        }
+        let error = base_url("http://joe:hunter2@host").unwrap_err().error;
+        assert!(!format!("{error:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn nothing_that_steers_a_terminal_gets_through() {
+        let mut value =
+            serde_json::json!({"a": ["x\u{1b}[2Jy", "line\nline"], "b": {"c": "\u{9b}"}});
+        without_controls(&mut value);
+        assert_eq!(
+            value,
+            serde_json::json!({"a": ["x\u{fffd}[2Jy", "line\nline"], "b": {"c": "\u{fffd}"}})
+        );
+    }
+}

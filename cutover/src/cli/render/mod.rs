@@ -1,0 +1,19 @@
+//! The API's documents as text for people. Pure: values in, text out.
+
+mod error;
+mod history;
+mod paint;
+mod plan;
+mod report;
+mod status;
+mod timeline;
+mod units;
+
+pub use error::render_error;
+pub use history::render_history;
+pub use paint::Paint;
+pub use plan::{Detail, render_plan};
+pub use report::render_report;
+pub use status::{advice, render_status};
+pub use timeline::{render_gate, render_step};
+pub use units::clock;

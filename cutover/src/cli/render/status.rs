@@ -1,0 +1,413 @@
+//! The pipeline now, on one screen.
+
+use crate::api::{
+    Backfill, Lag, Outcome, PipelinePhase, Positions, RunStatus, Server, Status, TableProgress,
+};
+use crate::phase::Phase;
+
+use super::{Paint, units};
+
+/// Whether the data is safe, in words, and what to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advice {
+    /// `false` only when that can't be shown.
+    pub safe: bool,
+    /// Why, and which database serves.
+    pub data: String,
+    /// The next command, or what to wait for.
+    pub next: String,
+}
+
+/// What a status means to somebody who has to decide.
+pub fn advice(status: &Status) -> Advice {
+    let run = status.cutover.as_ref();
+    let serving = match run.map(|run| run.serving.as_str()) {
+        Some("none") => "no database admits writes now".to_owned(),
+        Some(serving) => format!("{serving} serves"),
+        None => "blue serves".into(),
+    };
+    let problem = status.last_error.as_ref();
+    let safe = problem.is_none_or(|problem| problem.data_safe)
+        && run
+            .and_then(|run| run.report.as_ref())
+            .and_then(|report| report.error.as_ref())
+            .is_none_or(|error| error.data_safe);
+    let data =
+        if safe { format!("safe: {serving}") } else { format!("NOT PROVEN SAFE: {serving}") };
+    Advice { safe, data, next: next(status) }
+}
+
+fn next(status: &Status) -> String {
+    if let Some(run) = &status.cutover {
+        match (run.phase, run.report.as_ref().map(|report| report.outcome)) {
+            (Phase::Held, _) => {
+                let command = run
+                    .report
+                    .as_ref()
+                    .and_then(|report| report.error.as_ref()?.next_command.clone());
+                return command
+                    .unwrap_or_else(|| "read the notes of the run: cutover status --json".into());
+            }
+            (_, Some(Outcome::Completed)) => {
+                return "nothing: green serves. Keep blue until you are sure".into();
+            }
+            (_, None) if run.abortable => {
+                return "wait for the run, or stop it: cutover abort".into();
+            }
+            (_, None) => return "wait for the run: cutover status --watch".into(),
+            (_, Some(_)) => {}
+        }
+    }
+    if let Some(next) = status.last_error.as_ref().and_then(|problem| problem.next.clone()) {
+        return next;
+    }
+    match status.phase {
+        PipelinePhase::Starting
+        | PipelinePhase::Copying
+        | PipelinePhase::Indexing
+        | PipelinePhase::CatchingUp => "cutover wait --for-state streaming --timeout 1h".into(),
+        PipelinePhase::Streaming => "cutover plan, then: cutover --when-lag '<1s'".into(),
+        PipelinePhase::CuttingOver => "cutover status --watch".into(),
+        PipelinePhase::CutOver => "nothing: green serves. Keep blue until you are sure".into(),
+        PipelinePhase::Reconnecting => {
+            "nothing: it goes on by itself once the server is back".into()
+        }
+        PipelinePhase::Halted => {
+            "read the sidecar's log, then start it again: replicator run".into()
+        }
+        PipelinePhase::Stopping => "start it again when you want to go on: replicator run".into(),
+    }
+}
+
+/// The screen.
+pub fn render_status(status: &Status, paint: Paint) -> String {
+    let phase = status.phase.name();
+    let phase = match status.phase {
+        PipelinePhase::Streaming | PipelinePhase::CutOver => paint.good(phase),
+        PipelinePhase::Halted => paint.bad(phase),
+        PipelinePhase::Reconnecting | PipelinePhase::Stopping => paint.warn(phase),
+        _ => paint.bold(phase),
+    };
+    let mut text = format!(
+        "{}  {phase} for {}  at {}  sidecar {}\n",
+        paint.bold(&status.pipeline),
+        units::since(status.at, status.since),
+        units::date(status.at),
+        status.version,
+    );
+    if let Some(waiting_for) = &status.waiting_for {
+        row(&mut text, "waits", &paint.warn(waiting_for));
+    }
+    row(&mut text, "blue", &server(&status.blue, paint));
+    row(&mut text, "green", &server(&status.green, paint));
+    row(&mut text, "lag", &lag(&status.lag, paint));
+    row(&mut text, "position", &positions(&status.positions));
+    if let Some(copy) = &status.backfill {
+        backfill(&mut text, copy, status.phase);
+    }
+    let counters = &status.counters;
+    row(
+        &mut text,
+        "applied",
+        &format!(
+            "{} tx  +{} ~{} -{} rows  {} truncates  {}  {} reconnects  {} retries",
+            units::count(counters.transactions),
+            units::count(counters.inserts),
+            units::count(counters.updates),
+            units::count(counters.deletes),
+            units::count(counters.truncates),
+            units::bytes(counters.bytes),
+            units::count(counters.reconnects),
+            units::count(counters.retries),
+        ),
+    );
+    if let Some(run) = &status.cutover {
+        row(&mut text, "cutover", &cutover(run, paint));
+    }
+    if let Some(problem) = &status.last_error {
+        row(&mut text, "error", &paint.bad(&problem.what));
+        let ago = units::since(status.at, problem.at);
+        row(&mut text, "  where", &format!("{}, {ago} ago", problem.place));
+    }
+    let advice = advice(status);
+    let data = if advice.safe { paint.good(&advice.data) } else { paint.bad(&advice.data) };
+    row(&mut text, "data", &data);
+    row(&mut text, "next", &advice.next);
+    text
+}
+
+fn row(text: &mut String, name: &str, value: &str) {
+    text.push_str(&format!(" {name:<9}{}\n", value.replace('\n', "\n          ")));
+}
+
+fn server(server: &Server, paint: Paint) -> String {
+    let up = if server.up { paint.good("up  ") } else { paint.bad("DOWN") };
+    format!("{up}  {:<8}  {}", server.version.as_deref().unwrap_or("-"), server.url)
+}
+
+fn lag(lag: &Lag, paint: Paint) -> String {
+    let mut text = match (lag.known, lag.seconds) {
+        (true, Some(seconds)) => units::seconds(seconds),
+        _ => {
+            let reason = lag.reason.as_deref().unwrap_or("the sidecar does not say why");
+            paint.warn(&format!("unknown: {reason}"))
+        }
+    };
+    if let Some(bytes) = lag.bytes {
+        text.push_str(&format!("  {}", units::bytes(bytes)));
+    }
+    text.push_str(&format!("  {} tx in flight", units::count(lag.transactions)));
+    if let Some(estimate) = lag.drain_estimate_seconds {
+        text.push_str(&format!("  drain ~{}", units::ms(estimate * 1000.0)));
+    }
+    if let (true, Some(reason)) = (lag.known, &lag.reason) {
+        text.push_str(&format!("  ({reason})"));
+    }
+    text
+}
+
+fn positions(positions: &Positions) -> String {
+    let stages = [
+        ("head", &positions.head),
+        ("received", &positions.received),
+        ("applied", &positions.applied),
+        ("durable", &positions.durable),
+        ("acked", &positions.acked),
+    ];
+    let shown = stages.map(|(name, position)| match position {
+        Some(position) => format!("{name} {position}"),
+        None => format!("{name} -"),
+    });
+    shown.join("  ")
+}
+
+fn backfill(text: &mut String, copy: &Backfill, phase: PipelinePhase) {
+    let copying = matches!(phase, PipelinePhase::Copying | PipelinePhase::Indexing);
+    let mut line = format!(
+        "{}/{} tables  {} rows  {}",
+        copy.tables_done,
+        copy.tables_total,
+        units::count(copy.rows),
+        amount(copy.bytes, copy.bytes_total),
+    );
+    if copying {
+        line.push_str(&pace(copy.rows_per_second, copy.eta_seconds));
+        if !copy.doing.is_empty() {
+            line.push_str(&format!("  {}", copy.doing));
+        }
+    }
+    row(text, "copy", &line);
+    if !copying {
+        return;
+    }
+    let width = copy.active.iter().map(|table| table.table.chars().count()).max().unwrap_or(0);
+    for table in &copy.active {
+        row(text, "", &format!("{:width$}  {}", table.table, table_line(table)));
+    }
+}
+
+fn table_line(table: &TableProgress) -> String {
+    format!(
+        "{} rows  {}{}",
+        units::count(table.rows),
+        amount(table.bytes, table.bytes_total),
+        pace(table.rows_per_second, table.eta_seconds)
+    )
+}
+
+fn amount(done: u64, total: u64) -> String {
+    match units::percent(done, total) {
+        Some(percent) => format!("{} of ~{} ({percent})", units::bytes(done), units::bytes(total)),
+        None => units::bytes(done),
+    }
+}
+
+fn pace(rows_per_second: f64, eta_seconds: Option<f64>) -> String {
+    let eta = match eta_seconds {
+        Some(seconds) => format!("  {} left", units::seconds(seconds)),
+        None => String::new(),
+    };
+    format!("  {} rows/s{eta}", units::rate(rows_per_second))
+}
+
+fn cutover(run: &RunStatus, paint: Paint) -> String {
+    let mut text = format!("run {}  epoch {}  ", run.run, run.epoch);
+    match &run.report {
+        Some(report) => {
+            let outcome = report.outcome.name();
+            text.push_str(&match report.outcome {
+                Outcome::Completed => paint.good(outcome),
+                Outcome::Held => paint.bad(outcome),
+                _ => paint.warn(outcome),
+            });
+            if let Some(pause) = report.pause_ms {
+                text.push_str(&format!("  write pause {}", units::ms(pause)));
+            }
+            if let Some(error) = &report.error {
+                text.push_str(&format!("\n{} ({})", error.what, error.place));
+            }
+            if report.outcome == Outcome::Held {
+                for note in &report.notes {
+                    text.push_str(&format!("\n{note}"));
+                }
+            }
+        }
+        None => {
+            text.push_str(&paint.bold(run.phase.name()));
+            text.push_str(&format!("  {} admits writes", run.serving));
+            if let Some(waiting_for) = &run.waiting_for {
+                text.push_str(&format!("\n{waiting_for}"));
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Counters, Problem, SCHEMA_VERSION};
+    use crate::cli::render::plan::tests::shop;
+    use crate::cli::render::report::tests::report;
+    use decoders::{Lsn, Position};
+
+    fn streaming() -> Status {
+        Status {
+            schema_version: SCHEMA_VERSION,
+            pipeline: "shop".into(),
+            version: "0.1.0".into(),
+            at: "2026-11-21T12:04:16Z".parse().unwrap(),
+            phase: PipelinePhase::Streaming,
+            since: "2026-11-21T12:00:04Z".parse().unwrap(),
+            waiting_for: None,
+            blue: shop("blue", "13.22"),
+            green: Server { up: false, version: None, ..shop("green", "17.2") },
+            lag: Lag {
+                seconds: Some(0.05),
+                bytes: Some(1536),
+                transactions: 3,
+                drain_estimate_seconds: Some(0.0032),
+                known: true,
+                reason: None,
+            },
+            positions: Positions {
+                head: Some(Position::Lsn(Lsn(0x5_9A1F_02C8))),
+                ..Positions::default()
+            },
+            backfill: Some(Backfill {
+                tables_total: 20,
+                tables_done: 12,
+                rows: 1_234_567,
+                bytes: 1 << 30,
+                bytes_total: 1 << 32,
+                rows_per_second: 120_000.4,
+                eta_seconds: Some(252.0),
+                doing: "tables".into(),
+                active: vec![TableProgress {
+                    table: "public.accounts".into(),
+                    rows: 99,
+                    bytes: 45,
+                    bytes_total: 100,
+                    rows_per_second: 7.0,
+                    eta_seconds: None,
+                }],
+            }),
+            counters: Counters { transactions: 1234, inserts: 5, ..Counters::default() },
+            last_error: None,
+            cutover: None,
+        }
+    }
+
+    #[test]
+    fn one_screen_says_where_everything_is() {
+        assert_eq!(
+            render_status(&streaming(), Paint::none()),
+            "shop  streaming for 4m12s  at 2026-11-21 12:04:16 UTC  sidecar 0.1.0\n \
+             blue     up    13.22     postgres://db-blue:5432/shop\n \
+             green    DOWN  -         postgres://db-green:5432/shop\n \
+             lag      0.05 s  1.5 KiB  3 tx in flight  drain ~3.2 ms\n \
+             position head 5/9A1F02C8  received -  applied -  durable -  acked -\n \
+             copy     12/20 tables  1,234,567 rows  1.0 GiB of ~4.0 GiB (25%)\n \
+             applied  1,234 tx  +5 ~0 -0 rows  0 truncates  0 B  0 reconnects  0 retries\n \
+             data     safe: blue serves\n \
+             next     cutover plan, then: cutover --when-lag '<1s'\n"
+        );
+    }
+
+    #[test]
+    fn while_copying_each_table_has_a_line() {
+        let status = Status { phase: PipelinePhase::Copying, ..streaming() };
+        let text = render_status(&status, Paint::none());
+        assert!(text.contains("(25%)  120,000 rows/s  4m12s left  tables\n"), "{text}");
+        assert!(
+            text.contains("\n          public.accounts  99 rows  45 B of ~100 B (45%)  7 rows/s\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn an_unknown_lag_says_why_and_shows_no_number() {
+        let lag = Lag { reason: Some("blue does not answer".into()), ..Lag::default() };
+        let text = render_status(&Status { lag, ..streaming() }, Paint::none());
+        assert!(text.contains(" lag      unknown: blue does not answer  0 tx"), "{text}");
+        let lag = Lag { seconds: Some(0.0), known: false, ..Lag::default() };
+        let text = render_status(&Status { lag, ..streaming() }, Paint::none());
+        assert!(text.contains("unknown: ") && !text.contains("0.00 s"), "{text}");
+    }
+
+    #[test]
+    fn an_error_says_whether_the_data_is_safe_and_what_to_do() {
+        let problem = Problem {
+            what: "table public.t was dropped on blue".into(),
+            place: "stream".into(),
+            at: "2026-11-21T12:04:00Z".parse().unwrap(),
+            data_safe: true,
+            next: Some("replicator check".into()),
+        };
+        let status = Status {
+            phase: PipelinePhase::Halted,
+            last_error: Some(problem.clone()),
+            ..streaming()
+        };
+        let text = render_status(&status, Paint::none());
+        assert!(text.contains(" error    table public.t was dropped on blue\n"), "{text}");
+        assert!(text.contains("where  stream, 16 s ago\n"), "{text}");
+        assert!(
+            text.contains(" data     safe: blue serves\n next     replicator check\n"),
+            "{text}"
+        );
+        let last_error = Some(Problem { data_safe: false, ..problem });
+        assert!(!advice(&Status { last_error, ..status }).safe);
+    }
+
+    fn with_run(phase: Phase, serving: &str, outcome: Option<Outcome>) -> Status {
+        let run = RunStatus {
+            schema_version: SCHEMA_VERSION,
+            run: "7f3a".into(),
+            epoch: 42,
+            phase,
+            started: "2026-11-21T12:04:00Z".parse().unwrap(),
+            waiting_for: None,
+            abortable: phase < Phase::Committed,
+            serving: serving.into(),
+            last_event: 9,
+            report: outcome.map(|outcome| report(outcome, serving, Some(59.7))),
+        };
+        Status { cutover: Some(run), ..streaming() }
+    }
+
+    #[test]
+    fn a_run_decides_who_serves_and_what_is_next() {
+        let advised = |phase, serving, outcome| advice(&with_run(phase, serving, outcome));
+        let fenced = advised(Phase::Fenced, "none", None);
+        assert_eq!(fenced.data, "safe: no database admits writes now");
+        assert!(fenced.next.contains("cutover abort"));
+        assert!(!advised(Phase::Flipped, "none", None).next.contains("abort"));
+        let done = advised(Phase::Done, "green", Some(Outcome::Completed));
+        assert_eq!(done.data, "safe: green serves");
+        let held = advised(Phase::Held, "none", Some(Outcome::Held));
+        assert!(held.next.contains("notes"), "{held:?}");
+        let aborted = advised(Phase::Aborted, "blue", Some(Outcome::Aborted));
+        assert!(aborted.next.contains("--when-lag"), "{aborted:?}");
+    }
+}

@@ -1,0 +1,120 @@
+//! `cutover --when-lag` and `cutover plan`.
+
+use std::time::Duration;
+
+use crate::api::{ApiError, ErrorCode, Plan, PlanRequest, StartCutover};
+
+use super::args::{Cli, CommonArgs, GateArgs, PlanArgs};
+use super::client::{Client, ClientError};
+use super::confirm;
+use super::exit::Exit;
+use super::failure::Failure;
+use super::follow::{Following, Interrupts, follow};
+use super::render::{Detail, render_plan};
+use super::screen::Screen;
+
+/// Nothing has been asked for yet that could change anything.
+const NOT_STARTED: &str = "unknown, but this command has started nothing";
+
+/// Plans, asks, starts a run and follows it.
+pub fn cut_over(client: &Client, screen: &Screen, cli: &Cli) -> Result<Exit, Failure> {
+    let args = &cli.run;
+    if args.dry_run {
+        return show(&fetch_plan(client, &args.gate)?, screen);
+    }
+    confirm::ensure_possible(args.yes)?;
+    let plan = fetch_plan(client, &args.gate)?;
+    let summary = render_plan(&plan, Detail::Summary, screen.err_paint());
+    if !plan.ready {
+        screen.notice(&summary);
+        let what = "a precheck failed";
+        screen.object(&plan);
+        return Err(Failure::new(
+            Exit::NotReady,
+            ApiError::new(ErrorCode::PrecheckFailed, what, "the checks above")
+                .in_state("unchanged: blue serves")
+                .next("fix what is marked FAIL, then: cutover plan"),
+        ));
+    }
+    let confirmation = if args.yes {
+        screen.progress(&summary);
+        confirm::YES.to_owned()
+    } else {
+        screen.notice(&summary);
+        confirm::ask(&plan.blue.database)?
+    };
+    let actor = actor(&cli.common);
+    let request = StartCutover {
+        when_lag: args.gate.lag().map(ToString::to_string),
+        for_ms: args.hold.map(millis),
+        gate_timeout_ms: args.gate_timeout.map(millis),
+        max_pause_ms: args.gate.max_pause.map(millis),
+        actor: actor.clone(),
+        reason: cli.common.reason.clone(),
+        confirmation: Some(confirmation),
+        plan_hash: Some(plan.hash.clone()),
+    };
+    let interrupts = Interrupts::catch()?;
+    let started = client.start(&request).map_err(|error| {
+        let state = match error {
+            // The request may have arrived although no answer came.
+            ClientError::Unreachable(_) | ClientError::Foreign(_) => {
+                "unknown: the run may have been started and may be going on"
+            }
+            ClientError::Refused(_) => NOT_STARTED,
+        };
+        let failure = client.failure(error, state);
+        match failure.exit {
+            Exit::Failed if failure.error.state == state => {
+                Failure { exit: Exit::Unreachable, ..failure }
+            }
+            _ => failure,
+        }
+    })?;
+    screen.progress(&format!(" run {}  epoch {}  times are UTC", started.run, started.epoch));
+    let following = Following { reconnect_for: args.reconnect_for, actor };
+    follow(client, screen, &started, interrupts, &following)
+}
+
+/// Prints everything that a run would do.
+pub fn show_plan(client: &Client, screen: &Screen, args: &PlanArgs) -> Result<Exit, Failure> {
+    let plan = fetch_plan(client, &args.gate)?;
+    if let Some(file) = &args.out {
+        let text = serde_json::to_string_pretty(&plan).map_err(std::io::Error::other);
+        text.and_then(|text| std::fs::write(file, text + "\n")).map_err(|error| {
+            let what = format!("the plan can't be written: {error}");
+            let place = file.display().to_string();
+            Failure::new(Exit::Failed, ApiError::new(ErrorCode::Internal, what, place))
+        })?;
+        screen.progress(&format!("plan written to {}", file.display()));
+    }
+    show(&plan, screen)
+}
+
+fn show(plan: &Plan, screen: &Screen) -> Result<Exit, Failure> {
+    screen.result(&render_plan(plan, Detail::Everything, screen.out_paint()));
+    screen.object(plan);
+    Ok(if plan.ready { Exit::Done } else { Exit::NotReady })
+}
+
+fn fetch_plan(client: &Client, gate: &GateArgs) -> Result<Plan, Failure> {
+    let request = PlanRequest {
+        when_lag: gate.lag().map(ToString::to_string),
+        max_pause_ms: gate.max_pause.map(millis),
+    };
+    client.plan(&request).map_err(|error| client.failure(error, NOT_STARTED))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Who asks, for the record: whoever is named, else who called `sudo`, else this user.
+pub fn actor(common: &CommonArgs) -> Option<String> {
+    let named = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    common.actor.clone().or_else(|| named("SUDO_USER")).or_else(|| {
+        let uid = nix::unistd::getuid();
+        let user = nix::unistd::User::from_uid(uid).ok().flatten();
+        Some(user.map_or_else(|| format!("uid {uid}"), |user| user.name))
+    })
+}

@@ -72,6 +72,10 @@ pub trait Source: Send {
     /// position moves.
     fn next(&mut self) -> impl Future<Output = Result<SourceEvent, SourceError>> + Send;
 
+    /// Keeps the connection alive while the consumer has no room for another event: sends status
+    /// feedback, delivers nothing. Returns only on an error; cancel-safe.
+    fn keep_alive(&mut self) -> impl Future<Output = SourceError> + Send;
+
     /// Lets the source forget everything up to `durable`. Never goes backwards; repeating is fine.
     fn acknowledge(
         &mut self,

@@ -123,6 +123,8 @@ pub struct Xids {
     pub marker: u64,
     /// The second marker's.
     pub seal: u64,
+    /// What our own sealing used in between.
+    pub own: u64,
 }
 
 impl Xids {
@@ -130,7 +132,7 @@ impl Xids {
     /// too, and so do autovacuum's, so a number above 0 proves nothing; 0 proves that nobody
     /// was even assigned one.
     pub fn foreign(self) -> u64 {
-        self.seal.saturating_sub(self.marker).saturating_sub(1)
+        self.seal.saturating_sub(self.marker).saturating_sub(1 + self.own)
     }
 }
 
@@ -179,7 +181,7 @@ impl Sealed {
                 decoded.leaks.first.as_deref().unwrap_or("an unknown table")
             )
         })?;
-        let xids = Xids { marker: drained.xid, seal: written.xid };
+        let xids = Xids { marker: drained.xid, seal: written.xid, own: report.own_xids };
         Ok(Self { drained: drained.clone(), xids })
     }
 

@@ -115,6 +115,8 @@ pub struct SealReport {
     pub foreign_writers: Vec<String>,
     /// Prepared transactions; must be empty.
     pub prepared: Vec<String>,
+    /// Transaction ids that the sealing itself has used.
+    pub own_xids: u64,
 }
 
 /// A marker that was committed on blue.

@@ -214,6 +214,8 @@ impl Sequences for PostgresSequences {
                 .remedy("something writes to green: find it"));
             }
         }
+        // Blue is about to be closed: nobody shall be left inside.
+        self.blue.close().await;
         Ok(SequenceReport { count: wanted.len() as u64 })
     }
 

@@ -381,8 +381,9 @@ impl Fence for PostgresFence {
 
     async fn seal(&self, undo: &PostgresUndo, deadline: Instant) -> PortResult<SealReport> {
         let outside = self.outside.get(deadline).await?;
-        for statement in acts::seal(undo) {
-            outside.run(&statement, deadline).await.map_err(doing("sealing blue"))?;
+        let statements = acts::seal(undo);
+        for statement in &statements {
+            outside.run(statement, deadline).await.map_err(doing("sealing blue"))?;
         }
         self.clear_sessions(&outside, deadline).await?;
         let refuses_clients = match undo.seal_by {
@@ -403,6 +404,8 @@ impl Fence for PostgresFence {
             locks_held: self.locks_held(undo.tables.len() as u64, deadline).await?,
             foreign_writers: self.foreign_writers(&outside, deadline).await?,
             prepared: self.prepared(&outside, deadline).await?,
+            // Each of them is a transaction that writes to a catalog.
+            own_xids: statements.len() as u64,
         })
     }
 

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use decoders::postgres::conninfo::ConnInfo;
-use decoders::postgres::session::{Session, connect, connect_plain};
+use decoders::postgres::session::{Session, connect_plain};
 use tempfile::TempDir;
 
 /// Until when anything here must have happened.
@@ -127,13 +127,13 @@ impl Login {
         ConnInfo::parse(&self.0).unwrap()
     }
 
+    /// As an application would, without the settings of our own sessions.
     pub async fn open(&self) -> Session {
-        connect(&self.info(), "app").await.unwrap()
+        self.open_as("app").await
     }
 
-    /// As a client of a pooler would.
-    pub async fn open_plain(&self) -> Session {
-        connect_plain(&self.info(), "app").await.unwrap()
+    pub async fn open_as(&self, name: &str) -> Session {
+        connect_plain(&self.info(), name).await.unwrap()
     }
 
     async fn ready(&self) {

@@ -173,11 +173,15 @@ async fn lockable(
     tables: u64,
     who: &str,
 ) -> PortResult<Vec<Check>> {
+    // By OID: names would have to be looked up in schemas that we may not enter.
     let query = format!(
-        "SELECT format('%I.%I', schemaname, tablename) FROM pg_catalog.pg_publication_tables \
-         WHERE pubname = {} AND schemaname <> '_cutover' AND NOT \
-         pg_catalog.has_table_privilege(format('%I.%I', schemaname, tablename), \
-             'UPDATE, DELETE, TRUNCATE') ORDER BY 1",
+        "SELECT format('%I.%I', t.schemaname, t.tablename) \
+         FROM pg_catalog.pg_publication_tables t \
+         JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname \
+         JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename \
+         WHERE t.pubname = {} AND t.schemaname <> '_cutover' AND NOT \
+         (pg_catalog.has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE') \
+          AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')) ORDER BY 1",
         literal(&fence.publication)
     );
     let rows = admin.rows(&query, soon()).await.map_err(doing("reading our rights on tables"))?;
@@ -188,7 +192,11 @@ async fn lockable(
         Some(first) => Check::fail(
             "fence-locks",
             format!("role {who} may not lock {} tables, the first: {first}", refused.len()),
-            format!("GRANT UPDATE ON {} TO {}", refused.join(", "), ident(who)),
+            format!(
+                "GRANT UPDATE ON {0} TO {1} (and USAGE on their schemas)",
+                refused.join(", "),
+                ident(who)
+            ),
         ),
     });
     let slots: u64 = rights.number("lock_slots").map_err(read("lock slots"))?;

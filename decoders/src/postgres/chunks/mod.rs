@@ -1,0 +1,123 @@
+//! What one COPY of the first copy reads: whole tables, or ranges of them.
+//!
+//! Everything here happens inside one transaction on an exported snapshot, which the caller keeps
+//! open until the copy is over: its locks are what keeps the plan true.
+mod catalog;
+mod ranges;
+mod table;
+mod types;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokio_postgres::Client;
+
+use catalog::{columns, integer_keys, leaves, lock, sizes};
+use ranges::{block_ranges, key_ranges};
+use types::binary_safe;
+
+use crate::change::{QualifiedName, TableId};
+
+pub use table::{ChunkRange, CopyFormat, TablePlan};
+
+/// TID range scans came with PostgreSQL 14 (release notes 14, E.1.3.1.2); before, a condition on
+/// `ctid` reads the whole table every time.
+const TID_RANGE_SCAN_VERSION: u32 = 140_000;
+
+/// Why the copy could not be planned.
+#[derive(Debug, thiserror::Error)]
+pub enum ChunkError {
+    /// The server or the connection.
+    #[error("{doing}")]
+    Database {
+        /// What was being done.
+        doing: String,
+        /// What it said.
+        #[source]
+        cause: tokio_postgres::Error,
+    },
+    /// The table is not in the snapshot.
+    #[error("table with OID {} does not exist in the snapshot", .0.0)]
+    Missing(TableId),
+    /// `TRUNCATE`, `VACUUM FULL`, `CLUSTER` or a rewriting `ALTER TABLE` came between the snapshot
+    /// and the lock. Such a table can look empty to an older snapshot (PostgreSQL manual, 13.6
+    /// Caveats), so copying it might lose rows.
+    #[error("table {0} was rewritten, renamed or dropped after the snapshot was taken")]
+    Rewritten(QualifiedName),
+    /// Rows are stored by something whose physical ranges we know nothing about.
+    #[error("{0} is not a table that can be copied (relkind {1:?})")]
+    NotATable(QualifiedName, String),
+}
+
+fn database<'a>(doing: &'a str) -> impl Fn(tokio_postgres::Error) -> ChunkError + use<'a> {
+    move |cause| ChunkError::Database { doing: doing.to_owned(), cause }
+}
+
+/// How to cut.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanOptions {
+    /// Size to aim at for one chunk, with its share of the TOAST table, in bytes.
+    pub chunk_bytes: u64,
+    /// How long to wait for the tables' locks, milliseconds.
+    pub lock_timeout_ms: u64,
+}
+
+/// Locks the tables against being rewritten and plans their copy, largest first.
+///
+/// Partitioned tables stand for their leaves; a table that comes twice is planned once.
+/// `client` must be inside the snapshot's transaction, which must stay open as long as any chunk
+/// is still to be read.
+///
+/// # Errors
+/// [`ChunkError`]; [`ChunkError::Rewritten`] goes away with a new snapshot.
+pub async fn plan(
+    client: &Client,
+    tables: &[TableId],
+    options: &PlanOptions,
+) -> Result<Vec<TablePlan>, ChunkError> {
+    let failed = database("reading the server's version");
+    let version = client.query_one("SELECT current_setting('server_version_num')::int4", &[]).await;
+    let version = version.and_then(|row| row.try_get::<_, i32>(0)).map_err(failed)? as u32;
+    let relations = leaves(client, tables).await?;
+    lock(client, &relations, options).await?;
+
+    let ids: Vec<u32> = relations.iter().map(|relation| relation.id.0).collect();
+    let sizes = sizes(client, &relations, &ids).await?;
+    let mut columns = columns(client, &ids, version).await?;
+    let types: BTreeSet<u32> = columns.values().flatten().map(|(_, type_oid)| *type_oid).collect();
+    let safe = binary_safe(client, types).await?;
+    let keys = if version < TID_RANGE_SCAN_VERSION {
+        integer_keys(client, &ids).await?
+    } else {
+        BTreeMap::new()
+    };
+
+    let mut plans = Vec::with_capacity(relations.len());
+    for relation in relations {
+        let columns = columns.remove(&relation.id).unwrap_or_default();
+        let size = sizes.get(&relation.id).copied().unwrap_or_default();
+        let is_safe = columns.iter().all(|(_, type_oid)| safe.contains(type_oid));
+        let is_heap = relation.access_method.as_deref().is_none_or(|name| name == "heap");
+        let pieces = size.pieces(options.chunk_bytes);
+        let chunks = if pieces < 2 {
+            vec![ChunkRange::Whole]
+        } else if version >= TID_RANGE_SCAN_VERSION && is_heap {
+            block_ranges(size.blocks, pieces)
+        } else if let Some(key) = keys.get(&relation.id) {
+            key_ranges(client, &relation.name, key, pieces).await?
+        } else {
+            vec![ChunkRange::Whole]
+        };
+        plans.push(TablePlan {
+            id: relation.id,
+            name: relation.name,
+            columns: columns.into_iter().map(|(name, _)| name).collect(),
+            format: if is_safe { CopyFormat::Binary } else { CopyFormat::Text },
+            // -1: never analyzed; 0 before PostgreSQL 14 means the same.
+            rows_estimated: (relation.rows > 0.0).then_some(relation.rows as u64),
+            bytes_on_disk: size.bytes,
+            chunks,
+        });
+    }
+    plans.sort_by(|a, b| b.bytes_on_disk.cmp(&a.bytes_on_disk).then_with(|| a.name.cmp(&b.name)));
+    Ok(plans)
+}

@@ -1,0 +1,119 @@
+//! Cutting a table into ranges.
+
+use tokio_postgres::Client;
+
+use super::catalog::Size;
+use super::{ChunkError, ChunkRange, database};
+use crate::change::QualifiedName;
+use crate::postgres::ident::quote_identifier;
+
+/// Most chunks of one table: beyond, they get larger.
+const CHUNKS_PER_TABLE_MAX: u64 = 10_000;
+
+impl Size {
+    /// Chunks to aim at; below 2 the table stays whole.
+    pub(super) fn pieces(self, chunk_bytes: u64) -> u64 {
+        let wanted = self.bytes.div_ceil(chunk_bytes.max(1));
+        // One that is barely above the size is not worth two scans.
+        if self.bytes < chunk_bytes.saturating_add(chunk_bytes / 2) {
+            return 1;
+        }
+        wanted.min(self.blocks).min(CHUNKS_PER_TABLE_MAX)
+    }
+}
+
+/// Equal ranges of blocks.
+pub(super) fn block_ranges(blocks: u64, pieces: u64) -> Vec<ChunkRange> {
+    let step = blocks.div_ceil(pieces.max(1)).max(1);
+    // Block numbers are 32 bits wide (BlockNumber), so this never saturates.
+    let block = |at: u64| u32::try_from(at).unwrap_or(u32::MAX);
+    let starts: Vec<u64> = (0..blocks.max(1)).step_by(step as usize).collect();
+    starts
+        .iter()
+        .enumerate()
+        .map(|(at, from)| ChunkRange::Blocks {
+            from: block(*from),
+            until: starts.get(at + 1).map(|next| block(*next)),
+        })
+        .collect()
+}
+
+/// Equal ranges of key values, open at both ends.
+pub(super) async fn key_ranges(
+    client: &Client,
+    table: &QualifiedName,
+    column: &str,
+    pieces: u64,
+) -> Result<Vec<ChunkRange>, ChunkError> {
+    let key = quote_identifier(column);
+    let statement = format!("SELECT min({key})::int8, max({key})::int8 FROM ONLY {table}");
+    let doing = format!("reading the key range of {table}");
+    let failed = database(&doing);
+    let row = client.query_one(&statement, &[]).await.map_err(&failed)?;
+    let min: Option<i64> = row.try_get(0).map_err(&failed)?;
+    let max: Option<i64> = row.try_get(1).map_err(&failed)?;
+    Ok(match (min, max) {
+        (Some(min), Some(max)) => split_keys(column, min, max, pieces),
+        _ => vec![ChunkRange::Whole],
+    })
+}
+
+fn split_keys(column: &str, min: i64, max: i64, pieces: u64) -> Vec<ChunkRange> {
+    let (low, high) = (i128::from(min), i128::from(max));
+    let step = ((high - low) / i128::from(pieces.max(1))).max(1);
+    let mut bounds: Vec<i64> = Vec::new();
+    for piece in 1..i128::from(pieces) {
+        match i64::try_from(low + step * piece) {
+            Ok(bound) if bound <= max => bounds.push(bound),
+            _ => break,
+        }
+    }
+    if bounds.is_empty() {
+        return vec![ChunkRange::Whole];
+    }
+    let lower = std::iter::once(None).chain(bounds.iter().copied().map(Some));
+    let upper = bounds.iter().copied().map(Some).chain(std::iter::once(None));
+    lower
+        .zip(upper)
+        .map(|(from, until)| ChunkRange::Key { column: column.to_owned(), from, until })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn block_ranges_meet_and_cover_everything(blocks in 0u64..5_000_000, pieces in 1u64..10_000) {
+            let ranges = block_ranges(blocks, pieces);
+            prop_assert!(ranges.len() as u64 <= pieces);
+            let mut next = Some(0);
+            for range in ranges {
+                let ChunkRange::Blocks { from, until } = range else { panic!("{range:?}") };
+                prop_assert_eq!(next, Some(from));
+                prop_assert!(until.is_none_or(|until| until > from));
+                next = until;
+            }
+            prop_assert_eq!(next, None, "the last one is open");
+        }
+
+        #[test]
+        fn every_key_is_in_exactly_one_range(
+            a: i64, b: i64, probe: i64, pieces in 1u64..100,
+        ) {
+            let ranges = split_keys("k", a.min(b), a.max(b), pieces);
+            prop_assert!(ranges.len() as u64 <= pieces);
+            let holds = |range: &ChunkRange| match range {
+                ChunkRange::Whole => true,
+                ChunkRange::Key { from, until, .. } => {
+                    from.is_none_or(|from| probe >= from) && until.is_none_or(|until| probe < until)
+                }
+                ChunkRange::Blocks { .. } => false,
+            };
+            prop_assert_eq!(ranges.iter().filter(|range| holds(range)).count(), 1);
+        }
+    }
+}

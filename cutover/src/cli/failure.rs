@@ -19,10 +19,10 @@ impl Failure {
         Self { error: Box::new(error), exit }
     }
 
-    /// The command line or what belongs to it is wrong; nothing was sent.
+    /// The command line or what belongs to it is wrong; nothing was started.
     pub fn usage(what: impl Into<String>, place: impl Into<String>, next: &str) -> Self {
         let error = ApiError::new(ErrorCode::BadRequest, what, place)
-            .in_state("unchanged: nothing was asked of the sidecar")
+            .in_state("unchanged: this command has started nothing")
             .next(next);
         Self::new(Exit::Usage, error)
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::api::{ApiError, ErrorCode, Plan, PlanRequest, StartCutover};
 
-use super::args::{Cli, CommonArgs, GateArgs, PlanArgs};
+use super::args::{Cli, CommonArgs, GateArgs, PlanArgs, RunArgs};
 use super::client::{Client, ClientError};
 use super::confirm;
 use super::exit::Exit;
@@ -19,11 +19,14 @@ const NOT_STARTED: &str = "unknown, but this command has started nothing";
 /// Plans, asks, starts a run and follows it.
 pub fn cut_over(client: &Client, screen: &Screen, cli: &Cli) -> Result<Exit, Failure> {
     let args = &cli.run;
-    if args.dry_run {
-        return show(&fetch_plan(client, &args.gate)?, screen);
+    if !args.dry_run {
+        confirm::ensure_possible(args.yes)?;
     }
-    confirm::ensure_possible(args.yes)?;
-    let plan = fetch_plan(client, &args.gate)?;
+    let mut plan = fetch_plan(client, &args.gate)?;
+    plan.gate = gate(args, plan.gate);
+    if args.dry_run {
+        return show(&plan, screen);
+    }
     let summary = render_plan(&plan, Detail::Summary, screen.err_paint());
     if !plan.ready {
         screen.notice(&summary);
@@ -103,6 +106,19 @@ fn fetch_plan(client: &Client, gate: &GateArgs) -> Result<Plan, Failure> {
         max_pause_ms: gate.max_pause.map(millis),
     };
     client.plan(&request).map_err(|error| client.failure(error, NOT_STARTED))
+}
+
+/// A plan is asked for without the times that a run waits for its gate: they change no act. What is
+/// shown has to be what the run will do.
+fn gate(args: &RunArgs, planned: String) -> String {
+    let mut gate = match (args.hold, args.gate.lag()) {
+        (Some(hold), Some(lag)) => format!("lag {lag} for {}", humantime::format_duration(hold)),
+        _ => planned,
+    };
+    if let Some(timeout) = args.gate_timeout {
+        gate.push_str(&format!(", within {}", humantime::format_duration(timeout)));
+    }
+    gate
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -73,6 +73,7 @@ fn a_completed_run_is_told_and_ends_with_0() {
     let ended = running.end();
     assert_eq!(ended.code, Some(0), "{ended:#?}");
     assert!(ended.stderr.contains("WARN long-txn"), "{ended:#?}");
+    assert!(ended.stderr.contains(" gate   lag <1s for 1s, within 5m "), "{ended:#?}");
     assert!(
         ended.stderr.contains("12:00:04.173  +55.8ms    COMMIT   commit went well"),
         "{ended:#?}"

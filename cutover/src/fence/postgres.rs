@@ -170,7 +170,8 @@ impl PostgresFence {
                 }
             }
             locks.run("ROLLBACK", deadline).await.map_err(doing("letting go of the locks"))?;
-            if Instant::now() + pause >= deadline {
+            // The next try may queue for as long as its timeout says.
+            if Instant::now() + pause + Duration::from_millis(LOCK_TIMEOUT_MS) >= deadline {
                 let holders = self.lock_holders(admin).await;
                 return Err(PortError::new(
                     BLUE,

@@ -8,13 +8,17 @@ use crate::sql::{Sql, SqlError};
 /// A server and a database on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity {
-    started: String,
+    /// Microseconds since the Unix epoch.
+    started: i64,
     database: String,
     /// For people: `17.6 at port 5433`.
     pub shown: String,
 }
 
-const ASK: &str = "SELECT extract(epoch FROM pg_catalog.pg_postmaster_start_time()) AS started, \
+// An integer: how many digits of a fraction are printed depends on version and settings, and the
+// router's session has other settings than ours.
+const ASK: &str = "SELECT (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::int8 \
+     AS started, \
      (SELECT oid FROM pg_catalog.pg_database \
       WHERE datname = pg_catalog.current_database()) AS database, \
      pg_catalog.current_setting('server_version') || ' at ' || \
@@ -24,10 +28,8 @@ const ASK: &str = "SELECT extract(epoch FROM pg_catalog.pg_postmaster_start_time
 /// Asks the server behind a session.
 pub(super) async fn identity(sql: &Sql, deadline: Instant) -> Result<Identity, SqlError> {
     let row = sql.row(ASK, deadline).await?;
-    // Old and new versions print fractions with a different number of zeros.
-    let started: f64 = row.number("started")?;
     Ok(Identity {
-        started: format!("{started:.6}"),
+        started: row.number("started")?,
         database: row.get("database").unwrap_or_default().to_owned(),
         shown: row.get("shown").unwrap_or_default().to_owned(),
     })

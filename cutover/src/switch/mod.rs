@@ -20,7 +20,7 @@ use crate::ports::{Epoch, PortError, PortResult, SwitchActs, TrafficSwitch};
 /// One of the switches.
 pub enum Switch {
     /// PgBouncer, any number of members.
-    PgBouncer(PgBouncerSwitch),
+    PgBouncer(Box<PgBouncerSwitch>),
     /// The operator's own commands.
     Command(CommandSwitch),
     /// None is configured: a run fails its prechecks.
@@ -41,7 +41,7 @@ impl Switch {
         if config.pgbouncer.is_empty() {
             return Ok(Switch::Missing);
         }
-        Ok(Switch::PgBouncer(PgBouncerSwitch::new(&config.pgbouncer, blue, green)?))
+        Ok(Switch::PgBouncer(Box::new(PgBouncerSwitch::new(&config.pgbouncer, blue, green)?)))
     }
 }
 

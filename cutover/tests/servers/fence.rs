@@ -7,7 +7,7 @@ use std::time::Duration;
 use cutover::api::Severity;
 use cutover::evidence::Fenced;
 use cutover::fence::{PostgresFence, PostgresUndo};
-use cutover::marker::Token;
+use cutover::marker::{CREATE_MARKER_TABLE, Token};
 use cutover::ports::{Epoch, Fence};
 use decoders::postgres::session::connect_plain;
 
@@ -15,7 +15,7 @@ use super::support::{Login, Postgres, deadline, number, text, until};
 
 const SCHEMA: &str = "CREATE TABLE a (id bigserial PRIMARY KEY, who text); \
     CREATE TABLE \"B b\" (id int PRIMARY KEY); \
-    CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id); \
+    CREATE TABLE p (id int) PARTITION BY RANGE (id); \
     CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (1000); \
     CREATE PUBLICATION move FOR ALL TABLES";
 
@@ -105,6 +105,8 @@ impl Storm {
 async fn nothing_passes_the_fence_and_lowering_it_leaves_no_trace() {
     let server = Postgres::start().await;
     let blue = server.database("shop", SCHEMA).await;
+    // As the engine does for blues that need it.
+    blue.open().await.batch_execute(CREATE_MARKER_TABLE).await.unwrap();
     let outside = server.info("postgres");
     let admin = outside.open().await;
     admin
@@ -186,12 +188,11 @@ async fn nothing_passes_the_fence_and_lowering_it_leaves_no_trace() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_only_owns_the_database_can_fence_it() {
     let server = Postgres::start().await;
-    server
-        .database(
-            "shop",
-            "CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION move FOR TABLE t",
-        )
-        .await;
+    let schema = format!(
+        "CREATE TABLE t (id int PRIMARY KEY); {CREATE_MARKER_TABLE}; \
+         CREATE PUBLICATION move FOR TABLE t, _cutover.marker"
+    );
+    server.database("shop", &schema).await;
     let admin = server.info("postgres").open().await;
     admin.batch_execute("CREATE ROLE mover LOGIN; CREATE ROLE app LOGIN").await.unwrap();
     let blue = server.login("mover", "shop");
@@ -202,7 +203,8 @@ async fn a_role_that_only_owns_the_database_can_fence_it() {
         .filter(|check| check.severity == Severity::Fail)
         .map(|check| check.name.as_str())
         .collect();
-    assert_eq!(failed, ["fence-layers", "fence-terminate", "fence-scan", "fence-locks"]);
+    let expected = ["fence-layers", "fence-terminate", "fence-scan", "fence-locks"];
+    assert_eq!(failed, expected);
     assert!(checks.iter().all(|c| c.severity != Severity::Fail || c.fix.is_some()));
 
     // Exactly what the checks told us to do.

@@ -39,15 +39,17 @@ fn server_directory(prefix: &str) -> TempDir {
     directory
 }
 
+/// Major 15, or the one in `CUTOVER_TEST_PG`.
 fn binaries() -> PathBuf {
-    let unpacked =
-        std::env::var("CUTOVER_SERVERS").map(|root| PathBuf::from(root).join("pg/15/bin"));
-    let packaged = PathBuf::from("/usr/lib/postgresql/15/bin");
+    let major = std::env::var("CUTOVER_TEST_PG").unwrap_or_else(|_| "15".into());
+    let unpacked = std::env::var("CUTOVER_SERVERS")
+        .map(|root| PathBuf::from(root).join("pg").join(&major).join("bin"));
+    let packaged = PathBuf::from("/usr/lib/postgresql").join(&major).join("bin");
     unpacked
         .into_iter()
         .chain([packaged])
         .find(|path| path.join("postgres").exists())
-        .expect("PostgreSQL 15 is missing: run scripts/setup")
+        .unwrap_or_else(|| panic!("PostgreSQL {major} is missing: run scripts/setup"))
 }
 
 /// A PostgreSQL server.

@@ -2,6 +2,7 @@
 
 use super::{BLUE, PostgresFence, doing};
 use crate::api::Check;
+use crate::marker::MarkerKind;
 use crate::ports::PortResult;
 use crate::sql::{Sql, SqlError, TextRow, ident, literal, soon};
 
@@ -65,6 +66,7 @@ pub(super) async fn inspect(fence: &PostgresFence) -> PortResult<Vec<Check>> {
         Check::ok("publication", format!("{} tables", tables.len()))
     });
     checks.extend(lockable(fence, &admin, &rights, tables.len() as u64, &who).await?);
+    checks.push(marker(fence, &admin).await?);
     let prepared = fence.prepared(&admin, deadline).await?;
     checks.push(if prepared.is_empty() {
         Check::ok("prepared-transactions", "none")
@@ -163,6 +165,35 @@ fn stats(rights: &TextRow, who: &str) -> Check {
         format!("role {who} can't see what the sessions of other roles do"),
         format!("GRANT pg_read_all_stats TO {}", ident(who)),
     )
+}
+
+/// A row marker needs its table, published.
+async fn marker(fence: &PostgresFence, admin: &Sql) -> PortResult<Check> {
+    match MarkerKind::for_version(admin.version_num()) {
+        MarkerKind::Message => Ok(Check::ok("marker", "a logical message")),
+        MarkerKind::Row => {
+            let query = format!(
+                "SELECT count(*) AS there FROM pg_catalog.pg_publication_tables \
+                 WHERE pubname = {} AND schemaname = '_cutover' AND tablename = 'marker'",
+                literal(&fence.publication)
+            );
+            let row = admin.row(&query, soon()).await;
+            let there: u64 = row.and_then(|row| row.number("there")).map_err(read("the marker"))?;
+            Ok(if there == 1 {
+                Check::ok("marker", "a row in _cutover.marker")
+            } else {
+                Check::fail(
+                    "marker",
+                    format!(
+                        "publication {} does not have table _cutover.marker, which this version \
+                         of PostgreSQL needs to prove a drain",
+                        ident(&fence.publication)
+                    ),
+                    "restart the sidecar: it creates and publishes the table",
+                )
+            })
+        }
+    }
 }
 
 /// LOCK TABLE .. IN SHARE MODE needs UPDATE, DELETE or TRUNCATE (manual, LOCK).

@@ -69,13 +69,14 @@ fn wal_limit(server: &ServerInfo, wal: &WalFacts, copy: Duration) -> Finding {
     if lasts < SHORTEST.max(copy) {
         let summary = "blue would drop the slot before the copy is done: the limit on kept log is \
                        too small for the rate of writes";
-        Finding::blocker("wal-room", Side::Blue, summary).evidence(evidence).fix(raise)
+        Finding::blocker("slot-keep-size", Side::Blue, summary).evidence(evidence).fix(raise)
     } else if lasts < COMFORT.max(copy.saturating_mul(4)) || limit < COMFORT_BYTES {
         let summary = "blue drops the slot, and the copy starts over, if the stream stands still \
                        for long";
-        Finding::warning("wal-room", Side::Blue, summary).evidence(evidence).fix(raise)
+        Finding::warning("slot-keep-size", Side::Blue, summary).evidence(evidence).fix(raise)
     } else {
-        Finding::ok("wal-room", Side::Blue, "blue keeps enough log for the slot").evidence(evidence)
+        Finding::ok("slot-keep-size", Side::Blue, "blue keeps enough log for the slot")
+            .evidence(evidence)
     }
 }
 

@@ -84,7 +84,7 @@ pub(super) fn evaluate(request: &CheckRequest, facts: &Facts) -> Vec<Finding> {
     let blue = facts.blue.as_ref().ok().and_then(|facts| server(&facts.common.server));
     let green = facts.green.as_ref().ok().and_then(|facts| server(&facts.common.server));
     findings.extend(same_database(facts.same_database.as_ref(), blue.as_ref(), green.as_ref()));
-    findings.extend(blue.iter().flat_map(|blue| blue_version(blue)));
+    findings.extend(blue.iter().flat_map(blue_version));
     if let (Some(blue), Some(green)) = (&blue, &green) {
         findings.extend(versions(blue, green));
     }

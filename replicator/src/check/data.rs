@@ -182,3 +182,49 @@ pub(super) fn special_extensions(extensions: &[Extension]) -> Option<Finding> {
 fn names(tables: &[&TableInfo]) -> Vec<String> {
     tables.iter().map(|table| table.name.to_string()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use decoders::QualifiedName;
+    use decoders::ReplicaIdentity::Full;
+
+    use super::super::finding::Severity;
+    use super::super::fixture::table;
+    use super::*;
+
+    #[test]
+    fn what_does_not_travel_is_named() {
+        let mut unlogged = table("U", Full, vec![]);
+        unlogged.persistence = Persistence::Unlogged;
+        let mut child = table("child", Full, vec![]);
+        child.inherits = vec![7];
+        let findings = tables(&[unlogged, child]);
+        let ids: Vec<_> = findings.iter().map(|finding| finding.id).collect();
+        assert_eq!(ids, ["unlogged-tables", "inheritance"]);
+        let fix = Fix::sql(Side::Blue, vec!["ALTER TABLE \"S\".\"U\" SET LOGGED".into()]);
+        assert_eq!(findings[0].fix, Some(fix));
+    }
+
+    #[test]
+    fn relations_are_sorted_by_what_they_mean() {
+        let relation = |kind| Relation {
+            oid: 1,
+            name: QualifiedName::new("S", "r"),
+            kind,
+            owner: "o".into(),
+            populated: true,
+            extension: Some("postgis".into()),
+        };
+        use RelationKind::{ExtensionConfig, ForeignTable, MaterializedView, View};
+        let all = [ExtensionConfig, ForeignTable, MaterializedView, View].map(relation);
+        let ids: Vec<_> = relations(&all).iter().map(|finding| finding.id).collect();
+        assert_eq!(ids, ["foreign-tables", "materialized-views", "extension-tables"]);
+    }
+
+    #[test]
+    fn large_objects_block_unless_accepted() {
+        assert_eq!(large_objects(LargeObjects { count: 0 }).severity, Severity::Ok);
+        let some = large_objects(LargeObjects { count: 1 });
+        assert!(some.severity == Severity::Blocker && some.acceptable);
+    }
+}

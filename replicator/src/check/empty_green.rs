@@ -76,8 +76,7 @@ pub(super) fn schemas(blue: &[TableInfo], green: &[String]) -> Option<Finding> {
 
 /// Roles that own or are granted something and that green does not have.
 pub(super) fn roles(owners: bool, blue: &[Role], green: &[String]) -> Finding {
-    let missing: Vec<&Role> =
-        blue.iter().filter(|role| !green.iter().any(|name| *name == role.name)).collect();
+    let missing: Vec<&Role> = blue.iter().filter(|role| !green.contains(&role.name)).collect();
     if missing.is_empty() {
         return Finding::ok(
             "roles-missing",

@@ -407,7 +407,32 @@ pub(super) fn filled(
 
 #[cfg(test)]
 mod tests {
+    use decoders::ReplicaIdentity::Default;
+
+    use super::super::fixture::{column, table, unique};
     use super::*;
+
+    #[test]
+    fn columns_are_compared_by_name() {
+        let blue = table("T", Default, vec![unique("pk", &[1], true)]);
+        let mut green = table("T", Default, vec![]);
+        green.columns = vec![column(1, "a"), column(2, "C")];
+        green.columns[0].type_name = "bigint".into();
+        let findings = evaluate(&CheckRequest::new("main"), &[blue], &[green]);
+        let ids: Vec<_> = findings.iter().map(|finding| finding.id).collect();
+        assert_eq!(
+            ids,
+            [
+                "tables-missing",
+                "columns-missing",
+                "columns-extra-required",
+                "column-types",
+                "keys-missing"
+            ]
+        );
+        let add = vec!["ALTER TABLE \"S\".\"T\" ADD COLUMN \"B\" integer".to_owned()];
+        assert_eq!(findings[1].fix, Some(Fix::sql(Side::Green, add)));
+    }
 
     fn labels(labels: &[&str]) -> Vec<String> {
         labels.iter().map(|label| (*label).to_owned()).collect()

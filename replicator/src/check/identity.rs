@@ -132,3 +132,71 @@ fn nondeterministic(tables: &[&TableInfo]) -> Option<Finding> {
         .objects(objects)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use decoders::ReplicaIdentity::{Default, Full, Nothing};
+    use decoders::postgres::catalog::{Persistence, TableKind};
+
+    use super::super::finding::Severity;
+    use super::super::fixture::{table, unique};
+    use super::*;
+
+    fn statements(finding: &Finding) -> &[String] {
+        match &finding.fix {
+            Some(Fix::Sql { statements, .. }) => statements,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_cheapest_identity_is_suggested() {
+        let nullable = {
+            let mut table = table("nullable", Default, vec![unique("u", &[1], false)]);
+            table.columns[0].not_null = false;
+            table
+        };
+        let tables = [
+            table("pk", Default, vec![unique("pk", &[1], true)]),
+            table("off", Nothing, vec![unique("pk", &[1], true)]),
+            table("two", Default, vec![unique("wide", &[1, 2], false), unique("b", &[2], false)]),
+            table("expression", Default, vec![unique("e", &[0], false)]),
+            nullable,
+        ];
+        let findings = evaluate(&tables);
+        assert_eq!(findings[0].severity, Severity::Blocker);
+        assert_eq!(
+            statements(&findings[0]),
+            [
+                "ALTER TABLE \"S\".\"off\" REPLICA IDENTITY DEFAULT",
+                "ALTER TABLE \"S\".\"two\" REPLICA IDENTITY USING INDEX \"b\"",
+                "ALTER TABLE \"S\".\"expression\" REPLICA IDENTITY FULL",
+                "ALTER TABLE \"S\".\"nullable\" REPLICA IDENTITY FULL",
+            ]
+        );
+    }
+
+    #[test]
+    fn only_what_is_decoded_needs_an_identity() {
+        let mut root = table("root", Default, vec![]);
+        root.kind = TableKind::PartitionRoot;
+        let mut unlogged = table("unlogged", Default, vec![]);
+        unlogged.persistence = Persistence::Unlogged;
+        let findings = evaluate(&[root, unlogged]);
+        assert_eq!(findings.len(), 1);
+        assert_eq!(findings[0].severity, Severity::Ok);
+    }
+
+    #[test]
+    fn full_is_warned_of_and_a_better_index_named() {
+        let mut bare = table("bare", Full, vec![]);
+        bare.columns[1].comparable = false;
+        let findings = evaluate(&[bare, table("better", Full, vec![unique("b", &[2], false)])]);
+        let ids: Vec<_> = findings.iter().map(|finding| finding.id).collect();
+        assert_eq!(ids, ["identity-missing", "identity-full", "identity-full-incomparable"]);
+        assert_eq!(
+            statements(&findings[1]),
+            ["ALTER TABLE \"S\".\"better\" REPLICA IDENTITY USING INDEX \"b\""]
+        );
+    }
+}

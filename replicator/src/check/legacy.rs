@@ -99,10 +99,10 @@ fn removed_types(tables: &[TableInfo]) -> Option<Finding> {
     })
 }
 
-fn columns<'a>(
-    tables: &'a [TableInfo],
+fn columns(
+    tables: &[TableInfo],
     wanted: impl Fn(&ColumnInfo) -> bool,
-) -> Vec<(String, &'a TableInfo, &'a ColumnInfo)> {
+) -> Vec<(String, &TableInfo, &ColumnInfo)> {
     let mut found = Vec::new();
     for table in tables {
         for column in table.columns.iter().filter(|column| wanted(column)) {
@@ -158,4 +158,45 @@ pub(super) fn objects(green_major: u32, copied: bool, legacy: &Legacy) -> Vec<Fi
         );
     }
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use decoders::ReplicaIdentity::Full;
+
+    use super::super::fixture::table;
+    use super::*;
+
+    #[test]
+    fn removed_types_matter_from_12_on() {
+        let mut old = table("T", Full, vec![]);
+        old.has_oids = true;
+        old.columns[1].type_oid = 702;
+        old.columns[1].type_name = "abstime".into();
+        let all = [old];
+        assert!(tables(11, &all).is_empty());
+        let findings = tables(12, &all);
+        let ids: Vec<_> = findings.iter().map(|finding| finding.id).collect();
+        assert_eq!(ids, ["with-oids", "removed-types"]);
+        let alter = "ALTER TABLE \"S\".\"T\" ALTER COLUMN \"B\" TYPE timestamp with time zone \
+                     USING \"B\"::timestamp with time zone";
+        assert_eq!(findings[1].fix, Some(Fix::sql(Side::Blue, vec![alter.to_owned()])));
+    }
+
+    #[test]
+    fn a_type_without_a_successor_gets_advice() {
+        let mut old = table("T", Full, vec![]);
+        old.columns[0].type_oid = 704;
+        let findings = tables(18, &[old]);
+        assert!(matches!(findings[0].fix, Some(Fix::Advice { .. })));
+    }
+
+    #[test]
+    fn operators_matter_only_where_the_schema_is_copied() {
+        let legacy =
+            Legacy { postfix_operators: vec!["s.!! (integer, NONE)".into()], ..Legacy::default() };
+        assert_eq!(objects(14, true, &legacy).len(), 1);
+        assert!(objects(13, true, &legacy).is_empty());
+        assert!(objects(18, false, &legacy).is_empty());
+    }
 }

@@ -11,6 +11,8 @@ mod empty_green;
 mod existing_schema;
 mod facts;
 mod finding;
+#[cfg(test)]
+mod fixture;
 mod identity;
 mod judge;
 mod legacy;

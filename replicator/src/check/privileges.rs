@@ -171,3 +171,54 @@ fn rows_hidden(side: Side, role: &str, tables: &[TableInfo]) -> Finding {
     .objects(hidden.iter().map(|table| table.name.to_string()).collect())
     .fix(Fix::sql(side, vec![format!("ALTER ROLE {role} BYPASSRLS")]))
 }
+
+#[cfg(test)]
+mod tests {
+    use decoders::ReplicaIdentity::Full;
+    use decoders::postgres::catalog::TableAccess;
+
+    use super::super::finding::Severity;
+    use super::super::fixture::table;
+    use super::*;
+
+    fn server() -> ServerInfo {
+        let mut server = ServerInfo { database: "Shop".into(), ..ServerInfo::default() };
+        server.role.name = "Möver".into();
+        server
+    }
+
+    #[test]
+    fn each_missing_right_comes_with_its_grant() {
+        let mut closed = table("T", Full, vec![]);
+        closed.access = TableAccess { rows_hidden: true, ..TableAccess::default() };
+        let findings = evaluate_blue(&server(), &[closed]);
+        assert!(findings.iter().all(|finding| finding.severity == Severity::Blocker));
+        let statements: Vec<String> = findings
+            .into_iter()
+            .flat_map(|finding| match finding.fix {
+                Some(Fix::Sql { statements, .. }) => statements,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(
+            statements,
+            [
+                "ALTER ROLE \"Möver\" REPLICATION",
+                "GRANT USAGE ON SCHEMA \"S\" TO \"Möver\"",
+                "GRANT SELECT ON TABLE \"S\".\"T\" TO \"Möver\"",
+                "GRANT \"app\" TO \"Möver\"",
+                "GRANT CREATE ON DATABASE \"Shop\" TO \"Möver\"",
+                "ALTER ROLE \"Möver\" BYPASSRLS",
+            ]
+        );
+    }
+
+    #[test]
+    fn rds_has_a_role_in_place_of_the_attribute() {
+        let mut server = ServerInfo { provider: Some(Provider::Rds), ..server() };
+        let fix = Fix::sql(Side::Blue, vec!["GRANT rds_replication TO r".into()]);
+        assert_eq!(replication(&server, "r").fix, Some(fix));
+        server.role.rds_replication = true;
+        assert_eq!(replication(&server, "r").severity, Severity::Ok);
+    }
+}

@@ -119,3 +119,51 @@ fn denied(
         .objects(sequences.iter().map(|sequence| sequence.name.to_string()).collect())
         .fix(Fix::sql(side, usage.chain(each).collect()))
 }
+
+#[cfg(test)]
+mod tests {
+    use decoders::QualifiedName;
+
+    use super::super::finding::Severity;
+    use super::*;
+
+    fn sequence(name: &str) -> SequenceInfo {
+        SequenceInfo {
+            oid: 1,
+            name: QualifiedName::new("S", name),
+            owner: "o".into(),
+            owned_by: None,
+            identity: false,
+            data_type: "bigint".into(),
+            start: 1,
+            increment: -2,
+            min: -9,
+            max: 7,
+            cache: 1,
+            cycles: true,
+            unlogged: false,
+            readable: true,
+            writable: true,
+        }
+    }
+
+    #[test]
+    fn unreadable_sequences_block() {
+        let closed = SequenceInfo { readable: false, ..sequence("s") };
+        let findings = evaluate_blue(&[closed, sequence("t")], "M");
+        assert_eq!(findings[0].severity, Severity::Ok);
+        assert_eq!((findings[1].id, findings[1].objects.len()), ("sequence-select", 1));
+    }
+
+    #[test]
+    fn missing_and_narrower_sequences_are_told_apart() {
+        let findings = evaluate_green(&[sequence("s")], &[], "M");
+        let create = "CREATE SEQUENCE \"S\".\"s\" AS bigint INCREMENT -2 MINVALUE -9 MAXVALUE 7 \
+                      START 1 CACHE 1 CYCLE";
+        assert_eq!(findings[0].fix, Some(Fix::sql(Side::Green, vec![create.to_owned()])));
+        let narrow = SequenceInfo { max: 5, ..sequence("s") };
+        let findings = evaluate_green(&[sequence("s")], &[narrow], "M");
+        assert_eq!(findings[0].id, "sequences-differ");
+        assert!(evaluate_green(&[sequence("s")], &[sequence("s")], "M").is_empty());
+    }
+}

@@ -313,10 +313,8 @@ pub(super) fn leftovers(request: &CheckRequest, side: Side, left: &Leftovers) ->
         );
     }
     if left.control_schema {
-        let foreign = left
-            .pipelines
-            .as_ref()
-            .is_some_and(|pipelines| !pipelines.iter().any(|name| *name == request.pipeline));
+        let foreign =
+            left.pipelines.as_ref().is_some_and(|pipelines| !pipelines.contains(&request.pipeline));
         let finding = if foreign && side == Side::Green {
             Finding::warning("leftover-schema", side, "another pipeline uses this database")
         } else {

@@ -163,3 +163,73 @@ pub(super) fn event_triggers(request: &CheckRequest, green: &[EventTrigger]) -> 
         }),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use decoders::QualifiedName;
+    use decoders::ReplicaIdentity::Full;
+    use decoders::postgres::catalog::{Firing, Rule, Trigger};
+
+    use super::super::finding::Severity;
+    use super::super::fixture::table;
+    use super::*;
+    use crate::schema::SchemaMode;
+
+    fn with_triggers() -> TableInfo {
+        let trigger = |name: &str, firing| Trigger {
+            name: name.into(),
+            firing,
+            function: QualifiedName::new("S", "f"),
+            row_level: true,
+        };
+        let mut table = table("T", Full, vec![]);
+        table.triggers = vec![
+            trigger("usual", Firing::Origin),
+            trigger("Always", Firing::Always),
+            trigger("off", Firing::Disabled),
+        ];
+        table.rules = vec![Rule { name: "r".into(), firing: Firing::Replica, instead: false }];
+        table
+    }
+
+    #[test]
+    fn what_fires_under_the_replica_role_blocks_where_it_is() {
+        let mut request = CheckRequest::new("main");
+        let tables = [with_triggers()];
+        let copied = firing_triggers(&request, &tables).unwrap();
+        assert_eq!((copied.severity, copied.side), (Severity::Warning, Side::Blue));
+        request.schema = SchemaMode::Existing;
+        let existing = firing_triggers(&request, &tables).unwrap();
+        assert_eq!((existing.severity, existing.side), (Severity::Blocker, Side::Green));
+        assert_eq!(existing.objects.len(), 2);
+        assert!(matches!(existing.fix, Some(Fix::Sql { statements, .. }) if statements == [
+            "ALTER TABLE \"S\".\"T\" DISABLE TRIGGER \"Always\"",
+            "ALTER TABLE \"S\".\"T\" DISABLE RULE \"r\"",
+        ]));
+    }
+
+    #[test]
+    fn without_the_replica_role_the_usual_triggers_matter() {
+        let mut green = ServerInfo { version_num: 150_000, ..ServerInfo::default() };
+        green.role.name = "m".into();
+        let refused = replica_role(&Err("denied".into()), &green, &[with_triggers()]);
+        assert_eq!(refused.objects.len(), 2);
+        assert!(matches!(refused.fix, Some(Fix::Sql { .. })));
+        green.version_num = 140_000;
+        let older = replica_role(&Err("denied".into()), &green, &[]);
+        assert!(matches!(older.fix, Some(Fix::Advice { .. })));
+        assert_eq!(replica_role(&Ok(()), &green, &[]).severity, Severity::Ok);
+    }
+
+    #[test]
+    fn settings_of_green_are_looked_at() {
+        use decoders::postgres::catalog::Setting;
+        let mut green = ServerInfo::default();
+        let on = |value: &str| Setting { value: value.into(), unit: None };
+        green.settings.insert("default_transaction_read_only".into(), on("on"));
+        green.settings.insert("synchronous_standby_names".into(), on("a"));
+        let ids: Vec<_> = settings(&green).iter().map(|finding| finding.id).collect();
+        assert_eq!(ids, ["green-read-only", "green-synchronous"]);
+        assert!(settings(&ServerInfo::default()).is_empty());
+    }
+}

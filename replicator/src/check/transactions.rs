@@ -1,7 +1,5 @@
 //! Family: transactions that a new slot waits for.
 
-use std::time::Duration;
-
 use decoders::postgres::catalog::quote_literal;
 
 use super::facts::{Activity, PreparedTransaction, WritingTransaction};
@@ -50,8 +48,11 @@ pub(super) fn evaluate(request: &CheckRequest, activity: &Activity) -> Vec<Findi
             .fix(terminate(&long)),
         );
     }
-    if !activity.prepared.is_empty() {
-        findings.push(prepared(&activity.prepared));
+    // Younger ones are a transaction manager at work.
+    let forgotten: Vec<_> =
+        activity.prepared.iter().filter(|p| p.age >= request.long_transaction).collect();
+    if !forgotten.is_empty() {
+        findings.push(prepared(&forgotten));
     }
     if findings.is_empty() {
         let summary = "no transaction holds up the creation of a slot";
@@ -80,7 +81,7 @@ fn terminate(transactions: &[&WritingTransaction]) -> Fix {
     Fix::sql(Side::Blue, statements)
 }
 
-fn prepared(prepared: &[PreparedTransaction]) -> Finding {
+fn prepared(prepared: &[&PreparedTransaction]) -> Finding {
     Finding::blocker(
         "prepared-transactions",
         Side::Blue,
@@ -91,7 +92,7 @@ fn prepared(prepared: &[PreparedTransaction]) -> Finding {
         prepared
             .iter()
             .map(|p| {
-                let seconds = Duration::from_secs(p.age.as_secs()).as_secs();
+                let seconds = p.age.as_secs();
                 format!("{:?} in database {:?} by {:?}, {seconds} s", p.gid, p.database, p.owner)
             })
             .collect(),
@@ -111,6 +112,8 @@ fn prepared(prepared: &[PreparedTransaction]) -> Finding {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::finding::Severity;
     use super::*;
 
@@ -141,6 +144,13 @@ mod tests {
         );
         let fix = Fix::sql(Side::Blue, vec!["SELECT pg_terminate_backend(3)".into()]);
         assert_eq!(findings[0].fix, Some(fix));
+        let prepared = |age| {
+            let age = Duration::from_secs(age);
+            let prepared = vec![PreparedTransaction { age, ..Default::default() }];
+            evaluate(&request, &Activity { prepared, ..Activity::default() })[0].severity
+        };
+        assert_eq!(prepared(600), Severity::Blocker);
+        assert_eq!(prepared(1), Severity::Ok, "a transaction manager at work");
         let quiet = evaluate(&request, &Activity::default());
         assert_eq!(quiet[0].severity, Severity::Ok);
     }

@@ -1,0 +1,8 @@
+//! The preflight against real servers: databases full of faults, each of which has to be named,
+//! and each suggested statement has to make its finding go away.
+
+mod existing;
+mod faults;
+mod pairs;
+mod reach;
+mod support;

@@ -93,8 +93,8 @@ pub struct TailArgs {
     /// The database to look at.
     #[arg(long, env = "CUTOVER_BLUE", hide_env_values = true)]
     pub blue: String,
-    /// Read this slot, which must exist, and acknowledge what was printed. Without it a temporary
-    /// slot is used: from now on, nothing is left behind.
+    /// Look at this slot, which must exist, from where it stands; it is not moved. Without it a
+    /// temporary slot is used: from now on, and nothing is left behind.
     #[arg(long, requires = "publication")]
     pub slot: Option<String>,
     /// Publication to read. Without it a publication of all published tables is made and removed.

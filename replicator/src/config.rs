@@ -98,13 +98,26 @@ pub struct ApplyConfig {
     pub batch_bytes: usize,
     /// Most blue transactions in one green transaction.
     pub batch_transactions: usize,
+    /// Whether values may travel in binary.
+    pub binary: BinaryMode,
     /// Apply to tables although triggers or rules of theirs would fire on green.
     pub accept_triggers: bool,
 }
 
+/// Whether values may travel in binary.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BinaryMode {
+    /// Where every published column's type is safe (PostgreSQL 14 and later).
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+}
+
 impl Default for ApplyConfig {
     fn default() -> Self {
-        Self { memory_bytes: 256 << 20, batch_bytes: 8 << 20, batch_transactions: 5_000, accept_triggers: false }
+        Self { memory_bytes: 256 << 20, batch_bytes: 8 << 20, batch_transactions: 5_000, binary: BinaryMode::Auto, accept_triggers: false }
     }
 }
 

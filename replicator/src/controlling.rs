@@ -126,6 +126,8 @@ impl Replication for EngineReplication {
             .map_err(|_| PortError::new("stream", "the engine is gone"))?;
         let (token, end_lsn, leaks) =
             state.later.clone().expect("the condition above asks for a later marker");
+        drop(state);
+        self.shared.fence_leaked(leaks.count);
         Ok(MarkerDecoded { token, end_lsn, leaks })
     }
 
@@ -133,12 +135,8 @@ impl Replication for EngineReplication {
         self.shared.gate.watch().borrow().leaks.clone()
     }
 
-    async fn release(&self, _token: &Token) -> PortResult<()> {
-        let leaked = self.leaks().count;
-        if leaked > 0 {
-            self.shared.fence_leaked(leaked);
-        }
-        self.shared.gate.release();
+    async fn release(&self, token: &Token) -> PortResult<()> {
+        self.shared.gate.release(token);
         Ok(())
     }
 

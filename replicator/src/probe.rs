@@ -43,20 +43,34 @@ pub async fn watch_head(shared: Arc<Shared>, blue: ConnInfo) {
     }
 }
 
+const HEAD: &str = "SELECT pg_catalog.pg_current_wal_insert_lsn()";
+
+/// Version, and the size of a log segment in bytes.
+async fn settings(session: &Session) -> Result<(String, u64), String> {
+    let sql = "SELECT pg_catalog.current_setting('server_version'), \
+               (SELECT setting::bigint * CASE unit WHEN '8kB' THEN 8192 ELSE 1 END \
+                FROM pg_catalog.pg_settings WHERE name = 'wal_segment_size')";
+    let row = answer(session.query_one(sql, &[])).await?;
+    Ok((row.get(0), row.get::<_, i64>(1) as u64))
+}
+
+/// Blue's head, as keepalives report it, once.
+pub async fn head(session: &Session) -> Result<Lsn, String> {
+    let (_, segment_bytes) = settings(session).await?;
+    let row = answer(session.query_one(HEAD, &[])).await?;
+    Ok(normalized_head(Lsn(row.get::<_, PgLsn>(0).into()), segment_bytes))
+}
+
 /// Samples until something fails; gives back what.
 async fn sample_heads(shared: &Shared, session: &Session) -> String {
-    let settings = "SELECT pg_catalog.current_setting('server_version'), \
-                    (SELECT setting::bigint * CASE unit WHEN '8kB' THEN 8192 ELSE 1 END \
-                     FROM pg_catalog.pg_settings WHERE name = 'wal_segment_size')";
-    let segment_bytes = match answer(session.query_one(settings, &[])).await {
-        Ok(row) => {
-            shared.blue_seen(Some(row.get::<_, &str>(0)), true);
-            row.get::<_, i64>(1) as u64
+    let segment_bytes = match settings(session).await {
+        Ok((version, segment_bytes)) => {
+            shared.blue_seen(Some(&version), true);
+            segment_bytes
         }
         Err(reason) => return reason,
     };
-    let sql = "SELECT pg_catalog.pg_current_wal_insert_lsn()";
-    let statement = match answer(session.prepare(sql)).await {
+    let statement = match answer(session.prepare(HEAD)).await {
         Ok(statement) => statement,
         Err(reason) => return reason,
     };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cutover::controller::Recovery;
 use cutover::switch::Switch;
-use cutover::{Defaults, PostgresWorld, Service, api};
+use cutover::{Defaults, Phase, PostgresWorld, Service, api};
 use decoders::postgres::conninfo::ConnInfo;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -29,6 +29,14 @@ use crate::{probe, tail as tailing};
 const EXIT_USAGE: u8 = 2;
 /// How often the controller is shown what the probes see of the servers.
 const SERVERS_INTERVAL: Duration = Duration::from_millis(500);
+/// How often a held run is looked at again.
+const HELD_INTERVAL: Duration = Duration::from_millis(500);
+/// How long an end of the process waits for a run to put everything back.
+const RUN_ABORT_GRACE: Duration = Duration::from_secs(30);
+/// How long it waits for a run that is past its point of no return.
+const RUN_FINISH_GRACE: Duration = Duration::from_secs(60);
+/// Exit code after a second signal.
+const EXIT_KILLED: i32 = 130;
 
 /// `replicator run`.
 pub async fn run(args: &PipelineArgs) -> u8 {
@@ -189,7 +197,7 @@ async fn run_pipeline(config: Config) -> Result<(), Failure> {
         env!("CARGO_PKG_VERSION")
     );
 
-    recover(&service, stop.subscribe()).await?;
+    recover(&service, &shared, stop.subscribe()).await?;
     let name = config.name.clone();
     let mut pipeline = Pipeline {
         config,
@@ -201,7 +209,9 @@ async fn run_pipeline(config: Config) -> Result<(), Failure> {
         stop: stop.subscribe(),
         finished: finished.subscribe(),
     };
-    match pipeline.run().await? {
+    let ended = pipeline.run().await;
+    end_the_run(&service).await;
+    match ended? {
         Ended::Stopped => {}
         Ended::CutOver => {
             tracing::info!(pipeline = name, "green is open; the stream from blue has ended");
@@ -228,6 +238,7 @@ async fn pass_servers_on(shared: Arc<Shared>, service: Arc<Controller>) {
 /// Before anything streams: a cutover that a crash interrupted is put back or finished.
 async fn recover(
     service: &Controller,
+    shared: &Shared,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
     let recovered = tokio::select! {
@@ -237,12 +248,63 @@ async fn recover(
     match recovered {
         // A run that was finished now recorded it with the engine (`Replication::finish`), and the
         // pipeline's stage says so.
-        Ok(Recovery::Nothing | Recovery::Finished(_) | Recovery::CutOver(_)) => Ok(()),
+        Ok(Recovery::Nothing | Recovery::Finished(_) | Recovery::CutOver(_)) => {
+            hold_while_held(service, shared, stop).await;
+            Ok(())
+        }
         Err(error) => Err(Failure::halt(
             error.place.clone(),
             format!("an interrupted cutover can't be recovered: {error}"),
             error.remedy.clone().unwrap_or("replicator run, once that server answers".into()),
         )),
+    }
+}
+
+/// A run that only a person can resolve: nothing may stream meanwhile, because green may be open.
+async fn hold_while_held(
+    service: &Controller,
+    shared: &Shared,
+    mut stop: watch::Receiver<bool>,
+) {
+    let is_held = || service.current().is_some_and(|run| run.phase == Phase::Held);
+    if is_held() {
+        shared.enter(api::PipelinePhase::Halted);
+        shared.wait_for(Some("a person to resolve the held cutover: cutover status".into()));
+        tracing::error!("a cutover is held; nothing streams until it is resolved");
+    }
+    while is_held() {
+        tokio::select! {
+            () = tokio::time::sleep(HELD_INTERVAL) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+/// Asks a run that is under way to stop and waits for its end: one that died with this process
+/// would leave blue closed until the next start. Past its point of no return it is not stopped, but
+/// waited for.
+async fn end_the_run(service: &Arc<Controller>) {
+    let is_over = |run: &api::RunStatus| run.report.is_some() || run.phase.is_final();
+    let Some(run) = service.current().filter(|run| !is_over(run)) else { return };
+    let request =
+        api::AbortRequest { actor: Some("replicator".into()), reason: Some("it is stopping".into()) };
+    let grace = match service.abort(&run.run, request).await {
+        Ok(_) => RUN_ABORT_GRACE,
+        // Too late to stop it.
+        Err(_) => RUN_FINISH_GRACE,
+    };
+    tracing::warn!(run = run.run, "waiting for the cutover that is under way to end");
+    let ended = async {
+        let mut after = run.last_event;
+        while let Ok(update) = service.update(&run.run, after, Duration::from_secs(1)).await {
+            if is_over(&update.status) {
+                return;
+            }
+            after = update.status.last_event;
+        }
+    };
+    if tokio::time::timeout(grace, ended).await.is_err() {
+        tracing::error!(run = run.run, "the cutover did not end; the next start recovers it");
     }
 }
 
@@ -266,9 +328,13 @@ async fn stop_on_signals(stop: watch::Sender<bool>) {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    tracing::info!("stopping");
+    tracing::info!("stopping; a second signal ends it at once, which is safe");
     stop.send_replace(true);
-    std::future::pending().await
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    std::process::exit(EXIT_KILLED)
 }
 
 /// Tasks that end with their owner.

@@ -221,10 +221,14 @@ impl Shared {
 
     /// Lag as of now, with the newest positions.
     pub fn lag_now(&self) -> LagReading {
-        let applied = self.progress.borrow().applied();
-        let mut tracker = self.lag();
+        let frontier = *self.progress.borrow();
         let now = Instant::now();
-        tracker.applied(now, applied);
+        if frontier.durable() == frontier.applied() {
+            self.facts().covered_at = now;
+        }
+        let mut tracker = self.lag();
+        tracker.applied(now, frontier.applied());
+        tracker.in_flight(frontier.in_flight());
         tracker.reading(now)
     }
 
@@ -295,10 +299,7 @@ impl Shared {
         let status = self.status(None);
         let frontier = *self.progress.borrow();
         let batches_applied = self.totals.borrow().batches;
-        let mut facts = self.facts();
-        if frontier.durable() == frontier.applied() {
-            facts.covered_at = Instant::now();
-        }
+        let facts = self.facts();
         let held = cutover
             .and_then(|run| run.report.as_ref())
             .is_some_and(|report| report.outcome == api::Outcome::Held);

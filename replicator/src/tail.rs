@@ -75,7 +75,13 @@ async fn print(
     limit: Option<u64>,
     stop: &mut watch::Receiver<bool>,
 ) -> Result<(), Failure> {
-    let mut stream = PgStream::open(blue, options).await?;
+    let may_acknowledge = options.slot_use == SlotUse::Temporary;
+    let opened = tokio::select! {
+        opened = PgStream::open(blue, options) => opened,
+        // A new slot waits for blue's open writers.
+        _ = stop.wait_for(|stop| *stop) => return Ok(()),
+    };
+    let mut stream = opened?;
     tracing::info!(from = %stream.start(), "following blue; ^C ends it");
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut events = JsonEvents::new();
@@ -103,12 +109,14 @@ async fn print(
         if let Err(error) = out.flush() {
             return end_of(error);
         }
-        // What is printed is done with: the slot may forget it.
-        if let Some(position) = reached {
+        // A slot of one's own may forget what is printed; somebody else's is only looked at.
+        if let Some(position) = reached.filter(|_| may_acknowledge) {
             stream.acknowledge(position).await?;
         }
     }
-    Ok(stream.close().await?)
+    // Everything is printed; a walsender that is slow to hear of it holds nobody up.
+    drop(stream);
+    Ok(())
 }
 
 fn end_of(error: std::io::Error) -> Result<(), Failure> {

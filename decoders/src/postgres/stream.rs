@@ -336,8 +336,7 @@ impl PgStream {
                  them can't travel so",
                 table.name
             ),
-            "make the same change on the target, then resume; if this comes again, turn binary \
-             values off",
+            "set apply.binary = \"off\" in the configuration, then resume",
         ))
     }
 

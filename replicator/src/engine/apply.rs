@@ -117,7 +117,8 @@ impl<T: Target> Applying<T> {
             drop(permits);
             self.totals.send_modify(|totals| totals.add(&transactions));
             if let Some(end) = applied.end_lsn {
-                self.progress.send_modify(|frontier| frontier.transaction_applied(end));
+                let count = applied.transactions;
+                self.progress.send_modify(|frontier| frontier.transactions_applied(end, count));
                 self.totals.send_modify(|totals| {
                     totals.transactions += applied.transactions;
                     totals.batches += 1;

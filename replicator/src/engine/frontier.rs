@@ -24,6 +24,8 @@ pub struct Frontier {
     applied: Lsn,
     durable: Lsn,
     acked: Lsn,
+    /// Whole transactions received and not applied.
+    in_flight: u64,
 }
 
 impl Frontier {
@@ -38,6 +40,7 @@ impl Frontier {
             applied: durable,
             durable,
             acked: durable,
+            in_flight: 0,
         }
     }
 
@@ -49,6 +52,7 @@ impl Frontier {
             self.received_transaction
         );
         self.received_transaction = end;
+        self.in_flight += 1;
         self.received = self.received.max(end);
         self.check();
     }
@@ -60,8 +64,8 @@ impl Frontier {
         self.check();
     }
 
-    /// Green has committed everything up to the transaction that ends at `end`.
-    pub fn transaction_applied(&mut self, end: Lsn) {
+    /// Green has committed `count` more transactions, everything up to the one that ends at `end`.
+    pub fn transactions_applied(&mut self, end: Lsn, count: u64) {
         assert!(
             end <= self.received_transaction,
             "applied {end} was never received (received {})",
@@ -69,6 +73,7 @@ impl Frontier {
         );
         self.applied_transaction = self.applied_transaction.max(end);
         self.applied = self.applied.max(end);
+        self.in_flight = self.in_flight.saturating_sub(count);
         self.settle();
         self.check();
     }
@@ -93,6 +98,11 @@ impl Frontier {
         );
         self.acked = self.acked.max(position);
         self.check();
+    }
+
+    /// Transactions received and not applied.
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight
     }
 
     /// Whether everything received is applied.
@@ -152,7 +162,7 @@ mod tests {
         frontier.transaction_received(Lsn(200));
         frontier.idle(Lsn(300));
         assert_eq!(frontier.applied(), Lsn(100));
-        frontier.transaction_applied(Lsn(200));
+        frontier.transactions_applied(Lsn(200), 1);
         assert_eq!(frontier.applied(), Lsn(300));
     }
 
@@ -216,7 +226,7 @@ mod tests {
                     }
                     Step::Apply => if !in_flight.is_empty() {
                         newest_applied = in_flight.remove(0);
-                        frontier.transaction_applied(Lsn(newest_applied));
+                        frontier.transactions_applied(Lsn(newest_applied), 1);
                     },
                     Step::Checkpoint => frontier.checkpointed(frontier.applied()),
                     Step::Acknowledge => frontier.acknowledged(frontier.durable()),

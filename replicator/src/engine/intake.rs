@@ -12,11 +12,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use decoders::{Lsn, Position, Source, SourceError, SourceEvent, Transaction};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 
 use super::apply::Queued;
 use super::frontier::Frontier;
@@ -27,7 +28,10 @@ const PERMIT_BYTES: usize = 1024;
 
 /// How often an idle position is written to the checkpoint and told to blue. Each costs a synced
 /// write here and dirties the slot there.
-const IDLE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+const IDLE_CHECKPOINT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What is held behind a marker may take this share of the budget, on top of it.
+const HELD_SHARE: usize = 4;
 
 /// Why the intake ended without an error of the source.
 #[derive(Debug, PartialEq, Eq)]
@@ -101,10 +105,14 @@ impl<S: Source> Intake<'_, S> {
         let mut progress = self.progress.subscribe();
         let mut gate = self.gate.watch();
         let mut in_hand: Option<Transaction> = None;
-        let mut held: VecDeque<Transaction> = VecDeque::new();
-        let mut idle_checkpoint_at = Instant::now();
+        let mut held = Held::default();
+        // When the idle position is to be checkpointed. Always set when there is one that is not,
+        // or the last one before blue shuts down would never be told, and blue waits for that.
+        let mut idle_checkpoint_at: Option<Instant> = None;
         loop {
-            if in_hand.is_none() && !held.is_empty() && gate.borrow().armed.is_none() {
+            // Also while another marker is awaited already: nothing may overtake what was held, and
+            // nothing is read while a transaction is in hand.
+            if in_hand.is_none() && !held.is_empty() && gate.borrow().seen_at.is_none() {
                 in_hand = held.pop_front();
             }
             let bytes_in_hand = in_hand.as_ref().map_or(0, |transaction| transaction.bytes);
@@ -112,7 +120,7 @@ impl<S: Source> Intake<'_, S> {
             let budget = self.budget.clone();
             // What is held is not in the queue and frees no room by being applied: stop reading
             // rather than holding without bound. By then the leak is known.
-            let may_read = !wants_room && held_bytes(&held) < budget.bytes() / 4;
+            let may_read = !wants_room && held.bytes < budget.bytes() / HELD_SHARE;
             let source = &mut *self.source;
             let from_source = async move {
                 if may_read { source.next().await } else { Err(source.keep_alive().await) }
@@ -130,6 +138,9 @@ impl<S: Source> Intake<'_, S> {
                     Turn::Gate
                 }
                 permit = budget.acquire(bytes_in_hand), if wants_room => Turn::Room(permit),
+                () = sleep_until_set(idle_checkpoint_at), if idle_checkpoint_at.is_some() => {
+                    Turn::IdleCheckpoint
+                }
                 event = from_source => Turn::Event(event?),
             };
             match turn {
@@ -141,11 +152,16 @@ impl<S: Source> Intake<'_, S> {
                     }
                 }
                 Turn::Gate => {}
+                Turn::IdleCheckpoint => {
+                    idle_checkpoint_at = None;
+                    // A full channel means that the thread is awake already.
+                    let _ = self.checkpoint.try_send(());
+                }
                 Turn::Room(permit) => {
-                    if let Some(transaction) = in_hand.take() {
-                        // A closed queue means that the applying thread is gone: the next round
-                        // sees it.
-                        let _ = self.queue.send(Queued { transaction, permit });
+                    if let Some(transaction) = in_hand.take()
+                        && self.queue.send(Queued { transaction, permit }).is_err()
+                    {
+                        return Ok(Ended::Downstream);
                     }
                 }
                 Turn::Event(SourceEvent::Transaction(transaction)) => {
@@ -163,11 +179,8 @@ impl<S: Source> Intake<'_, S> {
                         now.idle(position);
                         *now != before
                     });
-                    if idle_checkpoint_at.elapsed() >= IDLE_CHECKPOINT_INTERVAL {
-                        idle_checkpoint_at = Instant::now();
-                        // A full channel means that the thread is awake already.
-                        let _ = self.checkpoint.try_send(());
-                    }
+                    idle_checkpoint_at
+                        .get_or_insert_with(|| Instant::now() + IDLE_CHECKPOINT_INTERVAL);
                 }
             }
         }
@@ -188,12 +201,40 @@ impl<S: Source> Intake<'_, S> {
 
 /// What woke the intake.
 enum Turn {
+    IdleCheckpoint,
     Progress,
     Gate,
     Room(OwnedSemaphorePermit),
     Event(SourceEvent),
 }
 
-fn held_bytes(held: &VecDeque<Transaction>) -> usize {
-    held.iter().map(|transaction| transaction.bytes).sum()
+/// Transactions behind the marker, in order.
+#[derive(Default)]
+struct Held {
+    transactions: VecDeque<Transaction>,
+    bytes: usize,
+}
+
+impl Held {
+    fn push_back(&mut self, transaction: Transaction) {
+        self.bytes += transaction.bytes;
+        self.transactions.push_back(transaction);
+    }
+
+    fn pop_front(&mut self) -> Option<Transaction> {
+        let transaction = self.transactions.pop_front()?;
+        self.bytes -= transaction.bytes;
+        Some(transaction)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.transactions.is_empty()
+    }
+}
+
+async fn sleep_until_set(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }

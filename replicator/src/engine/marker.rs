@@ -12,7 +12,7 @@
 
 use cutover::marker::{self, Token};
 use cutover::ports::Leaks;
-use decoders::{ChangeEvent, Lsn, TableSchema, Transaction};
+use decoders::{ChangeEvent, Lsn, Part, TableSchema, Transaction};
 use tokio::sync::watch;
 
 /// What the controller sees of the marker that it waits for.
@@ -72,9 +72,20 @@ impl MarkerGate {
         armed_already.map_or(Ok(()), Err)
     }
 
-    /// Nothing is awaited any more; what was held goes on to green.
-    pub fn release(&self) {
-        self.state.send_replace(MarkerState::default());
+    /// `token` is not awaited any more; what was held goes on to green. Another token stays.
+    pub fn release(&self, token: &Token) {
+        self.state.send_if_modified(|state| {
+            let ours = state.armed.as_ref() == Some(token);
+            if ours {
+                *state = MarkerState::default();
+            }
+            ours
+        });
+    }
+
+    /// Whether a cutover is awaiting its marker, or is past it.
+    pub fn is_armed(&self) -> bool {
+        self.state.borrow().armed.is_some()
     }
 
     /// The state now and every change of it.
@@ -89,7 +100,7 @@ impl MarkerGate {
             tokens.extend(marker::token_in(change));
             !is_own(change)
         });
-        let place = transaction.end_lsn.unwrap_or(transaction.commit_lsn);
+        let place = transaction.commit_lsn;
         let mut admission = Admission::Pass;
         self.state.send_if_modified(|state| {
             let Some(armed) = &state.armed else { return false };
@@ -100,20 +111,25 @@ impl MarkerGate {
                 return state.seen_at.is_some();
             };
             // By position, so that it holds after a reconnect too, when the marker itself is not
-            // delivered again.
-            if place <= seen_at {
+            // delivered again. A commit record begins where the one before it ends, or later; the
+            // marker's own begins before its end. All parts of a transaction have the same.
+            if place < seen_at {
                 return false;
             }
             admission = Admission::Hold;
-            if let Some(change) = transaction.changes.first() {
-                state.leaks.count += transaction.changes.len() as u64;
+            // The last part of a cut transaction may be empty; the transaction is not.
+            let changes = transaction.changes.len() as u64;
+            let leaked = if transaction.part == Part::Whole { changes } else { changes.max(1) };
+            if leaked > 0 {
+                state.leaks.count += leaked;
                 let first = &mut state.leaks.first;
                 first.get_or_insert_with(|| {
-                    format!("{}, transaction {}, at {place}", describe(change), transaction.xid)
+                    let what = transaction.changes.first().map_or("a large transaction".into(), describe);
+                    format!("{what}, transaction {}, at {place}", transaction.xid)
                 });
             }
-            if let Some(token) = tokens.pop() {
-                state.later = Some((token, place, state.leaks.clone()));
+            if let (Some(token), Some(end)) = (tokens.pop(), transaction.end_lsn) {
+                state.later = Some((token, end, state.leaks.clone()));
             }
             true
         });
@@ -153,7 +169,7 @@ mod tests {
 
     use bytes::Bytes;
     use cutover::ports::Epoch;
-    use decoders::{Cell, Column, Part, QualifiedName, ReplicaIdentity, Row, TableId, Value};
+    use decoders::{Cell, Column, QualifiedName, ReplicaIdentity, Row, TableId, Value};
 
     use super::*;
 
@@ -228,7 +244,7 @@ mod tests {
         gate.arm(&token(7)).unwrap();
         gate.arm(&token(7)).unwrap();
         assert_eq!(gate.arm(&token(8)), Err(token(7)));
-        gate.release();
+        gate.release(&token(7));
         gate.arm(&token(8)).unwrap();
     }
 
@@ -243,9 +259,27 @@ mod tests {
         let state = gate.watch().borrow().clone();
         assert_eq!(state.leaks.count, 2);
         let first = state.leaks.first.unwrap();
-        assert!(first.contains("insert into") && first.contains("0/12C"), "{first}");
-        gate.release();
+        assert!(first.contains("insert into") && first.contains("0/124"), "{first}");
+        gate.release(&token(7));
         assert_eq!(gate.admit(&mut transaction(400, vec![row()])), Admission::Pass);
+    }
+
+    #[test]
+    fn a_large_transaction_right_behind_the_marker_is_held_from_its_first_part() {
+        let gate = MarkerGate::default();
+        gate.arm(&token(7)).unwrap();
+        gate.admit(&mut transaction(100, vec![message(&token(7))]));
+        let part = |part, end, changes| Transaction {
+            part,
+            commit_lsn: Lsn(100),
+            end_lsn: end,
+            ..transaction(200, changes)
+        };
+        let mut first = part(Part::First, None, vec![row()]);
+        let mut last = part(Part::Last, Some(Lsn(200)), vec![]);
+        assert_eq!(gate.admit(&mut first), Admission::Hold);
+        assert_eq!(gate.admit(&mut last), Admission::Hold);
+        assert_eq!(gate.watch().borrow().leaks.count, 2);
     }
 
     #[test]

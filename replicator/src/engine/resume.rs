@@ -15,7 +15,7 @@ pub struct Known {
     pub consistent_point: Lsn,
     /// Green's progress row; `None` if nothing was ever applied.
     pub green: Option<Lsn>,
-    /// The local checkpoint; `None` before the first one, and after the state directory was lost.
+    /// The local checkpoint; `None` before the first one.
     pub checkpoint: Option<Checkpoint>,
     /// The slot's `confirmed_flush_lsn`.
     pub slot: Lsn,
@@ -69,11 +69,11 @@ impl Broken {
 /// [`Broken`] when changes are missing between the slot and green.
 pub fn resume(known: Known) -> Result<Resume, Broken> {
     let transaction = known.green.unwrap_or(known.consistent_point).max(known.consistent_point);
-    let Some(checkpoint) = known.checkpoint else {
-        // Without a checkpoint (lost, or not yet written) the slot may stand ahead by what an idle
-        // blue was allowed to forget: blue is never told more while anything is in flight.
-        return Ok(Resume { from: transaction.max(known.slot), transaction });
-    };
+    // Without a checkpoint blue was never told anything: the slot stands where it was made.
+    let checkpoint = known.checkpoint.unwrap_or(Checkpoint {
+        durable: known.consistent_point,
+        applied_transaction: known.consistent_point,
+    });
     if transaction < checkpoint.applied_transaction {
         let confirmed = checkpoint.applied_transaction;
         return Err(Broken::GreenWentBack { green: transaction, confirmed });
@@ -142,8 +142,12 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_state_directory_costs_a_re_read() {
-        let known = Known { green: Some(Lsn(200)), slot: Lsn(400), ..KNOWN };
-        assert_eq!(resume(known).unwrap(), Resume { from: Lsn(400), transaction: Lsn(200) });
+    fn without_a_checkpoint_nobody_may_have_moved_the_slot() {
+        let known = Known { slot: Lsn(101), ..KNOWN };
+        let broken = resume(known).unwrap_err();
+        assert_eq!(broken, Broken::SlotMoved { slot: Lsn(101), durable: Lsn(100) });
+        // Green got ahead of a checkpoint that a crash kept from being written.
+        let known = Known { green: Some(Lsn(200)), ..KNOWN };
+        assert_eq!(resume(known).unwrap().from, Lsn(200));
     }
 }

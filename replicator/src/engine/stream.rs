@@ -90,16 +90,14 @@ pub async fn run<S: Source, T: Target + 'static>(
     let runtime = Handle::current();
     let apply_ended = ended.clone();
     let apply = spawn_thread("apply", move || {
-        let result = applying.run(&runtime);
-        apply_ended.send_replace(true);
-        result
+        let _ended = SaysEnded(apply_ended);
+        applying.run(&runtime)
     });
     let (store, progress) = (context.store.clone(), Arc::clone(&context.progress));
     let checkpoint_ended = ended.clone();
     let checkpoint = spawn_thread("checkpoint", move || {
-        let result = checkpointing::run(&store, &progress, &woken);
-        checkpoint_ended.send_replace(true);
-        result
+        let _ended = SaysEnded(checkpoint_ended);
+        checkpointing::run(&store, &progress, &woken)
     });
 
     let intake = Intake {
@@ -127,6 +125,15 @@ pub async fn run<S: Source, T: Target + 'static>(
     applied?;
     taken?;
     Ok(())
+}
+
+/// Says that a thread has ended, however it did.
+struct SaysEnded(watch::Sender<bool>);
+
+impl Drop for SaysEnded {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
+    }
 }
 
 type Thread<T> = std::thread::JoinHandle<T>;

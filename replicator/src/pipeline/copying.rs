@@ -14,6 +14,7 @@ use decoders::postgres::catalog::{self, TableInfo};
 use decoders::postgres::publication::{self, PublicationOptions};
 use decoders::postgres::session::{self, Session};
 use decoders::postgres::slot;
+use decoders::postgres::stream::SystemIdentity;
 use decoders::postgres::wire::ReplicationConnection;
 use sinks::postgres::target_error;
 use sinks::progress::StreamIdentity;
@@ -48,17 +49,18 @@ impl Pipeline {
         let application = self.config.application_name();
         let replication = ReplicationConnection::connect(&self.blue, &application).await;
         let mut replication = replication.map_err(|error| of_connect("blue", &error))?;
-        let system_identifier = system_identifier(&mut replication).await?;
+        let source = identify(&mut replication).await?;
         self.shared.wait_for(Some("open transactions on blue to end (slot creation)".into()));
         let created = slot::create(&mut replication, &blue, &slot_name, SLOT_LOCK_TIMEOUT).await?;
         self.shared.wait_for(None);
         let stream = StreamIdentity {
             pipeline: self.config.name.clone(),
-            system_identifier,
+            system_identifier: source.system_id.to_string(),
             database: self.blue.dbname().to_owned(),
             slot: slot_name,
             consistent_point: created.consistent_point,
         };
+        self.store.save_source(&source)?;
         self.store.save_stage(&Stage::Copying { stream: stream.clone() })?;
         self.shared.healed();
         tracing::info!(
@@ -184,12 +186,17 @@ async fn read_tables(
     tables.map_err(|error| Failure::retry("catalog", chain(&error)))
 }
 
-/// Who blue is: survives restarts and moves, not a new `initdb`.
-async fn system_identifier(replication: &mut ReplicationConnection) -> Result<String, Failure> {
+/// Who blue is: survives restarts and moves, not a new `initdb`, failover or restore.
+async fn identify(replication: &mut ReplicationConnection) -> Result<SystemIdentity, Failure> {
     let rows = replication.simple_query("IDENTIFY_SYSTEM").await;
     let rows = rows.map_err(|error| Failure::retry("blue", chain(&error)))?;
-    let field = rows.into_iter().next().and_then(|row| row.into_iter().next()).flatten();
-    field.ok_or_else(|| Failure::retry("blue", "the answer to IDENTIFY_SYSTEM is incomplete"))
+    let field = |at: usize| rows.first()?.get(at)?.as_deref();
+    let identity = || {
+        let system_id = field(0)?.parse().ok()?;
+        let timeline = field(1)?.parse().ok()?;
+        Some(SystemIdentity { system_id, timeline })
+    };
+    identity().ok_or_else(|| Failure::retry("blue", "the answer to IDENTIFY_SYSTEM is incomplete"))
 }
 
 impl From<BackfillError> for Failure {

@@ -1,127 +1,141 @@
-//! Watching that blue's tables stay what they were when the stream began.
+//! Watching that blue's tables and green's stay the same.
 //!
 //! DDL is not in the stream. A changed table announces itself with its next row, and the sink
-//! refuses it then; but a dropped table, or one that nobody writes to, says nothing at all. So the
-//! catalog is looked at as well.
+//! refuses it then; but a dropped table, a new one, or one that nobody writes to, says nothing at
+//! all. So the catalogs are compared: blue's tables with what is published, and with green's.
 //!
-//! What was seen at a head H is acted on only once everything up to H is on green: until then the
-//! stream still holds rows of the old shape, which green must still have. After that the same DDL
-//! on green is exactly right, and the remedy says so.
+//! A table that is not published stands in the way of a cutover; so does every difference, from
+//! the moment it is seen. What was altered or dropped on blue stops the stream too, but only once
+//! everything up to the head at that moment is on green: until then the stream still holds rows of
+//! the old shape, which green must still have. After that the same DDL on green is exactly right,
+//! and the remedy says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use decoders::QualifiedName;
 use decoders::postgres::catalog::{self, TableFilter};
 use decoders::postgres::conninfo::ConnInfo;
+use decoders::postgres::publication;
 use decoders::postgres::session::{self, Session};
-use decoders::{Lsn, QualifiedName};
 use tokio::time::{MissedTickBehavior, interval, sleep};
-use tokio_postgres::types::PgLsn;
 
 use super::failure::Failure;
+use crate::config::Config;
+use crate::probe;
 use crate::status::Shared;
 
-/// How often blue's catalog is read. Some queries over the tables; no locks.
+/// How often the catalogs are read. Some queries over the tables; no locks.
 const INTERVAL: Duration = Duration::from_secs(3);
-/// Pause after blue could not be asked; the stream's own errors say why.
+/// Pause after a server could not be asked; the stream's own errors say why.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// What stands in the way until the first comparison.
+pub(super) const NOT_COMPARED: &str = "blue's tables have not been compared with green's yet";
 
-/// A table's columns: number, name, type, generated.
-type Columns = Vec<(i16, String, String, bool)>;
+/// A table's columns by name: type, and whether the server computes it.
+type Columns = BTreeMap<String, (String, bool)>;
+/// Tables that hold rows, by name.
+type Tables = BTreeMap<QualifiedName, Columns>;
 
-/// What blue's tables look like at one moment.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-struct Shape {
-    tables: BTreeMap<u32, (QualifiedName, Columns)>,
-}
-
-/// What has changed since.
+/// A difference.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Drift {
+    /// Published before, gone from blue now.
     Dropped(QualifiedName),
-    Renamed { from: QualifiedName, to: QualifiedName },
+    /// On both, but not the same.
     Altered { table: QualifiedName, how: String },
-    New(QualifiedName),
+    /// Published, and not on green.
+    MissingOnGreen(QualifiedName),
+    /// On blue, and not published.
+    Unpublished(QualifiedName),
 }
 
-impl Shape {
-    async fn read(blue: &Session, filter: &TableFilter) -> Result<Self, catalog::CatalogError> {
-        let tables = catalog::tables(blue, filter).await?;
-        let shapes = tables.into_iter().filter(|table| table.is_decoded()).map(|table| {
-            let columns = table.columns.iter().map(|column| {
-                let generated = column.generated.is_some();
-                (column.number, column.name.clone(), column.type_name.clone(), generated)
-            });
-            (table.oid, (table.name.clone(), columns.collect()))
+impl Drift {
+    /// Whether the stream has to stop. What is not in the stream can't stop it.
+    fn stops(&self) -> bool {
+        !matches!(self, Drift::Unpublished(_))
+    }
+}
+
+async fn read(session: &Session, filter: &TableFilter) -> Result<Tables, catalog::CatalogError> {
+    let tables = catalog::tables(session, filter).await?;
+    let shapes = tables.into_iter().filter(|table| table.is_decoded()).map(|table| {
+        let columns = table.columns.iter().map(|column| {
+            (column.name.clone(), (column.type_name.clone(), column.generated.is_some()))
         });
-        Ok(Self { tables: shapes.collect() })
-    }
-
-    /// What became of `self`'s tables in `now`.
-    fn drift(&self, now: &Self) -> Vec<Drift> {
-        let mut drifts = Vec::new();
-        for (oid, (name, columns)) in &self.tables {
-            let Some((name_now, columns_now)) = now.tables.get(oid) else {
-                drifts.push(Drift::Dropped(name.clone()));
-                continue;
-            };
-            if name != name_now {
-                drifts.push(Drift::Renamed { from: name.clone(), to: name_now.clone() });
-            }
-            if columns != columns_now {
-                let how = describe(columns, columns_now);
-                drifts.push(Drift::Altered { table: name_now.clone(), how });
-            }
-        }
-        for (oid, (name, _)) in &now.tables {
-            if !self.tables.contains_key(oid) {
-                drifts.push(Drift::New(name.clone()));
-            }
-        }
-        drifts
-    }
+        (table.name.clone(), columns.collect())
+    });
+    Ok(shapes.collect())
 }
 
-/// The columns' differences, by attribute number, which survives a rename.
-fn describe(before: &Columns, now: &Columns) -> String {
-    let mut words = Vec::new();
-    for (number, name, type_name, generated) in before {
-        match now.iter().find(|column| column.0 == *number) {
-            None => words.push(format!("column {name:?} dropped")),
-            Some((_, name_now, ..)) if name_now != name => {
-                words.push(format!("column {name:?} renamed to {name_now:?}"));
-            }
-            Some((_, _, type_now, _)) if type_now != type_name => {
-                words.push(format!("column {name:?} changed from {type_name} to {type_now}"));
-            }
-            Some((.., generated_now)) if generated_now != generated => {
-                words.push(format!("column {name:?} changed how it is generated"));
+/// All differences. `known` are the tables that were published when this process first looked.
+fn compare(
+    blue: &Tables,
+    green: &Tables,
+    published: &BTreeSet<QualifiedName>,
+    known: &BTreeSet<QualifiedName>,
+) -> Vec<Drift> {
+    let mut drifts = Vec::new();
+    for name in known.iter().filter(|name| !blue.contains_key(name) && green.contains_key(name)) {
+        drifts.push(Drift::Dropped(name.clone()));
+    }
+    for (name, columns) in blue {
+        if !published.contains(name) {
+            drifts.push(Drift::Unpublished(name.clone()));
+            continue;
+        }
+        match green.get(name) {
+            None => drifts.push(Drift::MissingOnGreen(name.clone())),
+            Some(on_green) if on_green != columns => {
+                let how = describe(columns, on_green);
+                drifts.push(Drift::Altered { table: name.clone(), how });
             }
             Some(_) => {}
         }
     }
-    for (number, name, type_name, _) in now {
-        if !before.iter().any(|column| column.0 == *number) {
-            words.push(format!("column {name:?} {type_name} added"));
+    drifts
+}
+
+/// What blue has and green has not, column by column.
+fn describe(blue: &Columns, green: &Columns) -> String {
+    let mut words = Vec::new();
+    for (name, (type_name, computed)) in blue {
+        match green.get(name) {
+            None => words.push(format!("blue has column {name:?} {type_name}, green has not")),
+            Some((other, _)) if other != type_name => {
+                words.push(format!("column {name:?} is {type_name} on blue, {other} on green"));
+            }
+            Some((_, other)) if other != computed => {
+                words.push(format!("column {name:?} is generated on one side only"));
+            }
+            Some(_) => {}
         }
+    }
+    for name in green.keys().filter(|name| !blue.contains_key(*name)) {
+        words.push(format!("green has column {name:?}, blue has not"));
     }
     words.join(", ")
 }
 
-/// Watches blue's catalog; returns when the stream has to stop. New tables don't stop it: they
-/// stand in the way of a cutover, and the status says so.
+/// Compares the catalogs again and again; returns when the stream has to stop.
 pub(super) async fn watch(
-    filter: &TableFilter,
+    config: &Config,
     blue: &ConnInfo,
+    green: &ConnInfo,
     shared: &Arc<Shared>,
 ) -> Failure {
-    let mut known: Option<Shape> = None;
+    let mut known = None;
     loop {
-        if let Ok(session) = session::connect(blue, "cutover probe").await {
-            // An error here shows in the stream or in the lag too; this watch just tries again.
-            if let Ok(failure) = follow(&session, filter, shared, &mut known).await {
-                return failure;
+        let sessions = tokio::try_join!(
+            session::connect(blue, "cutover probe"),
+            session::connect(green, "cutover probe")
+        );
+        // An error here shows in the stream or in the lag too; this watch just tries again.
+        if let Ok((blue, green)) = sessions {
+            match follow(&blue, &green, config, shared, &mut known).await {
+                Ok(failure) => return failure,
+                Err(reason) => tracing::debug!(reason, "the catalogs could not be compared"),
             }
         }
         sleep(RETRY_INTERVAL).await;
@@ -130,77 +144,79 @@ pub(super) async fn watch(
 
 async fn follow(
     blue: &Session,
-    filter: &TableFilter,
+    green: &Session,
+    config: &Config,
     shared: &Arc<Shared>,
-    known: &mut Option<Shape>,
-) -> Result<Failure, catalog::CatalogError> {
+    known: &mut Option<BTreeSet<QualifiedName>>,
+) -> Result<Failure, String> {
+    let publication = config.publication();
     let mut tick = interval(INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let now = Shape::read(blue, filter).await?;
-        let Some(known) = known.as_ref() else {
-            *known = Some(now);
-            continue;
-        };
-        let (new, changed): (Vec<_>, Vec<_>) =
-            known.drift(&now).into_iter().partition(|drift| matches!(drift, Drift::New(_)));
-        shared.stand_in_the_way(new_tables(&new));
-        if changed.is_empty() {
+        let (on_blue, on_green) =
+            tokio::try_join!(read(blue, &config.tables), read(green, &config.tables))
+                .map_err(|error| error.to_string())?;
+        let published = publication::tables(blue, &publication).await;
+        let published = published.map_err(|error| error.to_string())?;
+        let published: BTreeSet<_> = published.into_iter().map(|table| table.name).collect();
+        let known: &BTreeSet<_> = known.get_or_insert_with(|| published.clone());
+        let drifts = compare(&on_blue, &on_green, &published, known);
+        shared.stand_in_the_way(obstacle(&drifts));
+        let stopping: Vec<_> = drifts.into_iter().filter(Drift::stops).collect();
+        if stopping.is_empty() {
             continue;
         }
-        let sql = "SELECT pg_catalog.pg_current_wal_insert_lsn()";
-        let asked = blue.query_one(sql, &[]).await;
-        let row = asked.map_err(|error| catalog::CatalogError::query("blue's position", error))?;
-        let head = Lsn(row.get::<_, PgLsn>(0).into());
+        let head = probe::head(blue).await?;
         let mut progress = shared.progress.subscribe();
         // The sender lives as long as `shared`, which we hold.
         let _ = progress.wait_for(|frontier| frontier.applied() >= head).await;
-        return Ok(stop(&changed));
+        return Ok(stop(&stopping));
     }
 }
 
-fn new_tables(new: &[Drift]) -> Option<String> {
-    let names: Vec<String> = new
-        .iter()
-        .filter_map(|drift| match drift {
-            Drift::New(name) => Some(name.to_string()),
-            _ => None,
-        })
-        .collect();
-    (!names.is_empty()).then(|| {
-        format!(
-            "created on blue after the copy and not replicated: {}. Drop them, exclude them \
-             (tables.exclude), or copy again (replicator teardown, then run)",
-            names.join(", ")
-        )
-    })
+/// Why no cutover may begin.
+fn obstacle(drifts: &[Drift]) -> Option<String> {
+    let mut words = Vec::new();
+    for drift in drifts {
+        words.push(match drift {
+            Drift::Unpublished(name) => format!(
+                "{name} is on blue and not replicated (created after the copy, or taken out of the \
+                 publication): drop it, exclude it (tables.exclude), or copy again (replicator \
+                 teardown, then run)"
+            ),
+            other => other.to_string(),
+        });
+    }
+    (!words.is_empty()).then(|| words.join("; "))
 }
 
-fn stop(changed: &[Drift]) -> Failure {
-    let mut what = Vec::new();
-    let mut remedy = Vec::new();
-    for drift in changed {
-        match drift {
-            Drift::Dropped(name) => {
-                what.push(format!("{name} was dropped on blue"));
-                remedy.push(format!("DROP TABLE {name};"));
-            }
-            Drift::Renamed { from, to } => {
-                what.push(format!("{from} was renamed to {to} on blue"));
-                remedy.push(format!("-- rename {from} to {to}"));
-            }
-            Drift::Altered { table, how } => {
-                what.push(format!("{table} was altered on blue: {how}"));
-                remedy.push(format!("-- the same ALTER TABLE {table}"));
-            }
-            Drift::New(_) => {}
+impl std::fmt::Display for Drift {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Drift::Dropped(name) => write!(f, "{name} was dropped or renamed on blue"),
+            Drift::Altered { table, how } => write!(f, "{table} was altered: {how}"),
+            Drift::MissingOnGreen(name) => write!(f, "{name} is missing on green"),
+            Drift::Unpublished(name) => write!(f, "{name} is not replicated"),
         }
     }
+}
+
+fn stop(drifts: &[Drift]) -> Failure {
+    let what: Vec<_> = drifts.iter().map(ToString::to_string).collect();
+    let remedy: Vec<_> = drifts
+        .iter()
+        .map(|drift| match drift {
+            Drift::Dropped(name) => format!("DROP TABLE {name}; (or rename it as on blue)"),
+            Drift::Altered { table, .. } => format!("the same ALTER TABLE {table} as on blue"),
+            Drift::MissingOnGreen(name) => format!("CREATE TABLE {name} as on blue"),
+            Drift::Unpublished(_) => String::new(),
+        })
+        .collect();
     Failure::halt(
         "blue",
         format!("{}; green has everything from before", what.join("; ")),
-        format!("on green: {} then: replicator run", remedy.join(" ")),
+        format!("on green: {}; then: replicator run", remedy.join("; ")),
     )
 }
 
@@ -208,44 +224,60 @@ fn stop(changed: &[Drift]) -> Failure {
 mod tests {
     use super::*;
 
-    fn shape(tables: &[(u32, &str, &[(i16, &str, &str)])]) -> Shape {
-        let tables = tables.iter().map(|(oid, name, columns)| {
-            let columns = columns.iter().map(|(number, name, type_name)| {
-                (*number, name.to_string(), type_name.to_string(), false)
+    fn name(name: &str) -> QualifiedName {
+        QualifiedName::new("public", name)
+    }
+
+    fn tables(tables: &[(&str, &[(&str, &str)])]) -> Tables {
+        let tables = tables.iter().map(|(table, columns)| {
+            let columns = columns.iter().map(|(column, type_name)| {
+                (column.to_string(), (type_name.to_string(), false))
             });
-            (*oid, (QualifiedName::new("public", *name), columns.collect()))
+            (name(table), columns.collect())
         });
-        Shape { tables: tables.collect() }
+        tables.collect()
     }
 
     #[test]
     fn every_kind_of_drift_is_named() {
-        let before = shape(&[
-            (1, "kept", &[(1, "a", "integer")]),
-            (2, "dropped", &[]),
-            (3, "old", &[]),
-            (4, "altered", &[(1, "a", "integer"), (2, "b", "text"), (3, "c", "text")]),
+        let blue = tables(&[
+            ("kept", &[("a", "integer")]),
+            ("altered", &[("a", "bigint"), ("new", "date")]),
+            ("created", &[]),
+            ("partition", &[]),
         ]);
-        let now = shape(&[
-            (1, "kept", &[(1, "a", "integer")]),
-            (3, "new", &[]),
-            (4, "altered", &[(1, "a", "bigint"), (2, "bee", "text"), (4, "d", "date")]),
-            (5, "created", &[]),
+        let green = tables(&[
+            ("kept", &[("a", "integer")]),
+            ("altered", &[("a", "integer"), ("old", "text")]),
+            ("dropped", &[]),
+            ("extra", &[]),
         ]);
-        let drifts = before.drift(&now);
-        let failure = stop(&drifts);
+        let known: BTreeSet<_> = ["kept", "altered", "dropped"].map(name).into();
+        let published: BTreeSet<_> = ["kept", "altered", "partition"].map(name).into();
+        let drifts = compare(&blue, &green, &published, &known);
+        let obstacle = obstacle(&drifts).unwrap();
+        let stopping: Vec<_> = drifts.into_iter().filter(Drift::stops).collect();
+        let failure = stop(&stopping);
         for part in [
             "\"public\".\"dropped\" was dropped",
-            "renamed to \"public\".\"new\"",
-            "column \"a\" changed from integer to bigint",
-            "column \"b\" renamed to \"bee\"",
-            "column \"c\" dropped",
-            "column \"d\" date added",
+            "\"public\".\"partition\" is missing on green",
+            "column \"a\" is bigint on blue, integer on green",
+            "blue has column \"new\" date",
+            "green has column \"old\"",
         ] {
             assert!(failure.what.contains(part), "{part} is missing in {}", failure.what);
+            assert!(obstacle.contains(part), "{part} is missing in {obstacle}");
         }
+        assert!(obstacle.contains("\"public\".\"created\" is on blue and not replicated"));
+        assert!(!failure.what.contains("created") && !obstacle.contains("extra"), "{obstacle}");
         assert!(failure.remedy.unwrap().contains("DROP TABLE \"public\".\"dropped\";"));
-        assert!(new_tables(&drifts).unwrap().contains("\"public\".\"created\""));
-        assert_eq!(before.drift(&before), []);
+    }
+
+    #[test]
+    fn equal_tables_show_nothing() {
+        let both = tables(&[("kept", &[("a", "integer")])]);
+        let published: BTreeSet<_> = [name("kept")].into();
+        assert_eq!(compare(&both, &both, &published, &published), []);
+        assert_eq!(obstacle(&[]), None);
     }
 }

@@ -23,9 +23,16 @@ pub struct Failure {
     pub what: String,
     /// What a person should do.
     pub remedy: Option<String>,
+    /// What is true of the data now, a sentence.
+    pub data: &'static str,
     /// The process's exit code, when it stops.
     pub exit_code: u8,
 }
+
+/// Nothing is lost and nothing is missing.
+const SAFE: &str = "safe, nothing was skipped";
+/// Blue has everything; green can't be completed.
+const GREEN_INCOMPLETE: &str = "safe on blue; green lacks changes that can't be had any more";
 
 /// Exit code for an error that stops the replicator.
 pub const EXIT_ERROR: u8 = 1;
@@ -40,6 +47,7 @@ impl Failure {
             place: place.into(),
             what: what.into(),
             remedy: None,
+            data: SAFE,
             exit_code: EXIT_ERROR,
         }
     }
@@ -78,8 +86,8 @@ impl Failure {
         let next = self.remedy.as_deref().unwrap_or("replicator run (it resumes where it stopped)");
         format!(
             "error: {}\n  where: {}\n  state: replication stopped; blue is serving and keeps its log \
-             for us\n  data:  safe, nothing was skipped\n  next:  {next}",
-            self.what, self.place
+             for us\n  data:  {}\n  next:  {next}",
+            self.what, self.place, self.data
         )
     }
 }
@@ -147,7 +155,7 @@ impl From<StreamError> for Failure {
 
 impl From<Broken> for Failure {
     fn from(error: Broken) -> Self {
-        Self::halt("slot", error.to_string(), Broken::REMEDY)
+        Self { data: GREEN_INCOMPLETE, ..Self::halt("slot", error.to_string(), Broken::REMEDY) }
     }
 }
 

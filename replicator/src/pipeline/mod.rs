@@ -37,6 +37,9 @@ use failure::Failure;
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
+/// How long a stop waits for what is under way to end in order.
+const STOP_GRACE: Duration = Duration::from_millis(1500);
+
 /// One pipeline.
 pub struct Pipeline {
     /// Its configuration.
@@ -75,7 +78,14 @@ impl Pipeline {
         let mut delays = backoff();
         loop {
             let applied_before = self.shared.progress.borrow().applied();
-            let failure = match self.attempt().await {
+            let mut stop = self.stop.clone();
+            let attempted = tokio::select! {
+                attempted = self.attempt() => attempted,
+                // What is under way ends in order where it can, and is broken off where it can't:
+                // the next start takes it up again.
+                () = stopped_for(&mut stop, STOP_GRACE) => return Ok(Ended::Stopped),
+            };
+            let failure = match attempted {
                 Ok(ended) => return Ok(ended),
                 // Whatever a stop breaks off looks like a failure.
                 Err(_) if *self.stop.borrow() => return Ok(Ended::Stopped),
@@ -84,6 +94,9 @@ impl Pipeline {
             self.shared.problem(failure.problem());
             if !failure.is_transient() {
                 self.shared.enter(PipelinePhase::Halted);
+                if self.outlive_the_run().await {
+                    continue;
+                }
                 return Err(failure);
             }
             if self.shared.progress.borrow().applied() > applied_before {
@@ -109,6 +122,20 @@ impl Pipeline {
                 () = tokio::time::sleep(delay) => {}
                 _ = self.stop.wait_for(|stop| *stop) => return Ok(Ended::Stopped),
             }
+        }
+    }
+
+    /// Waits for the end of a cutover that is under way: a process that ended in the middle of it
+    /// would leave blue closed. True if green is open now, so that nothing failed after all.
+    async fn outlive_the_run(&mut self) -> bool {
+        let mut gate = self.shared.gate.watch();
+        let mut finished = self.finished.clone();
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            biased;
+            _ = finished.wait_for(|finished| *finished) => true,
+            _ = gate.wait_for(|state| state.armed.is_none()) => false,
+            _ = stop.wait_for(|stop| *stop) => false,
         }
     }
 
@@ -142,6 +169,13 @@ impl Pipeline {
             }
         }
     }
+}
+
+/// Returns some time after the stop.
+async fn stopped_for(stop: &mut watch::Receiver<bool>, grace: Duration) {
+    // An error means that nobody is left to wait for us: the same.
+    let _ = stop.wait_for(|stop| *stop).await;
+    tokio::time::sleep(grace).await;
 }
 
 fn backoff() -> impl Iterator<Item = Duration> + Send {

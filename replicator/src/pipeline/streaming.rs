@@ -2,9 +2,10 @@
 //! blue's tables stay what they were.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cutover::api::PipelinePhase;
-use decoders::postgres::stream::{PgStream, StreamOptions};
+use decoders::postgres::stream::{Binary, PgStream, StreamOptions};
 use decoders::postgres::{session, slot};
 use sinks::Target;
 use sinks::postgres::{PgTarget, PgTargetOptions};
@@ -13,9 +14,13 @@ use tokio::sync::watch;
 
 use super::failure::{Failure, of_connect};
 use super::{Pipeline, drift};
+use crate::config::BinaryMode;
 use crate::engine::apply::BatchLimits;
 use crate::engine::resume::{self, Known};
 use crate::engine::stream::{self, StreamContext};
+
+/// How long an orderly end of the stream may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Pipeline {
     /// Streams until stopped, finished, or an error.
@@ -49,8 +54,13 @@ impl Pipeline {
             self.config.application_name(),
         );
         options.start = Some(at.from);
+        options.expected_identity = self.store.source()?;
+        options.part_bytes = options.part_bytes.min(self.config.apply.memory_bytes / 4);
+        options.binary = match self.config.apply.binary {
+            BinaryMode::Auto => Binary::Auto,
+            BinaryMode::Off => Binary::Off,
+        };
         let mut source = PgStream::open(&self.blue, options).await?;
-        check_identity(&source, &identity)?;
         tracing::info!(
             pipeline = self.config.name,
             from = %at.from,
@@ -69,6 +79,7 @@ impl Pipeline {
                 transactions: self.config.apply.batch_transactions,
             },
         };
+        self.shared.stand_in_the_way(Some(drift::NOT_COMPARED.into()));
         self.shared.enter(PipelinePhase::Streaming);
         self.shared.healed();
 
@@ -81,7 +92,7 @@ impl Pipeline {
                 tokio::select! {
                     _ = self.stop.wait_for(|stop| *stop) => {}
                     _ = self.finished.wait_for(|finished| *finished) => {}
-                    failure = drift::watch(&self.config.tables, &self.blue, &self.shared) => {
+                    failure = drift::watch(&self.config, &self.blue, &self.green, &self.shared) => {
                         drifted = Some(failure);
                     }
                 }
@@ -98,29 +109,14 @@ impl Pipeline {
         if let Some(failure) = drifted {
             return Err(failure);
         }
-        // In good order, so that the slot is free for the next start at once. An error here loses
-        // nothing: what was not reported is sent again.
-        if let Err(error) = source.close().await {
-            tracing::debug!(%error, "the stream was not closed in order");
+        // In good order, so that the slot is free for the next start at once. An error loses
+        // nothing: what was not reported is sent again. In the middle of a large transaction blue
+        // first sends the rest of it, which nobody waits for.
+        match tokio::time::timeout(CLOSE_TIMEOUT, source.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the stream was not closed in order"),
+            Err(_) => tracing::debug!("the stream was cut off while blue was sending"),
         }
         Ok(())
     }
-}
-
-/// A stream belongs to one server. Another one under the same address (a restored backup, a
-/// rebuilt host) has another history under the same numbers.
-fn check_identity(source: &PgStream, identity: &StreamIdentity) -> Result<(), Failure> {
-    let found = source.identity().system_id.to_string();
-    if found == identity.system_identifier {
-        return Ok(());
-    }
-    Err(Failure::halt(
-        "blue",
-        format!(
-            "this is another server than the one the copy was made from: system identifier {found}, \
-             expected {}",
-            identity.system_identifier
-        ),
-        "point blue.url at the right server",
-    ))
 }

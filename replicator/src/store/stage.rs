@@ -3,6 +3,7 @@
 //! Each stage is recorded *before* the acts that it names, so whatever a crash leaves behind
 //! belongs to a stage that says whose it is and how it is cleaned up.
 
+use decoders::postgres::stream::SystemIdentity;
 use serde::{Deserialize, Serialize};
 use sinks::progress::StreamIdentity;
 
@@ -56,7 +57,21 @@ impl Stage {
     }
 }
 
+/// Who blue was when its slot was made: checked whenever the stream is opened, because a server
+/// that was failed over or restored has another history under the same numbers.
+const SOURCE_KEY: &[u8] = b"forward-source";
+
 impl Store {
+    /// Blue's identity; `None` before the slot exists.
+    pub fn source(&self) -> Result<Option<SystemIdentity>, StoreError> {
+        self.get(FAMILY, SOURCE_KEY)
+    }
+
+    /// Records blue's identity; durable when this returns.
+    pub fn save_source(&self, source: &SystemIdentity) -> Result<(), StoreError> {
+        self.put(FAMILY, SOURCE_KEY, source)
+    }
+
     /// The stage that was reached; `None` for a pipeline that never started.
     pub fn stage(&self) -> Result<Option<Stage>, StoreError> {
         self.get(FAMILY, KEY)
@@ -69,6 +84,7 @@ impl Store {
 
     /// Forgets everything about the pipeline (teardown).
     pub fn forget_stage(&self) -> Result<(), StoreError> {
+        self.delete(FAMILY, SOURCE_KEY)?;
         self.delete(FAMILY, KEY)
     }
 }

@@ -88,9 +88,9 @@ pub type PortResult<T> = Result<T, PortError>;
 pub struct FenceReport {
     /// Sessions that were closed.
     pub sessions_closed: u64,
-    /// Scans in a row that found no foreign session.
+    /// Scans in a row that found no foreign session from before the tables were locked.
     pub clean_scans: u32,
-    /// Foreign sessions with a transaction id, described; must be empty.
+    /// Those of them that have a transaction id, described; must be empty.
     pub foreign_writers: Vec<String>,
     /// Prepared transactions; must be empty.
     pub prepared: Vec<String>,

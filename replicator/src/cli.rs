@@ -68,6 +68,9 @@ pub struct PipelineArgs {
     /// Copy blue's schema, or take green's as it is.
     #[arg(long, value_enum)]
     pub schema: Option<SchemaMode>,
+    /// Go on without this blocker; only those that the report calls acceptable. Repeat it for more.
+    #[arg(long = "accept")]
+    pub accept: Vec<String>,
     /// Only these tables (`schema.table`, `*` matches); repeat it for more.
     #[arg(long = "include-table")]
     pub include: Vec<TablePattern>,
@@ -135,7 +138,9 @@ impl PipelineArgs {
                     Endpoint { url: None, url_file: None },
                     Endpoint { url: None, url_file: None },
                 ),
-                _ => return Err(ConfigError::one("give --config FILE, or both --blue and --green")),
+                _ => {
+                    return Err(ConfigError::one("give --config FILE, or both --blue and --green"));
+                }
             },
         };
         if let Some(url) = &self.blue {
@@ -158,6 +163,7 @@ impl PipelineArgs {
         }
         config.tables.include.extend(self.include.iter().cloned());
         config.tables.exclude.extend(self.exclude.iter().cloned());
+        config.check.accept.extend(self.accept.iter().cloned());
         let problems = config.problems();
         if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
     }

@@ -3,6 +3,7 @@
 //! Connection strings may name a password, so they are never printed from here; use
 //! [`decoders::postgres::ConnInfo::redacted`].
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -36,6 +37,9 @@ pub struct Config {
     /// Which tables are moved.
     #[serde(default)]
     pub tables: TableFilter,
+    /// The preflight.
+    #[serde(default)]
+    pub check: CheckConfig,
     /// How green's schema comes to be.
     #[serde(default)]
     pub schema: SchemaConfig,
@@ -82,10 +86,20 @@ impl Endpoint {
             (None, Some(path)) => std::fs::read_to_string(path)
                 .map_err(|error| format!("{side}.url_file {}: {error}", path.display()))?,
             (Some(_), Some(_)) => return Err(format!("{side}: give url or url_file, not both")),
-            (None, None) => return Err(format!("{side}: no connection string; give {side}.url or --{side}")),
+            (None, None) => {
+                return Err(format!("{side}: no connection string; give {side}.url or --{side}"));
+            }
         };
         ConnInfo::parse(text.trim()).map_err(|error| format!("{side}.url: {error}"))
     }
+}
+
+/// The preflight.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckConfig {
+    /// Blockers to go on without, by name; only those that the report calls acceptable.
+    pub accept: BTreeSet<String>,
 }
 
 /// Applying the stream.
@@ -117,7 +131,13 @@ pub enum BinaryMode {
 
 impl Default for ApplyConfig {
     fn default() -> Self {
-        Self { memory_bytes: 256 << 20, batch_bytes: 8 << 20, batch_transactions: 5_000, binary: BinaryMode::Auto, accept_triggers: false }
+        Self {
+            memory_bytes: 256 << 20,
+            batch_bytes: 8 << 20,
+            batch_transactions: 5_000,
+            binary: BinaryMode::Auto,
+            accept_triggers: false,
+        }
     }
 }
 
@@ -169,6 +189,7 @@ impl Config {
             blue,
             green,
             tables: TableFilter::default(),
+            check: CheckConfig::default(),
             schema: SchemaConfig::default(),
             copy: CopyConfig::default(),
             apply: ApplyConfig::default(),
@@ -197,7 +218,8 @@ impl Config {
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-        if self.name.is_empty() || self.name.len() > NAME_BYTES_MAX || !self.name.chars().all(legal) {
+        if self.name.is_empty() || self.name.len() > NAME_BYTES_MAX || !self.name.chars().all(legal)
+        {
             problems.push(format!(
                 "name {:?}: 1 to {NAME_BYTES_MAX} lower-case letters, digits and underscores \
                  (it becomes part of the slot's name)",
@@ -255,7 +277,8 @@ mod tests {
         Config::read(file.path())
     }
 
-    const ENDS: &str = "[blue]\nurl = 'postgres://u:hunter2@b/d'\n[green]\nurl = 'postgres://g/d'\n";
+    const ENDS: &str =
+        "[blue]\nurl = 'postgres://u:hunter2@b/d'\n[green]\nurl = 'postgres://g/d'\n";
 
     #[test]
     fn unknown_keys_are_refused_by_name_and_line() {
@@ -273,10 +296,15 @@ mod tests {
 
     #[test]
     fn all_problems_are_reported_at_once() {
-        let text = format!("name = 'Shop!'\n{ENDS}[api]\nlisten = '0.0.0.0:1'\n[apply]\nmemory_bytes = 1\n");
+        let text = format!(
+            "name = 'Shop!'\n{ENDS}[api]\nlisten = '0.0.0.0:1'\n[apply]\nmemory_bytes = 1\n"
+        );
         let problems = parse(&text).unwrap().problems();
         for part in ["name", "api.listen", "apply.memory_bytes", "apply.batch_bytes"] {
-            assert!(problems.iter().any(|p| p.starts_with(part)), "{part} is missing in {problems:?}");
+            assert!(
+                problems.iter().any(|p| p.starts_with(part)),
+                "{part} is missing in {problems:?}"
+            );
         }
     }
 

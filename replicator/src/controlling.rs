@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cutover::api::PipelinePhase;
 use cutover::marker::Token;
 use cutover::ports::{
     Leaks, MarkerDecoded, MarkerDurable, PortError, PortResult, Progress, Replication,
 };
-use cutover::api::PipelinePhase;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -103,7 +103,8 @@ impl Replication for EngineReplication {
                 .await
                 .map_err(|_| PortError::new("stream", "the engine is gone"))?
                 .clone();
-            let Some(end_lsn) = state.seen_at.filter(|_| state.armed.as_ref() == Some(token)) else {
+            let Some(end_lsn) = state.seen_at.filter(|_| state.armed.as_ref() == Some(token))
+            else {
                 return Err(PortError::new("stream", format!("the marker {token} is not armed")));
             };
             let frontier = progress.wait_for(|frontier| frontier.durable() >= end_lsn).await;
@@ -117,9 +118,8 @@ impl Replication for EngineReplication {
 
     async fn await_decoded(&self, token: &Token, deadline: Instant) -> PortResult<MarkerDecoded> {
         let mut gate = self.shared.gate.watch();
-        let decoded = gate.wait_for(|state| {
-            state.later.as_ref().is_some_and(|(later, _, _)| later == token)
-        });
+        let decoded =
+            gate.wait_for(|state| state.later.as_ref().is_some_and(|(later, _, _)| later == token));
         let state = tokio::time::timeout_at(deadline, decoded)
             .await
             .map_err(|_| self.late(&format!("the marker {token} in the stream")))?
@@ -149,7 +149,8 @@ impl Replication for EngineReplication {
             }
             Ok::<_, crate::store::StoreError>(())
         });
-        let recorded = recorded.await.map_err(|e| PortError::new("state directory", e.to_string()))?;
+        let recorded =
+            recorded.await.map_err(|e| PortError::new("state directory", e.to_string()))?;
         recorded.map_err(|error| {
             PortError::new("state directory", error.to_string())
                 .remedy(error.remedy())

@@ -149,7 +149,12 @@ pub fn render(sample: &Sample) -> Result<String, std::fmt::Error> {
     let count = |value: Option<u64>| value.map_or(f64::NAN, |value| value as f64);
     let flag = |value: bool| if value { 1.0 } else { 0.0 };
     gauge("cutover_lag", seconds(), "How far green is behind blue", known(sample.lag_seconds));
-    gauge("cutover_lag_known", None, "0 if nobody knows the lag", flag(sample.lag_seconds.is_some()));
+    gauge(
+        "cutover_lag_known",
+        None,
+        "0 if nobody knows the lag",
+        flag(sample.lag_seconds.is_some()),
+    );
     gauge("cutover_lag", bytes(), "Blue's log that green lacks", count(sample.lag_bytes));
     gauge(
         "cutover_drain_estimate",
@@ -162,7 +167,11 @@ pub fn render(sample: &Sample) -> Result<String, std::fmt::Error> {
         ("cutover_received_position", "Received from blue", sample.received_position_bytes),
         ("cutover_applied_position", "Applied on green", sample.applied_position_bytes),
         ("cutover_durable_position", "Recorded in the checkpoint", sample.durable_position_bytes),
-        ("cutover_acked_position", "Told to blue, which may forget it", sample.acked_position_bytes),
+        (
+            "cutover_acked_position",
+            "Told to blue, which may forget it",
+            sample.acked_position_bytes,
+        ),
     ];
     for (name, help, value) in positions {
         gauge(name, bytes(), help, value as f64);
@@ -207,7 +216,11 @@ pub fn render(sample: &Sample) -> Result<String, std::fmt::Error> {
     );
     let counters = [
         ("cutover_changes_applied", "Row changes applied", sample.changes_applied),
-        ("cutover_transactions_applied", "Blue's transactions applied", sample.transactions_applied),
+        (
+            "cutover_transactions_applied",
+            "Blue's transactions applied",
+            sample.transactions_applied,
+        ),
         ("cutover_batches_applied", "Green's transactions for them", sample.batches_applied),
         ("cutover_apply_errors", "Errors that ended a run of the stream", sample.apply_errors),
         ("cutover_fence_leaks", "Row changes seen behind a fence", sample.fence_leaks),

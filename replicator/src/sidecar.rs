@@ -134,7 +134,8 @@ fn endpoints(config: &Config) -> Result<(ConnInfo, ConnInfo), Failure> {
 async fn run_pipeline(config: Config) -> Result<(), Failure> {
     let (blue, green) = endpoints(&config)?;
     let token = config.api.token_file.as_deref().map(Token::read).transpose();
-    let token = token.map_err(|problem| Failure::halt("configuration", problem, "write a token"))?;
+    let token =
+        token.map_err(|problem| Failure::halt("configuration", problem, "write a token"))?;
     let store = open_store(&config.state_dir).await?;
     let listener = http::bind(config.api.listen).await.map_err(|error| {
         Failure::halt(
@@ -261,11 +262,7 @@ async fn recover(
 }
 
 /// A run that only a person can resolve: nothing may stream meanwhile, because green may be open.
-async fn hold_while_held(
-    service: &Controller,
-    shared: &Shared,
-    mut stop: watch::Receiver<bool>,
-) {
+async fn hold_while_held(service: &Controller, shared: &Shared, mut stop: watch::Receiver<bool>) {
     let is_held = || service.current().is_some_and(|run| run.phase == Phase::Held);
     if is_held() {
         shared.enter(api::PipelinePhase::Halted);
@@ -286,8 +283,10 @@ async fn hold_while_held(
 async fn end_the_run(service: &Arc<Controller>) {
     let is_over = |run: &api::RunStatus| run.report.is_some() || run.phase.is_final();
     let Some(run) = service.current().filter(|run| !is_over(run)) else { return };
-    let request =
-        api::AbortRequest { actor: Some("replicator".into()), reason: Some("it is stopping".into()) };
+    let request = api::AbortRequest {
+        actor: Some("replicator".into()),
+        reason: Some("it is stopping".into()),
+    };
     let grace = match service.abort(&run.run, request).await {
         Ok(_) => RUN_ABORT_GRACE,
         // Too late to stop it.

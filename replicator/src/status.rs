@@ -73,12 +73,7 @@ pub struct Shared {
 
 impl Shared {
     /// A pipeline that is starting.
-    pub fn new(
-        pipeline: String,
-        blue: api::Server,
-        green: api::Server,
-        budget: Budget,
-    ) -> Self {
+    pub fn new(pipeline: String, blue: api::Server, green: api::Server, budget: Budget) -> Self {
         Self {
             pipeline,
             progress: Arc::new(watch::Sender::new(Frontier::default())),
@@ -295,7 +290,11 @@ impl Shared {
     }
 
     /// What a scrape shows.
-    pub fn sample(&self, cutover: Option<&api::RunStatus>, runs: Vec<(&'static str, u64)>) -> Sample {
+    pub fn sample(
+        &self,
+        cutover: Option<&api::RunStatus>,
+        runs: Vec<(&'static str, u64)>,
+    ) -> Sample {
         let status = self.status(None);
         let frontier = *self.progress.borrow();
         let batches_applied = self.totals.borrow().batches;
@@ -311,7 +310,11 @@ impl Shared {
             lag_seconds: status.lag.seconds,
             lag_bytes: status.lag.bytes,
             drain_estimate_seconds: status.lag.drain_estimate_seconds,
-            source_position_bytes: status.positions.head.and_then(|at| at.lsn()).map_or(0, |at| at.0),
+            source_position_bytes: status
+                .positions
+                .head
+                .and_then(|at| at.lsn())
+                .map_or(0, |at| at.0),
             received_position_bytes: frontier.received().0,
             applied_position_bytes: frontier.applied().0,
             durable_position_bytes: frontier.durable().0,

@@ -95,7 +95,9 @@ async fn print(
         let reached = match event {
             SourceEvent::Idle(position) => Some(position),
             SourceEvent::Transaction(transaction) => {
-                for event in events.of(&transaction).take(usize::try_from(left).unwrap_or(usize::MAX)) {
+                for event in
+                    events.of(&transaction).take(usize::try_from(left).unwrap_or(usize::MAX))
+                {
                     left -= 1;
                     let line = serde_json::to_string(&event)
                         .map_err(|error| Failure::halt("tail", error.to_string(), "report this"))?;

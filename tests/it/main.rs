@@ -1,5 +1,6 @@
 //! One binary for all integration tests: it links once. Each module is one subject.
 
+mod e2e;
 mod support_compare;
 mod support_ledger;
 mod support_network;

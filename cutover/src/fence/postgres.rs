@@ -5,10 +5,11 @@
 //!
 //! 1. The routers hold their clients (not here).
 //! 2. Volatile, [`Fence::raise`]: new sessions are read-only by default (`ALTER DATABASE .. SET`),
-//!    every other session is closed, again and again, until two scans in a row are clean, and a
-//!    session of ours holds `LOCK TABLE .. IN SHARE MODE` on every replicated table. The lock
-//!    stops everybody, superusers too; it goes away with our connection. It is taken in short
-//!    tries, because a lock that queues makes every later writer queue behind it.
+//!    every other session is closed, and a session of ours holds `LOCK TABLE .. IN SHARE MODE` on
+//!    every replicated table. The lock stops everybody, superusers too; it goes away with our
+//!    connection. It is taken in short tries, because a lock that queues makes every later writer
+//!    queue behind it. Then sessions are closed again and again, until two scans in a row find
+//!    none from before the lock; who reconnects meanwhile is closed, too, but can't hold us up.
 //! 3. Durable, [`Fence::seal`]: `ALTER DATABASE .. ALLOW_CONNECTIONS false`, which needs the
 //!    database's owner or a superuser, from another database; else `NOLOGIN` for every role that
 //!    may connect. Our own walsender can't come back after that, so it comes after the drain.
@@ -23,6 +24,7 @@
 mod acts;
 mod rights;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use decoders::QualifiedName;
@@ -120,26 +122,47 @@ impl PostgresFence {
         Ok(rows.iter().filter_map(|row| Some(QualifiedName::new(row.at(0)?, row.at(1)?))).collect())
     }
 
-    /// Closes foreign sessions until two scans in a row find none, and nobody writes.
-    async fn clear_sessions(&self, sql: &Sql, deadline: Instant) -> PortResult<Cleared> {
-        let mut cleared = Cleared::default();
+    /// Closes every foreign session that it finds, once.
+    async fn close_sessions(
+        &self,
+        sql: &Sql,
+        before: Option<&str>,
+        closed: &mut BTreeSet<String>,
+        deadline: Instant,
+    ) -> PortResult<Vec<TextRow>> {
+        let query = scan_sql(self.blue.dbname(), before);
+        let rows = sql.rows(&query, deadline).await.map_err(doing("closing sessions"))?;
+        closed.extend(rows.iter().filter_map(|row| row.get("pid").map(str::to_owned)));
+        Ok(rows)
+    }
+
+    /// Closes foreign sessions until two scans in a row find none that matters: none at all, or
+    /// none that began before the moment `before` of blue's clock. Clients that reconnect faster
+    /// than we look can't keep the second kind from ending.
+    async fn clear_sessions(
+        &self,
+        sql: &Sql,
+        before: Option<&str>,
+        closed: &mut BTreeSet<String>,
+        deadline: Instant,
+    ) -> PortResult<u32> {
+        let mut clean_scans = 0;
         loop {
-            let query = scan_sql(self.blue.dbname());
-            let rows = sql.rows(&query, deadline).await.map_err(doing("closing sessions"))?;
+            let mut rows = self.close_sessions(sql, before, closed, deadline).await?;
+            rows.retain(|row| row.is_true("matters"));
             if rows.is_empty() {
-                cleared.clean_scans += 1;
-                if cleared.clean_scans >= 2 {
-                    return Ok(cleared);
+                clean_scans += 1;
+                if clean_scans >= 2 {
+                    return Ok(clean_scans);
                 }
             } else {
-                cleared.clean_scans = 0;
-                cleared.seen.extend(rows.iter().filter_map(|row| row.at(0).map(str::to_owned)));
+                clean_scans = 0;
             }
-            if Instant::now() >= deadline {
+            if Instant::now() + SCAN_PAUSE >= deadline {
                 let left: Vec<_> = rows.iter().map(session_of).collect();
                 return Err(PortError::new(
                     BLUE,
-                    format!("sessions on blue could not be closed: {}", left.join("; ")),
+                    format!("sessions on blue could not be closed in time: {}", left.join("; ")),
                 )
                 .remedy("close them by hand, or keep them from reconnecting"));
             }
@@ -148,7 +171,15 @@ impl PostgresFence {
     }
 
     /// Takes SHARE locks on all replicated tables, in short tries, and keeps them.
-    async fn lock_tables(&self, admin: &Sql, deadline: Instant) -> PortResult<u64> {
+    ///
+    /// Once they are granted no transaction is open that has written to one of these tables: it
+    /// would still hold its own lock. Whoever connects later waits, or writes elsewhere.
+    async fn lock_tables(
+        &self,
+        admin: &Sql,
+        closed: &mut BTreeSet<String>,
+        deadline: Instant,
+    ) -> PortResult<u64> {
         let locks = self.locks.get(deadline).await?;
         let mut pause = LOCK_PAUSE;
         loop {
@@ -181,7 +212,7 @@ impl PostgresFence {
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LOCK_PAUSE_MAX);
-            self.clear_sessions(admin, deadline).await?;
+            self.close_sessions(admin, None, closed, deadline).await?;
         }
     }
 
@@ -205,8 +236,13 @@ impl PostgresFence {
     }
 
     /// Sessions of others that have a transaction id, of whatever kind they are.
-    async fn foreign_writers(&self, sql: &Sql, deadline: Instant) -> PortResult<Vec<String>> {
-        let query = acts::writers_sql(self.blue.dbname());
+    async fn foreign_writers(
+        &self,
+        sql: &Sql,
+        before: Option<&str>,
+        deadline: Instant,
+    ) -> PortResult<Vec<String>> {
+        let query = acts::writers_sql(self.blue.dbname(), before);
         let rows = sql.rows(&query, deadline).await.map_err(doing("looking for writers"))?;
         Ok(rows.iter().map(session_of).collect())
     }
@@ -232,18 +268,13 @@ impl PostgresFence {
     }
 }
 
-#[derive(Debug, Default)]
-struct Cleared {
-    clean_scans: u32,
-    seen: std::collections::BTreeSet<String>,
-}
-
 /// Finds foreign sessions of the database and closes them; a row for each.
-fn scan_sql(database: &str) -> String {
+fn scan_sql(database: &str, before: Option<&str>) -> String {
     format!(
-        "SELECT pid, usename, application_name, backend_type, state, \
-                pg_catalog.pg_terminate_backend(pid) AS signalled \
+        "SELECT pid, usename, application_name, backend_type, state, {} AS matters, \
+                pg_catalog.pg_terminate_backend(pid) \
          FROM pg_catalog.pg_stat_activity WHERE {}",
+        acts::began_before(before),
         acts::foreign(database)
     )
 }
@@ -308,7 +339,7 @@ impl Fence for PostgresFence {
         let deadline = Instant::now() + Duration::from_secs(1);
         let admin = self.admin.get(deadline).await?;
         let rows = admin
-            .rows(&acts::writers_sql(self.blue.dbname()), deadline)
+            .rows(&acts::writers_sql(self.blue.dbname(), None), deadline)
             .await
             .map_err(doing("looking for writers"))?;
         let prepared = self.prepared(&admin, deadline).await?;
@@ -337,10 +368,14 @@ impl Fence for PostgresFence {
         for statement in acts::read_only(undo) {
             admin.run(&statement, deadline).await.map_err(doing("making blue read-only"))?;
         }
-        let first = self.clear_sessions(&admin, deadline).await?;
-        let tables_locked = self.lock_tables(&admin, deadline).await?;
-        let second = self.clear_sessions(&admin, deadline).await?;
-        let foreign_writers = self.foreign_writers(&admin, deadline).await?;
+        let mut closed = BTreeSet::new();
+        self.close_sessions(&admin, None, &mut closed, deadline).await?;
+        let tables_locked = self.lock_tables(&admin, &mut closed, deadline).await?;
+        let locked_at =
+            admin.row(acts::NOW, deadline).await.map_err(doing("asking for the time"))?;
+        let locked_at = locked_at.get("now");
+        let clean_scans = self.clear_sessions(&admin, locked_at, &mut closed, deadline).await?;
+        let foreign_writers = self.foreign_writers(&admin, locked_at, deadline).await?;
         let prepared = self.prepared(&admin, deadline).await?;
         let next_xid = admin
             .row(acts::NEXT_XID, deadline)
@@ -349,8 +384,8 @@ impl Fence for PostgresFence {
             .map_err(doing("reading the next transaction id"))?;
         let tables_total = self.tables(&admin, deadline).await?.len() as u64;
         Ok(FenceReport {
-            sessions_closed: first.seen.union(&second.seen).count() as u64,
-            clean_scans: second.clean_scans,
+            sessions_closed: closed.len() as u64,
+            clean_scans,
             foreign_writers,
             prepared,
             tables_locked,
@@ -386,7 +421,8 @@ impl Fence for PostgresFence {
         for statement in &statements {
             outside.run(statement, deadline).await.map_err(doing("sealing blue"))?;
         }
-        self.clear_sessions(&outside, deadline).await?;
+        // Nobody comes in any more, so this ends, however fast clients reconnect.
+        self.clear_sessions(&outside, None, &mut BTreeSet::new(), deadline).await?;
         let refuses_clients = match undo.seal_by {
             SealBy::AllowConnections => self.refuses_clients(deadline).await?,
             SealBy::NoLogin => {
@@ -403,7 +439,7 @@ impl Fence for PostgresFence {
             refuses_clients,
             mechanism: mechanism.into(),
             locks_held: self.locks_held(undo.tables.len() as u64, deadline).await?,
-            foreign_writers: self.foreign_writers(&outside, deadline).await?,
+            foreign_writers: self.foreign_writers(&outside, None, deadline).await?,
             prepared: self.prepared(&outside, deadline).await?,
             // Each of them is a transaction that writes to a catalog.
             own_xids: statements.len() as u64,

@@ -20,8 +20,7 @@ use tokio::time::Instant;
 
 use super::support::{Login, PgBouncer, Postgres, deadline, number, text, until};
 
-const SCHEMA: &str =
-    "CREATE TABLE t (id bigserial PRIMARY KEY); CREATE SCHEMA _cutover; \
+const SCHEMA: &str = "CREATE TABLE t (id bigserial PRIMARY KEY); CREATE SCHEMA _cutover; \
     CREATE TABLE _cutover.marker (token text PRIMARY KEY); \
     CREATE PUBLICATION move FOR TABLE t, _cutover.marker";
 

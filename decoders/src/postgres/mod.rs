@@ -45,21 +45,21 @@ pub mod walsender;
 
 // Connections.
 mod auth;
+pub mod catalog;
 mod certificate;
+pub mod chunks;
+pub mod conninfo;
 mod copy_both;
 mod dsn;
+pub mod error;
 mod establish;
 mod link;
 mod options;
 mod parameters;
 mod passfile;
+pub mod session;
 mod settings;
+pub mod splitter;
 mod tls;
 mod transport;
-pub mod conninfo;
-pub mod error;
-pub mod session;
-pub mod splitter;
-pub mod catalog;
-pub mod chunks;
 pub mod wire;

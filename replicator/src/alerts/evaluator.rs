@@ -103,13 +103,22 @@ mod tests {
 
     #[test]
     fn raises_after_the_dwell_and_clears_below_the_lower_level() {
-        let values = [(0, Some(9.0)), (9, Some(9.0)), (10, Some(9.0)), (20, Some(3.0)), (60, Some(2.0)), (69, Some(2.0)), (70, Some(1.0))];
+        let values = [
+            (0, Some(9.0)),
+            (9, Some(9.0)),
+            (10, Some(9.0)),
+            (20, Some(3.0)),
+            (60, Some(2.0)),
+            (69, Some(2.0)),
+            (70, Some(1.0)),
+        ];
         assert_eq!(follow(&values), [(10, Transition::Raised), (70, Transition::Cleared)]);
     }
 
     #[test]
     fn a_dip_starts_the_dwell_again() {
-        let values = [(0, Some(9.0)), (9, Some(1.0)), (10, Some(9.0)), (19, Some(9.0)), (20, Some(9.0))];
+        let values =
+            [(0, Some(9.0)), (9, Some(1.0)), (10, Some(9.0)), (19, Some(9.0)), (20, Some(9.0))];
         assert_eq!(follow(&values), [(20, Transition::Raised)]);
     }
 

@@ -62,7 +62,8 @@ impl Notification {
 
     /// `POST /api/v2/alerts` (Alertmanager's OpenAPI description, `postableAlerts`).
     fn alertmanager_body(&self, pipeline: &str, now: Timestamp) -> serde_json::Value {
-        let ends_at = if self.resolved { now } else { now.saturating_add(FIRING_FOR).unwrap_or(now) };
+        let ends_at =
+            if self.resolved { now } else { now.saturating_add(FIRING_FOR).unwrap_or(now) };
         let mut alert = json!({
             "labels": {
                 "alertname": self.rule.name.as_str(),
@@ -116,7 +117,11 @@ impl Notifier {
         errors
     }
 
-    fn post_webhook(&self, hook: &WebhookConfig, notification: &Notification) -> Result<(), NotifyError> {
+    fn post_webhook(
+        &self,
+        hook: &WebhookConfig,
+        notification: &Notification,
+    ) -> Result<(), NotifyError> {
         let failed = |cause: String| NotifyError { receiver: "webhook", cause };
         let mut request = self.agent.post(&hook.url);
         if let Some(path) = &hook.token_file {
@@ -142,10 +147,8 @@ impl Notifier {
         }
         let body = notification.alertmanager_body(&self.pipeline, Timestamp::now());
         let sent = request.send_json(body);
-        sent.map(drop).map_err(|error| NotifyError {
-            receiver: "alertmanager",
-            cause: error.to_string(),
-        })
+        sent.map(drop)
+            .map_err(|error| NotifyError { receiver: "alertmanager", cause: error.to_string() })
     }
 }
 
@@ -154,8 +157,8 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
 
-    use super::super::rules::{RuleName, Severity};
     use super::super::RuleConfig;
+    use super::super::rules::{RuleName, Severity};
     use super::*;
 
     fn rule() -> Rule {
@@ -204,7 +207,10 @@ mod tests {
         let errors = notifier.send(&firing);
         assert!(errors.is_empty(), "{errors:?}");
         let (path, body) = hook.join().unwrap();
-        assert_eq!((path.as_str(), &body["status"], &body["value"]), ("/hook", &json!("firing"), &json!(7.5)));
+        assert_eq!(
+            (path.as_str(), &body["status"], &body["value"]),
+            ("/hook", &json!("firing"), &json!(7.5))
+        );
         let (path, body) = peer.join().unwrap();
         assert_eq!(path, "/api/v2/alerts");
         assert_eq!(body[0]["labels"]["alertname"], "CutoverLagHigh");

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::apply::Queued;
 use super::frontier::Frontier;
 use super::marker::{Admission, MarkerGate};
+use super::truncation::Truncations;
 
 /// The unit of the budget's permits. A semaphore counts in 32 bits; bytes would overflow it.
 const PERMIT_BYTES: usize = 1024;
@@ -54,6 +55,8 @@ pub struct Intake<'a, S: Source> {
     pub checkpoint: Sender<()>,
     /// The stream's positions.
     pub progress: Arc<watch::Sender<Frontier>>,
+    /// What a blue before PostgreSQL 11 says of TRUNCATE.
+    pub truncations: Truncations,
     /// Markers.
     pub gate: MarkerGate,
     /// Bytes that may be in memory.
@@ -98,7 +101,7 @@ impl<S: Source> Intake<'_, S> {
     /// # Errors
     /// The source's.
     pub async fn run(
-        self,
+        mut self,
         stop: &mut watch::Receiver<bool>,
         downstream_ended: &mut watch::Receiver<bool>,
     ) -> Result<Ended, SourceError> {
@@ -165,7 +168,7 @@ impl<S: Source> Intake<'_, S> {
                     }
                 }
                 Turn::Event(SourceEvent::Transaction(transaction)) => {
-                    if let Some((admission, transaction)) = self.receive(transaction) {
+                    if let Some((admission, transaction)) = self.receive(transaction)? {
                         match admission {
                             Admission::Pass => in_hand = Some(transaction),
                             Admission::Hold => held.push_back(transaction),
@@ -187,15 +190,20 @@ impl<S: Source> Intake<'_, S> {
     }
 
     /// Counts a transaction as received; `None` if green has it already.
-    fn receive(&self, mut transaction: Transaction) -> Option<(Admission, Transaction)> {
+    fn receive(
+        &mut self,
+        mut transaction: Transaction,
+    ) -> Result<Option<(Admission, Transaction)>, SourceError> {
         if transaction.commit_lsn < self.resume {
-            return None;
+            return Ok(None);
         }
+        // Before the gate: a TRUNCATE behind the marker is a leak like any other.
+        self.truncations.translate(&mut transaction)?;
         if let Some(end) = transaction.end_lsn {
             self.progress.send_modify(|now| now.transaction_received(end));
         }
         let admission = self.gate.admit(&mut transaction);
-        Some((admission, transaction))
+        Ok(Some((admission, transaction)))
     }
 }
 

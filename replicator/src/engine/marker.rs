@@ -124,7 +124,8 @@ impl MarkerGate {
                 state.leaks.count += leaked;
                 let first = &mut state.leaks.first;
                 first.get_or_insert_with(|| {
-                    let what = transaction.changes.first().map_or("a large transaction".into(), describe);
+                    let what =
+                        transaction.changes.first().map_or("a large transaction".into(), describe);
                     format!("{what}, transaction {}, at {place}", transaction.xid)
                 });
             }
@@ -187,12 +188,7 @@ mod tests {
     }
 
     fn insert(schema: &str, name: &str, column: &str, text: String) -> ChangeEvent {
-        let column = Column {
-            name: column.into(),
-            type_oid: 25,
-            type_modifier: -1,
-            in_key: true,
-        };
+        let column = Column { name: column.into(), type_oid: 25, type_modifier: -1, in_key: true };
         let table = TableSchema {
             id: TableId(1),
             name: QualifiedName::new(schema, name),

@@ -7,3 +7,4 @@ pub mod intake;
 pub mod marker;
 pub mod resume;
 pub mod stream;
+pub mod truncation;

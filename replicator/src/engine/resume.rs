@@ -93,10 +93,7 @@ mod tests {
         Known { consistent_point: Lsn(100), green: None, checkpoint: None, slot: Lsn(100) };
 
     fn checkpoint(durable: u64, applied_transaction: u64) -> Option<Checkpoint> {
-        Some(Checkpoint {
-            durable: Lsn(durable),
-            applied_transaction: Lsn(applied_transaction),
-        })
+        Some(Checkpoint { durable: Lsn(durable), applied_transaction: Lsn(applied_transaction) })
     }
 
     #[test]

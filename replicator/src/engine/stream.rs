@@ -14,6 +14,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use decoders::postgres::catalog::TableFilter;
 use decoders::{Source, SourceError};
 use sinks::{Target, TargetError};
 use tokio::runtime::Handle;
@@ -25,6 +26,7 @@ use super::frontier::Frontier;
 use super::intake::{Budget, Ended, Intake};
 use super::marker::MarkerGate;
 use super::resume::Resume;
+use super::truncation::Truncations;
 use crate::store::{Store, StoreError};
 
 /// How long a stop waits for the batch in hand before green is told to roll it back.
@@ -53,6 +55,8 @@ pub struct StreamContext {
     pub progress: Arc<watch::Sender<Frontier>>,
     /// Totals, for status and metrics.
     pub totals: watch::Sender<AppliedTotals>,
+    /// The tables that are moved.
+    pub tables: TableFilter,
     /// Markers.
     pub gate: MarkerGate,
     /// Memory budget.
@@ -106,6 +110,7 @@ pub async fn run<S: Source, T: Target + 'static>(
         queue,
         checkpoint: wake,
         progress: Arc::clone(&context.progress),
+        truncations: Truncations::new(context.tables.clone()),
         gate: context.gate.clone(),
         budget: context.budget.clone(),
     };

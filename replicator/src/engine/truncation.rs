@@ -108,13 +108,15 @@ impl Truncations {
                 "a TRUNCATE of {table} on blue was confirmed but not announced"
             )));
         };
-        let tables = names.iter().filter(|name| self.tables.takes(name)).map(schema_of).collect();
+        let moved = names.iter().filter(|name| self.tables.takes(name));
+        let tables: Box<[Arc<TableSchema>]> = moved.map(schema_of).collect();
         names.swap_remove(at);
         statement.emptied = names;
         // Sequences are taken over at the cutover, so it does not matter whether they restarted.
-        let event = ChangeEvent::Truncate { tables, cascade: false, restart_identity: false };
-        Ok(Some(event).filter(|event| {
-            matches!(event, ChangeEvent::Truncate { tables, .. } if !tables.is_empty())
+        Ok((!tables.is_empty()).then_some(ChangeEvent::Truncate {
+            tables,
+            cascade: false,
+            restart_identity: false,
         }))
     }
 }

@@ -23,8 +23,8 @@ use cutover::{PostgresWorld, Service};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::status::Shared;
 use crate::controlling::EngineReplication;
+use crate::status::Shared;
 use crate::store::RocksJournal;
 pub use auth::Token;
 

@@ -102,9 +102,8 @@ pub(super) async fn metrics(State(api): State<Api>) -> Result<Response, Refusal>
         (outcome.name(), ended.count() as u64)
     });
     let sample = api.shared.sample(run.as_ref(), runs.to_vec());
-    let text = metrics::render(&sample).map_err(|error| {
-        ApiError::new(ErrorCode::Internal, error.to_string(), "metrics")
-    })?;
+    let text = metrics::render(&sample)
+        .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string(), "metrics"))?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(CONTENT_TYPE, kind)], text).into_response())
 }

@@ -20,9 +20,9 @@ use sinks::postgres::target_error;
 use sinks::progress::StreamIdentity;
 use tokio::sync::watch;
 
-use super::Pipeline;
 use super::failure::{Failure, chain, of_connect};
 use super::published::published;
+use super::{Pipeline, truncation};
 use crate::backfill::{
     self, Backfill, BackfillError, BackfillProgress, Phase, ProgressSender, TableState,
 };
@@ -143,6 +143,7 @@ impl Pipeline {
             made.map_err(|error| target_error("making the marker table on blue", &error))?;
             names.push(QualifiedName::new(marker::SCHEMA, marker::MARKER_TABLE));
         }
+        names.extend(truncation::report(blue, &tables).await?);
         let publication = self.config.publication();
         if publication::exists(blue, &publication).await? {
             publication::drop(blue, &publication).await?;
@@ -187,7 +188,9 @@ async fn read_tables(
 }
 
 /// Who blue is: survives restarts and moves, not a new `initdb`, failover or restore.
-async fn identify(replication: &mut ReplicationConnection) -> Result<SystemIdentity, Failure> {
+pub(super) async fn identify(
+    replication: &mut ReplicationConnection,
+) -> Result<SystemIdentity, Failure> {
     let rows = replication.simple_query("IDENTIFY_SYSTEM").await;
     let rows = rows.map_err(|error| Failure::retry("blue", chain(&error)))?;
     let field = |at: usize| rows.first()?.get(at)?.as_deref();

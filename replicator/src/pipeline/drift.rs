@@ -230,9 +230,9 @@ mod tests {
 
     fn tables(tables: &[(&str, &[(&str, &str)])]) -> Tables {
         let tables = tables.iter().map(|(table, columns)| {
-            let columns = columns.iter().map(|(column, type_name)| {
-                (column.to_string(), (type_name.to_string(), false))
-            });
+            let columns = columns
+                .iter()
+                .map(|(column, type_name)| (column.to_string(), (type_name.to_string(), false)));
             (name(table), columns.collect())
         });
         tables.collect()

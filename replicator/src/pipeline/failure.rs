@@ -112,7 +112,11 @@ pub fn of_connect(side: &str, error: &ConnectError) -> Failure {
     if error.is_transient() {
         Failure::retry(side, what)
     } else {
-        Failure::halt(side, what, format!("correct {side}'s connection string, or the server's rights"))
+        Failure::halt(
+            side,
+            what,
+            format!("correct {side}'s connection string, or the server's rights"),
+        )
     }
 }
 
@@ -165,7 +169,8 @@ mod tests {
 
     #[test]
     fn the_report_answers_all_five_questions() {
-        let failure = Failure::halt("green", "update of \"public\".\"t\" matched 0 rows", "cutover verify");
+        let failure =
+            Failure::halt("green", "update of \"public\".\"t\" matched 0 rows", "cutover verify");
         let report = failure.report();
         for part in ["error:", "where:", "state:", "data:", "next:  cutover verify"] {
             assert!(report.contains(part), "{part} is missing in {report}");

@@ -9,14 +9,16 @@
 //! may be lying around and whose it is. There is one place that tries again: [`Pipeline::run`].
 //! Whatever fails below it ends the attempt, and the next attempt starts from what is recorded.
 
+mod adoption;
 mod bootstrap;
 mod copying;
 mod drift;
+pub mod failure;
 pub mod preflight;
 mod published;
-pub mod failure;
 mod streaming;
 pub mod teardown;
+pub(crate) mod truncation;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -146,6 +148,7 @@ impl Pipeline {
                 return Ok(Ended::Stopped);
             }
             match self.store.stage()? {
+                None if self.adopt().await? => {}
                 None => self.first_start().await?,
                 Some(Stage::Preparing) => self.copy().await?,
                 Some(Stage::Copying { .. }) => {

@@ -30,8 +30,7 @@ impl Preflight {
 /// Checks everything that could stand in the way of this pipeline.
 pub async fn preflight(config: &Config, blue: &ConnInfo, green: &ConnInfo) -> Preflight {
     let name = config.application_name();
-    let (blue, green) =
-        tokio::join!(session::connect(blue, &name), session::connect(green, &name));
+    let (blue, green) = tokio::join!(session::connect(blue, &name), session::connect(green, &name));
     let transient = |side: &str, session: &Result<Session, ConnectError>| match session {
         Err(error) if error.is_transient() => Some(format!("{side}: {error}")),
         _ => None,
@@ -40,6 +39,7 @@ pub async fn preflight(config: &Config, blue: &ConnInfo, green: &ConnInfo) -> Pr
         [transient("blue", &blue), transient("green", &green)].into_iter().flatten().collect();
     let mut request = CheckRequest::new(&config.name);
     request.filter = config.tables.clone();
+    request.accept = config.check.accept.clone();
     request.schema = config.schema.mode;
     request.owners = config.schema.owners;
     request.tablespaces = config.schema.tablespaces;

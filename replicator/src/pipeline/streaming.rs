@@ -72,6 +72,7 @@ impl Pipeline {
             store: self.store.clone(),
             progress: Arc::clone(&self.shared.progress),
             totals: self.shared.totals.clone(),
+            tables: self.config.tables.clone(),
             gate: self.shared.gate.clone(),
             budget: self.shared.budget.clone(),
             limits: BatchLimits {

@@ -1,14 +1,27 @@
 //! Removing what a pipeline left on both servers. Copied data stays.
 
 use decoders::postgres::{publication, session, slot};
-use sinks::progress;
 use sinks::postgres::target_error;
+use sinks::progress;
 
 use super::failure::{Failure, of_connect};
+use super::truncation;
 use crate::config::Config;
 use crate::store::Store;
 
-/// Removes slot, publication and our own tables, on whichever side they are, and forgets the
+/// Whether our schema is on blue, and which publications carry tables of it: another pipeline's.
+/// PostgreSQL 10-18 alike.
+const OWN_SCHEMA: &str = "
+    SELECT EXISTS (SELECT FROM pg_catalog.pg_class c
+                   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                   WHERE n.nspname = '_cutover' AND c.relname IN ('marker', 'truncated')),
+           ARRAY(SELECT DISTINCT p.pubname::text FROM pg_catalog.pg_publication p
+                 JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid
+                 JOIN pg_catalog.pg_class c ON c.oid = r.prrelid
+                 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                 WHERE n.nspname = '_cutover' ORDER BY 1)";
+
+/// Removes slot, publication, triggers and our own tables, on whichever side they are, and forgets the
 /// pipeline. Doing it twice does no harm. Every step is tried; what failed is in the error.
 ///
 /// # Errors
@@ -48,18 +61,29 @@ async fn blue(config: &Config) -> Result<Vec<String>, Failure> {
         publication::drop(&session, &config.publication()).await?;
         done.push(format!("blue: publication {} dropped", config.publication()));
     }
-    let schema = "SELECT pg_catalog.to_regclass('_cutover.marker') IS NOT NULL";
-    let fail = |error| target_error("removing the marker table on blue", &error);
-    if session.query_one(schema, &[]).await.map_err(fail)?.get::<_, bool>(0) {
-        let sql = "DROP TABLE _cutover.marker; DROP SCHEMA _cutover";
-        session.batch_execute(sql).await.map_err(fail)?;
-        done.push("blue: schema _cutover dropped".into());
+    let fail = |error| target_error("removing schema _cutover on blue", &error);
+    let row = session.query_one(OWN_SCHEMA, &[]).await.map_err(fail)?;
+    let others: Vec<String> = row.try_get(1).map_err(fail)?;
+    if !row.try_get(0).map_err(fail)? {
+        return Ok(done);
     }
+    if !others.is_empty() {
+        done.push(format!("blue: schema _cutover kept, in use by {}", others.join(", ")));
+        return Ok(done);
+    }
+    let tables = truncation::remove(&session).await?;
+    if tables > 0 {
+        done.push(format!("blue: triggers that report TRUNCATE removed from {tables} tables"));
+    }
+    let sql = "DROP TABLE IF EXISTS _cutover.marker; DROP SCHEMA IF EXISTS _cutover";
+    session.batch_execute(sql).await.map_err(fail)?;
+    done.push("blue: schema _cutover dropped".into());
     Ok(done)
 }
 
 async fn green(config: &Config) -> Result<Vec<String>, Failure> {
-    let info = config.green.resolve("green").map_err(|e| Failure::halt("green", e, "correct it"))?;
+    let info =
+        config.green.resolve("green").map_err(|e| Failure::halt("green", e, "correct it"))?;
     let session = session::connect(&info, "cutover teardown").await;
     let session = session.map_err(|error| of_connect("green", &error))?;
     progress::remove(&session, &config.name).await?;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::split::{line_comments, split};
+use crate::pipeline::truncation;
 
 /// What pg_dump's comment says about the statements after it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -69,7 +70,7 @@ pub struct Dialect {
 /// Reads a dump.
 ///
 /// Left out are psql's meta-commands, settings that the target does not know (a newer pg_dump
-/// sets newer ones), kinds that the dialect skips, and the column option `pg_attver`, which
+/// sets newer ones), kinds that the dialect skips, our own triggers, and the column option `pg_attver`, which
 /// servers of late 2026 write into their own catalogs and nobody else accepts.
 pub fn parse(script: &str, dialect: &Dialect) -> Vec<Entry> {
     let mut toc = Arc::new(Toc::default());
@@ -94,13 +95,20 @@ pub fn parse(script: &str, dialect: &Dialect) -> Vec<Entry> {
             }
             continue;
         }
-        if dialect.skip_kinds.contains(&toc.kind) {
+        if dialect.skip_kinds.contains(&toc.kind) || is_own_trigger(&toc) {
             continue;
         }
         let Some(sql) = without_attver(piece.statement) else { continue };
         entries.push(Entry { ordinal, toc: toc.clone(), sql, settings: settings.clone() });
     }
     entries
+}
+
+/// The triggers that report TRUNCATE belong to blue; green has not even their function. Both the
+/// trigger and the statement that enables it stand under the trigger's name, after its table's.
+fn is_own_trigger(toc: &Toc) -> bool {
+    let name = || toc.name.rsplit(' ').next().unwrap_or_default();
+    toc.kind == "TRIGGER" && truncation::is_trigger(name())
 }
 
 /// pg_dump puts these round privileges that somebody else than the owner has granted.
@@ -179,6 +187,22 @@ mod tests {
         assert_eq!(entries.len(), 3);
         assert!(!entries[0].settings.contains_key("transaction_timeout"));
         assert!(entries[0].settings.contains_key("statement_timeout"));
+    }
+
+    #[test]
+    fn our_own_triggers_stay_on_blue() {
+        let trigger = |name: &str| {
+            format!(
+                "--\n-- Name: my t {name}; Type: TRIGGER; Schema: s; Owner: o\n--\n\n\
+                 CREATE TRIGGER \"{name}\" AFTER TRUNCATE ON \"s\".\"my t\" FOR EACH STATEMENT \
+                 EXECUTE PROCEDURE \"f\"();\n\n\
+                 ALTER TABLE \"s\".\"my t\" ENABLE ALWAYS TRIGGER \"{name}\";\n"
+            )
+        };
+        let count = |name| parse(&trigger(name), &Dialect::default()).len();
+        assert_eq!(count("theirs"), 2);
+        assert_eq!(count("!cutover_before_truncate"), 0);
+        assert_eq!(count("!cutover_after_truncate"), 0);
     }
 
     #[test]

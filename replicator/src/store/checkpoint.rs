@@ -45,7 +45,8 @@ mod tests {
     #[test]
     fn a_checkpoint_survives_reopening() {
         let directory = tempfile::tempdir().unwrap();
-        let checkpoint = Checkpoint { durable: Lsn(0x1_0000_0042), applied_transaction: Lsn(0x1_0000_0001) };
+        let checkpoint =
+            Checkpoint { durable: Lsn(0x1_0000_0042), applied_transaction: Lsn(0x1_0000_0001) };
         {
             let store = Store::open(directory.path()).unwrap();
             assert_eq!(store.checkpoint().unwrap(), None);

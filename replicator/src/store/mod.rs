@@ -48,7 +48,9 @@ pub enum StoreError {
         cause: String,
     },
     /// A value that this version can't read.
-    #[error("the state directory {path} holds a value of {family} that this version can't read: {cause}")]
+    #[error(
+        "the state directory {path} holds a value of {family} that this version can't read: {cause}"
+    )]
     Unreadable {
         /// The directory.
         path: PathBuf,
@@ -73,7 +75,10 @@ impl StoreError {
                 path.display()
             ),
             StoreError::Unreadable { path, .. } => {
-                format!("was {} written by a newer version? start that version again", path.display())
+                format!(
+                    "was {} written by a newer version? start that version again",
+                    path.display()
+                )
             }
         }
     }
@@ -126,14 +131,17 @@ impl Store {
         family: &'static str,
         key: &[u8],
     ) -> Result<Option<T>, StoreError> {
-        let bytes = self
-            .db
-            .get_cf(self.family(family), key)
-            .map_err(|error| self.io("read", error))?;
+        let bytes =
+            self.db.get_cf(self.family(family), key).map_err(|error| self.io("read", error))?;
         bytes.map(|bytes| self.decode(family, &bytes)).transpose()
     }
 
-    fn put<T: Serialize>(&self, family: &'static str, key: &[u8], value: &T) -> Result<(), StoreError> {
+    fn put<T: Serialize>(
+        &self,
+        family: &'static str,
+        key: &[u8],
+        value: &T,
+    ) -> Result<(), StoreError> {
         let bytes = self.encode(family, value)?;
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
@@ -173,7 +181,11 @@ impl Store {
         serde_json::to_vec(value).map_err(|error| self.unreadable(family, error))
     }
 
-    fn decode<T: DeserializeOwned>(&self, family: &'static str, bytes: &[u8]) -> Result<T, StoreError> {
+    fn decode<T: DeserializeOwned>(
+        &self,
+        family: &'static str,
+        bytes: &[u8],
+    ) -> Result<T, StoreError> {
         serde_json::from_slice(bytes).map_err(|error| self.unreadable(family, error))
     }
 

@@ -106,7 +106,8 @@ impl TablePlan {
     }
 }
 
-fn check_triggers(green: &GreenTable, fire: Fire) -> Result<(), TargetError> {
+/// Refuses a table whose triggers, rules or foreign keys would act on what is applied.
+pub(crate) fn check_triggers(green: &GreenTable, fire: Fire) -> Result<(), TargetError> {
     let firing = |replica: bool| {
         let fires = green.triggers.iter().filter(move |trigger| match replica {
             true => trigger.fires_on_replica,

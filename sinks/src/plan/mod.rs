@@ -9,6 +9,7 @@ mod bind;
 mod shape;
 mod sql;
 
+pub(crate) use bind::check_triggers;
 pub use bind::{Fire, TablePlan};
 pub use shape::{ColumnSet, IdentityColumn, OldImage, Shape};
 pub use sql::{ParamType, RowStatement, Slot, truncate};

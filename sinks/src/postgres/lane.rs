@@ -281,11 +281,7 @@ impl PgLane {
         pipe.drain().await?;
         let mut greens: Vec<GreenTable> = Vec::with_capacity(tables.len());
         for table in tables {
-            self.know(pipe, table).await?;
-            let Some(plan) = self.statements.plan(table) else {
-                return Err(lost_plan(table).into());
-            };
-            greens.push(plan.green().clone());
+            greens.push(self.statements.green(&self.session, table, self.fire).await?);
         }
         let sql = plan::truncate(&greens.iter().collect::<Vec<_>>(), restart_identity);
         self.session.batch_execute(&sql).await.map_err(|e| {

@@ -183,16 +183,28 @@ pub(super) async fn take_lane(
     if client.query_one(sql, &[&key, &lane]).await.map_err(fail)?.get(0) {
         return Ok(());
     }
-    let sql = "SELECT string_agg(pid::text, ', ') FROM pg_catalog.pg_locks
-               WHERE locktype = 'advisory' AND granted AND objsubid = 2
-                 AND database = (SELECT oid FROM pg_catalog.pg_database
-                                 WHERE datname = pg_catalog.current_database())
-                 AND classid::bigint = (pg_catalog.hashtext($1)::bigint & 4294967295)
-                 AND objid::bigint = $2::int";
-    let pid: Option<String> = client.query_one(sql, &[&key, &lane]).await.map_err(fail)?.get(0);
-    let pid = pid.map_or_else(|| "has just ended".to_owned(), |pid| format!("has pid {pid}"));
+    // A session of our own user and name can only be an earlier life of this lane: two replicators
+    // can't have one pipeline's state directory. It may sit in a lock for hours, so it is ended.
+    let sql = "SELECT l.pid, a.usename = current_user
+                        AND a.application_name = pg_catalog.current_setting('application_name')
+                        AND pg_catalog.pg_terminate_backend(l.pid)
+               FROM pg_catalog.pg_locks l
+               LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+               WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
+                 AND l.database = (SELECT oid FROM pg_catalog.pg_database
+                                   WHERE datname = pg_catalog.current_database())
+                 AND l.classid::bigint = (pg_catalog.hashtext($1)::bigint & 4294967295)
+                 AND l.objid::bigint = $2::int";
+    let holder = client.query_opt(sql, &[&key, &lane]).await.map_err(fail)?;
+    let holder = match holder.map(|row| (row.get::<_, i32>(0), row.get::<_, Option<bool>>(1))) {
+        None => "has just ended".to_owned(),
+        Some((pid, Some(true))) => {
+            format!("was a left-over of ours (pid {pid}) and is being ended")
+        }
+        Some((pid, _)) => format!("has pid {pid}"),
+    };
     Err(TargetError::retry(format!(
-        "another session applies pipeline {pipeline:?}, lane {lane}, on green; it {pid}"
+        "another session applies pipeline {pipeline:?}, lane {lane}, on green; it {holder}"
     )))
 }
 

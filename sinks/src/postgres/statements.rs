@@ -7,9 +7,9 @@ use decoders::change::TableSchema;
 use tokio_postgres::types::{Kind, Type};
 use tokio_postgres::{Client, Statement};
 
-use super::catalog::read_table;
+use super::catalog::{GreenTable, read_table};
 use super::error::target_error;
-use crate::plan::{Fire, RowStatement, Shape, TablePlan};
+use crate::plan::{self, Fire, RowStatement, Shape, TablePlan};
 use crate::target::TargetError;
 
 /// Prepared statements kept per session. Each costs green some kilobytes; beyond this (thousands
@@ -83,6 +83,23 @@ impl Statements {
         self.by_address.insert(address(schema), at);
         self.seen.push(schema.clone());
         Ok(())
+    }
+
+    /// Green's table, for statements without columns: the version's columns need not fit. Nothing
+    /// may be unanswered on the session.
+    pub async fn green(
+        &self,
+        client: &Client,
+        schema: &Arc<TableSchema>,
+        fire: Fire,
+    ) -> Result<GreenTable, TargetError> {
+        if let Some(plan) = self.plan(schema) {
+            return Ok(plan.green().clone());
+        }
+        let green = read_table(client, &schema.name).await?;
+        let green = green.ok_or_else(|| missing_table(schema))?;
+        plan::check_triggers(&green, fire)?;
+        Ok(green)
     }
 
     /// Prepares the statement for a shape. The table must be known and nothing unanswered.

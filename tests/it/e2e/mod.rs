@@ -7,6 +7,7 @@ mod network;
 mod restarts;
 mod schema_drift;
 mod tail;
+mod truncate;
 
 use std::time::Duration;
 

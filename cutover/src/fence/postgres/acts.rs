@@ -43,14 +43,27 @@ pub(super) fn foreign(database: &str) -> String {
     )
 }
 
+/// Blue's clock.
+pub(super) const NOW: &str = "SELECT pg_catalog.clock_timestamp() AS now";
+
+/// Whether a session began before a moment; without a moment: always. What we can't see did.
+pub(super) fn began_before(moment: Option<&str>) -> String {
+    match moment {
+        Some(moment) => format!("coalesce(backend_start <= {}, true)", literal(moment)),
+        None => "true".into(),
+    }
+}
+
 /// Sessions of others with a transaction id, oldest first.
-pub(super) fn writers_sql(database: &str) -> String {
+pub(super) fn writers_sql(database: &str, before: Option<&str>) -> String {
     format!(
         "SELECT pid, usename, application_name, \
                 extract(epoch FROM pg_catalog.clock_timestamp() - xact_start) AS age_seconds \
          FROM pg_catalog.pg_stat_activity \
-         WHERE {} AND backend_xid IS NOT NULL AND xact_start IS NOT NULL ORDER BY xact_start",
-        foreign(database)
+         WHERE {} AND {} AND backend_xid IS NOT NULL AND xact_start IS NOT NULL \
+         ORDER BY xact_start",
+        foreign(database),
+        began_before(before)
     )
 }
 
@@ -151,7 +164,7 @@ pub(super) fn describe(undo: &PostgresUndo) -> FenceActs {
         })
     };
     let mut raise: Vec<_> = acts("fence", read_only(undo)).collect();
-    raise.push(act("fence", super::scan_sql(&undo.database)));
+    raise.push(act("fence", super::scan_sql(&undo.database, None)));
     raise.push(act("fence", lock_sql(&undo.tables)));
     let mark = mark_sql(kind, &token).replace(&token.to_string(), "RUN.EPOCH.drain");
     FenceActs {

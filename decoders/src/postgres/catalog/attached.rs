@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 
 use super::error::CatalogError;
+use super::filter::CONTROL_SCHEMA;
 use crate::change::QualifiedName;
 
 /// When a trigger, a rule or an event trigger fires, depending on `session_replication_role`
@@ -140,7 +141,8 @@ pub(super) async fn foreign_keys(
     Ok(tables)
 }
 
-/// Users' triggers of all candidate tables, by table.
+/// Users' triggers of all candidate tables, by table. Those that call the engine's functions are
+/// not users'.
 pub(super) async fn triggers(client: &Client) -> Result<HashMap<u32, Vec<Trigger>>, CatalogError> {
     let candidates = super::candidates();
     let sql = format!(
@@ -149,7 +151,7 @@ pub(super) async fn triggers(client: &Client) -> Result<HashMap<u32, Vec<Trigger
          FROM ({candidates}) c
          JOIN pg_trigger g ON g.tgrelid = c.oid AND NOT g.tgisinternal
          JOIN pg_proc p ON p.oid = g.tgfoid
-         JOIN pg_namespace pn ON pn.oid = p.pronamespace
+         JOIN pg_namespace pn ON pn.oid = p.pronamespace AND pn.nspname <> '{CONTROL_SCHEMA}'
          ORDER BY g.tgrelid, g.tgname"
     );
     let rows =

@@ -22,6 +22,7 @@ use decoders::postgres::session::{self, Session};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::failure::Failure;
+use super::truncation;
 use crate::config::Config;
 use crate::probe;
 use crate::status::Shared;
@@ -154,6 +155,10 @@ async fn follow(
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
+        let silent = truncation::silent(blue, &config.publication()).await;
+        if let Some(failure) = silent.map_err(|error| error.to_string())? {
+            return Ok(failure);
+        }
         let (on_blue, on_green) =
             tokio::try_join!(read(blue, &config.tables), read(green, &config.tables))
                 .map_err(|error| error.to_string())?;

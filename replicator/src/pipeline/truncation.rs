@@ -62,6 +62,21 @@ const TRIGGERS: &str = "
     WHERE f.nspname = '_cutover' AND p.proname = 'note_truncate'
     GROUP BY 1, 2, 3 ORDER BY 2, 3";
 
+/// Published tables that lack a trigger of ours, or have one that does not fire always.
+const SILENT: &str = "
+    SELECT n.nspname::text, c.relname::text
+    FROM pg_catalog.pg_publication p
+    JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid
+    JOIN pg_catalog.pg_class c ON c.oid = r.prrelid
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE p.pubname = $1 AND n.nspname <> '_cutover'
+      AND (SELECT pg_catalog.count(*) FROM pg_catalog.pg_trigger g
+           JOIN pg_catalog.pg_proc f ON f.oid = g.tgfoid
+           JOIN pg_catalog.pg_namespace o ON o.oid = f.pronamespace
+           WHERE g.tgrelid = c.oid AND g.tgenabled = 'A'
+             AND o.nspname = '_cutover' AND f.proname = 'note_truncate') < 2
+    ORDER BY 1, 2";
+
 /// Whether a trigger of this name is one of ours; they stay on blue.
 pub(crate) fn is_trigger(name: &str) -> bool {
     name == BEFORE || name == AFTER
@@ -93,6 +108,40 @@ pub(super) async fn report(
         change(blue, &table.name, &format!("{again}{}", create_sql(&table.name))).await?;
     }
     Ok(Some(QualifiedName::new(SCHEMA, TABLE)))
+}
+
+/// Tables of the publication whose TRUNCATE would not be seen: somebody has disabled or dropped the
+/// triggers since they were made.
+///
+/// # Errors
+/// When blue can't be asked.
+pub(super) async fn silent(
+    blue: &Session,
+    publication: &str,
+) -> Result<Option<Failure>, tokio_postgres::Error> {
+    if blue.server_version() >= SENT_SINCE {
+        return Ok(None);
+    }
+    let mut names = Vec::new();
+    for row in blue.query(SILENT, &[&publication]).await? {
+        let name = QualifiedName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?);
+        names.push(name.to_string());
+    }
+    Ok((!names.is_empty()).then(|| {
+        Failure::halt(
+            "blue",
+            format!(
+                "the triggers that report TRUNCATE are disabled or missing on {}: if a table was \
+                 emptied that way since, its rows are still on green",
+                names.join(", ")
+            ),
+            format!(
+                "if none was: ALTER TABLE .. ENABLE ALWAYS TRIGGER \"{BEFORE}\", ENABLE ALWAYS \
+                 TRIGGER \"{AFTER}\", then replicator run. Otherwise, or if they were dropped, \
+                 copy again: replicator teardown, then run with an empty green"
+            ),
+        )
+    }))
 }
 
 /// Removes triggers, function and table, as far as they are there. How many tables had triggers

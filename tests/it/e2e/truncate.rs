@@ -80,7 +80,10 @@ async fn a_truncate_on_postgresql_10_reaches_green() -> Result<()> {
         assert_eq!(stage.green.value(DATABASE, &count).await?, "0", "{table}");
     }
 
-    this.sidecar.kill9()?;
+    // What nobody would see must not go on unnoticed.
+    this.stage.on_blue("ALTER TABLE log DISABLE TRIGGER ALL").await?;
+    let (code, said) = this.wait_end().await?;
+    ensure!(code == 1 && said.contains("\"log\"") && said.contains("next:"), "{code}: {said}");
     let torn_down = this.stage.replicator_command("teardown")?.arg("--yes").run(SOON)?;
     ensure!(torn_down.code() == 0, "{}{}", torn_down.stdout, torn_down.stderr);
     assert_eq!(this.stage.blue.value(DATABASE, OWN_TRIGGERS).await?, "0");

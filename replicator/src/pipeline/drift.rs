@@ -14,11 +14,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use decoders::QualifiedName;
 use decoders::postgres::catalog::{self, TableFilter};
 use decoders::postgres::conninfo::ConnInfo;
 use decoders::postgres::publication;
 use decoders::postgres::session::{self, Session};
+use decoders::{QualifiedName, SourceError};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::failure::Failure;
@@ -70,7 +70,16 @@ async fn read(session: &Session, filter: &TableFilter) -> Result<Tables, catalog
     Ok(shapes.collect())
 }
 
-/// All differences. `known` are the tables that were published when this process first looked.
+/// The tables that are published now, as the stream names them.
+pub(super) async fn published(
+    blue: &Session,
+    config: &Config,
+) -> Result<BTreeSet<QualifiedName>, SourceError> {
+    let tables = publication::tables(blue, &config.publication()).await?;
+    Ok(tables.into_iter().map(|table| table.name).collect())
+}
+
+/// All differences. `known` are the tables that were published when the stream began.
 fn compare(
     blue: &Tables,
     green: &Tables,
@@ -119,14 +128,15 @@ fn describe(blue: &Columns, green: &Columns) -> String {
     words.join(", ")
 }
 
-/// Compares the catalogs again and again; returns when the stream has to stop.
+/// Compares the catalogs again and again; returns when the stream has to stop. `known` are the
+/// tables that were published when the stream began.
 pub(super) async fn watch(
     config: &Config,
     blue: &ConnInfo,
     green: &ConnInfo,
     shared: &Arc<Shared>,
+    known: &BTreeSet<QualifiedName>,
 ) -> Failure {
-    let mut known = None;
     loop {
         let sessions = tokio::try_join!(
             session::connect(blue, "cutover probe"),
@@ -134,7 +144,7 @@ pub(super) async fn watch(
         );
         // An error here shows in the stream or in the lag too; this watch just tries again.
         if let Ok((blue, green)) = sessions {
-            match follow(&blue, &green, config, shared, &mut known).await {
+            match follow(&blue, &green, config, shared, known).await {
                 Ok(failure) => return failure,
                 Err(reason) => tracing::debug!(reason, "the catalogs could not be compared"),
             }
@@ -148,9 +158,8 @@ async fn follow(
     green: &Session,
     config: &Config,
     shared: &Arc<Shared>,
-    known: &mut Option<BTreeSet<QualifiedName>>,
+    known: &BTreeSet<QualifiedName>,
 ) -> Result<Failure, String> {
-    let publication = config.publication();
     let mut tick = interval(INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -162,10 +171,7 @@ async fn follow(
         let (on_blue, on_green) =
             tokio::try_join!(read(blue, &config.tables), read(green, &config.tables))
                 .map_err(|error| error.to_string())?;
-        let published = publication::tables(blue, &publication).await;
-        let published = published.map_err(|error| error.to_string())?;
-        let published: BTreeSet<_> = published.into_iter().map(|table| table.name).collect();
-        let known: &BTreeSet<_> = known.get_or_insert_with(|| published.clone());
+        let published = published(blue, config).await.map_err(|error| error.to_string())?;
         let drifts = compare(&on_blue, &on_green, &published, known);
         shared.stand_in_the_way(obstacle(&drifts));
         let stopping: Vec<_> = drifts.into_iter().filter(Drift::stops).collect();

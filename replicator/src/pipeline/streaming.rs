@@ -42,6 +42,7 @@ impl Pipeline {
                 resume::Broken::REMEDY,
             )
         })?;
+        let published = drift::published(&blue, &self.config).await?;
         let at = resume::resume(Known {
             consistent_point: identity.consistent_point,
             green,
@@ -93,7 +94,13 @@ impl Pipeline {
                 tokio::select! {
                     _ = self.stop.wait_for(|stop| *stop) => {}
                     _ = self.finished.wait_for(|finished| *finished) => {}
-                    failure = drift::watch(&self.config, &self.blue, &self.green, &self.shared) => {
+                    failure = drift::watch(
+                        &self.config,
+                        &self.blue,
+                        &self.green,
+                        &self.shared,
+                        &published,
+                    ) => {
                         drifted = Some(failure);
                     }
                 }

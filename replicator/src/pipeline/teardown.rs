@@ -87,5 +87,11 @@ async fn green(config: &Config) -> Result<Vec<String>, Failure> {
     let session = session::connect(&info, "cutover teardown").await;
     let session = session.map_err(|error| of_connect("green", &error))?;
     progress::remove(&session, &config.name).await?;
+    // The copy's notes and the decisions; another pipeline's stream keeps them.
+    let sql = "SELECT pg_catalog.to_regclass('_cutover.stream') IS NULL";
+    let fail = |error| target_error("removing schema _cutover on green", &error);
+    if session.query_one(sql, &[]).await.map_err(fail)?.get::<_, bool>(0) {
+        session.batch_execute("DROP SCHEMA IF EXISTS _cutover CASCADE").await.map_err(fail)?;
+    }
     Ok(vec![format!("green: progress of pipeline {} removed", config.name)])
 }

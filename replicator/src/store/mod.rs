@@ -103,8 +103,9 @@ impl Store {
         options.create_if_missing(true);
         options.create_missing_column_families(true);
         // A few hundred small values: the defaults (64 MiB buffers, 64 background files) are for
-        // databases, not for a notebook.
-        options.set_write_buffer_size(1 << 20);
+        // databases, not for a notebook. The log's preallocation follows the buffer's size: small,
+        // so that a full disk is seen within seconds and not when the preallocated space is used up.
+        options.set_write_buffer_size(128 << 10);
         options.set_keep_log_file_num(4);
         options.set_max_log_file_size(1 << 20);
         options.set_max_total_wal_size(8 << 20);

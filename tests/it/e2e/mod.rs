@@ -1,9 +1,11 @@
 //! End to end: the programs as an operator runs them, on real servers, under load.
 
+mod alerts;
 mod bad_input;
 mod cutover;
 mod lag;
 mod network;
+mod operators;
 mod restarts;
 mod schema_drift;
 mod tail;

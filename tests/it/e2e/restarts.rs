@@ -142,6 +142,26 @@ async fn green_restarts_and_crashes_while_streaming() -> Result<()> {
     Ok(())
 }
 
+/// Blue waits with its shutdown until the walsender's peer has confirmed everything, log without
+/// commits included.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fast_shutdown_of_blue_does_not_wait_for_us() -> Result<()> {
+    let mut this = Move::streaming(Stage::builder(15, 17).routers(0)).await?;
+    this.ledger.stop()?;
+    this.stage.wait_caught_up(SOON).await?;
+    for _ in 0..3 {
+        let client = this.stage.blue.connect(DATABASE).await?;
+        client.batch_execute("BEGIN; CREATE TABLE never AS SELECT 1 AS a; ROLLBACK").await?;
+        drop(client);
+        let asked = Instant::now();
+        this.stage.blue.stop(Stop::Fast)?;
+        ensure!(asked.elapsed() < Duration::from_secs(10), "it took {:?}", asked.elapsed());
+        this.stage.blue.start()?;
+        this.wait_streaming().await?;
+    }
+    Ok(())
+}
+
 /// As in a power cut of the whole site.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_three_killed_at_once() -> Result<()> {

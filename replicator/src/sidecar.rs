@@ -115,7 +115,11 @@ pub async fn teardown(args: &TeardownArgs) -> u8 {
             0
         }
         Err(failure) => {
-            eprintln!("{}", failure.report());
+            eprintln!(
+                "error: {}\n  state: what is left is still there; the other parts are removed\n  \
+                 data:  safe\n  next:  replicator teardown --yes, again",
+                failure.what
+            );
             EXIT_ERROR
         }
     }

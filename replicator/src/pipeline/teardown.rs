@@ -52,6 +52,9 @@ async fn blue(config: &Config) -> Result<Vec<String>, Failure> {
     let info = config.blue.resolve("blue").map_err(|e| Failure::halt("blue", e, "correct it"))?;
     let session = session::connect(&info, "cutover teardown").await;
     let session = session.map_err(|error| of_connect("blue", &error))?;
+    // A blue that was cut over is read-only by default; what goes here is our own.
+    let writable = session.batch_execute("SET default_transaction_read_only = off").await;
+    writable.map_err(|error| target_error("making the session on blue writable", &error))?;
     let mut done = Vec::new();
     if slot::inspect(&session, &config.slot()).await?.is_some() {
         slot::drop(&session, &config.slot(), Some(&config.application_name())).await?;

@@ -25,6 +25,9 @@ pub use checkpoint::Checkpoint;
 pub use journal::RocksJournal;
 pub use stage::Stage;
 
+/// Bytes of log after which RocksDB writes its memory out.
+const LOG_BYTES: u64 = 256 << 10;
+
 /// Column families, created when missing.
 const FAMILIES: [&str; 3] = [checkpoint::FAMILY, stage::FAMILY, journal::FAMILY];
 
@@ -103,13 +106,16 @@ impl Store {
         options.create_if_missing(true);
         options.create_missing_column_families(true);
         // A few hundred small values: the defaults (64 MiB buffers, 64 background files) are for
-        // databases, not for a notebook. The log's preallocation follows the buffer's size: small,
-        // so that a full disk is seen within seconds and not when the preallocated space is used up.
-        options.set_write_buffer_size(128 << 10);
+        // databases, not for a notebook. The log's preallocation follows these sizes: small, so that
+        // a full disk is seen within seconds and not when the preallocated space is used up.
+        options.set_max_total_wal_size(LOG_BYTES);
         options.set_keep_log_file_num(4);
         options.set_max_log_file_size(1 << 20);
-        options.set_max_total_wal_size(8 << 20);
-        let families = FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, Options::default()));
+        let families = FAMILIES.map(|name| {
+            let mut options = Options::default();
+            options.set_write_buffer_size(LOG_BYTES as usize / 2);
+            ColumnFamilyDescriptor::new(name, options)
+        });
         let db = DB::open_cf_descriptors(&options, path, families).map_err(|error| {
             let cause = error.into_string();
             // The LOCK file is how RocksDB keeps a second process out; its error has no code of its own.

@@ -254,15 +254,15 @@ mod tests {
         })
         .unwrap();
         for line in [
-            "cutover_state{state=\"reconnecting\",pipeline=\"shop\"} 1",
-            "cutover_state{state=\"streaming\",pipeline=\"shop\"} 0",
+            "cutover_state{pipeline=\"shop\",state=\"reconnecting\"} 1",
+            "cutover_state{pipeline=\"shop\",state=\"streaming\"} 0",
             "cutover_lag_seconds{pipeline=\"shop\"} NaN",
             "cutover_lag_known{pipeline=\"shop\"} 0",
             "cutover_lag_bytes{pipeline=\"shop\"} NaN",
             "cutover_slot_retained_bytes_max{pipeline=\"shop\"} -1",
-            "cutover_source_up{side=\"blue\",pipeline=\"shop\"} 0",
+            "cutover_source_up{pipeline=\"shop\",side=\"blue\"} 0",
             "cutover_apply_errors_total{pipeline=\"shop\"} 0",
-            "cutover_runs_total{outcome=\"completed\",pipeline=\"shop\"} 0",
+            "cutover_runs_total{pipeline=\"shop\",outcome=\"completed\"} 0",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }

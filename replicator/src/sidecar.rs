@@ -19,7 +19,7 @@ use crate::controlling::EngineReplication;
 use crate::engine::intake::Budget;
 use crate::http::{self, Api, Controller, Token};
 use crate::pipeline::failure::{EXIT_ERROR, Failure};
-use crate::pipeline::preflight::preflight;
+use crate::pipeline::preflight::{Moment, preflight};
 use crate::pipeline::{Ended, Pipeline, teardown as removal};
 use crate::status::Shared;
 use crate::store::{RocksJournal, Store};
@@ -63,7 +63,7 @@ pub async fn check(args: &CheckArgs) -> u8 {
         Ok(endpoints) => endpoints,
         Err(failure) => return usage(&failure),
     };
-    let report = preflight(&config, &blue, &green).await.report;
+    let report = preflight(&config, &blue, &green, Moment::Any).await.report;
     if args.json {
         match serde_json::to_string(&report) {
             Ok(json) => println!("{json}"),
@@ -267,7 +267,10 @@ async fn recover(
 
 /// A run that only a person can resolve: nothing may stream meanwhile, because green may be open.
 async fn hold_while_held(service: &Controller, shared: &Shared, mut stop: watch::Receiver<bool>) {
-    let is_held = || service.current().is_some_and(|run| run.phase == Phase::Held);
+    // A held run that is being resolved is a run without a report, whatever its phase says yet.
+    let is_held = || {
+        service.current().is_some_and(|run| run.report.is_none() || run.phase == Phase::Held)
+    };
     if is_held() {
         shared.enter(api::PipelinePhase::Halted);
         shared.wait_for(Some("a person to resolve the held cutover: cutover status".into()));
@@ -331,7 +334,7 @@ async fn stop_on_signals(stop: watch::Sender<bool>) {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    tracing::info!("stopping; a second signal ends it at once, which is safe");
+    tracing::info!("stopping; a second signal ends it at once");
     stop.send_replace(true);
     tokio::select! {
         _ = terminate.recv() => {}

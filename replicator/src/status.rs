@@ -199,6 +199,11 @@ impl Shared {
         facts.obstacle = obstacle;
     }
 
+    /// No cutover until something is known that is not known yet; nothing is wrong.
+    pub fn hold_back(&self, reason: &str) {
+        self.facts().obstacle = Some(reason.to_owned());
+    }
+
     /// What no cutover may go past.
     pub fn obstacle(&self) -> Option<String> {
         self.facts().obstacle.clone()

@@ -83,6 +83,10 @@ impl Default for Limits {
     }
 }
 
+/// How long writing a journal entry may take at least, and outside of the pause at most.
+const JOURNAL_MIN: Duration = Duration::from_millis(250);
+const JOURNAL_MAX: Duration = Duration::from_secs(10);
+
 /// Runs a cutover to its end. What it does meanwhile is in `hub`; so is the report.
 pub async fn run<W: World>(world: &W, order: &Order, limits: &Limits, hub: &RunHub) -> RunReport {
     let mut run = Run::new(world, order, limits, hub, world.clock().wall());
@@ -188,6 +192,11 @@ impl<'a, W: World> Run<'a, W> {
                     self.note(format!("the journal could not be written: {error}"));
                     self.perform(&state, next).await
                 }
+                // A commit may be on its way: only green can say what became of it.
+                Err(error) if matches!(next, Effect::ClaimAbort(..)) => {
+                    self.note(format!("the journal could not be written: {error}"));
+                    self.perform(&state, next).await
+                }
                 Err(error) => match state {
                     State::Sealed(_) => Input::NotDecided(stop(error)),
                     _ => Input::Stop(stop(error)),
@@ -267,7 +276,17 @@ impl<'a, W: World> Run<'a, W> {
         };
         // A failed append may have been written all the same: its number is used up.
         self.seq += 1;
-        self.world.journal().append(&entry).await
+        // A disk that hangs must not hold the clients: within the pause an entry gets no more time
+        // than the pause has left.
+        let soonest = self.now() + JOURNAL_MIN;
+        let deadline = match self.pause {
+            Some(pause) if pause.ended.is_none() => self.window_ends().max(soonest),
+            _ => self.now() + JOURNAL_MAX,
+        };
+        let appended = tokio::time::timeout_at(deadline, self.world.journal().append(&entry)).await;
+        appended.unwrap_or_else(|_| {
+            Err(PortError::new("journal", "writing the journal took too long").in_doubt())
+        })
     }
 
     fn now(&self) -> Instant {

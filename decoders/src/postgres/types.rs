@@ -20,6 +20,8 @@ pub fn is_binary_safe(type_oid: u32) -> bool {
         return false;
     };
     match built_in.kind() {
+        // An array by its kind, but of OIDs that mean objects of one server.
+        _ if built_in == Type::OID_VECTOR => false,
         Kind::Array(element) => is_scalar_safe(element) || is_range_safe(element),
         _ => is_scalar_safe(&built_in) || is_range_safe(&built_in),
     }

@@ -4,7 +4,7 @@ use cutover::api::PipelinePhase;
 
 use super::Pipeline;
 use super::failure::{EXIT_BLOCKED, Failure};
-use super::preflight::preflight;
+use super::preflight::{Moment, preflight};
 use crate::store::Stage;
 
 impl Pipeline {
@@ -15,7 +15,7 @@ impl Pipeline {
     /// only down is no blocker: it may be there in a minute.
     pub(super) async fn first_start(&mut self) -> Result<(), Failure> {
         self.shared.enter(PipelinePhase::Starting);
-        let found = preflight(&self.config, &self.blue, &self.green).await;
+        let found = preflight(&self.config, &self.blue, &self.green, Moment::FirstStart).await;
         let report = &found.report;
         if report.exit_code() != 0 {
             if let Some(unreachable) = found.only_unreachable() {

@@ -3,6 +3,7 @@
 use decoders::postgres::conninfo::ConnInfo;
 use decoders::postgres::error::ConnectError;
 use decoders::postgres::session::{self, Session};
+use decoders::postgres::slot;
 
 use crate::check::{self, CheckRequest, ConnectFailure, Report};
 use crate::config::Config;
@@ -27,8 +28,22 @@ impl Preflight {
     }
 }
 
+/// What the preflight is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Moment {
+    /// Before the first start: whatever is there already is in the way.
+    FirstStart,
+    /// At any time: a pipeline that has begun is no obstacle to itself.
+    Any,
+}
+
 /// Checks everything that could stand in the way of this pipeline.
-pub async fn preflight(config: &Config, blue: &ConnInfo, green: &ConnInfo) -> Preflight {
+pub async fn preflight(
+    config: &Config,
+    blue: &ConnInfo,
+    green: &ConnInfo,
+    moment: Moment,
+) -> Preflight {
     let name = config.application_name();
     let (blue, green) = tokio::join!(session::connect(blue, &name), session::connect(green, &name));
     let transient = |side: &str, session: &Result<Session, ConnectError>| match session {
@@ -44,6 +59,7 @@ pub async fn preflight(config: &Config, blue: &ConnInfo, green: &ConnInfo) -> Pr
     request.owners = config.schema.owners;
     request.tablespaces = config.schema.tablespaces;
     request.pg_dump = pg_dump(config, &blue, &green).await;
+    request.resuming = moment == Moment::Any && has_begun(config, &blue, &green).await;
     // Copy workers with their keeper and pg_dump, the stream, the probes and the set-up.
     let workers = u32::try_from(config.copy.workers).unwrap_or(u32::MAX);
     request.blue_sessions = workers.saturating_add(6);
@@ -57,6 +73,19 @@ pub async fn preflight(config: &Config, blue: &ConnInfo, green: &ConnInfo) -> Pr
     .await;
     let unreachable = (!unreachable.is_empty()).then(|| unreachable.join("; "));
     Preflight { report, unreachable }
+}
+
+/// Whether this pipeline's slot and its notes on green are there. A server that can't be asked is a
+/// finding of its own.
+async fn has_begun(
+    config: &Config,
+    blue: &Result<Session, ConnectError>,
+    green: &Result<Session, ConnectError>,
+) -> bool {
+    let (Ok(blue), Ok(green)) = (blue, green) else { return false };
+    let has_slot = matches!(slot::inspect(blue, &config.slot()).await, Ok(Some(_)));
+    let sql = "SELECT pg_catalog.to_regnamespace('_cutover') IS NOT NULL";
+    has_slot && green.query_one(sql, &[]).await.is_ok_and(|row| row.get(0))
 }
 
 async fn pg_dump(

@@ -81,7 +81,7 @@ impl Pipeline {
                 transactions: self.config.apply.batch_transactions,
             },
         };
-        self.shared.stand_in_the_way(Some(drift::NOT_COMPARED.into()));
+        self.shared.hold_back(drift::NOT_COMPARED);
         self.shared.enter(PipelinePhase::Streaming);
         self.shared.healed();
 

@@ -47,13 +47,16 @@ impl Store {
     fn append_entry(&self, entry: &Entry) -> Result<(), StoreError> {
         let key = entry.seq.to_be_bytes();
         // Two controllers over one journal would overwrite each other; RocksDB's lock keeps a
-        // second process out, this keeps a second controller of the same process out.
+        // second process out, this keeps a second controller of the same process out, and an entry
+        // that was given up because the disk hung.
         let last = self.last_key(FAMILY)?;
-        assert!(
-            last.is_none_or(|last| *last < key[..]),
-            "journal entry {} is not behind the last one",
-            entry.seq
-        );
+        if last.is_some_and(|last| *last >= key[..]) {
+            return Err(StoreError::Io {
+                path: self.path.clone(),
+                action: "written",
+                cause: format!("journal entry {} is not behind the last one", entry.seq),
+            });
+        }
         self.put(FAMILY, &key, entry)
     }
 }

@@ -2,6 +2,7 @@
 //! simple query protocol: it is one round trip, and PgBouncer's console speaks nothing else.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use decoders::postgres::conninfo::ConnInfo;
@@ -11,6 +12,9 @@ use tokio::time::Instant;
 use tokio_postgres::SimpleQueryMessage;
 
 use crate::ports::{PortError, PortResult};
+
+/// How long a cancel request may take: it opens a connection of its own.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A row of text, with its columns' names.
 #[derive(Debug, Clone)]
@@ -80,13 +84,42 @@ impl SqlError {
 /// One open session.
 pub(crate) struct Sql {
     session: Session,
+    kind: Kind,
+    /// A statement was given up while it ran. Whatever is asked next would queue behind it.
+    stuck: AtomicBool,
+}
+
+/// A statement that runs. Dropped before its answer is here (the caller was cut short), it marks
+/// the session as stuck.
+struct Running<'a> {
+    sql: &'a Sql,
+    answered: bool,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if self.answered {
+            return;
+        }
+        self.sql.stuck.store(true, Ordering::SeqCst);
+        // A cancel request on PgBouncer's console resumes all its databases: not by accident.
+        if self.sql.kind == Kind::Server {
+            self.sql.cancel();
+        }
+    }
 }
 
 impl Sql {
     /// Rows of all statements in `sql`, in order.
+    ///
+    /// A statement that is given up - at its deadline, or because the future was dropped - may
+    /// still run. The session is not used again after that: see [`Slot::get`].
     pub async fn rows(&self, sql: &str, deadline: Instant) -> Result<Vec<TextRow>, SqlError> {
+        let mut running = Running { sql: self, answered: false };
         let answer = tokio::time::timeout_at(deadline, self.session.simple_query(sql));
-        let messages = match answer.await {
+        let answer = answer.await;
+        running.answered = true;
+        let messages = match answer {
             Ok(Ok(messages)) => messages,
             Ok(Err(error)) => {
                 let sqlstate = error.code().map(|code| code.code().to_owned());
@@ -94,10 +127,8 @@ impl Sql {
                 return Err(SqlError { sqlstate, text, timed_out: false });
             }
             Err(_) => {
-                // Ask the server to forget it; whether it does is seen by whoever looks next.
-                if let Err(error) = self.session.cancel().await {
-                    tracing::debug!("a cancel request could not be sent: {error}");
-                }
+                self.stuck.store(true, Ordering::SeqCst);
+                self.cancel();
                 let text = "no answer in time".to_owned();
                 return Err(SqlError { sqlstate: None, text, timed_out: true });
             }
@@ -140,7 +171,22 @@ impl Sql {
     }
 
     fn is_open(&self) -> bool {
-        self.session.closed_reason().is_none()
+        self.session.closed_reason().is_none() && !self.stuck.load(Ordering::SeqCst)
+    }
+
+    /// Asks the server to forget the running statement; whether it does is seen by whoever looks
+    /// next. Nobody waits for it: a server that hangs would not let us connect either.
+    fn cancel(&self) {
+        // No runtime: the process is ending, and our connections with it.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let canceller = self.session.canceller();
+        runtime.spawn(async move {
+            match tokio::time::timeout(CANCEL_TIMEOUT, canceller.cancel()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!("a cancel request could not be sent: {error}"),
+                Err(_) => tracing::debug!("a cancel request could not be sent in time"),
+            }
+        });
     }
 }
 
@@ -167,7 +213,7 @@ pub(crate) async fn open(
         }
     };
     match tokio::time::timeout_at(deadline, opening).await {
-        Ok(Ok(session)) => Ok(Sql { session }),
+        Ok(Ok(session)) => Ok(Sql { session, kind, stuck: AtomicBool::new(false) }),
         Ok(Err(error)) => Err(SqlError {
             sqlstate: error.server_error().map(|server| server.sqlstate.clone()),
             text: format!("can't connect to {}: {error}", info.redacted()),
@@ -181,10 +227,10 @@ pub(crate) async fn open(
     }
 }
 
-/// A session that is opened when it is first needed, and again when it was lost.
+/// A session that is opened when it is first needed, and again when it was lost or is stuck.
 pub(crate) struct Slot {
     info: ConnInfo,
-    name: &'static str,
+    name: String,
     place: String,
     kind: Kind,
     session: Mutex<Option<Arc<Sql>>>,
@@ -192,17 +238,24 @@ pub(crate) struct Slot {
 
 impl Slot {
     /// `name` is the session's `application_name`; ours all begin with `cutover`.
-    pub fn new(info: ConnInfo, name: &'static str, place: impl Into<String>, kind: Kind) -> Self {
-        Self { info, name, place: place.into(), kind, session: Mutex::new(None) }
+    pub fn new(
+        info: ConnInfo,
+        name: impl Into<String>,
+        place: impl Into<String>,
+        kind: Kind,
+    ) -> Self {
+        let (name, place) = (name.into(), place.into());
+        Self { info, name, place, kind, session: Mutex::new(None) }
     }
 
-    /// The open session.
+    /// The open session. One that has a statement left that nobody waits for is closed, and
+    /// another one takes its place.
     pub async fn get(&self, deadline: Instant) -> PortResult<Arc<Sql>> {
         let mut session = self.session.lock().await;
         if let Some(open) = session.as_ref().filter(|open| open.is_open()) {
             return Ok(open.clone());
         }
-        let opened = open(&self.info, self.name, self.kind, deadline).await.map_err(|error| {
+        let opened = open(&self.info, &self.name, self.kind, deadline).await.map_err(|error| {
             // Nothing was sent yet but the login.
             PortError::new(self.place.clone(), error.text)
         })?;

@@ -269,7 +269,6 @@ impl Shared {
                 truncates: totals.truncates,
                 bytes: totals.bytes,
                 reconnects: self.reconnects.load(Ordering::Relaxed),
-                retries: 0,
             },
             last_error: facts.last_error.clone(),
             cutover,

@@ -189,8 +189,6 @@ pub struct Counters {
     pub bytes: u64,
     /// Times that a connection was made anew.
     pub reconnects: u64,
-    /// Batches that had to be tried again.
-    pub retries: u64,
 }
 
 /// Something that went wrong: what, where, whether the data is safe, what to do.

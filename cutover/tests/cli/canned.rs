@@ -65,7 +65,7 @@ pub fn status(phase: &str) -> Value {
         "positions": {"head": null, "received": null, "applied": null, "durable": null, "acked": null},
         "backfill": null,
         "counters": {"transactions": 0, "inserts": 0, "updates": 0, "deletes": 0, "truncates": 0,
-                     "bytes": 0, "reconnects": 0, "retries": 0},
+                     "bytes": 0, "reconnects": 0},
         "last_error": null, "cutover": null, "a_field_of_a_later_release": 1
     })
 }

@@ -17,7 +17,7 @@ async fn run_that_waits(this: &Move) -> Result<(tokio_postgres::Client, tests::p
     let run = this
         .stage
         .cutover_command()?
-        .args(["--when-lag", "<1s", "--yes", "--gate-timeout", "5m"])
+        .args(["--when-lag", "<1s", "--yes", "--gate-timeout", "5m", "--reconnect-for", "1s"])
         .start(&this.stage.path().join("waiting"))?;
     let api = this.stage.api();
     wait::until("a run that waits at its gate", SOON, || async {

@@ -110,7 +110,7 @@ pub fn render_status(status: &Status, paint: Paint) -> String {
         &mut text,
         "applied",
         &format!(
-            "{} tx  +{} ~{} -{} rows  {} truncates  {}  {} reconnects  {} retries",
+            "{} tx  +{} ~{} -{} rows  {} truncates  {}  {} reconnects",
             units::count(counters.transactions),
             units::count(counters.inserts),
             units::count(counters.updates),
@@ -118,7 +118,6 @@ pub fn render_status(status: &Status, paint: Paint) -> String {
             units::count(counters.truncates),
             units::bytes(counters.bytes),
             units::count(counters.reconnects),
-            units::count(counters.retries),
         ),
     );
     if let Some(run) = &status.cutover {
@@ -328,7 +327,7 @@ mod tests {
              lag      0.05 s  1.5 KiB  3 tx in flight  drain ~3.2 ms\n \
              position head 5/9A1F02C8  received -  applied -  durable -  acked -\n \
              copy     12/20 tables  1,234,567 rows  1.0 GiB of ~4.0 GiB (25%)\n \
-             applied  1,234 tx  +5 ~0 -0 rows  0 truncates  0 B  0 reconnects  0 retries\n \
+             applied  1,234 tx  +5 ~0 -0 rows  0 truncates  0 B  0 reconnects\n \
              data     safe: blue serves\n \
              next     cutover plan, then: cutover --when-lag '<1s'\n"
         );

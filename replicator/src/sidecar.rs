@@ -268,9 +268,8 @@ async fn recover(
 /// A run that only a person can resolve: nothing may stream meanwhile, because green may be open.
 async fn hold_while_held(service: &Controller, shared: &Shared, mut stop: watch::Receiver<bool>) {
     // A held run that is being resolved is a run without a report, whatever its phase says yet.
-    let is_held = || {
-        service.current().is_some_and(|run| run.report.is_none() || run.phase == Phase::Held)
-    };
+    let is_held =
+        || service.current().is_some_and(|run| run.report.is_none() || run.phase == Phase::Held);
     if is_held() {
         shared.enter(api::PipelinePhase::Halted);
         shared.wait_for(Some("a person to resolve the held cutover: cutover status".into()));

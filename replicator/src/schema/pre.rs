@@ -90,9 +90,24 @@ pub async fn copy_pre_data(
         report.was_there = true;
         return Ok(report);
     }
+    let entries = schema_privileges_first(entries);
     restore(&mut restorer, &entries, &pre, &post, progress, &mut report).await?;
     report.statements = entries.len();
     Ok(report)
+}
+
+/// Privileges on schemas go right behind the schemas. pg_dump has them at the end, which is late for
+/// a role that is no superuser: an object can be given to an owner only who may create in its schema
+/// (manual, ALTER TABLE).
+fn schema_privileges_first(entries: Vec<Entry>) -> Vec<Entry> {
+    let (privileges, mut others): (Vec<_>, Vec<_>) = entries
+        .into_iter()
+        .partition(|entry| entry.toc.kind == "ACL" && entry.toc.name.starts_with("SCHEMA "));
+    let last_schema = others.iter().rposition(|entry| entry.toc.kind == "SCHEMA");
+    let first_object = others.iter().position(|entry| !entry.toc.kind.is_empty());
+    let at = last_schema.map(|at| at + 1).or(first_object).unwrap_or(others.len());
+    others.splice(at..at, privileges);
+    others
 }
 
 /// Settings that green knows and kinds that are not wanted.

@@ -169,3 +169,36 @@ esac
     report.ensure_exact()?;
     report.ensure_unnoticed()
 }
+
+/// The rights that the README asks for are enough: nobody is a superuser.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_without_superuser_moves_everything() -> Result<()> {
+    let (stage, ledger) = super::set(Stage::builder(14, 17), "SELECT").await?;
+    for server in [&stage.blue, &stage.green] {
+        let sql = format!(
+            "CREATE ROLE mover LOGIN REPLICATION; GRANT {APP}, pg_signal_backend, \
+             pg_read_all_stats TO mover; ALTER DATABASE {DATABASE} OWNER TO mover"
+        );
+        server.execute("postgres", &sql).await?;
+    }
+    let grant = "GRANT SET ON PARAMETER session_replication_role TO mover";
+    stage.green.execute("postgres", grant).await?;
+    let config = stage.config()?;
+    let (databases, routers) = config.split_once("[api]").context("the configuration's form")?;
+    let databases = databases.replace("//postgres@", "//mover@");
+    std::fs::write(stage.config_file(), format!("{databases}[api]{routers}"))?;
+
+    let checked = stage.replicator_command("check")?.run(SOON)?;
+    ensure!(checked.code() == 0, "{}", checked.stdout);
+    let sidecar = stage.replicator()?;
+    let mut this = Move { stage, sidecar, ledger };
+    this.wait_streaming().await?;
+    this.more(50).await?;
+    let finished = this.stage.cutover(&["--when-lag", "<1s", "--yes"], 2 * SOON)?;
+    ensure!(finished.code() == 0, "{}\n{}", finished.stderr, this.sidecar.log_tail());
+    this.more(50).await?;
+    this.ledger.stop()?;
+    let report = this.ledger.check(&this.stage.green.url(DATABASE)).await?;
+    report.ensure_exact()?;
+    report.ensure_unnoticed()
+}

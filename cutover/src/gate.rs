@@ -291,6 +291,15 @@ impl Gate {
                 );
                 (Standing::Over, Some(why))
             }
+            // Nothing was applied lately, and something waits: how long it takes is anybody's
+            // guess, so it is not the moment to begin. An idle blue has no lag.
+            None if progress.lag.bytes.is_some_and(|bytes| bytes > 0)
+                && progress.lag.seconds.is_some_and(|seconds| seconds > 0.0) =>
+            {
+                let why = "how long applying what is outstanding would take is unknown: nothing \
+                           was applied lately";
+                (Standing::Over, Some(why.to_owned()))
+            }
             _ => (Standing::Under, None),
         }
     }
@@ -413,6 +422,20 @@ mod tests {
         let prepared = Writers { prepared: vec!["gid".into()], ..Writers::default() };
         assert!(!gate.observe(start, &progress(start, Some(0.0)), &prepared).passed);
         assert!(gate.observe(start, &progress(start, Some(0.0)), &Writers::default()).passed);
+    }
+
+    #[test]
+    fn outstanding_bytes_without_a_rate_are_no_moment_to_begin() {
+        let start = Instant::now();
+        let mut gate = Gate::new(expr("<1s"), Duration::ZERO, Duration::from_secs(2));
+        let mut progress = progress(start, Some(0.2));
+        progress.lag.drain_estimate_seconds = None;
+        progress.lag.bytes = Some(4096);
+        let state = gate.observe(start, &progress, &Writers::default());
+        assert!(!state.passed && state.waiting_for.unwrap().contains("nothing was applied"));
+        // Without a lag, as behind a trickle of records that change nothing: go.
+        progress.lag.seconds = Some(0.0);
+        assert!(gate.observe(start, &progress, &Writers::default()).passed);
     }
 
     proptest! {

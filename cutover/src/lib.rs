@@ -24,6 +24,7 @@ pub mod lag;
 pub mod marker;
 pub mod phase;
 pub mod ports;
+mod read_only;
 pub mod rehearse;
 pub mod sequences;
 pub mod service;

@@ -3,7 +3,10 @@
 //! Every kind counts (owned, free-standing, identity), whatever its increment. Green gets exactly
 //! blue's `last_value` and `is_called`, so that the next value is the one blue would have given.
 //! `pg_sequence_last_value(oid)` reads one without a query of its own; it is NULL for one that was
-//! never called, and only those are then read one by one. So thousands cost few round trips.
+//! called, and only those are then read one by one. So thousands cost few round trips.
+//!
+//! A sequence that belongs to an extension is the extension's matter: where green has it, it is
+//! taken over; where green lacks it (another version of the extension, or none), it is left out.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::api::{Act, Check};
 use crate::ports::{PortError, PortResult, SequenceReport, Sequences};
+use crate::read_only;
 use crate::sql::{Kind, Slot, Sql, SqlError, literal, soon};
 
 /// Sequences in one statement.
@@ -22,7 +26,9 @@ const LIST: &str = "SELECT n.nspname AS schema, c.relname AS name, \
      pg_catalog.pg_sequence_last_value(c.oid) AS last, s.seqincrement AS step, s.seqmin AS low, \
      s.seqmax AS high, s.seqcycle AS cycles, \
      pg_catalog.has_sequence_privilege(c.oid, 'SELECT') AS readable, \
-     pg_catalog.has_sequence_privilege(c.oid, 'UPDATE') AS settable \
+     pg_catalog.has_sequence_privilege(c.oid, 'UPDATE') AS settable, \
+     EXISTS (SELECT 1 FROM pg_catalog.pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e' \
+     AND d.classid = 'pg_catalog.pg_class'::regclass) AS of_extension \
      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
      JOIN pg_catalog.pg_sequence s ON s.seqrelid = c.oid \
      WHERE c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', \
@@ -32,6 +38,7 @@ const LIST: &str = "SELECT n.nspname AS schema, c.relname AS name, \
 struct Value {
     last: i64,
     called: bool,
+    of_extension: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +49,7 @@ struct Definition {
     cycles: bool,
     readable: bool,
     settable: bool,
+    of_extension: bool,
 }
 
 /// The sequences of two PostgreSQL databases.
@@ -72,26 +80,32 @@ async fn values(
     for row in sql.rows(LIST, deadline).await.map_err(failed)? {
         let (Some(schema), Some(name)) = (row.get("schema"), row.get("name")) else { continue };
         let name = QualifiedName::new(schema, name);
+        let of_extension = row.is_true("of_extension");
+        if of_extension && !row.is_true("readable") {
+            // Green lacks it, or the prechecks would have failed.
+            continue;
+        }
         if row.get("last").is_some() {
             let last = row.number("last").map_err(failed)?;
-            values.insert(name, Value { last, called: true });
+            values.insert(name, Value { last, called: true, of_extension });
         } else {
-            uncalled.push(name);
+            uncalled.push((name, of_extension));
         }
     }
     for names in uncalled.chunks(CHUNK) {
         let selects: Vec<_> = names
             .iter()
             .enumerate()
-            .map(|(at, name)| format!("SELECT {at} AS at, last_value, is_called FROM {name}"))
+            .map(|(at, (name, _))| format!("SELECT {at} AS at, last_value, is_called FROM {name}"))
             .collect();
         let rows = sql.rows(&selects.join(" UNION ALL "), deadline).await.map_err(failed)?;
         for row in rows {
             let at: usize = row.number("at").map_err(failed)?;
             let last = row.number("last_value").map_err(failed)?;
             let called = row.is_true("is_called");
-            if let Some(name) = names.get(at) {
-                values.insert(name.clone(), Value { last, called });
+            if let Some((name, of_extension)) = names.get(at) {
+                let of_extension = *of_extension;
+                values.insert(name.clone(), Value { last, called, of_extension });
             }
         }
     }
@@ -112,22 +126,27 @@ async fn definitions(sql: &Sql, place: &str) -> PortResult<BTreeMap<QualifiedNam
                 cycles: row.is_true("cycles"),
                 readable: row.is_true("readable"),
                 settable: row.is_true("settable"),
+                of_extension: row.is_true("of_extension"),
             };
             Some((name, definition))
         })
         .collect())
 }
 
-/// One statement that sets many sequences.
+/// One statement that sets many sequences. `setval` of a NULL sequence does nothing: an
+/// extension's sequence may be missing.
 fn set_sql<'a>(chunk: impl Iterator<Item = (&'a QualifiedName, &'a Value)>) -> String {
     let rows: Vec<_> = chunk
         .map(|(name, value)| {
-            format!("({}, {}::bigint, {})", literal(&name.to_string()), value.last, value.called)
+            let name = literal(&name.to_string());
+            let Value { last, called, of_extension } = value;
+            format!("({name}, {last}::bigint, {called}, {of_extension})")
         })
         .collect();
     format!(
-        "SELECT count(pg_catalog.setval(v.name::regclass, v.last, v.called)) \
-         FROM (VALUES {}) AS v(name, last, called)",
+        "SELECT count(pg_catalog.setval(CASE WHEN v.optional THEN to_regclass(v.name) \
+         ELSE v.name::regclass END, v.last, v.called)) \
+         FROM (VALUES {}) AS v(name, last, called, optional)",
         rows.join(", ")
     )
 }
@@ -142,7 +161,12 @@ impl Sequences for PostgresSequences {
         let names = |names: Vec<&QualifiedName>| {
             names.iter().take(10).map(ToString::to_string).collect::<Vec<_>>().join(", ")
         };
-        let missing: Vec<_> = wanted.keys().filter(|name| !there.contains_key(name)).collect();
+        let lacks = |name: &QualifiedName| !there.contains_key(name);
+        let missing: Vec<_> = wanted
+            .iter()
+            .filter(|(name, d)| lacks(name) && !d.of_extension)
+            .map(|(name, _)| name)
+            .collect();
         if !missing.is_empty() {
             checks.push(Check::fail(
                 "sequences-missing",
@@ -150,8 +174,11 @@ impl Sequences for PostgresSequences {
                 "create them on green as they are on blue",
             ));
         }
-        let unreadable: Vec<_> =
-            wanted.iter().filter(|(_, d)| !d.readable).map(|(name, _)| name).collect();
+        let unreadable: Vec<_> = wanted
+            .iter()
+            .filter(|(name, d)| !(d.readable || (d.of_extension && lacks(name))))
+            .map(|(name, _)| name)
+            .collect();
         if !unreadable.is_empty() {
             checks.push(Check::fail(
                 "sequences-readable",
@@ -184,6 +211,7 @@ impl Sequences for PostgresSequences {
                 "ALTER SEQUENCE on green",
             ));
         }
+        checks.extend(read_only::inspect(&blue, &green).await?);
         if checks.is_empty() {
             checks.push(Check::ok("sequences", format!("{} sequences", wanted.len())));
         }
@@ -194,19 +222,28 @@ impl Sequences for PostgresSequences {
         let blue = self.blue.get(deadline).await?;
         let green = self.green.get(deadline).await?;
         let wanted = values(&blue, "blue", deadline).await?;
-        let mut statement = "SET synchronous_commit = on".to_owned();
+        // Green may be read-only by default.
+        let mut statement = "BEGIN READ WRITE; SET LOCAL synchronous_commit = on".to_owned();
         let pairs: Vec<_> = wanted.iter().collect();
         for chunk in pairs.chunks(CHUNK) {
             statement.push_str("; ");
             statement.push_str(&set_sql(chunk.iter().copied()));
         }
-        green
-            .run(&statement, deadline)
-            .await
-            .map_err(|error| error.at("green", "setting sequences"))?;
+        statement.push_str("; COMMIT");
+        if let Err(error) = green.run(&statement, deadline).await {
+            // The session may be inside a failed transaction.
+            self.green.close().await;
+            return Err(error.at("green", "setting sequences"));
+        }
         let there = values(&green, "green", deadline).await?;
+        let mut count = 0;
         for (name, value) in &wanted {
-            if there.get(name) != Some(value) {
+            let stands = there.get(name).map(|value| (value.last, value.called));
+            if stands.is_none() && value.of_extension {
+                continue;
+            }
+            count += 1;
+            if stands != Some((value.last, value.called)) {
                 return Err(PortError::new(
                     "green",
                     format!("sequence {name} does not stand where blue's stands after it was set"),
@@ -216,7 +253,7 @@ impl Sequences for PostgresSequences {
         }
         // Blue is about to be closed: nobody shall be left inside.
         self.blue.close().await;
-        Ok(SequenceReport { count: wanted.len() as u64 })
+        Ok(SequenceReport { count })
     }
 
     fn describe(&self) -> Vec<Act> {
@@ -229,8 +266,9 @@ impl Sequences for PostgresSequences {
             act("blue", LIST),
             act(
                 "green",
-                "SELECT count(setval(v.name::regclass, v.last, v.called)) \
-                 FROM (VALUES ..blue's values..) AS v(name, last, called)",
+                "BEGIN READ WRITE; SET LOCAL synchronous_commit = on; \
+                 SELECT count(setval(v.name::regclass, v.last, v.called)) \
+                 FROM (VALUES ..blue's values..) AS v(name, last, called); COMMIT",
             ),
         ]
     }

@@ -46,7 +46,6 @@ impl TextRow {
         value.ok_or_else(|| SqlError {
             sqlstate: None,
             text: format!("the server's answer has no number in column {name}"),
-            timed_out: false,
         })
     }
 }
@@ -57,7 +56,6 @@ pub(crate) struct SqlError {
     /// The server's code, if the server answered.
     pub sqlstate: Option<String>,
     pub text: String,
-    pub timed_out: bool,
 }
 
 impl SqlError {
@@ -124,13 +122,13 @@ impl Sql {
             Ok(Err(error)) => {
                 let sqlstate = error.code().map(|code| code.code().to_owned());
                 let text = session::describe(&error);
-                return Err(SqlError { sqlstate, text, timed_out: false });
+                return Err(SqlError { sqlstate, text });
             }
             Err(_) => {
                 self.stuck.store(true, Ordering::SeqCst);
                 self.cancel();
                 let text = "no answer in time".to_owned();
-                return Err(SqlError { sqlstate: None, text, timed_out: true });
+                return Err(SqlError { sqlstate: None, text });
             }
         };
         let mut rows = Vec::new();
@@ -153,11 +151,7 @@ impl Sql {
     /// The one row of `sql`.
     pub async fn row(&self, sql: &str, deadline: Instant) -> Result<TextRow, SqlError> {
         let row = self.rows(sql, deadline).await?.into_iter().next_back();
-        row.ok_or_else(|| SqlError {
-            sqlstate: None,
-            text: "the server gave no row".into(),
-            timed_out: false,
-        })
+        row.ok_or_else(|| SqlError { sqlstate: None, text: "the server gave no row".into() })
     }
 
     /// Statements without an answer.
@@ -217,12 +211,10 @@ pub(crate) async fn open(
         Ok(Err(error)) => Err(SqlError {
             sqlstate: error.server_error().map(|server| server.sqlstate.clone()),
             text: format!("can't connect to {}: {error}", info.redacted()),
-            timed_out: false,
         }),
         Err(_) => Err(SqlError {
             sqlstate: None,
             text: format!("can't connect to {}: no answer in time", info.redacted()),
-            timed_out: true,
         }),
     }
 }

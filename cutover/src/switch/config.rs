@@ -82,6 +82,15 @@ impl SwitchConfig {
         if self.pgbouncer.iter().any(|member| member.database.is_empty()) {
             return refuse("cutover.pgbouncer.database is required");
         }
+        // PAUSE holds the clients of one name. What `*` makes up for a name that nobody has asked
+        // for yet can't be held, so its first client would come through in the pause.
+        if self.pgbouncer.iter().any(|member| member.database.iter().any(|name| name == "*")) {
+            return refuse(
+                "cutover.pgbouncer.database can't be \"*\": PgBouncer holds clients by name only. \
+                 Give each database that clients use an entry of its own in [databases] and name \
+                 them all here",
+            );
+        }
         Ok(())
     }
 }

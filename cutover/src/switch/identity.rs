@@ -5,15 +5,24 @@ use tokio::time::Instant;
 
 use crate::sql::{Sql, SqlError};
 
-/// A server and a database on it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A server and a database on it. Two are equal whichever way the server was reached.
+#[derive(Debug, Clone)]
 pub(super) struct Identity {
     /// Microseconds since the Unix epoch.
     started: i64,
     database: String,
-    /// For people: `17.6 at port 5433`.
+    /// For people: `17.6 at 10.0.0.5:5433`. Depends on the way there (socket, TCP, an address
+    /// translated in between), so it takes no part in comparisons.
     pub shown: String,
 }
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        (self.started, &self.database) == (other.started, &other.database)
+    }
+}
+
+impl Eq for Identity {}
 
 // An integer: how many digits of a fraction are printed depends on version and settings, and the
 // router's session has other settings than ours.
@@ -33,4 +42,22 @@ pub(super) async fn identity(sql: &Sql, deadline: Instant) -> Result<Identity, S
         database: row.get("database").unwrap_or_default().to_owned(),
         shown: row.get("shown").unwrap_or_default().to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_to_a_server_is_not_the_server() {
+        let over = |shown: &str| Identity {
+            started: 1_700_000_000_000_001,
+            database: "16384".into(),
+            shown: shown.into(),
+        };
+        let tcp = over("17.6 at 10.0.0.5:5432");
+        assert_eq!(tcp, over("17.6 at socket, port 5432"));
+        assert_ne!(tcp, Identity { started: tcp.started + 1, ..tcp.clone() });
+        assert_ne!(tcp, Identity { database: "16385".into(), ..tcp.clone() });
+    }
 }

@@ -1,10 +1,12 @@
 //! Editing PgBouncer's configuration: `host`, `port` and `dbname` of lines in `[databases]`, and
 //! not one byte else.
 
+use std::fmt;
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Where a database line shall lead.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +14,23 @@ pub(super) struct Target {
     pub host: String,
     pub port: u16,
     pub dbname: String,
+}
+
+/// Where a database line leads, as `SHOW DATABASES` puts it: an empty host means PgBouncer's own
+/// `unix_socket_dir`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub host: String,
+    pub port: String,
+    /// Of `*` without one: empty, as it is the name that the client asks for.
+    pub dbname: String,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = if self.host.is_empty() { "(socket)" } else { &self.host };
+        write!(f, "{host}:{}/{}", self.port, self.dbname)
+    }
 }
 
 /// The file can't be edited.
@@ -68,6 +87,33 @@ pub(super) fn retarget(
     }
 }
 
+/// Every entry of `[databases]` and where it leads. Of several with one name the last one counts,
+/// as in PgBouncer; one that is not a list of key=value is left out.
+pub(super) fn places(text: &str) -> Vec<(String, Place)> {
+    let mut places: Vec<(String, Place)> = Vec::new();
+    let mut in_databases = false;
+    for line in text.lines() {
+        if line.trim().starts_with('[') {
+            in_databases = line.trim().eq_ignore_ascii_case("[databases]");
+        }
+        let Some((name, from)) = in_databases.then(|| name_of(line)).flatten() else { continue };
+        let Some(pairs) = pairs(line, from) else { continue };
+        let value = |key: &str, default: &str| {
+            let pair = pairs.iter().rfind(|pair| pair.key == key);
+            pair.map_or(default, |pair| pair.value.as_str()).to_owned()
+        };
+        let own = if name == "*" { "" } else { name.as_str() };
+        let place = Place {
+            host: value("host", ""),
+            port: value("port", "5432"),
+            dbname: value("dbname", own),
+        };
+        places.retain(|(other, _)| *other != name);
+        places.push((name, place));
+    }
+    places
+}
+
 /// The entry's name and where its parameters begin.
 fn name_of(line: &str) -> Option<(String, usize)> {
     let start = line.len() - line.trim_start().len();
@@ -105,8 +151,7 @@ fn edit(line: &str, from: usize, name: &str, target: &Target) -> Result<String, 
         pair.map_or(name.to_owned(), |pair| pair.value.clone())
     };
     let mut wanted = vec![("host", target.host.clone()), ("port", target.port.to_string())];
-    // `*` takes the name that the client asked for.
-    if name != "*" && dbname_now(&pairs) != target.dbname {
+    if dbname_now(&pairs) != target.dbname {
         wanted.push(("dbname", target.dbname.clone()));
     }
     let mut edited = line.trim_end().to_owned();
@@ -193,7 +238,10 @@ pub(super) fn replace(path: &Path, content: &str) -> Result<(), IniError> {
     let (real, temporary) = write_beside(path, content)?;
     let renamed = fs::rename(&temporary, &real)
         .and_then(|()| fs::File::open(real.parent().unwrap_or(Path::new("/")))?.sync_all());
-    renamed.map_err(|source| IniError::Io { path: real, source })
+    renamed.map_err(|source| {
+        forget(&temporary);
+        IniError::Io { path: real, source }
+    })
 }
 
 /// Whether [`replace`] could work: everything but the rename.
@@ -201,6 +249,16 @@ pub(super) fn try_replace(path: &Path) -> Result<(), IniError> {
     let (_, temporary) = write_beside(path, &read(path)?)?;
     fs::remove_file(&temporary).map_err(|source| IniError::Io { path: temporary, source })
 }
+
+/// Removes a file that is of no use after an error; it may not be there at all.
+fn forget(temporary: &Path) {
+    if let Err(error) = fs::remove_file(temporary) {
+        tracing::debug!("{}: {error}", temporary.display());
+    }
+}
+
+/// Numbers the temporary files of this process.
+static TEMPORARY: AtomicU64 = AtomicU64::new(0);
 
 /// A synced file beside the real one, with its owner and mode.
 fn write_beside(path: &Path, content: &str) -> Result<(PathBuf, PathBuf), IniError> {
@@ -211,10 +269,12 @@ fn write_beside(path: &Path, content: &str) -> Result<(PathBuf, PathBuf), IniErr
     let real = fs::canonicalize(path).map_err(failed(path))?;
     let before = fs::metadata(&real).map_err(failed(&real))?;
     let name = real.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = real.with_file_name(format!(".{name}.cutover"));
+    // A plan and a flip may be at it at the same time, in this process or in two.
+    let number = TEMPORARY.fetch_add(1, Ordering::Relaxed);
+    let temporary = real.with_file_name(format!(".{name}.cutover.{}.{number}", std::process::id()));
     let written = (|| {
-        // A leftover of a crash is ours to overwrite.
-        let mut file = fs::File::create(&temporary)?;
+        let mut new = fs::OpenOptions::new();
+        let mut file = new.write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.set_permissions(fs::Permissions::from_mode(before.mode() & 0o7777))?;
         let now = file.metadata()?;
         if (now.uid(), now.gid()) != (before.uid(), before.gid()) {
@@ -223,7 +283,10 @@ fn write_beside(path: &Path, content: &str) -> Result<(PathBuf, PathBuf), IniErr
         file.write_all(content.as_bytes())?;
         file.sync_all()
     })();
-    written.map_err(failed(&temporary))?;
+    if let Err(source) = written {
+        forget(&temporary);
+        return Err(IniError::Io { path: temporary, source });
+    }
     Ok((real, temporary))
 }
 
@@ -268,10 +331,6 @@ mod tests {
             let text = format!("[databases]\r\n{line}\r\n");
             assert_eq!(edited(&text, "shop"), format!("[databases]\r\n{expected}\r\n"));
         }
-        assert_eq!(
-            edited("[databases]\n* = host=a\n", "*"),
-            "[databases]\n* = host=db-green port=6432\n"
-        );
     }
 
     #[test]
@@ -282,6 +341,31 @@ mod tests {
         }
         let malformed = retarget("[databases]\nshop = host\n", &["shop".into()], &green());
         assert!(matches!(malformed, Err(IniError::Malformed(_))));
+    }
+
+    #[test]
+    fn where_entries_lead_is_read_as_pgbouncer_does() {
+        let text = "[databases]\n;no = host=x\nbare =\nshop = host=a\n\
+            \"o\"\"dd\" = host=/tmp dbname='sh op' port = 1\n* = port=2\nshop = host=b port=3 dbname=s\n\
+            broken = host\n[users]\nslow = pool_mode=session\n";
+        let shown: Vec<_> =
+            places(text).iter().map(|(name, place)| format!("{name} {place}")).collect();
+        let expected =
+            ["bare (socket):5432/bare", "o\"dd /tmp:1/sh op", "* (socket):2/", "shop b:3/s"];
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn two_at_once_do_not_get_into_each_others_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pgbouncer.ini");
+        fs::write(&path, "before").unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..50).for_each(|_| try_replace(&path).unwrap()));
+            scope.spawn(|| (0..50).for_each(|_| replace(&path, "after").unwrap()));
+        });
+        assert_eq!(read(&path).unwrap(), "after");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]

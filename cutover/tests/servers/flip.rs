@@ -20,11 +20,11 @@ use tokio::time::Instant;
 
 use super::support::{Login, PgBouncer, Postgres, deadline, number, text, until};
 
-const SCHEMA: &str = "CREATE TABLE t (id bigserial PRIMARY KEY); CREATE SCHEMA _cutover; \
+pub(super) const SCHEMA: &str = "CREATE TABLE t (id bigserial PRIMARY KEY); CREATE SCHEMA _cutover; \
     CREATE TABLE _cutover.marker (token text PRIMARY KEY); \
     CREATE PUBLICATION move FOR TABLE t, _cutover.marker";
 
-fn switch(members: &[&PgBouncer], blue: &Login, green: &Login) -> Switch {
+pub(super) fn switch(members: &[&PgBouncer], blue: &Login, green: &Login) -> Switch {
     let text: String = members
         .iter()
         .map(|member| {

@@ -2,5 +2,6 @@
 
 mod fence;
 mod flip;
+mod router;
 mod sequences;
 mod support;

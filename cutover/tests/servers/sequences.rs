@@ -86,6 +86,62 @@ async fn what_green_lacks_is_found_beforehand() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_green_that_is_read_only_by_default_is_found_and_its_sequences_can_be_set() {
+    let server = Postgres::start().await;
+    let blue = server.database("blue", "CREATE SEQUENCE one; SELECT setval('one', 7)").await;
+    let green = server.database("green", "CREATE SEQUENCE one").await;
+    let admin = server.info("postgres").open().await;
+    admin
+        .batch_execute(
+            "CREATE ROLE reader; ALTER ROLE reader SET default_transaction_read_only = on; \
+             CREATE ROLE app; ALTER ROLE app IN DATABASE green SET default_transaction_read_only = 'Yes'; \
+             ALTER ROLE app IN DATABASE green SET search_path = 'x'; \
+             ALTER DATABASE green SET default_transaction_read_only = on",
+        )
+        .await
+        .unwrap();
+    let sequences = PostgresSequences::new(blue.info(), green.info());
+    let checks = sequences.inspect().await.unwrap();
+    let fixes: Vec<_> = checks.iter().filter_map(|check| check.fix.as_deref()).collect();
+    assert_eq!(
+        fixes,
+        [
+            "ALTER ROLE \"app\" IN DATABASE \"green\" RESET default_transaction_read_only on green",
+            "ALTER DATABASE \"green\" RESET default_transaction_read_only on green",
+        ],
+        "{checks:#?}"
+    );
+    assert_eq!(sequences.copy(deadline()).await.unwrap().count, 1);
+    assert_eq!(number(&green.open().await, "SELECT last_value FROM one").await, 7);
+    // And the server as a whole.
+    admin.batch_execute("ALTER DATABASE green RESET default_transaction_read_only").await.unwrap();
+    admin.simple_query("ALTER SYSTEM SET default_transaction_read_only = on").await.unwrap();
+    admin.simple_query("SELECT pg_reload_conf()").await.unwrap();
+    super::support::until("the server says so", || async {
+        let checks = PostgresSequences::new(blue.info(), green.info()).inspect().await.unwrap();
+        checks.iter().any(|check| check.evidence.contains("the server"))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extension_that_green_lacks_takes_its_sequences_with_it() {
+    let server = Postgres::start().await;
+    // Any relation may belong to any extension.
+    let schema = "CREATE SEQUENCE shared; CREATE SEQUENCE own; \
+        ALTER EXTENSION plpgsql ADD SEQUENCE shared; SELECT setval('own', 3)";
+    let more = "CREATE SEQUENCE gone; ALTER EXTENSION plpgsql ADD SEQUENCE gone; \
+        SELECT setval('shared', 9)";
+    let blue = server.database("blue", &format!("{schema}; {more}")).await;
+    let green = server.database("green", schema).await;
+    let sequences = PostgresSequences::new(blue.info(), green.info());
+    let checks = sequences.inspect().await.unwrap();
+    assert!(checks.iter().all(|check| check.severity == Severity::Ok), "{checks:#?}");
+    assert_eq!(sequences.copy(deadline()).await.unwrap().count, 2);
+    assert_eq!(number(&green.open().await, "SELECT last_value FROM shared").await, 9);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_first_verdict_wins_whoever_gives_it() {
     let server = Postgres::start().await;
     let green = server.database("green", "SELECT 1").await;

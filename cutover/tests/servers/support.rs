@@ -175,7 +175,7 @@ impl PgBouncer {
         let port = free_port();
         let ini = directory.path().join("pgbouncer.ini");
         let users = directory.path().join("users.txt");
-        std::fs::write(&users, "\"postgres\" \"\"\n").unwrap();
+        std::fs::write(&users, "\"postgres\" \"\"\n\"slow\" \"\"\n").unwrap();
         let text = format!(
             "; kept as it is\n[databases]\n{database} = host=127.0.0.1 port={to_port} \
              dbname={to_database} pool_size=5\n\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
@@ -212,6 +212,15 @@ impl PgBouncer {
 
     pub fn client(&self, database: &str) -> Login {
         Login(format!("postgresql://postgres@127.0.0.1:{}/{database}?sslmode=disable", self.port))
+    }
+}
+
+impl PgBouncer {
+    /// Edits the configuration and has it loaded.
+    pub async fn edit(&self, change: impl FnOnce(String) -> String) {
+        let text = std::fs::read_to_string(&self.ini).unwrap();
+        std::fs::write(&self.ini, change(text)).unwrap();
+        self.client("pgbouncer").open().await.simple_query("RELOAD").await.unwrap();
     }
 }
 

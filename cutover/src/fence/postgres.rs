@@ -22,7 +22,9 @@
 //! walsenders (they can't write).
 
 mod acts;
+mod lowering;
 mod rights;
+mod vacuum;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -41,7 +43,9 @@ use crate::sql::{Kind, Slot, Sql, SqlError, TextRow, ident, literal, open, soon}
 
 /// `application_name` of the session that holds the table locks.
 const LOCKS: &str = "cutover locks";
-/// How long one try at the locks may queue.
+/// The one of the session that writes the markers.
+const MARKER: &str = "cutover marker";
+/// How long one try at the locks may queue; see also [`vacuum`].
 const LOCK_TIMEOUT_MS: u64 = 100;
 /// Between two looks at blue's sessions.
 const SCAN_PAUSE: Duration = Duration::from_millis(2);
@@ -66,6 +70,9 @@ pub enum SealBy {
 pub struct PostgresUndo {
     /// The database.
     pub database: String,
+    /// When this was read, by blue's clock; `None` in journals of older versions.
+    #[serde(default)]
+    pub at: Option<String>,
     /// Whether the database's settings may be changed.
     pub may_alter: bool,
     /// The database's own `default_transaction_read_only`; `None`: it had none.
@@ -101,12 +108,13 @@ impl PostgresFence {
     pub fn new(blue: ConnInfo, publication: impl Into<String>) -> Self {
         let elsewhere = if blue.dbname() == "postgres" { "template1" } else { "postgres" };
         let outside = blue.with_dbname(elsewhere);
+        let name = acts::fence_name(blue.dbname());
         Self {
             publication: publication.into(),
-            admin: Slot::new(blue.clone(), "cutover fence", BLUE, Kind::Server),
-            outside: Slot::new(outside, "cutover fence", BLUE, Kind::Server),
+            admin: Slot::new(blue.clone(), name.clone(), BLUE, Kind::Server),
+            outside: Slot::new(outside, name, BLUE, Kind::Server),
             locks: Slot::new(blue.clone(), LOCKS, BLUE, Kind::Server),
-            marker: Slot::new(blue.clone(), "cutover marker", BLUE, Kind::Server),
+            marker: Slot::new(blue.clone(), MARKER, BLUE, Kind::Server),
             blue,
         }
     }
@@ -182,9 +190,10 @@ impl PostgresFence {
     ) -> PortResult<u64> {
         let locks = self.locks.get(deadline).await?;
         let mut pause = LOCK_PAUSE;
+        let mut timeout_ms = LOCK_TIMEOUT_MS;
         loop {
             let tables = self.tables(admin, deadline).await?;
-            let batch = acts::lock_sql(&tables);
+            let batch = acts::lock_sql(&tables, timeout_ms);
             match locks.run(&batch, deadline).await {
                 Ok(()) => {
                     // A table may have joined the publication meanwhile.
@@ -194,6 +203,7 @@ impl PostgresFence {
                 }
                 Err(error) if error.is("55P03") || error.is("40P01") => {
                     tracing::debug!("a try at the table locks failed: {}", error.text);
+                    timeout_ms = vacuum::next_lock_timeout_ms(self, admin, deadline).await?;
                 }
                 Err(error) => {
                     self.locks.close().await;
@@ -202,7 +212,11 @@ impl PostgresFence {
             }
             locks.run("ROLLBACK", deadline).await.map_err(doing("letting go of the locks"))?;
             // The next try may queue for as long as its timeout says.
-            if Instant::now() + pause + Duration::from_millis(LOCK_TIMEOUT_MS) >= deadline {
+            let ends = |timeout_ms| Instant::now() + pause + Duration::from_millis(timeout_ms);
+            if ends(timeout_ms) >= deadline {
+                timeout_ms = LOCK_TIMEOUT_MS;
+            }
+            if ends(timeout_ms) >= deadline {
                 let holders = self.lock_holders(admin).await;
                 return Err(PortError::new(
                     BLUE,
@@ -325,6 +339,7 @@ impl Fence for PostgresFence {
         };
         Ok(PostgresUndo {
             may_alter,
+            at: row.get("at").map(str::to_owned),
             read_only: row.get("read_only").map(str::to_owned),
             allow_connections: row.is_true("allow_connections"),
             seal_by,
@@ -447,44 +462,7 @@ impl Fence for PostgresFence {
     }
 
     async fn lower(&self, undo: &PostgresUndo, deadline: Instant) -> PortResult<()> {
-        // From outside: blue itself may refuse us.
-        let outside = self.outside.get(deadline).await?;
-        for statement in acts::lower(undo) {
-            outside.run(&statement, deadline).await.map_err(doing("opening blue again"))?;
-        }
-        self.locks.close().await;
-        self.marker.close().await;
-        // A session that still waits for a lock does not notice that we are gone.
-        outside
-            .run(&acts::end_locks_sql(&undo.database), deadline)
-            .await
-            .map_err(doing("letting go of the table locks"))?;
-        loop {
-            let row = outside
-                .row(&rights::prior_sql(&undo.database), deadline)
-                .await
-                .map_err(doing("looking whether blue is open"))?;
-            if row.get("read_only").map(str::to_owned) != undo.read_only
-                || row.is_true("allow_connections") != undo.allow_connections
-            {
-                return Err(PortError::new(
-                    BLUE,
-                    "blue's settings are not what they were before, although they were put back",
-                ));
-            }
-            let left = outside
-                .row(&acts::locks_left_sql(&undo.database), deadline)
-                .await
-                .and_then(|row| row.number::<u64>("sessions"))
-                .map_err(doing("looking whether the table locks are gone"))?;
-            if left == 0 {
-                return Ok(());
-            }
-            if Instant::now() >= deadline {
-                return Err(PortError::new(BLUE, "our own table locks did not go away in time"));
-            }
-            tokio::time::sleep(SCAN_PAUSE).await;
-        }
+        self.open_again(undo, deadline).await
     }
 
     async fn leave(&self) {

@@ -258,3 +258,171 @@ async fn what_can_not_be_fenced_is_said() {
     holder.batch_execute("COMMIT").await.unwrap();
     blue.open().await.batch_execute("INSERT INTO \"B b\" VALUES (3)").await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_connects_behind_the_fence_is_not_read_only_for_life() {
+    let server = Postgres::start().await;
+    let blue = server.database("shop", SCHEMA).await;
+    let fence = PostgresFence::new(blue.info(), "move");
+    let undo = fence.prepare().await.unwrap();
+    fence.raise(&undo, deadline()).await.unwrap();
+    let pooled = blue.open().await;
+    let read_only = "SHOW default_transaction_read_only";
+    assert_eq!(text(&pooled, read_only).await.as_deref(), Some("on"));
+
+    // Another process, from its journal.
+    let json = serde_json::to_string(&undo).unwrap();
+    let undo: PostgresUndo = serde_json::from_str(&json).unwrap();
+    PostgresFence::new(blue.info(), "move").lower(&undo, deadline()).await.unwrap();
+    assert!(pooled.batch_execute("SELECT 1").await.is_err(), "a read-only session lives on");
+    let session = blue.open().await;
+    assert_eq!(text(&session, read_only).await.as_deref(), Some("off"));
+
+    // A journal of before does not know when: nobody is closed, and the rest is undone.
+    let mut old: serde_json::Value = serde_json::from_str(&json).unwrap();
+    old.as_object_mut().unwrap().remove("at");
+    let old: PostgresUndo = serde_json::from_value(old).unwrap();
+    assert_eq!(old.at, None);
+    fence.lower(&old, deadline()).await.unwrap();
+    session.batch_execute("INSERT INTO a (who) VALUES ('still there')").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_act_has_no_effect_after_it_was_undone() {
+    let server = Postgres::start().await;
+    let blue = server.database("shop", SCHEMA).await;
+    let outside = server.info("postgres");
+    let before = settings(&blue, &outside).await;
+    let fence = PostgresFence::new(blue.info(), "move");
+    let undo = fence.prepare().await.unwrap();
+    let watcher = outside.open().await;
+    let waiting = || async {
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        number(&watcher, waiting).await == 1
+    };
+
+    // Somebody's open transaction makes the statement wait; the sidecar dies, its session not.
+    let blocker = outside.open().await;
+    let set = "ALTER DATABASE shop SET default_transaction_read_only =";
+    blocker.batch_execute(&format!("BEGIN; {set} off")).await.unwrap();
+    let orphan = blue.open_as("cutover fence of shop").await;
+    let statement = format!("{set} on");
+    let orphan = tokio::spawn(async move { orphan.batch_execute(&statement).await });
+    until("the orphan waits", waiting).await;
+    let neighbour = outside.open_as("cutover fence of another").await;
+    fence.lower(&undo, deadline()).await.unwrap();
+    assert!(orphan.await.unwrap().is_err());
+    neighbour.batch_execute("SELECT 1").await.unwrap();
+
+    // The controller gives a raise up while it waits; the session is not used again.
+    let raise = fence.raise(&undo, deadline());
+    assert!(tokio::time::timeout(Duration::from_millis(300), raise).await.is_err());
+    fence.lower(&undo, deadline()).await.unwrap();
+    blocker.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(settings(&blue, &outside).await, before);
+
+    // And a seal.
+    fence.raise(&undo, deadline()).await.unwrap();
+    blocker.batch_execute("BEGIN; ALTER DATABASE shop CONNECTION LIMIT 7").await.unwrap();
+    let seal = fence.seal(&undo, tokio::time::Instant::now() + Duration::from_millis(300));
+    assert!(seal.await.unwrap_err().in_doubt);
+    blocker.batch_execute("ROLLBACK").await.unwrap();
+    fence.lower(&undo, deadline()).await.unwrap();
+    assert_eq!(settings(&blue, &outside).await, before);
+    blue.open().await.batch_execute("INSERT INTO a (who) VALUES ('open')").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn autovacuum_does_not_stop_the_fence() {
+    let server = Postgres::start().await;
+    let outside = server.info("postgres").open().await;
+    let configure = async |setting: &str| {
+        outside.batch_execute(&format!("ALTER SYSTEM SET {setting}")).await.unwrap();
+        outside.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    };
+    configure("autovacuum_naptime = '1s'").await;
+    // So long that a worker would not have yielded by itself within these tests.
+    configure("deadlock_timeout = '60s'").await;
+    let schema = "CREATE TABLE big (id int PRIMARY KEY, pad text) WITH ( \
+            autovacuum_vacuum_threshold = 0, autovacuum_vacuum_scale_factor = 0, \
+            autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1); \
+        INSERT INTO big SELECT i, repeat('x', 200) FROM generate_series(1, 20000) i; \
+        DELETE FROM big WHERE id % 2 = 0; CREATE PUBLICATION move FOR TABLE big";
+    let blue = server.database("shop", schema).await;
+    let big = number(&blue.open().await, "SELECT 'big'::regclass::oid").await;
+    let vacuumed = format!(
+        "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) \
+         WHERE backend_type = 'autovacuum worker' AND mode = 'ShareUpdateExclusiveLock' \
+         AND datname = 'shop' AND relation = {big}"
+    );
+    let vacuumed = || async { number(&outside, &vacuumed).await == 1 };
+
+    until("the table is vacuumed", vacuumed).await;
+    let fence = PostgresFence::new(blue.info(), "move");
+    let undo = fence.prepare().await.unwrap();
+    let report = fence.raise(&undo, deadline()).await.unwrap();
+    Fenced::prove(Epoch(1), &report).unwrap();
+    fence.lower(&undo, deadline()).await.unwrap();
+    fence.leave().await;
+
+    // Who may not cancel a worker waits until it yields.
+    outside
+        .batch_execute(
+            "CREATE ROLE mover LOGIN; ALTER DATABASE shop OWNER TO mover; \
+             GRANT pg_signal_backend, pg_read_all_stats TO mover",
+        )
+        .await
+        .unwrap();
+    configure("deadlock_timeout = '300ms'").await;
+    blue.open().await.batch_execute("GRANT UPDATE ON big TO mover").await.unwrap();
+    until("the table is vacuumed again", vacuumed).await;
+    let fence = PostgresFence::new(server.login("mover", "shop").info(), "move");
+    let undo = fence.prepare().await.unwrap();
+    let report = fence.raise(&undo, deadline()).await.unwrap();
+    Fenced::prove(Epoch(2), &report).unwrap();
+    fence.lower(&undo, deadline()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn roles_that_can_not_be_kept_out_are_named() {
+    let server = Postgres::start().await;
+    let blue = server.database("shop", SCHEMA).await;
+    let session = blue.open().await;
+    session
+        .batch_execute(
+            "CREATE ROLE mover LOGIN CREATEROLE; CREATE ROLE app LOGIN REPLICATION; \
+             GRANT pg_signal_backend, pg_read_all_stats TO mover; \
+             GRANT UPDATE ON ALL TABLES IN SCHEMA public TO mover",
+        )
+        .await
+        .unwrap();
+    let fence = PostgresFence::new(server.login("mover", "shop").info(), "move");
+    let layers = async || {
+        let checks = fence.inspect().await.unwrap();
+        checks.into_iter().find(|check| check.name == "fence-layers").unwrap()
+    };
+    let check = layers().await;
+    assert_eq!(check.severity, Severity::Fail);
+    assert!(check.evidence.contains("\"app\""), "{check:?}");
+
+    // Version 16 asks for the ADMIN option, and before that replication roles are a superuser's.
+    let since_16 = number(&session, "SELECT current_setting('server_version_num')::int").await;
+    session
+        .batch_execute(if since_16 >= 160_000 {
+            "GRANT app TO mover WITH ADMIN OPTION"
+        } else {
+            "ALTER ROLE app NOREPLICATION"
+        })
+        .await
+        .unwrap();
+    drop(session);
+    assert_eq!(layers().await.severity, Severity::Warn);
+    let undo = fence.prepare().await.unwrap();
+    assert_eq!(undo.roles, ["app"]);
+    // A superuser's sessions can't be closed by us, so there are none here.
+    let sealed = fence.seal(&undo, deadline()).await.unwrap();
+    assert!(sealed.refuses_clients, "{sealed:?}");
+    assert!(connect_plain(&server.login("app", "shop").info(), "app").await.is_err());
+    fence.lower(&undo, deadline()).await.unwrap();
+    server.login("app", "shop").open().await;
+}

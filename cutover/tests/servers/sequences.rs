@@ -106,8 +106,8 @@ async fn a_green_that_is_read_only_by_default_is_found_and_its_sequences_can_be_
     assert_eq!(
         fixes,
         [
-            "ALTER ROLE \"app\" IN DATABASE \"green\" RESET default_transaction_read_only on green",
             "ALTER DATABASE \"green\" RESET default_transaction_read_only on green",
+            "ALTER ROLE \"app\" IN DATABASE \"green\" RESET default_transaction_read_only on green",
         ],
         "{checks:#?}"
     );

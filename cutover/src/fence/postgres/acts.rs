@@ -220,3 +220,20 @@ pub(super) fn describe(undo: &PostgresUndo) -> FenceActs {
         lower: back,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::fence_name;
+
+    #[test]
+    fn names_fit_and_tell_databases_apart() {
+        assert_eq!(fence_name("shop"), "cutover fence of shop");
+        let long = ["a".repeat(62) + "b", "a".repeat(62) + "c"];
+        for name in [&*long[0], "größe", "tab\there"] {
+            let shown = fence_name(name);
+            assert!(shown.len() <= 63 && shown.is_ascii(), "{shown}");
+        }
+        assert_ne!(fence_name(&long[0]), fence_name(&long[1]));
+        assert_ne!(fence_name("größe"), fence_name("grße"));
+    }
+}

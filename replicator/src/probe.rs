@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cutover::api::PipelinePhase;
 use cutover::lag::{SAMPLE_INTERVAL, normalized_head};
 use decoders::Lsn;
 use decoders::postgres::conninfo::ConnInfo;
@@ -22,12 +23,12 @@ const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
 /// How often slot, oldest writer and green are looked at: each costs a catalog query.
 const SLOW_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Samples blue's head for as long as it is polled.
+/// Samples blue's head until green is open.
 ///
 /// The insert position, not the write position: with `synchronous_commit = off` blue has
 /// acknowledged commits that are not written yet.
 pub async fn watch_head(shared: Arc<Shared>, blue: ConnInfo) {
-    loop {
+    while !is_over(&shared) {
         let session = match session::connect(&blue, "cutover probe").await {
             Ok(session) => session,
             Err(error) => {
@@ -89,9 +90,9 @@ async fn sample_heads(shared: &Shared, session: &Session) -> String {
     }
 }
 
-/// Looks at the slot and at the oldest writer on blue for as long as it is polled.
+/// Looks at the slot and at the oldest writer on blue until green is open.
 pub async fn watch_slot(shared: Arc<Shared>, blue: ConnInfo, slot: String) {
-    loop {
+    while !is_over(&shared) {
         if let Ok(session) = session::connect(&blue, "cutover probe").await {
             let mut tick = interval(SLOW_INTERVAL);
             tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -143,6 +144,11 @@ pub async fn watch_green(shared: Arc<Shared>, green: ConnInfo) {
         shared.green_seen(None, false);
         sleep(RECONNECT_INTERVAL).await;
     }
+}
+
+/// Whether green is open: blue is sealed then, and knocking at it every second only fills its log.
+fn is_over(shared: &Shared) -> bool {
+    shared.phase() == PipelinePhase::CutOver
 }
 
 /// An answer in time, or why there is none.

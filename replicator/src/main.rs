@@ -2,11 +2,15 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use replicator::cli::{Cli, Command, LogFormat};
 use replicator::sidecar;
 use tracing_subscriber::EnvFilter;
+
+/// How long threads may take to let go of what they hold.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(300);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -26,8 +30,9 @@ fn main() -> ExitCode {
             Command::Teardown(args) => sidecar::teardown(&args).await,
         }
     });
-    // Threads that wait for a server must not hold up the exit.
-    runtime.shutdown_background();
+    // Everything that holds RocksDB has to be gone before the process tears down its C++ side, or
+    // the exit is an abort. Threads that wait for a server must not hold up the exit for long.
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     ExitCode::from(code)
 }
 

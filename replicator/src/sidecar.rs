@@ -141,6 +141,7 @@ async fn run_pipeline(config: Config) -> Result<(), Failure> {
     let token =
         token.map_err(|problem| Failure::halt("configuration", problem, "write a token"))?;
     let store = open_store(&config.state_dir).await?;
+    let _quiesced = Quiesced(store.clone());
     let listener = http::bind(config.api.listen).await.map_err(|error| {
         Failure::halt(
             "api",
@@ -340,6 +341,15 @@ async fn stop_on_signals(stop: watch::Sender<bool>) {
         _ = interrupt.recv() => {}
     }
     std::process::exit(EXIT_KILLED)
+}
+
+/// Ends the store's own threads with the run, however it ends.
+struct Quiesced(Store);
+
+impl Drop for Quiesced {
+    fn drop(&mut self) {
+        self.0.quiesce();
+    }
 }
 
 /// Tasks that end with their owner.

@@ -128,6 +128,12 @@ impl Store {
         Ok(Self { db: Arc::new(db), path: path.into() })
     }
 
+    /// Ends RocksDB's own threads; nothing is written after this. For the end of the process: they
+    /// must not outlive what C++ tears down there.
+    pub fn quiesce(&self) {
+        self.db.cancel_all_background_work(true);
+    }
+
     /// The state directory.
     pub fn path(&self) -> &Path {
         &self.path

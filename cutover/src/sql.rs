@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+pub(crate) use decoders::postgres::catalog::{quote_ident as ident, quote_literal as literal};
 use decoders::postgres::conninfo::ConnInfo;
 use decoders::postgres::session::{self, Session, connect, connect_plain};
 use tokio::sync::Mutex;
@@ -270,19 +271,4 @@ impl Slot {
 /// A deadline for things outside of the window.
 pub(crate) fn soon() -> Instant {
     Instant::now() + Duration::from_secs(10)
-}
-
-/// Quotes an identifier.
-pub(crate) fn ident(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// Quotes a literal.
-pub(crate) fn literal(text: &str) -> String {
-    let quoted = text.replace('\'', "''");
-    if text.contains('\\') {
-        format!(" E'{}'", quoted.replace('\\', "\\\\"))
-    } else {
-        format!("'{quoted}'")
-    }
 }

@@ -4,8 +4,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use cutover::api;
 use cutover::lag::{LagReading, LagTracker};
+use cutover::{Phase, api};
 use decoders::{Lsn, Position};
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -241,13 +241,21 @@ impl Shared {
         let head = facts.head;
         let catching_up = facts.phase == api::PipelinePhase::Streaming
             && lag.seconds.is_some_and(|seconds| seconds > CATCHING_UP_SECONDS);
+        let cutting_over = facts.phase == api::PipelinePhase::Streaming
+            && cutover.as_ref().is_some_and(|run| {
+                run.report.is_none() && !matches!(run.phase, Phase::Replicating | Phase::Armed)
+            });
         let position = |lsn: Lsn| lsn.is_valid().then_some(Position::Lsn(lsn));
         api::Status {
             schema_version: api::SCHEMA_VERSION,
             pipeline: self.pipeline.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             at: Timestamp::now(),
-            phase: if catching_up { api::PipelinePhase::CatchingUp } else { facts.phase },
+            phase: match facts.phase {
+                _ if cutting_over => api::PipelinePhase::CuttingOver,
+                _ if catching_up => api::PipelinePhase::CatchingUp,
+                phase => phase,
+            },
             since: facts.since,
             waiting_for: facts.waiting_for.clone(),
             blue: facts.blue.clone(),
@@ -299,7 +307,7 @@ impl Shared {
         cutover: Option<&api::RunStatus>,
         runs: Vec<(&'static str, u64)>,
     ) -> Sample {
-        let status = self.status(None);
+        let status = self.status(cutover.cloned());
         let frontier = *self.progress.borrow();
         let batches_applied = self.totals.borrow().batches;
         let facts = self.facts();

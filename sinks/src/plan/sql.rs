@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use decoders::change::{Cell, Row};
+use decoders::postgres::catalog::quote_ident as quoted;
 
 use super::bind::Locator;
 use super::{ColumnSet, IdentityColumn, OldImage, Shape, TablePlan};
@@ -73,10 +74,6 @@ fn relation(table: &GreenTable) -> String {
         // ONLY would leave out the partitions, where the rows are.
         TableKind::Partitioned => table.name.to_string(),
     }
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 struct Builder<'a> {

@@ -4,6 +4,7 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 use decoders::change::QualifiedName;
+use decoders::postgres::catalog::quote_ident;
 use futures_util::SinkExt;
 use tokio_postgres::{Client, CopyInSink};
 
@@ -43,8 +44,7 @@ pub async fn copy_in<'a>(
 ) -> Result<CopyIn<'a>, TargetError> {
     let fail = |e| target_error(&format!("beginning COPY into {table} on green"), &e);
     let frozen = options.freeze && begin_frozen(client, table).await?;
-    let quoted: Vec<String> =
-        columns.iter().map(|name| format!("\"{}\"", name.replace('"', "\"\""))).collect();
+    let quoted: Vec<String> = columns.iter().map(|name| quote_ident(name)).collect();
     let list = match quoted.is_empty() {
         true => String::new(),
         false => format!(" ({})", quoted.join(", ")),

@@ -14,7 +14,6 @@ mod database;
 mod error;
 mod filter;
 mod index;
-mod name;
 mod object;
 mod sequence;
 mod server;
@@ -23,6 +22,7 @@ mod user_type;
 
 use tokio_postgres::Client;
 
+pub use super::ident::{quote_identifier as quote_ident, quote_literal};
 pub use attached::{Firing, ForeignKey, Rule, Trigger};
 pub use column::{ColumnInfo, Identity, TypeKind};
 pub use database::{
@@ -33,7 +33,6 @@ pub use database::{
 pub use error::{CatalogError, describe};
 pub use filter::{CONTROL_SCHEMA, ParsePatternError, TableFilter, TablePattern, is_system_schema};
 pub use index::{MissingIdentity, ResolvedIdentity, UniqueIndex, resolve_identity};
-pub use name::{quote_ident, quote_literal};
 pub use object::{Relation, RelationKind, relations};
 pub use sequence::{SequenceInfo, SequenceValue, sequence_values, sequences};
 pub use server::{Locale, Provider, RoleInfo, ServerInfo, Setting, WANTED_SETTINGS};

@@ -148,7 +148,7 @@ pub fn token_in(change: &ChangeEvent) -> Option<Token> {
         {
             let at = table.columns.iter().position(|column| column.name == "token")?;
             // The text and the binary form of `text` are the same bytes.
-            match new.cells().get(at)?.value()? {
+            match new.value(at)? {
                 Value::Text(bytes) | Value::Binary(bytes) => bytes,
                 Value::Null => return None,
             }

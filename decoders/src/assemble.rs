@@ -299,15 +299,15 @@ impl Open {
 /// What an event occupies beside its frame: for rows of many small values that is the larger
 /// part, and a budget that did not count it would not bound memory.
 fn heap_bytes(change: &ChangeEvent) -> usize {
-    let cells = match change {
-        ChangeEvent::Insert { new, .. } => new.cells().len(),
+    let rows = match change {
+        ChangeEvent::Insert { new, .. } => new.heap_bytes(),
         ChangeEvent::Update { old, new, .. } => {
-            new.cells().len() + old.as_ref().map_or(0, |old| old.row().cells().len())
+            new.heap_bytes() + old.as_ref().map_or(0, |old| old.row().heap_bytes())
         }
-        ChangeEvent::Delete { old, .. } => old.row().cells().len(),
+        ChangeEvent::Delete { old, .. } => old.row().heap_bytes(),
         ChangeEvent::Truncate { .. } | ChangeEvent::Message { .. } => 0,
     };
-    size_of::<ChangeEvent>() + cells * size_of::<Cell>()
+    size_of::<ChangeEvent>() + rows
 }
 
 fn on(table: &TableSchema, kind: RowError) -> AssembleError {
@@ -315,12 +315,12 @@ fn on(table: &TableSchema, kind: RowError) -> AssembleError {
 }
 
 fn check_width(table: &TableSchema, row: &Row) -> Result<(), RowError> {
-    let (expected, found) = (table.columns.len(), row.cells().len());
+    let (expected, found) = (table.columns.len(), row.width());
     if expected == found { Ok(()) } else { Err(RowError::Width { expected, found }) }
 }
 
 fn check_gapless(row: &Row) -> Result<(), RowError> {
-    match row.cells().iter().position(|cell| *cell == Cell::Unchanged) {
+    match row.cells().position(|cell| cell == Cell::Unchanged) {
         None => Ok(()),
         Some(at) => Err(RowError::Gap(at)),
     }
@@ -365,16 +365,18 @@ fn check_key(table: &TableSchema, row: &Row) -> Result<(), RowError> {
 /// Takes values that `new` leaves out from `old`, where that holds them.
 fn fill_gaps(table: &TableSchema, old: &OldRow, new: &mut Row) -> Result<(), RowError> {
     let full = matches!(old, OldRow::Full(_));
-    let columns = table.columns.iter().zip(old.row().cells());
-    for (cell, (column, before)) in new.0.iter_mut().zip(columns) {
-        if *cell != Cell::Unchanged || !(full || column.in_key) {
+    if new.is_complete() {
+        return Ok(());
+    }
+    for (at, column) in table.columns.iter().enumerate() {
+        if new.cell(at) != Some(Cell::Unchanged) || !(full || column.in_key) {
             continue;
         }
         // NULL is never TOASTed: an old image that says NULL here does not hold the column.
-        if before.value().is_none_or(Value::is_null) {
+        if old.row().value(at).is_none_or(Value::is_null) {
             return Err(RowError::OldImage);
         }
-        *cell = before.clone();
+        new.take_cell(at, old.row());
     }
     Ok(())
 }

@@ -25,7 +25,6 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
@@ -141,8 +140,8 @@ fn row<'a>(
         OldRow::Key(row) => image(row, true),
         OldRow::Full(row) => image(row, false),
     });
-    let cells = new.map_or(&[][..], Row::cells);
-    let left_out = |(name, cell): (&'a str, &Cell)| (*cell == Cell::Unchanged).then_some(name);
+    let cells = new.into_iter().flat_map(Row::cells);
+    let left_out = |(name, cell): (&'a str, Cell<'_>)| (cell == Cell::Unchanged).then_some(name);
     Detail::Row {
         schema: &table.name.schema,
         table: &table.name.name,
@@ -185,7 +184,7 @@ impl Serialize for Image<'_> {
 
 /// A string if it is UTF-8. A source with encoding SQL_ASCII may hold anything.
 #[derive(Debug)]
-struct TextOrBytes<'a>(&'a Bytes);
+struct TextOrBytes<'a>(&'a [u8]);
 
 impl Serialize for TextOrBytes<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -199,10 +198,10 @@ impl Serialize for TextOrBytes<'_> {
 #[derive(Serialize)]
 struct Base64<'a> {
     #[serde(serialize_with = "as_base64")]
-    base64: &'a Bytes,
+    base64: &'a [u8],
 }
 
-fn as_base64<S: Serializer>(bytes: &&Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+fn as_base64<S: Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&STANDARD.encode(bytes))
 }
 
@@ -214,6 +213,7 @@ fn rfc3339(unix_us: i64) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use serde_json::json;
 
     use super::*;
@@ -235,8 +235,8 @@ mod tests {
         })
     }
 
-    fn text(text: &'static str) -> Cell {
-        Cell::Value(Value::Text(Bytes::from_static(text.as_bytes())))
+    fn text(text: &str) -> Cell<'_> {
+        Cell::text(text)
     }
 
     fn transaction(part: Part, changes: Vec<ChangeEvent>) -> Transaction {
@@ -307,11 +307,7 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_text_are_told_apart_from_text() {
-        let new = vec![
-            Cell::Value(Value::Text(Bytes::from_static(b"\xff"))),
-            Cell::Value(Value::Binary(Bytes::from_static(b"1"))),
-            text("/w=="),
-        ];
+        let new = vec![Cell::text(b"\xff"), Cell::binary(b"1"), text("/w==")];
         let table = table(ReplicaIdentity::Default);
         let insert = ChangeEvent::Insert { table: table.clone(), new: new.into() };
         let message =

@@ -31,19 +31,19 @@ fn relation(identity: ReplicaIdentity) -> Message {
     }))
 }
 
-fn text(text: &'static str) -> Cell {
-    Cell::Value(Value::Text(Bytes::from_static(text.as_bytes())))
+fn text(text: &str) -> Cell<'_> {
+    Cell::text(text)
 }
 
-fn row<const N: usize>(cells: [Cell; N]) -> Row {
+fn row<const N: usize>(cells: [Cell<'_>; N]) -> Row {
     Row::from(Vec::from(cells))
 }
 
-fn insert<const N: usize>(cells: [Cell; N]) -> Message {
+fn insert<const N: usize>(cells: [Cell<'_>; N]) -> Message {
     Message::Insert(Insert { table: ID, new: row(cells) })
 }
 
-fn update(old: Option<OldRow>, new: [Cell; 2]) -> Message {
+fn update(old: Option<OldRow>, new: [Cell<'_>; 2]) -> Message {
     Message::Update(Update { table: ID, old, new: row(new) })
 }
 

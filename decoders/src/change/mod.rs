@@ -10,5 +10,5 @@ mod schema;
 
 pub use event::{ChangeEvent, OldRow, Part, Transaction};
 pub use position::{Lsn, ParseLsnError, Position};
-pub use row::{Cell, Row, Value};
+pub use row::{Cell, Row, RowBuilder, Value};
 pub use schema::{Column, Generated, QualifiedName, ReplicaIdentity, TableId, TableSchema};

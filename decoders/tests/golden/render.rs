@@ -71,7 +71,7 @@ fn old_row(old: &OldRow) -> String {
 }
 
 fn row(row: &Row) -> String {
-    let cell = |cell: &Cell| match cell {
+    let cell = |cell: Cell<'_>| match cell {
         Cell::Unchanged => "unchanged".to_owned(),
         Cell::Value(Value::Null) => "null".to_owned(),
         Cell::Value(Value::Text(text)) => {
@@ -82,7 +82,7 @@ fn row(row: &Row) -> String {
             cut(&format!("x{hex}"), VALUE_CHARS_MAX)
         }
     };
-    format!("({})", row.cells().iter().map(cell).collect::<Vec<_>>().join(", "))
+    format!("({})", row.cells().map(cell).collect::<Vec<_>>().join(", "))
 }
 
 fn cut(text: &str, chars_max: usize) -> String {

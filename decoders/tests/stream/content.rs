@@ -115,10 +115,10 @@ async fn messages_and_binary_where_the_server_has_them() {
     else {
         panic!("{got:?}")
     };
-    let values: Vec<_> = new.cells().iter().filter_map(|cell| cell.value()).collect();
-    let binary = |bytes: &'static [u8]| Value::Binary(bytes.into());
+    let values: Vec<_> = new.cells().filter_map(|cell| cell.value()).collect();
+    let binary = |bytes: &'static [u8]| Value::Binary(bytes);
     let at = binary(&[0, 0, 0, 0, 0, 0, 0, 1]);
-    assert_eq!(values, [&binary(&[0, 0, 1, 2]), &binary(b"x"), &at]);
+    assert_eq!(values, [binary(&[0, 0, 1, 2]), binary(b"x"), at]);
     assert_eq!((prefix.as_str(), &content[..]), ("cutover.marker", &b"here"[..]));
     assert!(drain(&mut stream, stage.head().await).await.is_empty());
 }

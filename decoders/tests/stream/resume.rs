@@ -10,10 +10,8 @@ use crate::stage::{DEADLINE, Stage, acknowledge, drain, table, texts, transactio
 /// The ids that were inserted.
 fn ids(transactions: &[Transaction]) -> Vec<i32> {
     let id = |change: &ChangeEvent| match change {
-        ChangeEvent::Insert { new, .. } => match new.cells()[0].value() {
-            Some(decoders::Value::Binary(bytes)) => {
-                i32::from_be_bytes(bytes.as_ref().try_into().unwrap())
-            }
+        ChangeEvent::Insert { new, .. } => match new.value(0) {
+            Some(decoders::Value::Binary(bytes)) => i32::from_be_bytes(bytes.try_into().unwrap()),
             _ => texts(new)[0].parse().unwrap(),
         },
         other => panic!("{other:?}"),

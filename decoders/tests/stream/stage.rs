@@ -120,12 +120,12 @@ pub fn table(name: &str) -> decoders::QualifiedName {
 
 /// A row's values, `~` for NULL and `*` for a value that was left out.
 pub fn texts(row: &decoders::Row) -> Vec<String> {
-    let text = |cell: &decoders::Cell| match cell.value() {
+    let text = |cell: decoders::Cell<'_>| match cell.value() {
         None => "*".to_owned(),
         Some(value) => match value.bytes() {
             None => "~".to_owned(),
             Some(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         },
     };
-    row.cells().iter().map(text).collect()
+    row.cells().map(text).collect()
 }

@@ -170,7 +170,7 @@ mod tests {
 
     use bytes::Bytes;
     use cutover::ports::Epoch;
-    use decoders::{Cell, Column, QualifiedName, ReplicaIdentity, Row, TableId, Value};
+    use decoders::{Cell, Column, QualifiedName, ReplicaIdentity, Row, TableId};
 
     use super::*;
 
@@ -195,8 +195,7 @@ mod tests {
             identity: ReplicaIdentity::Default,
             columns: vec![column],
         };
-        let cell = Cell::Value(Value::Text(Bytes::from(text)));
-        ChangeEvent::Insert { table: Arc::new(table), new: Row::from(vec![cell]) }
+        ChangeEvent::Insert { table: Arc::new(table), new: Row::from(vec![Cell::text(&text)]) }
     }
 
     fn row() -> ChangeEvent {

@@ -145,7 +145,7 @@ fn schema_of(name: &QualifiedName) -> Arc<TableSchema> {
 
 fn text<'a>(schema: &TableSchema, row: &'a Row, column: &str) -> Result<&'a str, SourceError> {
     let at = schema.columns.iter().position(|known| known.name == column);
-    let cell = at.and_then(|at| row.cells().get(at)).and_then(|cell| cell.value());
+    let cell = at.and_then(|at| row.value(at));
     // Before PostgreSQL 14 the stream has text values only.
     let Some(Value::Text(bytes)) = cell else { return Err(unreadable(column)) };
     std::str::from_utf8(bytes).map_err(|_| unreadable(column))
@@ -165,7 +165,6 @@ fn incomplete(what: String) -> SourceError {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use decoders::{Cell, Column, Lsn, Part};
 
     use super::*;
@@ -183,9 +182,8 @@ mod tests {
             identity: ReplicaIdentity::Default,
             columns: fields.iter().map(|(name, _)| column(name)).collect(),
         };
-        let cell = |text: &str| Cell::Value(Value::Text(Bytes::from(text.to_owned())));
-        let cells: Vec<_> = fields.iter().map(|(_, text)| cell(text)).collect();
-        ChangeEvent::Insert { table: Arc::new(table), new: Row::from(cells) }
+        let cells = fields.iter().map(|(_, text)| Cell::text(*text));
+        ChangeEvent::Insert { table: Arc::new(table), new: cells.collect() }
     }
 
     fn noted(moment: &str, depth: &str, table: &str) -> ChangeEvent {

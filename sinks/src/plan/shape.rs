@@ -1,6 +1,6 @@
 //! What a change looks like, without its values: changes of one shape share a statement.
 
-use decoders::change::{Cell, ChangeEvent, OldRow, Row};
+use decoders::change::{ChangeEvent, OldRow, Row};
 
 use super::TablePlan;
 use super::bind::Locator;
@@ -18,11 +18,11 @@ pub enum ColumnSet {
 impl ColumnSet {
     /// The columns of a row image that have values.
     pub fn present(row: &Row) -> Self {
-        if row.cells().iter().all(|cell| cell.value().is_some()) {
+        if row.is_complete() {
             return ColumnSet::All;
         }
-        let mut words = vec![0u64; row.cells().len().div_ceil(64)];
-        for (at, cell) in row.cells().iter().enumerate() {
+        let mut words = vec![0u64; row.width().div_ceil(64)];
+        for (at, cell) in row.cells().enumerate() {
             if cell.value().is_some() {
                 words[at / 64] |= 1 << (at % 64);
             }
@@ -119,14 +119,14 @@ impl TablePlan {
     }
 
     fn check_width(&self, row: &Row) -> Result<(), TargetError> {
-        if row.cells().len() == self.schema().columns.len() {
+        if row.width() == self.schema().columns.len() {
             return Ok(());
         }
         Err(TargetError::halt(
             format!(
                 "a row of {} has {} columns where its table has {}",
                 self.schema().name,
-                row.cells().len(),
+                row.width(),
                 self.schema().columns.len()
             ),
             "This is a defect of the decoder: please report it",
@@ -136,10 +136,8 @@ impl TablePlan {
     /// Whether `row` holds what the row is found by.
     fn check_key(&self, op: &str, row: &Row, full: bool) -> Result<(), TargetError> {
         let whole = match self.locator() {
-            Locator::Key(positions) => {
-                positions.iter().all(|at| row.cells()[*at].value().is_some())
-            }
-            Locator::WholeRow if full => row.cells().iter().all(|cell| cell.value().is_some()),
+            Locator::Key(positions) => positions.iter().all(|at| row.value(*at).is_some()),
+            Locator::WholeRow if full => row.is_complete(),
             Locator::WholeRow => false,
             Locator::Missing => {
                 return Err(TargetError::halt(
@@ -165,13 +163,13 @@ impl TablePlan {
 
     fn identity_column(&self, old: Option<&OldRow>, new: &Row) -> IdentityColumn {
         let Some(at) = self.identity_always() else { return IdentityColumn::Kept };
-        let Cell::Value(value) = &new.cells()[at] else { return IdentityColumn::Kept };
+        let Some(value) = new.value(at) else { return IdentityColumn::Kept };
         let in_key = self.schema().columns[at].in_key;
         let known = match old {
             None if in_key => return IdentityColumn::Kept,
             None => None,
-            Some(OldRow::Full(row)) => row.cells()[at].value(),
-            Some(OldRow::Key(row)) if in_key => row.cells()[at].value(),
+            Some(OldRow::Full(row)) => row.value(at),
+            Some(OldRow::Key(row)) if in_key => row.value(at),
             Some(OldRow::Key(_)) => None,
         };
         match known {

@@ -283,10 +283,10 @@ impl RowStatement {
         &'s self,
         old: Option<&'a Row>,
         new: Option<&'a Row>,
-    ) -> impl Iterator<Item = Option<&'a Cell>> + 's {
+    ) -> impl Iterator<Item = Option<Cell<'a>>> + 's {
         self.slots.iter().map(move |slot| match slot {
-            Slot::New(at) => new.and_then(|row| row.cells().get(*at)),
-            Slot::Old(at) => old.and_then(|row| row.cells().get(*at)),
+            Slot::New(at) => new.and_then(|row| row.cell(*at)),
+            Slot::Old(at) => old.and_then(|row| row.cell(*at)),
         })
     }
 }

@@ -21,7 +21,7 @@ const WINDOW_STATEMENTS: usize = 1024;
 const WINDOW_BYTES: usize = 4 * 1024 * 1024;
 
 /// A value as it came, bound in the form in which it came.
-pub(super) struct Param<'a>(pub &'a Value);
+pub(super) struct Param<'a>(pub Value<'a>);
 
 /// The client library logs parameters at its debug level: values stay out of logs.
 impl fmt::Debug for Param<'_> {

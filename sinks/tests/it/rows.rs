@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use decoders::change::{
-    Cell, ChangeEvent, OldRow, QualifiedName, ReplicaIdentity as Identity, Row, Value,
+    Cell, ChangeEvent, OldRow, QualifiedName, ReplicaIdentity as Identity, Row,
 };
 use sinks::Lane as _;
 
-use crate::support::{Db, apply, delete, end, insert, major, row, tx, update, update_from};
+use crate::support::{Db, apply, cell, delete, end, insert, major, tx, update, update_from};
 
 #[tokio::test]
 async fn insert_update_delete_by_primary_key() {
@@ -393,10 +393,11 @@ async fn types_in_text_and_in_binary() {
     apply(&mut lane, 1, vec![insert(&t, &values), update(&t, &values)]).await.unwrap();
     let written = db.rows("SELECT * FROM t").await;
     assert_eq!(written, [values.join("|")]);
-    let mut binary = row(&values);
-    binary.0[0] = Cell::Value(Value::Binary(Bytes::from_static(&[0, 0, 0, 1])));
-    binary.0[8] = Cell::Value(Value::Binary(Bytes::from_static(&[1, 0, 255])));
-    let new = Row(binary.0.clone());
+    let mut cells: Vec<Cell<'_>> = values.iter().map(|text| cell(text)).collect();
+    cells[0] = Cell::binary(&[0, 0, 0, 1]);
+    cells[8] = Cell::binary(&[1, 0, 255]);
+    let binary = Row::from(cells);
+    let new = binary.clone();
     let event = ChangeEvent::Update { table: f.clone(), old: Some(OldRow::Full(binary)), new };
     apply(&mut lane, 2, vec![event]).await.unwrap();
     assert_eq!(db.rows("SELECT id, by FROM t").await, ["1|\\x0100ff"]);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use decoders::change::{
     Cell, ChangeEvent, Column, Lsn, OldRow, Part, QualifiedName, ReplicaIdentity, Row, TableId,
-    TableSchema, Transaction, Value,
+    TableSchema, Transaction,
 };
 use decoders::postgres::conninfo::ConnInfo;
 use decoders::postgres::session::{Session, connect};
@@ -238,11 +238,11 @@ pub fn options(db: &Db) -> PgTargetOptions {
 }
 
 /// A cell from text; `~` is NULL, `?` is an unchanged TOAST value.
-pub fn cell(text: &str) -> Cell {
+pub fn cell(text: &str) -> Cell<'_> {
     match text {
         "~" => Cell::NULL,
         "?" => Cell::Unchanged,
-        text => Cell::Value(Value::Text(text.to_owned().into())),
+        text => Cell::text(text),
     }
 }
 

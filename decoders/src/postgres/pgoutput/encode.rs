@@ -109,7 +109,7 @@ fn old_row(out: &mut BytesMut, old: &OldRow) {
 
 fn row(out: &mut BytesMut, kind: u8, row: &Row) {
     out.put_u8(kind);
-    out.put_i16(row.cells().len() as i16);
+    out.put_i16(row.width() as i16);
     for cell in row.cells() {
         match cell {
             Cell::Unchanged => out.put_u8(b'u'),
@@ -148,14 +148,34 @@ fn any_bytes() -> impl Strategy<Value = Bytes> {
     proptest::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from)
 }
 
+#[derive(Clone, Debug)]
+enum AnyCell {
+    Null,
+    Unchanged,
+    Text(Bytes),
+    Binary(Bytes),
+}
+
+impl AnyCell {
+    fn as_cell(&self) -> Cell<'_> {
+        match self {
+            AnyCell::Null => Cell::NULL,
+            AnyCell::Unchanged => Cell::Unchanged,
+            AnyCell::Text(bytes) => Cell::text(bytes),
+            AnyCell::Binary(bytes) => Cell::binary(bytes),
+        }
+    }
+}
+
 fn any_row() -> impl Strategy<Value = Row> {
     let cell = prop_oneof![
-        Just(Cell::NULL),
-        Just(Cell::Unchanged),
-        any_bytes().prop_map(|bytes| Cell::Value(Value::Text(bytes))),
-        any_bytes().prop_map(|bytes| Cell::Value(Value::Binary(bytes))),
+        Just(AnyCell::Null),
+        Just(AnyCell::Unchanged),
+        any_bytes().prop_map(AnyCell::Text),
+        any_bytes().prop_map(AnyCell::Binary),
     ];
-    proptest::collection::vec(cell, 0..8).prop_map(Row::from)
+    proptest::collection::vec(cell, 0..8)
+        .prop_map(|cells| cells.iter().map(AnyCell::as_cell).collect())
 }
 
 fn any_old_row() -> impl Strategy<Value = OldRow> {

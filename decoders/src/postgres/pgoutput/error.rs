@@ -55,6 +55,14 @@ pub enum DecodeErrorKind {
         /// The number.
         found: i32,
     },
+    /// A length beyond what the source can hold.
+    #[error("the {what} is impossible: {found}")]
+    TooLong {
+        /// What has the length.
+        what: &'static str,
+        /// The length.
+        found: usize,
+    },
     /// A string without its terminating zero byte.
     #[error("a string is not terminated")]
     Unterminated,

@@ -1,5 +1,7 @@
 //! A cursor over one frame: every read is checked, every error knows its offset.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::error::{DecodeError, DecodeErrorKind};
@@ -31,6 +33,11 @@ impl<'a> Reader<'a> {
 
     fn error_at(&self, offset: usize, kind: DecodeErrorKind) -> DecodeError {
         DecodeError { offset, tag: self.frame.first().copied(), kind }
+    }
+
+    /// The frame that is read.
+    pub(super) fn frame(&self) -> &'a Bytes {
+        self.frame
     }
 
     pub(super) fn left(&self) -> usize {
@@ -118,12 +125,25 @@ impl<'a> Reader<'a> {
         Ok(count)
     }
 
-    /// Bytes with a 32-bit length before them: a slice of the frame, not a copy.
-    pub(super) fn sized_bytes(&mut self, what: &'static str) -> Result<Bytes, DecodeError> {
+    /// Where the bytes are that have a 32-bit length before them, which may be `most`.
+    pub(super) fn sized_range(
+        &mut self,
+        what: &'static str,
+        most: usize,
+    ) -> Result<Range<usize>, DecodeError> {
         let length = self.count32(what, 1)?;
+        if length > most {
+            return Err(self.error_before(4, DecodeErrorKind::TooLong { what, found: length }));
+        }
         let start = self.at;
         self.at += length;
-        Ok(self.frame.slice(start..self.at))
+        Ok(start..self.at)
+    }
+
+    /// Bytes with a 32-bit length before them: a slice of the frame, not a copy.
+    pub(super) fn sized_bytes(&mut self, what: &'static str) -> Result<Bytes, DecodeError> {
+        let range = self.sized_range(what, usize::MAX)?;
+        Ok(self.frame.slice(range))
     }
 
     /// A string that ends with a zero byte. The cursor stands behind that byte afterwards.

@@ -1,8 +1,10 @@
 //! Messages about rows: Insert, Update, Delete, Truncate.
 
+use std::ops::Range;
+
 use super::error::DecodeError;
 use super::read::Reader;
-use crate::change::{Cell, OldRow, Row, TableId, Value};
+use crate::change::{OldRow, Row, RowBuilder, TableId};
 
 /// `I`: a row was added.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -107,19 +109,20 @@ fn old_row(reader: &mut Reader<'_>, kind: u8) -> Result<OldRow, DecodeError> {
 /// The manual's TupleData.
 fn row(reader: &mut Reader<'_>) -> Result<Row, DecodeError> {
     let count = reader.count16("number of columns", 1)?;
-    let mut cells = Vec::with_capacity(count);
+    let mut row = RowBuilder::new(reader.frame(), count);
     for _ in 0..count {
-        cells.push(cell(reader)?);
+        match reader.u8()? {
+            b't' => row.text(value(reader)?),
+            b'b' => row.binary(value(reader)?),
+            b'n' => row.null(),
+            b'u' => row.unchanged(),
+            found => return Err(reader.unknown_byte("kind of cell", found)),
+        }
     }
-    Ok(Row::from(cells))
+    Ok(row.finish())
 }
 
-fn cell(reader: &mut Reader<'_>) -> Result<Cell, DecodeError> {
-    match reader.u8()? {
-        b't' => Ok(Cell::Value(Value::Text(reader.sized_bytes("length of a value")?))),
-        b'b' => Ok(Cell::Value(Value::Binary(reader.sized_bytes("length of a value")?))),
-        b'n' => Ok(Cell::NULL),
-        b'u' => Ok(Cell::Unchanged),
-        found => Err(reader.unknown_byte("kind of cell", found)),
-    }
+fn value(reader: &mut Reader<'_>) -> Result<Range<usize>, DecodeError> {
+    const WHAT: &str = "length of a value";
+    reader.sized_range(WHAT, Row::VALUE_BYTES_MAX)
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::encode::{any_message, encode};
 use super::*;
-use crate::change::{Cell, Value};
+use crate::change::Value;
 
 proptest! {
     #[test]
@@ -59,7 +59,7 @@ fn refusal(frame: &[u8]) -> (usize, DecodeErrorKind) {
 fn values_are_slices_of_the_frame() {
     let frame = Bytes::from_static(b"I\0\0\0\x01N\0\x01t\0\0\0\x03abc");
     let Ok(Message::Insert(insert)) = decode(&frame) else { panic!("not an insert") };
-    let Cell::Value(Value::Text(text)) = &insert.new.cells()[0] else { panic!("not text") };
+    let Some(Value::Text(text)) = insert.new.value(0) else { panic!("not text") };
     assert_eq!(text.as_ptr(), frame[13..].as_ptr());
 }
 

@@ -299,11 +299,9 @@ mod tests {
         new.take_cell(0, &old);
         assert_eq!(new, old);
         let mut other = row();
-        other.take_cell(2, &old);
-        let expected: Row =
-            [Cell::text("a"), Cell::NULL, Cell::text("old"), Cell::binary(b"\x01\x02")]
-                .into_iter()
-                .collect();
-        assert_eq!(other, expected);
+        let complete: Row = vec![Cell::NULL; 2].into_iter().chain([Cell::text("x"); 2]).collect();
+        other.take_cell(2, &complete);
+        let expected = [Cell::text("a"), Cell::NULL, Cell::text("x"), Cell::binary(b"\x01\x02")];
+        assert_eq!(other, Row::from(Vec::from(expected)));
     }
 }

@@ -35,12 +35,14 @@
 
 // The stream.
 mod failure;
+pub mod gulp;
 mod ident;
 pub mod pgoutput;
 pub mod publication;
 pub mod slot;
 pub mod stream;
 pub mod types;
+mod user_types;
 pub mod walsender;
 
 // Connections.
@@ -50,6 +52,7 @@ mod certificate;
 pub mod chunks;
 pub mod conninfo;
 mod copy_both;
+pub mod copy_out;
 mod dsn;
 pub mod error;
 mod establish;

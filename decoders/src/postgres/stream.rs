@@ -30,6 +30,7 @@ mod liveness;
 mod pace;
 mod start;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -131,7 +132,8 @@ pub struct PgStream {
     assembler: Assembler,
     pace: Pace,
     identity: SystemIdentity,
-    binary: bool,
+    /// The types that travel in binary; `None` if all values are text.
+    binary: Option<BTreeSet<u32>>,
     start: Lsn,
     /// Everything up to here has been handed out.
     delivered: Lsn,
@@ -172,7 +174,7 @@ impl PgStream {
 
     /// Whether values travel in binary.
     pub fn is_binary(&self) -> bool {
-        self.binary
+        self.binary.is_some()
     }
 
     /// Reports the durable position a last time and ends the stream in order, so that the slot is
@@ -326,8 +328,13 @@ impl PgStream {
         let Message::Relation(Relation(table)) = message else {
             return Ok(());
         };
-        let safe = |column: &Column| is_binary_safe(column.type_oid);
-        if !self.binary || table.columns.iter().all(safe) {
+        let Some(chosen) = &self.binary else {
+            return Ok(());
+        };
+        let safe = |column: &Column| {
+            is_binary_safe(column.type_oid) || chosen.contains(&column.type_oid)
+        };
+        if table.columns.iter().all(safe) {
             return Ok(());
         }
         Err(SourceError::halt(

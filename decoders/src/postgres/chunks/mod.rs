@@ -5,15 +5,14 @@
 mod catalog;
 mod ranges;
 mod table;
-mod types;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_postgres::Client;
 
 use catalog::{columns, integer_keys, leaves, lock, sizes};
-use ranges::{block_ranges, key_ranges};
-use types::binary_safe;
+use ranges::{Cutting, block_ranges, key_ranges};
+use crate::postgres::user_types::{InnerOids, binary_safe};
 
 use crate::change::{QualifiedName, TableId};
 
@@ -55,8 +54,11 @@ fn database<'a>(doing: &'a str) -> impl Fn(tokio_postgres::Error) -> ChunkError 
 /// How to cut.
 #[derive(Clone, Copy, Debug)]
 pub struct PlanOptions {
-    /// Size to aim at for one chunk, with its share of the TOAST table, in bytes.
-    pub chunk_bytes: u64,
+    /// Size to aim at for one chunk, with its share of the TOAST table, in bytes. `None`: tables
+    /// stay whole unless one is more than a worker's share of all of them.
+    pub chunk_bytes: Option<u64>,
+    /// Chunks that will be read at the same time.
+    pub workers: usize,
     /// How long to wait for the tables' locks, milliseconds.
     pub lock_timeout_ms: u64,
 }
@@ -84,20 +86,27 @@ pub async fn plan(
     let sizes = sizes(client, &relations, &ids).await?;
     let mut columns = columns(client, &ids, version).await?;
     let types: BTreeSet<u32> = columns.values().flatten().map(|(_, type_oid)| *type_oid).collect();
-    let safe = binary_safe(client, types).await?;
+    let safe = binary_safe(client, types, InnerOids::Kept)
+        .await
+        .map_err(database("reading the columns' types"))?;
     let keys = if version < TID_RANGE_SCAN_VERSION {
         integer_keys(client, &ids).await?
     } else {
         BTreeMap::new()
     };
 
+    let total = sizes.values().map(|size| size.bytes).sum();
+    let cutting = match options.chunk_bytes {
+        Some(bytes) => Cutting::into(bytes),
+        None => Cutting::by_share(total, options.workers),
+    };
     let mut plans = Vec::with_capacity(relations.len());
     for relation in relations {
         let columns = columns.remove(&relation.id).unwrap_or_default();
         let size = sizes.get(&relation.id).copied().unwrap_or_default();
         let is_safe = columns.iter().all(|(_, type_oid)| safe.contains(type_oid));
         let is_heap = relation.access_method.as_deref().is_none_or(|name| name == "heap");
-        let pieces = size.pieces(options.chunk_bytes);
+        let pieces = cutting.pieces(size);
         let chunks = if pieces < 2 {
             vec![ChunkRange::Whole]
         } else if version >= TID_RANGE_SCAN_VERSION && is_heap {

@@ -3,6 +3,7 @@
 //! START_REPLICATION, because a server that was asked for a position that the slot has left
 //! behind starts later without a word.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::change::Lsn;
@@ -13,7 +14,7 @@ use crate::postgres::pgoutput::PROTOCOL_VERSION;
 use crate::postgres::publication;
 use crate::postgres::session::{self, Session};
 use crate::postgres::slot::{self, PLUGIN, SlotState};
-use crate::postgres::types::is_binary_safe;
+use crate::postgres::user_types::{InnerOids, binary_safe};
 use crate::postgres::wire::{CopyBoth, ReplicationConnection};
 use crate::source::SourceError;
 
@@ -28,7 +29,8 @@ pub(super) struct Started {
     pub(super) identity: SystemIdentity,
     /// Where it starts.
     pub(super) start: Lsn,
-    pub(super) binary: bool,
+    /// The types that travel in binary; `None` if all values are text.
+    pub(super) binary: Option<BTreeSet<u32>>,
     /// `wal_sender_timeout`; zero means never.
     pub(super) sender_timeout: Duration,
 }
@@ -43,7 +45,10 @@ pub(super) async fn start(
         SlotUse::Existing => Some(existing_start(&session, source, options).await?),
         SlotUse::Temporary => None,
     };
-    let binary = options.binary == Binary::Auto && all_safe(&session, options).await?;
+    let binary = match options.binary {
+        Binary::Auto => all_safe(&session, options).await?,
+        Binary::Off => None,
+    };
     let sender_timeout = sender_timeout(&session).await?;
 
     let mut replication = ReplicationConnection::connect(source, &options.application_name)
@@ -64,7 +69,7 @@ pub(super) async fn start(
             format!("the source was restored from an older state: {NEW_COPY}"),
         ));
     }
-    let command = command(options, session.server_version(), start, binary);
+    let command = command(options, session.server_version(), start, binary.is_some());
     let doing = format!("stream from the replication slot {}", options.slot);
     let link = replication.copy_both(&command).await.map_err(|error| of_wire(&doing, error))?;
     let slot = usable_slot(&session, source, options).await?;
@@ -146,13 +151,20 @@ fn check_not_passed(slot: &SlotState, start: Lsn) -> Result<(), SourceError> {
     }
 }
 
-/// Whether every published column may travel in binary (PostgreSQL 14+).
-async fn all_safe(session: &Session, options: &StreamOptions) -> Result<bool, SourceError> {
+/// The types of all published columns if every one may travel in binary (PostgreSQL 14+).
+async fn all_safe(
+    session: &Session,
+    options: &StreamOptions,
+) -> Result<Option<BTreeSet<u32>>, SourceError> {
     if session.server_version() < 140_000 {
-        return Ok(false);
+        return Ok(None);
     }
     let types = publication::column_types(session, &options.publications).await?;
-    Ok(types.into_iter().all(is_binary_safe))
+    let types: BTreeSet<u32> = types.into_iter().collect();
+    let safe = binary_safe(session, types.clone(), InnerOids::Kept)
+        .await
+        .map_err(|error| of_session("read the published columns' types", error))?;
+    Ok((safe == types).then_some(safe))
 }
 
 async fn sender_timeout(session: &Session) -> Result<Duration, SourceError> {

@@ -4,6 +4,7 @@
 //! ([`plan`]), and the progress rows that make applying exactly-once ([`progress`]). It knows
 //! sources only by the vocabulary of `decoders::change`.
 
+pub mod net;
 pub mod null;
 pub mod plan;
 pub mod postgres;

@@ -11,6 +11,10 @@ pub enum SourceEvent {
     Transaction(Transaction),
     /// Everything up to here has been delivered, and nothing is open: an idle source's progress.
     Idle(Position),
+    /// The last event of a source that is right only far behind the tip: everything up to the
+    /// last position reported has been delivered, and the source's other reader should go on
+    /// behind it. Such a source gives nothing but errors afterwards.
+    Handover,
 }
 
 /// What to do about an error, decided where the error is made and nowhere else.

@@ -94,6 +94,8 @@ async fn print(
         };
         let reached = match event {
             SourceEvent::Idle(position) => Some(position),
+            // Only a reader that catches up does that; this one streams.
+            SourceEvent::Handover => break,
             SourceEvent::Transaction(transaction) => {
                 for event in
                     events.of(&transaction).take(usize::try_from(left).unwrap_or(usize::MAX))

@@ -34,6 +34,7 @@
 //! ```
 
 // The stream.
+mod delivery;
 mod failure;
 pub mod gulp;
 mod ident;

@@ -26,11 +26,10 @@
 //! What is absent on purpose: reconnecting. A stream that failed is dropped; the engine opens a
 //! new one at the position that is durable.
 
-mod liveness;
+pub(super) mod liveness;
 mod pace;
-mod start;
+pub(super) mod start;
 
-use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -39,13 +38,12 @@ use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until};
 
 use super::conninfo::ConnInfo;
+use super::delivery::Delivery;
 use super::failure::of_wire;
-use super::pgoutput::{self, Message, Relation};
-use super::types::is_binary_safe;
 use super::walsender::{StatusUpdate, WalMessage};
 use super::wire::CopyBoth;
 use crate::assemble::{Assembler, PART_BYTES_DEFAULT};
-use crate::change::{Column, Lsn, Part, Position, Transaction};
+use crate::change::{Lsn, Position};
 use crate::source::{Source, SourceError, SourceEvent};
 
 use self::pace::Pace;
@@ -129,14 +127,10 @@ pub struct PgStream {
     source: ConnInfo,
     options: StreamOptions,
     link: CopyBoth,
-    assembler: Assembler,
+    delivery: Delivery,
     pace: Pace,
     identity: SystemIdentity,
-    /// The types that travel in binary; `None` if all values are text.
-    binary: Option<BTreeSet<u32>>,
     start: Lsn,
-    /// Everything up to here has been handed out.
-    delivered: Lsn,
     /// Everything up to here is durable on the target.
     durable: Lsn,
     /// An error was returned; what follows can't be trusted.
@@ -147,16 +141,15 @@ impl PgStream {
     /// Checks everything that can be checked, then starts to stream.
     pub async fn open(source: &ConnInfo, options: StreamOptions) -> Result<Self, SourceError> {
         let started = start::start(source, &options).await?;
+        let assembler = Assembler::new(options.part_bytes);
         Ok(Self {
             source: source.clone(),
-            assembler: Assembler::new(options.part_bytes),
+            delivery: Delivery::new(&options.slot, assembler, started.binary, started.start),
             options,
             pace: Pace::new(Instant::now(), started.sender_timeout),
             link: started.link,
             identity: started.identity,
-            binary: started.binary,
             start: started.start,
-            delivered: started.start,
             durable: started.start,
             failed: false,
         })
@@ -174,7 +167,7 @@ impl PgStream {
 
     /// Whether values travel in binary.
     pub fn is_binary(&self) -> bool {
-        self.binary.is_some()
+        self.delivery.is_binary()
     }
 
     /// Reports the durable position a last time and ends the stream in order, so that the slot is
@@ -194,7 +187,7 @@ impl PgStream {
         if self.link.queued_len() == 0 {
             // After a reconnect, work of the stream before may still become durable: it counts
             // when this stream has come so far, too.
-            let durable = self.durable.min(self.delivered);
+            let durable = self.durable.min(self.delivery.delivered());
             let status = StatusUpdate { durable, now_us: unix_us(), reply_requested: ask };
             let queued = self.link.queue_copy_data(&status.encode());
             queued.map_err(|error| self.link_failure(error))?;
@@ -271,91 +264,17 @@ impl PgStream {
 
     /// Turns one CopyData into what it completes. No await in here: see "Cancellation".
     fn take(&mut self, payload: Bytes) -> Result<Option<SourceEvent>, SourceError> {
-        let message = WalMessage::read(payload).map_err(|error| self.not_understood(error))?;
+        let message = WalMessage::read(payload);
+        let message = message.map_err(|error| self.delivery.not_understood(error))?;
         match message {
             WalMessage::Keepalive { end, reply_requested } => {
                 if reply_requested {
                     self.report(Instant::now(), false)?;
                 }
-                let idle = !self.assembler.is_open() && end > self.delivered;
-                Ok(idle.then(|| self.idle(end)))
+                Ok(self.delivery.idle(end))
             }
-            WalMessage::XLogData { payload, .. } => {
-                let frame_bytes = payload.len();
-                let message =
-                    pgoutput::decode(&payload).map_err(|error| self.not_understood(error))?;
-                self.check_types(&message)?;
-                let pushed = self.assembler.push(message, frame_bytes);
-                match pushed.map_err(|error| self.not_understood(error))? {
-                    Some(transaction) => Ok(Some(self.deliver(transaction)?)),
-                    None => Ok(None),
-                }
-            }
+            WalMessage::XLogData { payload, .. } => self.delivery.message(&payload),
         }
-    }
-
-    fn idle(&mut self, end: Lsn) -> SourceEvent {
-        self.delivered = end;
-        SourceEvent::Idle(Position::Lsn(end))
-    }
-
-    fn deliver(&mut self, transaction: Transaction) -> Result<SourceEvent, SourceError> {
-        if transaction.commit_lsn < self.delivered {
-            return Err(SourceError::halt(
-                format!(
-                    "transaction {} with its commit at {} arrived after everything up to {} had \
-                     been reported as delivered",
-                    transaction.xid, transaction.commit_lsn, self.delivered
-                ),
-                "the order of the stream is broken; keep the slot and report this",
-            ));
-        }
-        match transaction.end_lsn {
-            // Nothing in it is published: only its position counts. Servers before 15 send those.
-            Some(end) if transaction.part == Part::Whole && transaction.changes.is_empty() => {
-                Ok(self.idle(end))
-            }
-            end => {
-                self.delivered = end.unwrap_or(self.delivered);
-                Ok(SourceEvent::Transaction(transaction))
-            }
-        }
-    }
-
-    /// The form of values is chosen when a stream opens, from the tables as they are then. A table
-    /// may get a column that can't travel in binary later; its first change brings its description.
-    fn check_types(&self, message: &Message) -> Result<(), SourceError> {
-        let Message::Relation(Relation(table)) = message else {
-            return Ok(());
-        };
-        let Some(chosen) = &self.binary else {
-            return Ok(());
-        };
-        let safe = |column: &Column| {
-            is_binary_safe(column.type_oid) || chosen.contains(&column.type_oid)
-        };
-        if table.columns.iter().all(safe) {
-            return Ok(());
-        }
-        Err(SourceError::halt(
-            format!(
-                "the columns of {} changed after the stream had chosen binary values, and one of \
-                 them can't travel so",
-                table.name
-            ),
-            "set apply.binary = \"off\" in the configuration, then resume",
-        ))
-    }
-
-    fn not_understood(&self, error: impl std::error::Error + Send + Sync + 'static) -> SourceError {
-        SourceError::halt(
-            format!(
-                "the stream from the replication slot {} can't be followed behind {}: {error}",
-                self.options.slot, self.delivered
-            ),
-            "nothing was skipped and the slot keeps what follows; keep it and report this",
-        )
-        .caused_by(error)
     }
 }
 

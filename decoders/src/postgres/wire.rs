@@ -33,8 +33,11 @@ const COPY_BOTH_TAG: u8 = b'W';
 pub(super) const COPY_DATA_TAG: u8 = b'd';
 pub(super) const COPY_DONE_TAG: u8 = b'c';
 
-/// Rows of a simple query, values as text.
-pub type TextRows = Vec<Vec<Option<String>>>;
+/// A row of a simple query, values as text.
+pub type TextRow = Vec<Option<String>>;
+
+/// Its rows.
+pub type TextRows = Vec<TextRow>;
 
 /// A connection in `replication=database` mode, between commands.
 #[derive(Debug)]
@@ -50,7 +53,7 @@ pub struct ReplicationConnection {
 pub struct ServerInfo {
     /// ParameterStatus values, the latest of each.
     pub parameters: BTreeMap<String, String>,
-    /// The walsender's process id.
+    /// The server process's id.
     pub process_id: i32,
     /// `server_version_num`; 0 if the server reports none that we can read.
     pub version: u32,
@@ -63,7 +66,18 @@ impl ReplicationConnection {
         info: &ConnInfo,
         application_name: &str,
     ) -> Result<ReplicationConnection, ConnectError> {
-        let startup = ReplicationStartup { info, application_name };
+        let startup = WireStartup { info, application_name, replication: true };
+        establish(info, &startup).await
+    }
+
+    /// The same as a plain SQL session: takes none of the server's `max_wal_senders`, and its
+    /// results can be read as they come ([`super::copy_out`]), where a `tokio_postgres::Client`
+    /// would read them into memory without a bound.
+    pub(super) async fn connect_plain(
+        info: &ConnInfo,
+        application_name: &str,
+    ) -> Result<ReplicationConnection, ConnectError> {
+        let startup = WireStartup { info, application_name, replication: false };
         establish(info, &startup).await
     }
 
@@ -140,7 +154,7 @@ impl ReplicationConnection {
         }
     }
 
-    fn begin(&mut self, sql: &str) -> Result<(), WireError> {
+    pub(super) fn begin(&mut self, sql: &str) -> Result<(), WireError> {
         if self.busy {
             return Err(self.link.protocol(ProtocolError::Abandoned));
         }
@@ -176,7 +190,7 @@ impl ServerInfo {
     }
 }
 
-fn text_row(row: &DataRowBody) -> io::Result<Vec<Option<String>>> {
+pub(super) fn text_row(row: &DataRowBody) -> io::Result<TextRow> {
     let buffer = row.buffer();
     row.ranges()
         .map(|range| {
@@ -189,12 +203,13 @@ fn text_row(row: &DataRowBody) -> io::Result<Vec<Option<String>>> {
         .collect()
 }
 
-struct ReplicationStartup<'a> {
+struct WireStartup<'a> {
     info: &'a ConnInfo,
     application_name: &'a str,
+    replication: bool,
 }
 
-impl Startup for ReplicationStartup<'_> {
+impl Startup for WireStartup<'_> {
     type Output = ReplicationConnection;
 
     async fn start(
@@ -245,7 +260,7 @@ impl From<WireError> for StartFailure {
     }
 }
 
-impl ReplicationStartup<'_> {
+impl WireStartup<'_> {
     fn sort(&self, error: WireError, endpoint: &Endpoint) -> ConnectError {
         match error {
             WireError::Io { host, source } => ConnectError::Io { host, source },
@@ -265,9 +280,11 @@ impl ReplicationStartup<'_> {
         let mut parameters = vec![
             ("user", info.user()),
             ("database", info.dbname()),
-            ("replication", "database"),
             ("application_name", self.application_name),
         ];
+        if self.replication {
+            parameters.push(("replication", "database"));
+        }
         if let Some(options) = &info.options {
             parameters.push(("options", options));
         }

@@ -103,6 +103,7 @@ pub async fn drain(stream: &mut PgStream, position: Lsn) -> Vec<Transaction> {
                 end
             }
             SourceEvent::Idle(Position::Lsn(lsn)) => Some(lsn),
+            SourceEvent::Handover => panic!("a stream never hands over"),
         };
         if reached.is_some_and(|reached| reached >= position) {
             return seen;

@@ -175,6 +175,9 @@ impl<S: Source> Intake<'_, S> {
                         }
                     }
                 }
+                Turn::Event(SourceEvent::Handover) => {
+                    return Err(SourceError::retry("the reader hands over to the stream"));
+                }
                 Turn::Event(SourceEvent::Idle(position)) => {
                     let Some(position) = position.lsn() else { continue };
                     self.progress.send_if_modified(|now| {

@@ -63,7 +63,7 @@ async fn a_real_stream_makes_a_copy() {
                 transactions += lane.apply(&[transaction]).await.unwrap().transactions;
             }
             SourceEvent::Idle(position) if position.covers(&end) => break,
-            SourceEvent::Idle(_) => {}
+            SourceEvent::Idle(_) | SourceEvent::Handover => {}
         }
     }
     assert!(transactions >= 11, "{transactions}");

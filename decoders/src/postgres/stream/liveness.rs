@@ -18,8 +18,8 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// Between two looks: an answer may have been on its way at the first.
 const SECOND_LOOK_AFTER: Duration = Duration::from_secs(1);
 
-/// `Ok` if the walsender `pid` is at work; an error says why the link counts as dead.
-pub(super) async fn check_busy(
+/// `Ok` if the server process `pid` is at work; an error says why the link counts as dead.
+pub(in crate::postgres) async fn check_busy(
     source: &ConnInfo,
     application_name: &str,
     pid: i32,
@@ -36,13 +36,13 @@ pub(super) async fn check_busy(
     match is_busy(&session, pid).await? {
         true => Ok(()),
         false => Err(SourceError::retry(
-            "the link to the source is dead: its walsender waits for us and we hear nothing",
+            "the link to the source is dead: its process waits for us and we hear nothing",
         )),
     }
 }
 
 async fn is_busy(session: &session::Session, pid: i32) -> Result<bool, SourceError> {
-    let doing = "look at the walsender";
+    let doing = "look at the source's process";
     let row = session
         .query_opt(
             "SELECT wait_event_type IS NULL OR wait_event_type NOT IN ('Activity', 'Client')
@@ -53,6 +53,6 @@ async fn is_busy(session: &session::Session, pid: i32) -> Result<bool, SourceErr
         .map_err(|error| of_session(doing, error))?;
     match row {
         Some(row) => row.try_get(0).map_err(|error| of_session(doing, error)),
-        None => Err(SourceError::retry("the source's walsender has ended without a word")),
+        None => Err(SourceError::retry("the source's process has ended without a word")),
     }
 }

@@ -21,7 +21,8 @@ use crate::source::SourceError;
 use super::{Binary, SlotUse, StreamOptions, SystemIdentity};
 
 /// A remedy for everything that only a new copy can heal.
-const NEW_COPY: &str = "run `replicator teardown` and start with a new copy";
+pub(in crate::postgres) const NEW_COPY: &str =
+    "run `replicator teardown` and start with a new copy";
 
 /// A stream that has started.
 pub(super) struct Started {
@@ -45,10 +46,7 @@ pub(super) async fn start(
         SlotUse::Existing => Some(existing_start(&session, source, options).await?),
         SlotUse::Temporary => None,
     };
-    let binary = match options.binary {
-        Binary::Auto => all_safe(&session, options).await?,
-        Binary::Off => None,
-    };
+    let binary = binary_types(&session, options).await?;
     let sender_timeout = sender_timeout(&session).await?;
 
     let mut replication = ReplicationConnection::connect(source, &options.application_name)
@@ -63,11 +61,8 @@ pub(super) async fn start(
                 .await?
         }
     };
-    if options.slot_use == SlotUse::Existing && head < start {
-        return Err(SourceError::halt(
-            format!("the source's log ends at {head}, before the position to resume from, {start}"),
-            format!("the source was restored from an older state: {NEW_COPY}"),
-        ));
+    if options.slot_use == SlotUse::Existing {
+        check_head(head, start)?;
     }
     let command = command(options, session.server_version(), start, binary.is_some());
     let doing = format!("stream from the replication slot {}", options.slot);
@@ -78,7 +73,7 @@ pub(super) async fn start(
 }
 
 /// Where to start reading a slot that exists, with nobody else on it.
-async fn existing_start(
+pub(in crate::postgres) async fn existing_start(
     session: &Session,
     source: &ConnInfo,
     options: &StreamOptions,
@@ -91,7 +86,10 @@ async fn existing_start(
     Ok(start)
 }
 
-async fn check_publications(session: &Session, options: &StreamOptions) -> Result<(), SourceError> {
+pub(in crate::postgres) async fn check_publications(
+    session: &Session,
+    options: &StreamOptions,
+) -> Result<(), SourceError> {
     for name in &options.publications {
         if !publication::exists(session, name).await? {
             return Err(SourceError::halt(
@@ -103,7 +101,7 @@ async fn check_publications(session: &Session, options: &StreamOptions) -> Resul
     Ok(())
 }
 
-async fn usable_slot(
+pub(in crate::postgres) async fn usable_slot(
     session: &Session,
     source: &ConnInfo,
     options: &StreamOptions,
@@ -136,27 +134,43 @@ async fn usable_slot(
     Ok(slot)
 }
 
+/// A position beyond the end of the log is of another history.
+pub(in crate::postgres) fn check_head(head: Lsn, start: Lsn) -> Result<(), SourceError> {
+    if head >= start {
+        return Ok(());
+    }
+    Err(SourceError::halt(
+        format!("the source's log ends at {head}, before the position to resume from, {start}"),
+        format!("the source was restored from an older state: {NEW_COPY}"),
+    ))
+}
+
 /// The server never sends what the slot's owner once acknowledged; asked to, it starts later.
 fn check_not_passed(slot: &SlotState, start: Lsn) -> Result<(), SourceError> {
     match slot.confirmed_flush_lsn {
-        Some(confirmed) if confirmed > start => Err(SourceError::halt(
-            format!(
-                "the replication slot {} has moved on to {confirmed}, past the position to \
-                 resume from, {start}: changes between are lost to the stream",
-                slot.name
-            ),
-            format!("somebody else has used the slot: {NEW_COPY}"),
-        )),
+        Some(confirmed) if confirmed > start => Err(passed(&slot.name, confirmed, start)),
         _ => Ok(()),
     }
 }
 
-/// The types of all published columns if every one may travel in binary (PostgreSQL 14+).
-async fn all_safe(
+/// The slot stands behind the position to resume from.
+pub(in crate::postgres) fn passed(slot: &str, confirmed: Lsn, start: Lsn) -> SourceError {
+    SourceError::halt(
+        format!(
+            "the replication slot {slot} has moved on to {confirmed}, past the position to resume \
+             from, {start}: changes between are lost to the stream"
+        ),
+        format!("somebody else has used the slot: {NEW_COPY}"),
+    )
+}
+
+/// The types of all published columns if values are to travel in binary and every one may
+/// (PostgreSQL 14+).
+pub(in crate::postgres) async fn binary_types(
     session: &Session,
     options: &StreamOptions,
 ) -> Result<Option<BTreeSet<u32>>, SourceError> {
-    if session.server_version() < 140_000 {
+    if options.binary == Binary::Off || session.server_version() < 140_000 {
         return Ok(None);
     }
     let types = publication::column_types(session, &options.publications).await?;
@@ -181,7 +195,7 @@ async fn sender_timeout(session: &Session) -> Result<Duration, SourceError> {
 }
 
 /// Who the server is, and the end of its log.
-async fn identify(
+pub(in crate::postgres) async fn identify(
     replication: &mut ReplicationConnection,
 ) -> Result<(SystemIdentity, Lsn), SourceError> {
     let doing = "identify the source";
@@ -198,7 +212,7 @@ async fn identify(
     })
 }
 
-fn check_identity(
+pub(in crate::postgres) fn check_identity(
     expected: Option<SystemIdentity>,
     found: SystemIdentity,
 ) -> Result<(), SourceError> {

@@ -7,6 +7,10 @@ BLUE ?= 13
 GREEN ?= 17
 ENGINE ?= postgres
 ARGS ?=
+NAME ?=
+BENCH_BLUE ?= 15
+BENCH_GREEN ?= 17
+export BENCH_BLUE BENCH_GREEN
 
 ENV := . scripts/env.sh &&
 
@@ -44,12 +48,15 @@ fmt: toolchain ## Format the code
 lint: toolchain ## Formatting, clippy, alert rules, shell scripts, docker-compose.yml
 	@scripts/lint
 
-bench: toolchain ## Benchmarks
-	@scripts/setup packages rocksdb
-	@$(ENV) cargo bench --workspace $(ARGS)
+bench: toolchain ## The replicator beside its peers, optimized: NAME=catchup_tpcb, or all
+	@scripts/setup packages servers $(BENCH_BLUE) $(BENCH_GREEN) rocksdb pgcopydb >&2
+	@$(ENV) cargo build --release -p replicator --bins
+	@$(ENV) names="$(NAME)"; suite="$${names//decode_pgoutput/}"; \
+	if [ "$$names" != "$$suite" ] || [ -z "$$names" ]; then cargo bench -p decoders --bench decode_pgoutput; fi; \
+	if [ -n "$${suite// /}" ] || [ -z "$$names" ]; then cargo bench -p tests --bench suite -- $$suite; fi
 
 clean-cache: ## Delete what was downloaded and built (the next run takes minutes again)
-	@$(ENV) rm -rf "$$CUTOVER_CACHE"/{target,rocksdb,setup.lock,apt-update.log} "$$CUTOVER_SERVERS"/{pg,pgclient,pgbouncer}
+	@$(ENV) rm -rf "$$CUTOVER_CACHE"/{target,rocksdb,setup.lock,apt-update.log} "$$CUTOVER_SERVERS"/{pg,pgclient,pgbouncer,pgcopydb}
 
 toolchain:
 	@command -v cargo >/dev/null || { \

@@ -27,6 +27,7 @@ declare -A DEBIAN_TREES=(
     [pgclient/17]="trixie 1 postgresql-client-17"
     [pgclient/18]="sid 1 postgresql-client-18"
     [pgbouncer]="trixie 1 pgbouncer" # 1.24; bookworm's 1.18 loses prepared statements
+    [pgcopydb]="trixie 1 pgcopydb" # 0.17, only for `make bench`; bookworm has 0.10
 )
 
 is_stamped() { # DIR RECIPE
@@ -95,7 +96,7 @@ install_debian_tree() { # NAME PROGRAM BIN (where the programs are inside of the
     step_end "$name: $(head -n 1 "$SETUP_LOG")"
 }
 
-install_item() { # ITEM: pg/<major>, pgclient/<major> or pgbouncer
+install_item() { # ITEM: pg/<major>, pgclient/<major>, pgbouncer or pgcopydb
     case $1 in
         pg/15)
             if [ -x "$DEBIAN_POSTGRES_15/bin/postgres" ]; then
@@ -107,6 +108,7 @@ install_item() { # ITEM: pg/<major>, pgclient/<major> or pgbouncer
         pg/*) install_npm_postgres "${1#pg/}" ;;
         pgclient/*) install_debian_tree "$1" pg_dump "usr/lib/postgresql/${1#pgclient/}/bin" ;;
         pgbouncer) install_debian_tree pgbouncer pgbouncer usr/sbin ;;
+        pgcopydb) install_debian_tree pgcopydb pgcopydb usr/bin ;;
     esac
 }
 
@@ -150,4 +152,10 @@ part_servers() { # [MAJOR...]
             pg/*) check_reachable "$CUTOVER_SERVERS/$item/bin/postgres" ;;
         esac
     done
+}
+
+# The tool that the backfill bench compares with; nothing else needs it.
+part_pgcopydb() {
+    mkdir -p "$CUTOVER_SERVERS" || fail "cannot make $CUTOVER_SERVERS"
+    (open_log && install_item pgcopydb)
 }

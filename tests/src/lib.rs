@@ -12,12 +12,14 @@
 //! | [`ledger`] | a workload that knows what was acknowledged, and its judge |
 //! | [`pgbench`] | pgbench through the router, and its own invariant |
 //! | [`compare`] | are two databases exactly equal? |
+//! | [`bench`] | what the benches stand on |
 //! | [`wait`] | wait on progress with a deadline; there are no sleeps in tests |
 //!
 //! Nothing here depends on another crate of the workspace: the judge must not share a bug with the
 //! one it judges.
 
 pub mod api;
+pub mod bench;
 pub mod compare;
 pub mod ledger;
 pub mod paths;

@@ -8,103 +8,43 @@
 //!
 //! Row images leave here complete where the stream knows the value: a TOASTed value that an
 //! UPDATE left out is taken from the old row if that holds it (always with REPLICA IDENTITY FULL).
-//! Only what the source really did not send stays [`Cell::Unchanged`].
+//! Only what the source really did not send stays [`Cell::Unchanged`](crate::change::Cell).
+//!
+//! # Streamed transactions
+//!
+//! One that was received while it ran is pushed at its place in commit order, between
+//! [`Assembler::begin_streamed`] and a Commit. Its tables were described to it alone: the server
+//! sends each description once to every streamed transaction, whatever others were told, and
+//! counts it as sent to the stream when that transaction commits (`get_schema_sent_in_streamed_txn`
+//! and `cleanup_rel_sync_cache` in `pgoutput.c`).
 //!
 //! What is absent on purpose: IO, and memory of transactions gone by other than the order check.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+mod error;
+mod images;
+mod tables;
+#[cfg(test)]
+mod tests;
 use std::sync::Arc;
 
-use crate::change::{
-    Cell, ChangeEvent, Lsn, OldRow, Part, QualifiedName, ReplicaIdentity, Row, TableId,
-    TableSchema, Transaction, Value,
-};
+use crate::change::{ChangeEvent, Lsn, Part, TableSchema, Transaction};
 use crate::postgres::pgoutput::{Begin, Commit, Delete, Insert, Message, Truncate, Update};
+
+use self::images::{check_gapless, check_key_in_new, check_old, check_width, fill_gaps, on};
+use self::tables::Tables;
+
+pub use error::{AssembleError, RowError};
+pub use tables::Moment;
 
 /// Above this a transaction is delivered in parts, unless configured otherwise: 16 MiB.
 pub const PART_BYTES_DEFAULT: usize = 16 << 20;
-
-/// Why a message can't follow those before it. The stream is not to be trusted beyond it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AssembleError {
-    /// A message that only exists inside a transaction came outside of one.
-    #[error("{0} outside of a transaction")]
-    Stray(&'static str),
-    /// A transaction starts before the last one ended.
-    #[error("transaction {inner} begins inside transaction {outer}")]
-    NestedBegin {
-        /// The one that is open.
-        outer: u32,
-        /// The one that starts.
-        inner: u32,
-    },
-    /// The commit is not the one that Begin promised.
-    #[error(
-        "transaction {xid} began for the commit at {begun} and ends with the one at {committed}"
-    )]
-    OtherCommit {
-        /// The open transaction.
-        xid: u32,
-        /// Commit LSN by its Begin.
-        begun: Lsn,
-        /// Commit LSN by its Commit.
-        committed: Lsn,
-    },
-    /// Commits come in the order of their LSNs, and a record ends behind its start.
-    #[error("the commit at {later} ending at {end} does not follow {earlier}")]
-    OutOfOrder {
-        /// End of the commit before.
-        earlier: Lsn,
-        /// This commit's LSN.
-        later: Lsn,
-        /// Its end.
-        end: Lsn,
-    },
-    /// A row of a table that was never described.
-    #[error("a change to the table with OID {}, which the stream has not described", .0.0)]
-    UnknownTable(TableId),
-    /// A change that contradicts its table's description.
-    #[error("a change to {table} can't be applied: {kind}")]
-    Row {
-        /// The table.
-        table: QualifiedName,
-        /// What is wrong.
-        kind: RowError,
-    },
-}
-
-/// What is wrong with the images of one row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RowError {
-    /// Image and description differ in width.
-    #[error("the row has {found} columns, the table {expected}")]
-    Width {
-        /// Columns of the table.
-        expected: usize,
-        /// Cells of the image.
-        found: usize,
-    },
-    /// A gap where the source has nothing to leave out.
-    #[error("the value of column {0} was left out")]
-    Gap(usize),
-    /// The table has no replica identity that could find the row.
-    #[error("the table has no key that could find the row")]
-    NoKey,
-    /// NULL in a column of the key.
-    #[error("column {0} of the key is NULL")]
-    NullInKey(usize),
-    /// The old image is not of the kind that the table's replica identity calls for. A root and
-    /// its partitions with different identities can do that under `publish_via_partition_root`.
-    #[error("the old row does not fit the table's replica identity")]
-    OldImage,
-}
 
 /// Puts messages together. One per stream: a reconnect starts with a new one.
 #[derive(Debug)]
 pub struct Assembler {
     part_bytes: usize,
-    tables: HashMap<TableId, Arc<TableSchema>>,
+    tables: Tables,
+    now: Moment,
     open: Option<Open>,
     last_end: Lsn,
 }
@@ -114,6 +54,8 @@ pub struct Assembler {
 struct Open {
     begin: Begin,
     origin: Option<Arc<str>>,
+    /// What was described to it alone, if it was streamed.
+    tables: Option<Tables>,
     changes: Vec<ChangeEvent>,
     bytes: usize,
     /// Whether a part of it has been handed out.
@@ -123,13 +65,30 @@ struct Open {
 impl Assembler {
     /// An assembler that hands out a transaction in parts of about `part_bytes` each.
     pub fn new(part_bytes: usize) -> Self {
-        Self { part_bytes, tables: HashMap::new(), open: None, last_end: Lsn::INVALID }
+        Self {
+            part_bytes,
+            tables: Tables::default(),
+            now: 0,
+            open: None,
+            last_end: Lsn::INVALID,
+        }
     }
 
     /// Whether a transaction has begun and not ended. Only when none is does a position between
     /// messages mean "everything up to here has been delivered".
     pub fn is_open(&self) -> bool {
         self.open.is_some()
+    }
+
+    /// A moment behind everything that was pushed so far: when what is put aside was received.
+    pub fn moment(&mut self) -> Moment {
+        self.now += 1;
+        self.now
+    }
+
+    /// Begins a transaction whose messages were received while it ran. Its Commit ends it.
+    pub fn begin_streamed(&mut self, begin: Begin) -> Result<(), AssembleError> {
+        self.begin(begin, Some(Tables::default()))
     }
 
     /// Takes the next message, which came in a frame of `frame_bytes`; gives the transaction or
@@ -144,8 +103,22 @@ impl Assembler {
         message: Message,
         frame_bytes: usize,
     ) -> Result<Option<Transaction>, AssembleError> {
+        let now = match message {
+            Message::Relation(_) => self.moment(),
+            _ => self.now,
+        };
+        self.push_received(message, frame_bytes, now)
+    }
+
+    /// The same for a message that was received at `at` and put aside since then.
+    pub fn push_received(
+        &mut self,
+        message: Message,
+        frame_bytes: usize,
+        at: Moment,
+    ) -> Result<Option<Transaction>, AssembleError> {
         let change = match message {
-            Message::Begin(begin) => return self.begin(begin).map(|()| None),
+            Message::Begin(begin) => return self.begin(begin, None).map(|()| None),
             Message::Commit(commit) => return self.commit(&commit).map(Some),
             Message::Origin(origin) => {
                 let open = self.open.as_mut().ok_or(AssembleError::Stray("an origin"))?;
@@ -153,7 +126,8 @@ impl Assembler {
                 return Ok(None);
             }
             Message::Relation(relation) => {
-                self.describe(relation.0);
+                let streamed = self.open.as_mut().and_then(|open| open.tables.as_mut());
+                streamed.unwrap_or(&mut self.tables).describe(relation.0, at);
                 return Ok(None);
             }
             Message::Type(_) => return Ok(None),
@@ -170,16 +144,17 @@ impl Assembler {
         self.add(change, frame_bytes)
     }
 
-    fn begin(&mut self, begin: Begin) -> Result<(), AssembleError> {
+    fn begin(&mut self, begin: Begin, tables: Option<Tables>) -> Result<(), AssembleError> {
         if let Some(open) = &self.open {
             return Err(AssembleError::NestedBegin { outer: open.begin.xid, inner: begin.xid });
         }
-        self.open = Some(Open { begin, origin: None, changes: Vec::new(), bytes: 0, cut: false });
+        let changes = Vec::new();
+        self.open = Some(Open { begin, origin: None, tables, changes, bytes: 0, cut: false });
         Ok(())
     }
 
     fn commit(&mut self, commit: &Commit) -> Result<Transaction, AssembleError> {
-        let open = self.open.take().ok_or(AssembleError::Stray("a commit"))?;
+        let mut open = self.open.take().ok_or(AssembleError::Stray("a commit"))?;
         if open.begin.final_lsn != commit.commit_lsn {
             return Err(AssembleError::OtherCommit {
                 xid: open.begin.xid,
@@ -195,56 +170,50 @@ impl Assembler {
             });
         }
         self.last_end = commit.end_lsn;
+        if let Some(tables) = open.tables.take() {
+            self.tables.adopt(tables);
+        }
         let part = if open.cut { Part::Last } else { Part::Whole };
         Ok(open.into_part(part, Some(commit.end_lsn)))
     }
 
-    /// Remembers a description; the one before stays in use while it says the same.
-    fn describe(&mut self, schema: TableSchema) {
-        match self.tables.entry(schema.id) {
-            Entry::Occupied(known) if **known.get() == schema => {}
-            Entry::Occupied(mut known) => {
-                known.insert(Arc::new(schema));
-            }
-            Entry::Vacant(unknown) => {
-                unknown.insert(Arc::new(schema));
-            }
-        }
-    }
-
-    fn table(&self, id: TableId) -> Result<Arc<TableSchema>, AssembleError> {
-        self.tables.get(&id).cloned().ok_or(AssembleError::UnknownTable(id))
+    /// The descriptions that count for the open transaction.
+    fn tables(&self) -> &Tables {
+        let streamed = self.open.as_ref().and_then(|open| open.tables.as_ref());
+        streamed.unwrap_or(&self.tables)
     }
 
     fn insert(&self, Insert { table, new }: Insert) -> Result<ChangeEvent, AssembleError> {
-        let table = self.table(table)?;
-        let checked = check_width(&table, &new).and_then(|()| check_gapless(&new));
-        checked.map_err(|kind| on(&table, kind))?;
-        Ok(ChangeEvent::Insert { table, new })
+        let table = self.tables().get(table)?;
+        let checked = check_width(table, &new).and_then(|()| check_gapless(&new));
+        checked.map_err(|kind| on(&table.schema, kind))?;
+        Ok(ChangeEvent::Insert { table: Arc::clone(&table.schema), new })
     }
 
     fn update(&self, Update { table, old, mut new }: Update) -> Result<ChangeEvent, AssembleError> {
-        let table = self.table(table)?;
+        let table = self.tables().get(table)?;
         let checked = match &old {
-            None => check_width(&table, &new).and_then(|()| check_key_in_new(&table, &new)),
-            Some(old) => check_old(&table, old)
-                .and_then(|()| check_width(&table, &new))
-                .and_then(|()| fill_gaps(&table, old, &mut new)),
+            None => check_width(table, &new).and_then(|()| check_key_in_new(table, &new)),
+            Some(old) => check_old(table, old)
+                .and_then(|()| check_width(table, &new))
+                .and_then(|()| fill_gaps(table, old, &mut new)),
         };
-        checked.map_err(|kind| on(&table, kind))?;
-        Ok(ChangeEvent::Update { table, old, new })
+        checked.map_err(|kind| on(&table.schema, kind))?;
+        Ok(ChangeEvent::Update { table: Arc::clone(&table.schema), old, new })
     }
 
     fn delete(&self, Delete { table, old }: Delete) -> Result<ChangeEvent, AssembleError> {
-        let table = self.table(table)?;
-        check_old(&table, &old).map_err(|kind| on(&table, kind))?;
-        Ok(ChangeEvent::Delete { table, old })
+        let table = self.tables().get(table)?;
+        check_old(table, &old).map_err(|kind| on(&table.schema, kind))?;
+        Ok(ChangeEvent::Delete { table: Arc::clone(&table.schema), old })
     }
 
     fn truncate(&self, truncate: Truncate) -> Result<ChangeEvent, AssembleError> {
-        let tables = truncate.tables.into_iter().map(|id| self.table(id));
+        let table = |id| Ok(Arc::clone(&self.tables().get(id)?.schema));
+        let tables: Result<Box<[Arc<TableSchema>]>, _> =
+            truncate.tables.into_iter().map(table).collect();
         Ok(ChangeEvent::Truncate {
-            tables: tables.collect::<Result<_, _>>()?,
+            tables: tables?,
             cascade: truncate.cascade,
             restart_identity: truncate.restart_identity,
         })
@@ -266,6 +235,7 @@ impl Assembler {
         let rest = Open {
             begin: open.begin.clone(),
             origin: open.origin.clone(),
+            tables: open.tables.take(),
             changes: Vec::new(),
             bytes: 0,
             cut: true,
@@ -309,77 +279,3 @@ fn heap_bytes(change: &ChangeEvent) -> usize {
     };
     size_of::<ChangeEvent>() + rows
 }
-
-fn on(table: &TableSchema, kind: RowError) -> AssembleError {
-    AssembleError::Row { table: table.name.clone(), kind }
-}
-
-fn check_width(table: &TableSchema, row: &Row) -> Result<(), RowError> {
-    let (expected, found) = (table.columns.len(), row.width());
-    if expected == found { Ok(()) } else { Err(RowError::Width { expected, found }) }
-}
-
-fn check_gapless(row: &Row) -> Result<(), RowError> {
-    match row.cells().position(|cell| cell == Cell::Unchanged) {
-        None => Ok(()),
-        Some(at) => Err(RowError::Gap(at)),
-    }
-}
-
-/// No old image: the key did not change, so it is in the new one.
-fn check_key_in_new(table: &TableSchema, new: &Row) -> Result<(), RowError> {
-    if table.identity == ReplicaIdentity::Full {
-        return Err(RowError::OldImage);
-    }
-    check_key(table, new)
-}
-
-/// An old image has no gaps (the source detoasts it), fits the identity and holds a whole key.
-fn check_old(table: &TableSchema, old: &OldRow) -> Result<(), RowError> {
-    check_width(table, old.row())?;
-    check_gapless(old.row())?;
-    match (old, table.identity == ReplicaIdentity::Full) {
-        (OldRow::Full(_), true) => Ok(()),
-        (OldRow::Key(key), false) => check_key(table, key),
-        (OldRow::Full(_), false) | (OldRow::Key(_), true) => Err(RowError::OldImage),
-    }
-}
-
-/// There is a key, and `row` has a value for each of its columns.
-fn check_key(table: &TableSchema, row: &Row) -> Result<(), RowError> {
-    let mut keyless = true;
-    for (at, (column, cell)) in table.columns.iter().zip(row.cells()).enumerate() {
-        if !column.in_key {
-            continue;
-        }
-        keyless = false;
-        match cell {
-            Cell::Unchanged => return Err(RowError::Gap(at)),
-            Cell::Value(Value::Null) => return Err(RowError::NullInKey(at)),
-            Cell::Value(_) => {}
-        }
-    }
-    if keyless { Err(RowError::NoKey) } else { Ok(()) }
-}
-
-/// Takes values that `new` leaves out from `old`, where that holds them.
-fn fill_gaps(table: &TableSchema, old: &OldRow, new: &mut Row) -> Result<(), RowError> {
-    let full = matches!(old, OldRow::Full(_));
-    if new.is_complete() {
-        return Ok(());
-    }
-    for (at, column) in table.columns.iter().enumerate() {
-        if new.cell(at) != Some(Cell::Unchanged) || !(full || column.in_key) {
-            continue;
-        }
-        // NULL is never TOASTed: an old image that says NULL here does not hold the column.
-        if old.row().value(at).is_none_or(Value::is_null) {
-            return Err(RowError::OldImage);
-        }
-        new.take_cell(at, old.row());
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests;

@@ -11,6 +11,7 @@ pub mod change;
 pub mod json;
 pub mod postgres;
 pub mod source;
+pub mod spool;
 
 pub use change::{
     Cell, ChangeEvent, Column, Generated, Lsn, OldRow, Part, Position, QualifiedName,

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::change::Column;
+use crate::change::{Cell, Column, OldRow, QualifiedName, ReplicaIdentity, Row, TableId};
 use crate::postgres::pgoutput::{LogicalMessage, Origin, Relation};
 
 const ID: TableId = TableId(16_400);

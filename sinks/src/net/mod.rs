@@ -38,7 +38,14 @@
 //! not enforce that are applied in order), and constraints speak for themselves. Both end in the
 //! same way as [`NotReducible`]: the batch is rolled back and applied row by row.
 
+mod entities;
+mod images;
+mod key;
+#[cfg(test)]
+mod model;
 mod reduce;
+#[cfg(test)]
+mod rules;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -126,6 +133,9 @@ pub enum Why {
     /// A change of a row that the batch removed or gave another key.
     #[error("a change of a row that the batch removed before")]
     RowGone,
+    /// More rows of one table than can be counted.
+    #[error("too many rows")]
+    TooMany,
     /// The change lacks a value that its statement needs, or its table is not known.
     #[error("a change that does not fit its table's plan")]
     Unfit,

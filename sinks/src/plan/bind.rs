@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use decoders::change::{Column, ReplicaIdentity, TableSchema};
 
+use super::ColumnSet;
 use crate::postgres::catalog::{GreenColumn, GreenTable, Identity};
 use crate::target::TargetError;
 
@@ -43,6 +44,8 @@ pub struct TablePlan {
     locator: Locator,
     /// Position in the stream of a GENERATED ALWAYS identity column; a table has one at most.
     identity_always: Option<usize>,
+    fires: bool,
+    key_is_unique: bool,
 }
 
 impl TablePlan {
@@ -66,7 +69,11 @@ impl TablePlan {
         let locator = locator(&schema, &green);
         let always = |at: &usize| green.columns[*at].identity == Some(Identity::Always);
         let identity_always = columns.iter().position(always);
-        Ok(Self { schema, green, columns, locator, identity_always })
+        // Accepted does not say which of them the session fires: any may.
+        let fires =
+            fire == Fire::Accepted && !(green.triggers.is_empty() && green.cascades.is_empty());
+        let key_is_unique = key_is_unique(&schema, &green, &locator);
+        Ok(Self { schema, green, columns, locator, identity_always, fires, key_is_unique })
     }
 
     /// The table as the stream describes it.
@@ -92,6 +99,24 @@ impl TablePlan {
         }
     }
 
+    /// Whether triggers, rules or foreign keys of the table may act on what is applied, so that the
+    /// order of changes matters across tables.
+    pub(crate) fn fires(&self) -> bool {
+        self.fires
+    }
+
+    /// Whether green lets at most one row have a key, so that the rows which a statement affects
+    /// can be counted against the keys that it was given.
+    pub(crate) fn key_is_unique(&self) -> bool {
+        self.key_is_unique
+    }
+
+    /// Whether `present` has a column that an UPDATE can set.
+    pub(crate) fn can_set(&self, present: &ColumnSet) -> bool {
+        (0..self.schema.columns.len())
+            .any(|at| present.contains(at) && Some(at) != self.identity_always)
+    }
+
     pub(super) fn locator(&self) -> &Locator {
         &self.locator
     }
@@ -104,6 +129,12 @@ impl TablePlan {
     pub(super) fn stream_position(&self, green_at: usize) -> Option<usize> {
         self.columns.iter().position(|at| *at == green_at)
     }
+}
+
+fn key_is_unique(schema: &TableSchema, green: &GreenTable, locator: &Locator) -> bool {
+    let Locator::Key(positions) = locator else { return false };
+    let in_key = |name: &String| positions.iter().any(|at| schema.columns[*at].name == *name);
+    green.unique_keys.iter().any(|unique| unique.columns.iter().all(in_key))
 }
 
 /// Refuses a table whose triggers, rules or foreign keys would act on what is applied.

@@ -76,10 +76,15 @@ async fn identify(
     source: &ConnInfo,
     options: &GulpOptions,
     start: Lsn,
-) -> Result<SystemIdentity, SourceError> {
+) -> Result<SystemIdentity, OpenError> {
     let name = &options.stream.application_name;
-    let connected = ReplicationConnection::connect(source, name).await;
-    let mut replication = connected.map_err(of_connect)?;
+    let mut replication = match ReplicationConnection::connect(source, name).await {
+        Ok(replication) => replication,
+        Err(error) if error.server_error().is_some_and(|error| error.sqlstate == "42501") => {
+            return Err(OpenError::unavailable(error.to_string()));
+        }
+        Err(error) => return Err(of_connect(error).into()),
+    };
     let (identity, head) = start::identify(&mut replication).await?;
     start::check_identity(options.stream.expected_identity, identity)?;
     start::check_head(head, start)?;

@@ -65,13 +65,7 @@ struct Open {
 impl Assembler {
     /// An assembler that hands out a transaction in parts of about `part_bytes` each.
     pub fn new(part_bytes: usize) -> Self {
-        Self {
-            part_bytes,
-            tables: Tables::default(),
-            now: 0,
-            open: None,
-            last_end: Lsn::INVALID,
-        }
+        Self { part_bytes, tables: Tables::default(), now: 0, open: None, last_end: Lsn::INVALID }
     }
 
     /// Whether a transaction has begun and not ended. Only when none is does a position between
@@ -103,6 +97,7 @@ impl Assembler {
         message: Message,
         frame_bytes: usize,
     ) -> Result<Option<Transaction>, AssembleError> {
+        // Only descriptions need a moment of their own.
         let now = match message {
             Message::Relation(_) => self.moment(),
             _ => self.now,

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::pgoutput::{self, Message, Relation};
+use super::pgoutput::{self, Begin, Commit, Message, Relation};
 use super::types::is_binary_safe;
-use crate::assemble::Assembler;
+use crate::assemble::{AssembleError, Assembler, Moment};
 use crate::change::{Column, Lsn, Part, Position, Transaction};
 use crate::source::{SourceError, SourceEvent};
 
@@ -52,6 +52,45 @@ impl Delivery {
         let message = pgoutput::decode(payload).map_err(|error| self.not_understood(error))?;
         self.check_types(&message)?;
         let pushed = self.assembler.push(message, payload.len());
+        self.pushed(pushed)
+    }
+
+    /// A moment behind everything that was taken so far: see [`Assembler::moment`].
+    pub(super) fn moment(&mut self) -> Moment {
+        self.assembler.moment()
+    }
+
+    /// Begins a transaction whose messages were received while it ran.
+    pub(super) fn begin_streamed(&mut self, begin: Begin) -> Result<(), AssembleError> {
+        self.assembler.begin_streamed(begin)
+    }
+
+    /// Takes a message of that transaction, received at `at`.
+    pub(super) fn streamed(
+        &mut self,
+        frame: &Bytes,
+        at: Moment,
+    ) -> Result<Option<SourceEvent>, SourceError> {
+        let message = pgoutput::decode_streamed(frame);
+        let message = message.map_err(|error| self.not_understood(error))?;
+        self.check_types(&message)?;
+        let pushed = self.assembler.push_received(message, frame.len(), at);
+        self.pushed(pushed)
+    }
+
+    /// Ends that transaction.
+    pub(super) fn end_streamed(
+        &mut self,
+        commit: Commit,
+    ) -> Result<Option<SourceEvent>, SourceError> {
+        let pushed = self.assembler.push(Message::Commit(commit), 0);
+        self.pushed(pushed)
+    }
+
+    fn pushed(
+        &mut self,
+        pushed: Result<Option<Transaction>, AssembleError>,
+    ) -> Result<Option<SourceEvent>, SourceError> {
         match pushed.map_err(|error| self.not_understood(error))? {
             Some(transaction) => self.transaction(transaction).map(Some),
             None => Ok(None),

@@ -5,6 +5,7 @@
 use super::error::{ConnectError, ServerError, WireError};
 use super::session::{describe, is_transient};
 use crate::source::{Disposition, SourceError};
+use crate::spool::SpoolError;
 
 /// An error of an SQL session. `doing` completes "can't ..", as in "create the publication x".
 pub(super) fn of_session(doing: &str, error: tokio_postgres::Error) -> SourceError {
@@ -33,6 +34,16 @@ pub(super) fn of_connect(error: ConnectError) -> SourceError {
         disposition: disposition(error.is_transient()),
         message: format!("can't connect to the source: {error}"),
         remedy: error.server_error().and_then(remedy),
+        cause: Some(Box::new(error)),
+    }
+}
+
+/// The spool failed. The source has everything; a new stream may go on without a spool.
+pub(super) fn of_spool(error: SpoolError) -> SourceError {
+    SourceError {
+        disposition: Disposition::Retry,
+        message: error.message.clone(),
+        remedy: Some(error.remedy.clone()),
         cause: Some(Box::new(error)),
     }
 }

@@ -18,108 +18,50 @@
 //! What is reported to the server as written, flushed and applied is one and the same position:
 //! the one that [`Source::acknowledge`] was given. Nothing else ever moves the slot.
 //!
+//! # Transactions that are still running
+//!
+//! With a spool ([`StreamOptions::spool`]) and PostgreSQL 14+ the server sends a large transaction
+//! while it runs. What arrives so is put aside and delivered at the transaction's commit, at the
+//! place in commit order where the server announces it: no consumer sees a difference, other than
+//! that the transaction is here already when it commits. See `stream/spooling.rs`.
+//!
 //! # Cancellation
 //!
 //! `next`, `acknowledge` and `keep_alive` may be dropped at any await: frames and reports wait in
-//! the connection's buffers, and between taking a frame and returning its event there is no await.
+//! the connection's buffers, calls of the spool in `spooling`, and between taking a frame and
+//! returning its event there is no await.
 //!
 //! What is absent on purpose: reconnecting. A stream that failed is dropped; the engine opens a
 //! new one at the position that is durable.
 
 pub(super) mod liveness;
+mod options;
 mod pace;
+mod replay;
+mod spooling;
 pub(super) mod start;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until};
 
 use super::conninfo::ConnInfo;
 use super::delivery::Delivery;
-use super::failure::of_wire;
+use super::failure::{of_spool, of_wire};
+use super::pgoutput::{self, StreamControl};
 use super::walsender::{StatusUpdate, WalMessage};
 use super::wire::CopyBoth;
-use crate::assemble::{Assembler, PART_BYTES_DEFAULT};
+use crate::assemble::Assembler;
 use crate::change::{Lsn, Position};
 use crate::source::{Source, SourceError, SourceEvent};
 
 use self::pace::Pace;
+use self::replay::Replayed;
+use self::spooling::{BlockError, Spooling, SpoolingError};
 
-/// Whether values may travel in binary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Binary {
-    /// If the server can (PostgreSQL 14+) and every published column's type is safe.
-    Auto,
-    /// Never: all values are text.
-    Off,
-}
-
-/// Which slot to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SlotUse {
-    /// One that exists and outlives the stream.
-    Existing,
-    /// One that is made for this stream and dies with its connection, whatever ends it (manual,
-    /// 55.4, CREATE_REPLICATION_SLOT, TEMPORARY). The stream begins now.
-    Temporary,
-}
-
-/// Who a server is: survives restarts, not a new `initdb`; the timeline changes with a failover or
-/// a restore.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SystemIdentity {
-    /// `pg_control_system().system_identifier`
-    pub system_id: u64,
-    /// The timeline of its log.
-    pub timeline: u32,
-}
-
-/// What to stream, and from where.
-#[derive(Debug, Clone)]
-pub struct StreamOptions {
-    /// The slot's name.
-    pub slot: String,
-    /// Whether it exists already.
-    pub slot_use: SlotUse,
-    /// The publications; exist since before the slot.
-    pub publications: Vec<String>,
-    /// Resume behind this position; it has to be durable on the target, because the slot forgets
-    /// what is before it. `None`: where the slot stands, which is right for a new slot only.
-    /// Before PostgreSQL 17 a restart of the server may put it back to an earlier position.
-    pub start: Option<Lsn>,
-    /// A transaction larger than this comes in parts.
-    pub part_bytes: usize,
-    /// The form of values.
-    pub binary: Binary,
-    /// The server that the position belongs to, if it is known already.
-    pub expected_identity: Option<SystemIdentity>,
-    /// How our sessions call themselves. Unique for a pipeline: a walsender of this name and our
-    /// user that still holds the slot is a left-over of ours, and is ended.
-    pub application_name: String,
-}
-
-impl StreamOptions {
-    /// Where the slot stands, with parts of 16 MiB, binary where it is safe, on any server.
-    pub fn new(
-        slot: impl Into<String>,
-        publications: Vec<String>,
-        application_name: impl Into<String>,
-    ) -> Self {
-        Self {
-            slot: slot.into(),
-            slot_use: SlotUse::Existing,
-            publications,
-            start: None,
-            part_bytes: PART_BYTES_DEFAULT,
-            binary: Binary::Auto,
-            expected_identity: None,
-            application_name: application_name.into(),
-        }
-    }
-}
+pub use options::{Binary, SlotUse, StreamOptions, SystemIdentity};
 
 /// An open stream.
 #[derive(Debug)]
@@ -128,6 +70,7 @@ pub struct PgStream {
     options: StreamOptions,
     link: CopyBoth,
     delivery: Delivery,
+    spooling: Option<Spooling>,
     pace: Pace,
     identity: SystemIdentity,
     start: Lsn,
@@ -146,6 +89,7 @@ impl PgStream {
             source: source.clone(),
             delivery: Delivery::new(&options.slot, assembler, started.binary, started.start),
             options,
+            spooling: started.spooling,
             pace: Pace::new(Instant::now(), started.sender_timeout),
             link: started.link,
             identity: started.identity,
@@ -168,6 +112,11 @@ impl PgStream {
     /// Whether values travel in binary.
     pub fn is_binary(&self) -> bool {
         self.delivery.is_binary()
+    }
+
+    /// Whether large transactions arrive while they run.
+    pub fn is_streaming_running(&self) -> bool {
+        self.spooling.is_some()
     }
 
     /// Reports the durable position a last time and ends the stream in order, so that the slot is
@@ -209,10 +158,8 @@ impl PgStream {
         // A stream that always has something ready must let other tasks run, too.
         consume_budget().await;
         loop {
-            while let Some(payload) = self.buffered()? {
-                if let Some(event) = self.take(payload)? {
-                    return Ok(event);
-                }
+            if let Some(event) = self.at_hand().await? {
+                return Ok(event);
             }
             if let Some(time) = self.pace.read_after() {
                 sleep_until(time).await;
@@ -257,9 +204,55 @@ impl PgStream {
         }
     }
 
+    /// The next event of what has been received already; `None` when that is used up.
+    async fn at_hand(&mut self) -> Result<Option<SourceEvent>, SourceError> {
+        loop {
+            if self.spooling.as_mut().is_some_and(Spooling::must_settle) {
+                self.settle().await?;
+            } else if let Some(spooling) = self.spooling.as_mut().filter(|it| it.is_replaying()) {
+                let replayed = spooling.replayed();
+                let replayed = replayed.map_err(|error| self.spooling_failure(error))?;
+                if let Some(event) = self.take_replayed(replayed)? {
+                    return Ok(Some(event));
+                }
+            } else {
+                let Some(payload) = self.buffered()? else { return Ok(None) };
+                if let Some(event) = self.take(payload)? {
+                    return Ok(Some(event));
+                }
+            }
+        }
+    }
+
     fn buffered(&mut self) -> Result<Option<Bytes>, SourceError> {
         let buffered = self.link.try_next_buffered();
         buffered.map_err(|error| self.link_failure(error))
+    }
+
+    /// Waits for the spool. The source is reported to meanwhile, and not listened to.
+    async fn settle(&mut self) -> Result<(), SourceError> {
+        loop {
+            let now = Instant::now();
+            self.pace.excused(now);
+            if self.pace.must_report(now) {
+                self.report(now, false)?;
+                // What the socket does not take now goes with the next.
+                tokio::select! {
+                    biased;
+                    sent = self.flush() => sent?,
+                    () = std::future::ready(()) => {}
+                }
+            }
+            let report_at = self.pace.report_at();
+            let Some(spooling) = &mut self.spooling else { return Ok(()) };
+            tokio::select! {
+                biased;
+                settled = spooling.settle() => {
+                    return settled.map_err(|error| self.spooling_failure(error));
+                }
+                () = sleep_until(report_at) => {}
+            }
+        }
     }
 
     /// Turns one CopyData into what it completes. No await in here: see "Cancellation".
@@ -271,9 +264,60 @@ impl PgStream {
                 if reply_requested {
                     self.report(Instant::now(), false)?;
                 }
-                Ok(self.delivery.idle(end))
+                let in_block = self.spooling.as_ref().is_some_and(Spooling::in_block);
+                Ok(if in_block { None } else { self.delivery.idle(end) })
             }
-            WalMessage::XLogData { payload, .. } => self.delivery.message(&payload),
+            WalMessage::XLogData { payload, .. } => {
+                let aside = self.put_aside(&payload);
+                match aside.map_err(|error| self.spooling_failure(error))? {
+                    true => Ok(None),
+                    false => self.delivery.message(&payload),
+                }
+            }
+        }
+    }
+
+    /// Whether the message belongs to a transaction that is still running, or ends one: then it
+    /// has been dealt with.
+    fn put_aside(&mut self, frame: &Bytes) -> Result<bool, SpoolingError> {
+        let Some(spooling) = &mut self.spooling else { return Ok(false) };
+        let Some(control) = pgoutput::decode_control(frame)? else {
+            if spooling.in_block() {
+                spooling.add(frame, &mut self.delivery)?;
+            }
+            return Ok(spooling.in_block());
+        };
+        if self.delivery.is_open() {
+            return Err(BlockError::Amid.into());
+        }
+        match control {
+            StreamControl::Start(start) => spooling.start(start)?,
+            StreamControl::Stop => spooling.stop(&mut self.delivery)?,
+            StreamControl::Abort(abort) => spooling.abort(abort)?,
+            StreamControl::Commit(commit) => {
+                let begin = spooling.commit(commit)?;
+                self.delivery.begin_streamed(begin)?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn take_replayed(&mut self, replayed: Replayed) -> Result<Option<SourceEvent>, SourceError> {
+        match replayed {
+            Replayed::Wait => Ok(None),
+            Replayed::Frame(frame, at) => self.delivery.streamed(&frame, at),
+            Replayed::End(commit) => self.delivery.end_streamed(commit),
+        }
+    }
+
+    fn spooling_failure(&self, error: SpoolingError) -> SourceError {
+        match error {
+            SpoolingError::Spool(error) => of_spool(error),
+            // The source has it all, and sends it again.
+            SpoolingError::Block(error @ BlockError::Incomplete { .. }) => {
+                SourceError::retry(error.to_string())
+            }
+            error => self.delivery.not_understood(error),
         }
     }
 }

@@ -4,13 +4,14 @@
 //! behind starts later without a word.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::change::Lsn;
 use crate::postgres::conninfo::ConnInfo;
-use crate::postgres::failure::{of_connect, of_session, of_wire};
+use crate::postgres::failure::{of_connect, of_session, of_spool, of_wire};
 use crate::postgres::ident::quote_identifier;
-use crate::postgres::pgoutput::PROTOCOL_VERSION;
+use crate::postgres::pgoutput::{PROTOCOL_VERSION, PROTOCOL_VERSION_STREAMING};
 use crate::postgres::publication;
 use crate::postgres::session::{self, Session};
 use crate::postgres::slot::{self, PLUGIN, SlotState};
@@ -18,6 +19,7 @@ use crate::postgres::user_types::{InnerOids, binary_safe};
 use crate::postgres::wire::{CopyBoth, ReplicationConnection};
 use crate::source::SourceError;
 
+use super::spooling::Spooling;
 use super::{Binary, SlotUse, StreamOptions, SystemIdentity};
 
 /// A remedy for everything that only a new copy can heal.
@@ -32,6 +34,8 @@ pub(super) struct Started {
     pub(super) start: Lsn,
     /// The types that travel in binary; `None` if all values are text.
     pub(super) binary: Option<BTreeSet<u32>>,
+    /// Present if large transactions come while they run.
+    pub(super) spooling: Option<Spooling>,
     /// `wal_sender_timeout`; zero means never.
     pub(super) sender_timeout: Duration,
 }
@@ -64,12 +68,14 @@ pub(super) async fn start(
     if options.slot_use == SlotUse::Existing {
         check_head(head, start)?;
     }
-    let command = command(options, session.server_version(), start, binary.is_some());
+    let version_num = session.server_version();
+    let spooling = spooling(options, version_num).await?;
+    let command = command(options, version_num, start, binary.is_some(), spooling.is_some());
     let doing = format!("stream from the replication slot {}", options.slot);
     let link = replication.copy_both(&command).await.map_err(|error| of_wire(&doing, error))?;
     let slot = usable_slot(&session, source, options).await?;
     check_not_passed(&slot, start)?;
-    Ok(Started { link, identity, start, binary, sender_timeout })
+    Ok(Started { link, identity, start, binary, spooling, sender_timeout })
 }
 
 /// Where to start reading a slot that exists, with nobody else on it.
@@ -237,12 +243,34 @@ pub(in crate::postgres) fn check_identity(
     ))
 }
 
+/// An empty spool, where there is one and the server can make use of it.
+async fn spooling(
+    options: &StreamOptions,
+    version_num: u32,
+) -> Result<Option<Spooling>, SourceError> {
+    let Some(spool) = options.spool.as_ref().filter(|_| version_num >= 140_000) else {
+        return Ok(None);
+    };
+    let emptied = Arc::clone(spool);
+    let begun = tokio::task::spawn_blocking(move || emptied.begin()).await;
+    let begun = begun.map_err(|error| SourceError::retry(format!("the spool failed: {error}")))?;
+    let generation = begun.map_err(of_spool)?;
+    Ok(Some(Spooling::new(Arc::clone(spool), generation)))
+}
+
 /// Names are identifiers inside a literal; the replication grammar knows only doubled quotes.
-fn command(options: &StreamOptions, version_num: u32, start: Lsn, binary: bool) -> String {
+fn command(
+    options: &StreamOptions,
+    version_num: u32,
+    start: Lsn,
+    binary: bool,
+    streaming: bool,
+) -> String {
+    let protocol = if streaming { PROTOCOL_VERSION_STREAMING } else { PROTOCOL_VERSION };
     let publications: Vec<_> =
         options.publications.iter().map(|name| quote_identifier(name)).collect();
     let mut command = format!(
-        "START_REPLICATION SLOT {} LOGICAL {start} (proto_version '{PROTOCOL_VERSION}', \
+        "START_REPLICATION SLOT {} LOGICAL {start} (proto_version '{protocol}', \
          publication_names '{}'",
         quote_identifier(&options.slot),
         publications.join(",").replace('\'', "''"),
@@ -252,6 +280,9 @@ fn command(options: &StreamOptions, version_num: u32, start: Lsn, binary: bool) 
     }
     if binary {
         command.push_str(", binary 'true'");
+    }
+    if streaming {
+        command.push_str(", streaming 'on'");
     }
     command.push(')');
     command
@@ -267,10 +298,15 @@ mod tests {
         let options = StreamOptions::new("s", publications, "cutover");
         let base = "START_REPLICATION SLOT \"s\" LOGICAL 0/10 (proto_version '1', \
                     publication_names '\"p\",\"it''s \"\"x\"\"\"'";
-        assert_eq!(command(&options, 130_023, Lsn(16), false), format!("{base})"));
+        assert_eq!(command(&options, 130_023, Lsn(16), false, false), format!("{base})"));
         assert_eq!(
-            command(&options, 140_000, Lsn(16), true),
+            command(&options, 140_000, Lsn(16), true, false),
             format!("{base}, messages 'true', binary 'true')")
+        );
+        let base = base.replace("proto_version '1'", "proto_version '2'");
+        assert_eq!(
+            command(&options, 140_000, Lsn(16), false, true),
+            format!("{base}, messages 'true', streaming 'on')")
         );
     }
 }

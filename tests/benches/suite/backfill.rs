@@ -166,9 +166,8 @@ async fn ensure_complete(pair: &Pair, database: &str) -> Result<()> {
 
 async fn clean_up(pair: &Pair, tool: Tool) -> Result<()> {
     if tool == Tool::Ours {
-        let teardown = Launch::ours("replicator")?
-            .args(["teardown", "--yes", "--config"])
-            .arg(pair.file("ours.toml"));
+        let teardown =
+            pair.replicator().args(["teardown", "--yes", "--config"]).arg(pair.file("ours.toml"));
         teardown.run(LONG)?.success().context("replicator teardown")?;
         std::fs::remove_dir_all(pair.file("state-ours")).context("the replicator's state")?;
     }

@@ -10,7 +10,7 @@ use tests::pgbench;
 use tests::process::Launch;
 
 pub const SCALE: u32 = 10;
-const TRANSACTIONS: u64 = 200_000;
+const TRANSACTIONS: u64 = 400_000;
 const CLIENTS: u64 = 8;
 const DEADLINE: Duration = Duration::from_secs(1800);
 

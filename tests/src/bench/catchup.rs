@@ -85,13 +85,15 @@ async fn rounds(pair: &mut Pair, workload: &impl Workload) -> Result<Outcome> {
     Ok(outcome)
 }
 
+/// Where the time went. What others used of the machine says whether the figure can be trusted.
 fn show(cpu: Cpu, seconds: f64) -> String {
     let all = cpu.blue + cpu.green + cpu.replicator;
     format!(
-        "CPU {all:.1} s (blue {:.1}, green {:.1}, replicator {:.1}), {:.2} cores",
+        "CPU {all:.1} s (blue {:.1}, green {:.1}, replicator {:.1}), {:.2} cores; others {:.2} cores",
         cpu.blue,
         cpu.green,
         cpu.replicator,
-        all / seconds
+        all / seconds,
+        (cpu.machine - all).max(0.0) / seconds
     )
 }

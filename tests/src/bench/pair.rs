@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::options::Options;
 use crate::api::Api;
 use crate::compare::{Content, Sequences};
+use crate::paths;
 use crate::ports::Port;
 use crate::postgres::Postgres;
 use crate::process::{Launch, Process};
@@ -50,7 +51,8 @@ pub struct Pair {
     pub(super) api: Api,
     scratch: Scratch,
     options: Options,
-    _api_port: Port,
+    api_port: Port,
+    replicator: PathBuf,
 }
 
 impl Pair {
@@ -66,8 +68,12 @@ impl Pair {
         let port = Port::reserve()?;
         let api = Api::new(port.number());
         let scratch = Scratch::new()?;
-        let pair = Pair { blue, green, api, scratch, options: options.clone(), _api_port: port };
-        Ok(pair)
+        // A copy: a build that ends meanwhile must not change what is measured.
+        let replicator = scratch.path().join("replicator");
+        std::fs::copy(paths::our_binary("replicator")?, &replicator)
+            .context("cannot copy the replicator")?;
+        let options = options.clone();
+        Ok(Pair { blue, green, api, scratch, options, api_port: port, replicator })
     }
 
     /// The size and speed of everything.
@@ -126,12 +132,17 @@ impl Pair {
             self.file(&format!("state-{database}")),
             self.blue.url(BLUE),
             self.green.url(database),
-            self._api_port.number(),
+            self.api_port.number(),
             self.options.config,
         );
         std::fs::write(&config, text).context("cannot write the replicator's configuration")?;
-        let launch = Launch::ours("replicator")?.arg("run").arg("--config").arg(config);
-        launch.start(&self.file("replicator"))
+        let launch = self.replicator().arg("run").arg("--config").arg(config);
+        launch.start(&self.file("replicator-log"))
+    }
+
+    /// The program that is measured.
+    pub fn replicator(&self) -> Launch {
+        Launch::new(&self.replicator)
     }
 
     /// What the replicator says about itself; `None` while it does not answer.

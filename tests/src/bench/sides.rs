@@ -82,6 +82,8 @@ pub struct Cpu {
     pub green: f64,
     /// The replicator's since it started; 0 on the native side, whose worker is part of green.
     pub replicator: f64,
+    /// The whole machine's.
+    pub machine: f64,
 }
 
 impl Cpu {
@@ -90,6 +92,7 @@ impl Cpu {
             blue: self.blue - earlier.blue,
             green: self.green - earlier.green,
             replicator: self.replicator,
+            machine: self.machine - earlier.machine,
         }
     }
 }
@@ -160,6 +163,7 @@ impl Running {
                 Some(sidecar) => usage::cpu_seconds(sidecar.pid())?,
                 None => 0.0,
             },
+            machine: usage::machine_cpu_seconds()?,
         })
     }
 

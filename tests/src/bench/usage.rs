@@ -22,6 +22,22 @@ pub fn tree_cpu_seconds(pid: u32) -> Result<f64> {
     Ok(own + reaped + living)
 }
 
+/// CPU seconds of the whole machine since it started, whoever used them.
+pub fn machine_cpu_seconds() -> Result<f64> {
+    let text = std::fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+    parse_machine(&text).context("cannot understand /proc/stat")
+}
+
+/// The first line: user, nice, system, idle, iowait, irq, softirq, steal, and the guests' part of
+/// user and nice. All but idle and iowait.
+fn parse_machine(stat: &str) -> Option<f64> {
+    let line = stat.lines().next()?.strip_prefix("cpu ")?;
+    let fields: Vec<f64> =
+        line.split_whitespace().map(|field| field.parse().ok()).collect::<Option<_>>()?;
+    let busy = fields.iter().take(3).chain(fields.iter().skip(5).take(3)).sum::<f64>();
+    Some(busy / TICKS_PER_SECOND)
+}
+
 /// Largest resident size so far, bytes (`VmHWM`). Of a PostgreSQL process this includes the shared
 /// buffers that it has touched.
 pub fn peak_resident_bytes(pid: u32) -> Result<u64> {
@@ -71,6 +87,12 @@ mod tests {
     fn peak_memory_is_in_kibibytes() {
         assert_eq!(parse_peak("Name:\tx\nVmHWM:\t    2048 kB\nVmRSS:\t 1 kB\n"), Some(2 << 20));
         assert_eq!(parse_peak("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn idle_time_is_not_counted() {
+        let stat = "cpu  100 20 30 9000 8000 1 2 47 5 6\ncpu0 1 2 3 4\n";
+        assert_eq!(parse_machine(stat), Some(2.0));
     }
 
     #[test]

@@ -39,6 +39,8 @@
 //! same way as [`NotReducible`]: the batch is rolled back and applied row by row.
 
 mod entities;
+#[cfg(test)]
+mod fixture;
 mod images;
 mod key;
 #[cfg(test)]

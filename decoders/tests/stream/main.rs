@@ -3,6 +3,7 @@
 mod content;
 mod network;
 mod resume;
+mod running;
 mod setup;
 mod slots;
 mod stage;

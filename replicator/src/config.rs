@@ -14,11 +14,15 @@ use serde::Deserialize;
 
 use crate::alerts::AlertsConfig;
 use crate::backfill::CopyConfig;
+use crate::protect::ProtectConfig;
 use crate::schema::SchemaConfig;
 use crate::secret::Secret;
 
 /// Longest pipeline name: the slot name `cutover_<name>` must fit into 63 bytes.
 const NAME_BYTES_MAX: usize = 40;
+
+/// Most lanes: each is a connection to green and, where permitted, a replication origin there.
+const LANES_MAX: u16 = 64;
 
 /// Everything that `replicator run` can be told.
 #[derive(Clone, Debug, Deserialize)]
@@ -46,6 +50,9 @@ pub struct Config {
     /// The copy of what is there already.
     #[serde(default)]
     pub copy: CopyConfig,
+    /// Keeping blue from harm.
+    #[serde(default)]
+    pub protect: ProtectConfig,
     /// Applying the stream.
     #[serde(default)]
     pub apply: ApplyConfig,
@@ -108,10 +115,15 @@ pub struct CheckConfig {
 pub struct ApplyConfig {
     /// Most bytes of changes held in memory between blue and green.
     pub memory_bytes: usize,
-    /// Most bytes of changes in one green transaction, unless one blue transaction is larger.
+    /// Most bytes of changes in one green transaction, unless one blue transaction is larger. Not
+    /// more than half of `memory_bytes`: one batch is collected while one is applied.
     pub batch_bytes: usize,
     /// Most blue transactions in one green transaction.
     pub batch_transactions: usize,
+    /// Transactions of green that may be under way at once, each on a connection of its own. More
+    /// than one helps where green waits (for its disk, for the network) and blue's transactions
+    /// touch different rows. May be changed between runs.
+    pub lanes: u16,
     /// Whether values may travel in binary.
     pub binary: BinaryMode,
     /// Apply to tables although triggers or rules of theirs would fire on green.
@@ -133,8 +145,9 @@ impl Default for ApplyConfig {
     fn default() -> Self {
         Self {
             memory_bytes: 256 << 20,
-            batch_bytes: 8 << 20,
-            batch_transactions: 5_000,
+            batch_bytes: 64 << 20,
+            batch_transactions: 50_000,
+            lanes: 1,
             binary: BinaryMode::Auto,
             accept_triggers: false,
         }
@@ -192,6 +205,7 @@ impl Config {
             check: CheckConfig::default(),
             schema: SchemaConfig::default(),
             copy: CopyConfig::default(),
+            protect: ProtectConfig::default(),
             apply: ApplyConfig::default(),
             api: ApiConfig::default(),
             cutover: SwitchConfig::default(),
@@ -240,9 +254,13 @@ impl Config {
         if self.apply.memory_bytes < 4 << 20 {
             problems.push("apply.memory_bytes: at least 4 MiB (4194304)".into());
         }
-        if self.apply.batch_bytes > self.apply.memory_bytes {
-            problems.push("apply.batch_bytes: not more than apply.memory_bytes".into());
+        if self.apply.batch_bytes > self.apply.memory_bytes / 2 {
+            problems.push("apply.batch_bytes: not more than half of apply.memory_bytes".into());
         }
+        if !(1..=LANES_MAX).contains(&self.apply.lanes) {
+            problems.push(format!("apply.lanes: 1 to {LANES_MAX}"));
+        }
+        problems.extend(self.protect.problems(&self.copy));
         problems.extend(self.alerts.problems());
         problems.extend(self.cutover.validate().err().map(|error| error.to_string()));
         if self.apply.batch_bytes == 0 || self.apply.batch_transactions == 0 {
@@ -297,10 +315,11 @@ mod tests {
     #[test]
     fn all_problems_are_reported_at_once() {
         let text = format!(
-            "name = 'Shop!'\n{ENDS}[api]\nlisten = '0.0.0.0:1'\n[apply]\nmemory_bytes = 1\n"
+            "name = 'Shop!'\n{ENDS}[api]\nlisten = '0.0.0.0:1'\n[apply]\nmemory_bytes = 1\nlanes = 0\n"
         );
         let problems = parse(&text).unwrap().problems();
-        for part in ["name", "api.listen", "apply.memory_bytes", "apply.batch_bytes"] {
+        for part in ["name", "api.listen", "apply.memory_bytes", "apply.batch_bytes", "apply.lanes"]
+        {
             assert!(
                 problems.iter().any(|p| p.starts_with(part)),
                 "{part} is missing in {problems:?}"

@@ -56,6 +56,10 @@ pub struct Sample {
     pub transactions_applied: u64,
     /// Green transactions committed for them.
     pub batches_applied: u64,
+    /// Windows that were shared out to several lanes.
+    pub windows_shared: u64,
+    /// Shares that green refused beside the others, and took after them.
+    pub lane_conflicts: u64,
     /// Errors that ended a run of the stream.
     pub apply_errors: u64,
     /// Bytes between blue and green in memory.
@@ -222,6 +226,16 @@ pub fn render(sample: &Sample) -> Result<String, std::fmt::Error> {
             sample.transactions_applied,
         ),
         ("cutover_batches_applied", "Green's transactions for them", sample.batches_applied),
+        (
+            "cutover_windows_shared",
+            "Windows of transactions that went to several lanes",
+            sample.windows_shared,
+        ),
+        (
+            "cutover_lane_conflicts",
+            "Shares of a window that green took only after the other lanes'",
+            sample.lane_conflicts,
+        ),
         ("cutover_apply_errors", "Errors that ended a run of the stream", sample.apply_errors),
         ("cutover_fence_leaks", "Row changes seen behind a fence", sample.fence_leaks),
         ("cutover_alert_errors", "Alerts that could not be delivered", sample.alert_errors),

@@ -12,11 +12,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::alerts::Readings;
-use crate::engine::apply::AppliedTotals;
+use crate::engine::budget::Budget;
 use crate::engine::frontier::Frontier;
-use crate::engine::intake::Budget;
 use crate::engine::marker::MarkerGate;
+use crate::engine::totals::AppliedTotals;
 use crate::metrics::Sample;
+use crate::protect::wal::WalStatus;
 
 /// Lag above which a stream is said to be catching up.
 const CATCHING_UP_SECONDS: f64 = 5.0;
@@ -28,6 +29,10 @@ pub struct SlotReading {
     pub retained_bytes: Option<u64>,
     /// `max_slot_wal_keep_size`, if there is a limit.
     pub retained_bytes_max: Option<u64>,
+    /// What blue says about that log.
+    pub wal_status: WalStatus,
+    /// `max_wal_size`: what blue keeps anyway.
+    pub max_wal_size_bytes: u64,
     /// Whether a walsender serves it.
     pub active: bool,
     /// Age of the oldest transaction on blue that has written.
@@ -309,7 +314,7 @@ impl Shared {
     ) -> Sample {
         let status = self.status(cutover.cloned());
         let frontier = *self.progress.borrow();
-        let batches_applied = self.totals.borrow().batches;
+        let totals = *self.totals.borrow();
         let facts = self.facts();
         let held = cutover
             .and_then(|run| run.report.as_ref())
@@ -336,7 +341,9 @@ impl Shared {
                 + counters.deletes
                 + counters.truncates,
             transactions_applied: counters.transactions,
-            batches_applied,
+            batches_applied: totals.batches,
+            windows_shared: totals.shared_windows,
+            lane_conflicts: totals.conflicts,
             apply_errors: self.errors.load(Ordering::Relaxed),
             queue_bytes: self.budget.used_bytes() as u64,
             checkpoint_age_seconds: facts.covered_at.elapsed().as_secs_f64(),

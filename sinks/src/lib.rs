@@ -1,9 +1,11 @@
 //! Change events to a target.
 //!
 //! This crate owns the contract of a target ([`target`]), the one place that builds SQL for rows
-//! ([`plan`]), and the progress rows that make applying exactly-once ([`progress`]). It knows
-//! sources only by the vocabulary of `decoders::change`.
+//! ([`plan`]), and the progress rows that make applying exactly-once ([`progress`], [`mark`]). It
+//! knows sources only by the vocabulary of `decoders::change`.
 
+pub mod conflicts;
+pub mod mark;
 pub mod net;
 pub mod null;
 pub mod plan;
@@ -11,5 +13,6 @@ pub mod postgres;
 pub mod progress;
 pub mod target;
 
+pub use mark::{Reached, Share};
 pub use null::NullTarget;
 pub use target::{Applied, Lane, LaneId, Target, TargetError};

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use decoders::change::{Lsn, Transaction};
+use decoders::change::{TableSchema, Transaction};
 
+use crate::conflicts::TableConflicts;
+use crate::mark::{Reached, Share};
 use crate::target::{Applied, Lane, LaneId, Target, TargetError};
 
 /// What all lanes of a [`NullTarget`] have seen.
@@ -45,8 +47,12 @@ impl Target for NullTarget {
         Ok(NullLane { counters: self.counters.clone(), open_transactions: 0 })
     }
 
-    async fn progress(&self) -> Result<Option<Lsn>, TargetError> {
-        Ok(None)
+    async fn progress(&self) -> Result<Reached, TargetError> {
+        Ok(Reached::default())
+    }
+
+    async fn conflicts(&self, table: &Arc<TableSchema>) -> Result<TableConflicts, TargetError> {
+        Ok(TableConflicts::by_identity(table))
     }
 }
 
@@ -59,7 +65,11 @@ pub struct NullLane {
 }
 
 impl Lane for NullLane {
-    async fn apply(&mut self, transactions: &[Transaction]) -> Result<Applied, TargetError> {
+    async fn apply_share(
+        &mut self,
+        transactions: &[Transaction],
+        _share: Share,
+    ) -> Result<Applied, TargetError> {
         let changes = transactions.iter().map(|t| t.changes.len() as u64).sum();
         let bytes = transactions.iter().map(|t| t.bytes as u64).sum();
         let ended = transactions.iter().filter(|t| t.part.ends()).count() as u64;
@@ -76,4 +86,6 @@ impl Lane for NullLane {
             _ => Ok(Applied { end_lsn: None, transactions: 0, changes }),
         }
     }
+
+    async fn close(self) {}
 }

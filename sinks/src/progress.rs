@@ -3,19 +3,23 @@
 //!
 //! Progress belongs to one incarnation of a slot. A slot that was dropped and made again starts
 //! elsewhere, so a stream that differs from the registered one is refused, and positions of two
-//! incarnations are never combined.
+//! incarnations are never combined. What the rows say is in [`crate::mark`].
 
 use decoders::change::Lsn;
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 use tokio_postgres::types::PgLsn;
 
-use crate::postgres::session::drop_origin;
+use crate::mark::LaneMark;
+use crate::postgres::session::{self, drop_origin};
 use crate::postgres::target_error;
 use crate::target::{LaneId, TargetError};
 
 /// Version of the two tables.
-const SCHEMA_VERSION: i32 = 1;
+const SCHEMA_VERSION: i32 = 2;
+
+/// The version that knew one lane: no `floor_lsn` and no `above`, as `end_lsn` said it all.
+const ONE_LANE_VERSION: i32 = 1;
 
 /// One incarnation of a slot, under the name of a pipeline.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -42,16 +46,12 @@ impl StreamIdentity {
 }
 
 /// How far a lane got.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LaneProgress {
     /// The lane.
     pub lane: LaneId,
-    /// End of the last source transaction that is committed on green; `None` before the first.
-    pub end_lsn: Option<Lsn>,
-    /// LSN of that transaction's commit record.
-    pub commit_lsn: Option<Lsn>,
-    /// Source transactions applied by the lane so far.
-    pub transactions: i64,
+    /// What its row says.
+    pub mark: LaneMark,
 }
 
 // The rows are updated by every transaction: a page with room keeps those updates HOT.
@@ -75,6 +75,8 @@ CREATE TABLE IF NOT EXISTS _cutover.progress (
   updated_at timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (pipeline, lane)
 ) WITH (fillfactor = 20);
+ALTER TABLE _cutover.progress ADD COLUMN IF NOT EXISTS floor_lsn pg_lsn;
+ALTER TABLE _cutover.progress ADD COLUMN IF NOT EXISTS above bytea;
 ";
 
 /// Serialises those who create or remove the tables: `IF NOT EXISTS` alone is not enough when two
@@ -82,10 +84,12 @@ CREATE TABLE IF NOT EXISTS _cutover.progress (
 const LOCK: &str = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('_cutover'), -1)";
 
 const EXISTS: &str = "SELECT pg_catalog.to_regclass('_cutover.stream') IS NOT NULL \
-                      AND pg_catalog.to_regclass('_cutover.progress') IS NOT NULL";
+                      AND EXISTS (SELECT FROM pg_catalog.pg_attribute
+                                  WHERE attrelid = pg_catalog.to_regclass('_cutover.progress')
+                                    AND attname = 'above' AND NOT attisdropped)";
 
-/// Creates the schema and its tables where they are missing. Needs CREATE on the database only
-/// if they are.
+/// Creates the schema and its tables where they are missing, and the columns that an earlier
+/// version did not have. Needs CREATE on the database only if they are.
 pub async fn create(client: &Client) -> Result<(), TargetError> {
     let fail = |e| target_error("creating green's progress tables (schema _cutover)", &e);
     if client.query_one(EXISTS, &[]).await.map_err(fail)?.get(0) {
@@ -102,8 +106,11 @@ async fn in_transaction(client: &Client, sql: &str) -> Result<(), tokio_postgres
 
 /// Registers the stream under its pipeline's name, or checks that it is the one registered.
 ///
+/// A stream of the version with one lane is taken over: its row then says what that version meant.
+///
 /// # Errors
-/// Halts if another stream, or another incarnation of the slot, has the name.
+/// Halts if another stream, or another incarnation of the slot, has the name. Retry while the
+/// version before still has a session on green.
 pub async fn register(client: &Client, stream: &StreamIdentity) -> Result<(), TargetError> {
     let fail = |e| target_error("registering the stream on green", &e);
     let sql = "INSERT INTO _cutover.stream (pipeline, system_identifier, database, slot, \
@@ -124,9 +131,12 @@ pub async fn register(client: &Client, stream: &StreamIdentity) -> Result<(), Ta
         )
         .await
         .map_err(fail)?;
-    match registered(client, &stream.pipeline).await? {
-        Some(known) if known == *stream => Ok(()),
-        Some(known) => Err(TargetError::halt(
+    match read_stream(client, &stream.pipeline).await? {
+        Some((known, ONE_LANE_VERSION)) if known == *stream => {
+            upgrade(client, &stream.pipeline).await
+        }
+        Some((known, _)) if known == *stream => Ok(()),
+        Some((known, _)) => Err(TargetError::halt(
             format!(
                 "green already holds pipeline {:?} of another stream: {}; this one is {}",
                 stream.pipeline,
@@ -145,6 +155,14 @@ pub async fn registered(
     client: &Client,
     pipeline: &str,
 ) -> Result<Option<StreamIdentity>, TargetError> {
+    Ok(read_stream(client, pipeline).await?.map(|(stream, _)| stream))
+}
+
+/// The stream and the version that wrote it.
+async fn read_stream(
+    client: &Client,
+    pipeline: &str,
+) -> Result<Option<(StreamIdentity, i32)>, TargetError> {
     let fail = |e| target_error("reading the stream registered on green", &e);
     let sql = "SELECT system_identifier, database, slot, consistent_point, schema_version \
                FROM _cutover.stream WHERE pipeline = $1";
@@ -152,7 +170,7 @@ pub async fn registered(
         return Ok(None);
     };
     let version: i32 = row.get(4);
-    if version != SCHEMA_VERSION {
+    if !(ONE_LANE_VERSION..=SCHEMA_VERSION).contains(&version) {
         return Err(TargetError::halt(
             format!(
                 "green's progress tables have version {version}, this program's is {SCHEMA_VERSION}"
@@ -160,37 +178,57 @@ pub async fn registered(
             "Use the version of the replicator that began this stream",
         ));
     }
-    Ok(Some(StreamIdentity {
+    let stream = StreamIdentity {
         pipeline: pipeline.to_owned(),
         system_identifier: row.get(0),
         database: row.get(1),
         slot: row.get(2),
         consistent_point: Lsn(row.get::<_, PgLsn>(3).into()),
-    }))
+    };
+    Ok(Some((stream, version)))
 }
 
-/// Progress of all lanes of a pipeline, by lane.
+/// Gives the row of the version with one lane the meaning that it has now. Under the lane's lock:
+/// that version's session would go on to move `end_lsn` alone.
+async fn upgrade(client: &Client, pipeline: &str) -> Result<(), TargetError> {
+    session::take_lane(client, pipeline, 0, &application_name(pipeline, LaneId(0))).await?;
+    let sql = "WITH stream AS (
+                 UPDATE _cutover.stream SET schema_version = $2
+                 WHERE pipeline = $1 AND schema_version = $3 RETURNING pipeline)
+               UPDATE _cutover.progress p SET floor_lsn = p.end_lsn, above = NULL
+               FROM stream s WHERE p.pipeline = s.pipeline";
+    let upgraded = client.execute(sql, &[&pipeline, &SCHEMA_VERSION, &ONE_LANE_VERSION]).await;
+    session::give_back_lane(client, pipeline, 0).await?;
+    upgraded.map(drop).map_err(|e| target_error("upgrading green's progress", &e))
+}
+
+/// Progress of all lanes of a pipeline, by lane. The tables may be of the version with one lane.
+///
+/// # Errors
+/// Halts if a row is not one that a lane wrote.
 pub async fn read(client: &Client, pipeline: &str) -> Result<Vec<LaneProgress>, TargetError> {
-    let sql = "SELECT lane, end_lsn, commit_lsn, transactions FROM _cutover.progress \
-               WHERE pipeline = $1 ORDER BY lane";
-    let rows = client.query(sql, &[&pipeline]).await;
+    // Through jsonb, as the columns may not be there yet.
+    let sql = "SELECT p.lane, p.end_lsn, p.transactions,
+                      CASE s.schema_version WHEN $2 THEN p.end_lsn
+                           ELSE (pg_catalog.to_jsonb(p) ->> 'floor_lsn')::pg_lsn END,
+                      (pg_catalog.to_jsonb(p) ->> 'above')::bytea
+               FROM _cutover.progress p LEFT JOIN _cutover.stream s USING (pipeline)
+               WHERE p.pipeline = $1 ORDER BY p.lane";
+    let rows = client.query(sql, &[&pipeline, &ONE_LANE_VERSION]).await;
     let rows = rows.map_err(|e| target_error("reading green's progress", &e))?;
+    let by_hand =
+        |what: String| TargetError::halt(what, "_cutover.progress was changed by hand: restore it");
     rows.iter()
         .map(|row| {
             let lane: i32 = row.get(0);
-            let lane = u16::try_from(lane).map_err(|_| {
-                TargetError::halt(
-                    format!("green's progress has a lane {lane}"),
-                    "_cutover.progress was changed by hand: restore it",
-                )
-            })?;
+            let number = u16::try_from(lane)
+                .map_err(|_| by_hand(format!("green's progress has a lane {lane}")))?;
             let lsn = |value: Option<PgLsn>| value.map(|lsn| Lsn(lsn.into()));
-            Ok(LaneProgress {
-                lane: LaneId(lane),
-                end_lsn: lsn(row.get(1)),
-                commit_lsn: lsn(row.get(2)),
-                transactions: row.get(3),
-            })
+            let above: Option<&[u8]> = row.get(4);
+            let mark = LaneMark::stored(lsn(row.get(1)), lsn(row.get(3)), above, row.get(2));
+            let mark =
+                mark.map_err(|e| by_hand(format!("green's progress of lane {lane}: {e}")))?;
+            Ok(LaneProgress { lane: LaneId(number), mark })
         })
         .collect()
 }
@@ -214,13 +252,19 @@ pub async fn open_lane(
 /// The statement that moves a lane's progress inside its transaction. It matches no row if the
 /// progress is not what the lane last saw, so two writers can't both commit.
 ///
-/// Parameters: pipeline text, lane int, new end_lsn, new commit_lsn, number of transactions
-/// bigint, end_lsn last seen (may be NULL).
+/// Parameters: pipeline text, lane int, then the new row's end_lsn, commit_lsn, floor_lsn, above
+/// (may be NULL) and transactions bigint, then what was last seen: end_lsn (may be NULL) and
+/// transactions bigint.
 pub const ADVANCE: &str = "
 UPDATE _cutover.progress
-SET end_lsn = $3, commit_lsn = $4, transactions = transactions + $5,
+SET end_lsn = $3, commit_lsn = $4, floor_lsn = $5, above = $6, transactions = $7,
     updated_at = pg_catalog.clock_timestamp()
-WHERE pipeline = $1 AND lane = $2 AND end_lsn IS NOT DISTINCT FROM $6";
+WHERE pipeline = $1 AND lane = $2 AND end_lsn IS NOT DISTINCT FROM $8 AND transactions = $9";
+
+/// `application_name` of a lane's session: what an earlier life of the lane is known by.
+pub fn application_name(pipeline: &str, lane: LaneId) -> String {
+    format!("cutover apply {pipeline} {}", lane.0)
+}
 
 /// Name of the replication origin that marks a lane's commits.
 pub fn origin_name(pipeline: &str, lane: LaneId) -> String {
@@ -230,18 +274,23 @@ pub fn origin_name(pipeline: &str, lane: LaneId) -> String {
     }
 }
 
-/// Forgets a pipeline: its progress, its replication origin, and with the last pipeline the schema.
+/// Forgets a pipeline: its progress, its replication origins, and with the last pipeline the schema.
 ///
 /// # Errors
 /// Retry while a lane's session still uses the origin.
 pub async fn remove(client: &Client, pipeline: &str) -> Result<(), TargetError> {
     let fail = |e| target_error("removing the stream from green", &e);
-    drop_origin(client, &origin_name(pipeline, LaneId(0))).await?;
     let schema = "SELECT pg_catalog.to_regnamespace('_cutover') IS NOT NULL";
     if !client.query_one(schema, &[]).await.map_err(fail)?.get::<_, bool>(0) {
-        return Ok(());
+        return drop_origin(client, &origin_name(pipeline, LaneId(0))).await;
     }
     create(client).await?;
+    let mut lanes = vec![LaneId(0)];
+    lanes.extend(read(client, pipeline).await?.into_iter().map(|progress| progress.lane));
+    lanes.dedup();
+    for lane in lanes {
+        drop_origin(client, &origin_name(pipeline, lane)).await?;
+    }
     for table in ["progress", "stream"] {
         let sql = format!("DELETE FROM _cutover.{table} WHERE pipeline = $1");
         client.execute(&sql, &[&pipeline]).await.map_err(fail)?;

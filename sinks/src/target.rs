@@ -4,12 +4,17 @@
 //! A lane writes the rows of whole source transactions and one progress row in the *same* target
 //! transaction. After any crash the target itself says how far it got: [`Target::progress`] is
 //! read before the stream resumes, and what it covers is dropped. No second store takes part in
-//! that argument, so losing the local checkpoint never loses or repeats a change.
+//! that argument, so losing the local checkpoint never loses or repeats a change. What the rows of
+//! several lanes say together is in [`crate::mark`].
 
 use std::future::Future;
+use std::sync::Arc;
 
-use decoders::change::{Lsn, Transaction};
+use decoders::change::{Lsn, TableSchema, Transaction};
 use decoders::source::Disposition;
+
+use crate::conflicts::TableConflicts;
+use crate::mark::{Reached, Share};
 
 /// Number of a lane, from 0. A lane is one applying connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -37,6 +42,10 @@ pub struct TargetError {
     pub message: String,
     /// The next thing for a person to do, where there is one.
     pub remedy: Option<String>,
+    /// Another order may solve it: the target refused a row because of what other rows are at this
+    /// moment (a constraint, a deadlock). Says nothing about the disposition when there is no other
+    /// order.
+    pub conflict: bool,
     /// The error beneath.
     #[source]
     pub cause: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -45,7 +54,13 @@ pub struct TargetError {
 impl TargetError {
     /// An error that a reconnect may heal.
     pub fn retry(message: impl Into<String>) -> Self {
-        Self { disposition: Disposition::Retry, message: message.into(), remedy: None, cause: None }
+        Self {
+            disposition: Disposition::Retry,
+            message: message.into(),
+            remedy: None,
+            conflict: false,
+            cause: None,
+        }
     }
 
     /// An error that stops the stream until somebody has acted on `remedy`.
@@ -54,6 +69,7 @@ impl TargetError {
             disposition: Disposition::Halt,
             message: message.into(),
             remedy: Some(remedy.into()),
+            conflict: false,
             cause: None,
         }
     }
@@ -67,19 +83,34 @@ impl TargetError {
 
 /// One applying connection.
 pub trait Lane: Send {
-    /// Applies `transactions`, which follow each other in commit order.
+    /// Applies `transactions`, which follow each other in commit order, as the only lane that has
+    /// any: see [`Lane::apply_share`].
+    fn apply(
+        &mut self,
+        transactions: &[Transaction],
+    ) -> impl Future<Output = Result<Applied, TargetError>> + Send {
+        self.apply_share(transactions, Share::ALL)
+    }
+
+    /// Applies `transactions`, which are in commit order, as a share of the stream.
     ///
     /// If the last one ends ([`decoders::Part::ends`]), everything and the progress row are
     /// committed and flushed in one target transaction before this returns. If it does not, the
     /// target's transaction stays open for the next call. On an error nothing of the open
-    /// transaction stays, and the lane must be thrown away.
+    /// transaction stays. The lane must then be thrown away, unless the error is a
+    /// [`conflict`](TargetError::conflict): then it is as it was before the transaction began.
     ///
     /// Every UPDATE and DELETE must match exactly one row, every value must be there; anything
     /// else is an error that stops the stream.
-    fn apply(
+    fn apply_share(
         &mut self,
         transactions: &[Transaction],
+        share: Share,
     ) -> impl Future<Output = Result<Applied, TargetError>> + Send;
+
+    /// Gives back at once what others may be waiting for. A lane that is just dropped does so too,
+    /// but when the target notices.
+    fn close(self) -> impl Future<Output = ()> + Send;
 }
 
 /// A database that changes are applied to.
@@ -91,7 +122,13 @@ pub trait Target: Send + Sync {
     fn open_lane(&self, id: LaneId)
     -> impl Future<Output = Result<Self::Lane, TargetError>> + Send;
 
-    /// How far the target got: the end of the last source transaction committed there. `None` if
-    /// nothing of this stream was ever applied.
-    fn progress(&self) -> impl Future<Output = Result<Option<Lsn>, TargetError>> + Send;
+    /// How far the target got. No lane may be open; lanes of an earlier life that could still
+    /// commit are an error (`Retry`).
+    fn progress(&self) -> impl Future<Output = Result<Reached, TargetError>> + Send;
+
+    /// Which transactions must stay in order because of their changes to a table.
+    fn conflicts(
+        &self,
+        table: &Arc<TableSchema>,
+    ) -> impl Future<Output = Result<TableConflicts, TargetError>> + Send;
 }

@@ -1,153 +1,297 @@
-//! The applying thread: takes all whole transactions that are waiting, up to a budget, and hands
-//! them to its lane as one batch.
+//! The scheduling thread: collects windows, and has the lanes apply one after the other.
 //!
-//! A quiet stream therefore applies each transaction at once, with no delay; a backlog coalesces
-//! by itself, and one commit of green carries many of blue.
+//! ```text
+//!   queue --> window W+1 (collected) | window W (in flight) --> lane 0 .. N-1 --> green
+//! ```
+//! A window is everything that waits, up to the limits, so a quiet stream applies each transaction
+//! at once and a backlog coalesces by itself. With one lane a window is one transaction of green.
+//! With several, what [`schedule`](super::schedule) finds to be independent is shared out. A window
+//! begins when the one before is on green completely: what two windows do is in commit order
+//! whatever they touch, and green's progress is one floor and a few ends above it
+//! ([`sinks::mark`]).
+//!
+//! A part of a large transaction is a window of its own, on lane 0.
 
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender};
-use decoders::{ChangeEvent, Transaction};
-use sinks::{Lane, LaneId, Target, TargetError};
+use crossbeam_channel::{Receiver, Sender, never, select};
+use decoders::{Lsn, Transaction};
+use sinks::mark::Window as MarkedWindow;
+use sinks::{Share, Target, TargetError};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::frontier::Frontier;
+use super::lanes::{Lanes, Outcome, cancelled};
+use super::resume::Resume;
+pub use super::totals::AppliedTotals;
+pub use super::window::{BatchLimits, Chunk};
+use super::window::{KnownTables, Window};
 
-/// A transaction on its way to green, with its share of the memory budget. Dropping it gives the
-/// share back.
-pub struct Queued {
-    /// The transaction.
-    pub transaction: Transaction,
-    /// Its bytes in the budget.
-    pub permit: OwnedSemaphorePermit,
-}
+/// A lane's share has at least so many transactions of blue: for fewer a commit of its own costs
+/// more than it saves.
+const SHARE_TRANSACTIONS_MIN: usize = 8;
 
-/// How much goes into one transaction of green.
-#[derive(Clone, Copy, Debug)]
-pub struct BatchLimits {
-    /// Bytes of changes.
-    pub bytes: usize,
-    /// Transactions of blue.
-    pub transactions: usize,
-}
-
-/// Counters of everything that green took since the process started; a part of a large transaction
-/// counts when it was sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AppliedTotals {
-    /// Transactions of blue.
-    pub transactions: u64,
-    /// Transactions of green.
-    pub batches: u64,
-    /// Rows inserted.
-    pub inserts: u64,
-    /// Rows updated.
-    pub updates: u64,
-    /// Rows deleted.
-    pub deletes: u64,
-    /// TRUNCATE statements.
-    pub truncates: u64,
-    /// Bytes of blue's frames.
-    pub bytes: u64,
-}
-
-impl AppliedTotals {
-    fn add(&mut self, transactions: &[Transaction]) {
-        for transaction in transactions {
-            self.bytes += transaction.bytes as u64;
-            for change in &transaction.changes {
-                match change {
-                    ChangeEvent::Insert { .. } => self.inserts += 1,
-                    ChangeEvent::Update { .. } => self.updates += 1,
-                    ChangeEvent::Delete { .. } => self.deletes += 1,
-                    ChangeEvent::Truncate { .. } => self.truncates += 1,
-                    ChangeEvent::Message { .. } => {}
-                }
-            }
-        }
-    }
-}
-
-/// What the applying thread is connected to.
+/// What the scheduling thread is connected to.
 pub struct Applying<T: Target> {
     /// Where to apply.
     pub target: Arc<T>,
+    /// How many lanes.
+    pub lanes: u16,
     /// Transactions, in commit order. Closed when the stream ends.
-    pub queue: Receiver<Queued>,
-    /// Told after each commit.
+    pub queue: Receiver<Chunk>,
+    /// Where the stream resumes.
+    pub resume: Resume,
+    /// Told after each window.
     pub progress: Arc<watch::Sender<Frontier>>,
     /// Wakes the checkpoint thread; a full channel means that it is awake already.
     pub checkpoint: Sender<()>,
     /// Totals for status and metrics.
     pub totals: watch::Sender<AppliedTotals>,
-    /// Batch limits.
+    /// Limits of a window.
     pub limits: BatchLimits,
     /// True gives up what is being applied; green rolls it back.
     pub cancel: watch::Receiver<bool>,
 }
 
-impl<T: Target> Applying<T> {
+/// A window whose shares are with the lanes.
+struct InFlight {
+    /// Its last end; `None` for a part that does not end.
+    end: Option<Lsn>,
+    /// Transactions of blue that end in it.
+    ended: u64,
+    permits: Vec<OwnedSemaphorePermit>,
+    /// Shares whose outcome is not known.
+    running: usize,
+    /// Several lanes have one.
+    is_shared: bool,
+    /// What green refused beside the others.
+    refused: Vec<Transaction>,
+    error: Option<TargetError>,
+    cancelled: bool,
+    totals: AppliedTotals,
+}
+
+/// The collecting side.
+struct Collector<T: Target> {
+    target: Arc<T>,
+    limits: BatchLimits,
+    queue: Receiver<Chunk>,
+    shares_out: bool,
+    known: KnownTables,
+    window: Window,
+    /// Came, and did not fit.
+    next: Option<Chunk>,
+    cancel: watch::Receiver<bool>,
+}
+
+impl<T: Target> Applying<T>
+where
+    T::Lane: 'static,
+{
     /// Applies until the queue is closed and empty, or cancelled.
     ///
     /// Runs on a thread of its own: it blocks on the queue, and on green through `runtime`.
     ///
     /// # Errors
-    /// The lane's. Nothing of the batch that failed is on green.
-    pub fn run(mut self, runtime: &Handle) -> Result<(), TargetError> {
-        let mut cancel = self.cancel.clone();
-        let opened = runtime.block_on(async {
-            tokio::select! {
-                lane = self.target.open_lane(LaneId(0)) => Some(lane),
-                () = cancelled(&mut cancel) => None,
-            }
-        });
-        let Some(lane) = opened else { return Ok(()) };
-        let mut lane = lane?;
-        while let Ok(first) = self.queue.recv() {
-            let (transactions, permits) = self.collect(first);
-            let applied = runtime.block_on(async {
-                tokio::select! {
-                    applied = lane.apply(&transactions) => Some(applied),
-                    () = cancelled(&mut cancel) => None,
+    /// The first lane's. What other lanes have committed of the window is on green, and green's
+    /// progress says so; of the share that failed nothing is.
+    pub fn run(self, runtime: &Handle) -> Result<(), TargetError> {
+        let Some(lanes) = Lanes::open(&self.target, self.lanes, runtime, &self.cancel)? else {
+            return Ok(());
+        };
+        let applied = self.apply_with(&lanes, runtime);
+        lanes.close();
+        applied
+    }
+
+    fn apply_with(self, lanes: &Lanes, runtime: &Handle) -> Result<(), TargetError> {
+        let mut collector = Collector {
+            target: self.target,
+            limits: self.limits,
+            queue: self.queue,
+            shares_out: lanes.count() > 1,
+            known: KnownTables::default(),
+            window: Window::default(),
+            next: None,
+            cancel: self.cancel,
+        };
+        let mut floor = self.resume.transaction;
+        while collector.wait_for_some(runtime)? {
+            let window = collector.begin_next();
+            let mut flight = give(lanes, window, floor, &self.resume.beyond);
+            loop {
+                collector.collect_until_done(lanes, &mut flight, runtime)?;
+                if flight.error.is_some() || flight.refused.is_empty() {
+                    break;
                 }
-            });
-            let Some(applied) = applied else { return Ok(()) };
-            let applied = applied?;
-            drop(permits);
-            self.totals.send_modify(|totals| totals.add(&transactions));
-            if let Some(end) = applied.end_lsn {
-                let count = applied.transactions;
-                self.progress.send_modify(|frontier| frontier.transactions_applied(end, count));
-                self.totals.send_modify(|totals| {
-                    totals.transactions += applied.transactions;
-                    totals.batches += 1;
-                });
-                // A full channel means that the checkpoint thread has yet to look: it will see this.
-                let _ = self.checkpoint.try_send(());
+                // Everything else of the window is committed: see `schedule`.
+                let mut refused = std::mem::take(&mut flight.refused);
+                refused.sort_by_key(|transaction| transaction.end_lsn);
+                tracing::debug!(transactions = refused.len(), "applying again after the others");
+                flight.is_shared = false;
+                flight.running = 1;
+                lanes.give(0, refused, Share::Rest { through: flight.end });
+            }
+            if let Some(error) = flight.error {
+                return Err(error);
+            }
+            if flight.cancelled {
+                return Ok(());
+            }
+            drop(flight.permits);
+            let Some(end) = flight.end else {
+                self.totals.send_modify(|totals| totals.add(&flight.totals));
+                continue;
+            };
+            floor = end;
+            flight.totals.transactions = flight.ended;
+            self.progress.send_modify(|frontier| frontier.transactions_applied(end, flight.ended));
+            self.totals.send_modify(|totals| totals.add(&flight.totals));
+            // A full channel means that the checkpoint thread has yet to look: it will see this.
+            let _ = self.checkpoint.try_send(());
+        }
+        Ok(())
+    }
+}
+
+/// Hands a window to the lanes. `beyond` are ends that green has from an earlier life.
+fn give(lanes: &Lanes, window: Window, floor: Lsn, beyond: &[Lsn]) -> InFlight {
+    let Window { transactions, permits, schedule, .. } = window;
+    let end = transactions.last().and_then(|transaction| transaction.end_lsn);
+    let mut flight = InFlight {
+        end,
+        ended: transactions.iter().filter(|transaction| transaction.part.ends()).count() as u64,
+        permits,
+        running: 1,
+        is_shared: false,
+        refused: Vec::new(),
+        error: None,
+        cancelled: false,
+        totals: AppliedTotals::default(),
+    };
+    let most = (transactions.len() / SHARE_TRANSACTIONS_MIN).min(lanes.count());
+    let shared_out = schedule.share_out(most);
+    let ends = transactions.iter().filter_map(|transaction| transaction.end_lsn);
+    let known = beyond.iter().copied().filter(|known| *known > floor && Some(*known) <= end);
+    let marked = shared_out.and_then(|lane_of| {
+        Some((lane_of, Share::Part(MarkedWindow::new(floor, ends.chain(known))?)))
+    });
+    let Some((lane_of, share)) = marked else {
+        lanes.give(0, transactions, Share::ALL);
+        return flight;
+    };
+    let mut shares: Vec<Vec<Transaction>> = (0..most).map(|_| Vec::new()).collect();
+    for (transaction, lane) in transactions.into_iter().zip(lane_of) {
+        shares[usize::from(lane)].push(transaction);
+    }
+    flight.is_shared = true;
+    flight.running = 0;
+    flight.totals.shared_windows = 1;
+    for (lane, transactions) in shares.into_iter().enumerate() {
+        if !transactions.is_empty() {
+            flight.running += 1;
+            lanes.give(lane, transactions, share);
+        }
+    }
+    flight
+}
+
+impl InFlight {
+    fn done(&mut self, outcome: Outcome) {
+        self.running -= 1;
+        match outcome {
+            Outcome::Applied(applied, totals) => {
+                self.totals.add(&totals);
+                self.totals.batches += u64::from(applied.end_lsn.is_some());
+            }
+            Outcome::Conflict(transactions, error) if self.is_shared => {
+                tracing::debug!(%error, "a share of a window was refused");
+                self.totals.conflicts += 1;
+                self.refused.extend(transactions);
+            }
+            Outcome::Conflict(_, error) | Outcome::Failed(error) => {
+                self.error.get_or_insert(error);
+            }
+            Outcome::Cancelled => self.cancelled = true,
+            Outcome::Gone => {
+                // Its panic goes on when the threads are joined.
+                self.cancelled = true;
+                self.running = 0;
+            }
+        }
+    }
+}
+
+impl<T: Target> Collector<T> {
+    /// Waits until there is something to apply; false when there will be nothing any more.
+    fn wait_for_some(&mut self, runtime: &Handle) -> Result<bool, TargetError> {
+        if self.window.transactions.is_empty() {
+            match self.queue.recv() {
+                Ok(chunk) => self.take(chunk, runtime)?,
+                Err(_) => return Ok(false),
+            }
+        }
+        while self.next.is_none() {
+            match self.queue.try_recv() {
+                Ok(chunk) => self.take(chunk, runtime)?,
+                Err(_) => break,
+            }
+        }
+        Ok(!self.window.transactions.is_empty())
+    }
+
+    /// The collected window; the next one begins.
+    fn begin_next(&mut self) -> Window {
+        self.known.begin_window();
+        std::mem::take(&mut self.window)
+    }
+
+    /// Collects the next window until the one in flight has come to an end.
+    fn collect_until_done(
+        &mut self,
+        lanes: &Lanes,
+        flight: &mut InFlight,
+        runtime: &Handle,
+    ) -> Result<(), TargetError> {
+        if let Some(chunk) = self.next.take() {
+            self.take(chunk, runtime)?;
+        }
+        let closed = never();
+        let mut is_open = true;
+        while flight.running > 0 {
+            let takes = is_open && self.next.is_none();
+            let queue = if takes { &self.queue } else { &closed };
+            select! {
+                recv(lanes.done()) -> outcome => flight.done(outcome.unwrap_or(Outcome::Gone)),
+                recv(queue) -> chunk => match chunk {
+                    Ok(chunk) => self.take(chunk, runtime)?,
+                    Err(_) => is_open = false,
+                },
             }
         }
         Ok(())
     }
 
-    /// `first` and whatever waits behind it, up to the limits.
-    fn collect(&mut self, first: Queued) -> (Vec<Transaction>, Vec<OwnedSemaphorePermit>) {
-        let mut bytes = first.transaction.bytes;
-        let mut transactions = vec![first.transaction];
-        let mut permits = vec![first.permit];
-        while bytes < self.limits.bytes && transactions.len() < self.limits.transactions {
-            let Ok(next) = self.queue.try_recv() else { break };
-            bytes += next.transaction.bytes;
-            transactions.push(next.transaction);
-            permits.push(next.permit);
+    /// Adds a chunk to the window, or keeps it for the next.
+    fn take(&mut self, chunk: Chunk, runtime: &Handle) -> Result<(), TargetError> {
+        if !self.window.fits(&chunk, &self.limits) {
+            self.next = Some(chunk);
+            return Ok(());
         }
-        (transactions, permits)
-    }
-}
-
-async fn cancelled(cancel: &mut watch::Receiver<bool>) {
-    // A dropped sender is not a cancellation: the stream may still be ending in good order.
-    if cancel.wait_for(|cancelled| *cancelled).await.is_err() {
-        std::future::pending::<()>().await;
+        let first = self.window.transactions.len();
+        self.window.push(chunk);
+        if !self.shares_out || self.window.is_part {
+            return Ok(());
+        }
+        let grouped = runtime.block_on(async {
+            tokio::select! {
+                biased;
+                grouped = self.window.schedule_from(first, &mut self.known, &*self.target) => grouped,
+                // What is in flight is given up too; this window is not applied any more.
+                () = cancelled(&mut self.cancel) => Ok(()),
+            }
+        });
+        grouped
     }
 }

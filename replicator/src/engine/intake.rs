@@ -1,31 +1,42 @@
 //! The intake: takes transactions from the source, counts their bytes against the budget, and
-//! hands them to the applying thread.
+//! hands them to the scheduling thread.
+//!
+//! What the source has ready is taken in one go, up to [`CHUNK_BYTES`], and costs one permit, one
+//! queue item and one update of the positions, however many transactions it is.
 //!
 //! Its one `select!` has these priorities:
 //! 1. the operator's stop;
 //! 2. the end of the applying or checkpointing side, which is always an error here;
 //! 3. what became durable, told to the source at once, so that blue can forget;
-//! 4. the marker gate's release of what was held;
-//! 5. room in the budget for the transaction in hand; meanwhile the source is kept alive, so a slow
-//!    green never makes blue drop the connection;
+//! 4. the marker gate's release of what was held, and the wish to hand over;
+//! 5. room in the budget for what is in hand; meanwhile the source is kept alive, so a slow green
+//!    never makes blue drop the connection;
 //! 6. the next event.
+//!
+//! # Handing over to another reader
+//! Nothing is read any more, everything that was taken goes on to green and into the checkpoint,
+//! and blue is told. Then the run ends, and the next reader begins where this one ended. Not while
+//! something is held behind a marker: it would be read, and counted as a leak, twice.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
-use decoders::{Lsn, Position, Source, SourceError, SourceEvent, Transaction};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use decoders::{Lsn, Part, Position, Source, SourceError, SourceEvent, Transaction};
+use futures_util::FutureExt as _;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 
-use super::apply::Queued;
+pub use super::budget::Budget;
+use super::budget::weight_bytes;
 use super::frontier::Frontier;
 use super::marker::{Admission, MarkerGate};
 use super::truncation::Truncations;
+use super::window::{BatchLimits, Chunk};
 
-/// The unit of the budget's permits. A semaphore counts in 32 bits; bytes would overflow it.
-const PERMIT_BYTES: usize = 1024;
+/// How much is taken from the source before it is handed on.
+const CHUNK_BYTES: usize = 256 << 10;
 
 /// How often an idle position is written to the checkpoint and told to blue. Each costs a synced
 /// write here and dirties the slot there.
@@ -39,6 +50,9 @@ const HELD_SHARE: usize = 4;
 pub enum Ended {
     /// The operator asked for it.
     Stopped,
+    /// Another reader is to go on; everything that was received is applied, in the checkpoint and
+    /// acknowledged.
+    Handover,
     /// The applying or checkpointing thread is gone; its own result says why.
     Downstream,
 }
@@ -49,8 +63,10 @@ pub struct Intake<'a, S: Source> {
     pub source: &'a mut S,
     /// Where the stream resumes: what ends at or before it is on green already.
     pub resume: Lsn,
-    /// To the applying thread.
-    pub queue: Sender<Queued>,
+    /// Ends of transactions behind it that are on green too.
+    pub beyond: Vec<Lsn>,
+    /// To the scheduling thread.
+    pub queue: Sender<Chunk>,
     /// Wakes the checkpoint thread.
     pub checkpoint: Sender<()>,
     /// The stream's positions.
@@ -61,38 +77,10 @@ pub struct Intake<'a, S: Source> {
     pub gate: MarkerGate,
     /// Bytes that may be in memory.
     pub budget: Budget,
-}
-
-/// A count of bytes in memory, shared by everything between source and green.
-#[derive(Clone)]
-pub struct Budget {
-    permits: Arc<Semaphore>,
-    total: usize,
-}
-
-impl Budget {
-    /// A budget of `bytes`.
-    pub fn new(bytes: usize) -> Self {
-        let total = (bytes / PERMIT_BYTES).clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
-        Self { permits: Arc::new(Semaphore::new(total)), total }
-    }
-
-    /// All of it.
-    fn bytes(&self) -> usize {
-        self.total * PERMIT_BYTES
-    }
-
-    /// Bytes in use.
-    pub fn used_bytes(&self) -> usize {
-        (self.total - self.permits.available_permits().min(self.total)) * PERMIT_BYTES
-    }
-
-    /// Waits for room. One transaction larger than everything gets everything.
-    async fn acquire(&self, bytes: usize) -> OwnedSemaphorePermit {
-        let permits = bytes.div_ceil(PERMIT_BYTES).clamp(1, self.total) as u32;
-        let acquired = Arc::clone(&self.permits).acquire_many_owned(permits).await;
-        acquired.expect("the budget's semaphore is never closed")
-    }
+    /// A chunk is never more than a window.
+    pub limits: BatchLimits,
+    /// True asks for a handover to another reader.
+    pub handover: watch::Receiver<bool>,
 }
 
 impl<S: Source> Intake<'_, S> {
@@ -107,26 +95,41 @@ impl<S: Source> Intake<'_, S> {
     ) -> Result<Ended, SourceError> {
         let mut progress = self.progress.subscribe();
         let mut gate = self.gate.watch();
-        let mut in_hand: Option<Transaction> = None;
-        let mut held = Held::default();
+        let mut handover = self.handover.clone();
+        let mut taken = Taken::default();
+        let mut in_hand: Option<Vec<Transaction>> = None;
+        let mut ending = Ending::default();
         // When the idle position is to be checkpointed. Always set when there is one that is not,
         // or the last one before blue shuts down would never be told, and blue waits for that.
         let mut idle_checkpoint_at: Option<Instant> = None;
         loop {
+            let holds = gate.borrow().seen_at.is_some();
             // Also while another marker is awaited already: nothing may overtake what was held, and
             // nothing is read while a transaction is in hand.
-            if in_hand.is_none() && !held.is_empty() && gate.borrow().seen_at.is_none() {
-                in_hand = held.pop_front();
+            if in_hand.is_none() && taken.ready.is_empty() && !holds {
+                taken.release(CHUNK_BYTES);
             }
-            let bytes_in_hand = in_hand.as_ref().map_or(0, |transaction| transaction.bytes);
+            if in_hand.is_none() {
+                in_hand = taken.next_chunk(&self.limits);
+            }
             let wants_room = in_hand.is_some();
+            let weight = in_hand.iter().flatten().map(weight_bytes).sum();
+            let hands_over = ending.hands_over(&taken, holds, gate.borrow().armed.is_some());
+            if hands_over && !wants_room && self.is_complete() {
+                return Ok(Ended::Handover);
+            }
             let budget = self.budget.clone();
             // What is held is not in the queue and frees no room by being applied: stop reading
             // rather than holding without bound. By then the leak is known.
-            let may_read = !wants_room && held.bytes < budget.bytes() / HELD_SHARE;
-            let source = &mut *self.source;
+            let may_read =
+                !wants_room && !hands_over && taken.held_bytes < budget.bytes() / HELD_SHARE;
+            let (source, is_over) = (&mut *self.source, ending.source_is_over);
             let from_source = async move {
-                if may_read { source.next().await } else { Err(source.keep_alive().await) }
+                match (is_over, may_read) {
+                    (true, _) => std::future::pending().await,
+                    (false, true) => source.next().await,
+                    (false, false) => Err(source.keep_alive().await),
+                }
             };
             let turn = tokio::select! {
                 biased;
@@ -140,73 +143,123 @@ impl<S: Source> Intake<'_, S> {
                     changed.expect("the gate outlives this loop");
                     Turn::Gate
                 }
-                permit = budget.acquire(bytes_in_hand), if wants_room => Turn::Room(permit),
+                () = asked(&mut handover), if !ending.is_asked => Turn::Handover,
+                permit = budget.acquire(weight), if wants_room => Turn::Room(permit),
                 () = sleep_until_set(idle_checkpoint_at), if idle_checkpoint_at.is_some() => {
                     Turn::IdleCheckpoint
                 }
                 event = from_source => Turn::Event(event?),
             };
             match turn {
-                Turn::Progress => {
-                    let frontier = *progress.borrow_and_update();
-                    if frontier.durable() > frontier.acked() {
-                        self.source.acknowledge(Position::Lsn(frontier.durable())).await?;
-                        self.progress.send_modify(|now| now.acknowledged(frontier.durable()));
-                    }
-                }
+                Turn::Progress => self.acknowledge(&mut progress).await?,
                 Turn::Gate => {}
+                Turn::Handover => ending.is_asked = true,
                 Turn::IdleCheckpoint => {
                     idle_checkpoint_at = None;
                     // A full channel means that the thread is awake already.
                     let _ = self.checkpoint.try_send(());
                 }
                 Turn::Room(permit) => {
-                    if let Some(transaction) = in_hand.take()
-                        && self.queue.send(Queued { transaction, permit }).is_err()
-                    {
-                        return Ok(Ended::Downstream);
-                    }
-                }
-                Turn::Event(SourceEvent::Transaction(transaction)) => {
-                    if let Some((admission, transaction)) = self.receive(transaction)? {
-                        match admission {
-                            Admission::Pass => in_hand = Some(transaction),
-                            Admission::Hold => held.push_back(transaction),
+                    if let Some(transactions) = in_hand.take() {
+                        let bytes = transactions.iter().map(|transaction| transaction.bytes).sum();
+                        if self.queue.send(Chunk { transactions, bytes, permit }).is_err() {
+                            return Ok(Ended::Downstream);
                         }
                     }
                 }
-                Turn::Event(SourceEvent::Handover) => {
-                    return Err(SourceError::retry("the reader hands over to the stream"));
+                Turn::Event(first) => {
+                    let mut event = Some(first);
+                    while let Some(next) = event.take() {
+                        if self.receive(next, &mut taken)? == Read::SourceIsOver {
+                            ending.source_is_over = true;
+                            break;
+                        }
+                        if taken.ready_bytes < CHUNK_BYTES && taken.held_bytes == 0 {
+                            // Cancel-safe, so asking once without waiting loses nothing.
+                            event = self.source.next().now_or_never().transpose()?;
+                        }
+                    }
+                    if taken.idle.is_some() {
+                        idle_checkpoint_at
+                            .get_or_insert_with(|| Instant::now() + IDLE_CHECKPOINT_INTERVAL);
+                    }
+                    self.publish(&mut taken);
+                    self.acknowledge(&mut progress).await?;
                 }
-                Turn::Event(SourceEvent::Idle(position)) => {
-                    let Some(position) = position.lsn() else { continue };
-                    self.progress.send_if_modified(|now| {
-                        let before = *now;
-                        now.idle(position);
-                        *now != before
-                    });
-                    idle_checkpoint_at
-                        .get_or_insert_with(|| Instant::now() + IDLE_CHECKPOINT_INTERVAL);
-                }
+            }
+            if ending.wants_to() {
+                // Nothing waits for an interval any more.
+                let _ = self.checkpoint.try_send(());
             }
         }
     }
 
-    /// Counts a transaction as received; `None` if green has it already.
-    fn receive(
-        &mut self,
-        mut transaction: Transaction,
-    ) -> Result<Option<(Admission, Transaction)>, SourceError> {
-        if transaction.commit_lsn < self.resume {
-            return Ok(None);
+    /// Takes one event; what is on green already is dropped.
+    fn receive(&mut self, event: SourceEvent, taken: &mut Taken) -> Result<Read, SourceError> {
+        let mut transaction = match event {
+            SourceEvent::Transaction(transaction) => transaction,
+            SourceEvent::Idle(position) => {
+                taken.idle = taken.idle.max(position.lsn());
+                return Ok(Read::On);
+            }
+            SourceEvent::Handover => return Ok(Read::SourceIsOver),
+        };
+        if transaction.commit_lsn < self.resume || self.is_on_green(&transaction) {
+            return Ok(Read::On);
         }
         // Before the gate: a TRUNCATE behind the marker is a leak like any other.
         self.truncations.translate(&mut transaction)?;
-        if let Some(end) = transaction.end_lsn {
-            self.progress.send_modify(|now| now.transaction_received(end));
+        taken.ends.extend(transaction.end_lsn);
+        match self.gate.admit(&mut transaction) {
+            Admission::Pass => taken.push(transaction),
+            Admission::Hold => taken.hold(transaction),
         }
-        let admission = self.gate.admit(&mut transaction);
-        Ok(Some((admission, transaction)))
+        Ok(Read::On)
+    }
+
+    /// Some lane was ahead of the others when the stream was last ended. Those are whole
+    /// transactions, as a large one goes alone.
+    fn is_on_green(&self, transaction: &Transaction) -> bool {
+        let newest = self.beyond.last().copied();
+        transaction.end_lsn.is_some()
+            && transaction.end_lsn <= newest
+            && transaction.end_lsn.is_some_and(|end| self.beyond.binary_search(&end).is_ok())
+    }
+
+    /// Writes down what was received.
+    fn publish(&self, taken: &mut Taken) {
+        if taken.ends.is_empty() && taken.idle.is_none() {
+            return;
+        }
+        self.progress.send_if_modified(|now| {
+            let before = *now;
+            taken.ends.drain(..).for_each(|end| now.transaction_received(end));
+            if let Some(position) = taken.idle.take() {
+                now.idle(position);
+            }
+            *now != before
+        });
+    }
+
+    /// Tells blue what has become durable. What is seen here does not wake the loop again.
+    async fn acknowledge(
+        &mut self,
+        progress: &mut watch::Receiver<Frontier>,
+    ) -> Result<(), SourceError> {
+        loop {
+            let frontier = *progress.borrow_and_update();
+            if frontier.durable() <= frontier.acked() {
+                return Ok(());
+            }
+            self.source.acknowledge(Position::Lsn(frontier.durable())).await?;
+            self.progress.send_modify(|now| now.acknowledged(frontier.durable()));
+        }
+    }
+
+    /// Whether everything that was received is applied, in the checkpoint and acknowledged.
+    fn is_complete(&self) -> bool {
+        let frontier = *self.progress.borrow();
+        frontier.is_settled() && frontier.acked() == frontier.received()
     }
 }
 
@@ -215,31 +268,105 @@ enum Turn {
     IdleCheckpoint,
     Progress,
     Gate,
+    Handover,
     Room(OwnedSemaphorePermit),
     Event(SourceEvent),
 }
 
-/// Transactions behind the marker, in order.
-#[derive(Default)]
-struct Held {
-    transactions: VecDeque<Transaction>,
-    bytes: usize,
+#[derive(PartialEq, Eq)]
+enum Read {
+    On,
+    SourceIsOver,
 }
 
-impl Held {
-    fn push_back(&mut self, transaction: Transaction) {
-        self.bytes += transaction.bytes;
-        self.transactions.push_back(transaction);
+/// What is known of the end of this reader.
+#[derive(Default)]
+struct Ending {
+    /// The source itself has ended; it gives nothing any more.
+    source_is_over: bool,
+    /// Somebody asked for another reader.
+    is_asked: bool,
+}
+
+impl Ending {
+    fn wants_to(&self) -> bool {
+        self.source_is_over || self.is_asked
     }
 
-    fn pop_front(&mut self) -> Option<Transaction> {
-        let transaction = self.transactions.pop_front()?;
-        self.bytes -= transaction.bytes;
+    /// Whether it may happen now. A marker that is still awaited can come from the next reader as
+    /// well, but only a source that has ended is given up for it.
+    fn hands_over(&self, taken: &Taken, holds: bool, is_armed: bool) -> bool {
+        let is_free = taken.held.is_empty() && !holds;
+        is_free && (self.source_is_over || self.is_asked && !is_armed)
+    }
+}
+
+/// What came out of the source and is not in the queue yet, in order.
+#[derive(Default)]
+struct Taken {
+    ready: VecDeque<Transaction>,
+    ready_bytes: usize,
+    /// Behind the marker.
+    held: VecDeque<Transaction>,
+    held_bytes: usize,
+    /// Ends that are still to be written down as received.
+    ends: Vec<Lsn>,
+    /// The source's newest idle position, likewise.
+    idle: Option<Lsn>,
+}
+
+impl Taken {
+    fn push(&mut self, transaction: Transaction) {
+        self.ready_bytes += transaction.bytes;
+        self.ready.push_back(transaction);
+    }
+
+    fn hold(&mut self, transaction: Transaction) {
+        self.held_bytes += transaction.bytes;
+        self.held.push_back(transaction);
+    }
+
+    /// Some of what was held goes on.
+    fn release(&mut self, bytes: usize) {
+        while self.ready_bytes < bytes
+            && let Some(transaction) = self.held.pop_front()
+        {
+            self.held_bytes -= transaction.bytes;
+            self.push(transaction);
+        }
+    }
+
+    /// Whole transactions up to the limits, or one part of a large one.
+    fn next_chunk(&mut self, limits: &BatchLimits) -> Option<Vec<Transaction>> {
+        let first = self.pop()?;
+        if first.part != Part::Whole {
+            return Some(vec![first]);
+        }
+        let mut bytes = first.bytes;
+        let mut chunk = Vec::with_capacity((self.ready.len() + 1).min(limits.transactions));
+        chunk.push(first);
+        while let Some(next) = self.ready.front()
+            && next.part == Part::Whole
+            && bytes + next.bytes <= limits.bytes
+            && chunk.len() < limits.transactions
+        {
+            bytes += next.bytes;
+            chunk.extend(self.pop());
+        }
+        Some(chunk)
+    }
+
+    fn pop(&mut self) -> Option<Transaction> {
+        let transaction = self.ready.pop_front()?;
+        self.ready_bytes -= transaction.bytes;
         Some(transaction)
     }
+}
 
-    fn is_empty(&self) -> bool {
-        self.transactions.is_empty()
+async fn asked(handover: &mut watch::Receiver<bool>) {
+    // Nobody can ask any more.
+    if handover.wait_for(|asked| *asked).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

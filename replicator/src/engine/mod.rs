@@ -1,10 +1,15 @@
 //! The engine: from a fresh pair of databases to a stream that keeps green equal to blue.
 
 pub mod apply;
+pub mod budget;
 pub mod checkpointing;
 pub mod frontier;
 pub mod intake;
+pub mod lanes;
 pub mod marker;
 pub mod resume;
+pub mod schedule;
 pub mod stream;
+pub mod totals;
 pub mod truncation;
+pub mod window;

@@ -1,8 +1,8 @@
-//! One run of the stream: intake, applying thread and checkpoint thread, from connect to the first
-//! error or the operator's stop.
+//! One run of the stream: intake, scheduling thread, lanes and checkpoint thread, from connect to the
+//! first error, the operator's stop, or the handover to another reader.
 //!
 //! ```text
-//!   source --[task: intake]--> crossbeam queue --[thread: apply]--> green
+//!   source --[task: intake]--> crossbeam queue --[thread: apply]--> [threads: lanes] --> green
 //!                                                   |  wake
 //!   source <--acknowledge-- watch <--[thread: checkpoint]--> RocksDB
 //! ```
@@ -46,6 +46,16 @@ pub enum StreamError {
     Store(#[from] StoreError),
 }
 
+/// How a run ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// The operator's stop. What was in hand may not be on green; it comes again.
+    Stopped,
+    /// Another reader is to go on: everything received is on green, in the checkpoint and
+    /// acknowledged.
+    Handover,
+}
+
 /// What a run needs beside its source and target; lives longer than one run.
 #[derive(Clone)]
 pub struct StreamContext {
@@ -61,11 +71,15 @@ pub struct StreamContext {
     pub gate: MarkerGate,
     /// Memory budget.
     pub budget: Budget,
-    /// Batch limits.
+    /// Limits of a window.
     pub limits: BatchLimits,
+    /// How many transactions of green may be under way at once.
+    pub lanes: u16,
+    /// True asks for a handover to another reader; while a marker is awaited it waits.
+    pub handover: watch::Receiver<bool>,
 }
 
-/// Runs the stream until `stop` or an error.
+/// Runs the stream until `stop`, a handover, or an error.
 ///
 /// # Errors
 /// The first cause; what follows from it on the other side is not reported.
@@ -75,7 +89,10 @@ pub async fn run<S: Source, T: Target + 'static>(
     resume: Resume,
     context: &StreamContext,
     stop: &mut watch::Receiver<bool>,
-) -> Result<(), StreamError> {
+) -> Result<Outcome, StreamError>
+where
+    T::Lane: 'static,
+{
     context.progress.send_replace(Frontier::resume(resume.from, resume.transaction));
     let (queue, queued) = crossbeam_channel::unbounded();
     let (wake, woken) = crossbeam_channel::bounded(1);
@@ -84,7 +101,9 @@ pub async fn run<S: Source, T: Target + 'static>(
 
     let applying = Applying {
         target,
+        lanes: context.lanes,
         queue: queued,
+        resume: resume.clone(),
         progress: Arc::clone(&context.progress),
         checkpoint: wake.clone(),
         totals: context.totals.clone(),
@@ -107,16 +126,19 @@ pub async fn run<S: Source, T: Target + 'static>(
     let intake = Intake {
         source,
         resume: resume.from,
+        beyond: resume.beyond,
         queue,
         checkpoint: wake,
         progress: Arc::clone(&context.progress),
         truncations: Truncations::new(context.tables.clone()),
         gate: context.gate.clone(),
         budget: context.budget.clone(),
+        limits: context.limits,
+        handover: context.handover.clone(),
     };
-    // The intake owns the queue's sending end: when it returns, the applying thread runs dry.
+    // The intake owns the queue's sending end: when it returns, the scheduling thread runs dry.
     let taken = intake.run(stop, &mut ended.subscribe()).await;
-    if !matches!(taken, Ok(Ended::Stopped)) {
+    if !matches!(taken, Ok(Ended::Stopped | Ended::Handover)) {
         cancel.send_replace(true);
     }
     let mut drained = ended.subscribe();
@@ -128,8 +150,10 @@ pub async fn run<S: Source, T: Target + 'static>(
     // A failure downstream is the cause of the intake's end, never the other way round.
     checkpointed?;
     applied?;
-    taken?;
-    Ok(())
+    match taken? {
+        Ended::Handover => Ok(Outcome::Handover),
+        Ended::Stopped | Ended::Downstream => Ok(Outcome::Stopped),
+    }
 }
 
 /// Says that a thread has ended, however it did.

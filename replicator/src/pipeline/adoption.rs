@@ -5,11 +5,10 @@
 //! after that. What can't be known any more is how far an idle blue was told to forget; it is taken
 //! from the slot, and a slot that somebody else moved at the same time would not be noticed.
 
-use decoders::Lsn;
 use decoders::postgres::wire::ReplicationConnection;
 use decoders::postgres::{session, slot};
 use sinks::postgres::target_error;
-use sinks::progress;
+use sinks::{Reached, progress};
 
 use super::Pipeline;
 use super::copying::identify;
@@ -65,8 +64,10 @@ impl Pipeline {
         }
         self.store.save_source(&source)?;
         let applied = progress::read(&green, &self.config.name).await?;
-        let transaction =
-            applied.iter().filter_map(|lane| lane.end_lsn).fold(stream.consistent_point, Lsn::max);
+        let applied = Reached::by(applied.iter().map(|lane| &lane.mark));
+        let transaction = applied.through.map_or(stream.consistent_point, |through| {
+            through.max(stream.consistent_point)
+        });
         let durable = found.confirmed_flush_lsn.unwrap_or(transaction).max(transaction);
         tracing::warn!(
             pipeline = self.config.name,

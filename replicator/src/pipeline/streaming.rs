@@ -80,6 +80,8 @@ impl Pipeline {
                 bytes: self.config.apply.batch_bytes,
                 transactions: self.config.apply.batch_transactions,
             },
+            lanes: self.config.apply.lanes,
+            handover: watch::Sender::new(false).subscribe(),
         };
         self.shared.hold_back(drift::NOT_COMPARED);
         self.shared.enter(PipelinePhase::Streaming);

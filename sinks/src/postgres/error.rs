@@ -46,10 +46,19 @@ impl Refusal {
     /// An error about `doing`.
     pub fn into_error(self, doing: &str) -> TargetError {
         let message = format!("{doing}: {}", self.text);
-        match self.disposition() {
+        let mut error = match self.disposition() {
             Disposition::Retry => TargetError::retry(message),
             Disposition::Halt => TargetError::halt(message, self.remedy()),
-        }
+        };
+        error.conflict = self.is_conflict();
+        error
+    }
+
+    /// Whether the server refused it because of what other rows and transactions are at this
+    /// moment: integrity_constraint_violation, serialization_failure, deadlock_detected.
+    fn is_conflict(&self) -> bool {
+        let code = self.code.as_deref().unwrap_or_default();
+        code.starts_with("23") || code == "40001" || code == "40P01"
     }
 
     fn remedy(&self) -> &'static str {

@@ -65,6 +65,17 @@ const SETTINGS: [(&str, &str); 5] = [
     ("tcp_keepalives_interval", "10"),
 ];
 
+/// Settings of lanes alone. A statement for many rows is one list of keys beside a table: whatever
+/// green's statistics say, and a list has none, each key is looked up in the index. With any other
+/// plan green would read the table for a handful of rows, or for as many as it once guessed.
+/// Sorted keys make neighbours of the lookups.
+const LANE_SETTINGS: [(&str, &str); 4] = [
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("enable_seqscan", "off"),
+    ("jit", "off"),
+];
+
 /// The search path that an application gets in this database. Functions in constraints, indexes
 /// and defaults may count on it, as they could on blue; our own SQL names schemas.
 const SEARCH_PATH: &str = "
@@ -80,12 +91,7 @@ SELECT pg_catalog.set_config('search_path', coalesce((
 /// sessions need it just as a lane's.
 pub async fn set_up(client: &Client) -> Result<TriggerSuppression, TargetError> {
     let fail = |e| target_error("setting up a session on green", &e);
-    let names: Vec<&str> = SETTINGS.iter().map(|(name, _)| *name).collect();
-    let values: Vec<&str> = SETTINGS.iter().map(|(_, value)| *value).collect();
-    let sql = "SELECT pg_catalog.set_config(known.name, wanted.value, false)
-               FROM unnest($1::text[], $2::text[]) wanted(name, value)
-               JOIN pg_catalog.pg_settings known ON lower(known.name) = wanted.name";
-    client.query(sql, &[&names, &values]).await.map_err(fail)?;
+    set(client, &SETTINGS).await?;
     client.query(SEARCH_PATH, &[]).await.map_err(fail)?;
     notice_a_vanished_client(client).await?;
     match client.batch_execute("SET session_replication_role = replica").await {
@@ -95,6 +101,20 @@ pub async fn set_up(client: &Client) -> Result<TriggerSuppression, TargetError> 
         }
         Err(e) => Err(fail(e)),
     }
+}
+
+/// What a lane's session needs beyond [`set_up`].
+pub(super) async fn set_up_lane(client: &Client) -> Result<(), TargetError> {
+    set(client, &LANE_SETTINGS).await
+}
+
+async fn set(client: &Client, settings: &[(&str, &str)]) -> Result<(), TargetError> {
+    let (names, values): (Vec<&str>, Vec<&str>) = settings.iter().copied().unzip();
+    let sql = "SELECT pg_catalog.set_config(known.name, wanted.value, false)
+               FROM unnest($1::text[], $2::text[]) wanted(name, value)
+               JOIN pg_catalog.pg_settings known ON lower(known.name) = wanted.name";
+    let done = client.query(sql, &[&names, &values]).await;
+    done.map(drop).map_err(|e| target_error("setting up a session on green", &e))
 }
 
 /// A backend that waits for a lock does not notice that its client is gone, and would go on to
@@ -170,11 +190,13 @@ pub(super) async fn set_up_origin(
 /// Takes the right to be the only writer of a lane, for as long as the session lives.
 ///
 /// A killed replicator's backend may live on for a while and even commit; while it does, this
-/// fails with a `Retry`, so a new lane never reads progress that is about to move.
-pub(super) async fn take_lane(
+/// fails with a `Retry`, so a new lane never reads progress that is about to move. `application` is
+/// the name of the lane's own sessions.
+pub(crate) async fn take_lane(
     client: &Client,
     pipeline: &str,
     lane: u16,
+    application: &str,
 ) -> Result<(), TargetError> {
     let fail = |e| target_error("taking the lane's lock on green", &e);
     let key = format!("_cutover lane {pipeline}");
@@ -186,7 +208,7 @@ pub(super) async fn take_lane(
     // A session of our own user and name can only be an earlier life of this lane: two replicators
     // can't have one pipeline's state directory. It may sit in a lock for hours, so it is ended.
     let sql = "SELECT l.pid, a.usename = current_user
-                        AND a.application_name = pg_catalog.current_setting('application_name')
+                        AND a.application_name = pg_catalog.left($3, 63)
                         AND pg_catalog.pg_terminate_backend(l.pid)
                FROM pg_catalog.pg_locks l
                LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
@@ -195,7 +217,7 @@ pub(super) async fn take_lane(
                                    WHERE datname = pg_catalog.current_database())
                  AND l.classid::bigint = (pg_catalog.hashtext($1)::bigint & 4294967295)
                  AND l.objid::bigint = $2::int";
-    let holder = client.query_opt(sql, &[&key, &lane]).await.map_err(fail)?;
+    let holder = client.query_opt(sql, &[&key, &lane, &application]).await.map_err(fail)?;
     let holder = match holder.map(|row| (row.get::<_, i32>(0), row.get::<_, Option<bool>>(1))) {
         None => "has just ended".to_owned(),
         Some((pid, Some(true))) => {
@@ -206,6 +228,34 @@ pub(super) async fn take_lane(
     Err(TargetError::retry(format!(
         "another session applies pipeline {pipeline:?}, lane {lane}, on green; it {holder}"
     )))
+}
+
+/// Gives up what [`take_lane`] took.
+pub(crate) async fn give_back_lane(
+    client: &Client,
+    pipeline: &str,
+    lane: u16,
+) -> Result<(), TargetError> {
+    let key = format!("_cutover lane {pipeline}");
+    let sql = "SELECT pg_catalog.pg_advisory_unlock(pg_catalog.hashtext($1), $2)";
+    let given_back = client.query_one(sql, &[&key, &i32::from(lane)]).await;
+    given_back.map(drop).map_err(|e| target_error("giving back the lane's lock on green", &e))
+}
+
+/// Gives up the lane and its replication origin, so that its next session need not wait until the
+/// server has noticed the end of this one.
+pub(super) async fn leave(
+    client: &Client,
+    pipeline: &str,
+    lane: u16,
+    origin: &OriginTracking,
+) -> Result<(), TargetError> {
+    if let OriginTracking::Active { .. } = origin {
+        let sql = "SELECT pg_catalog.pg_replication_origin_session_reset()";
+        let reset = client.query_one(sql, &[]).await;
+        reset.map_err(|e| target_error("giving back the replication origin on green", &e))?;
+    }
+    give_back_lane(client, pipeline, lane).await
 }
 
 /// A session that another one waits for.

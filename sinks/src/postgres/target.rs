@@ -1,15 +1,21 @@
 //! A PostgreSQL database as a target.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use decoders::change::Lsn;
+use decoders::change::TableSchema;
 use decoders::postgres::conninfo::ConnInfo;
 use decoders::postgres::session::Session;
 
+use super::catalog::read_table;
+use super::conflicts;
 use super::connect::connect;
 use super::lane::{LaneStart, PgLane};
-use super::session::{self, Blocker, Capabilities, OriginTracking};
-use crate::plan::Fire;
+use super::session::{self, Blocker, Capabilities, OriginTracking, TriggerSuppression};
+use super::statements::missing_table;
+use crate::conflicts::TableConflicts;
+use crate::mark::{LaneMark, Reached};
+use crate::plan::{Fire, TablePlan};
 use crate::progress::{self, StreamIdentity};
 use crate::target::{LaneId, Target, TargetError};
 
@@ -29,6 +35,10 @@ pub struct PgTarget {
     green: ConnInfo,
     options: PgTargetOptions,
     capabilities: Mutex<Capabilities>,
+    /// What [`Target::progress`] found, for the lanes that are opened after it.
+    found: Mutex<Option<BTreeMap<LaneId, LaneMark>>>,
+    /// For questions to the catalogs while the lanes are busy.
+    catalog: tokio::sync::Mutex<Option<Session>>,
 }
 
 impl PgTarget {
@@ -52,7 +62,8 @@ impl PgTarget {
             OriginTracking::Unavailable { reason: session::NO_ORIGIN_RIGHTS.to_owned() }
         };
         let capabilities = Mutex::new(Capabilities { server_version, triggers, origin });
-        Ok(Self { green, options, capabilities })
+        let (found, catalog) = (Mutex::default(), tokio::sync::Mutex::default());
+        Ok(Self { green, options, capabilities, found, catalog })
     }
 
     /// What sessions on green can do. Until a lane is open, the origin is only known to be permitted.
@@ -79,32 +90,62 @@ impl PgTarget {
         let client = connect(&self.green, "cutover teardown").await?;
         progress::remove(&client, &self.options.stream.pipeline).await
     }
-}
 
-fn one_lane_only(lane: u16) -> TargetError {
-    TargetError::halt(
-        format!("lane {lane} is in use on green, but this version applies with one lane, 0"),
-        "Use the version of the replicator that began this stream",
-    )
+    fn fire(&self, triggers: TriggerSuppression) -> Fire {
+        match self.options.accept_triggers {
+            true => Fire::Accepted,
+            false => triggers.fires(),
+        }
+    }
+
+    fn found(&self) -> MutexGuard<'_, Option<BTreeMap<LaneId, LaneMark>>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes every lane that has a row, so that no session of an earlier life can still commit,
+    /// and reads what all of them have.
+    async fn read_progress(&self, client: &Session) -> Result<Reached, TargetError> {
+        let pipeline = &self.options.stream.pipeline;
+        let rows = progress::read(client, pipeline).await?;
+        let mut lanes = vec![LaneId(0)];
+        lanes.extend(rows.into_iter().map(|row| row.lane));
+        lanes.dedup();
+        for lane in &lanes {
+            let application = progress::application_name(pipeline, *lane);
+            session::take_lane(client, pipeline, lane.0, &application).await?;
+        }
+        let rows = progress::read(client, pipeline).await?;
+        for lane in &lanes {
+            session::give_back_lane(client, pipeline, lane.0).await?;
+        }
+        let reached = Reached::by(rows.iter().map(|row| &row.mark));
+        *self.found() = Some(rows.into_iter().map(|row| (row.lane, row.mark)).collect());
+        Ok(reached)
+    }
 }
 
 impl Target for PgTarget {
     type Lane = PgLane;
 
     async fn open_lane(&self, id: LaneId) -> Result<PgLane, TargetError> {
-        if id != LaneId(0) {
-            return Err(one_lane_only(id.0));
-        }
         let stream = &self.options.stream;
-        let application = format!("cutover apply {} {}", stream.pipeline, id.0);
+        let application = progress::application_name(&stream.pipeline, id);
         let client = connect(&self.green, &application).await?;
         let triggers = session::set_up(&client).await?;
         let server_version = client.server_version();
         let backend_pid = session::backend_pid(&client).await?;
-        session::take_lane(&client, &stream.pipeline, id.0).await?;
+        session::take_lane(&client, &stream.pipeline, id.0, &application).await?;
         // Only now can nobody else move the progress any more.
         progress::register(&client, stream).await?;
         let progress = progress::open_lane(&client, &stream.pipeline, id).await?;
+        // Where the stream resumes was decided by what was found; each lane opens once after that.
+        let expected = self.found().as_mut().map(|found| found.remove(&id).unwrap_or_default());
+        if expected.is_some_and(|expected| expected != progress.mark) {
+            return Err(TargetError::retry(format!(
+                "somebody else moved the progress of lane {} on green",
+                id.0
+            )));
+        }
         let origin = match self.options.use_origin {
             true => {
                 session::set_up_origin(&client, &progress::origin_name(&stream.pipeline, id))
@@ -114,30 +155,36 @@ impl Target for PgTarget {
         };
         let capabilities = Capabilities { server_version, triggers, origin };
         *self.capabilities.lock().unwrap_or_else(PoisonError::into_inner) = capabilities.clone();
-        let fire = match self.options.accept_triggers {
-            true => Fire::Accepted,
-            false => triggers.fires(),
-        };
         PgLane::start(LaneStart {
             session: client,
             id,
             pipeline: stream.pipeline.clone(),
             backend_pid,
             capabilities,
-            fire,
+            fire: self.fire(triggers),
             progress,
         })
         .await
     }
 
-    async fn progress(&self) -> Result<Option<Lsn>, TargetError> {
+    async fn progress(&self) -> Result<Reached, TargetError> {
         let client = connect(&self.green, "cutover progress").await?;
         progress::register(&client, &self.options.stream).await?;
-        let lanes = progress::read(&client, &self.options.stream.pipeline).await?;
-        // With several lanes no single row says how far the target got.
-        if let Some(other) = lanes.iter().find(|progress| progress.lane != LaneId(0)) {
-            return Err(one_lane_only(other.lane.0));
-        }
-        Ok(lanes.first().and_then(|progress| progress.end_lsn))
+        self.read_progress(&client).await
+    }
+
+    async fn conflicts(&self, table: &Arc<TableSchema>) -> Result<TableConflicts, TargetError> {
+        let mut catalog = self.catalog.lock().await;
+        let client = match catalog.take() {
+            Some(client) if !client.is_closed() => client,
+            _ => connect(&self.green, "cutover catalog").await?,
+        };
+        let fire = self.fire(self.capabilities().triggers);
+        let green = read_table(&client, &table.name).await?;
+        let green = green.ok_or_else(|| missing_table(table))?;
+        let plan = TablePlan::new(table.clone(), green, fire)?;
+        let conflicts = conflicts::read(&client, &plan, fire).await?;
+        *catalog = Some(client);
+        Ok(conflicts)
     }
 }

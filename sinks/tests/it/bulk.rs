@@ -5,7 +5,7 @@ use decoders::change::QualifiedName;
 use decoders::source::Disposition;
 use sinks::postgres::copy::{CopyOptions, copy_in};
 use sinks::postgres::sequences::{self, SequenceValue};
-use sinks::{Lane as _, LaneId, NullTarget, Target as _};
+use sinks::{Lane as _, LaneId, NullTarget, Reached, Target as _};
 
 use crate::support::{Db, end, tx};
 
@@ -103,5 +103,5 @@ async fn the_null_target_counts() {
     let applied = lane.apply(&[tx(1, vec![]), tx(2, vec![])]).await.unwrap();
     assert_eq!((applied.end_lsn, applied.transactions), (Some(end(2)), 2));
     assert_eq!(target.transactions(), 2);
-    assert_eq!(target.progress().await.unwrap(), None);
+    assert_eq!(target.progress().await.unwrap().through, None);
 }

@@ -3,7 +3,7 @@
 use decoders::change::{Part, ReplicaIdentity as Identity};
 use decoders::source::Disposition;
 use sinks::postgres::PgLane;
-use sinks::{Lane as _, LaneId, Target as _};
+use sinks::{Lane as _, LaneId, Reached, Target as _};
 
 use crate::support::{Db, apply, end, insert, part, tx, until, update};
 
@@ -42,7 +42,7 @@ async fn killed_between_parts() {
     assert_eq!(error.disposition, Disposition::Retry, "{error}");
     assert_eq!(state(&db).await, [format!("1|1|1|{}", end(1))]);
     // What is resumed from is what green says.
-    assert_eq!(db.target().await.progress().await.unwrap(), Some(end(1)));
+    assert_eq!(db.target().await.progress().await.unwrap().through, Some(end(1)));
     let mut lane = db.lane().await;
     let parts = [
         tx(2, one("2")),
@@ -69,7 +69,7 @@ async fn killed_at_any_moment() {
         })
         .collect();
     loop {
-        let done = target.progress().await.unwrap().map_or(0, |lsn| (lsn.0 - 0x1000) / 0x100);
+        let done = target.progress().await.unwrap().through.map_or(0, |lsn| (lsn.0 - 0x1000) / 0x100);
         let counted: i64 = db.sql.query_one("SELECT count(*) FROM t", &[]).await.unwrap().get(0);
         assert_eq!(counted as u64 - 1, done, "rows and progress agree");
         if done == total {
@@ -144,7 +144,7 @@ async fn a_dropped_call_keeps_nothing() {
     db.exec("COMMIT").await;
     db.gone(pid).await;
     assert_eq!(db.rows("SELECT count(*) FROM t").await, ["1"]);
-    assert_eq!(target.progress().await.unwrap(), None);
+    assert_eq!(target.progress().await.unwrap().through, None);
 }
 
 #[tokio::test]

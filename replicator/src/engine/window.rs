@@ -1,0 +1,167 @@
+//! A window: everything that waits, up to the limits; collected while the one before is applied.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use decoders::{ChangeEvent, Part, QualifiedName, TableSchema, Transaction};
+use sinks::conflicts::{TableConflicts, WriteSet};
+use sinks::{Target, TargetError};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::schedule::Schedule;
+
+/// Table versions whose facts are remembered; beyond it all are asked for again.
+const MOST_TABLES: usize = 16_384;
+
+/// How much goes into one window, and so into one transaction of green if one lane gets it.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchLimits {
+    /// Bytes of changes.
+    pub bytes: usize,
+    /// Transactions of blue.
+    pub transactions: usize,
+}
+
+/// Transactions on their way to green, with their share of the memory budget; dropping the permit
+/// gives it back. Either whole transactions, or one part of a large one.
+pub struct Chunk {
+    /// In commit order.
+    pub transactions: Vec<Transaction>,
+    /// Bytes of changes.
+    pub bytes: usize,
+    /// What they occupy of the budget.
+    pub permit: OwnedSemaphorePermit,
+}
+
+impl Chunk {
+    /// Whether it is a part of a large transaction.
+    pub fn is_part(&self) -> bool {
+        self.transactions.first().is_some_and(|transaction| transaction.part != Part::Whole)
+    }
+}
+
+/// Transactions that are applied together, then the next.
+#[derive(Default)]
+pub struct Window {
+    /// In commit order.
+    pub transactions: Vec<Transaction>,
+    /// Given back when they are applied.
+    pub permits: Vec<OwnedSemaphorePermit>,
+    /// One part of a large transaction, and nothing else.
+    pub is_part: bool,
+    /// What may be applied beside each other.
+    pub schedule: Schedule,
+    bytes: usize,
+    /// One version of each table that is changed; with a second one, hashes can't be compared.
+    versions: HashMap<QualifiedName, Arc<TableSchema>>,
+}
+
+impl Window {
+    /// Whether `chunk` may join.
+    pub fn fits(&self, chunk: &Chunk, limits: &BatchLimits) -> bool {
+        self.transactions.is_empty()
+            || !self.is_part
+                && !chunk.is_part()
+                && self.bytes + chunk.bytes <= limits.bytes
+                && self.transactions.len() + chunk.transactions.len() <= limits.transactions
+    }
+
+    /// Takes the next transactions. Those that are shared out need [`Window::schedule_from`].
+    pub fn push(&mut self, chunk: Chunk) {
+        self.is_part |= chunk.is_part();
+        self.bytes += chunk.bytes;
+        self.permits.push(chunk.permit);
+        match self.transactions.is_empty() {
+            true => self.transactions = chunk.transactions,
+            false => self.transactions.extend(chunk.transactions),
+        }
+    }
+
+    /// Groups the transactions from `first` on by what they touch.
+    ///
+    /// # Errors
+    /// The target's, where a table of green has to be looked at.
+    pub async fn schedule_from<T: Target>(
+        &mut self,
+        first: usize,
+        known: &mut KnownTables,
+        target: &T,
+    ) -> Result<(), TargetError> {
+        let mut set = WriteSet::default();
+        for transaction in &self.transactions[first..] {
+            set.clear();
+            for change in &transaction.changes {
+                let table = match change {
+                    ChangeEvent::Insert { table, .. }
+                    | ChangeEvent::Update { table, .. }
+                    | ChangeEvent::Delete { table, .. } => table,
+                    ChangeEvent::Truncate { .. } => {
+                        set.everything = true;
+                        continue;
+                    }
+                    ChangeEvent::Message { .. } => continue,
+                };
+                let at = match known.find(table) {
+                    Some(at) => at,
+                    None => known.learn(table, target.conflicts(table).await?),
+                };
+                let known_table = &mut known.tables[at];
+                known_table.conflicts.add(change, &mut set);
+                if known_table.seen_in != known.window {
+                    known_table.seen_in = known.window;
+                    let version = self.versions.entry(table.name.clone());
+                    let version = version.or_insert_with(|| table.clone());
+                    set.everything |= **version != **table;
+                }
+            }
+            self.schedule.push(&set, transaction.bytes);
+        }
+        Ok(())
+    }
+}
+
+struct KnownTable {
+    /// Kept, so that its address stays its own.
+    schema: Arc<TableSchema>,
+    conflicts: TableConflicts,
+    /// The window in which it was last compared with the table's other versions.
+    seen_in: u64,
+}
+
+/// What the target said of each table version.
+#[derive(Default)]
+pub struct KnownTables {
+    tables: Vec<KnownTable>,
+    by_address: HashMap<usize, usize>,
+    /// The table of the change before: most changes follow one of their own table.
+    last: usize,
+    /// Number of the window that is being collected, from 1.
+    window: u64,
+}
+
+impl KnownTables {
+    /// A new window begins.
+    pub fn begin_window(&mut self) {
+        self.window += 1;
+    }
+
+    fn find(&mut self, schema: &Arc<TableSchema>) -> Option<usize> {
+        let last = self.tables.get(self.last);
+        if last.is_some_and(|known| Arc::ptr_eq(&known.schema, schema)) {
+            return Some(self.last);
+        }
+        self.last = *self.by_address.get(&(Arc::as_ptr(schema) as usize))?;
+        Some(self.last)
+    }
+
+    fn learn(&mut self, schema: &Arc<TableSchema>, conflicts: TableConflicts) -> usize {
+        if self.tables.len() >= MOST_TABLES {
+            self.tables.clear();
+            self.by_address.clear();
+        }
+        self.last = self.tables.len();
+        self.tables.push(KnownTable { schema: schema.clone(), conflicts, seen_in: 0 });
+        self.by_address.insert(Arc::as_ptr(schema) as usize, self.last);
+        self.last
+    }
+}

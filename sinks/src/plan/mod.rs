@@ -2,14 +2,16 @@
 //!
 //! A [`TablePlan`] fits one version of a source table to green's table, or says why they don't
 //! fit. It gives each change a [`Shape`]; changes of one shape share a [`RowStatement`], which
-//! says what to prepare and where each parameter's value comes from. Nothing here talks to a
-//! server.
+//! says what to prepare and where each parameter's value comes from. Many rows that are alike share a
+//! [`SetStatement`]. Nothing here talks to a server.
 
 mod bind;
+mod set;
 mod shape;
 mod sql;
 
 pub(crate) use bind::check_triggers;
 pub use bind::{Fire, TablePlan};
+pub use set::{CopyFormat, SetShape, SetStatement};
 pub use shape::{ColumnSet, IdentityColumn, OldImage, Shape};
 pub use sql::{ParamType, RowStatement, Slot, truncate};

@@ -27,6 +27,14 @@ pub struct ParamType {
     pub name: String,
 }
 
+impl Slot {
+    /// The column's position in the stream.
+    pub fn position(self) -> usize {
+        let (Slot::New(at) | Slot::Old(at)) = self;
+        at
+    }
+}
+
 /// A statement for all changes of one shape. It must affect exactly one row.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RowStatement {
@@ -68,7 +76,7 @@ pub fn truncate(tables: &[&GreenTable], restart_identity: bool) -> String {
 }
 
 /// The table as a statement names it. Rows of children are children's: each has its own changes.
-fn relation(table: &GreenTable) -> String {
+pub(super) fn relation(table: &GreenTable) -> String {
     match table.kind {
         TableKind::Plain => format!("ONLY {}", table.name),
         // ONLY would leave out the partitions, where the rows are.
@@ -86,8 +94,7 @@ impl Builder<'_> {
     /// `$n` for a slot; a slot that is used twice is sent once.
     fn param(&mut self, slot: Slot) -> String {
         let at = self.slots.iter().rposition(|known| *known == slot).unwrap_or_else(|| {
-            let (Slot::New(position) | Slot::Old(position)) = slot;
-            let column = self.plan.green_column(position);
+            let column = self.plan.green_column(slot.position());
             self.types.push(ParamType { oid: column.type_oid, name: column.type_name.clone() });
             self.slots.push(slot);
             self.slots.len() - 1

@@ -57,6 +57,18 @@ pub struct GreenColumn {
     pub identity: Option<Identity>,
     /// How its values are compared.
     pub equality: Equality,
+    /// The array type whose elements are values of the column, one each. `None` for arrays (there
+    /// are no arrays of arrays), composites (`unnest` takes them apart) and types without one.
+    pub array: Option<ArrayType>,
+}
+
+/// An array type (PostgreSQL manual, 8.15.6 Array Input and Output Syntax).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ArrayType {
+    /// Its OID on green.
+    pub oid: u32,
+    /// What stands between two elements in its text.
+    pub delimiter: u8,
 }
 
 /// `GENERATED .. AS IDENTITY` (PostgreSQL manual, CREATE TABLE).
@@ -130,10 +142,13 @@ SELECT a.attname::text, a.atttypid, a.atttypmod, pg_catalog.format_type(a.atttyp
        CASE WHEN item.oid IS NULL THEN equal.schema
             WHEN equal.schema IS NOT NULL THEN 'pg_catalog' END,
        t.oid, t.typtype::text,
-       coalesce((pg_catalog.to_jsonb(l) ->> 'collisdeterministic')::bool, true)
+       coalesce((pg_catalog.to_jsonb(l) ->> 'collisdeterministic')::bool, true),
+       CASE WHEN t.typtype <> 'c' AND item.oid IS NULL THEN nullif(own.typarray, 0) END,
+       own.typdelim::text
 FROM base b
 JOIN pg_catalog.pg_type t ON t.oid = b.oid AND t.typtype <> 'd'
 JOIN pg_catalog.pg_attribute a ON a.attrelid = $1 AND a.attnum = b.attnum
+JOIN pg_catalog.pg_type own ON own.oid = a.atttypid
 LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
 LEFT JOIN pg_catalog.pg_type item
        ON item.oid = t.typelem AND t.typlen = -1 AND t.typcategory = 'A' AND t.typtype = 'b'
@@ -248,6 +263,8 @@ fn column(row: &Row) -> GreenColumn {
         (Some(schema), false) => Equality::Loose { schema },
         (None, _) => Equality::Text,
     };
+    let delimiter = row.get::<_, String>(13).bytes().next().unwrap_or(b',');
+    let array = row.get::<_, Option<u32>>(12).map(|oid| ArrayType { oid, delimiter });
     GreenColumn {
         name: row.get(0),
         type_oid: row.get(1),
@@ -258,6 +275,7 @@ fn column(row: &Row) -> GreenColumn {
         generated,
         identity,
         equality,
+        array,
     }
 }
 

@@ -1,19 +1,28 @@
-//! One applying session: whole source transactions, row by row, with their progress.
+//! One applying session: whole source transactions with their progress.
+//!
+//! Few changes are written as they come, row by row ([`Writer::change`]); many are reduced to what
+//! they come to together ([`crate::net`]) and written with statements for many rows
+//! ([`super::sets`]). What green refuses as a whole, for whatever reason that lies in the data, is
+//! rolled back and written row by row, so an error is always the error of one row.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use decoders::change::{ChangeEvent, Lsn, Row, TableSchema, Transaction};
+use decoders::change::{Lsn, Transaction};
 use decoders::postgres::session::Session;
+use decoders::source::Disposition;
 use tokio_postgres::types::{PgLsn, ToSql};
 use tokio_postgres::{Client, Statement};
 
-use super::catalog::{GreenTable, read_table};
+use super::catalog::read_table;
+use super::caution::Caution;
 use super::error::target_error;
 use super::pipeline::{Failure, Param, Pipeline, Purpose};
-use super::session::{Capabilities, OriginTracking, TriggerSuppression};
-use super::statements::{Prepared, Statements};
-use crate::plan::{self, Fire, Shape};
+use super::session::{self, Capabilities, OriginTracking, TriggerSuppression};
+use super::sets;
+use super::writer::Writer;
+use crate::mark::{LaneMark, Share};
+use crate::plan::Fire;
 use crate::progress::{self, LaneProgress};
 use crate::target::{Applied, Lane, LaneId, TargetError};
 
@@ -28,6 +37,21 @@ pub(super) struct LaneStart {
     pub progress: LaneProgress,
 }
 
+/// Fewer changes in one call are written row by row: a quiet stream pays nothing for the batches of
+/// a busy one.
+const FEWEST_CHANGES: usize = 16;
+
+/// How many batches (calls of [`Lane::apply_share`]) were written in which way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Ways {
+    /// As their net change.
+    pub as_a_whole: u64,
+    /// Row by row.
+    pub row_by_row: u64,
+    /// Of those row by row, the ones that were refused as a whole before.
+    pub refused: u64,
+}
+
 /// Statements that frame every transaction.
 struct Frame {
     begin: Statement,
@@ -35,30 +59,45 @@ struct Frame {
     advance: Statement,
     mark_origin: Option<Statement>,
     commit: Statement,
+    save: Statement,
+    release: Statement,
 }
 
+/// Inside a transaction whose earlier changes must stay if a batch is refused.
+const SAVE: &str = "SAVEPOINT cutover_batch";
+const RELEASE: &str = "RELEASE SAVEPOINT cutover_batch";
+const BACK: &str = "ROLLBACK TO SAVEPOINT cutover_batch; RELEASE SAVEPOINT cutover_batch";
+
 /// Where the open transaction stands.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Open {
     begun: bool,
     /// A source transaction whose last part has not come yet.
     unfinished: Option<Lsn>,
-    /// Source transactions that ended since the last commit.
-    transactions: i64,
+    /// Source transactions that ended since the last commit, by their end.
+    ends: Vec<Lsn>,
 }
 
-/// One applying connection to PostgreSQL. Writes rows one by one, pipelined.
+/// What is taken back when a batch is refused.
+struct Standing {
+    written: Option<Lsn>,
+    last_commit: (Lsn, i64),
+    open: Open,
+}
+
+/// One applying connection to PostgreSQL.
 pub struct PgLane {
     session: Arc<Session>,
     id: LaneId,
     pipeline: String,
     backend_pid: i32,
     capabilities: Capabilities,
-    fire: Fire,
     frame: Arc<Frame>,
-    statements: Statements,
-    /// Committed on green, as the progress row says.
-    committed: Option<Lsn>,
+    writer: Writer,
+    caution: Caution,
+    ways: Ways,
+    /// What the progress row on green says.
+    mark: LaneMark,
     /// End of the last source transaction that was written, committed or not.
     written: Option<Lsn>,
     /// The last ended source transaction: commit LSN and time.
@@ -71,20 +110,23 @@ pub struct PgLane {
 impl PgLane {
     pub(super) async fn start(start: LaneStart) -> Result<Self, TargetError> {
         let LaneStart { session, id, pipeline, backend_pid, capabilities, fire, progress } = start;
+        session::set_up_lane(&session).await?;
         let frame = Frame::prepare(&session, &capabilities)
             .await
             .map_err(|e| target_error("preparing the lane on green", &e))?;
+        let session = Arc::new(session);
         Ok(Self {
-            session: Arc::new(session),
+            session: session.clone(),
             id,
             pipeline,
             backend_pid,
             capabilities,
-            fire,
             frame: Arc::new(frame),
-            statements: Statements::default(),
-            committed: progress.end_lsn,
-            written: progress.end_lsn,
+            writer: Writer::new(session, fire),
+            caution: Caution::default(),
+            ways: Ways::default(),
+            written: progress.mark.floor,
+            mark: progress.mark,
             last_commit: (Lsn::INVALID, 0),
             open: Open::default(),
             broken: false,
@@ -108,41 +150,143 @@ impl PgLane {
 
     /// End of the last source transaction that this lane has committed on green.
     pub fn committed(&self) -> Option<Lsn> {
-        self.committed
+        self.mark.end
     }
 
-    async fn write(&mut self, transactions: &[Transaction]) -> Result<Applied, Failure> {
-        let Some(last) = transactions.last() else { return Ok(Applied::default()) };
+    /// How batches were written so far.
+    pub fn ways(&self) -> Ways {
+        self.ways
+    }
+
+    async fn write(
+        &mut self,
+        transactions: &[Transaction],
+        share: Share,
+    ) -> Result<Applied, Failure> {
+        if transactions.is_empty() {
+            return Ok(Applied::default());
+        }
+        let changes: usize = transactions.iter().map(|transaction| transaction.changes.len()).sum();
+        if changes >= FEWEST_CHANGES && !self.caution.skips() {
+            let before = self.standing();
+            match self.write_whole(transactions, share).await {
+                Ok(applied) => {
+                    self.caution.succeeded();
+                    self.ways.as_a_whole += 1;
+                    return Ok(applied);
+                }
+                Err(failure) => self.refused(failure, before).await?,
+            }
+        }
+        self.write_rows(transactions).await?;
+        self.ways.row_by_row += 1;
+        self.finish(transactions, share).await
+    }
+
+    /// Row by row, in the order of the stream.
+    async fn write_rows(&mut self, transactions: &[Transaction]) -> Result<(), Failure> {
         let session = self.session.clone();
-        let frame = self.frame.clone();
         let mut pipe = Pipeline::new(&session);
-        let mut changes = 0;
         for transaction in transactions {
             self.admit(transaction)?;
-            if !self.open.begun {
-                self.open.begun = true;
-                frame.begin(&mut pipe).await?;
-            }
+            self.begin(&mut pipe).await?;
             for change in &transaction.changes {
-                self.change(&mut pipe, change, transaction.commit_lsn).await?;
-                changes += 1;
+                self.writer.change(&mut pipe, change, transaction.commit_lsn).await?;
             }
             self.ended(transaction)?;
         }
-        if !last.part.ends() {
-            pipe.drain().await?;
+        pipe.drain().await
+    }
+
+    /// As net changes, many rows at once.
+    async fn write_whole(
+        &mut self,
+        transactions: &[Transaction],
+        share: Share,
+    ) -> Result<Applied, Failure> {
+        let session = self.session.clone();
+        let frame = self.frame.clone();
+        let continues = self.open.begun;
+        for transaction in transactions {
+            self.admit(transaction)?;
+            self.ended(transaction)?;
+        }
+        let steps = self.writer.reduce(transactions).await?;
+        let work = sets::work(&steps);
+        let foreign_keys_fire = self.capabilities.triggers == TriggerSuppression::RefuseTables;
+        let mut pipe = Pipeline::new(&session);
+        self.begin(&mut pipe).await?;
+        if continues {
+            frame.send(&mut pipe, &frame.save, "saving the state before a batch on green").await?;
+        }
+        for one in &work {
+            self.writer.work(&mut pipe, one, foreign_keys_fire).await?;
+        }
+        if continues {
+            frame.send(&mut pipe, &frame.release, "ending a batch on green").await?;
+        }
+        pipe.drain().await?;
+        self.finish(transactions, share).await
+    }
+
+    /// Commits if the last transaction has ended. Every count has been checked before COMMIT may
+    /// go out.
+    async fn finish(
+        &mut self,
+        transactions: &[Transaction],
+        share: Share,
+    ) -> Result<Applied, Failure> {
+        let changes = transactions.iter().map(|transaction| transaction.changes.len() as u64).sum();
+        if self.open.unfinished.is_some() {
             return Ok(Applied { end_lsn: None, transactions: 0, changes });
         }
-        self.advance(&mut pipe, &frame).await?;
-        // Every count is checked before COMMIT may go out.
+        let session = self.session.clone();
+        let frame = self.frame.clone();
+        let mut pipe = Pipeline::new(&session);
+        let mark = self.mark.after(share, &self.open.ends);
+        self.advance(&mut pipe, &frame, &mark).await?;
         pipe.drain().await?;
-        let none: Vec<Param<'_>> = Vec::new();
-        pipe.send(frame.commit.clone(), none, 0, Purpose::Frame("committing on green")).await?;
+        frame.send(&mut pipe, &frame.commit, "committing on green").await?;
         pipe.drain().await?;
-        let applied = self.open.transactions.unsigned_abs();
+        let applied = self.open.ends.len() as u64;
         self.open = Open::default();
-        self.committed = self.written;
-        Ok(Applied { end_lsn: self.committed, transactions: applied, changes })
+        self.mark = mark;
+        Ok(Applied { end_lsn: self.written, transactions: applied, changes })
+    }
+
+    fn standing(&self) -> Standing {
+        Standing { written: self.written, last_commit: self.last_commit, open: self.open.clone() }
+    }
+
+    /// Takes a batch back that green refused as a whole, so that it can be written row by row.
+    /// Gives the failure back if that is not the data's fault or can't be done.
+    async fn refused(&mut self, failure: Failure, before: Standing) -> Result<(), Failure> {
+        if failure.error.disposition == Disposition::Retry {
+            return Err(failure);
+        }
+        tracing::info!(
+            lane = self.id.0,
+            reason = failure.error.message,
+            "a batch can't be written as a whole; writing it row by row"
+        );
+        let back = if before.open.begun { BACK } else { "ROLLBACK" };
+        // No savepoint: COMMIT itself was refused, and the earlier parts are gone with it.
+        if self.session.batch_execute(back).await.is_err() {
+            return Err(failure);
+        }
+        self.caution.failed();
+        self.ways.refused += 1;
+        let Standing { written, last_commit, open } = before;
+        (self.written, self.last_commit, self.open) = (written, last_commit, open);
+        Ok(())
+    }
+
+    async fn begin(&mut self, pipe: &mut Pipeline<'_>) -> Result<(), Failure> {
+        if !self.open.begun {
+            self.open.begun = true;
+            self.frame.begin(pipe).await?;
+        }
+        Ok(())
     }
 
     /// Refuses what would break the order or repeat a transaction.
@@ -177,140 +321,56 @@ impl PgLane {
                 "This is a defect of the decoder: please report it",
             ));
         };
+        if self.mark.holds(end) {
+            return Err(TargetError::retry(format!(
+                "the source transaction that ends at {end} came again; green has it already"
+            )));
+        }
         self.open.unfinished = None;
-        self.open.transactions += 1;
+        self.open.ends.push(end);
         self.written = Some(end);
         self.last_commit = (transaction.commit_lsn, transaction.committed_at_us);
         Ok(())
     }
 
-    async fn change<'a>(
-        &mut self,
+    async fn advance<'a>(
+        &self,
         pipe: &mut Pipeline<'a>,
-        change: &'a ChangeEvent,
-        commit_lsn: Lsn,
+        frame: &Frame,
+        mark: &LaneMark,
     ) -> Result<(), Failure> {
-        match change {
-            ChangeEvent::Insert { table, new } => {
-                self.row(pipe, change, "INSERT", table, None, Some(new), commit_lsn).await
-            }
-            ChangeEvent::Update { table, old, new } => {
-                let old = old.as_ref().map(|old| old.row());
-                self.row(pipe, change, "UPDATE", table, old, Some(new), commit_lsn).await
-            }
-            ChangeEvent::Delete { table, old } => {
-                self.row(pipe, change, "DELETE", table, Some(old.row()), None, commit_lsn).await
-            }
-            ChangeEvent::Truncate { tables, cascade: _, restart_identity } => {
-                self.truncate(pipe, tables, *restart_identity, commit_lsn).await
-            }
-            // For the controller, who saw it upstream.
-            ChangeEvent::Message { .. } => Ok(()),
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the parts of one change, in one place")]
-    async fn row<'a>(
-        &mut self,
-        pipe: &mut Pipeline<'a>,
-        change: &'a ChangeEvent,
-        op: &'static str,
-        table: &'a Arc<TableSchema>,
-        old: Option<&'a Row>,
-        new: Option<&'a Row>,
-        commit_lsn: Lsn,
-    ) -> Result<(), Failure> {
-        self.know(pipe, table).await?;
-        let Some(plan) = self.statements.plan(table) else { return Err(lost_plan(table).into()) };
-        let Some(shape) = plan.shape(change)? else { return Ok(()) };
-        let prepared = match self.statements.prepared(table, &shape) {
-            Some(prepared) => prepared.clone(),
-            None => self.prepare(pipe, table, &shape).await?,
-        };
-        let mut params = Vec::with_capacity(prepared.row.slots.len());
-        let mut bytes = 0;
-        for cell in prepared.row.cells(old, new) {
-            let Some(value) = cell.and_then(|cell| cell.value()) else {
-                return Err(lost_plan(table).into());
-            };
-            bytes += value.bytes().map_or(0, |bytes| bytes.len());
-            params.push(Param(value));
-        }
-        let purpose = Purpose::Row { op, table, commit_lsn };
-        pipe.send(prepared.statement.clone(), params, bytes, purpose).await
-    }
-
-    /// Makes sure that there is a plan for the table.
-    async fn know(
-        &mut self,
-        pipe: &mut Pipeline<'_>,
-        table: &Arc<TableSchema>,
-    ) -> Result<(), Failure> {
-        if self.statements.plan(table).is_none() {
-            pipe.drain().await?;
-            self.statements.add_table(&self.session, table, self.fire).await?;
-        }
-        Ok(())
-    }
-
-    async fn prepare(
-        &mut self,
-        pipe: &mut Pipeline<'_>,
-        table: &Arc<TableSchema>,
-        shape: &Shape,
-    ) -> Result<Arc<Prepared>, Failure> {
-        let Some(plan) = self.statements.plan(table).cloned() else {
-            return Err(lost_plan(table).into());
-        };
-        pipe.drain().await?;
-        let prepared = self.statements.prepare(&self.session, &plan, table, shape).await;
-        // A table altered since its plan was made shows here first.
-        prepared.map_err(|error| Failure { error, suspect: Some(table.clone()) })
-    }
-
-    async fn truncate<'a>(
-        &mut self,
-        pipe: &mut Pipeline<'a>,
-        tables: &'a [Arc<TableSchema>],
-        restart_identity: bool,
-        commit_lsn: Lsn,
-    ) -> Result<(), Failure> {
-        if tables.is_empty() {
-            return Ok(());
-        }
-        pipe.drain().await?;
-        let mut greens: Vec<GreenTable> = Vec::with_capacity(tables.len());
-        for table in tables {
-            greens.push(self.statements.green(&self.session, table, self.fire).await?);
-        }
-        let sql = plan::truncate(&greens.iter().collect::<Vec<_>>(), restart_identity);
-        self.session.batch_execute(&sql).await.map_err(|e| {
-            let names: Vec<String> = tables.iter().map(|table| table.name.to_string()).collect();
-            let doing = format!("TRUNCATE of {} (blue's commit {commit_lsn})", names.join(", "));
-            truncate_error(&doing, &e)
-        })?;
-        Ok(())
-    }
-
-    async fn advance<'a>(&self, pipe: &mut Pipeline<'a>, frame: &Frame) -> Result<(), Failure> {
         let lsn = |lsn: Lsn| PgLsn::from(lsn.0);
         let (commit_lsn, committed_at_us) = self.last_commit;
-        let end = self.written.map(lsn);
-        if let (Some(mark), Some(end)) = (&frame.mark_origin, end) {
+        if let (Some(origin), Some(end)) = (&frame.mark_origin, self.written.map(lsn)) {
             let params: Vec<Box<dyn ToSql + Sync + Send>> =
                 vec![Box::new(end), Box::new(system_time(committed_at_us))];
             let purpose = Purpose::Frame("marking the transaction's origin on green");
-            pipe.send(mark.clone(), params, 0, purpose).await?;
+            pipe.send(origin.clone(), params, 0, purpose).await?;
         }
         let params: Vec<Box<dyn ToSql + Sync + Send>> = vec![
             Box::new(self.pipeline.clone()),
             Box::new(i32::from(self.id.0)),
-            Box::new(end),
+            Box::new(mark.end.map(lsn)),
             Box::new(lsn(commit_lsn)),
-            Box::new(self.open.transactions),
-            Box::new(self.committed.map(lsn)),
+            Box::new(mark.floor.map(lsn)),
+            Box::new(mark.encoded_above()),
+            Box::new(mark.transactions),
+            Box::new(self.mark.end.map(lsn)),
+            Box::new(self.mark.transactions),
         ];
         pipe.send(frame.advance.clone(), params, 0, Purpose::Progress).await
+    }
+
+    /// What a share may begin with. A part of a window, or what is left of one, lies behind the
+    /// floor, whatever this lane has committed beyond it.
+    fn expect(&mut self, share: Share) {
+        if self.open.begun {
+            return;
+        }
+        self.written = match share {
+            Share::Rest { .. } => self.mark.floor,
+            Share::Part(window) => Some(window.floor).max(self.mark.floor),
+        };
     }
 
     /// Ends the failed transaction and looks whether green was altered under us.
@@ -320,8 +380,14 @@ impl PgLane {
             // The connection is gone, and the transaction with it.
             return error;
         }
+        if error.conflict {
+            // Nothing is left of the transaction, so the lane is what it was.
+            self.open = Open::default();
+            self.broken = false;
+            return error;
+        }
         let Some(schema) = suspect else { return error };
-        let before = self.statements.plan(&schema).map(|plan| plan.green().clone());
+        let before = self.writer.statements.plan(&schema).map(|plan| plan.green().clone());
         match read_table(&self.session, &schema.name).await {
             Ok(now) if now != before => TargetError::retry(format!(
                 "the definition of {} on green changed; reading it again ({error})",
@@ -333,17 +399,33 @@ impl PgLane {
 }
 
 impl Lane for PgLane {
-    async fn apply(&mut self, transactions: &[Transaction]) -> Result<Applied, TargetError> {
+    async fn apply_share(
+        &mut self,
+        transactions: &[Transaction],
+        share: Share,
+    ) -> Result<Applied, TargetError> {
         if self.broken {
             return Err(TargetError::retry("this lane failed before and can't be used again"));
         }
         self.broken = true;
-        match self.write(transactions).await {
+        self.expect(share);
+        match self.write(transactions, share).await {
             Ok(applied) => {
                 self.broken = false;
                 Ok(applied)
             }
             Err(failure) => Err(self.give_up(failure).await),
+        }
+    }
+
+    async fn close(self) {
+        // In the middle of a transaction, or after an error, the end of the session rolls back.
+        if self.broken || self.open.begun {
+            return;
+        }
+        let (id, origin) = (self.id.0, &self.capabilities.origin);
+        if let Err(error) = session::leave(&self.session, &self.pipeline, id, origin).await {
+            tracing::debug!(%error, lane = id, "a lane was not closed in order");
         }
     }
 }
@@ -369,40 +451,29 @@ impl Frame {
         };
         let advance = client.prepare(progress::ADVANCE).await?;
         let commit = client.prepare("COMMIT").await?;
-        Ok(Self { begin, defer_constraints, advance, mark_origin, commit })
+        let save = client.prepare(SAVE).await?;
+        let release = client.prepare(RELEASE).await?;
+        Ok(Self { begin, defer_constraints, advance, mark_origin, commit, save, release })
     }
 
     async fn begin(&self, pipe: &mut Pipeline<'_>) -> Result<(), Failure> {
-        let purpose = Purpose::Frame("beginning a transaction on green");
-        let none: Vec<Param<'_>> = Vec::new();
-        pipe.send(self.begin.clone(), none, 0, purpose).await?;
-        if let Some(defer) = &self.defer_constraints {
-            let none: Vec<Param<'_>> = Vec::new();
-            pipe.send(defer.clone(), none, 0, purpose).await?;
+        const DOING: &str = "beginning a transaction on green";
+        self.send(pipe, &self.begin, DOING).await?;
+        match &self.defer_constraints {
+            Some(defer) => self.send(pipe, defer, DOING).await,
+            None => Ok(()),
         }
-        Ok(())
     }
-}
 
-/// A TRUNCATE that a foreign key forbids reaches a table that blue did not empty.
-fn truncate_error(doing: &str, error: &tokio_postgres::Error) -> TargetError {
-    let mut out = target_error(doing, error);
-    if error.code().is_some_and(|code| code.code() == "0A000") {
-        out.remedy = Some(
-            "A table that blue did not truncate, or that is not replicated, refers to it on green. \
-             Drop that foreign key on green, or add the table to the publication, then start the \
-             replicator again"
-                .to_owned(),
-        );
+    async fn send(
+        &self,
+        pipe: &mut Pipeline<'_>,
+        statement: &Statement,
+        doing: &'static str,
+    ) -> Result<(), Failure> {
+        let none: Vec<Param<'_>> = Vec::new();
+        pipe.send(statement.clone(), none, 0, Purpose::Frame(doing)).await
     }
-    out
-}
-
-fn lost_plan(table: &TableSchema) -> TargetError {
-    TargetError::halt(
-        format!("a change of {} does not fit its own plan", table.name),
-        "This is a defect of the replicator: please report it",
-    )
 }
 
 fn system_time(unix_us: i64) -> SystemTime {

@@ -1,17 +1,23 @@
 //! Applying to PostgreSQL.
 
+mod array;
 pub mod catalog;
+mod conflicts;
+mod caution;
 mod connect;
 pub mod copy;
+mod copy_rows;
 mod error;
 mod lane;
 mod pipeline;
 pub mod sequences;
 pub mod session;
+mod sets;
 mod statements;
 mod target;
+mod writer;
 
 pub use error::{Refusal, target_error};
-pub use lane::PgLane;
+pub use lane::{PgLane, Ways};
 pub use session::{Blocker, Capabilities, OriginTracking, TriggerSuppression, blockers};
 pub use target::{PgTarget, PgTargetOptions};

@@ -7,8 +7,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use decoders::change::{Lsn, TableSchema, Value};
+use futures_util::SinkExt as _;
+use futures_util::future::join;
 use tokio_postgres::types::{BorrowToSql, Format, IsNull, ToSql, Type};
 use tokio_postgres::{Client, Statement};
 
@@ -70,6 +72,8 @@ impl ToSql for Param<'_> {
 pub(super) enum Purpose<'a> {
     /// One row of a table, exactly one.
     Row { op: &'static str, table: &'a Arc<TableSchema>, commit_lsn: Lsn },
+    /// So many rows of a table, exactly; what several of blue's commits come to.
+    Rows { op: &'static str, table: &'a Arc<TableSchema>, rows: usize, commits: (Lsn, Lsn) },
     /// The lane's progress: one row, unless another writer moved it.
     Progress,
     /// Part of the transaction's frame.
@@ -158,6 +162,33 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
+    /// COPY of rows, once everything before is answered. Its data goes out as soon as green is
+    /// ready for it, without a pause between the two.
+    pub async fn copy(
+        &mut self,
+        statement: &Statement,
+        pieces: impl Iterator<Item = Bytes> + Send,
+        purpose: Purpose<'a>,
+    ) -> Result<(), Failure> {
+        let client = self.client;
+        let before = async {
+            let answered = self.drain().await;
+            // After a failure nobody listens any more: what is unread would block the connection.
+            self.sent.clear();
+            answered
+        };
+        let (before, begun) = join(before, client.copy_in::<_, Bytes>(statement)).await;
+        before?;
+        let copied = async {
+            let mut sink = std::pin::pin!(begun?);
+            for piece in pieces {
+                sink.feed(piece).await?;
+            }
+            sink.finish().await
+        };
+        check(purpose, copied.await)
+    }
+
     async fn take_oldest(&mut self) -> Result<(), Failure> {
         let Some(Sent { purpose, bytes, state }) = self.sent.pop_front() else { return Ok(()) };
         self.bytes -= bytes;
@@ -181,6 +212,23 @@ fn check(purpose: Purpose<'_>, answer: Answer) -> Result<(), Failure> {
                           not copied completely. Nothing of this transaction was kept. Compare the \
                           table (cutover verify) and copy it again";
             Err(TargetError::halt(message, remedy).into())
+        }
+        (Purpose::Rows { rows, .. }, Ok(written)) if written == rows as u64 => Ok(()),
+        (Purpose::Rows { op, table, rows, commits: (first, last) }, Ok(written)) => {
+            let message = format!(
+                "{op} on {} matched {written} rows on green instead of {rows} (blue's commits \
+                 {first} to {last})",
+                table.name
+            );
+            // The batch is repeated row by row, which says which row it is.
+            Err(TargetError::halt(message, "Compare the table (cutover verify)").into())
+        }
+        (Purpose::Rows { op, table, rows, commits: (first, last) }, Err(e)) => {
+            let refusal = Refusal::of(&e);
+            let suspect = refusal.hints_at_changed_catalog().then(|| table.clone());
+            let doing =
+                format!("{op} of {rows} rows on {} (blue's commits {first} to {last})", table.name);
+            Err(Failure { error: refusal.into_error(&doing), suspect })
         }
         (Purpose::Progress, Ok(_)) => {
             Err(TargetError::retry("somebody else moved this lane's progress on green").into())

@@ -9,7 +9,9 @@ use tokio_postgres::{Client, Statement};
 
 use super::catalog::{GreenTable, read_table};
 use super::error::target_error;
-use crate::plan::{self, Fire, RowStatement, Shape, TablePlan};
+use crate::plan::{
+    self, CopyFormat, Fire, ParamType, RowStatement, SetShape, SetStatement, Shape, TablePlan,
+};
 use crate::target::TargetError;
 
 /// Prepared statements kept per session. Each costs green some kilobytes; beyond this (thousands
@@ -24,9 +26,24 @@ pub(super) struct Prepared {
     pub statement: Statement,
 }
 
+/// A statement on green for many rows, and where its arrays' elements come from.
+pub(super) struct PreparedSet {
+    pub set: SetStatement,
+    pub statement: Statement,
+}
+
+/// What many rows are written by.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Many {
+    Set(SetShape),
+    Copy(CopyFormat),
+}
+
 struct Table {
     plan: Arc<TablePlan>,
     prepared: HashMap<Shape, Arc<Prepared>>,
+    /// `None`: there is no such statement.
+    sets: HashMap<Many, Option<Arc<PreparedSet>>>,
 }
 
 /// The plans and statements of one session.
@@ -76,7 +93,7 @@ impl Statements {
                     return Err(missing_table(schema));
                 };
                 let plan = Arc::new(TablePlan::new(schema.clone(), green, fire)?);
-                self.tables.push(Table { plan, prepared: HashMap::new() });
+                self.tables.push(Table { plan, prepared: HashMap::new(), sets: HashMap::new() });
                 self.tables.len() - 1
             }
         };
@@ -111,14 +128,10 @@ impl Statements {
         shape: &Shape,
     ) -> Result<Arc<Prepared>, TargetError> {
         if self.prepared >= MOST_PREPARED {
-            self.tables.iter_mut().for_each(|table| table.prepared.clear());
-            self.prepared = 0;
+            self.forget_prepared();
         }
         let row = plan.statement(shape);
-        let types: Vec<Type> = row.types.iter().map(|t| parameter_type(t.oid, &t.name)).collect();
-        let statement = client.prepare_typed(&row.sql, &types).await.map_err(|e| {
-            target_error(&format!("preparing a statement for {} on green", schema.name), &e)
-        })?;
+        let statement = prepare_typed(client, schema, &row.sql, &row.types).await?;
         let prepared = Arc::new(Prepared { row, statement });
         if let Some(at) = self.by_address.get(&address(schema)) {
             self.tables[*at].prepared.insert(shape.clone(), prepared.clone());
@@ -126,6 +139,63 @@ impl Statements {
         }
         Ok(prepared)
     }
+
+    /// The statement for many rows, if it was asked for before; within, `None` if there is none.
+    pub fn set(&self, schema: &Arc<TableSchema>, many: &Many) -> Option<Option<Arc<PreparedSet>>> {
+        self.table(schema)?.sets.get(many).cloned()
+    }
+
+    /// Prepares the statement for many rows, if there is one. The table must be known and nothing
+    /// unanswered.
+    pub async fn prepare_set(
+        &mut self,
+        client: &Client,
+        plan: &Arc<TablePlan>,
+        many: &Many,
+    ) -> Result<Option<Arc<PreparedSet>>, TargetError> {
+        if self.prepared >= MOST_PREPARED {
+            self.forget_prepared();
+        }
+        let set = match many {
+            Many::Set(shape) => plan.set_statement(shape),
+            Many::Copy(format) => {
+                let sql = plan.copy_statement(*format);
+                Some(SetStatement { sql, types: Vec::new(), slots: Vec::new() })
+            }
+        };
+        let prepared = match set {
+            None => None,
+            Some(set) => {
+                let statement = prepare_typed(client, plan.schema(), &set.sql, &set.types).await?;
+                Some(Arc::new(PreparedSet { set, statement }))
+            }
+        };
+        if let Some(at) = self.by_address.get(&address(plan.schema())) {
+            self.tables[*at].sets.insert(many.clone(), prepared.clone());
+            self.prepared += 1;
+        }
+        Ok(prepared)
+    }
+
+    fn forget_prepared(&mut self) {
+        for table in &mut self.tables {
+            table.prepared.clear();
+            table.sets.clear();
+        }
+        self.prepared = 0;
+    }
+}
+
+async fn prepare_typed(
+    client: &Client,
+    schema: &TableSchema,
+    sql: &str,
+    types: &[ParamType],
+) -> Result<Statement, TargetError> {
+    let types: Vec<Type> = types.iter().map(|t| parameter_type(t.oid, &t.name)).collect();
+    client.prepare_typed(sql, &types).await.map_err(|e| {
+        target_error(&format!("preparing a statement for {} on green", schema.name), &e)
+    })
 }
 
 /// Only the OID goes over the wire.

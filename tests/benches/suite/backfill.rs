@@ -8,11 +8,12 @@ use anyhow::{Context, Result, ensure};
 use tests::bench::options::{Options, Sides};
 use tests::bench::pair::{BLUE, LONG, Pair, stop_replicator};
 use tests::bench::report::{Better, Report, Series};
+use tests::compare::{Content, Sequences};
 use tests::paths;
 use tests::process::Launch;
 
 /// Rows of the narrow tables; the others are fractions of it. Makes 2 GB with the indexes.
-const ROWS: u64 = 4_000_000;
+const ROWS: u64 = 5_200_000;
 const SMALL_TABLES: u32 = 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +54,7 @@ async fn rounds(pair: &mut Pair) -> Result<Report> {
     pair.on_blue(&schema(rows)).await.context("blue's tables")?;
     let size = "SELECT pg_database_size(current_database()) / 1000000";
     eprintln!("  blue: {} MB", pair.blue.value(BLUE, size).await?);
+    let blue = pair.content(BLUE).await?;
     let mut tools = match pair.options().sides {
         Sides::Both => vec![Tool::Ours, Tool::Pgcopydb, Tool::DumpRestore],
         Sides::Ours => vec![Tool::Ours],
@@ -61,17 +63,17 @@ async fn rounds(pair: &mut Pair) -> Result<Report> {
     let mut found =
         [Tool::Ours, Tool::Pgcopydb, Tool::DumpRestore].map(|tool| (tool, Series::default()));
     for round in 0..pair.options().rounds {
-        for tool in &tools {
+        for &tool in &tools {
             pair.settle().await?;
             pair.green.create_database(tool.database()).await?;
-            let seconds = copy(pair, *tool).await.with_context(|| tool.name())?;
+            let seconds = copy(pair, tool).await.with_context(|| tool.name())?;
             eprintln!("  round {} {:>20}: {seconds:.1} s", round + 1, tool.name());
             // Once is enough, and it is not quick.
             if round == 0 {
-                ensure_complete(pair, tool.database()).await.with_context(|| tool.name())?;
+                ensure_complete(pair, &blue, tool).await.with_context(|| tool.name())?;
             }
-            clean_up(pair, *tool).await?;
-            let series = found.iter_mut().find(|(known, _)| known == tool);
+            clean_up(pair, tool).await?;
+            let series = found.iter_mut().find(|(known, _)| *known == tool);
             series.context("a tool without a series")?.1.push(seconds);
         }
         tools.reverse();
@@ -149,8 +151,9 @@ fn search_path(client: &Path) -> Result<String> {
 }
 
 /// Rows, and everything that came after them.
-async fn ensure_complete(pair: &Pair, database: &str) -> Result<()> {
-    pair.ensure_exact(&[database]).await?;
+async fn ensure_complete(pair: &Pair, blue: &Content, tool: Tool) -> Result<()> {
+    let green = pair.content(tool.database()).await?;
+    blue.ensure_equal(&green, Sequences::Ignored)?;
     let objects = "SELECT string_agg(line, e'\\n' ORDER BY line COLLATE \"C\") FROM (
         SELECT pg_get_indexdef(indexrelid) FROM pg_index JOIN pg_class c ON c.oid = indrelid
         WHERE c.relnamespace = 'public'::regnamespace AND indisvalid
@@ -159,7 +162,7 @@ async fn ensure_complete(pair: &Pair, database: &str) -> Result<()> {
         FROM pg_constraint
         WHERE connamespace = 'public'::regnamespace AND convalidated AND contype <> 'n') AS t (line)";
     let blue = pair.blue.value(BLUE, objects).await?;
-    let green = pair.green.value(database, objects).await?;
+    let green = pair.green.value(tool.database(), objects).await?;
     ensure!(blue == green, "indexes or constraints differ:\n{blue}\n---\n{green}");
     Ok(())
 }
@@ -181,23 +184,26 @@ fn schema(rows: u64) -> String {
     let (customers, wide, documents) = (rows / 10, rows / 20, rows / 200);
     let mut sql = format!(
         "CREATE TABLE customers (
-             id int PRIMARY KEY, email text NOT NULL UNIQUE, name text NOT NULL, joined date NOT NULL);
+             id int, email text NOT NULL, name text NOT NULL, joined date NOT NULL);
          INSERT INTO customers
          SELECT n, md5(n::text) || '@example.com', 'customer ' || n, date '2000-01-01' + n % 9000
          FROM generate_series(1, {customers}) n;
+         ALTER TABLE customers ADD PRIMARY KEY (id), ADD UNIQUE (email);
          CREATE TABLE orders (
-             id bigint PRIMARY KEY, customer int NOT NULL REFERENCES customers, amount numeric(12, 2) NOT NULL,
+             id bigint, customer int NOT NULL, amount numeric(12, 2) NOT NULL,
              placed timestamptz NOT NULL, state smallint NOT NULL CHECK (state BETWEEN 0 AND 9));
          INSERT INTO orders
          SELECT n, 1 + n * 7919 % {customers}, (n % 100000) / 100.0,
                 timestamptz '2020-01-01 00:00Z' + n * interval '13 s', n % 10
          FROM generate_series(1, {rows}::bigint) n;
+         ALTER TABLE orders ADD PRIMARY KEY (id), ADD FOREIGN KEY (customer) REFERENCES customers;
          CREATE INDEX ON orders (customer);
          CREATE INDEX ON orders (placed);
-         CREATE TABLE readings (sensor int, at timestamptz, value float8 NOT NULL, PRIMARY KEY (sensor, at));
+         CREATE TABLE readings (sensor int, at timestamptz, value float8 NOT NULL);
          INSERT INTO readings
          SELECT n % 1000, timestamptz '2020-01-01 00:00Z' + (n / 1000) * interval '1 min', sin(n)
          FROM generate_series(1, {rows}) n;
+         ALTER TABLE readings ADD PRIMARY KEY (sensor, at);
          CREATE TABLE profiles (id int PRIMARY KEY, {}, tags text[], extra jsonb);
          INSERT INTO profiles
          SELECT n, {}, ARRAY[md5(n::text), 'b'], jsonb_build_object('n', n, 'half', n / 2.0)

@@ -190,11 +190,17 @@ impl Pair {
         Ok(())
     }
 
+    /// What a database has: [`BLUE`] of blue, any other of green.
+    pub async fn content(&self, database: &str) -> Result<Content> {
+        let server = if database == BLUE { &self.blue } else { &self.green };
+        Content::read(&server.url(database)).await
+    }
+
     /// Fails unless these databases of green are exact copies of blue's; gives the rows of one.
     pub async fn ensure_exact(&self, greens: &[&str]) -> Result<u64> {
-        let blue = Content::read(&self.blue.url(BLUE)).await?;
+        let blue = self.content(BLUE).await?;
         for green in greens {
-            let content = Content::read(&self.green.url(green)).await?;
+            let content = self.content(green).await?;
             blue.ensure_equal(&content, Sequences::Ignored)
                 .with_context(|| format!("{green} is no exact copy"))?;
         }

@@ -48,6 +48,10 @@ pub trait Spool: Send + Sync + fmt::Debug {
         numbers: &[Range<u64>],
         is_last: bool,
     ) -> Result<(), SpoolError>;
+
+    /// The source can't send a transaction that still runs: the next stream is better opened
+    /// without a spool.
+    fn retire(&self);
 }
 
 /// A spool in memory, for tests and for tools that may use as much as it takes.
@@ -56,6 +60,7 @@ pub struct MemorySpool(Mutex<Memory>);
 
 #[derive(Debug, Default)]
 struct Memory {
+    retired: bool,
     generation: u64,
     batches: BTreeMap<u64, Vec<u8>>,
 }
@@ -69,6 +74,11 @@ impl MemorySpool {
     /// Whether it holds none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether [`Spool::retire`] was called.
+    pub fn is_retired(&self) -> bool {
+        self.locked().retired
     }
 
     fn locked(&self) -> std::sync::MutexGuard<'_, Memory> {
@@ -112,6 +122,10 @@ impl Spool for MemorySpool {
         let mut memory = self.of(generation)?;
         memory.batches.retain(|number, _| !numbers.iter().any(|range| range.contains(number)));
         Ok(())
+    }
+
+    fn retire(&self) {
+        self.locked().retired = true;
     }
 }
 

@@ -49,13 +49,14 @@ use tokio::time::{Instant, sleep_until};
 
 use super::conninfo::ConnInfo;
 use super::delivery::Delivery;
+use super::error::WireError;
 use super::failure::{of_spool, of_wire};
 use super::pgoutput::{self, StreamControl};
 use super::walsender::{StatusUpdate, WalMessage};
 use super::wire::CopyBoth;
 use crate::assemble::Assembler;
 use crate::change::{Lsn, Position};
-use crate::source::{Source, SourceError, SourceEvent};
+use crate::source::{Disposition, Source, SourceError, SourceEvent};
 
 use self::pace::Pace;
 use self::replay::Replayed;
@@ -150,8 +151,20 @@ impl PgStream {
         flushed.map_err(|error| self.link_failure(error))
     }
 
-    fn link_failure(&self, error: super::error::WireError) -> SourceError {
-        of_wire(&format!("stream from the replication slot {}", self.options.slot), error)
+    fn link_failure(&self, error: WireError) -> SourceError {
+        let doing = format!("stream from the replication slot {}", self.options.slot);
+        let has_answer = error.server_error().is_some() && !error.is_transient();
+        let mut failure = of_wire(&doing, error);
+        // Some servers can't decode a running transaction that they can decode when it has
+        // committed: an ALTER in a subtransaction that was rolled back, followed by another ALTER
+        // of the table, makes them look for a catalog row that is not there yet ("could not map
+        // filenode", seen on 14 to 18).
+        if let Some(spooling) = self.spooling.as_ref().filter(|_| has_answer) {
+            spooling.retire();
+            failure.disposition = Disposition::Retry;
+            failure.message += "; the next stream reads transactions when they have committed";
+        }
+        failure
     }
 
     async fn next_event(&mut self) -> Result<SourceEvent, SourceError> {

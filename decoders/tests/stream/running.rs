@@ -47,6 +47,10 @@ impl Spool for Counting {
     ) -> Result<(), SpoolError> {
         self.spool.discard(generation, numbers, is_last)
     }
+
+    fn retire(&self) {
+        self.spool.retire();
+    }
 }
 
 impl Counting {
@@ -149,7 +153,8 @@ async fn streamed_or_not_the_events_are_the_same(major: u32) {
         on_b("BEGIN").await;
         on_b(&many("t", 20_001, 22_000)).await;
         on_b("ROLLBACK").await;
-        // A shape that changes inside, once for good and once not; then the tables are emptied.
+        // A shape that changes inside for a while, another that does for good; then the tables are
+        // emptied.
         on_a("BEGIN").await;
         on_a(&many("t", 30_001, 31_000)).await;
         on_a("SAVEPOINT s; ALTER TABLE t ADD COLUMN w int DEFAULT 7").await;
@@ -157,11 +162,15 @@ async fn streamed_or_not_the_events_are_the_same(major: u32) {
             .await;
         on_a("ROLLBACK TO s").await;
         on_a(&many("t", 33_001, 34_000)).await;
+        on_a("COMMIT; BEGIN").await;
+        on_a(&many("t", 34_001, 35_000)).await;
         on_a("ALTER TABLE t ADD COLUMN w text").await;
-        on_a("INSERT INTO t SELECT i, repeat('x', 200), 'w' FROM generate_series(34001, 35000) i")
+        on_a("INSERT INTO t SELECT i, repeat('x', 200), 'w' FROM generate_series(35001, 36000) i")
             .await;
         on_a("TRUNCATE t, u").await;
-        on_a("INSERT INTO t VALUES (1, 'one', 'w'); COMMIT").await;
+        on_a("INSERT INTO t VALUES (1, 'one', 'w')").await;
+        on_a(&many("u", 1, 1_000)).await;
+        on_a("COMMIT").await;
         stage.sql("INSERT INTO t VALUES (2, 'two', 'w'); INSERT INTO u VALUES (3, 'x')").await;
         stage.head().await
     };
@@ -370,6 +379,53 @@ async fn a_spool_that_fails_ends_the_stream_with_its_words() {
     assert_eq!(error.remedy.as_deref(), Some("make room"));
     let state = decoders::postgres::slot::inspect(&stage.session, SLOT).await.unwrap().unwrap();
     assert!(!state.is_lost());
+}
+
+/// A server that can decode a transaction only when it has committed.
+async fn what_the_server_cannot_stream_is_read_after_its_commit(major: u32) {
+    let stage = stage(major).await;
+    let spool = Arc::new(Counting::default());
+    stage
+        .sql(&format!(
+            "BEGIN; {};
+             SAVEPOINT s; ALTER TABLE t ADD COLUMN w int;
+             INSERT INTO t SELECT i, repeat('x', 200), i FROM generate_series(2001, 3000) i;
+             ROLLBACK TO s; {};
+             ALTER TABLE t ADD COLUMN w text; INSERT INTO t VALUES (1, 'one', 'w'); COMMIT",
+            many("t", 1_001, 2_000),
+            many("t", 3_001, 4_000)
+        ))
+        .await;
+    let head = stage.head().await;
+    let mut stream = open(&stage, &spool, None).await;
+    let failed = async {
+        loop {
+            match stream.next().await {
+                Ok(SourceEvent::Transaction(part)) if part.part.ends() => break None,
+                Ok(_) => {}
+                Err(error) => break Some(error),
+            }
+        }
+    };
+    // A server that has learned it is welcome.
+    if let Some(error) = tokio::time::timeout(DEADLINE, failed).await.unwrap() {
+        assert_eq!(error.disposition, Disposition::Retry, "{error}");
+        assert!(spool.spool.is_retired(), "{error}");
+    }
+    drop(stream);
+    let mut stream = stage.stream().await;
+    let changes: usize = drain(&mut stream, head).await.iter().map(|part| part.changes.len()).sum();
+    assert_eq!(changes, 2_001);
+}
+
+#[tokio::test]
+async fn what_the_server_cannot_stream_is_read_after_its_commit_14() {
+    what_the_server_cannot_stream_is_read_after_its_commit(14).await;
+}
+
+#[tokio::test]
+async fn what_the_server_cannot_stream_is_read_after_its_commit_18() {
+    what_the_server_cannot_stream_is_read_after_its_commit(18).await;
 }
 
 /// Before PostgreSQL 14 there is nothing to stream.

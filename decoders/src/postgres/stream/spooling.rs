@@ -120,6 +120,11 @@ impl Spooling {
         }
     }
 
+    /// The source can't go on so; see [`Spool::retire`].
+    pub(super) fn retire(&self) {
+        self.spool.retire();
+    }
+
     /// Whether a block is open: all that comes belongs to it.
     pub(super) fn in_block(&self) -> bool {
         self.block.is_some()

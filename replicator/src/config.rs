@@ -126,6 +126,8 @@ pub struct ApplyConfig {
     pub lanes: u16,
     /// Whether values may travel in binary.
     pub binary: BinaryMode,
+    /// Whether large transactions are received while they run on blue.
+    pub streaming: StreamingMode,
     /// Apply to tables although triggers or rules of theirs would fire on green.
     pub accept_triggers: bool,
 }
@@ -141,6 +143,18 @@ pub enum BinaryMode {
     Off,
 }
 
+/// Whether large transactions are received while they run on blue, and wait for their commit in the
+/// state directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StreamingMode {
+    /// Where blue can (PostgreSQL 14 and later).
+    #[default]
+    Auto,
+    /// Never: they are received when they have committed.
+    Off,
+}
+
 impl Default for ApplyConfig {
     fn default() -> Self {
         Self {
@@ -149,6 +163,7 @@ impl Default for ApplyConfig {
             batch_transactions: 50_000,
             lanes: 1,
             binary: BinaryMode::Auto,
+            streaming: StreamingMode::Auto,
             accept_triggers: false,
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use cutover::api::PipelinePhase;
 use decoders::postgres::stream::{Binary, PgStream, StreamOptions};
 use decoders::postgres::{session, slot};
+use decoders::spool::Spool;
 use sinks::Target;
 use sinks::postgres::{PgTarget, PgTargetOptions};
 use sinks::progress::StreamIdentity;
@@ -14,7 +15,7 @@ use tokio::sync::watch;
 
 use super::failure::{Failure, of_connect};
 use super::{Pipeline, drift};
-use crate::config::BinaryMode;
+use crate::config::{BinaryMode, StreamingMode};
 use crate::engine::apply::BatchLimits;
 use crate::engine::resume::{self, Known};
 use crate::engine::stream::{self, StreamContext};
@@ -61,11 +62,13 @@ impl Pipeline {
             BinaryMode::Auto => Binary::Auto,
             BinaryMode::Off => Binary::Off,
         };
+        options.spool = self.spool();
         let mut source = PgStream::open(&self.blue, options).await?;
         tracing::info!(
             pipeline = self.config.name,
             from = %at.from,
             binary = source.is_binary(),
+            streaming_running = source.is_streaming_running(),
             triggers = ?target.capabilities().triggers,
             "streaming"
         );
@@ -128,5 +131,12 @@ impl Pipeline {
             Err(_) => tracing::debug!("the stream was cut off while blue was sending"),
         }
         Ok(())
+    }
+
+    /// Where large transactions wait that are received while they run.
+    fn spool(&self) -> Option<Arc<dyn Spool>> {
+        let spool = self.store.spool();
+        let wanted = self.config.apply.streaming == StreamingMode::Auto && spool.is_usable();
+        wanted.then(|| Arc::new(spool.clone()) as Arc<dyn Spool>)
     }
 }

@@ -7,11 +7,14 @@
 //! | `stage` | how far the set-up of the pipeline got | see [`stage`] |
 //! | `journal` | the cutover's write-ahead journal | green's decision row still decides |
 //!
+//! Beside it, in a directory of its own, lies the [`spool`] of the stream, which is not durable.
+//!
 //! Every write is synced before it returns: callers group their writes, the store never delays.
 //! Values are JSON, so that a person with `ldb` can read them at 3 a.m.
 
 mod checkpoint;
 mod journal;
+mod spool;
 mod stage;
 
 use std::path::{Path, PathBuf};
@@ -23,6 +26,7 @@ use serde::de::DeserializeOwned;
 
 pub use checkpoint::Checkpoint;
 pub use journal::RocksJournal;
+pub use spool::RocksSpool;
 pub use stage::Stage;
 
 /// Bytes of log after which RocksDB writes its memory out.
@@ -91,6 +95,7 @@ impl StoreError {
 #[derive(Clone)]
 pub struct Store {
     db: Arc<DB>,
+    spool: RocksSpool,
     path: PathBuf,
 }
 
@@ -125,13 +130,19 @@ impl Store {
                 failed(cause)
             }
         })?;
-        Ok(Self { db: Arc::new(db), path: path.into() })
+        Ok(Self { db: Arc::new(db), spool: RocksSpool::new(path), path: path.into() })
     }
 
     /// Ends RocksDB's own threads; nothing is written after this. For the end of the process: they
     /// must not outlive what C++ tears down there.
     pub fn quiesce(&self) {
         self.db.cancel_all_background_work(true);
+        self.spool.quiesce();
+    }
+
+    /// Where the stream puts large transactions aside while they run.
+    pub fn spool(&self) -> &RocksSpool {
+        &self.spool
     }
 
     /// The state directory.

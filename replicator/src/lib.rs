@@ -1,7 +1,8 @@
 //! The engine and the sidecar.
 //!
 //! [`pipeline`] is a pipeline's life from the first check to the cutover; [`engine`] is its stream;
-//! [`store`] its memory; [`check`], [`schema`] and [`backfill`] its beginning; [`status`] what it
+//! [`store`] its memory; [`check`], [`schema`] and [`backfill`] its beginning; [`protect`] keeps blue
+//! from harm; [`status`] what it
 //! knows of itself, which [`http`], [`metrics`] and [`alerts`] pass on. [`sidecar`] puts them
 //! together into the commands of [`cli`].
 
@@ -16,6 +17,7 @@ pub mod http;
 pub mod metrics;
 pub mod pipeline;
 pub mod probe;
+pub mod protect;
 pub mod schema;
 pub mod secret;
 pub mod sidecar;

@@ -14,6 +14,7 @@ use decoders::postgres::session::{self, Session};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_postgres::types::PgLsn;
 
+use crate::protect::wal::WalStatus;
 use crate::status::{Shared, SlotReading};
 
 /// How long an answer may take before the sample counts as failed.
@@ -108,21 +109,29 @@ pub async fn watch_slot(shared: Arc<Shared>, blue: ConnInfo, slot: String) {
 }
 
 async fn read_slot(session: &Session, slot: &str) -> Result<SlotReading, String> {
-    // max_slot_wal_keep_size came with version 13; -1 is no limit, the unit is MB.
-    let sql = "SELECT (SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn)::bigint \
-                       FROM pg_catalog.pg_replication_slots WHERE slot_name = $1), \
-                      COALESCE((SELECT active FROM pg_catalog.pg_replication_slots \
-                                WHERE slot_name = $1), false), \
-                      (SELECT setting::bigint FROM pg_catalog.pg_settings \
-                       WHERE name = 'max_slot_wal_keep_size'), \
-                      (SELECT EXTRACT(EPOCH FROM pg_catalog.max(pg_catalog.clock_timestamp() - xact_start))::float8 \
-                       FROM pg_catalog.pg_stat_activity \
-                       WHERE backend_xid IS NOT NULL AND pid <> pg_catalog.pg_backend_pid())";
-    let row = answer(session.query_one(sql, &[&slot])).await?;
+    // max_slot_wal_keep_size and wal_status came with version 13; -1 is no limit, the unit is MB.
+    // The insert position: what was written with synchronous_commit = off has to be kept as well.
+    let wal_status = if session.server_version() >= 130_000 { "wal_status" } else { "NULL::text" };
+    let sql = format!(
+        "SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), s.restart_lsn)::bigint, \
+                COALESCE(s.active, false), \
+                (SELECT setting::bigint FROM pg_catalog.pg_settings \
+                 WHERE name = 'max_slot_wal_keep_size'), \
+                (SELECT EXTRACT(EPOCH FROM pg_catalog.max(pg_catalog.clock_timestamp() - xact_start))::float8 \
+                 FROM pg_catalog.pg_stat_activity \
+                 WHERE backend_xid IS NOT NULL AND pid <> pg_catalog.pg_backend_pid()), \
+                {wal_status}, \
+                (SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'max_wal_size') \
+         FROM (SELECT 1) AS one LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = $1"
+    );
+    let row = answer(session.query_one(&sql, &[&slot])).await?;
     let limit_mb: Option<i64> = row.get(2);
+    let max_wal_size_mb: Option<i64> = row.get(5);
     Ok(SlotReading {
         retained_bytes: row.get::<_, Option<i64>>(0).map(|bytes| bytes.max(0) as u64),
         retained_bytes_max: limit_mb.filter(|mb| *mb >= 0).map(|mb| (mb as u64) << 20),
+        wal_status: WalStatus::parse(row.get(4)),
+        max_wal_size_bytes: (max_wal_size_mb.unwrap_or(0).max(0) as u64) << 20,
         active: row.get(1),
         oldest_write_transaction_seconds: Some(row.get::<_, Option<f64>>(3).unwrap_or(0.0)),
     })

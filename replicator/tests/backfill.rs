@@ -13,7 +13,7 @@ use backfill::stage::{DATABASE, Snapshot, Stage};
 use backfill::{catalog, fixture};
 use decoders::postgres::chunks::CopyFormat;
 use decoders::postgres::wire::ReplicationConnection;
-use replicator::backfill::{BackfillError, Phase, TableState, cleanup};
+use replicator::backfill::{BackfillError, Phase, Setting, TableState, cleanup};
 use replicator::schema::SchemaMode;
 use tests::compare::{Sequences, ensure_equal};
 use tests::wait;
@@ -392,7 +392,7 @@ async fn a_lost_green_is_worth_a_new_start() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn wide_tables_and_large_values_move() -> Result<()> {
     let mut stage = Stage::new(15, 17).await?;
-    stage.copy.chunk_mib = 4;
+    stage.copy.chunk_mib = Setting::Fixed(4);
     let columns: Vec<String> = (0..1_600).map(|at| format!("c{at} smallint")).collect();
     stage
         .on_blue(&format!(
@@ -492,7 +492,7 @@ async fn a_slots_snapshot_carries_schema_and_rows() -> Result<()> {
     let name = name.split('"').find(|part| part.matches('-').count() == 2);
     let snapshot = name.expect("a snapshot's name").to_owned();
     stage.on_blue("INSERT INTO t VALUES (-1); CREATE TABLE late (id int)").await?;
-    stage.copy.workers = 2;
+    stage.copy.workers = Setting::Fixed(2);
     let snapshot = Snapshot { name: snapshot, _holder: None };
     stage.pre_data(&snapshot).await?;
     let mut job = stage.backfill(&snapshot).await?;

@@ -9,8 +9,9 @@ use decoders::postgres::session::{Session, connect};
 use futures_util::future::try_join_all;
 
 use super::guard::guarded;
-use super::progress::{Step, begin};
-use super::{BackfillError, Cancel, Phase, ProgressSender};
+use super::tuning::{IndexTuning, ServerFacts};
+use super::{BackfillError, Cancel, CopyConfig};
+use crate::schema::SchemaConfig;
 
 /// Runs ANALYZE on the tables, several at a time. A partition stands for the whole partitioned
 /// table: only so are there statistics across partitions.
@@ -20,26 +21,25 @@ use super::{BackfillError, Cancel, Phase, ProgressSender};
 pub async fn analyze(
     green: &ConnInfo,
     tables: &[QualifiedName],
-    jobs: usize,
-    progress: &ProgressSender,
+    copy: &CopyConfig,
+    schema: &SchemaConfig,
     cancel: &Cancel,
 ) -> Result<(), BackfillError> {
     let session = open(green).await?;
     let roots = roots(&session, tables).await?;
-    begin(progress, Phase::Analyze, roots.len());
-    let jobs = jobs.max(1).min(roots.len());
+    let facts = ServerFacts::read(&session, "green").await?;
+    let jobs = IndexTuning::choose(copy, schema, &facts).jobs.min(roots.len());
+    drop(session);
     let waiting = Mutex::new(VecDeque::from(roots));
     let worker = || async {
         let session = open(green).await?;
         let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         while let Some(table) = next() {
-            let step = Step::begin(progress, &table);
             let statement = format!("ANALYZE {table}");
             let work = session.batch_execute(&statement);
             guarded(vec![session.canceller()], cancel, work).await?.map_err(|error| {
                 BackfillError::database(format!("analyzing {table} on green"), &error)
             })?;
-            step.finish();
         }
         Ok(())
     };

@@ -11,7 +11,7 @@ use decoders::postgres::session::{Session, connect};
 use tokio_postgres::GenericClient;
 
 use super::BackfillError;
-use crate::schema::{Marks, STATE_TABLE};
+use crate::schema::{Marks, STATE_TABLE, undo_indexes};
 
 const FILLING: &str = "filling";
 const COPIED: &str = "copied";
@@ -51,6 +51,9 @@ pub(super) async fn claim(
         .cloned()
         .partition(|table| claims.get(&item(table)).is_some_and(|state| state == FILLING));
     truncate(&transaction, &ours).await?;
+    undo_indexes(&transaction, &ours).await.map_err(|error| {
+        BackfillError::database("removing the indexes of the last copy on green", &error)
+    })?;
     refuse_filled(&transaction, &others).await?;
     let statement = format!(
         "INSERT INTO {STATE_TABLE} (item, detail) SELECT item, '{FILLING}'

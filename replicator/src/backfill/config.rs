@@ -2,14 +2,22 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Setting;
+
 /// The `[copy]` part of the configuration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CopyConfig {
     /// Chunks copied at the same time; each takes one connection on blue and one on green.
-    pub workers: usize,
-    /// Size to aim at for one chunk, MiB on blue's disk.
-    pub chunk_mib: u64,
+    /// `auto`: one for each core of green, as far as `protect.blue_connections` allows.
+    pub workers: Setting,
+    /// Size to aim at for one chunk, MiB on blue's disk. `auto`: a table stays whole unless it is
+    /// more than one worker's share of the database, because whole tables keep their rows' order
+    /// and are written frozen.
+    pub chunk_mib: Setting,
+    /// Cores of green, which bound `workers`, `schema.jobs` and parallel index builds. `auto`: of
+    /// this machine if green is on it, else half of green's `max_worker_processes`.
+    pub green_cores: Setting,
     /// Most bytes per second for all workers together; 0 for no limit.
     pub rate_limit_bytes_per_s: u64,
     /// How long to wait for blue's table locks (against being rewritten meanwhile), seconds.
@@ -18,6 +26,12 @@ pub struct CopyConfig {
 
 impl Default for CopyConfig {
     fn default() -> Self {
-        Self { workers: 4, chunk_mib: 128, rate_limit_bytes_per_s: 0, lock_timeout_s: 30 }
+        Self {
+            workers: Setting::Auto,
+            chunk_mib: Setting::Auto,
+            green_cores: Setting::Auto,
+            rate_limit_bytes_per_s: 0,
+            lock_timeout_s: 30,
+        }
     }
 }

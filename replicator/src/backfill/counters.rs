@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use decoders::postgres::chunks::TablePlan;
 
 use super::progress::{BackfillProgress, Phase, TableProgress, TableState, Total};
+use super::run::Run;
 
 /// Rates look back this far.
 const RATE_WINDOW: Duration = Duration::from_secs(10);
@@ -68,23 +69,23 @@ impl Window {
 /// Turns counters into progress.
 #[derive(Debug)]
 pub(super) struct Meter {
-    tables: Arc<Vec<TableCounters>>,
+    run: Arc<Run>,
     windows: Vec<Window>,
     rows: Window,
     bytes: Window,
 }
 
 impl Meter {
-    pub(super) fn new(tables: Arc<Vec<TableCounters>>) -> Self {
-        let windows = tables.iter().map(|_| Window::default()).collect();
-        Self { tables, windows, rows: Window::default(), bytes: Window::default() }
+    pub(super) fn new(run: Arc<Run>) -> Self {
+        let windows = run.tables.iter().map(|_| Window::default()).collect();
+        Self { run, windows, rows: Window::default(), bytes: Window::default() }
     }
 
     /// Progress as of now.
     pub(super) fn publish(&mut self, progress: &mut BackfillProgress, now: Instant) {
-        let mut total = Total { tables: self.tables.len(), ..Total::default() };
-        let mut tables = Vec::with_capacity(self.tables.len());
-        for (counters, window) in self.tables.iter().zip(&mut self.windows) {
+        let mut total = Total { tables: self.run.tables.len(), ..Total::default() };
+        let mut tables = Vec::with_capacity(self.run.tables.len());
+        for (counters, window) in self.run.tables.iter().zip(&mut self.windows) {
             let table = measure(counters, window, now);
             total.tables_copied += usize::from(table.state == TableState::Copied);
             total.rows_copied += table.rows_copied;

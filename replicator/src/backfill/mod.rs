@@ -6,10 +6,13 @@ mod config;
 mod counters;
 mod error;
 pub(crate) mod guard;
+mod pacing;
 pub(crate) mod progress;
 mod render;
 mod run;
+mod setting;
 mod throttle;
+pub(crate) mod tuning;
 mod worker;
 
 pub use analyze::analyze;
@@ -20,7 +23,8 @@ pub use progress::{
     BackfillProgress, Phase, ProgressSender, Steps, TableProgress, TableState, Total,
 };
 pub use render::render;
-pub use run::{Backfill, CopiedTable, Summary};
+pub use run::{Backfill, CopiedTable, Summary, TableEvent, TableEvents};
+pub use setting::Setting;
 
 use std::future::Future;
 

@@ -1,6 +1,7 @@
 //! The copy as a whole: plan, claim, workers, flush.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,14 +10,17 @@ use decoders::postgres::chunks::{ChunkError, CopyFormat, PlanOptions, TablePlan,
 use decoders::postgres::conninfo::ConnInfo;
 use decoders::postgres::session::Session;
 use decoders::{QualifiedName, TableId};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::claim::claim;
 use super::counters::{Meter, TableCounters};
 use super::guard::guarded;
 use super::throttle::Throttle;
+use super::tuning::{CopyTuning, ServerFacts};
 use super::worker::{Worker, open_blue, open_green};
-use super::{BackfillError, Cancel, CopyConfig, ProgressSender, unless_cancelled};
+use super::{BackfillError, Cancel, CopyConfig, ProgressSender, Setting, pacing, unless_cancelled};
+use crate::protect::BlueConnections;
 
 /// How often progress is published.
 const PUBLISH_EVERY: Duration = Duration::from_millis(200);
@@ -35,7 +39,23 @@ pub struct Backfill {
     pub tables: Vec<TableId>,
     /// How.
     pub config: CopyConfig,
+    /// The connections that blue may be asked for.
+    pub connections: BlueConnections,
+    /// When blue is too slow to be read from at full speed (`protect.answer_ms_max`).
+    pub answer_ms_max: Setting,
 }
+
+/// What becomes known of the tables while they are copied.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TableEvent {
+    /// The tables with their bytes on blue's disk. Once, before the first row.
+    Planned(Vec<(QualifiedName, u64)>),
+    /// All rows of one table are on green and committed there.
+    Copied(QualifiedName),
+}
+
+/// Where table events go.
+pub type TableEvents = mpsc::UnboundedSender<TableEvent>;
 
 /// One table that was copied.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -86,11 +106,30 @@ impl Backfill {
         progress: &ProgressSender,
         cancel: &Cancel,
     ) -> Result<Summary, BackfillError> {
+        self.run_telling(progress, cancel, None).await
+    }
+
+    /// [`run`](Self::run), telling which tables are complete. Nobody has to listen.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn run_telling(
+        &self,
+        progress: &ProgressSender,
+        cancel: &Cancel,
+        events: Option<TableEvents>,
+    ) -> Result<Summary, BackfillError> {
         let begun = Instant::now();
         // Its locks keep the tables as they were planned, to the end.
+        let _permit =
+            unless_cancelled(cancel, async { Ok(self.connections.permit().await) }).await?;
         let keeper = unless_cancelled(cancel, open_blue(&self.blue, &self.snapshot)).await?;
+        let (mut green, is_replica_role) =
+            unless_cancelled(cancel, open_green(&self.green, false)).await?;
+        let tuning = self.tuning(&keeper, &green).await?;
         let options = PlanOptions {
-            chunk_bytes: self.config.chunk_mib.max(1) << 20,
+            chunk_bytes: tuning.chunk_bytes,
+            workers: tuning.workers,
             lock_timeout_ms: self.config.lock_timeout_s * 1_000,
         };
         let plans =
@@ -99,8 +138,6 @@ impl Backfill {
                 .map_err(unplanned)?;
         let is_raw = is_raw(&keeper).await?;
 
-        let (mut green, is_replica_role) =
-            unless_cancelled(cancel, open_green(&self.green, false)).await?;
         let names: Vec<QualifiedName> = plans.iter().map(|plan| plan.name.clone()).collect();
         let emptied = guarded(vec![green.canceller()], cancel, claim(&mut green, &names)).await??;
         if !emptied.is_empty() {
@@ -111,39 +148,61 @@ impl Backfill {
         }
         refuse_triggers(&green, &names, is_replica_role).await?;
 
-        let tables: Arc<Vec<TableCounters>> =
-            Arc::new(plans.into_iter().map(TableCounters::new).collect());
-        self.copy(&tables, is_raw, &keeper, progress, cancel).await?;
+        let run = Run {
+            tables: plans.into_iter().map(TableCounters::new).collect(),
+            throttle: Throttle::new(self.config.rate_limit_bytes_per_s),
+            events,
+            is_raw,
+        };
+        let run = Arc::new(run);
+        run.tell(|| {
+            let bytes = |plan: &TablePlan| (plan.name.clone(), plan.bytes_on_disk);
+            TableEvent::Planned(run.tables.iter().map(|table| bytes(&table.plan)).collect())
+        });
+        self.copy(&run, tuning.workers, &keeper, progress, cancel).await?;
         flush(&green).await?;
         release(keeper).await?;
-        Ok(summary(&tables, emptied, begun, is_replica_role))
+        Ok(summary(&run.tables, emptied, begun, is_replica_role))
+    }
+
+    /// Decides how many at a time, and says why.
+    async fn tuning(&self, blue: &Session, green: &Session) -> Result<CopyTuning, BackfillError> {
+        let facts = ServerFacts::read(blue, "blue").await?;
+        let room = self.connections.room(facts.max_connections);
+        let green = ServerFacts::read(green, "green").await?;
+        let tuning = CopyTuning::choose(&self.config, &green, room);
+        tracing::info!(
+            workers = tuning.workers,
+            chunk_mib = tuning.chunk_bytes.map(|bytes| bytes >> 20),
+            reason = tuning.reason,
+            "how rows are copied"
+        );
+        Ok(tuning)
     }
 
     async fn copy(
         &self,
-        tables: &Arc<Vec<TableCounters>>,
-        is_raw: bool,
+        run: &Arc<Run>,
+        workers: usize,
         keeper: &Session,
         progress: &ProgressSender,
         cancel: &Cancel,
     ) -> Result<(), BackfillError> {
+        let tables = run.tables.iter().enumerate();
         let chunks: VecDeque<(usize, usize)> = tables
-            .iter()
-            .enumerate()
             .flat_map(|(at, table)| (0..table.plan.chunks.len()).map(move |chunk| (at, chunk)))
             .collect();
-        let count = self.config.workers.max(1).min(chunks.len());
+        let count = workers.min(chunks.len());
         let chunks: Arc<Chunks> = Arc::new(Mutex::new(chunks));
-        let throttle = Arc::new(Throttle::new(self.config.rate_limit_bytes_per_s));
         let mut workers = JoinSet::new();
         for _ in 0..count {
-            let (job, cancel) = (self.clone(), cancel.clone());
-            let (tables, chunks, throttle) = (tables.clone(), chunks.clone(), throttle.clone());
-            workers
-                .spawn(async move { job.work(&tables, &chunks, &throttle, is_raw, &cancel).await });
+            let (job, run) = (self.clone(), Arc::clone(run));
+            let (chunks, cancel) = (chunks.clone(), cancel.clone());
+            workers.spawn(async move { job.work(&run, &chunks, &cancel).await });
         }
-        let mut meter = Meter::new(tables.clone());
+        let mut meter = Meter::new(Arc::clone(run));
         let mut publish = tokio::time::interval(PUBLISH_EVERY);
+        let mut pacing = pin!(pacing::pace(keeper, self.answer_ms_max, run));
         loop {
             tokio::select! {
                 ended = workers.join_next() => match ended {
@@ -159,6 +218,7 @@ impl Backfill {
                     }
                 },
                 reason = keeper.closed() => return Err(unkept(&reason)),
+                reason = &mut pacing => return Err(unkept(&reason)),
                 _ = publish.tick() => {
                     progress.send_modify(|state| meter.publish(state, Instant::now()));
                 }
@@ -169,23 +229,43 @@ impl Backfill {
     }
 
     /// One worker: chunk after chunk until none is left.
-    async fn work(
-        &self,
-        tables: &[TableCounters],
-        chunks: &Chunks,
-        throttle: &Throttle,
-        is_raw: bool,
-        cancel: &Cancel,
-    ) -> Result<(), BackfillError> {
-        let opening = Worker::open(&self.blue, &self.green, &self.snapshot, is_raw);
+    async fn work(&self, run: &Run, chunks: &Chunks, cancel: &Cancel) -> Result<(), BackfillError> {
+        let opening = async {
+            let permit = self.connections.permit().await;
+            Worker::open(&self.blue, &self.green, &self.snapshot, run.is_raw, permit).await
+        };
         let worker = unless_cancelled(cancel, opening).await?;
         let next = || chunks.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         while let Some((at, chunk)) = next() {
-            if let Some(table) = tables.get(at) {
-                worker.copy(table, chunk, throttle, cancel).await?;
+            let Some(table) = run.tables.get(at) else { continue };
+            if worker.copy(table, chunk, &run.throttle, cancel).await? {
+                run.tell(|| TableEvent::Copied(table.plan.name.clone()));
             }
         }
         Ok(())
+    }
+}
+
+/// What all workers of one copy share.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub tables: Vec<TableCounters>,
+    pub throttle: Throttle,
+    events: Option<TableEvents>,
+    is_raw: bool,
+}
+
+impl Run {
+    /// Bytes that have travelled so far.
+    pub(super) fn bytes(&self) -> u64 {
+        self.tables.iter().map(|table| table.bytes.load(Ordering::Relaxed)).sum()
+    }
+
+    fn tell(&self, event: impl FnOnce() -> TableEvent) {
+        if let Some(events) = &self.events {
+            // Nobody has to listen.
+            let _ = events.send(event());
+        }
     }
 }
 

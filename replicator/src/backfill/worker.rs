@@ -9,12 +9,14 @@ use decoders::postgres::conninfo::ConnInfo;
 use decoders::postgres::session::{Session, connect};
 use decoders::source::Disposition;
 use futures_util::{SinkExt, StreamExt};
+use sinks::postgres::copy::begin_frozen;
 use tokio_postgres::error::SqlState;
 
 use super::counters::TableCounters;
 use super::throttle::Throttle;
 use super::{BackfillError, Cancel};
 use crate::backfill::guard::guarded;
+use crate::protect::connections::Permit;
 
 /// What is sent to green at once. Rows arrive one by one; a message each would cost more than the
 /// copying.
@@ -80,6 +82,8 @@ const RAW: &str = "SET client_encoding = 'SQL_ASCII'";
 
 /// A pair of connections that copies one chunk after another.
 pub(super) struct Worker {
+    /// Given back with the connection.
+    _permit: Permit,
     blue: Session,
     green: Session,
 }
@@ -90,6 +94,7 @@ impl Worker {
         green: &ConnInfo,
         snapshot: &str,
         is_raw: bool,
+        permit: Permit,
     ) -> Result<Self, BackfillError> {
         let (blue, (green, _)) =
             tokio::try_join!(open_blue(blue, snapshot), open_green(green, is_raw))?;
@@ -98,25 +103,24 @@ impl Worker {
                 .await
                 .map_err(|error| BackfillError::database("setting up a session on blue", &error))?;
         }
-        Ok(Self { blue, green })
+        Ok(Self { _permit: permit, blue, green })
     }
 
-    /// Copies one chunk; whole or not at all.
+    /// Copies one chunk; whole or not at all. True: it was the table's last.
     pub(super) async fn copy(
         &self,
         table: &TableCounters,
         chunk: usize,
         throttle: &Throttle,
         cancel: &Cancel,
-    ) -> Result<(), BackfillError> {
-        let Some(range) = table.plan.chunks.get(chunk) else { return Ok(()) };
+    ) -> Result<bool, BackfillError> {
+        let Some(range) = table.plan.chunks.get(chunk) else { return Ok(false) };
         table.chunks_begun.fetch_add(1, Ordering::AcqRel);
         let cancellers = vec![self.blue.canceller(), self.green.canceller()];
         guarded(cancellers, cancel, self.pump(table, range, throttle))
             .await?
             .map_err(|error| error.place(table, chunk))?;
-        table.chunks_done.fetch_add(1, Ordering::AcqRel);
-        Ok(())
+        Ok(table.chunks_done.fetch_add(1, Ordering::AcqRel) + 1 == table.plan.chunks.len())
     }
 
     async fn pump(
@@ -126,10 +130,14 @@ impl Worker {
         throttle: &Throttle,
     ) -> Result<(), PumpError> {
         let plan = &table.plan;
+        // Rows written frozen are written once: no hint bits that the first index build would set,
+        // no visibility map and no freezing that a VACUUM owes green on its first busy day.
+        let is_frozen = *range == ChunkRange::Whole
+            && begin_frozen(&self.green, &plan.name).await.map_err(PumpError::Green)?;
         let mut rows =
             pin!(self.blue.copy_out(&plan.copy_out_sql(range)).await.map_err(PumpError::Blue)?);
-        let mut sink =
-            pin!(self.green.copy_in(&plan.copy_in_sql()).await.map_err(PumpError::Green)?);
+        let copy_in = plan.copy_in_sql(is_frozen);
+        let mut sink = pin!(self.green.copy_in(&copy_in).await.map_err(PumpError::Green)?);
         let mut buffer = BytesMut::with_capacity(BUFFER_BYTES);
         let mut counted = Counted {
             table,
@@ -158,7 +166,13 @@ impl Worker {
         let written = sink.finish().await.map_err(PumpError::Green)?;
         counted.finish();
         let read = counted.rows();
-        if read == written { Ok(()) } else { Err(PumpError::Count { read, written }) }
+        if read != written {
+            return Err(PumpError::Count { read, written });
+        }
+        if is_frozen {
+            self.green.batch_execute("COMMIT").await.map_err(PumpError::Green)?;
+        }
+        Ok(())
     }
 }
 

@@ -26,7 +26,8 @@ use super::{Pipeline, truncation};
 use crate::backfill::{
     self, Backfill, BackfillError, BackfillProgress, Phase, ProgressSender, TableState,
 };
-use crate::schema::{self, PreData};
+use crate::protect::BlueConnections;
+use crate::schema::{self, IndexBuilder, PostData, PreData};
 use crate::status::Shared;
 use crate::store::Stage;
 
@@ -74,7 +75,7 @@ impl Pipeline {
         let watching = Watching::start(&self.shared, &self.copied);
         let copied = self.copy_rows(&tables, &created.snapshot, &self.copied).await;
         watching.end();
-        let summary = copied?;
+        let (summary, builder) = copied?;
         drop(replication);
         tracing::info!(
             pipeline = self.config.name,
@@ -83,7 +84,14 @@ impl Pipeline {
             duration_ms = summary.duration_ms,
             "all rows are on green"
         );
-        Ok(self.store.save_stage(&Stage::Finishing { stream })?)
+        self.store.save_stage(&Stage::Finishing { stream })?;
+        // Blue is free of snapshot and locks. What is not built yet goes on.
+        self.shared.enter(PipelinePhase::Indexing);
+        let watching = Watching::start(&self.shared, &self.copied);
+        let built = builder.finish().await;
+        watching.end();
+        built?;
+        Ok(())
     }
 
     async fn copy_rows(
@@ -91,7 +99,8 @@ impl Pipeline {
         tables: &[TableInfo],
         snapshot: &str,
         progress: &ProgressSender,
-    ) -> Result<backfill::Summary, Failure> {
+    ) -> Result<(backfill::Summary, IndexBuilder), Failure> {
+        let connections = BlueConnections::new(&self.config.protect, &self.config.copy);
         let excluded = self.excluded(tables).await?;
         let job = PreData {
             blue: &self.blue,
@@ -99,6 +108,7 @@ impl Pipeline {
             snapshot,
             exclude: &excluded,
             config: &self.config.schema,
+            connections: &connections,
         };
         let report = schema::copy_pre_data(job, progress, &self.stop).await?;
         for warning in &report.warnings {
@@ -110,8 +120,18 @@ impl Pipeline {
             snapshot: snapshot.to_owned(),
             tables: tables.iter().map(|table| decoders::TableId(table.oid)).collect(),
             config: self.config.copy.clone(),
+            connections,
+            answer_ms_max: self.config.protect.answer_ms_max,
         };
-        Ok(job.run(progress, &self.stop).await?)
+        let (builder, events) = IndexBuilder::start(
+            self.green.clone(),
+            self.config.copy.clone(),
+            self.config.schema.clone(),
+            progress.clone(),
+            self.stop.clone(),
+        );
+        let summary = job.run_telling(progress, &self.stop, Some(events)).await?;
+        Ok((summary, builder))
     }
 
     /// Tables of blue that are not moved: their definitions are not either.
@@ -163,19 +183,27 @@ impl Pipeline {
     }
 
     async fn second_half(&self, progress: &ProgressSender) -> Result<(), Failure> {
-        let schema = &self.config.schema;
-        let report = schema::copy_post_data(&self.green, schema, progress, &self.stop).await?;
+        let job =
+            PostData { green: &self.green, copy: &self.config.copy, config: &self.config.schema };
+        let analyzing = self.analyze();
+        let report = schema::copy_post_data(job, progress, &self.stop, analyzing).await?;
         for warning in &report.warnings {
             tracing::warn!(pipeline = self.config.name, warning, "schema");
         }
-        let green = session::connect(&self.green, &self.config.application_name()).await;
-        let green = green.map_err(|error| of_connect("green", &error))?;
-        let tables = read_tables(&green, &self.config.tables).await?;
-        let names: Vec<_> =
-            tables.into_iter().filter(TableInfo::holds_rows).map(|table| table.name).collect();
-        backfill::analyze(&self.green, &names, schema.jobs, progress, &self.stop).await?;
         progress.send_modify(|progress| progress.phase = Phase::Done);
         Ok(())
+    }
+
+    /// Statistics for green's planner.
+    async fn analyze(&self) -> Result<(), BackfillError> {
+        let green = session::connect(&self.green, &self.config.application_name()).await;
+        let green = green.map_err(|error| BackfillError::connect("green", &error))?;
+        let tables = catalog::tables(&green, &self.config.tables).await;
+        let tables = tables.map_err(|error| BackfillError::retry(chain(&error)))?;
+        let names: Vec<_> =
+            tables.into_iter().filter(TableInfo::holds_rows).map(|table| table.name).collect();
+        let config = &self.config;
+        backfill::analyze(&self.green, &names, &config.copy, &config.schema, &self.stop).await
     }
 }
 

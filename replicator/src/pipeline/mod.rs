@@ -30,6 +30,7 @@ use tokio::sync::watch;
 
 use crate::backfill::ProgressSender;
 use crate::config::Config;
+use crate::protect::wal;
 use crate::status::Shared;
 use crate::store::{Stage, Store};
 use failure::Failure;
@@ -81,11 +82,18 @@ impl Pipeline {
         loop {
             let applied_before = self.shared.progress.borrow().applied();
             let mut stop = self.stop.clone();
+            let (shared, protect) = (Arc::clone(&self.shared), self.config.protect.clone());
             let attempted = tokio::select! {
-                attempted = self.attempt() => attempted,
+                attempted = self.attempt() => Some(attempted),
+                // The stream, or the copy, ends with its future.
+                () = wal::watch(&shared, &protect) => None,
                 // What is under way ends in order where it can, and is broken off where it can't:
                 // the next start takes it up again.
                 () = stopped_for(&mut stop, STOP_GRACE) => return Ok(Ended::Stopped),
+            };
+            let attempted = match attempted {
+                Some(attempted) => attempted,
+                None => Err(wal::give_up(&self.config, &self.blue, shared.slot()).await),
             };
             let failure = match attempted {
                 Ok(ended) => return Ok(ended),

@@ -5,6 +5,7 @@ use decoders::postgres::error::ConnectError;
 use decoders::postgres::session::{self, Session};
 use decoders::postgres::slot;
 
+use crate::backfill::{Setting, tuning};
 use crate::check::{self, CheckRequest, ConnectFailure, Report};
 use crate::config::Config;
 use crate::schema::{SchemaMode, find_pg_dump};
@@ -61,10 +62,13 @@ pub async fn preflight(
     request.pg_dump = pg_dump(config, &blue, &green).await;
     request.resuming = moment == Moment::Any && has_begun(config, &blue, &green).await;
     // Copy workers with their keeper and pg_dump, the stream, the probes and the set-up.
-    let workers = u32::try_from(config.copy.workers).unwrap_or(u32::MAX);
-    request.blue_sessions = workers.saturating_add(6);
-    let jobs = u32::try_from(config.schema.jobs).unwrap_or(u32::MAX);
-    request.green_sessions = workers.max(jobs).saturating_add(5);
+    let most = |setting: Setting| {
+        u32::try_from(setting.count_or(tuning::WORKERS_MAX / 2)).unwrap_or(u32::MAX)
+    };
+    request.blue_sessions = most(config.copy.workers).saturating_add(6);
+    // Indexes of tables that are complete are built while others are copied.
+    let jobs = most(config.schema.jobs);
+    request.green_sessions = most(config.copy.workers).saturating_add(jobs).saturating_add(5);
     let report = check::check(
         &request,
         blue.as_deref().map_err(ConnectFailure::from),

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::backfill::Setting;
+
 /// Whether the schema is copied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -29,10 +31,12 @@ pub struct SchemaConfig {
     pub tablespaces: bool,
     /// Kinds of objects to leave out, as pg_dump calls them: `EVENT TRIGGER`, `DEFAULT ACL` ..
     pub skip_kinds: Vec<String>,
-    /// Connections that build indexes and check foreign keys at the same time.
-    pub jobs: usize,
-    /// `maintenance_work_mem` of each of them, MiB, if green's own setting is lower.
-    pub index_memory_mib: u32,
+    /// Connections that build indexes and check foreign keys at the same time. `auto`: one for
+    /// each core of green (`copy.green_cores`).
+    pub jobs: Setting,
+    /// `maintenance_work_mem` of each of them, MiB, if green's own setting is lower. `auto`: all of
+    /// them together get 1 GiB, or as much as green's `shared_buffers` if that is more.
+    pub index_memory_mib: Setting,
     /// How long pg_dump waits for a lock on blue, seconds.
     pub lock_timeout_s: u64,
 }
@@ -45,8 +49,8 @@ impl Default for SchemaConfig {
             owners: true,
             tablespaces: true,
             skip_kinds: Vec::new(),
-            jobs: 4,
-            index_memory_mib: 256,
+            jobs: Setting::Auto,
+            index_memory_mib: Setting::Auto,
             lock_timeout_s: 30,
         }
     }

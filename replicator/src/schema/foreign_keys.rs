@@ -12,6 +12,7 @@ use decoders::QualifiedName;
 use super::classify::{referenced, target};
 use super::queue::{Job, Need};
 use super::script::Entry;
+use super::task::Task;
 
 /// How a foreign key comes to be.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,16 +51,21 @@ pub(super) fn way(entry: &Entry, partitioned: &BTreeSet<QualifiedName>) -> Way {
 }
 
 /// One check for each key; those of one table wait for each other.
-pub(super) fn jobs(entries: Vec<Entry>, size: impl Fn(&QualifiedName) -> i64) -> Vec<Job> {
-    let mut jobs: Vec<Job> = entries
+pub(super) fn jobs(checks: Vec<Task>, size: impl Fn(&QualifiedName) -> u64) -> Vec<Job> {
+    let mut jobs: Vec<Job> = checks
         .into_iter()
-        .map(|entry| Job {
-            tables: target(&entry.sql).into_iter().collect(),
-            need: Need::Exclusive,
-            group: vec![entry],
+        .map(|task| {
+            let table = target(&task.entry.sql);
+            let cost = table.iter().map(&size).sum();
+            Job {
+                tables: table.into_iter().collect(),
+                need: Need::Exclusive,
+                cost,
+                tasks: vec![task],
+            }
         })
         .collect();
-    jobs.sort_by_key(|job| -job.tables.iter().map(&size).sum::<i64>());
+    jobs.sort_by_key(|job| std::cmp::Reverse(job.cost));
     jobs
 }
 

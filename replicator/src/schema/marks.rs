@@ -88,6 +88,15 @@ impl Marks {
         rows.into_iter().map(|row| row.try_get(0)).collect()
     }
 
+    /// Takes marks back.
+    pub(crate) async fn forget(
+        green: &impl GenericClient,
+        items: &[String],
+    ) -> Result<(), tokio_postgres::Error> {
+        let statement = format!("DELETE FROM {STATE_TABLE} WHERE item = ANY ($1)");
+        green.execute(&statement, &[&items]).await.map(drop)
+    }
+
     /// The mark of a statement of the second half.
     pub(crate) fn statement(ordinal: usize, step: &str) -> String {
         format!("statement {ordinal} {step}")

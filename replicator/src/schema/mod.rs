@@ -2,24 +2,31 @@
 //!
 //! Types, functions and empty tables come before the rows, in one transaction. Indexes,
 //! constraints and triggers come after them, in parallel where that is safe, each statement
-//! together with its mark, so that a restart goes on where the last one stopped.
+//! together with its mark, so that a restart goes on where the last one stopped. A table's indexes
+//! need not wait for other tables' rows.
 
+mod builder;
 mod classify;
 mod config;
+mod constraints;
 mod dump;
 mod find;
 mod foreign_keys;
 mod indexes;
 mod marks;
+mod pool;
 mod post;
 mod pre;
 mod queue;
 mod script;
 mod session;
 mod split;
+mod task;
 
+pub use builder::IndexBuilder;
+pub(crate) use builder::undo_indexes;
 pub use config::{SchemaConfig, SchemaMode};
 pub use find::{FindPgDumpError, PG_DUMP_VARIABLE, PgDump, find_pg_dump};
 pub(crate) use marks::{Marks, STATE_TABLE};
-pub use post::{PostReport, copy_post_data};
+pub use post::{PostData, PostReport, copy_post_data};
 pub use pre::{PreData, PreReport, copy_pre_data};

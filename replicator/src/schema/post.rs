@@ -1,10 +1,11 @@
 //! The schema's second half: what is better made, or must be made, when the rows are there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 
 use decoders::QualifiedName;
 use decoders::postgres::conninfo::ConnInfo;
-use futures_util::future::try_join_all;
+use decoders::postgres::session::Session;
 use tokio_postgres::GenericClient;
 
 use super::classify::{Plan, classify};
@@ -12,16 +13,15 @@ use super::config::{SchemaConfig, SchemaMode};
 use super::foreign_keys::{self, Way};
 use super::indexes;
 use super::marks::Marks;
+use super::pool::Pool;
 use super::pre::dialect;
-use super::queue::{Job, Queue};
+use super::queue::Queue;
 use super::script::{Entry, parse};
-use super::session::{Outcome, Restorer};
-use crate::backfill::progress::{Step, begin};
-use crate::backfill::{BackfillError, Cancel, Phase, ProgressSender, record_copied};
-
-/// Marks the check of a foreign key that was added before.
-const VALIDATED: &str = "validated";
-const RESTORED: &str = "restored";
+use super::session::Restorer;
+use super::task::{RESTORED, Task, VALIDATED};
+use crate::backfill::progress::begin;
+use crate::backfill::tuning::{IndexTuning, ServerFacts};
+use crate::backfill::{BackfillError, Cancel, CopyConfig, Phase, ProgressSender, record_copied};
 
 /// What became of the second half.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -32,25 +32,65 @@ pub struct PostReport {
     pub warnings: Vec<String>,
 }
 
-/// Green's tables as far as ordering the work needs them.
-#[derive(Debug, Default)]
-struct Tables {
-    sizes: BTreeMap<QualifiedName, i64>,
-    partitioned: BTreeSet<QualifiedName>,
+/// The second half, and what has to be known to restore it.
+pub(super) struct SecondHalf {
+    pub plan: Plan,
+    pub tables: Tables,
+    /// Marks of what is done.
+    pub done: BTreeSet<String>,
+    pub tuning: IndexTuning,
 }
 
-struct Context<'a> {
-    green: &'a ConnInfo,
-    config: &'a SchemaConfig,
-    progress: &'a ProgressSender,
-    cancel: &'a Cancel,
-    done: BTreeSet<String>,
-    tables: Tables,
+/// Green's tables as far as ordering the work needs them.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    /// Bytes of heap and TOAST.
+    pub sizes: BTreeMap<QualifiedName, u64>,
+    pub partitioned: BTreeSet<QualifiedName>,
+}
+
+impl SecondHalf {
+    /// Reads it from green; `None` if the first half was not restored by us.
+    pub(super) async fn read(
+        green: &Session,
+        copy: &CopyConfig,
+        schema: &SchemaConfig,
+    ) -> Result<Option<Self>, BackfillError> {
+        let asked =
+            |error| BackfillError::database("reading what is to be restored on green", &error);
+        let Some((_, script)) = Marks::scripts(&**green).await.map_err(asked)? else {
+            return Ok(None);
+        };
+        let entries = parse(&script, &dialect(green, schema).await?);
+        let tables = read_tables(&**green).await.map_err(asked)?;
+        let names = tables.sizes.keys().cloned().collect();
+        let facts = ServerFacts::read(green, "green").await?;
+        Ok(Some(Self {
+            plan: classify(entries, &names),
+            tables,
+            done: Marks::done_statements(&**green).await.map_err(asked)?,
+            tuning: IndexTuning::choose(copy, schema, &facts),
+        }))
+    }
+}
+
+/// What the second half is restored on and how.
+#[derive(Clone, Copy, Debug)]
+pub struct PostData<'a> {
+    /// Where.
+    pub green: &'a ConnInfo,
+    /// How the rows were copied: says what green's cores are.
+    pub copy: &'a CopyConfig,
+    /// How.
+    pub config: &'a SchemaConfig,
 }
 
 /// Restores the schema's second half from the script that
 /// [`copy_pre_data`](super::copy_pre_data) left on green: indexes and primary keys in parallel,
 /// then foreign keys, then triggers and everything else. Blue is not needed.
+///
+/// `beside` is done while foreign keys are checked, which reads tables and keeps few cores busy:
+/// statistics.
 ///
 /// Ends the claims of the copy ([`crate::backfill::record_copied`]), so call it only when it is
 /// recorded elsewhere that all rows are there. May be called again after any failure or crash: what is done is not repeated.
@@ -58,55 +98,50 @@ struct Context<'a> {
 /// # Errors
 /// Names the object. What was restored before it stays.
 pub async fn copy_post_data(
-    green: &ConnInfo,
-    config: &SchemaConfig,
+    job: PostData<'_>,
     progress: &ProgressSender,
     cancel: &Cancel,
+    beside: impl Future<Output = Result<(), BackfillError>>,
 ) -> Result<PostReport, BackfillError> {
-    let mut main = Restorer::open(green, &session_settings(config), cancel).await?;
+    let PostData { green, copy, config } = job;
+    let mut main = Restorer::open(green, "", cancel).await?;
     record_copied(main.client()).await?;
     if config.mode == SchemaMode::Existing {
+        beside.await?;
         return Ok(PostReport::default());
     }
-    let asked = |error| BackfillError::database("reading what is to be restored on green", &error);
-    let Some((_, script)) = Marks::scripts(&**main.client()).await.map_err(asked)? else {
+    let Some(half) = SecondHalf::read(main.client(), copy, config).await? else {
         return Err(BackfillError::halt(
             "green does not hold the schema's second half, although the rows are there",
             "the first half was not restored by Cutover: set schema.mode = 'existing', or start over",
         ));
     };
-    let entries = parse(&script, &dialect(main.client(), config).await?);
-    let tables = read_tables(&**main.client()).await.map_err(asked)?;
-    let names = tables.sizes.keys().cloned().collect();
-    let Plan { indexes, attachments, foreign_keys, rest } = classify(entries, &names);
-    let context = Context {
-        green,
-        config,
-        progress,
-        cancel,
-        done: Marks::done_statements(&**main.client()).await.map_err(asked)?,
-        tables,
-    };
+    let SecondHalf { plan, tables, done, tuning } = half;
+    let Plan { indexes, attachments, foreign_keys, rest } = plan;
+    let pool = Pool { green, tuning: &tuning, progress, cancel, done };
     let mut report = PostReport::default();
 
-    let jobs = context.open_jobs(indexes::jobs(indexes, &context.tables.sizes), RESTORED);
-    let attachments = context.open(attachments, RESTORED);
-    let statements = jobs.iter().map(|job| job.group.len()).sum::<usize>() + attachments.len();
+    let jobs = pool.open_jobs(indexes::jobs(indexes, &tables.sizes, &tables.partitioned));
+    let attachments = pool.open(attachments.into_iter().map(Task::whole).collect());
+    let statements = jobs.iter().map(|job| job.tasks.len()).sum::<usize>() + attachments.len();
     begin(progress, Phase::Indexes, statements);
-    report.statements += context.in_parallel(jobs, &|entry| Restore::of(entry)).await?;
-    for entry in &attachments {
-        report.statements += context.restore(&mut main, &Restore::of(entry)).await?;
+    report.statements += pool.run(&Queue::new(jobs)).await?;
+    for task in &attachments {
+        report.statements += pool.restore(&mut main, task).await?;
     }
-    report.statements += context.foreign_keys(&mut main, foreign_keys).await?;
 
-    let rest = context.open(rest, RESTORED);
+    let checked = restore_foreign_keys(&pool, &mut main, &tables, foreign_keys);
+    let (count, ()) = tokio::try_join!(checked, beside)?;
+    report.statements += count;
+
+    let rest = pool.open(rest.into_iter().map(Task::whole).collect());
     begin(progress, Phase::Rest, rest.len());
-    for entry in &rest {
-        match context.restore(&mut main, &Restore::of(entry)).await {
+    for task in &rest {
+        match pool.restore(&mut main, task).await {
             Ok(count) => report.statements += count,
             // Its rows are derived from others; a refresh can be repeated at any time.
             Err(error @ BackfillError::Failed { .. })
-                if entry.toc.kind == "MATERIALIZED VIEW DATA" && !error.is_retryable() =>
+                if task.entry.toc.kind == "MATERIALIZED VIEW DATA" && !error.is_retryable() =>
             {
                 tracing::warn!("{error}; REFRESH MATERIALIZED VIEW remains to be done");
                 report.warnings.push(format!("{error}; refresh it by hand"));
@@ -117,139 +152,38 @@ pub async fn copy_post_data(
     Ok(report)
 }
 
-/// One statement with its mark.
-struct Restore<'a> {
-    entry: &'a Entry,
-    sql: std::borrow::Cow<'a, str>,
-    step: &'static str,
-}
-
-impl<'a> Restore<'a> {
-    fn of(entry: &'a Entry) -> Self {
-        Self { entry, sql: entry.sql.as_str().into(), step: RESTORED }
-    }
-}
-
-impl Context<'_> {
-    /// Those that no earlier call has done.
-    fn open(&self, entries: Vec<Entry>, step: &str) -> Vec<Entry> {
-        let is_open = |entry: &Entry| !self.done.contains(&Marks::statement(entry.ordinal, step));
-        entries.into_iter().filter(is_open).collect()
-    }
-
-    fn open_jobs(&self, jobs: Vec<Job>, step: &str) -> Vec<Job> {
-        jobs.into_iter()
-            .map(|job| Job { group: self.open(job.group, step), ..job })
-            .filter(|job| !job.group.is_empty())
-            .collect()
-    }
-
-    async fn restore(
-        &self,
-        restorer: &mut Restorer,
-        restore: &Restore<'_>,
-    ) -> Result<usize, BackfillError> {
-        let step = Step::begin(self.progress, restore.entry.toc.describe());
-        let mark = Marks::statement(restore.entry.ordinal, restore.step);
-        let outcome = restorer.run_marked(restore.entry, &restore.sql, &mark).await?;
-        if outcome == Outcome::Existed {
-            tracing::info!(object = restore.entry.toc.describe(), "was on green already");
-        }
-        step.finish();
-        Ok(1)
-    }
-
-    /// Runs the jobs over several sessions.
-    async fn in_parallel(
-        &self,
-        jobs: Vec<Job>,
-        what: &(dyn for<'e> Fn(&'e Entry) -> Restore<'e> + Sync),
-    ) -> Result<usize, BackfillError> {
-        let sessions = self.config.jobs.max(1).min(jobs.len());
-        let queue = Queue::new(jobs);
-        let worker = || async {
-            let mut restorer =
-                Restorer::open(self.green, &session_settings(self.config), self.cancel).await?;
-            let mut statements = 0;
-            while let Some(job) = queue.next().await {
-                let mut result = Ok(());
-                for entry in &job.group {
-                    match self.restore(&mut restorer, &what(entry)).await {
-                        Ok(count) => statements += count,
-                        Err(error) => {
-                            result = Err(error);
-                            break;
-                        }
-                    }
-                }
-                queue.give_back(&job, result.is_ok());
-                result?;
-            }
-            Ok(statements)
-        };
-        let counts: Vec<usize> = try_join_all((0..sessions).map(|_| worker())).await?;
-        Ok(counts.into_iter().sum())
-    }
-
-    async fn foreign_keys(
-        &self,
-        main: &mut Restorer,
-        entries: Vec<Entry>,
-    ) -> Result<usize, BackfillError> {
-        let mut to_check = Vec::new();
-        let mut ways = BTreeMap::new();
-        let mut statements = 0;
-        let added: BTreeSet<usize> =
-            self.open(entries.clone(), RESTORED).iter().map(|entry| entry.ordinal).collect();
-        let checks = self.open(entries.clone(), VALIDATED).len();
-        begin(self.progress, Phase::ForeignKeys, added.len() + checks);
-        for entry in entries {
-            let way = foreign_keys::way(&entry, &self.tables.partitioned);
-            let add = match &way {
-                Way::Whole => entry.sql.clone(),
-                Way::InTwo { add, .. } => add.clone(),
-            };
-            if added.contains(&entry.ordinal) {
-                let restore = Restore { entry: &entry, sql: add.into(), step: RESTORED };
-                statements += self.restore(main, &restore).await?;
-            }
-            match way {
-                // Checked as it was added: that step has nothing to do.
-                Way::Whole => self.progress.send_modify(|state| state.steps.done += 1),
-                Way::InTwo { validate, .. } => {
-                    ways.insert(entry.ordinal, validate);
-                    to_check.push(entry);
-                }
+async fn restore_foreign_keys(
+    pool: &Pool<'_>,
+    main: &mut Restorer,
+    tables: &Tables,
+    entries: Vec<Entry>,
+) -> Result<usize, BackfillError> {
+    let mut adds = Vec::new();
+    let mut checks = Vec::new();
+    for entry in entries {
+        match foreign_keys::way(&entry, &tables.partitioned) {
+            Way::Whole => adds.push(Task::whole(entry)),
+            Way::InTwo { add, validate } => {
+                adds.push(Task::step(entry.clone(), add, RESTORED));
+                checks.push(Task::step(entry, validate, VALIDATED));
             }
         }
-        let size = |table: &QualifiedName| self.tables.sizes.get(table).copied().unwrap_or(0);
-        let jobs = foreign_keys::jobs(self.open(to_check, VALIDATED), size);
-        let validate = |entry: &Entry| ways.get(&entry.ordinal).cloned().unwrap_or_default();
-        statements += self
-            .in_parallel(jobs, &|entry| Restore {
-                entry,
-                sql: validate(entry).into(),
-                step: VALIDATED,
-            })
-            .await
-            .map_err(violated)?;
-        Ok(statements)
     }
+    let (adds, checks) = (pool.open(adds), pool.open(checks));
+    begin(pool.progress, Phase::ForeignKeys, adds.len() + checks.len());
+    let mut statements = 0;
+    for task in &adds {
+        statements += pool.restore(main, task).await?;
+    }
+    let size = |table: &QualifiedName| tables.sizes.get(table).copied().unwrap_or(0);
+    let queue = Queue::new(foreign_keys::jobs(checks, size));
+    Ok(statements + pool.run(&queue).await.map_err(violated)?)
 }
 
 fn violated(error: BackfillError) -> BackfillError {
     error.or_remedy(
         "if the same rows are on blue, they were written with its triggers off: repair them there \
          and start over, or drop the constraint on blue. If they are not, please report it: rows are missing",
-    )
-}
-
-/// Memory for index builds, never less than green's own setting.
-fn session_settings(config: &SchemaConfig) -> String {
-    let mib = config.index_memory_mib;
-    format!(
-        "SELECT pg_catalog.set_config('maintenance_work_mem', '{mib}MB', false)
-         FROM pg_catalog.pg_settings WHERE name = 'maintenance_work_mem' AND setting::int8 < {mib}::int8 * 1024;"
     )
 }
 
@@ -265,7 +199,8 @@ async fn read_tables(green: &impl GenericClient) -> Result<Tables, tokio_postgre
         if row.try_get(2)? {
             tables.partitioned.insert(name.clone());
         }
-        tables.sizes.insert(name, row.try_get::<_, Option<i64>>(3)?.unwrap_or(0));
+        let bytes = row.try_get::<_, Option<i64>>(3)?.unwrap_or(0);
+        tables.sizes.insert(name, u64::try_from(bytes).unwrap_or(0));
     }
     Ok(tables)
 }

@@ -14,7 +14,8 @@ use super::marks::Marks;
 use super::script::{Dialect, Entry, parse};
 use super::session::{Restorer, failed};
 use crate::backfill::progress::begin;
-use crate::backfill::{BackfillError, Cancel, Phase, ProgressSender};
+use crate::backfill::{BackfillError, Cancel, Phase, ProgressSender, unless_cancelled};
+use crate::protect::BlueConnections;
 
 /// What the schema is copied from and to.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +30,8 @@ pub struct PreData<'a> {
     pub exclude: &'a [QualifiedName],
     /// How.
     pub config: &'a SchemaConfig,
+    /// The connections that blue may be asked for.
+    pub connections: &'a BlueConnections,
 }
 
 /// What became of the first half.
@@ -59,6 +62,8 @@ pub async fn copy_pre_data(
         return Ok(PreReport::default());
     }
     begin(progress, Phase::Schema, 0);
+    // Ours, and one for each of pg_dump's two processes.
+    let permits = unless_cancelled(cancel, async { Ok(job.connections.permits(3).await) }).await?;
     let blue = connect(job.blue, "cutover schema")
         .await
         .map_err(|error| BackfillError::connect("blue", &error))?;
@@ -81,6 +86,8 @@ pub async fn copy_pre_data(
         config: job.config,
     };
     let (pre, post) = dumper.both(cancel).await?;
+    drop(blue);
+    drop(permits);
 
     Marks::prepare(restorer.client()).await?;
     let dialect = dialect(restorer.client(), job.config).await?;

@@ -1,12 +1,12 @@
 //! Statements for several sessions, handed out so that none waits for another's table lock.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use decoders::QualifiedName;
 use tokio::sync::Notify;
 
-use super::classify::Group;
+use super::task::Task;
 
 /// How much of a table a job needs to itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,6 +15,8 @@ pub(super) enum Need {
     Shared,
     /// Nobody else may (`ALTER TABLE`).
     Exclusive,
+    /// The same, and all other jobs of the table come first.
+    Adoption,
 }
 
 /// Statements that one session runs one after another.
@@ -22,12 +24,18 @@ pub(super) enum Need {
 pub(super) struct Job {
     pub tables: Vec<QualifiedName>,
     pub need: Need,
-    pub group: Group,
+    /// How much there is to do, in any unit: the tables' bytes, for work that reads them.
+    pub cost: u64,
+    pub tasks: Vec<Task>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Job>,
+    /// Tables whose jobs may be given out; `None`: all.
+    ready: Option<BTreeSet<QualifiedName>>,
+    /// Cost of what waits and of what is being worked on.
+    cost_left: u64,
     /// Jobs at work on a table, and whether the one has it to itself.
     busy: BTreeMap<QualifiedName, (usize, bool)>,
     has_failed: bool,
@@ -42,8 +50,41 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) fn new(jobs: impl IntoIterator<Item = Job>) -> Self {
-        let state = State { waiting: jobs.into_iter().collect(), ..State::default() };
+        let waiting: VecDeque<Job> = jobs.into_iter().collect();
+        let cost_left = waiting.iter().map(|job| job.cost).sum();
+        let state = State { waiting, cost_left, ..State::default() };
         Self { state: Mutex::new(state), freed: Notify::new() }
+    }
+
+    /// A queue that gives nothing out until it is told which tables are ready.
+    pub(super) fn held(jobs: impl IntoIterator<Item = Job>) -> Self {
+        let queue = Self::new(jobs);
+        queue.state().ready = Some(BTreeSet::new());
+        queue
+    }
+
+    /// Jobs of this table may be given out.
+    pub(super) fn ready(&self, table: QualifiedName) {
+        if let Some(ready) = &mut self.state().ready {
+            ready.insert(table);
+        }
+        self.freed.notify_waiters();
+    }
+
+    /// All jobs may be given out.
+    pub(super) fn all_ready(&self) {
+        self.state().ready = None;
+        self.freed.notify_waiters();
+    }
+
+    /// Jobs that wait.
+    pub(super) fn len(&self) -> usize {
+        self.state().waiting.len()
+    }
+
+    /// What a job is of all that is left to do, itself included: above 0, up to 1.
+    pub(super) fn share(&self, job: &Job) -> f64 {
+        job.cost.max(1) as f64 / self.state().cost_left.max(1) as f64
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -76,6 +117,7 @@ impl Queue {
     pub(super) fn give_back(&self, job: &Job, is_done: bool) {
         let mut state = self.state();
         state.has_failed |= !is_done;
+        state.cost_left = state.cost_left.saturating_sub(job.cost);
         for table in &job.tables {
             if let Some((count, _)) = state.busy.get_mut(table) {
                 *count -= 1;
@@ -95,15 +137,22 @@ impl State {
             job.tables.iter().all(|table| match (self.busy.get(table), job.need) {
                 (None, _) => true,
                 (Some((_, is_exclusive)), Need::Shared) => !is_exclusive,
-                (Some(_), Need::Exclusive) => false,
-            })
+                (Some(_), Need::Exclusive | Need::Adoption) => false,
+            }) && self
+                .ready
+                .as_ref()
+                .is_none_or(|ready| job.tables.iter().all(|table| ready.contains(table)))
         };
-        let at = self.waiting.iter().position(is_free)?;
+        let is_last = |job: &Job| {
+            let others = |other: &&Job| other.need != Need::Adoption && other.tables == job.tables;
+            job.need != Need::Adoption || !self.waiting.iter().any(|other| others(&other))
+        };
+        let at = self.waiting.iter().position(|job| is_free(job) && is_last(job))?;
         let job = self.waiting.remove(at)?;
         for table in &job.tables {
             let busy = self.busy.entry(table.clone()).or_insert((0, false));
             busy.0 += 1;
-            busy.1 |= job.need == Need::Exclusive;
+            busy.1 |= job.need != Need::Shared;
         }
         Some(job)
     }
@@ -111,11 +160,13 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     fn job(tables: &[&str], need: Need) -> Job {
         let tables = tables.iter().map(|name| QualifiedName::new("s", *name)).collect();
-        Job { tables, need, group: Vec::new() }
+        Job { tables, need, cost: 1, tasks: Vec::new() }
     }
 
     fn names(job: &Job) -> Vec<&str> {
@@ -145,5 +196,26 @@ mod tests {
         let first = queue.next().await.unwrap();
         queue.give_back(&first, false);
         assert!(queue.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn jobs_wait_for_their_table_and_adoptions_for_all_others() {
+        let queue = Queue::held([
+            job(&["a"], Need::Adoption),
+            job(&["a"], Need::Shared),
+            job(&["b"], Need::Shared),
+        ]);
+        assert!(queue.next().now_or_never().is_none());
+        queue.ready(QualifiedName::new("s", "a"));
+        let build = queue.next().await.unwrap();
+        assert_eq!((build.need, queue.share(&build)), (Need::Shared, 1.0 / 3.0));
+        assert!(queue.next().now_or_never().is_none(), "the index is not there yet");
+        queue.give_back(&build, true);
+        let adoption = queue.next().await.unwrap();
+        assert_eq!(adoption.need, Need::Adoption);
+        queue.give_back(&adoption, true);
+        let (last, ()) = tokio::join!(queue.next(), async { queue.all_ready() });
+        let last = last.unwrap();
+        assert_eq!((names(&last), queue.share(&last)), (vec!["b"], 1.0));
     }
 }

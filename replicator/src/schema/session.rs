@@ -18,6 +18,7 @@ const DEADLOCK_TRIES: usize = 5;
 pub(super) struct Restorer {
     session: Session,
     applied: Settings,
+    parallel_workers: Option<usize>,
     cancel: Cancel,
 }
 
@@ -44,7 +45,12 @@ impl Restorer {
             .batch_execute(&format!("SET client_min_messages = warning;{extra}"))
             .await
             .map_err(|error| BackfillError::database("setting up a session on green", &error))?;
-        Ok(Self { session, applied: BTreeMap::new(), cancel: cancel.clone() })
+        Ok(Self {
+            session,
+            applied: BTreeMap::new(),
+            parallel_workers: None,
+            cancel: cancel.clone(),
+        })
     }
 
     pub(super) fn client(&self) -> &Session {
@@ -76,6 +82,18 @@ impl Restorer {
         Ok(())
     }
 
+    /// How many processes may help with the next index builds (PostgreSQL 11 and later).
+    pub(super) async fn set_parallel_workers(&mut self, count: usize) -> Result<(), BackfillError> {
+        if self.parallel_workers != Some(count) {
+            let sql = format!("SET max_parallel_maintenance_workers = {count}");
+            self.run(&sql).await?.map_err(|error| {
+                BackfillError::database("setting up a session on green", &error)
+            })?;
+            self.parallel_workers = Some(count);
+        }
+        Ok(())
+    }
+
     /// Runs `sql` and writes `mark` down in one transaction.
     ///
     /// A lost deadlock is tried again; the same object being there already counts as done.
@@ -100,7 +118,7 @@ impl Restorer {
             }
             match code {
                 Some(SqlState::T_R_DEADLOCK_DETECTED) if tries < DEADLOCK_TRIES => {}
-                Some(code) if is_duplicate(&code) && self.exists(entry, sql).await? => {
+                Some(code) if is_duplicate(&code) && self.is_there(entry, sql).await? => {
                     self.mark(entry, mark).await?;
                     return Ok(Outcome::Existed);
                 }
@@ -137,6 +155,13 @@ impl Restorer {
         self.run("ROLLBACK")
             .await?
             .map_err(|error| BackfillError::database("rolling back on green", &error))
+    }
+
+    /// Whether green has what `sql` would make, or what the whole statement would of which it is a
+    /// step.
+    async fn is_there(&self, entry: &Entry, sql: &str) -> Result<bool, BackfillError> {
+        Ok(self.exists(entry, sql).await?
+            || (sql != entry.sql && self.exists(entry, &entry.sql).await?))
     }
 
     /// Whether green has exactly what the statement would make: one whose definition, as the

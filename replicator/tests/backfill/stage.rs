@@ -4,10 +4,13 @@ use anyhow::{Context, Result};
 use decoders::TableId;
 use decoders::postgres::conninfo::ConnInfo;
 use replicator::backfill::{
-    Backfill, BackfillError, BackfillProgress, CopyConfig, ProgressSender, Summary, analyze,
+    Backfill, BackfillError, BackfillProgress, CopyConfig, ProgressSender, Setting, Summary,
+    analyze,
 };
+use replicator::protect::BlueConnections;
 use replicator::schema::{
-    PostReport, PreData, PreReport, SchemaConfig, copy_post_data, copy_pre_data,
+    IndexBuilder, PostData, PostReport, PreData, PreReport, SchemaConfig, copy_post_data,
+    copy_pre_data,
 };
 use tests::postgres::Postgres;
 use tokio::sync::watch;
@@ -22,6 +25,8 @@ pub struct Stage {
     pub stop: watch::Sender<bool>,
     pub schema: SchemaConfig,
     pub copy: CopyConfig,
+    pub connections: BlueConnections,
+    pub answer_ms_max: Setting,
     pub green_user: Option<&'static str>,
 }
 
@@ -47,8 +52,14 @@ impl Stage {
             green,
             progress: watch::channel(BackfillProgress::default()).0,
             stop: watch::channel(false).0,
-            schema: SchemaConfig { jobs: 3, ..SchemaConfig::default() },
-            copy: CopyConfig { workers: 3, chunk_mib: 1, ..CopyConfig::default() },
+            schema: SchemaConfig { jobs: Setting::Fixed(3), ..SchemaConfig::default() },
+            copy: CopyConfig {
+                workers: Setting::Fixed(3),
+                chunk_mib: Setting::Fixed(1),
+                ..CopyConfig::default()
+            },
+            connections: BlueConnections::default(),
+            answer_ms_max: Setting::Auto,
             green_user: None,
         })
     }
@@ -102,6 +113,7 @@ impl Stage {
             snapshot: &snapshot.name,
             exclude: &[],
             config: &self.schema,
+            connections: &self.connections,
         };
         copy_pre_data(job, &self.progress, &self.stop.subscribe()).await
     }
@@ -113,6 +125,8 @@ impl Stage {
             snapshot: snapshot.name.clone(),
             tables: self.tables().await?,
             config: self.copy.clone(),
+            connections: self.connections.clone(),
+            answer_ms_max: self.answer_ms_max,
         })
     }
 
@@ -121,14 +135,32 @@ impl Stage {
         backfill.run(&self.progress, &self.stop.subscribe()).await.context("copying rows")
     }
 
+    /// The builder of early indexes, and the copy that tells it which tables are complete.
+    pub async fn rows_with_indexes(&self, snapshot: &Snapshot) -> Result<(Summary, IndexBuilder)> {
+        let backfill = self.backfill(snapshot).await?;
+        let (builder, events) = IndexBuilder::start(
+            self.green_info()?,
+            self.copy.clone(),
+            self.schema.clone(),
+            self.progress.clone(),
+            self.stop.subscribe(),
+        );
+        let summary =
+            backfill.run_telling(&self.progress, &self.stop.subscribe(), Some(events)).await?;
+        Ok((summary, builder))
+    }
+
     pub async fn post_data(&self) -> Result<PostReport, BackfillError> {
         let green = self.green_info().unwrap();
-        copy_post_data(&green, &self.schema, &self.progress, &self.stop.subscribe()).await
+        let job = PostData { green: &green, copy: &self.copy, config: &self.schema };
+        let beside = std::future::ready(Ok(()));
+        copy_post_data(job, &self.progress, &self.stop.subscribe(), beside).await
     }
 
     pub async fn analyze(&self, summary: &Summary) -> Result<()> {
         let names: Vec<_> = summary.tables.iter().map(|table| table.name.clone()).collect();
-        analyze(&self.green_info()?, &names, 2, &self.progress, &self.stop.subscribe()).await?;
+        let stop = self.stop.subscribe();
+        analyze(&self.green_info()?, &names, &self.copy, &self.schema, &stop).await?;
         Ok(())
     }
 }

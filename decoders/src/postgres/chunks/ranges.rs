@@ -10,15 +10,50 @@ use crate::postgres::ident::quote_identifier;
 /// Most chunks of one table: beyond, they get larger.
 const CHUNKS_PER_TABLE_MAX: u64 = 10_000;
 
-impl Size {
-    /// Chunks to aim at; below 2 the table stays whole.
-    pub(super) fn pieces(self, chunk_bytes: u64) -> u64 {
-        let wanted = self.bytes.div_ceil(chunk_bytes.max(1));
+/// Smallest and largest chunk that we choose ourselves. A larger one gains nothing: the cost of
+/// beginning one is a few milliseconds.
+const CHUNK_BYTES_MIN: u64 = 128 << 20;
+const CHUNK_BYTES_MAX: u64 = 2 << 30;
+
+/// Chunks that a worker gets of a table that it shares with others: enough for all to end at about
+/// the same time.
+const CHUNKS_PER_WORKER: u64 = 4;
+
+/// When a table is cut, and into what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Cutting {
+    /// Tables up to this size stay whole.
+    whole_bytes: u64,
+    /// Size to aim at.
+    chunk_bytes: u64,
+}
+
+impl Cutting {
+    /// Chunks of a given size.
+    pub(super) fn into(chunk_bytes: u64) -> Self {
+        let chunk_bytes = chunk_bytes.max(1);
         // One that is barely above the size is not worth two scans.
-        if self.bytes < chunk_bytes.saturating_add(chunk_bytes / 2) {
+        Self { whole_bytes: chunk_bytes.saturating_add(chunk_bytes / 2), chunk_bytes }
+    }
+
+    /// Whole tables as far as that keeps all workers busy. Rows of a whole table arrive in their
+    /// order on the source: indexes on what grew with it sort faster, and the planner's correlation
+    /// stays what it was.
+    pub(super) fn by_share(total_bytes: u64, workers: usize) -> Self {
+        let workers = workers.max(1) as u64;
+        let share = total_bytes / workers;
+        let chunk_bytes = (share / CHUNKS_PER_WORKER).clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX);
+        let whole_bytes = if workers == 1 { u64::MAX } else { share.max(2 * CHUNK_BYTES_MIN) };
+        Self { whole_bytes, chunk_bytes }
+    }
+
+    /// Chunks to aim at; below 2 the table stays whole.
+    pub(super) fn pieces(self, size: Size) -> u64 {
+        if size.bytes <= self.whole_bytes {
             return 1;
         }
-        wanted.min(self.blocks).min(CHUNKS_PER_TABLE_MAX)
+        let wanted = size.bytes.div_ceil(self.chunk_bytes);
+        wanted.min(size.blocks).min(CHUNKS_PER_TABLE_MAX)
     }
 }
 
@@ -84,6 +119,23 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn pieces(cutting: Cutting, mib: u64) -> u64 {
+        cutting.pieces(Size { blocks: mib << 7, bytes: mib << 20 })
+    }
+
+    #[test]
+    fn only_a_table_that_one_worker_would_be_left_with_is_cut() {
+        let even = Cutting::by_share(4_000 << 20, 4);
+        assert_eq!([100, 900, 1_000].map(|mib| pieces(even, mib)), [1, 1, 1]);
+        assert_eq!(pieces(even, 2_000), 8, "250 MiB each");
+        let huge = Cutting::by_share(1 << 40, 4);
+        assert_eq!(pieces(huge, 1 << 20), 512, "2 GiB each");
+        assert_eq!(pieces(Cutting::by_share(300 << 20, 4), 200), 1, "too small to cut");
+        assert_eq!(pieces(Cutting::by_share(1 << 40, 1), 1 << 20), 1, "nobody to share with");
+        assert_eq!(pieces(Cutting::into(64 << 20), 90), 1);
+        assert_eq!(pieces(Cutting::into(64 << 20), 100), 2);
+    }
 
     proptest! {
         #[test]

@@ -90,12 +90,15 @@ impl TablePlan {
         format!("COPY (SELECT {columns} FROM ONLY {name}{condition}) TO STDOUT (FORMAT {format})")
     }
 
-    /// The statement that writes one on the target.
-    pub fn copy_in_sql(&self) -> String {
+    /// The statement that writes one on the target; `freeze` only for a whole table that the same
+    /// transaction has emptied (PostgreSQL manual, COPY).
+    pub fn copy_in_sql(&self, freeze: bool) -> String {
         let columns = self.column_list();
         // A table without columns (or with generated ones only) takes no column list.
         let columns = if columns.is_empty() { columns } else { format!(" ({columns})") };
-        format!("COPY {}{columns} FROM STDIN (FORMAT {})", self.name, self.format.keyword())
+        let format = self.format.keyword();
+        let freeze = if freeze { ", FREEZE" } else { "" };
+        format!("COPY {}{columns} FROM STDIN (FORMAT {format}{freeze})", self.name)
     }
 
     fn column_list(&self) -> String {
@@ -140,8 +143,8 @@ mod tests {
             r#"COPY (SELECT "a", "B""b" FROM ONLY "S p"."t""x" WHERE ctid >= '(7,0)'::pg_catalog.tid) TO STDOUT (FORMAT binary)"#
         );
         assert_eq!(
-            plan.copy_in_sql(),
-            r#"COPY "S p"."t""x" ("a", "B""b") FROM STDIN (FORMAT binary)"#
+            plan.copy_in_sql(true),
+            r#"COPY "S p"."t""x" ("a", "B""b") FROM STDIN (FORMAT binary, FREEZE)"#
         );
     }
 
@@ -152,6 +155,6 @@ mod tests {
             plan.copy_out_sql(&ChunkRange::Whole),
             r#"COPY "S p"."t""x" TO STDOUT (FORMAT binary)"#
         );
-        assert_eq!(plan.copy_in_sql(), r#"COPY "S p"."t""x" FROM STDIN (FORMAT binary)"#);
+        assert_eq!(plan.copy_in_sql(false), r#"COPY "S p"."t""x" FROM STDIN (FORMAT binary)"#);
     }
 }

@@ -5,7 +5,7 @@ use decoders::change::QualifiedName;
 use decoders::source::Disposition;
 use sinks::postgres::copy::{CopyOptions, copy_in};
 use sinks::postgres::sequences::{self, SequenceValue};
-use sinks::{Lane as _, LaneId, NullTarget, Reached, Target as _};
+use sinks::{Lane as _, LaneId, NullTarget, Target as _};
 
 use crate::support::{Db, end, tx};
 

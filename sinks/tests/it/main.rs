@@ -2,9 +2,12 @@
 
 mod bulk;
 mod crash;
+mod lanes;
+mod net;
 mod property;
 mod refuse;
 mod rights;
 mod rows;
+mod sets;
 mod stream;
 mod support;

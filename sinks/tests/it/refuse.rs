@@ -5,7 +5,7 @@ use std::sync::Arc;
 use decoders::change::{Part, QualifiedName, ReplicaIdentity as Identity, TableSchema};
 use decoders::source::Disposition;
 use sinks::postgres::PgTarget;
-use sinks::{Lane as _, LaneId, Reached, Target as _, TargetError};
+use sinks::{Lane as _, LaneId, Target as _, TargetError};
 
 use crate::support::{Db, apply, delete, insert, options, part, tx, update, update_from};
 

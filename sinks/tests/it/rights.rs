@@ -2,10 +2,10 @@
 
 use decoders::change::ReplicaIdentity as Identity;
 use decoders::source::Disposition;
-use sinks::postgres::{OriginTracking, PgLane, PgTarget, TriggerSuppression};
+use sinks::postgres::{OriginTracking, PgTarget, TriggerSuppression};
 use sinks::{LaneId, Target as _};
 
-use crate::support::{Db, apply, delete, insert, major, options, update, update_from};
+use crate::support::{Db, apply, delete, insert, lane_of, major, options, update, update_from};
 
 const DDL: &str = "
 CREATE TABLE parent (id int PRIMARY KEY);
@@ -96,21 +96,6 @@ async fn functions_on_green_see_an_applications_search_path() {
     let session = db.target().await.session("test").await.unwrap();
     let row = session.query_one("SELECT current_setting('search_path')", &[]).await.unwrap();
     assert_eq!(row.get::<_, String>(0), "\"$user\", \"Other s\", public");
-}
-
-/// A role that owns nothing special; `grants` are given by a superuser.
-async fn lane_of(db: &Db, user: &str, grants: &str) -> PgLane {
-    db.exec(&format!(
-        "DO $$ BEGIN CREATE ROLE {user} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
-         GRANT CREATE ON DATABASE {} TO {user};
-         GRANT USAGE ON SCHEMA public TO {user};
-         GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA public TO {user};
-         {grants}",
-        db.name
-    ))
-    .await;
-    let target = PgTarget::open(db.as_user(user), options(db)).await.unwrap();
-    target.open_lane(LaneId(0)).await.unwrap()
 }
 
 #[tokio::test]

@@ -319,3 +319,18 @@ impl Db {
         .await;
     }
 }
+
+/// A role that owns nothing special; `grants` are given by a superuser.
+pub async fn lane_of(db: &Db, user: &str, grants: &str) -> PgLane {
+    db.exec(&format!(
+        "DO $$ BEGIN CREATE ROLE {user} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+         GRANT CREATE ON DATABASE {} TO {user};
+         GRANT USAGE ON SCHEMA public TO {user};
+         GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA public TO {user};
+         {grants}",
+        db.name
+    ))
+    .await;
+    let target = PgTarget::open(db.as_user(user), options(db)).await.unwrap();
+    target.open_lane(LaneId(0)).await.unwrap()
+}

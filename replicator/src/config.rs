@@ -124,12 +124,26 @@ pub struct ApplyConfig {
     /// than one helps where green waits (for its disk, for the network) and blue's transactions
     /// touch different rows. May be changed between runs.
     pub lanes: u16,
+    /// How the slot is read.
+    pub reader: ReaderMode,
     /// Whether values may travel in binary.
     pub binary: BinaryMode,
     /// Whether large transactions are received while they run on blue.
     pub streaming: StreamingMode,
     /// Apply to tables although triggers or rules of theirs would fire on green.
     pub accept_triggers: bool,
+}
+
+/// How the slot is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReaderMode {
+    /// In gulps far behind blue's head (PostgreSQL 12 and later, with the rights for it), as a
+    /// stream otherwise.
+    #[default]
+    Auto,
+    /// As a stream, always.
+    Stream,
 }
 
 /// Whether values may travel in binary.
@@ -162,6 +176,7 @@ impl Default for ApplyConfig {
             batch_bytes: 64 << 20,
             batch_transactions: 50_000,
             lanes: 1,
+            reader: ReaderMode::Auto,
             binary: BinaryMode::Auto,
             streaming: StreamingMode::Auto,
             accept_triggers: false,

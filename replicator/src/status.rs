@@ -190,6 +190,12 @@ impl Shared {
         self.facts().head = Some(head);
     }
 
+    /// Log between blue's head and what was received; `None` if the head is not known.
+    pub fn bytes_behind(&self) -> Option<u64> {
+        let received = self.progress.borrow().received();
+        self.facts().head.map(|head| head.bytes_since(received))
+    }
+
     /// Blue's head could not be read.
     pub fn head_unknown(&self, reason: &str) {
         self.lag().sample_failed(reason);

@@ -33,7 +33,7 @@ impl Budget {
     }
 
     /// All of it.
-    pub(super) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.total * PERMIT_BYTES
     }
 

@@ -16,6 +16,7 @@ mod drift;
 pub mod failure;
 pub mod preflight;
 mod published;
+mod reader;
 mod streaming;
 pub mod teardown;
 pub(crate) mod truncation;

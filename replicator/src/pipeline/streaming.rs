@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cutover::api::PipelinePhase;
-use decoders::postgres::stream::{Binary, PgStream, StreamOptions};
+use decoders::Lsn;
+use decoders::postgres::stream::{Binary, StreamOptions};
 use decoders::postgres::{session, slot};
 use decoders::spool::Spool;
 use sinks::Target;
@@ -14,18 +15,30 @@ use sinks::progress::StreamIdentity;
 use tokio::sync::watch;
 
 use super::failure::{Failure, of_connect};
+use super::reader::{self, Choice, Reader};
 use super::{Pipeline, drift};
 use crate::config::{BinaryMode, StreamingMode};
 use crate::engine::apply::BatchLimits;
 use crate::engine::resume::{self, Known};
-use crate::engine::stream::{self, StreamContext};
+use crate::engine::stream::{self, Outcome, StreamContext};
 
 /// How long an orderly end of the stream may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Pipeline {
-    /// Streams until stopped, finished, or an error.
+    /// Streams until stopped, finished, or an error, by one reader after the other.
     pub(super) async fn stream(&mut self, identity: StreamIdentity) -> Result<(), Failure> {
+        let mut choice = Choice::default();
+        while self.read(&identity, &mut choice).await? == Outcome::Handover {}
+        Ok(())
+    }
+
+    /// One reader, until stopped, finished, an error, or the handover to another.
+    async fn read(
+        &mut self,
+        identity: &StreamIdentity,
+        choice: &mut Choice,
+    ) -> Result<Outcome, Failure> {
         let options = PgTargetOptions {
             stream: identity.clone(),
             use_origin: true,
@@ -50,28 +63,18 @@ impl Pipeline {
             checkpoint: self.store.checkpoint()?,
             slot: found.confirmed_flush_lsn.unwrap_or(identity.consistent_point),
         })?;
-        let mut options = StreamOptions::new(
-            identity.slot.clone(),
-            vec![self.config.publication()],
-            self.config.application_name(),
-        );
-        options.start = Some(at.from);
-        options.expected_identity = self.store.source()?;
-        options.part_bytes = options.part_bytes.min(self.config.apply.memory_bytes / 4);
-        options.binary = match self.config.apply.binary {
-            BinaryMode::Auto => Binary::Auto,
-            BinaryMode::Off => Binary::Off,
-        };
-        options.spool = self.spool();
-        let mut source = PgStream::open(&self.blue, options).await?;
+        let options = self.stream_options(identity, at.from)?;
+        let mut source = choice.open(&self.blue, &blue, self.config.apply.reader, options).await?;
         tracing::info!(
             pipeline = self.config.name,
+            reader = source.name(),
             from = %at.from,
             binary = source.is_binary(),
             streaming_running = source.is_streaming_running(),
             triggers = ?target.capabilities().triggers,
             "streaming"
         );
+        let handover = watch::Sender::new(false);
         let context = StreamContext {
             store: self.store.clone(),
             progress: Arc::clone(&self.shared.progress),
@@ -84,7 +87,7 @@ impl Pipeline {
                 transactions: self.config.apply.batch_transactions,
             },
             lanes: self.config.apply.lanes,
-            handover: watch::Sender::new(false).subscribe(),
+            handover: handover.subscribe(),
         };
         self.shared.hold_back(drift::NOT_COMPARED);
         self.shared.enter(PipelinePhase::Streaming);
@@ -93,6 +96,7 @@ impl Pipeline {
         let mut drifted = None;
         let ending = watch::Sender::new(false);
         let mut ending_seen = ending.subscribe();
+        let streams = matches!(source, Reader::Stream(_));
         let ran = {
             let run = stream::run(&mut source, Arc::new(target), at, &context, &mut ending_seen);
             let ends = async {
@@ -113,15 +117,25 @@ impl Pipeline {
                 // What is under way ends in order; `run` then returns.
                 std::future::pending::<()>().await
             };
+            let falls_behind = async {
+                if streams {
+                    reader::far_behind(&self.shared, choice).await;
+                    tracing::info!(pipeline = self.config.name, "far behind: going over to gulps");
+                    handover.send_replace(true);
+                }
+                std::future::pending::<()>().await
+            };
             tokio::select! {
                 ran = run => ran,
                 () = ends => unreachable!("never returns"),
+                () = falls_behind => unreachable!("never returns"),
             }
         };
-        ran?;
+        let outcome = ran?;
         if let Some(failure) = drifted {
             return Err(failure);
         }
+        choice.handed_over(&source, self.shared.progress.borrow().received());
         // In good order, so that the slot is free for the next start at once. An error loses
         // nothing: what was not reported is sent again. In the middle of a large transaction blue
         // first sends the rest of it, which nobody waits for.
@@ -130,7 +144,28 @@ impl Pipeline {
             Ok(Err(error)) => tracing::debug!(%error, "the stream was not closed in order"),
             Err(_) => tracing::debug!("the stream was cut off while blue was sending"),
         }
-        Ok(())
+        Ok(outcome)
+    }
+
+    fn stream_options(
+        &self,
+        identity: &StreamIdentity,
+        from: Lsn,
+    ) -> Result<StreamOptions, Failure> {
+        let mut options = StreamOptions::new(
+            identity.slot.clone(),
+            vec![self.config.publication()],
+            self.config.application_name(),
+        );
+        options.start = Some(from);
+        options.expected_identity = self.store.source()?;
+        options.part_bytes = options.part_bytes.min(self.config.apply.memory_bytes / 4);
+        options.binary = match self.config.apply.binary {
+            BinaryMode::Auto => Binary::Auto,
+            BinaryMode::Off => Binary::Off,
+        };
+        options.spool = self.spool();
+        Ok(options)
     }
 
     /// Where large transactions wait that are received while they run.

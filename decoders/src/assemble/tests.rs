@@ -290,3 +290,48 @@ fn a_truncate_names_all_its_tables() {
     let unknown = after_begin(ReplicaIdentity::Nothing, truncate(TableId(1)));
     assert_eq!(unknown, Err(AssembleError::UnknownTable(TableId(1))));
 }
+
+fn described(identity: ReplicaIdentity, assembler: &mut Assembler, xid: u32) -> ReplicaIdentity {
+    let lsn = u64::from(xid) * 100;
+    assembler.push(begin(xid, lsn), 21).unwrap();
+    let old = match identity {
+        ReplicaIdentity::Full => OldRow::Full(row([text("1"), text("x")])),
+        _ => OldRow::Key(row([text("1"), Cell::NULL])),
+    };
+    assembler.push(delete(old), 30).unwrap();
+    let transaction = assembler.push(commit(lsn), 26).unwrap().unwrap();
+    let [ChangeEvent::Delete { table, .. }] = &transaction.changes[..] else { panic!() };
+    table.identity
+}
+
+/// `at` is when the streamed transaction was told what the table looks like.
+fn stream(assembler: &mut Assembler, xid: u32, identity: ReplicaIdentity, at: Moment) {
+    let lsn = u64::from(xid) * 100;
+    let begin = Begin { final_lsn: Lsn(lsn), committed_at_us: 7, xid };
+    assembler.begin_streamed(begin).unwrap();
+    let unknown = assembler.push_received(insert([text("1"), text("x")]), 30, at);
+    assert_eq!(unknown, Err(AssembleError::UnknownTable(ID)), "others' tables are not its own");
+    assembler.push_received(relation(identity), 50, at).unwrap();
+    assembler.push_received(insert([text("1"), text("x")]), 30, at).unwrap();
+    let transaction = assembler.push(commit(lsn), 26).unwrap().unwrap();
+    assert_eq!(transaction.changes.len(), 1);
+}
+
+#[test]
+fn what_a_streamed_transaction_was_told_counts_when_it_commits_unless_others_know_better() {
+    let mut assembler = Assembler::default();
+    assembler.push(relation(ReplicaIdentity::Full), 50).unwrap();
+    let early = assembler.moment();
+    let full = ReplicaIdentity::Full;
+    assert_eq!(described(full, &mut assembler, 1), full);
+    // Told after everybody else: the server won't say it again.
+    stream(&mut assembler, 2, ReplicaIdentity::Index, early);
+    let index = ReplicaIdentity::Index;
+    assert_eq!(described(index, &mut assembler, 3), index);
+    // Told before somebody else was told better.
+    let before = assembler.moment();
+    assembler.push(relation(ReplicaIdentity::Default), 50).unwrap();
+    stream(&mut assembler, 4, index, before);
+    let default = ReplicaIdentity::Default;
+    assert_eq!(described(default, &mut assembler, 5), default);
+}

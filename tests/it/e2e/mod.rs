@@ -3,7 +3,9 @@
 mod alerts;
 mod bad_input;
 mod cutover;
+mod huge;
 mod lag;
+mod lanes;
 mod network;
 mod operators;
 mod restarts;

@@ -5,8 +5,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use proptest::prelude::*;
 
 use super::{
-    Begin, Commit, Delete, Insert, LogicalMessage, Message, Origin, Relation, Truncate, TypeName,
-    Update,
+    Begin, Commit, Delete, Insert, LogicalMessage, Message, Origin, Relation, StreamAbort,
+    StreamCommit, StreamControl, StreamStart, Truncate, TypeName, Update,
 };
 use crate::change::{
     Cell, Column, Lsn, OldRow, QualifiedName, ReplicaIdentity, Row, TableId, TableSchema, Value,
@@ -74,6 +74,62 @@ pub(crate) fn encode(message: &Message) -> Bytes {
         }
     }
     out.freeze()
+}
+
+/// A message of a block: the transaction's id behind the first byte, except in Origin.
+pub(crate) fn encode_streamed(xid: u32, message: &Message) -> Bytes {
+    let plain = encode(message);
+    let Some((tag, rest)) = plain.split_first().filter(|(tag, _)| **tag != b'O') else {
+        return plain;
+    };
+    let mut out = BytesMut::new();
+    out.put_u8(*tag);
+    out.put_u32(xid);
+    out.put_slice(rest);
+    out.freeze()
+}
+
+pub(crate) fn encode_control(control: &StreamControl) -> Bytes {
+    let mut out = BytesMut::new();
+    match control {
+        StreamControl::Start(start) => {
+            out.put_u8(b'S');
+            out.put_u32(start.xid);
+            out.put_u8(u8::from(start.first));
+        }
+        StreamControl::Stop => out.put_u8(b'E'),
+        StreamControl::Commit(commit) => {
+            out.put_u8(b'c');
+            out.put_u32(commit.xid);
+            out.put_u8(0);
+            out.put_u64(commit.commit_lsn.0);
+            out.put_u64(commit.end_lsn.0);
+            out.put_i64(commit.committed_at_us - EPOCH_US);
+        }
+        StreamControl::Abort(abort) => {
+            out.put_u8(b'A');
+            out.put_u32(abort.xid);
+            out.put_u32(abort.sub_xid);
+        }
+    }
+    out.freeze()
+}
+
+pub(crate) fn any_control() -> impl Strategy<Value = StreamControl> {
+    let xid = any::<u32>;
+    let lsn = || any::<u64>().prop_map(Lsn);
+    prop_oneof![
+        (xid(), any::<bool>())
+            .prop_map(|(xid, first)| StreamControl::Start(StreamStart { xid, first })),
+        Just(StreamControl::Stop),
+        (xid(), lsn(), lsn(), EPOCH_US..i64::MAX).prop_map(
+            |(xid, commit_lsn, end_lsn, committed_at_us)| {
+                StreamControl::Commit(StreamCommit { xid, commit_lsn, end_lsn, committed_at_us })
+            }
+        ),
+        (xid(), xid())
+            .prop_map(|(xid, sub_xid)| StreamControl::Abort(StreamAbort { xid, sub_xid })),
+    ]
 }
 
 fn relation(out: &mut BytesMut, table: &TableSchema) {

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::encode::{any_message, encode};
+use super::encode::{any_control, any_message, encode, encode_control, encode_streamed};
 use super::*;
 use crate::change::Value;
 
@@ -45,7 +45,46 @@ proptest! {
 
     #[test]
     fn any_bytes_are_a_message_or_an_error(bytes: Vec<u8>) {
-        let _ = decode(&Bytes::from(bytes));
+        let frame = Bytes::from(bytes);
+        let _ = decode(&frame);
+        let _ = decode_streamed(&frame);
+        let _ = decode_control(&frame);
+        let _ = streamed_xid(&frame);
+    }
+
+    #[test]
+    fn what_was_streamed_is_decoded_with_its_transaction(message in any_message(), xid: u32) {
+        let frame = encode_streamed(xid, &message);
+        match message {
+            Message::Begin(_) | Message::Commit(_) => {
+                prop_assert_eq!(decode_streamed(&frame).unwrap_err().kind, DecodeErrorKind::UnknownTag);
+                prop_assert!(streamed_xid(&frame).is_err());
+            }
+            Message::Origin(_) => {
+                prop_assert_eq!(streamed_xid(&frame), Ok(None));
+                prop_assert_eq!(decode_streamed(&frame), Ok(message));
+            }
+            _ => {
+                prop_assert_eq!(streamed_xid(&frame), Ok(Some(xid)));
+                prop_assert_eq!(decode_control(&frame), Ok(None));
+                for length in 0..frame.len() {
+                    prop_assert!(decode_streamed(&frame.slice(..length)).is_err());
+                }
+                prop_assert_eq!(decode_streamed(&frame), Ok(message));
+            }
+        }
+    }
+
+    #[test]
+    fn controls_come_back_and_no_prefix_of_them_does(control in any_control(), extra: u8) {
+        let frame = encode_control(&control);
+        for length in 1..frame.len() {
+            prop_assert!(decode_control(&frame.slice(..length)).is_err());
+        }
+        let longer: Bytes = frame.iter().copied().chain([extra]).collect();
+        prop_assert!(decode_control(&longer).is_err());
+        prop_assert!(decode_streamed(&frame).is_err() && streamed_xid(&frame).is_err());
+        prop_assert_eq!(decode_control(&frame), Ok(Some(control)));
     }
 }
 

@@ -103,10 +103,17 @@ async fn measure(
     // Plans and statements.
     apply(&mut lane, &source.take(100)).await;
     let mut spent = Duration::ZERO;
+    let (mut ours, mut greens) = (0.0, 0.0);
+    let pid = lane.backend_pid();
     for _ in 0..transactions / batch {
         let transactions = source.take(batch);
+        let (before, before_green) = (cpu_us("self"), cpu_us(&pid.to_string()));
         spent += apply(&mut lane, &transactions).await;
+        ours += cpu_us("self") - before;
+        greens += cpu_us(&pid.to_string()) - before_green;
     }
+    let per = |us: f64| us / transactions as f64;
+    eprintln!("CPU a transaction: ours {:.2} us, green's backend {:.2} us", per(ours), per(greens));
     let applied = transactions / batch * batch + 100;
     let row = session.query_one("SELECT count(*), sum(delta) FROM pgbench_history", &[]).await;
     let row = row.expect("the result");
@@ -125,6 +132,14 @@ async fn apply(lane: &mut PgLane, transactions: &[Transaction]) -> Duration {
     let start = Instant::now();
     lane.apply(transactions).await.expect("applied");
     start.elapsed()
+}
+
+/// CPU time of a process in microseconds, to 10 ms; 0 if it is not on this machine (Linux manual,
+/// proc(5): utime and stime).
+fn cpu_us(process: &str) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    let ticks = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+    ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() * 10_000.0
 }
 
 async fn connect_when_up(green: &ConnInfo) -> Session {

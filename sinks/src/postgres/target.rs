@@ -30,13 +30,16 @@ pub struct PgTargetOptions {
     pub accept_triggers: bool,
 }
 
+/// What [`Target::progress`] found, for the lanes that are opened after it: `None` for those that
+/// were opened since.
+type Found = BTreeMap<LaneId, Option<LaneMark>>;
+
 /// A PostgreSQL database that changes are applied to.
 pub struct PgTarget {
     green: ConnInfo,
     options: PgTargetOptions,
     capabilities: Mutex<Capabilities>,
-    /// What [`Target::progress`] found, for the lanes that are opened after it.
-    found: Mutex<Option<BTreeMap<LaneId, LaneMark>>>,
+    found: Mutex<Option<Found>>,
     /// For questions to the catalogs while the lanes are busy.
     catalog: tokio::sync::Mutex<Option<Session>>,
 }
@@ -98,7 +101,7 @@ impl PgTarget {
         }
     }
 
-    fn found(&self) -> MutexGuard<'_, Option<BTreeMap<LaneId, LaneMark>>> {
+    fn found(&self) -> MutexGuard<'_, Option<Found>> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -119,7 +122,7 @@ impl PgTarget {
             session::give_back_lane(client, pipeline, lane.0).await?;
         }
         let reached = Reached::by(rows.iter().map(|row| &row.mark));
-        *self.found() = Some(rows.into_iter().map(|row| (row.lane, row.mark)).collect());
+        *self.found() = Some(rows.into_iter().map(|row| (row.lane, Some(row.mark))).collect());
         Ok(reached)
     }
 }
@@ -138,8 +141,11 @@ impl Target for PgTarget {
         // Only now can nobody else move the progress any more.
         progress::register(&client, stream).await?;
         let progress = progress::open_lane(&client, &stream.pipeline, id).await?;
-        // Where the stream resumes was decided by what was found; each lane opens once after that.
-        let expected = self.found().as_mut().map(|found| found.remove(&id).unwrap_or_default());
+        // Where the stream resumes was decided by what was found.
+        let expected = self
+            .found()
+            .as_mut()
+            .and_then(|found| found.insert(id, None).unwrap_or_else(|| Some(LaneMark::default())));
         if expected.is_some_and(|expected| expected != progress.mark) {
             return Err(TargetError::retry(format!(
                 "somebody else moved the progress of lane {} on green",

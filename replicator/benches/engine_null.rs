@@ -1,0 +1,176 @@
+//! What the engine itself costs per transaction: a source in memory, a target that forgets, and
+//! everything between them (intake, budget, marker gate, scheduler, lanes, checkpoints).
+//!
+//! `cargo bench -p replicator --bench engine_null`. The last line is one JSON object: transactions
+//! of pgbench's kind per second with one lane; the line before it is the same with four lanes and
+//! rows that do not meet.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use decoders::postgres::catalog::TableFilter;
+use decoders::{
+    Cell, ChangeEvent, Column, Lsn, Part, Position, QualifiedName, ReplicaIdentity, Row, Source,
+    SourceError, SourceEvent, TableId, TableSchema, Transaction,
+};
+use replicator::engine::apply::BatchLimits;
+use replicator::engine::budget::Budget;
+use replicator::engine::frontier::Frontier;
+use replicator::engine::marker::MarkerGate;
+use replicator::engine::resume::Resume;
+use replicator::engine::stream::{self, Outcome, StreamContext};
+use replicator::engine::totals::AppliedTotals;
+use replicator::store::Store;
+use sinks::NullTarget;
+use tokio::sync::watch;
+
+const TRANSACTIONS: u64 = 400_000;
+const RUNS: usize = 5;
+/// Where the stream begins, and how far each transaction's end is from the one before.
+const START: u64 = 0x1000;
+const STEP: u64 = 0x200;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    for lanes in [4, 1] {
+        let mut rates: Vec<f64> = (0..RUNS).map(|_| runtime.block_on(rate(lanes))).collect();
+        rates.sort_by(f64::total_cmp);
+        let (low, median, high) = (rates[0], rates[RUNS / 2], rates[RUNS - 1]);
+        eprintln!("{lanes} lanes: {:.0} ns a transaction", 1e9 / median);
+        println!(
+            "{{\"bench\":\"engine_null_{lanes}\",\"ours\":{median:.0},\"peer\":null,\"ratio\":null,\
+             \"unit\":\"transactions/s\",\"runs\":{RUNS},\"spread\":{:.3}}}",
+            (high - low) / median
+        );
+    }
+}
+
+/// Transactions per second through one run of the stream.
+async fn rate(lanes: u16) -> f64 {
+    let directory = tempfile::tempdir().expect("a directory");
+    let context = StreamContext {
+        store: Store::open(directory.path()).expect("a store"),
+        progress: Arc::new(watch::Sender::new(Frontier::default())),
+        totals: watch::Sender::new(AppliedTotals::default()),
+        tables: TableFilter::default(),
+        gate: MarkerGate::default(),
+        budget: Budget::new(256 << 20),
+        limits: BatchLimits { bytes: 64 << 20, transactions: 50_000 },
+        lanes,
+        handover: watch::Sender::new(false).subscribe(),
+    };
+    let mut source = InMemory::new();
+    let resume = Resume { from: Lsn(START), transaction: Lsn(START), beyond: Vec::new() };
+    let target = Arc::new(NullTarget::default());
+    let stop = watch::Sender::new(false);
+    let begun = Instant::now();
+    let ran =
+        stream::run(&mut source, target.clone(), resume, &context, &mut stop.subscribe()).await;
+    let took = begun.elapsed() - source.building;
+    assert_eq!(ran.expect("it runs"), Outcome::Handover);
+    assert_eq!(target.transactions(), TRANSACTIONS);
+    assert_eq!(source.acknowledged, Lsn(START + STEP * TRANSACTIONS));
+    TRANSACTIONS as f64 / took.as_secs_f64()
+}
+
+/// Gives its transactions as fast as they are asked for, then hands over.
+struct InMemory {
+    tables: [Arc<TableSchema>; 4],
+    given: u64,
+    acknowledged: Lsn,
+    /// Time that making the transactions took: a decoder's work, not the engine's.
+    building: Duration,
+    ready: std::collections::VecDeque<Transaction>,
+}
+
+impl InMemory {
+    fn new() -> Self {
+        let table = |id: u32, name: &str| {
+            let column = |name: &str, in_key: bool| Column {
+                name: name.to_owned(),
+                type_oid: 23,
+                type_modifier: -1,
+                in_key,
+            };
+            Arc::new(TableSchema {
+                id: TableId(id),
+                name: QualifiedName::new("public", name),
+                identity: ReplicaIdentity::Default,
+                columns: vec![column("id", id < 4), column("balance", false), column("f", false)],
+            })
+        };
+        let names = ["pgbench_accounts", "pgbench_tellers", "pgbench_branches", "pgbench_history"];
+        Self {
+            tables: std::array::from_fn(|at| table(at as u32 + 1, names[at])),
+            given: 0,
+            acknowledged: Lsn::INVALID,
+            building: Duration::ZERO,
+            ready: std::collections::VecDeque::new(),
+        }
+    }
+
+    /// Makes the next transactions, as many as come in one read.
+    fn build(&mut self) {
+        let begun = Instant::now();
+        for number in self.given..(self.given + 1000).min(TRANSACTIONS) {
+            self.ready.push_back(self.transaction(number));
+        }
+        self.building += begun.elapsed();
+    }
+
+    fn transaction(&self, number: u64) -> Transaction {
+        let key = number.to_be_bytes();
+        let new: Row = [Cell::binary(&key), Cell::binary(&key), Cell::NULL].into_iter().collect();
+        let [accounts, tellers, branches, history] = &self.tables;
+        let update = |table: &Arc<TableSchema>| ChangeEvent::Update {
+            table: table.clone(),
+            old: None,
+            new: new.clone(),
+        };
+        let end = START + STEP * (number + 1);
+        Transaction {
+            part: Part::Whole,
+            xid: number as u32,
+            commit_lsn: Lsn(end - 0x40),
+            end_lsn: Some(Lsn(end)),
+            committed_at_us: 0,
+            origin: None,
+            changes: vec![
+                update(accounts),
+                update(tellers),
+                update(branches),
+                ChangeEvent::Insert { table: history.clone(), new: new.clone() },
+            ],
+            bytes: 400,
+        }
+    }
+}
+
+impl Source for InMemory {
+    async fn next(&mut self) -> Result<SourceEvent, SourceError> {
+        if self.ready.is_empty() {
+            self.build();
+        }
+        match self.ready.pop_front() {
+            Some(transaction) => {
+                self.given += 1;
+                Ok(SourceEvent::Transaction(transaction))
+            }
+            None => Ok(SourceEvent::Handover),
+        }
+    }
+
+    async fn keep_alive(&mut self) -> SourceError {
+        std::future::pending().await
+    }
+
+    async fn acknowledge(&mut self, durable: Position) -> Result<(), SourceError> {
+        let Position::Lsn(durable) = durable;
+        self.acknowledged = durable;
+        Ok(())
+    }
+}

@@ -1,0 +1,174 @@
+//! Several lanes of one stream: whatever they committed, progress says exactly that.
+
+use decoders::change::ReplicaIdentity as Identity;
+use decoders::source::Disposition;
+use sinks::conflicts::WriteSet;
+use sinks::mark::Window;
+use sinks::postgres::PgTarget;
+use sinks::{Lane as _, LaneId, Reached, Share, Target as _};
+
+use crate::support::{Db, delete, end, insert, options, tx, update};
+
+const TABLES: &str = "CREATE TABLE t (id int PRIMARY KEY, u int UNIQUE)";
+
+fn window(floor: u64, ends: &[u64]) -> Share {
+    Share::Part(Window::new(end(floor), ends.iter().map(|n| end(*n))).unwrap())
+}
+
+#[tokio::test]
+async fn what_each_lane_committed_is_known_whatever_the_number_of_lanes() {
+    let db = Db::new(TABLES).await;
+    let t = db.table("t", Identity::Default).await;
+    let target = db.target().await;
+    let row = |n: u64| tx(n, vec![insert(&t, &[&n.to_string(), "~"])]);
+    let mut one = target.open_lane(LaneId(0)).await.unwrap();
+    let mut other = target.open_lane(LaneId(3)).await.unwrap();
+    one.apply(&[row(1)]).await.unwrap();
+    let share = window(1, &[2, 3, 4, 5]);
+    one.apply_share(&[row(2), row(5)], share).await.unwrap();
+    // Lanes that are open could still commit: nothing can be said.
+    let error = target.progress().await.unwrap_err();
+    assert_eq!(error.disposition, Disposition::Retry, "{error}");
+    assert!(error.message.contains("lane 0"), "{error}");
+    db.gone(one.backend_pid()).await;
+    let error = target.progress().await.unwrap_err();
+    assert!(error.message.contains("lane 3") || error.message.contains("lane 0"), "{error}");
+    let pid = other.backend_pid();
+    drop((one, other));
+    db.gone(pid).await;
+
+    // Another life, with one lane.
+    let target = db.target().await;
+    let beyond = vec![end(2), end(5)];
+    assert_eq!(target.progress().await.unwrap(), Reached { through: Some(end(1)), beyond });
+    let mut one = target.open_lane(LaneId(0)).await.unwrap();
+    let error = one.apply(&[row(2)]).await.unwrap_err();
+    assert_eq!(error.disposition, Disposition::Retry, "it is there already: {error}");
+    let pid = one.backend_pid();
+    drop(one);
+    db.gone(pid).await;
+    let mut one = target.open_lane(LaneId(0)).await.unwrap();
+    one.apply(&[row(3)]).await.unwrap();
+    let pid = one.backend_pid();
+    one.close().await;
+    db.gone(pid).await;
+    let beyond = vec![end(5)];
+    assert_eq!(target.progress().await.unwrap(), Reached { through: Some(end(3)), beyond });
+    other = target.open_lane(LaneId(1)).await.unwrap();
+    other.apply_share(&[row(4)], Share::Rest { through: Some(end(5)) }).await.unwrap();
+    other.close().await;
+    assert_eq!(target.progress().await.unwrap(), Reached::through(end(5)));
+    assert_eq!(db.rows("SELECT count(*), sum(id) FROM t").await, ["5|15"]);
+}
+
+#[tokio::test]
+async fn a_lane_that_was_refused_beside_another_goes_on() {
+    let db = Db::new(TABLES).await;
+    let t = db.table("t", Identity::Default).await;
+    let target = db.target().await;
+    let mut one = target.open_lane(LaneId(0)).await.unwrap();
+    let mut other = target.open_lane(LaneId(1)).await.unwrap();
+    one.apply(&[tx(1, vec![insert(&t, &["1", "7"])])]).await.unwrap();
+    let share = window(1, &[2, 3]);
+    // Blue's order is: 7 is freed, then taken.
+    let takes = [tx(3, vec![insert(&t, &["2", "7"])])];
+    let error = other.apply_share(&takes, share).await.unwrap_err();
+    assert!(error.conflict, "{error}");
+    one.apply_share(&[tx(2, vec![update(&t, &["1", "8"])])], share).await.unwrap();
+    other.apply_share(&takes, Share::Rest { through: Some(end(3)) }).await.unwrap();
+    assert_eq!(db.rows("SELECT id, u FROM t ORDER BY 1").await, ["1|8", "2|7"]);
+    // What is no question of order is not said to be one, and ends the lane.
+    let error = other.apply(&[tx(4, vec![delete(&t, &["9", "~"])])]).await.unwrap_err();
+    assert!(!error.conflict, "{error}");
+    one.close().await;
+    let pid = other.backend_pid();
+    drop(other);
+    db.gone(pid).await;
+    assert_eq!(target.progress().await.unwrap(), Reached::through(end(3)));
+}
+
+#[tokio::test]
+async fn progress_of_the_version_with_one_lane_is_taken_over() {
+    let db = Db::new(
+        "CREATE SCHEMA _cutover;
+         CREATE TABLE _cutover.stream (pipeline text PRIMARY KEY, system_identifier text NOT NULL,
+           database text NOT NULL, slot text NOT NULL, consistent_point pg_lsn NOT NULL,
+           created_at timestamptz NOT NULL DEFAULT now(), schema_version int NOT NULL);
+         CREATE TABLE _cutover.progress (pipeline text NOT NULL, lane int NOT NULL, end_lsn pg_lsn,
+           commit_lsn pg_lsn, transactions bigint NOT NULL DEFAULT 0,
+           updated_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (pipeline, lane));
+         CREATE TABLE t (id int PRIMARY KEY)",
+    )
+    .await;
+    let stream = options(&db).stream;
+    db.exec(&format!(
+        "INSERT INTO _cutover.stream (pipeline, system_identifier, database, slot,
+                                      consistent_point, schema_version)
+         VALUES ('{0}', '{1}', '{2}', '{3}', '{4}', 1), ('other', 'x', 'x', 'x', '0/1', 1);
+         INSERT INTO _cutover.progress (pipeline, lane, end_lsn, transactions)
+         VALUES ('{0}', 0, '{5}', 7), ('other', 0, '0/99', 1)",
+        stream.pipeline,
+        stream.system_identifier,
+        stream.database,
+        stream.slot,
+        stream.consistent_point,
+        end(7)
+    ))
+    .await;
+    // Read before anything is changed, as the adoption of a stream does.
+    let read = sinks::progress::read(&db.sql, &stream.pipeline).await.unwrap();
+    assert_eq!(Reached::by(read.iter().map(|row| &row.mark)), Reached::through(end(7)));
+    let target = PgTarget::open(db.green.clone(), options(&db)).await.unwrap();
+    assert_eq!(target.progress().await.unwrap(), Reached::through(end(7)));
+    let versions = "SELECT schema_version FROM _cutover.stream ORDER BY pipeline = 'other'";
+    assert_eq!(db.rows(versions).await, ["2", "1"], "a pipeline is upgraded when it runs");
+    let t = db.table("t", Identity::Default).await;
+    let mut lane = target.open_lane(LaneId(0)).await.unwrap();
+    lane.apply(&[tx(8, vec![insert(&t, &["1"])])]).await.unwrap();
+    let row = "SELECT end_lsn, floor_lsn, above, transactions FROM _cutover.progress WHERE lane = 0
+               AND pipeline <> 'other'";
+    assert_eq!(db.rows(row).await, [format!("{0}|{0}|~|8", end(8))]);
+}
+
+#[tokio::test]
+async fn greens_catalog_says_what_must_stay_in_order() {
+    let db = Db::new(
+        "CREATE TABLE p (id int PRIMARY KEY);
+         CREATE TABLE c (id int PRIMARY KEY, p int REFERENCES p, u int UNIQUE, w text);
+         CREATE TABLE e (id int PRIMARY KEY, w text);
+         CREATE UNIQUE INDEX ON e (lower(w));
+         CREATE TABLE n (k numeric PRIMARY KEY);
+         CREATE TABLE b (id int)",
+    )
+    .await;
+    let target = db.target().await;
+    let mut sets: Vec<WriteSet> = Vec::new();
+    for (table, values) in [
+        ("p", vec!["1"]),
+        ("c", vec!["5", "1", "~", "x"]),
+        ("c", vec!["6", "1", "9", "x"]),
+        ("c", vec!["7", "2", "9", "x"]),
+        ("e", vec!["1", "a"]),
+        ("e", vec!["2", "b"]),
+        ("n", vec!["1"]),
+        ("n", vec!["2"]),
+        ("b", vec!["1"]),
+        ("b", vec!["1"]),
+    ] {
+        let schema = db.table(table, Identity::Default).await;
+        let conflicts = target.conflicts(&schema).await.unwrap();
+        let mut set = WriteSet::default();
+        conflicts.add(&insert(&schema, &values), &mut set);
+        sets.push(set);
+    }
+    let meets = |one: usize, other: usize| {
+        let (one, other) = (&sets[one], &sets[other]);
+        one.writes.iter().any(|hash| other.writes.contains(hash) || other.reads.contains(hash))
+            || one.reads.iter().any(|hash| other.writes.contains(hash))
+    };
+    assert!(meets(0, 1) && meets(0, 2) && !meets(0, 3), "a parent and its children");
+    assert!(!meets(1, 2) && meets(2, 3), "children; one unique value");
+    assert!(meets(4, 5), "an index over an expression: the whole table");
+    assert!(meets(6, 7), "1 and 1.0 are one number");
+    assert!(!meets(8, 9), "rows without a key are only added");
+}

@@ -178,13 +178,17 @@ impl PgLane {
                 Err(failure) => self.refused(failure, before).await?,
             }
         }
-        self.write_rows(transactions).await?;
+        let applied = self.write_rows(transactions, share).await?;
         self.ways.row_by_row += 1;
-        self.finish(transactions, share).await
+        Ok(applied)
     }
 
     /// Row by row, in the order of the stream.
-    async fn write_rows(&mut self, transactions: &[Transaction]) -> Result<(), Failure> {
+    async fn write_rows(
+        &mut self,
+        transactions: &[Transaction],
+        share: Share,
+    ) -> Result<Applied, Failure> {
         let session = self.session.clone();
         let mut pipe = Pipeline::new(&session);
         for transaction in transactions {
@@ -195,7 +199,7 @@ impl PgLane {
             }
             self.ended(transaction)?;
         }
-        pipe.drain().await
+        self.finish(&mut pipe, transactions, share).await
     }
 
     /// As net changes, many rows at once.
@@ -225,28 +229,27 @@ impl PgLane {
         if continues {
             frame.send(&mut pipe, &frame.release, "ending a batch on green").await?;
         }
-        pipe.drain().await?;
-        self.finish(transactions, share).await
+        self.finish(&mut pipe, transactions, share).await
     }
 
-    /// Commits if the last transaction has ended. Every count has been checked before COMMIT may
-    /// go out.
+    /// Waits for what is unanswered, and commits if the last transaction has ended.
     async fn finish(
         &mut self,
+        pipe: &mut Pipeline<'_>,
         transactions: &[Transaction],
         share: Share,
     ) -> Result<Applied, Failure> {
         let changes = transactions.iter().map(|transaction| transaction.changes.len() as u64).sum();
         if self.open.unfinished.is_some() {
+            pipe.drain().await?;
             return Ok(Applied { end_lsn: None, transactions: 0, changes });
         }
-        let session = self.session.clone();
         let frame = self.frame.clone();
-        let mut pipe = Pipeline::new(&session);
         let mark = self.mark.after(share, &self.open.ends);
-        self.advance(&mut pipe, &frame, &mark).await?;
+        self.advance(pipe, &frame, &mark).await?;
+        // Every count is checked before COMMIT may go out.
         pipe.drain().await?;
-        frame.send(&mut pipe, &frame.commit, "committing on green").await?;
+        frame.send(pipe, &frame.commit, "committing on green").await?;
         pipe.drain().await?;
         let applied = self.open.ends.len() as u64;
         self.open = Open::default();

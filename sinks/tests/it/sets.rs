@@ -33,7 +33,7 @@ async fn fetch(db: &Db, query: &str, binary: bool) -> Vec<Row> {
         return rows
             .map(|row| {
                 let values = (0..row.len()).map(|at| row.get(at));
-                values.map(|value| value.map_or(Cell::NULL, |text| Cell::text(text))).collect()
+                values.map(|value| value.map_or(Cell::NULL, Cell::text)).collect()
             })
             .collect();
     }
@@ -450,7 +450,7 @@ async fn large_values_and_many_rows() {
     let t = db.table("t", Identity::Default).await;
     let mut lane = db.lane().await;
     let big = "x".repeat(300_000);
-    let value = |n: usize| if n % 1000 == 0 { big.as_str() } else { "small" };
+    let value = |n: usize| if n.is_multiple_of(1000) { big.as_str() } else { "small" };
     let rows = 20_000;
     apply(&mut lane, 1, (0..rows).map(|n| insert(&t, &[&text(n), value(n)])).collect())
         .await

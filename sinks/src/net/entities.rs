@@ -1,6 +1,5 @@
 //! The rows of one table that a batch touches.
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use decoders::change::{ChangeEvent, Row};
@@ -146,13 +145,15 @@ impl<'a> Entities<'a> {
         if self.moved && self.keys.iter().any(|slot| self.must_wait(slot)) {
             return false;
         }
-        let mut order: Vec<u32> = (0..).take(self.all.len()).collect();
-        let entity = |id: &u32| &self.all[*id as usize];
-        if !self.all.is_sorted_by(|a, b| a.key.order(&b.key, positions) != Ordering::Greater) {
-            order.sort_unstable_by(|a, b| entity(a).key.order(&entity(b).key, positions));
-        }
+        // Most keys are sorted by what is beside the number here, without a look at the row.
+        let key = |id: u32| &self.all[id as usize].key;
+        let mut order: Vec<(u128, u32)> =
+            self.all.iter().zip(0..).map(|(entity, id)| (entity.key.packed(), id)).collect();
+        order.sort_unstable_by(|(a, a_id), (b, b_id)| {
+            a.cmp(b).then_with(|| key(*a_id).order(key(*b_id), positions))
+        });
         let mut groups: HashMap<ColumnSet, usize> = HashMap::new();
-        for id in order {
+        for (_, id) in order {
             let entity = &mut self.all[id as usize];
             let images = std::mem::take(&mut entity.images);
             match (entity.fate, images.merged()) {

@@ -69,6 +69,11 @@ impl<'a> Key<'a> {
         Some((Self { packed, exact: used <= PACKED_BYTES, images }, forms))
     }
 
+    /// The first bytes of the [`order`](Key::order).
+    pub fn packed(&self) -> u128 {
+        self.packed
+    }
+
     /// Whether both are the same, byte for byte and in the same form.
     pub fn same(&self, other: &Key<'_>, positions: &[usize]) -> bool {
         // Lengths come before values, so a key that fits is never the beginning of one that

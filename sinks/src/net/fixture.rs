@@ -47,6 +47,7 @@ impl Made {
             identity: None,
             equality: Equality::Exact { schema: "pg_catalog".to_owned() },
             array: None,
+            inner_oids: None,
         });
         let unique_keys = (key > 0).then(|| UniqueKey {
             name: format!("t{id}_pkey"),

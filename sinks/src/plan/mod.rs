@@ -6,6 +6,7 @@
 //! [`SetStatement`]. Nothing here talks to a server.
 
 mod bind;
+mod inner_oids;
 mod set;
 mod shape;
 mod sql;
@@ -13,5 +14,6 @@ mod sql;
 pub(crate) use bind::check_triggers;
 pub use bind::{Fire, TablePlan};
 pub use set::{CopyFormat, SetShape, SetStatement};
+pub use inner_oids::InnerOids;
 pub use shape::{ColumnSet, IdentityColumn, OldImage, Shape};
 pub use sql::{ParamType, RowStatement, Slot, truncate};

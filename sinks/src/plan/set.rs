@@ -227,6 +227,7 @@ mod tests {
             identity,
             equality: Equality::Exact { schema: "pg_catalog".to_owned() },
             array: (array != 0).then_some(ArrayType { oid: array, delimiter: b',' }),
+            inner_oids: None,
         }
     }
 

@@ -1,9 +1,13 @@
 //! What green's catalogs say about a table that changes are applied to.
 
+use std::sync::Arc;
+
 use decoders::change::{Generated, QualifiedName};
 use tokio_postgres::{Client, Row};
 
 use super::error::target_error;
+use super::inner_oids;
+use crate::plan::InnerOids;
 use crate::target::TargetError;
 
 /// A table of green as it is now.
@@ -60,6 +64,8 @@ pub struct GreenColumn {
     /// The array type whose elements are values of the column, one each. `None` for arrays (there
     /// are no arrays of arrays), composites (`unnest` takes them apart) and types without one.
     pub array: Option<ArrayType>,
+    /// OIDs of user-defined types inside binary values, where the type has some.
+    pub inner_oids: Option<Arc<InnerOids>>,
 }
 
 /// An array type (PostgreSQL manual, 8.15.6 Array Input and Output Syntax).
@@ -230,7 +236,11 @@ pub async fn read_table(
         }
     };
     let columns = client.query(COLUMNS, &[&oid]).await.map_err(fail)?;
-    let columns: Vec<GreenColumn> = columns.iter().map(column).collect();
+    let mut columns: Vec<GreenColumn> = columns.iter().map(column).collect();
+    let inside = inner_oids::read(client, columns.iter().map(|column| column.type_oid)).await?;
+    for column in &mut columns {
+        column.inner_oids = inside.get(&column.type_oid).cloned().map(Arc::new);
+    }
     let not_null = |wanted: &String| columns.iter().any(|c| c.name == *wanted && c.not_null);
     let unique_keys = client.query(UNIQUE_KEYS, &[&oid]).await.map_err(fail)?;
     let unique_keys = unique_keys
@@ -276,6 +286,7 @@ fn column(row: &Row) -> GreenColumn {
         identity,
         equality,
         array,
+        inner_oids: None,
     }
 }
 

@@ -1,9 +1,11 @@
 //! Rows as the data of a COPY, in pieces (PostgreSQL manual, COPY, File Formats).
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use decoders::change::{Row, Value};
 
-use crate::plan::CopyFormat;
+use crate::plan::{CopyFormat, InnerOids, TablePlan};
 
 /// Bytes of a piece, about: enough to be worth a message, small enough to be reused by the
 /// allocator.
@@ -29,11 +31,19 @@ pub(super) fn format<'a>(rows: impl Iterator<Item = &'a Row>) -> Option<CopyForm
     Some(format.unwrap_or(CopyFormat::Text))
 }
 
+/// The columns of rows for `plan` that have OIDs inside.
+pub(super) fn inner_oids(plan: &TablePlan) -> Vec<(usize, Arc<InnerOids>)> {
+    let inner = |at| Some((at, plan.green_column(at).inner_oids.clone()?));
+    (0..plan.schema().columns.len()).filter_map(inner).collect()
+}
+
 /// The data of a COPY, piece by piece. Here each value is copied, once, into the piece; the driver
 /// copies the piece into what it sends.
 pub(super) struct Pieces<I> {
     rows: I,
     format: CopyFormat,
+    /// By position in the rows.
+    inner_oids: Vec<(usize, Arc<InnerOids>)>,
     stage: Stage,
 }
 
@@ -46,8 +56,8 @@ enum Stage {
 
 impl<'a, I: Iterator<Item = &'a Row>> Pieces<I> {
     /// `rows` must have the format that [`format`] found.
-    pub fn new(rows: I, format: CopyFormat) -> Self {
-        Self { rows, format, stage: Stage::Begin }
+    pub fn new(rows: I, format: CopyFormat, inner_oids: Vec<(usize, Arc<InnerOids>)>) -> Self {
+        Self { rows, format, inner_oids, stage: Stage::Begin }
     }
 }
 
@@ -69,7 +79,7 @@ impl<'a, I: Iterator<Item = &'a Row>> Iterator for Pieces<I> {
         // A row begins a new piece rather than make this one grow.
         while out.len() < PIECE_BYTES - PIECE_BYTES / 8 {
             match self.rows.next() {
-                Some(row) if binary => put_binary(&mut out, row),
+                Some(row) if binary => put_binary(&mut out, row, &self.inner_oids),
                 Some(row) => put_text(&mut out, row),
                 None => {
                     self.stage = Stage::Done;
@@ -86,14 +96,20 @@ impl<'a, I: Iterator<Item = &'a Row>> Iterator for Pieces<I> {
 
 // `format` has looked at every cell: none was left out. PostgreSQL has at most 1600 columns, and no
 // value of 2 GiB.
-fn put_binary(out: &mut BytesMut, row: &Row) {
+fn put_binary(out: &mut BytesMut, row: &Row, inner_oids: &[(usize, Arc<InnerOids>)]) {
     out.put_u16(row.width() as u16);
-    for cell in row.cells() {
+    let mut inner_oids = inner_oids.iter().peekable();
+    for (at, cell) in row.cells().enumerate() {
+        let inner = inner_oids.next_if(|(position, _)| *position == at);
         match cell.value().and_then(Value::bytes) {
             None => out.put_i32(-1),
             Some(bytes) => {
                 out.put_u32(bytes.len() as u32);
+                let start = out.len();
                 out.put_slice(bytes);
+                if let Some((_, inner)) = inner {
+                    inner.replace(&mut out[start..]);
+                }
             }
         }
     }
@@ -136,7 +152,7 @@ mod tests {
 
     fn all(rows: &[Row]) -> Option<Vec<u8>> {
         let format = format(rows.iter())?;
-        Some(Pieces::new(rows.iter(), format).flatten().collect())
+        Some(Pieces::new(rows.iter(), format, vec![]).flatten().collect())
     }
 
     #[test]
@@ -162,7 +178,7 @@ mod tests {
     fn many_rows_are_many_pieces() {
         let row: Row = [Cell::text("0123456789")].into_iter().collect();
         let rows = vec![row; 50_000];
-        let pieces: Vec<Bytes> = Pieces::new(rows.iter(), CopyFormat::Text).collect();
+        let pieces: Vec<Bytes> = Pieces::new(rows.iter(), CopyFormat::Text, vec![]).collect();
         assert!(pieces.len() > 5 && pieces.iter().all(|piece| piece.len() <= PIECE_BYTES));
         assert_eq!(pieces.iter().map(Bytes::len).sum::<usize>(), 50_000 * 11);
     }

@@ -12,18 +12,18 @@ use decoders::change::{Lsn, Transaction};
 use decoders::postgres::session::Session;
 use decoders::source::Disposition;
 use tokio_postgres::types::{PgLsn, ToSql};
-use tokio_postgres::{Client, Statement};
 
 use super::catalog::read_table;
 use super::caution::Caution;
 use super::error::target_error;
-use super::pipeline::{Failure, Param, Pipeline, Purpose};
-use super::session::{self, Capabilities, OriginTracking, TriggerSuppression};
+use super::frame::{BACK, Frame};
+use super::pipeline::{Failure, Pipeline, Purpose};
+use super::session::{self, Capabilities, TriggerSuppression};
 use super::sets;
 use super::writer::Writer;
 use crate::mark::{LaneMark, Share};
 use crate::plan::Fire;
-use crate::progress::{self, LaneProgress};
+use crate::progress::LaneProgress;
 use crate::target::{Applied, Lane, LaneId, TargetError};
 
 /// What a lane needs to know at its start.
@@ -51,22 +51,6 @@ pub struct Ways {
     /// Of those row by row, the ones that were refused as a whole before.
     pub refused: u64,
 }
-
-/// Statements that frame every transaction.
-struct Frame {
-    begin: Statement,
-    defer_constraints: Option<Statement>,
-    advance: Statement,
-    mark_origin: Option<Statement>,
-    commit: Statement,
-    save: Statement,
-    release: Statement,
-}
-
-/// Inside a transaction whose earlier changes must stay if a batch is refused.
-const SAVE: &str = "SAVEPOINT cutover_batch";
-const RELEASE: &str = "RELEASE SAVEPOINT cutover_batch";
-const BACK: &str = "ROLLBACK TO SAVEPOINT cutover_batch; RELEASE SAVEPOINT cutover_batch";
 
 /// Where the open transaction stands.
 #[derive(Clone, Default)]
@@ -430,52 +414,6 @@ impl Lane for PgLane {
         if let Err(error) = session::leave(&self.session, &self.pipeline, id, origin).await {
             tracing::debug!(%error, lane = id, "a lane was not closed in order");
         }
-    }
-}
-
-impl Frame {
-    async fn prepare(
-        client: &Client,
-        capabilities: &Capabilities,
-    ) -> Result<Self, tokio_postgres::Error> {
-        let begin = client.prepare("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
-        let defer_constraints = match capabilities.triggers {
-            TriggerSuppression::ReplicaRole => None,
-            TriggerSuppression::RefuseTables => {
-                Some(client.prepare("SET CONSTRAINTS ALL DEFERRED").await?)
-            }
-        };
-        let mark_origin = match capabilities.origin {
-            OriginTracking::Active { .. } => {
-                let sql = "SELECT pg_catalog.pg_replication_origin_xact_setup($1, $2)";
-                Some(client.prepare(sql).await?)
-            }
-            OriginTracking::Unavailable { .. } => None,
-        };
-        let advance = client.prepare(progress::ADVANCE).await?;
-        let commit = client.prepare("COMMIT").await?;
-        let save = client.prepare(SAVE).await?;
-        let release = client.prepare(RELEASE).await?;
-        Ok(Self { begin, defer_constraints, advance, mark_origin, commit, save, release })
-    }
-
-    async fn begin(&self, pipe: &mut Pipeline<'_>) -> Result<(), Failure> {
-        const DOING: &str = "beginning a transaction on green";
-        self.send(pipe, &self.begin, DOING).await?;
-        match &self.defer_constraints {
-            Some(defer) => self.send(pipe, defer, DOING).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn send(
-        &self,
-        pipe: &mut Pipeline<'_>,
-        statement: &Statement,
-        doing: &'static str,
-    ) -> Result<(), Failure> {
-        let none: Vec<Param<'_>> = Vec::new();
-        pipe.send(statement.clone(), none, 0, Purpose::Frame(doing)).await
     }
 }
 

@@ -8,6 +8,8 @@ mod connect;
 pub mod copy;
 mod copy_rows;
 mod error;
+mod frame;
+mod inner_oids;
 mod lane;
 mod pipeline;
 pub mod sequences;

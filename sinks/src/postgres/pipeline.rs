@@ -15,6 +15,7 @@ use tokio_postgres::types::{BorrowToSql, Format, IsNull, ToSql, Type};
 use tokio_postgres::{Client, Statement};
 
 use super::error::Refusal;
+use crate::plan::InnerOids;
 use crate::target::TargetError;
 
 /// Statements that may be unanswered: enough to hide a round trip of some milliseconds.
@@ -23,7 +24,11 @@ const WINDOW_STATEMENTS: usize = 1024;
 const WINDOW_BYTES: usize = 4 * 1024 * 1024;
 
 /// A value as it came, bound in the form in which it came.
-pub(super) struct Param<'a>(pub Value<'a>);
+pub(super) struct Param<'a> {
+    pub value: Value<'a>,
+    /// Replaced in the copy that goes to green.
+    pub inner_oids: Option<Arc<InnerOids>>,
+}
 
 /// The client library logs parameters at its debug level: values stay out of logs.
 impl fmt::Debug for Param<'_> {
@@ -38,13 +43,13 @@ impl ToSql for Param<'_> {
         _type: &Type,
         out: &mut BytesMut,
     ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        Ok(match self.0.bytes() {
-            None => IsNull::Yes,
-            Some(bytes) => {
-                out.extend_from_slice(bytes);
-                IsNull::No
-            }
-        })
+        let Some(bytes) = self.value.bytes() else { return Ok(IsNull::Yes) };
+        let start = out.len();
+        out.extend_from_slice(bytes);
+        if let (Value::Binary(_), Some(inner)) = (self.value, &self.inner_oids) {
+            inner.replace(&mut out[start..]);
+        }
+        Ok(IsNull::No)
     }
 
     fn accepts(_type: &Type) -> bool {
@@ -60,7 +65,7 @@ impl ToSql for Param<'_> {
     }
 
     fn encode_format(&self, _type: &Type) -> Format {
-        match self.0 {
+        match self.value {
             Value::Text(_) => Format::Text,
             Value::Null | Value::Binary(_) => Format::Binary,
         }

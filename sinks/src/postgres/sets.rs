@@ -209,7 +209,8 @@ impl Writer {
         };
         let (op, count, commits) = (rows.op(), rows.rows.len(), rows.commits);
         let purpose = Purpose::Rows { op, table, rows: count, commits };
-        pipe.copy(&copy.statement, Pieces::new(images(), format), purpose).await
+        let pieces = Pieces::new(images(), format, copy_rows::inner_oids(rows.plan));
+        pipe.copy(&copy.statement, pieces, purpose).await
     }
 
     /// Rows by as few statements as are good for them.

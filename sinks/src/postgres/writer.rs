@@ -77,7 +77,8 @@ impl Writer {
         for slot in &prepared.row.slots {
             let Some(value) = images.value(*slot) else { return Err(lost_plan(table).into()) };
             bytes += value.bytes().map_or(0, |bytes| bytes.len());
-            params.push(Param(value));
+            let inner_oids = plan.green_column(slot.position()).inner_oids.clone();
+            params.push(Param { value, inner_oids });
         }
         pipe.send(prepared.statement.clone(), params, bytes, purpose).await
     }

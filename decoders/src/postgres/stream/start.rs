@@ -181,7 +181,7 @@ pub(in crate::postgres) async fn binary_types(
     }
     let types = publication::column_types(session, &options.publications).await?;
     let types: BTreeSet<u32> = types.into_iter().collect();
-    let safe = binary_safe(session, types.clone(), InnerOids::Kept)
+    let safe = binary_safe(session, types.clone(), InnerOids::Replaced)
         .await
         .map_err(|error| of_session("read the published columns' types", error))?;
     Ok((safe == types).then_some(safe))

@@ -1,0 +1,70 @@
+//! The statements around every transaction's rows.
+
+use tokio_postgres::{Client, Statement};
+
+use super::pipeline::{Failure, Param, Pipeline, Purpose};
+use super::session::{Capabilities, OriginTracking, TriggerSuppression};
+use crate::progress;
+
+/// Statements that frame every transaction.
+pub(super) struct Frame {
+    pub begin: Statement,
+    pub defer_constraints: Option<Statement>,
+    pub advance: Statement,
+    pub mark_origin: Option<Statement>,
+    pub commit: Statement,
+    pub save: Statement,
+    pub release: Statement,
+}
+
+/// Inside a transaction whose earlier changes must stay if a batch is refused.
+const SAVE: &str = "SAVEPOINT cutover_batch";
+const RELEASE: &str = "RELEASE SAVEPOINT cutover_batch";
+pub(super) const BACK: &str =
+    "ROLLBACK TO SAVEPOINT cutover_batch; RELEASE SAVEPOINT cutover_batch";
+
+impl Frame {
+    pub async fn prepare(
+        client: &Client,
+        capabilities: &Capabilities,
+    ) -> Result<Self, tokio_postgres::Error> {
+        let begin = client.prepare("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
+        let defer_constraints = match capabilities.triggers {
+            TriggerSuppression::ReplicaRole => None,
+            TriggerSuppression::RefuseTables => {
+                Some(client.prepare("SET CONSTRAINTS ALL DEFERRED").await?)
+            }
+        };
+        let mark_origin = match capabilities.origin {
+            OriginTracking::Active { .. } => {
+                let sql = "SELECT pg_catalog.pg_replication_origin_xact_setup($1, $2)";
+                Some(client.prepare(sql).await?)
+            }
+            OriginTracking::Unavailable { .. } => None,
+        };
+        let advance = client.prepare(progress::ADVANCE).await?;
+        let commit = client.prepare("COMMIT").await?;
+        let save = client.prepare(SAVE).await?;
+        let release = client.prepare(RELEASE).await?;
+        Ok(Self { begin, defer_constraints, advance, mark_origin, commit, save, release })
+    }
+
+    pub async fn begin(&self, pipe: &mut Pipeline<'_>) -> Result<(), Failure> {
+        const DOING: &str = "beginning a transaction on green";
+        self.send(pipe, &self.begin, DOING).await?;
+        match &self.defer_constraints {
+            Some(defer) => self.send(pipe, defer, DOING).await,
+            None => Ok(()),
+        }
+    }
+
+    pub async fn send(
+        &self,
+        pipe: &mut Pipeline<'_>,
+        statement: &Statement,
+        doing: &'static str,
+    ) -> Result<(), Failure> {
+        let none: Vec<Param<'_>> = Vec::new();
+        pipe.send(statement.clone(), none, 0, Purpose::Frame(doing)).await
+    }
+}

@@ -69,6 +69,7 @@ pub enum Message {
 /// Reads the one message that `frame` holds.
 ///
 /// Allocates in proportion to the frame's length whatever the frame claims.
+#[inline]
 pub fn decode(frame: &Bytes) -> Result<Message, DecodeError> {
     let mut reader = Reader::new(frame);
     let tag = reader.u8()?;
@@ -76,6 +77,7 @@ pub fn decode(frame: &Bytes) -> Result<Message, DecodeError> {
 }
 
 /// What follows the first byte, and in a block the transaction id, up to the frame's end.
+#[inline]
 fn body(tag: u8, reader: &mut Reader<'_>) -> Result<Message, DecodeError> {
     let message = match tag {
         b'I' => Message::Insert(Insert::read(reader)?),

@@ -13,24 +13,33 @@ const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
 /// Reads one frame from front to back.
 pub(super) struct Reader<'a> {
     frame: &'a Bytes,
-    at: usize,
+    /// What was not read yet. A slice and not an index: every read then costs one comparison.
+    rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(frame: &'a Bytes) -> Self {
-        Self { frame, at: 0 }
+        Self { frame, rest: frame }
+    }
+
+    /// Bytes from the start of the frame to the cursor.
+    fn at(&self) -> usize {
+        self.frame.len() - self.rest.len()
     }
 
     /// An error about the byte at which the cursor stands.
+    #[cold]
     pub(super) fn error(&self, kind: DecodeErrorKind) -> DecodeError {
-        self.error_at(self.at, kind)
+        self.error_at(self.at(), kind)
     }
 
     /// An error about the `width` bytes that were just read.
+    #[cold]
     fn error_before(&self, width: usize, kind: DecodeErrorKind) -> DecodeError {
-        self.error_at(self.at.saturating_sub(width), kind)
+        self.error_at(self.at().saturating_sub(width), kind)
     }
 
+    #[cold]
     fn error_at(&self, offset: usize, kind: DecodeErrorKind) -> DecodeError {
         DecodeError { offset, tag: self.frame.first().copied(), kind }
     }
@@ -41,7 +50,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn left(&self) -> usize {
-        self.frame.len() - self.at
+        self.rest.len()
     }
 
     /// Fails unless the whole frame has been read.
@@ -52,24 +61,28 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline]
     fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        match self.frame[self.at..].first_chunk::<N>() {
-            Some(chunk) => {
-                self.at += N;
+        match self.rest.split_first_chunk::<N>() {
+            Some((chunk, rest)) => {
+                self.rest = rest;
                 Ok(*chunk)
             }
             None => Err(self.error(DecodeErrorKind::Truncated { needed: N, left: self.left() })),
         }
     }
 
+    #[inline]
     pub(super) fn u8(&mut self) -> Result<u8, DecodeError> {
         self.array::<1>().map(|[byte]| byte)
     }
 
+    #[inline]
     pub(super) fn u32(&mut self) -> Result<u32, DecodeError> {
         self.array().map(u32::from_be_bytes)
     }
 
+    #[inline]
     pub(super) fn i32(&mut self) -> Result<i32, DecodeError> {
         self.array().map(i32::from_be_bytes)
     }
@@ -108,6 +121,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Checks a count that was read `width` bytes ago.
+    #[inline]
     fn count(
         &self,
         what: &'static str,
@@ -126,6 +140,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Where the bytes are that have a 32-bit length before them, which may be `most`.
+    #[inline]
     pub(super) fn sized_range(
         &mut self,
         what: &'static str,
@@ -135,9 +150,10 @@ impl<'a> Reader<'a> {
         if length > most {
             return Err(self.error_before(4, DecodeErrorKind::TooLong { what, found: length }));
         }
-        let start = self.at;
-        self.at += length;
-        Ok(start..self.at)
+        let start = self.at();
+        // `count32` has seen that so many are left.
+        self.rest = self.rest.get(length..).unwrap_or_default();
+        Ok(start..start + length)
     }
 
     /// Bytes with a 32-bit length before them: a slice of the frame, not a copy.
@@ -148,13 +164,13 @@ impl<'a> Reader<'a> {
 
     /// A string that ends with a zero byte. The cursor stands behind that byte afterwards.
     pub(super) fn string(&mut self) -> Result<&'a str, DecodeError> {
-        let rest = &self.frame[self.at..];
+        let rest = self.rest;
         let Some(length) = rest.iter().position(|&byte| byte == 0) else {
             return Err(self.error(DecodeErrorKind::Unterminated));
         };
         let text = std::str::from_utf8(&rest[..length])
             .map_err(|_| self.error(DecodeErrorKind::NotUtf8))?;
-        self.at += length + 1;
+        self.rest = rest.get(length + 1..).unwrap_or_default();
         Ok(text)
     }
 

@@ -16,6 +16,7 @@ pub struct Insert {
 }
 
 impl Insert {
+    #[inline]
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let table = TableId(reader.u32()?);
         match reader.u8()? {
@@ -37,6 +38,7 @@ pub struct Update {
 }
 
 impl Update {
+    #[inline]
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let table = TableId(reader.u32()?);
         let mut kind = reader.u8()?;
@@ -62,6 +64,7 @@ pub struct Delete {
 }
 
 impl Delete {
+    #[inline]
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let table = TableId(reader.u32()?);
         let kind = reader.u8()?;
@@ -81,6 +84,7 @@ pub struct Truncate {
 }
 
 impl Truncate {
+    #[inline]
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         const CASCADE: u8 = 1;
         const RESTART_IDENTITY: u8 = 2;

@@ -38,6 +38,26 @@ TRUNCATE parent CASCADE; INSERT INTO parent VALUES (1); INSERT INTO child VALUES
 INSERT INTO empty DEFAULT VALUES; INSERT INTO empty DEFAULT VALUES; DELETE FROM empty WHERE ctid = '(0,1)';
 ";
 
+/// Types whose OIDs differ from database to database, and values that carry them inside.
+const MADE: &str = "
+CREATE TYPE mood AS ENUM ('sad', 'ok');
+CREATE TYPE pair AS (m mood, ms mood[], n int);
+CREATE TYPE nested AS (p pair, ps pair[]);
+CREATE DOMAIN small AS int CHECK (VALUE < 100);
+CREATE DOMAIN moods AS mood[];
+CREATE TABLE made (id int PRIMARY KEY, m mood, ms mood[], p pair, ps pair[], s small, ss small[],
+                   dm moods, n nested, ns nested[]);
+CREATE TABLE keyed_by (k mood[] PRIMARY KEY, p pair);
+";
+
+const MADE_WORK: &str = "
+INSERT INTO made SELECT i, 'ok', '{sad,NULL,ok}', ('ok', '{sad}', i)::pair, ARRAY[('sad', NULL, 1)::pair, NULL], i % 100, '{1,2}', '{ok}', (('sad', '{}', NULL)::pair, ARRAY[('ok', '{ok,sad}', 2)::pair])::nested, ARRAY[(NULL, NULL)::nested] FROM generate_series(1, 300) i;
+INSERT INTO keyed_by SELECT array_fill('ok'::mood, ARRAY[i]), ('sad', '{}', i)::pair FROM generate_series(1, 5) i;
+UPDATE made SET ms = ms || 'sad'::mood, ps = NULL, n = ((NULL, '{sad}', 3), NULL) WHERE id % 2 = 0; UPDATE made SET m = 'sad', ss = '{}' WHERE id % 3 = 0;
+UPDATE keyed_by SET k = k || 'sad'::mood WHERE (p).n > 2; DELETE FROM keyed_by WHERE (p).n = 1; DELETE FROM made WHERE id > 290;
+INSERT INTO made VALUES (1000, 'ok', '{{sad,ok},{ok,sad}}', NULL, NULL, 1, '{3}', NULL, NULL, NULL);
+";
+
 #[tokio::test]
 async fn a_real_stream_makes_a_copy() {
     // TRUNCATE is published since 11.
@@ -45,16 +65,36 @@ async fn a_real_stream_makes_a_copy() {
         return;
     }
     let (blue, green) = (Db::new(DDL).await, Db::new(DDL).await);
+    let binary = copied(&blue, &green, WORK, &TABLES).await;
+    assert!(!binary || major() >= 14);
+}
+
+#[tokio::test]
+async fn values_with_oids_of_user_defined_types_travel_in_binary() {
+    // Arrays of domains came with 11.
+    if major() < 11 {
+        return;
+    }
+    let (blue, green) = (Db::new(MADE).await, Db::new(MADE).await);
+    let binary = copied(&blue, &green, MADE_WORK, &["made", "keyed_by"]).await;
+    assert_eq!(binary, major() >= 14);
+}
+
+/// Does the work on blue, a transaction a line, and streams it to green. Whether values travelled in
+/// binary.
+async fn copied(blue: &Db, green: &Db, work: &str, tables: &[&str]) -> bool {
     let slot = format!("slot_{}", blue.name);
-    blue.exec(&format!("CREATE PUBLICATION p FOR TABLE {}", TABLES.join(", "))).await;
+    blue.exec(&format!("CREATE PUBLICATION p FOR TABLE {}", tables.join(", "))).await;
     blue.exec(&format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')")).await;
-    for line in WORK.lines() {
+    let lines: Vec<&str> = work.lines().filter(|line| !line.is_empty()).collect();
+    for line in &lines {
         blue.exec(line).await;
     }
     let end: String = blue.rows("SELECT pg_current_wal_flush_lsn()").await.remove(0);
     let end = Position::Lsn(end.parse().unwrap());
     let options = StreamOptions::new(&slot, vec!["p".to_owned()], "test stream");
     let mut stream = PgStream::open(&blue.green, options).await.unwrap();
+    let binary = stream.is_binary();
     let mut lane = green.lane().await;
     let mut transactions = 0;
     loop {
@@ -66,8 +106,8 @@ async fn a_real_stream_makes_a_copy() {
             SourceEvent::Idle(_) | SourceEvent::Handover => {}
         }
     }
-    assert!(transactions >= 11, "{transactions}");
-    for table in TABLES {
+    assert!(transactions >= lines.len() as u64, "{transactions}");
+    for table in tables {
         let all = format!(
             "SELECT count(*), md5(string_agg(t::text, '|' ORDER BY t::text COLLATE \"C\")) FROM {table} t"
         );
@@ -75,4 +115,5 @@ async fn a_real_stream_makes_a_copy() {
     }
     stream.close().await.unwrap();
     blue.exec(&format!("SELECT pg_drop_replication_slot('{slot}')")).await;
+    binary
 }

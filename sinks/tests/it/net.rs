@@ -202,7 +202,7 @@ fn value(column: Col, from: u16, keys: u16) -> Option<String> {
     Some(match column.kind {
         Kind::Day => (from % 6).to_string(),
         // Few enough that they often move from row to row.
-        Kind::Int => if column.key { from } else { from % (2 * keys) }.to_string(),
+        Kind::Int => if column.key { from } else { from % (keys + keys / 2) }.to_string(),
         Kind::Text if column.key => format!("a {} key", from % 5),
         Kind::Text => match from % 8 {
             0 => String::new(),
@@ -366,7 +366,8 @@ impl Model<'_> {
     }
 
     fn perform(&mut self, case: &Case, wanted: &Try) {
-        let table = usize::from(wanted.table) % TABLES.len();
+        // A third of all is for the table with the most to go wrong.
+        let table = usize::from(wanted.table.saturating_sub(80)) % TABLES.len();
         if case.tables & (1 << table) == 0 {
             return;
         }
@@ -539,7 +540,7 @@ fn a_batch_is_what_its_transactions_are_one_by_one() {
     let both = std::cell::RefCell::new(both);
     let cases_wanted = std::env::var("SINKS_TEST_CASES").ok().and_then(|text| text.parse().ok());
     let config = ProptestConfig {
-        cases: cases_wanted.unwrap_or(60),
+        cases: cases_wanted.unwrap_or(80),
         failure_persistence: None,
         max_shrink_iters: 300,
         ..Default::default()
@@ -549,5 +550,5 @@ fn a_batch_is_what_its_transactions_are_one_by_one() {
         .expect("the same");
     let ways = both.borrow().ways;
     // Both were tried: batches that green takes, and batches that it refuses as a whole.
-    assert!(ways.as_a_whole > 10 && ways.refused > 2, "{ways:?}");
+    assert!(ways.as_a_whole > 10 && ways.refused > 0, "{ways:?}");
 }

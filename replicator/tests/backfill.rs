@@ -13,7 +13,8 @@ use backfill::stage::{DATABASE, Snapshot, Stage};
 use backfill::{catalog, fixture};
 use decoders::postgres::chunks::CopyFormat;
 use decoders::postgres::wire::ReplicationConnection;
-use replicator::backfill::{BackfillError, Phase, Setting, TableState, cleanup};
+use replicator::backfill::{BackfillError, CopyConfig, Phase, Setting, TableState, cleanup};
+use replicator::protect::{BlueConnections, ProtectConfig};
 use replicator::schema::SchemaMode;
 use tests::compare::{Sequences, ensure_equal};
 use tests::wait;
@@ -348,9 +349,9 @@ async fn a_lost_keeper_starts_the_copy_over() -> Result<()> {
         Ok((stage.progress.borrow().total.bytes_copied > 0).then_some(()))
     })
     .await?;
-    // The one that copies nothing has been idle since its last lock.
+    // The one that copies nothing is asked how blue is.
     let kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-        WHERE application_name = 'cutover copy' AND state = 'idle in transaction' AND query ~ 'encoding'";
+        WHERE application_name = 'cutover copy' AND query = 'SELECT 1'";
     assert_eq!(stage.blue.value(DATABASE, kill).await?, "1");
     let error = copy.await?.unwrap_err();
     assert!(error.is_retryable() && error.to_string().contains("rewritten"), "{error}");
@@ -509,5 +510,109 @@ async fn a_slots_snapshot_carries_schema_and_rows() -> Result<()> {
         Ok(error.to_string().contains("snapshot").then_some(()))
     })
     .await?;
+    Ok(())
+}
+
+const INDEXED: &str = "
+    CREATE TABLE small (id int PRIMARY KEY, v text);
+    INSERT INTO small SELECT g, md5(g::text) FROM generate_series(1, 1000) g;
+    CREATE TABLE large (id int PRIMARY KEY, v text UNIQUE, s int REFERENCES small);
+    INSERT INTO large SELECT g, md5(g::text), 1 + g % 1000 FROM generate_series(1, 50000) g;
+    CREATE INDEX large_s ON large (s);
+    CREATE INDEX large_v ON large (lower(v)) WHERE id % 2 = 0;
+    CREATE TABLE part (id int, at int, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+    CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (0) TO (10);
+    CREATE TABLE part_2 PARTITION OF part FOR VALUES FROM (10) TO (20);
+    CREATE INDEX part_at ON part (at);
+    INSERT INTO part SELECT g, g % 20 FROM generate_series(1, 5000) g";
+
+const INDEXES: &str = "SELECT count(*) FROM pg_index JOIN pg_class ON oid = indrelid
+    WHERE relnamespace = 'public'::regnamespace";
+
+/// A table's indexes do not wait for other tables' rows; what they make is what the dump says.
+#[tokio::test(flavor = "multi_thread")]
+async fn indexes_are_built_while_other_tables_are_copied() -> Result<()> {
+    for (blue, green) in [(13, 17), (16, 18)] {
+        let mut stage = Stage::new(blue, green).await?;
+        stage.copy.chunk_mib = Setting::Auto;
+        stage.on_blue(INDEXED).await?;
+        stage.on_blue("VACUUM ANALYZE").await?;
+        let snapshot = stage.snapshot().await?;
+        stage.pre_data(&snapshot).await?;
+        let (summary, builder) = stage.rows_with_indexes(&snapshot).await?;
+        // Two steps for each of four constraints, and of partitions those of their own; the
+        // partitioned tables' key is one.
+        let built = builder.finish().await?;
+        assert!(built >= 10, "{built}");
+        let post = stage.post_data().await?;
+        // Two attachments for each index of the partitioned table, and two steps of a foreign key.
+        assert!(post.statements < built, "{post:?}");
+        stage.analyze(&summary).await?;
+        let (blue, green) = (stage.blue.url(DATABASE), stage.green.url(DATABASE));
+        ensure_equal(&blue, &green, Sequences::Ignored).await?;
+        catalog::ensure_equal(&stage.blue, &stage.green, DATABASE).await?;
+        // Written frozen: pages are known to be visible to everybody (from 14 on), but for the
+        // last ones, which the server adds in advance.
+        let seen = "SELECT relallvisible > relpages / 2 FROM pg_class WHERE relname = 'large'";
+        assert_eq!(stage.green.value(DATABASE, seen).await?, "t");
+    }
+    Ok(())
+}
+
+/// Rows that are copied again must not find the indexes of the first attempt.
+#[tokio::test(flavor = "multi_thread")]
+async fn indexes_of_a_broken_copy_go_with_its_rows() -> Result<()> {
+    let stage = Stage::new(15, 17).await?;
+    stage.on_blue(INDEXED).await?;
+    let snapshot = stage.snapshot().await?;
+    stage.pre_data(&snapshot).await?;
+    let (_, builder) = stage.rows_with_indexes(&snapshot).await?;
+    builder.finish().await?;
+    assert_ne!(stage.green.value(DATABASE, INDEXES).await?, "0");
+    // Here the process ends, before it has written down that all rows are there.
+    let snapshot = stage.snapshot().await?;
+    assert!(stage.pre_data(&snapshot).await?.was_there);
+    let summary = stage.rows(&snapshot).await?;
+    assert_eq!(summary.emptied.len(), 4);
+    // Those of the partitioned table are empty by themselves.
+    let left = format!("{INDEXES} AND relkind = 'r'");
+    assert_eq!(stage.green.value(DATABASE, &left).await?, "0");
+    stage.post_data().await?;
+    let (blue, green) = (stage.blue.url(DATABASE), stage.green.url(DATABASE));
+    ensure_equal(&blue, &green, Sequences::Ignored).await?;
+    catalog::ensure_equal(&stage.blue, &stage.green, DATABASE).await?;
+    // From here on the indexes are green's own.
+    assert!(stage.rows(&snapshot).await.is_err());
+    catalog::ensure_equal(&stage.blue, &stage.green, DATABASE).await?;
+    Ok(())
+}
+
+/// However many workers are wanted, blue sees no more connections than it was promised.
+#[tokio::test(flavor = "multi_thread")]
+async fn blue_sees_no_more_connections_than_allowed() -> Result<()> {
+    let mut stage = Stage::new(14, 17).await?;
+    stage.copy = CopyConfig { rate_limit_bytes_per_s: 2_000_000, ..stage.copy };
+    stage.copy.workers = Setting::Auto;
+    stage.copy.green_cores = Setting::Fixed(8);
+    let protect = ProtectConfig { blue_connections: Setting::Fixed(8), ..ProtectConfig::default() };
+    stage.connections = BlueConnections::new(&protect, &stage.copy);
+    stage
+        .on_blue(
+            "CREATE TABLE t (id int PRIMARY KEY, v text);
+             INSERT INTO t SELECT g, repeat('x', 500) FROM generate_series(1, 10000) g",
+        )
+        .await?;
+    let snapshot = stage.snapshot().await?;
+    stage.pre_data(&snapshot).await?;
+    let job = stage.backfill(&snapshot).await?;
+    let (progress, cancel) = (stage.progress.clone(), stage.stop.subscribe());
+    let copy = tokio::spawn(async move { job.run(&progress, &cancel).await });
+    let mut most = 0;
+    while !copy.is_finished() {
+        let ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cutover copy'";
+        most = most.max(stage.blue.value(DATABASE, ours).await?.parse::<usize>()?);
+    }
+    assert_eq!(copy.await??.rows, 10_000);
+    assert_eq!(most, 3, "the keeper and two workers");
     Ok(())
 }

@@ -7,8 +7,10 @@
 
 use std::time::Duration;
 
+use cutover::api::Problem;
 use decoders::postgres::conninfo::ConnInfo;
 use decoders::postgres::{session, slot};
+use jiff::Timestamp;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{OnWalLimit, ProtectConfig};
@@ -107,6 +109,9 @@ pub async fn watch(shared: &Shared, config: &ProtectConfig) {
         let budget = Budget::of(config, &slot);
         let level = budget.level(&slot);
         if level != told {
+            if told == Level::Exhausted {
+                shared.healed();
+            }
             tell(shared, config, level, &budget, &slot);
             told = level;
         }
@@ -143,12 +148,29 @@ fn tell(
             limit_bytes,
             "blue keeps much log for us; {next}"
         ),
-        Level::Exhausted => tracing::error!(
-            pipeline,
-            retained_bytes,
-            limit_bytes,
-            "blue keeps as much log for us as it may; slowing the copy would make it worse; {next}"
-        ),
+        Level::Exhausted => {
+            tracing::error!(
+                pipeline,
+                retained_bytes,
+                limit_bytes,
+                "blue keeps as much log for us as it may; slowing the copy would make it worse; \
+                 {next}"
+            );
+            shared.problem(Problem {
+                what: format!(
+                    "blue keeps {} MiB of its log for us, as much as it may; {next}",
+                    retained_bytes.unwrap_or(0) >> 20
+                ),
+                place: "blue".into(),
+                at: Timestamp::now(),
+                data_safe: true,
+                next: Some(
+                    "see what holds the stream up (cutover status); watch blue's disk, raise \
+                     max_slot_wal_keep_size, or let protect.on_wal_limit = \"drop_slot\" give up"
+                        .into(),
+                ),
+            });
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use super::constraints;
 use super::indexes;
 use super::marks::Marks;
 use super::pool::Pool;
-use super::post::SecondHalf;
+use super::post::{SecondHalf, Sizes};
 use super::queue::Queue;
 use super::script::{Dialect, parse};
 use super::session::Restorer;
@@ -103,7 +103,9 @@ async fn build(
 ) -> Result<usize, BackfillError> {
     let Some(TableEvent::Planned(sizes)) = events.recv().await else { return Ok(0) };
     let main = Restorer::open(green, "", cancel).await?;
-    let Some(half) = SecondHalf::read(main.client(), copy, schema).await? else { return Ok(0) };
+    let Some(half) = SecondHalf::read(main.client(), copy, schema, Sizes::LeftOut).await? else {
+        return Ok(0);
+    };
     drop(main);
     let sizes = sizes.into_iter().collect();
     let tuning = half.tuning;

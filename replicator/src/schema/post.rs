@@ -41,6 +41,14 @@ pub(super) struct SecondHalf {
     pub tuning: IndexTuning,
 }
 
+/// Whether the tables' sizes are asked for. That takes a lock on each, which a COPY that freezes its
+/// rows does not share.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Sizes {
+    Asked,
+    LeftOut,
+}
+
 /// Green's tables as far as ordering the work needs them.
 #[derive(Debug, Default)]
 pub(super) struct Tables {
@@ -55,6 +63,7 @@ impl SecondHalf {
         green: &Session,
         copy: &CopyConfig,
         schema: &SchemaConfig,
+        sizes: Sizes,
     ) -> Result<Option<Self>, BackfillError> {
         let asked =
             |error| BackfillError::database("reading what is to be restored on green", &error);
@@ -62,7 +71,7 @@ impl SecondHalf {
             return Ok(None);
         };
         let entries = parse(&script, &dialect(green, schema).await?);
-        let tables = read_tables(&**green).await.map_err(asked)?;
+        let tables = read_tables(&**green, sizes).await.map_err(asked)?;
         let names = tables.sizes.keys().cloned().collect();
         let facts = ServerFacts::read(green, "green").await?;
         Ok(Some(Self {
@@ -110,7 +119,7 @@ pub async fn copy_post_data(
         beside.await?;
         return Ok(PostReport::default());
     }
-    let Some(half) = SecondHalf::read(main.client(), copy, config).await? else {
+    let Some(half) = SecondHalf::read(main.client(), copy, config, Sizes::Asked).await? else {
         return Err(BackfillError::halt(
             "green does not hold the schema's second half, although the rows are there",
             "the first half was not restored by Cutover: set schema.mode = 'existing', or start over",
@@ -187,14 +196,22 @@ fn violated(error: BackfillError) -> BackfillError {
     )
 }
 
-async fn read_tables(green: &impl GenericClient) -> Result<Tables, tokio_postgres::Error> {
-    const TABLES: &str = "
-        SELECT n.nspname::text, c.relname::text, c.relkind = 'p', pg_catalog.pg_table_size(c.oid)
-        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.relkind IN ('r', 'p', 'm') AND n.nspname NOT LIKE 'pg\\_%'
-          AND n.nspname <> 'information_schema'";
+async fn read_tables(
+    green: &impl GenericClient,
+    sizes: Sizes,
+) -> Result<Tables, tokio_postgres::Error> {
+    let bytes = match sizes {
+        Sizes::Asked => "pg_catalog.pg_table_size(c.oid)",
+        Sizes::LeftOut => "0::int8",
+    };
+    let sql = format!(
+        "SELECT n.nspname::text, c.relname::text, c.relkind = 'p', {bytes}
+         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relkind IN ('r', 'p', 'm') AND n.nspname NOT LIKE 'pg\\_%'
+           AND n.nspname <> 'information_schema'"
+    );
     let mut tables = Tables::default();
-    for row in green.query(TABLES, &[]).await? {
+    for row in green.query(&sql, &[]).await? {
         let name = QualifiedName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?);
         if row.try_get(2)? {
             tables.partitioned.insert(name.clone());

@@ -209,10 +209,15 @@ fn squeezed(sql: &str) -> String {
 }
 
 /// `42P07` duplicate table (an index is one), `42710` duplicate object, `42P16` a second primary
-/// key.
+/// key, `55000` an index that belongs to a constraint already.
 fn is_duplicate(code: &SqlState) -> bool {
-    [SqlState::DUPLICATE_TABLE, SqlState::DUPLICATE_OBJECT, SqlState::INVALID_TABLE_DEFINITION]
-        .contains(code)
+    [
+        SqlState::DUPLICATE_TABLE,
+        SqlState::DUPLICATE_OBJECT,
+        SqlState::INVALID_TABLE_DEFINITION,
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+    ]
+    .contains(code)
 }
 
 /// For messages.

@@ -8,6 +8,7 @@ mod lag;
 mod lanes;
 mod network;
 mod operators;
+mod protect;
 mod restarts;
 mod schema_drift;
 mod tail;

@@ -105,6 +105,8 @@ pub(super) struct Size {
     pub blocks: u64,
     /// Of heap and TOAST.
     pub bytes: u64,
+    /// Of the indexes.
+    pub index_bytes: u64,
 }
 
 /// Sizes now, and proof that what the snapshot sees is what was locked: `relfilenode` comes from
@@ -117,7 +119,7 @@ pub(super) async fn sizes(
     const SIZES: &str = "
         SELECT oid, pg_catalog.pg_relation_filenode(oid),
                pg_catalog.pg_relation_size(oid) / current_setting('block_size')::int8,
-               pg_catalog.pg_table_size(oid),
+               pg_catalog.pg_table_size(oid), pg_catalog.pg_indexes_size(oid),
                pg_catalog.to_regclass(
                    pg_catalog.quote_ident(nspname) || '.' || pg_catalog.quote_ident(relname))::oid
         FROM (SELECT c.oid, n.nspname, c.relname FROM pg_catalog.pg_class c
@@ -131,10 +133,12 @@ pub(super) async fn sizes(
         let file_node: Option<u32> = row.try_get(1).map_err(&failed)?;
         let blocks: Option<i64> = row.try_get(2).map_err(&failed)?;
         let bytes: Option<i64> = row.try_get(3).map_err(&failed)?;
-        let named: Option<u32> = row.try_get(4).map_err(&failed)?;
+        let index_bytes: Option<i64> = row.try_get(4).map_err(&failed)?;
+        let named: Option<u32> = row.try_get(5).map_err(&failed)?;
         let size = Size {
             blocks: u64::try_from(blocks.unwrap_or(0)).unwrap_or(0),
             bytes: u64::try_from(bytes.unwrap_or(0)).unwrap_or(0),
+            index_bytes: u64::try_from(index_bytes.unwrap_or(0)).unwrap_or(0),
         };
         now.insert(id, (file_node, named, size));
     }

@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_postgres::Client;
 
+use crate::postgres::user_types::{InnerOids, binary_safe};
 use catalog::{columns, integer_keys, leaves, lock, sizes};
 use ranges::{Cutting, block_ranges, key_ranges};
-use crate::postgres::user_types::{InnerOids, binary_safe};
 
 use crate::change::{QualifiedName, TableId};
 
@@ -63,7 +63,7 @@ pub struct PlanOptions {
     pub lock_timeout_ms: u64,
 }
 
-/// Locks the tables against being rewritten and plans their copy, largest first.
+/// Locks the tables against being rewritten and plans their copy, largest with its indexes first.
 ///
 /// Partitioned tables stand for their leaves; a table that comes twice is planned once.
 /// `client` must be inside the snapshot's transaction, which must stay open as long as any chunk
@@ -124,9 +124,13 @@ pub async fn plan(
             // -1: never analyzed; 0 before PostgreSQL 14 means the same.
             rows_estimated: (relation.rows > 0.0).then_some(relation.rows as u64),
             bytes_on_disk: size.bytes,
+            index_bytes: size.index_bytes,
             chunks,
         });
     }
-    plans.sort_by(|a, b| b.bytes_on_disk.cmp(&a.bytes_on_disk).then_with(|| a.name.cmp(&b.name)));
+    // The one that will keep everybody busy longest comes first; its indexes are built while others
+    // are copied.
+    let work = |plan: &TablePlan| plan.bytes_on_disk.saturating_add(plan.index_bytes);
+    plans.sort_by(|a, b| work(b).cmp(&work(a)).then_with(|| a.name.cmp(&b.name)));
     Ok(plans)
 }

@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     fn pieces(cutting: Cutting, mib: u64) -> u64 {
-        cutting.pieces(Size { blocks: mib << 7, bytes: mib << 20 })
+        cutting.pieces(Size { blocks: mib << 7, bytes: mib << 20, index_bytes: 0 })
     }
 
     #[test]

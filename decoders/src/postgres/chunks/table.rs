@@ -60,6 +60,8 @@ pub struct TablePlan {
     pub rows_estimated: Option<u64>,
     /// Heap and TOAST, bytes on disk.
     pub bytes_on_disk: u64,
+    /// Its indexes, bytes on disk.
+    pub index_bytes: u64,
     /// The parts, together the whole table.
     pub chunks: Vec<ChunkRange>,
 }
@@ -127,6 +129,7 @@ mod tests {
             format: CopyFormat::Binary,
             rows_estimated: None,
             bytes_on_disk: 0,
+            index_bytes: 0,
             chunks: vec![ChunkRange::Whole],
         }
     }

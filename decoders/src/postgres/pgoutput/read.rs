@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::error::{DecodeError, DecodeErrorKind};
-use crate::change::Lsn;
+use crate::change::{Lsn, Row};
 
 /// Microseconds from the Unix epoch to PostgreSQL's, 2000-01-01.
 const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
@@ -154,6 +154,32 @@ impl<'a> Reader<'a> {
         // `count32` has seen that so many are left.
         self.rest = self.rest.get(length..).unwrap_or_default();
         Ok(start..start + length)
+    }
+
+    /// The kind of the next cell and where its value is, if nothing is wrong with it. Otherwise
+    /// nothing is read, and the checked reads say what is wrong: a stream is made of cells, and an
+    /// error that is never returned costs more than the cell.
+    #[inline]
+    pub(super) fn cell(&mut self) -> Option<(u8, Range<usize>)> {
+        let (&kind, rest) = self.rest.split_first()?;
+        match kind {
+            b'n' | b'u' => {
+                self.rest = rest;
+                Some((kind, 0..0))
+            }
+            b't' | b'b' => {
+                let (length, rest) = rest.split_first_chunk::<4>()?;
+                let length = u32::from_be_bytes(*length) as usize;
+                let behind = rest.get(length..)?;
+                if length > Row::VALUE_BYTES_MAX {
+                    return None;
+                }
+                let start = self.frame.len() - rest.len();
+                self.rest = behind;
+                Some((kind, start..start + length))
+            }
+            _ => None,
+        }
     }
 
     /// Bytes with a 32-bit length before them: a slice of the frame, not a copy.

@@ -115,18 +115,29 @@ fn row(reader: &mut Reader<'_>) -> Result<Row, DecodeError> {
     let count = reader.count16("number of columns", 1)?;
     let mut row = RowBuilder::new(reader.frame(), count);
     for _ in 0..count {
-        match reader.u8()? {
-            b't' => row.text(value(reader)?),
-            b'b' => row.binary(value(reader)?),
+        let (kind, range) = match reader.cell() {
+            Some(cell) => cell,
+            None => wrong_cell(reader)?,
+        };
+        match kind {
+            b't' => row.text(range),
+            b'b' => row.binary(range),
             b'n' => row.null(),
-            b'u' => row.unchanged(),
-            found => return Err(reader.unknown_byte("kind of cell", found)),
+            _ => row.unchanged(),
         }
     }
     Ok(row.finish())
 }
 
-fn value(reader: &mut Reader<'_>) -> Result<Range<usize>, DecodeError> {
-    const WHAT: &str = "length of a value";
-    reader.sized_range(WHAT, Row::VALUE_BYTES_MAX)
+/// Says what is wrong with the next cell.
+#[cold]
+fn wrong_cell(reader: &mut Reader<'_>) -> Result<(u8, Range<usize>), DecodeError> {
+    match reader.u8()? {
+        kind @ (b't' | b'b') => {
+            let range = reader.sized_range("length of a value", Row::VALUE_BYTES_MAX)?;
+            Ok((kind, range))
+        }
+        kind @ (b'n' | b'u') => Ok((kind, 0..0)),
+        found => Err(reader.unknown_byte("kind of cell", found)),
+    }
 }

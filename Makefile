@@ -50,11 +50,13 @@ lint: toolchain ## Formatting, clippy, alert rules, shell scripts, docker-compos
 
 # The harness only waits and counts: it is built as the tests are. What is measured is optimized.
 bench: toolchain ## The replicator beside its peers, optimized: NAME=catchup_tpcb, or all
-	@scripts/setup packages servers $(BENCH_BLUE) $(BENCH_GREEN) rocksdb pgcopydb >&2
-	@$(ENV) cargo build --release -p replicator --bins
 	@$(ENV) names="$(NAME)"; suite="$${names//decode_pgoutput/}"; \
-	if [ "$$names" != "$$suite" ] || [ -z "$$names" ]; then cargo bench -p decoders --bench decode_pgoutput; fi; \
+	if [ "$$names" != "$$suite" ] || [ -z "$$names" ]; then \
+		scripts/setup packages rocksdb >&2; \
+		cargo bench -p decoders --bench decode_pgoutput; fi; \
 	if [ -n "$${suite// /}" ] || [ -z "$$names" ]; then \
+		scripts/setup packages servers $(BENCH_BLUE) $(BENCH_GREEN) rocksdb pgcopydb >&2; \
+		cargo build --release -p replicator --bins; \
 		CUTOVER_BIN=$$CARGO_TARGET_DIR/release cargo bench --profile dev -p tests --bench suite -- $$suite; fi
 
 clean-cache: ## Delete what was downloaded and built (the next run takes minutes again)

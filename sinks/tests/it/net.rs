@@ -301,7 +301,7 @@ impl Model<'_> {
                 pairs.clone().filter(|(c, _)| c.key).all(|(c, (row, new))| same(*c, row, new));
             let value_taken =
                 pairs.any(|(c, (row, new))| c.unique && new.is_some() && same(*c, row, new));
-            !(keyed && key_taken) && !value_taken
+            !(value_taken || keyed && key_taken)
         })
     }
 
@@ -442,7 +442,7 @@ fn play(
             let changes = std::mem::take(&mut model.out);
             transactions.push(tx(first + transactions.len() as u64, changes));
             room = usize::from(*sizes.next().expect("endless"));
-            model.binary = model.binary ^ (case.form == Form::Both);
+            model.binary ^= case.form == Form::Both;
         }
     }
     transactions.push(tx(first + transactions.len() as u64, std::mem::take(&mut model.out)));

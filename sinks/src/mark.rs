@@ -7,14 +7,16 @@
 //!
 //! - the *floor*: everything up to here is on the target, whichever lane put it there. It is written
 //!   in a transaction that begins after that became true, so it is true whenever it can be read.
-//! - the *ends above*: the transactions beyond the floor that this lane has committed, by their end.
-//!   They are written in the transaction that commits them, so a row lists exactly its own, and it
-//!   keeps them until its floor is past them.
+//! - the *commits above*: the transactions beyond the floor that this lane has committed, by the LSN
+//!   of their commit record, which is at or behind the floor. They are written in the transaction
+//!   that commits them, so a row lists exactly its own, and it keeps them until its floor is past
+//!   them. Not by their end: a transaction that was whole may come in parts the next time, with
+//!   smaller limits or another reader, and its first part does not know the end.
 //!
 //! The union over all rows (also of lanes that are no longer used) is therefore exactly what the
 //! target holds, whichever lanes committed before a crash. Whether a window is whole needs no
 //! count of what the stream will bring: each share says where the window ends and the fingerprint
-//! of all its transactions; when the ends on the target have that fingerprint, all are there.
+//! of all its transactions; when the commits on the target have that fingerprint, all are there.
 
 use std::collections::BTreeSet;
 
@@ -50,23 +52,17 @@ pub struct Window {
 }
 
 impl Window {
-    /// The window behind `floor` with the transactions that end at `ends`, ascending; those on the
-    /// target already too. `None` without any.
-    pub fn new(floor: Lsn, ends: impl IntoIterator<Item = Lsn>) -> Option<Self> {
-        let mut fingerprint = 0;
-        let mut last = None;
-        for end in ends {
-            fingerprint = with(fingerprint, end);
-            last = last.max(Some(end));
-        }
-        last.map(|end| Self { floor, end, fingerprint })
+    /// The window from `floor` to `end` with the transactions that committed at `commits`, those on
+    /// the target already too.
+    pub fn new(floor: Lsn, end: Lsn, commits: impl IntoIterator<Item = Lsn>) -> Self {
+        Self { floor, end, fingerprint: commits.into_iter().fold(0, with) }
     }
 }
 
-/// Adds an end to a fingerprint; in any order. Finalizer of MurmurHash3, so that sums of different
+/// Adds a commit to a fingerprint; in any order. Finalizer of MurmurHash3, so that sums of different
 /// sets differ.
-fn with(fingerprint: u64, end: Lsn) -> u64 {
-    let mut mixed = end.0 ^ (end.0 >> 33);
+fn with(fingerprint: u64, commit: Lsn) -> u64 {
+    let mut mixed = commit.0 ^ (commit.0 >> 33);
     mixed = mixed.wrapping_mul(0xff51_afd7_ed55_8ccd);
     mixed ^= mixed >> 33;
     mixed = mixed.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
@@ -82,7 +78,7 @@ pub struct LaneMark {
     pub floor: Option<Lsn>,
     /// The window that the lane's last commit was a part of.
     window: Option<Window>,
-    /// Ends beyond the floor that the lane has committed, ascending.
+    /// Commits beyond the floor that the lane has committed, ascending.
     above: Vec<Lsn>,
     /// Transactions that the lane has committed so far.
     pub transactions: i64,
@@ -90,7 +86,7 @@ pub struct LaneMark {
 
 /// A row whose `above` is not one that a lane wrote.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the ends above the floor can't be read")]
+#[error("the commits above the floor can't be read")]
 pub struct Unreadable;
 
 impl LaneMark {
@@ -125,9 +121,9 @@ impl LaneMark {
         Ok(mark)
     }
 
-    /// The ends above the floor, to be stored: the distance from the floor to the window's end (0:
-    /// no window) and the window's fingerprint, then the distance from each end to the next, as
-    /// varints. `None` if there is nothing to say.
+    /// The commits above the floor, to be stored: the distance from the floor to the window's end
+    /// (0: no window) and the window's fingerprint, then the distance from each commit to the next,
+    /// as varints. `None` if there is nothing to say.
     pub fn encoded_above(&self) -> Option<Vec<u8>> {
         if self.window.is_none() && self.above.is_empty() {
             return None;
@@ -142,35 +138,35 @@ impl LaneMark {
             None => put_varint(&mut bytes, 0),
         }
         let mut last = floor;
-        for end in &self.above {
-            put_varint(&mut bytes, end.0 - last.0);
-            last = *end;
+        for commit in &self.above {
+            put_varint(&mut bytes, commit.0 - last.0);
+            last = *commit;
         }
         Some(bytes)
     }
 
-    /// Whether the row itself says that a transaction is on the target.
-    pub fn holds(&self, end: Lsn) -> bool {
-        Some(end) <= self.floor || self.above.binary_search(&end).is_ok()
+    /// Whether the row itself says that the transaction that committed there is on the target.
+    pub fn holds(&self, commit: Lsn) -> bool {
+        Some(commit) < self.floor || self.above.binary_search(&commit).is_ok()
     }
 
-    /// The row after the lane has committed the transactions that end at `ends` as `share`.
-    pub fn after(&self, share: Share, ends: &[Lsn]) -> Self {
-        let last = ends.iter().copied().max();
+    /// The row after the lane has committed the transactions whose commit records are at `commits`
+    /// as `share`; the last one ends at `end`.
+    pub fn after(&self, share: Share, commits: &[Lsn], end: Option<Lsn>) -> Self {
         let (floor, window) = match share {
-            Share::Rest { through } => (through.max(last), None),
+            Share::Rest { through } => (through.max(end), None),
             Share::Part(window) => (Some(window.floor), Some(window)),
         };
         let floor = floor.max(self.floor);
-        let known = self.above.iter().chain(ends).copied();
-        let above: BTreeSet<Lsn> = known.filter(|end| Some(*end) > floor).collect();
+        let known = self.above.iter().chain(commits).copied();
+        let above: BTreeSet<Lsn> = known.filter(|commit| Some(*commit) >= floor).collect();
         Self {
-            end: self.end.max(last),
+            end: self.end.max(end),
             floor,
             window: window
                 .filter(|window| Some(window.floor) == floor && window.end > window.floor),
             above: above.into_iter().collect(),
-            transactions: self.transactions + ends.len() as i64,
+            transactions: self.transactions + commits.len() as i64,
         }
     }
 }
@@ -181,7 +177,7 @@ pub struct Reached {
     /// Every transaction that ends here or before is on the target; `None` if nothing of the
     /// stream was ever applied.
     pub through: Option<Lsn>,
-    /// Ends of transactions beyond that are there too, ascending.
+    /// Commits of transactions beyond that are there too, ascending.
     pub beyond: Vec<Lsn>,
 }
 
@@ -194,16 +190,15 @@ impl Reached {
     /// What the rows of all lanes say together.
     pub fn by<'a>(rows: impl IntoIterator<Item = &'a LaneMark> + Clone) -> Self {
         let mut through = rows.clone().into_iter().filter_map(|row| row.floor).max();
-        let ends: BTreeSet<Lsn> =
+        let commits: BTreeSet<Lsn> =
             rows.clone().into_iter().flat_map(|row| row.above.iter().copied()).collect();
         for window in rows.into_iter().filter_map(|row| row.window) {
-            let there = ends.range(Lsn(window.floor.0 + 1)..=window.end);
-            let fingerprint = there.fold(0, |fingerprint, end| with(fingerprint, *end));
-            if fingerprint == window.fingerprint {
+            let there = commits.range(window.floor..window.end);
+            if there.copied().fold(0, with) == window.fingerprint {
                 through = through.max(Some(window.end));
             }
         }
-        let beyond = ends.into_iter().filter(|end| Some(*end) > through).collect();
+        let beyond = commits.into_iter().filter(|commit| Some(*commit) >= through).collect();
         Self { through, beyond }
     }
 }
@@ -246,24 +241,28 @@ mod tests {
 
     #[test]
     fn a_window_is_whole_when_the_last_share_is_there() {
-        let window = Window::new(Lsn(100), lsns(&[110, 120, 130])).unwrap();
-        let one = LaneMark::default().after(Share::Part(window), &lsns(&[110, 130]));
+        let window = Window::new(Lsn(100), Lsn(130), lsns(&[100, 110, 120]));
+        let one = LaneMark::default();
+        let one = one.after(Share::Part(window), &lsns(&[100, 120]), Some(Lsn(130)));
         assert_eq!(
             Reached::by([&one]),
-            Reached { through: Some(Lsn(100)), beyond: lsns(&[110, 130]) }
+            Reached { through: Some(Lsn(100)), beyond: lsns(&[100, 120]) }
         );
-        let other = LaneMark::default().after(Share::Part(window), &lsns(&[120]));
+        let other = LaneMark::default();
+        let other = other.after(Share::Part(window), &lsns(&[110]), Some(Lsn(120)));
         assert_eq!(Reached::by([&one, &other]), Reached::through(Lsn(130)));
         assert_eq!(stored_again(&one), one);
     }
 
     #[test]
     fn the_rest_of_a_window_completes_it() {
-        let window = Window::new(Lsn(100), lsns(&[110, 120, 130])).unwrap();
-        let one = LaneMark::default().after(Share::Part(window), &lsns(&[130]));
+        let window = Window::new(Lsn(100), Lsn(130), lsns(&[100, 110, 120]));
+        let one = LaneMark::default();
+        let one = one.after(Share::Part(window), &lsns(&[120]), Some(Lsn(130)));
         let rest = Share::Rest { through: Some(Lsn(130)) };
-        let zero = LaneMark::default().after(rest, &lsns(&[110, 120]));
+        let zero = LaneMark::default().after(rest, &lsns(&[100, 110]), Some(Lsn(120)));
         assert_eq!(Reached::by([&zero, &one]), Reached::through(Lsn(130)));
+        assert!(zero.holds(Lsn(120)) && !zero.holds(Lsn(130)));
     }
 
     #[test]
@@ -315,42 +314,46 @@ mod tests {
         /// has: every transaction is applied once, and the rows say exactly which are.
         #[test]
         fn every_life_applies_exactly_the_rest(lives in proptest::collection::vec(life(), 1..6)) {
-            let stream: Vec<Lsn> = (1..=60).map(|n| Lsn(1000 + 10 * n)).collect();
+            // A transaction is named by its commit record, which begins where the one before ends.
+            const LENGTH: u64 = 10;
+            let end_of = |commit: Lsn| Lsn(commit.0 + LENGTH);
+            let stream: Vec<Lsn> = (0..60).map(|n| Lsn(1000 + LENGTH * n)).collect();
             let start = Lsn(1000);
             let mut rows = vec![LaneMark::default(); 8];
             let mut applied: BTreeSet<Lsn> = BTreeSet::new();
             let commit = |rows: &mut Vec<LaneMark>, applied: &mut BTreeSet<Lsn>,
-                          lane: usize, share: Share, ends: &[Lsn]| {
-                for end in ends {
-                    assert!(applied.insert(*end), "{end} was applied twice");
+                          lane: usize, share: Share, commits: &[Lsn]| {
+                for commit in commits {
+                    assert!(applied.insert(*commit), "{commit} was applied twice");
                 }
-                rows[lane] = stored_again(&rows[lane].after(share, ends));
+                let end = commits.iter().copied().map(end_of).max();
+                rows[lane] = stored_again(&rows[lane].after(share, commits, end));
             };
             for life in lives {
                 let reached = Reached::by(rows.iter());
                 let low = reached.through.unwrap_or(start).max(start);
-                let said: BTreeSet<Lsn> = stream.iter().copied().filter(|end| *end <= low)
+                let said: BTreeSet<Lsn> = stream.iter().copied().filter(|at| *at < low)
                     .chain(reached.beyond.iter().copied()).collect();
                 prop_assert_eq!(&said, &applied);
                 let mut rest =
-                    stream.iter().copied().filter(|end| !said.contains(end)).collect::<Vec<_>>();
+                    stream.iter().copied().filter(|at| !said.contains(at)).collect::<Vec<_>>();
                 let mut floor = low;
                 for plan in &life.windows {
                     let size = plan.size.min(rest.len());
-                    let ends: Vec<Lsn> = rest.drain(..size).collect();
-                    let Some(last) = ends.last().copied() else { break };
-                    let skipped = reached.beyond.iter().copied()
-                        .filter(|end| *end > floor && *end <= last);
-                    let window = Window::new(floor, ends.iter().copied().chain(skipped)).unwrap();
+                    let commits: Vec<Lsn> = rest.drain(..size).collect();
+                    let Some(last) = commits.last().copied().map(end_of) else { break };
+                    let known = reached.beyond.iter().copied()
+                        .filter(|at| *at >= floor && *at < last);
+                    let window = Window::new(floor, last, commits.iter().copied().chain(known));
                     let mut shares = vec![Vec::new(); life.lanes];
-                    for (end, lane) in ends.iter().zip(&plan.lane_of) {
-                        shares[lane % life.lanes].push(*end);
+                    for (at, lane) in commits.iter().zip(&plan.lane_of) {
+                        shares[lane % life.lanes].push(*at);
                     }
                     let used: Vec<usize> =
                         (0..life.lanes).filter(|lane| !shares[*lane].is_empty()).collect();
                     if let [lane] = used[..] {
                         if !plan.commits[lane] { break; }
-                        commit(&mut rows, &mut applied, lane, Share::ALL, &ends);
+                        commit(&mut rows, &mut applied, lane, Share::ALL, &commits);
                     } else {
                         let mut failed = Vec::new();
                         for lane in used {

@@ -7,7 +7,7 @@
 //! at once and a backlog coalesces by itself. With one lane a window is one transaction of green.
 //! With several, what [`schedule`](super::schedule) finds to be independent is shared out. A window
 //! begins when the one before is on green completely: what two windows do is in commit order
-//! whatever they touch, and green's progress is one floor and a few ends above it
+//! whatever they touch, and green's progress is one floor and a few commits above it
 //! ([`sinks::mark`]).
 //!
 //! A part of a large transaction is a window of its own, on lane 0.
@@ -155,7 +155,7 @@ where
     }
 }
 
-/// Hands a window to the lanes. `beyond` are ends that green has from an earlier life.
+/// Hands a window to the lanes. `beyond` are commits that green has from an earlier life.
 fn give(lanes: &Lanes, window: Window, floor: Lsn, beyond: &[Lsn]) -> InFlight {
     let Window { transactions, permits, schedule, .. } = window;
     let end = transactions.last().and_then(|transaction| transaction.end_lsn);
@@ -172,10 +172,10 @@ fn give(lanes: &Lanes, window: Window, floor: Lsn, beyond: &[Lsn]) -> InFlight {
     };
     let most = (transactions.len() / SHARE_TRANSACTIONS_MIN).min(lanes.count());
     let shared_out = schedule.share_out(most);
-    let ends = transactions.iter().filter_map(|transaction| transaction.end_lsn);
-    let known = beyond.iter().copied().filter(|known| *known > floor && Some(*known) <= end);
-    let marked = shared_out.and_then(|lane_of| {
-        Some((lane_of, Share::Part(MarkedWindow::new(floor, ends.chain(known))?)))
+    let marked = shared_out.zip(end).map(|(lane_of, end)| {
+        let commits = transactions.iter().map(|transaction| transaction.commit_lsn);
+        let known = beyond.iter().copied().filter(|known| *known >= floor && *known < end);
+        (lane_of, Share::Part(MarkedWindow::new(floor, end, commits.chain(known))))
     });
     let Some((lane_of, share)) = marked else {
         lanes.give(0, transactions, Share::ALL);
@@ -284,14 +284,13 @@ impl<T: Target> Collector<T> {
         if !self.shares_out || self.window.is_part {
             return Ok(());
         }
-        let grouped = runtime.block_on(async {
+        runtime.block_on(async {
             tokio::select! {
                 biased;
                 grouped = self.window.schedule_from(first, &mut self.known, &*self.target) => grouped,
                 // What is in flight is given up too; this window is not applied any more.
                 () = cancelled(&mut self.cancel) => Ok(()),
             }
-        });
-        grouped
+        })
     }
 }

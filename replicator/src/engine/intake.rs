@@ -16,7 +16,8 @@
 //! # Handing over to another reader
 //! Nothing is read any more, everything that was taken goes on to green and into the checkpoint,
 //! and blue is told. Then the run ends, and the next reader begins where this one ended. Not while
-//! something is held behind a marker: it would be read, and counted as a leak, twice.
+//! something is held behind a marker: it would be read, and counted as a leak, twice. Not in the
+//! middle of a large transaction: it would begin anew.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -63,7 +64,7 @@ pub struct Intake<'a, S: Source> {
     pub source: &'a mut S,
     /// Where the stream resumes: what ends at or before it is on green already.
     pub resume: Lsn,
-    /// Ends of transactions behind it that are on green too.
+    /// Commits of transactions behind it that are on green too, ascending.
     pub beyond: Vec<Lsn>,
     /// To the scheduling thread.
     pub queue: Sender<Chunk>,
@@ -210,6 +211,7 @@ impl<S: Source> Intake<'_, S> {
         // Before the gate: a TRUNCATE behind the marker is a leak like any other.
         self.truncations.translate(&mut transaction)?;
         taken.ends.extend(transaction.end_lsn);
+        taken.is_inside = !transaction.part.ends();
         match self.gate.admit(&mut transaction) {
             Admission::Pass => taken.push(transaction),
             Admission::Hold => taken.hold(transaction),
@@ -217,13 +219,12 @@ impl<S: Source> Intake<'_, S> {
         Ok(Read::On)
     }
 
-    /// Some lane was ahead of the others when the stream was last ended. Those are whole
-    /// transactions, as a large one goes alone.
+    /// Some lane was ahead of the others when the stream was last ended. All parts of a transaction
+    /// have the commit.
     fn is_on_green(&self, transaction: &Transaction) -> bool {
-        let newest = self.beyond.last().copied();
-        transaction.end_lsn.is_some()
-            && transaction.end_lsn <= newest
-            && transaction.end_lsn.is_some_and(|end| self.beyond.binary_search(&end).is_ok())
+        let commit = transaction.commit_lsn;
+        self.beyond.last().is_some_and(|newest| commit <= *newest)
+            && self.beyond.binary_search(&commit).is_ok()
     }
 
     /// Writes down what was received.
@@ -296,7 +297,7 @@ impl Ending {
     /// Whether it may happen now. A marker that is still awaited can come from the next reader as
     /// well, but only a source that has ended is given up for it.
     fn hands_over(&self, taken: &Taken, holds: bool, is_armed: bool) -> bool {
-        let is_free = taken.held.is_empty() && !holds;
+        let is_free = taken.held.is_empty() && !taken.is_inside && !holds;
         is_free && (self.source_is_over || self.is_asked && !is_armed)
     }
 }
@@ -306,6 +307,8 @@ impl Ending {
 struct Taken {
     ready: VecDeque<Transaction>,
     ready_bytes: usize,
+    /// The last one that came is a part, and more of it follow.
+    is_inside: bool,
     /// Behind the marker.
     held: VecDeque<Transaction>,
     held_bytes: usize,

@@ -30,8 +30,8 @@ pub struct Resume {
     /// Every transaction that ends here or before is on green, and one ends here, or the stream
     /// begins here.
     pub transaction: Lsn,
-    /// Ends of transactions behind `transaction` that are on green too, ascending: dropped when they
-    /// come.
+    /// Commits of transactions behind `transaction` that are on green too, ascending: dropped when
+    /// they come.
     pub beyond: Vec<Lsn>,
 }
 

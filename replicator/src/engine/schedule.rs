@@ -140,7 +140,7 @@ impl Schedule {
             (0..lanes as u16).map(|lane| Reverse((0, lane))).collect();
         let mut lane_of = vec![0u16; count];
         for group in order {
-            let Some(Reverse((load, lane))) = loads.pop() else { return None };
+            let Reverse((load, lane)) = loads.pop()?;
             lane_of[group as usize] = lane;
             loads.push(Reverse((load + costs[group as usize], lane)));
         }

@@ -58,8 +58,8 @@ struct Open {
     begun: bool,
     /// A source transaction whose last part has not come yet.
     unfinished: Option<Lsn>,
-    /// Source transactions that ended since the last commit, by their end.
-    ends: Vec<Lsn>,
+    /// Source transactions that ended since the last commit, by their commit record.
+    commits: Vec<Lsn>,
 }
 
 /// What is taken back when a batch is refused.
@@ -229,13 +229,13 @@ impl PgLane {
             return Ok(Applied { end_lsn: None, transactions: 0, changes });
         }
         let frame = self.frame.clone();
-        let mark = self.mark.after(share, &self.open.ends);
+        let mark = self.mark.after(share, &self.open.commits, self.written);
         self.advance(pipe, &frame, &mark).await?;
         // Every count is checked before COMMIT may go out.
         pipe.drain().await?;
         frame.send(pipe, &frame.commit, "committing on green").await?;
         pipe.drain().await?;
-        let applied = self.open.ends.len() as u64;
+        let applied = self.open.commits.len() as u64;
         self.open = Open::default();
         self.mark = mark;
         Ok(Applied { end_lsn: self.written, transactions: applied, changes })
@@ -287,6 +287,11 @@ impl PgLane {
                 "This is a defect of the engine: please report it",
             ));
         }
+        if self.mark.holds(lsn) {
+            return Err(TargetError::retry(format!(
+                "the source transaction at {lsn} came again; green has it already"
+            )));
+        }
         match self.written {
             // Commit records do not overlap: what began before our end is ours already.
             Some(end) if lsn < end => Err(TargetError::retry(format!(
@@ -308,13 +313,8 @@ impl PgLane {
                 "This is a defect of the decoder: please report it",
             ));
         };
-        if self.mark.holds(end) {
-            return Err(TargetError::retry(format!(
-                "the source transaction that ends at {end} came again; green has it already"
-            )));
-        }
         self.open.unfinished = None;
-        self.open.ends.push(end);
+        self.open.commits.push(transaction.commit_lsn);
         self.written = Some(end);
         self.last_commit = (transaction.commit_lsn, transaction.committed_at_us);
         Ok(())

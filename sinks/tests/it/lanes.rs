@@ -1,6 +1,6 @@
 //! Several lanes of one stream: whatever they committed, progress says exactly that.
 
-use decoders::change::ReplicaIdentity as Identity;
+use decoders::change::{Lsn, ReplicaIdentity as Identity};
 use decoders::source::Disposition;
 use sinks::conflicts::WriteSet;
 use sinks::mark::Window;
@@ -11,8 +11,14 @@ use crate::support::{Db, delete, end, insert, options, tx, update};
 
 const TABLES: &str = "CREATE TABLE t (id int PRIMARY KEY, u int UNIQUE)";
 
-fn window(floor: u64, ends: &[u64]) -> Share {
-    Share::Part(Window::new(end(floor), ends.iter().map(|n| end(*n))).unwrap())
+fn commit(n: u64) -> Lsn {
+    tx(n, Vec::new()).commit_lsn
+}
+
+fn window(floor: u64, transactions: &[u64]) -> Share {
+    let last = transactions.last().map_or(floor, |n| *n);
+    let commits = transactions.iter().map(|n| commit(*n));
+    Share::Part(Window::new(end(floor), end(last), commits))
 }
 
 #[tokio::test]
@@ -39,7 +45,7 @@ async fn what_each_lane_committed_is_known_whatever_the_number_of_lanes() {
 
     // Another life, with one lane.
     let target = db.target().await;
-    let beyond = vec![end(2), end(5)];
+    let beyond = vec![commit(2), commit(5)];
     assert_eq!(target.progress().await.unwrap(), Reached { through: Some(end(1)), beyond });
     let mut one = target.open_lane(LaneId(0)).await.unwrap();
     let error = one.apply(&[row(2)]).await.unwrap_err();
@@ -52,7 +58,7 @@ async fn what_each_lane_committed_is_known_whatever_the_number_of_lanes() {
     let pid = one.backend_pid();
     one.close().await;
     db.gone(pid).await;
-    let beyond = vec![end(5)];
+    let beyond = vec![commit(5)];
     assert_eq!(target.progress().await.unwrap(), Reached { through: Some(end(3)), beyond });
     other = target.open_lane(LaneId(1)).await.unwrap();
     other.apply_share(&[row(4)], Share::Rest { through: Some(end(5)) }).await.unwrap();

@@ -186,3 +186,6 @@ async fn join<T: Send + 'static>(thread: Thread<T>) -> T {
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
+
+#[cfg(test)]
+mod tests;

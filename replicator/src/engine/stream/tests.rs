@@ -1,0 +1,162 @@
+//! A run ends as it was asked to, with everything where it says it is.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use cutover::marker::Token;
+use cutover::ports::Epoch;
+use decoders::postgres::catalog::TableFilter;
+use decoders::{Lsn, Part, Position, Source, SourceError, SourceEvent, Transaction};
+use sinks::NullTarget;
+use tokio::sync::watch;
+
+use super::*;
+use crate::engine::frontier::Frontier;
+use crate::engine::totals::AppliedTotals;
+
+/// Gives what it was made with, then waits, or hands over.
+struct Script {
+    events: VecDeque<SourceEvent>,
+    acknowledged: Lsn,
+}
+
+impl Source for Script {
+    async fn next(&mut self) -> Result<SourceEvent, SourceError> {
+        match self.events.pop_front() {
+            Some(event) => Ok(event),
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn keep_alive(&mut self) -> SourceError {
+        std::future::pending().await
+    }
+
+    async fn acknowledge(&mut self, durable: Position) -> Result<(), SourceError> {
+        let Position::Lsn(durable) = durable;
+        self.acknowledged = durable;
+        Ok(())
+    }
+}
+
+fn commit(n: u64) -> Lsn {
+    Lsn(1000 + 10 * n)
+}
+
+fn end(n: u64) -> Lsn {
+    Lsn(1008 + 10 * n)
+}
+
+fn transaction(n: u64, part: Part) -> SourceEvent {
+    SourceEvent::Transaction(Transaction {
+        part,
+        xid: n as u32,
+        commit_lsn: commit(n),
+        end_lsn: part.ends().then(|| end(n)),
+        committed_at_us: 0,
+        origin: None,
+        changes: Vec::new(),
+        bytes: 100,
+    })
+}
+
+struct Setup {
+    context: StreamContext,
+    target: Arc<NullTarget>,
+    handover: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
+    _directory: tempfile::TempDir,
+}
+
+impl Setup {
+    fn new(lanes: u16) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let handover = watch::Sender::new(false);
+        let context = StreamContext {
+            store: Store::open(directory.path()).unwrap(),
+            progress: Arc::new(watch::Sender::new(Frontier::default())),
+            totals: watch::Sender::new(AppliedTotals::default()),
+            tables: TableFilter::default(),
+            gate: MarkerGate::default(),
+            budget: Budget::new(1 << 20),
+            limits: BatchLimits { bytes: 1 << 18, transactions: 100 },
+            lanes,
+            handover: handover.subscribe(),
+        };
+        let stop = watch::Sender::new(false);
+        Self { context, target: Arc::default(), handover, stop, _directory: directory }
+    }
+
+    async fn run(&self, source: &mut Script, beyond: &[Lsn]) -> Outcome {
+        let resume = Resume { from: Lsn(1000), transaction: Lsn(1000), beyond: beyond.to_vec() };
+        let mut stop = self.stop.subscribe();
+        run(source, self.target.clone(), resume, &self.context, &mut stop).await.unwrap()
+    }
+}
+
+fn script(events: impl IntoIterator<Item = SourceEvent>) -> Script {
+    Script { events: events.into_iter().collect(), acknowledged: Lsn::INVALID }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_hands_over_is_acknowledged_up_to_its_end() {
+    for lanes in [1, 4] {
+        let setup = Setup::new(lanes);
+        let all = (0..500).map(|n| transaction(n, Part::Whole));
+        let mut source = script(all.chain([SourceEvent::Handover]));
+        assert_eq!(setup.run(&mut source, &[]).await, Outcome::Handover);
+        assert_eq!(setup.target.transactions(), 500);
+        assert_eq!(source.acknowledged, end(499));
+        let checkpoint = setup.context.store.checkpoint().unwrap().unwrap();
+        assert_eq!(checkpoint.applied_transaction, end(499));
+        assert_eq!(setup.context.totals.borrow().transactions, 500);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handover_that_is_asked_for_waits_for_the_marker_and_for_a_large_transaction() {
+    let setup = Setup::new(1);
+    let token = Token::draining("abc", Epoch(1));
+    setup.context.gate.arm(&token).unwrap();
+    setup.handover.send_replace(true);
+    let parts = [Part::First, Part::Middle, Part::Last].map(|part| transaction(1, part));
+    let mut source = script([transaction(0, Part::Whole)].into_iter().chain(parts));
+    let release = async {
+        let mut progress = setup.context.progress.subscribe();
+        // All of it is taken although the handover was asked for before.
+        progress.wait_for(|frontier| frontier.acked() == end(1)).await.unwrap();
+        setup.context.gate.release(&token);
+    };
+    let (outcome, ()) = tokio::join!(setup.run(&mut source, &[]), release);
+    assert_eq!(outcome, Outcome::Handover);
+    assert_eq!(source.acknowledged, end(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_green_has_from_another_life_is_dropped_whole_or_in_parts() {
+    let setup = Setup::new(2);
+    let parts = [Part::First, Part::Middle, Part::Last].map(|part| transaction(2, part));
+    let wholes = [0, 1, 3].map(|n| transaction(n, Part::Whole));
+    let mut events: Vec<SourceEvent> = wholes.into_iter().collect();
+    let last = events.pop();
+    events.extend(parts);
+    events.extend(last);
+    let mut source = script(events.into_iter().chain([SourceEvent::Handover]));
+    let outcome = setup.run(&mut source, &[commit(1), commit(2)]).await;
+    assert_eq!(outcome, Outcome::Handover);
+    assert_eq!(setup.target.transactions(), 2);
+    assert_eq!(source.acknowledged, end(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_is_told_from_a_handover() {
+    let setup = Setup::new(3);
+    let mut source = script((0..3).map(|n| transaction(n, Part::Whole)));
+    let stop = async {
+        let mut progress = setup.context.progress.subscribe();
+        progress.wait_for(|frontier| frontier.acked() == end(2)).await.unwrap();
+        setup.stop.send_replace(true);
+    };
+    let (outcome, ()) = tokio::join!(setup.run(&mut source, &[]), stop);
+    assert_eq!(outcome, Outcome::Stopped);
+}

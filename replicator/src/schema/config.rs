@@ -34,8 +34,9 @@ pub struct SchemaConfig {
     /// Connections that build indexes and check foreign keys at the same time. `auto`: one for
     /// each core of green (`copy.green_cores`).
     pub jobs: Setting,
-    /// `maintenance_work_mem` of each of them, MiB, if green's own setting is lower. `auto`: all of
-    /// them together get 1 GiB, or as much as green's `shared_buffers` if that is more.
+    /// `maintenance_work_mem` of each of them, MiB. `auto`: what one merge of a build's sorted runs
+    /// needs; all of them together never more than 1 GiB, or green's `shared_buffers` if that is
+    /// more.
     pub index_memory_mib: Setting,
     /// How long pg_dump waits for a lock on blue, seconds.
     pub lock_timeout_s: u64,

@@ -6,7 +6,7 @@ use decoders::postgres::conninfo::ConnInfo;
 use futures_util::future::try_join_all;
 
 use super::queue::{Job, Queue};
-use super::session::{Outcome, Restorer};
+use super::session::{BuildResources, Outcome, Restorer};
 use super::task::Task;
 use crate::backfill::progress::Step;
 use crate::backfill::tuning::IndexTuning;
@@ -77,26 +77,18 @@ impl Pool<'_> {
     ) -> Result<usize, BackfillError> {
         let restorer = match restorer {
             Some(restorer) => restorer,
-            None => restorer.insert(self.session().await?),
+            None => restorer.insert(Restorer::open(self.green, "", self.cancel).await?),
         };
-        if let Some(workers) = self.tuning.parallel_workers(queue.share(job)) {
-            restorer.set_parallel_workers(workers).await?;
-        }
+        let helpers = self.tuning.parallel_workers(queue.share(job));
+        let memory_mib = match job.tasks.iter().all(Task::is_sort) {
+            true => self.tuning.build_memory_mib(job.cost, helpers.unwrap_or(0)),
+            false => self.tuning.memory_mib,
+        };
+        restorer.set_resources(BuildResources { memory_mib, helpers }).await?;
         let mut statements = 0;
         for task in &job.tasks {
             statements += self.restore(restorer, task).await?;
         }
         Ok(statements)
-    }
-
-    /// A session with memory for index builds, never less than green's own setting.
-    pub(super) async fn session(&self) -> Result<Restorer, BackfillError> {
-        let mib = self.tuning.memory_mib;
-        let settings = format!(
-            "SELECT pg_catalog.set_config('maintenance_work_mem', '{mib}MB', false)
-             FROM pg_catalog.pg_settings
-             WHERE name = 'maintenance_work_mem' AND setting::int8 < {mib}::int8 * 1024;"
-        );
-        Restorer::open(self.green, &settings, self.cancel).await
     }
 }

@@ -17,7 +17,7 @@ use super::pool::Pool;
 use super::pre::dialect;
 use super::queue::Queue;
 use super::script::{Entry, parse};
-use super::session::Restorer;
+use super::session::{BuildResources, Restorer};
 use super::task::{RESTORED, Task, VALIDATED};
 use crate::backfill::progress::begin;
 use crate::backfill::tuning::{IndexTuning, ServerFacts};
@@ -127,6 +127,8 @@ pub async fn copy_post_data(
     };
     let SecondHalf { plan, tables, done, tuning } = half;
     let Plan { indexes, attachments, foreign_keys, rest } = plan;
+    let resources = BuildResources { memory_mib: tuning.memory_mib, helpers: None };
+    main.set_resources(resources).await?;
     let pool = Pool { green, tuning: &tuning, progress, cancel, done };
     let mut report = PostReport::default();
 

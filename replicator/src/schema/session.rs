@@ -18,8 +18,17 @@ const DEADLOCK_TRIES: usize = 5;
 pub(super) struct Restorer {
     session: Session,
     applied: Settings,
-    parallel_workers: Option<usize>,
+    resources: Option<BuildResources>,
     cancel: Cancel,
+}
+
+/// What an index build may use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct BuildResources {
+    /// `maintenance_work_mem`, MiB.
+    pub memory_mib: u64,
+    /// Processes besides the session's own; `None` before PostgreSQL 11, which knows none.
+    pub helpers: Option<usize>,
 }
 
 /// What became of a statement.
@@ -45,12 +54,7 @@ impl Restorer {
             .batch_execute(&format!("SET client_min_messages = warning;{extra}"))
             .await
             .map_err(|error| BackfillError::database("setting up a session on green", &error))?;
-        Ok(Self {
-            session,
-            applied: BTreeMap::new(),
-            parallel_workers: None,
-            cancel: cancel.clone(),
-        })
+        Ok(Self { session, applied: BTreeMap::new(), resources: None, cancel: cancel.clone() })
     }
 
     pub(super) fn client(&self) -> &Session {
@@ -82,14 +86,21 @@ impl Restorer {
         Ok(())
     }
 
-    /// How many processes may help with the next index builds (PostgreSQL 11 and later).
-    pub(super) async fn set_parallel_workers(&mut self, count: usize) -> Result<(), BackfillError> {
-        if self.parallel_workers != Some(count) {
-            let sql = format!("SET max_parallel_maintenance_workers = {count}");
+    /// What the next index builds of this session may use.
+    pub(super) async fn set_resources(
+        &mut self,
+        resources: BuildResources,
+    ) -> Result<(), BackfillError> {
+        if self.resources != Some(resources) {
+            let BuildResources { memory_mib, helpers } = resources;
+            let mut sql = format!("SET maintenance_work_mem = '{memory_mib}MB';");
+            if let Some(helpers) = helpers {
+                sql.push_str(&format!("SET max_parallel_maintenance_workers = {helpers}"));
+            }
             self.run(&sql).await?.map_err(|error| {
                 BackfillError::database("setting up a session on green", &error)
             })?;
-            self.parallel_workers = Some(count);
+            self.resources = Some(resources);
         }
         Ok(())
     }

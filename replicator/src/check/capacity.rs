@@ -54,8 +54,10 @@ fn wal_limit(server: &ServerInfo, wal: &WalFacts, copy: Duration) -> Finding {
         return Finding::warning("wal-room", Side::Blue, summary)
             .evidence(format!("{evidence}; {per_day} a day at this rate"))
             .fix(Fix::advice(
-                "watch free space on blue's disk; on 13 and newer max_slot_wal_keep_size makes \
-                 blue drop the slot (and the copy start over) before the disk is full",
+                "watch free space on blue's disk; protect.retained_wal_bytes with \
+                 protect.on_wal_limit = \"drop_slot\" makes the replicator give its slot up, on 13 \
+                 and newer max_slot_wal_keep_size makes blue do so, before the disk is full (the \
+                 copy then starts over)",
             ));
     }
     let lasts = Duration::try_from_secs_f64(limit as f64 / rate.max(1.0)).unwrap_or(Duration::MAX);

@@ -65,7 +65,10 @@ pub async fn preflight(
     let most = |setting: Setting| {
         u32::try_from(setting.count_or(tuning::WORKERS_MAX / 2)).unwrap_or(u32::MAX)
     };
-    request.blue_sessions = most(config.copy.workers).saturating_add(6);
+    request.blue_sessions = match config.protect.blue_connections.fixed() {
+        Some(connections) => u32::try_from(connections).unwrap_or(u32::MAX),
+        None => most(config.copy.workers).saturating_add(6),
+    };
     // Indexes of tables that are complete are built while others are copied.
     let jobs = most(config.schema.jobs);
     request.green_sessions = most(config.copy.workers).saturating_add(jobs).saturating_add(5);

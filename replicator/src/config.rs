@@ -162,10 +162,11 @@ pub enum BinaryMode {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StreamingMode {
-    /// Where blue can (PostgreSQL 14 and later).
-    #[default]
+    /// Where blue can (PostgreSQL 14 and later). Not the default: a server that has put a
+    /// subtransaction on its disk before it streamed it may not say that it was rolled back.
     Auto,
     /// Never: they are received when they have committed.
+    #[default]
     Off,
 }
 
@@ -178,7 +179,7 @@ impl Default for ApplyConfig {
             lanes: 1,
             reader: ReaderMode::Auto,
             binary: BinaryMode::Auto,
-            streaming: StreamingMode::Auto,
+            streaming: StreamingMode::Off,
             accept_triggers: false,
         }
     }

@@ -95,6 +95,7 @@ fn table(id: u32, name: &str, columns: &[&str], keyed: bool) -> Arc<TablePlan> {
                 identity: None,
                 equality: Equality::Exact { schema: "pg_catalog".to_owned() },
                 array: None,
+                inner_oids: None,
             })
             .collect(),
         unique_keys: keyed

@@ -160,7 +160,7 @@ impl KnownTables {
             self.by_address.clear();
         }
         self.last = self.tables.len();
-        self.tables.push(KnownTable { schema: schema.clone(), conflicts, seen_in: 0 });
+        self.tables.push(KnownTable { schema: schema.clone(), conflicts, seen_in: u64::MAX });
         self.by_address.insert(Arc::as_ptr(schema) as usize, self.last);
         self.last
     }

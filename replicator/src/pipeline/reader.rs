@@ -32,7 +32,7 @@ const BARRED_BYTES: u64 = 1 << 30;
 /// A slot's reader.
 pub(super) enum Reader {
     /// Near the tip.
-    Stream(PgStream),
+    Stream(Box<PgStream>),
     /// Far behind it.
     Gulp(Box<GulpStream>),
 }
@@ -125,7 +125,7 @@ impl Choice {
                 }
             }
         }
-        PgStream::open(blue, options).await.map(Reader::Stream)
+        PgStream::open(blue, options).await.map(|stream| Reader::Stream(Box::new(stream)))
     }
 
     /// Takes note of how a reader ended that handed over at `position`.

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::failure::{Failure, of_connect};
 use super::reader::{self, Choice, Reader};
 use super::{Pipeline, drift};
-use crate::config::{BinaryMode, StreamingMode};
+use crate::config::{BinaryMode, ReaderMode, StreamingMode};
 use crate::engine::apply::BatchLimits;
 use crate::engine::resume::{self, Known};
 use crate::engine::stream::{self, Outcome, StreamContext};
@@ -96,7 +96,8 @@ impl Pipeline {
         let mut drifted = None;
         let ending = watch::Sender::new(false);
         let mut ending_seen = ending.subscribe();
-        let streams = matches!(source, Reader::Stream(_));
+        let may_gulp =
+            matches!(source, Reader::Stream(_)) && self.config.apply.reader == ReaderMode::Auto;
         let ran = {
             let run = stream::run(&mut source, Arc::new(target), at, &context, &mut ending_seen);
             let ends = async {
@@ -118,7 +119,7 @@ impl Pipeline {
                 std::future::pending::<()>().await
             };
             let falls_behind = async {
-                if streams {
+                if may_gulp {
                     reader::far_behind(&self.shared, choice).await;
                     tracing::info!(pipeline = self.config.name, "far behind: going over to gulps");
                     handover.send_replace(true);

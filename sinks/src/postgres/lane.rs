@@ -199,18 +199,23 @@ impl PgLane {
             self.admit(transaction)?;
             self.ended(transaction)?;
         }
+        if continues {
+            // Before anything can go wrong: what a refusal goes back to is there.
+            let mut pipe = Pipeline::new(&session);
+            frame.send(&mut pipe, &frame.save, "saving the state before a batch on green").await?;
+            pipe.drain().await?;
+        }
         let steps = self.writer.reduce(transactions).await?;
         let work = sets::work(&steps);
         let foreign_keys_fire = self.capabilities.triggers == TriggerSuppression::RefuseTables;
         let mut pipe = Pipeline::new(&session);
         self.begin(&mut pipe).await?;
-        if continues {
-            frame.send(&mut pipe, &frame.save, "saving the state before a batch on green").await?;
-        }
         for one in &work {
             self.writer.work(&mut pipe, one, foreign_keys_fire).await?;
         }
         if continues {
+            // A wrong count is no error of the server's: it has to be seen before the way back goes.
+            pipe.drain().await?;
             frame.send(&mut pipe, &frame.release, "ending a batch on green").await?;
         }
         self.finish(&mut pipe, transactions, share).await

@@ -65,9 +65,9 @@ impl Pipeline {
         self.store.save_source(&source)?;
         let applied = progress::read(&green, &self.config.name).await?;
         let applied = Reached::by(applied.iter().map(|lane| &lane.mark));
-        let transaction = applied.through.map_or(stream.consistent_point, |through| {
-            through.max(stream.consistent_point)
-        });
+        let transaction = applied
+            .through
+            .map_or(stream.consistent_point, |through| through.max(stream.consistent_point));
         let durable = found.confirmed_flush_lsn.unwrap_or(transaction).max(transaction);
         tracing::warn!(
             pipeline = self.config.name,

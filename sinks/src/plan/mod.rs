@@ -13,7 +13,7 @@ mod sql;
 
 pub(crate) use bind::check_triggers;
 pub use bind::{Fire, TablePlan};
-pub use set::{CopyFormat, SetShape, SetStatement};
 pub use inner_oids::InnerOids;
+pub use set::{CopyFormat, SetShape, SetStatement};
 pub use shape::{ColumnSet, IdentityColumn, OldImage, Shape};
 pub use sql::{ParamType, RowStatement, Slot, truncate};

@@ -2,8 +2,8 @@
 
 mod array;
 pub mod catalog;
-mod conflicts;
 mod caution;
+mod conflicts;
 mod connect;
 pub mod copy;
 mod copy_rows;

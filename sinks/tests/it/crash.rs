@@ -69,7 +69,8 @@ async fn killed_at_any_moment() {
         })
         .collect();
     loop {
-        let done = target.progress().await.unwrap().through.map_or(0, |lsn| (lsn.0 - 0x1000) / 0x100);
+        let done =
+            target.progress().await.unwrap().through.map_or(0, |lsn| (lsn.0 - 0x1000) / 0x100);
         let counted: i64 = db.sql.query_one("SELECT count(*) FROM t", &[]).await.unwrap().get(0);
         assert_eq!(counted as u64 - 1, done, "rows and progress agree");
         if done == total {

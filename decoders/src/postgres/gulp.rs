@@ -35,8 +35,18 @@
 //! # Blue is protected
 //!
 //! A gulp is materialized on blue, in `work_mem` and then in a temporary file that `temp_file_limit`
-//! bounds; a transaction that does not fit is the stream's. A slow consumer holds up one COPY, and
-//! with it a snapshot, for as long as it takes to apply one gulp.
+//! bounds; a transaction that does not fit is the stream's. One call decodes a bounded length of new
+//! log, also where nothing in it is published, and none is made where each would decode the same
+//! log again for little. A slow consumer holds up one COPY, and with it a snapshot, for as long as
+//! it takes to apply one gulp.
+//!
+//! # What does not fit
+//!
+//! A gulp fails whole: an error in a session drops its temporary slots (`PostgresMain`, postgres.c),
+//! so the copy is gone with it. Either many changes were larger than those before, and a smaller
+//! gulp helps; or one transaction is too large, which the function returns whole whatever was asked
+//! for. The first failure is therefore answered with a hand-over to a reader that asks for a tenth
+//! ([`HandoverReason::Fewer`]), the second one with a hand-over to the stream.
 //!
 //! # Cancellation
 //!
@@ -70,15 +80,11 @@ use self::query::{GulpQuery, Status};
 use self::rows::Rows;
 use self::size::GulpSize;
 
-/// Pause before the next call when one brought all there was.
+/// Pause before the next call when one came no further.
 const REST: Duration = Duration::from_millis(50);
 
 /// A call that is silent for so long is looked into.
 const WORRY_AFTER: Duration = Duration::from_secs(10);
-
-/// Log that a call may decode again before it counts, and how many times what it gained.
-const REREAD_BYTES_MAX: u64 = 1 << 30;
-const REREAD_FACTOR_MAX: u64 = 4;
 
 /// What to read in gulps, and how.
 #[derive(Debug, Clone)]
@@ -91,12 +97,28 @@ pub struct GulpOptions {
     pub gulp_bytes: u64,
     /// What a gulp may take of blue's disk (`temp_file_limit`).
     pub temp_bytes: u64,
+    /// Most log that one call decodes beyond the position that it begins at.
+    pub log_bytes: u64,
+    /// Log that a call may decode again, from the slot's `restart_lsn` to that position, before it
+    /// counts: with more of it a reader does not open.
+    pub reread_bytes: u64,
+    /// Begin with gulps of so many changes: what [`HandoverReason::Fewer`] said.
+    pub fewer_changes: Option<u32>,
 }
 
 impl GulpOptions {
-    /// Gulps of 64 MiB, hand-over 16 MiB before the tip, at most 4 GiB of temporary files.
+    /// Gulps of 64 MiB, hand-over 16 MiB before the tip, at most 4 GiB of temporary files, 1 GiB of
+    /// new log and 1 GiB of log that is decoded again.
     pub fn new(stream: StreamOptions) -> Self {
-        Self { stream, near_bytes: 16 << 20, gulp_bytes: 64 << 20, temp_bytes: 4 << 30 }
+        Self {
+            stream,
+            near_bytes: 16 << 20,
+            gulp_bytes: 64 << 20,
+            temp_bytes: 4 << 30,
+            log_bytes: 1 << 30,
+            reread_bytes: 1 << 30,
+            fewer_changes: None,
+        }
     }
 }
 
@@ -107,6 +129,12 @@ pub enum OpenError {
     #[error("the slot can't be read in gulps: {reason}")]
     Unavailable {
         /// What is missing, for a person.
+        reason: String,
+    },
+    /// It would not pay from this position; from a later one it may.
+    #[error("the slot can't be read in gulps now: {reason}")]
+    NotNow {
+        /// Why, for a person.
         reason: String,
     },
     /// What would fail the stream, too, or may get better by itself.
@@ -120,12 +148,15 @@ impl OpenError {
     }
 }
 
-/// Why a reader has handed over. Only after [`HandoverReason::NearTip`] may another reader of this
-/// kind be opened as soon as the source is far ahead again.
+/// Why a reader has handed over. After [`HandoverReason::TooLarge`] and
+/// [`HandoverReason::Rereading`] another reader of this kind would end in the same way for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HandoverReason {
     /// Little is left.
     NearTip,
+    /// The next changes do not fit into `temp_file_limit`; so many may
+    /// ([`GulpOptions::fewer_changes`]).
+    Fewer(u32),
     /// The next transaction does not fit into `temp_file_limit`.
     TooLarge,
     /// A transaction that has been open for long on the source makes every call decode much more
@@ -176,7 +207,7 @@ impl GulpStream {
         let query = GulpQuery::new(&opened.copy, stream, version, opened.binary.is_some());
         let assembler = Assembler::new(stream.part_bytes);
         let delivery = Delivery::new(&stream.slot, assembler, opened.binary, opened.start);
-        let size = GulpSize::new(options.gulp_bytes);
+        let size = GulpSize::new(options.gulp_bytes, options.fewer_changes);
         let mut reader = Self {
             source: source.clone(),
             link: CopyOut::new(opened.wire),
@@ -232,8 +263,14 @@ impl GulpStream {
     fn call(&mut self) -> Result<(), SourceError> {
         self.gulp = Gulp::new(self.size.changes());
         self.heard_at = Instant::now();
-        let queued = self.link.query(&self.query.sql(self.gulp.asked));
+        let upto = Lsn(self.confirmed().0.saturating_add(self.options.log_bytes));
+        let queued = self.link.query(&self.query.sql(upto, self.gulp.asked));
         queued.map_err(|error| self.link_failure(error))
+    }
+
+    /// Where the copy stands, outside of a call.
+    fn confirmed(&self) -> Lsn {
+        self.before.map_or(self.start, |before| before.confirmed)
     }
 
     async fn next_event(&mut self) -> Result<SourceEvent, SourceError> {
@@ -305,8 +342,10 @@ impl GulpStream {
             .server_error()
             .is_some_and(|error| error.sqlstate == CONFIGURATION_LIMIT_EXCEEDED);
         if too_large && self.gulp.changes == 0 {
-            tracing::info!(%error, "a transaction is too large for a gulp");
-            self.hand_over(HandoverReason::TooLarge);
+            let asked = self.gulp.asked;
+            tracing::info!(%error, asked, "a gulp is larger than the source allows");
+            let fewer = self.size.fewer();
+            self.hand_over(fewer.map_or(HandoverReason::TooLarge, HandoverReason::Fewer));
             return Ok(None);
         }
         Err(self.link_failure(error))
@@ -350,15 +389,20 @@ impl GulpStream {
         }
         let idle = self.delivery.idle(status.confirmed);
         self.size.learn(gulp.changes, gulp.bytes);
+        let gained = status.confirmed.bytes_since(self.confirmed());
+        let reread = self.options.reread_bytes;
         let before = self.before.replace(status);
         let is_full = gulp.changes >= u64::from(gulp.asked);
+        // A gulp that is not full says nothing by itself: it may have met its bound of log. What
+        // counts is how far the source's log goes on.
         if !is_full && status.head.bytes_since(status.confirmed) <= self.options.near_bytes {
             self.hand_over(HandoverReason::NearTip);
-        } else if before.is_some_and(|before| status.is_rereading_since(&before)) {
+        } else if before.is_some_and(|before| status.is_rereading_since(&before, reread)) {
             self.hand_over(HandoverReason::Rereading);
-        } else if is_full {
+        } else if gained > 0 {
             self.call()?;
         } else {
+            // The log goes on, but is not flushed yet.
             self.rest_until = Some(Instant::now() + REST);
         }
         Ok(idle)

@@ -1,5 +1,7 @@
-//! Where gulping is not for: old servers, missing rights, no room, transactions that are too large.
+//! Where gulping is not for: old servers, missing rights, no room, transactions that are too large,
+//! log that would be decoded again and again.
 
+use decoders::Lsn;
 use decoders::postgres::conninfo::ConnInfo;
 use decoders::postgres::gulp::{GulpStream, HandoverReason, OpenError};
 use tests::postgres::Postgres;
@@ -10,7 +12,7 @@ use crate::stage::{Stage, transaction};
 fn unavailable(opened: Result<GulpStream, OpenError>) -> String {
     match opened {
         Err(OpenError::Unavailable { reason }) => reason,
-        Err(OpenError::Failed(error)) => panic!("{error}"),
+        Err(error) => panic!("{error}"),
         Ok(_) => panic!("it opened"),
     }
 }
@@ -84,13 +86,18 @@ async fn too_large_for_a_gulp(major: u32) {
     let huge = "INSERT INTO t SELECT i, repeat('x', 2000) FROM generate_series(100, 50000) i";
     stage.sql(huge).await;
     many(&stage, 100_000, 10).await;
-    let mut gulping = options(&stage, small.ends().last().copied());
-    gulping.temp_bytes = 1 << 20;
-    let mut gulping = open(&stage, gulping).await.unwrap();
-    let read = read_all(&mut gulping).await;
-    assert!(read.transactions.is_empty() && read.idle.is_empty());
-    assert_eq!(gulping.handover(), Some(HandoverReason::TooLarge));
-    drop(gulping);
+    // It does not get better with fewer changes, and that is tried once.
+    for (fewer, reason) in
+        [(None, HandoverReason::Fewer(2_000)), (Some(2_000), HandoverReason::TooLarge)]
+    {
+        let mut gulping = options(&stage, small.ends().last().copied());
+        gulping.temp_bytes = 1 << 20;
+        gulping.fewer_changes = fewer;
+        let mut gulping = open(&stage, gulping).await.unwrap();
+        let read = read_all(&mut gulping).await;
+        assert!(read.transactions.is_empty() && read.idle.is_empty());
+        assert_eq!(gulping.handover(), Some(reason));
+    }
     let mut stream = stage.stream_from(*small.ends().last().unwrap()).await;
     let mut rows = 0;
     loop {
@@ -111,4 +118,103 @@ async fn too_large_for_a_gulp_12() {
 #[tokio::test]
 async fn too_large_for_a_gulp_18() {
     too_large_for_a_gulp(18).await;
+}
+
+/// Many transactions that are too large only together.
+#[tokio::test]
+async fn fewer_changes_fit_where_many_do_not() {
+    let stage = with_table(Stage::new(15).await).await;
+    stage
+        .sql(
+            "DO $$ BEGIN FOR i IN 1..6000 LOOP
+                 INSERT INTO public.t VALUES (i, repeat('x', 20000)); COMMIT;
+             END LOOP; END $$",
+        )
+        .await;
+    let mut gulping = options(&stage, None);
+    gulping.temp_bytes = 1 << 20;
+    // The pages that hold them are few: they are compressed.
+    gulping.near_bytes = 0;
+    let mut reader = open(&stage, gulping.clone()).await.unwrap();
+    let read = read_all(&mut reader).await;
+    let Some(HandoverReason::Fewer(fewer)) = reader.handover() else {
+        panic!("{:?}", reader.handover())
+    };
+    assert!(read.transactions.is_empty());
+    drop(reader);
+    gulping.fewer_changes = Some(fewer);
+    let mut reader = open(&stage, gulping).await.unwrap();
+    let read = read_all(&mut reader).await;
+    assert_eq!(read.transactions.len(), 6_000);
+    assert_eq!(reader.handover(), Some(HandoverReason::NearTip));
+}
+
+/// Nothing of it is published, so no number of changes ends the call.
+#[tokio::test]
+async fn log_without_changes_is_read_in_steps() {
+    let stage = with_table(Stage::new(15).await).await;
+    let before = stage.head().await;
+    for _ in 0..10 {
+        stage.sql("INSERT INTO unpublished SELECT generate_series(1, 30000)").await;
+    }
+    many(&stage, 1, 1).await;
+    let head = stage.head().await;
+    let mut gulping = options(&stage, None);
+    gulping.near_bytes = 64 << 10;
+    gulping.log_bytes = 1 << 20;
+    let mut gulping = open(&stage, gulping).await.unwrap();
+    let read = read_all(&mut gulping).await;
+    assert_eq!(gulping.handover(), Some(HandoverReason::NearTip));
+    assert_eq!(read.transactions.len(), 1, "not before the end");
+    let steps = usize::try_from(head.bytes_since(before) >> 20).unwrap();
+    assert!(steps > 10 && read.idle.len() >= steps - 1, "{} of {steps}", read.idle.len());
+}
+
+/// Log of some MiB, with a place in it from which decoding could begin if nothing were open.
+async fn log(stage: &Stage, first: u32) -> Lsn {
+    many(stage, first, 15_000).await;
+    stage.sql("CHECKPOINT").await;
+    stage.head().await
+}
+
+async fn log_that_each_call_would_decode_again(major: u32) {
+    let stage = with_table(Stage::new(major).await).await;
+    let from = stage.confirmed().await;
+    // The slot itself stands far behind, but that is made up for once.
+    log(&stage, 1).await;
+    let position = log(&stage, 20_000).await;
+    let mut gulping = options(&stage, Some(position));
+    gulping.reread_bytes = 1 << 20;
+    assert!(position.bytes_since(from) > 4 * gulping.reread_bytes, "{position} {from}");
+    drop(open(&stage, gulping.clone()).await.unwrap());
+
+    let slow = stage.server.connect("postgres").await.unwrap();
+    slow.batch_execute("BEGIN; INSERT INTO t VALUES (0, 'slow')").await.unwrap();
+    log(&stage, 40_000).await;
+    gulping.stream.start = Some(log(&stage, 60_000).await);
+    let refused = open(&stage, gulping.clone()).await;
+    assert!(matches!(refused, Err(OpenError::NotNow { .. })), "{refused:?}");
+    // Not in the way of the other reader, which gets all of what was open.
+    slow.batch_execute("INSERT INTO t VALUES (-1, 'slow'); COMMIT").await.unwrap();
+    let mut stream = stage.stream_from(gulping.stream.start.unwrap()).await;
+    assert_eq!(transaction(&mut stream).await.changes.len(), 2);
+}
+
+#[tokio::test]
+async fn log_that_each_call_would_decode_again_12() {
+    log_that_each_call_would_decode_again(12).await;
+}
+
+#[tokio::test]
+async fn log_that_each_call_would_decode_again_17() {
+    log_that_each_call_would_decode_again(17).await;
+}
+
+/// The slot would be invalidated while its copy is read.
+#[tokio::test]
+async fn a_timeout_for_idle_slots_is_respected() {
+    let server = Postgres::builder(18).setting("idle_replication_slot_timeout", "1d");
+    let stage = with_table(Stage::on(server.start().unwrap()).await).await;
+    let reason = unavailable(open(&stage, options(&stage, None)).await);
+    assert!(reason.contains("idle_replication_slot_timeout"), "{reason}");
 }

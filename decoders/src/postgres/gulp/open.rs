@@ -48,6 +48,7 @@ pub(super) async fn open(source: &ConnInfo, options: &GulpOptions) -> Result<Ope
     if stream.slot_use == SlotUse::Temporary {
         return Err(OpenError::unavailable("a temporary slot can't be an anchor"));
     }
+    check_idle_timeout(&session).await?;
     start::check_publications(&session, stream).await?;
     let start = start::existing_start(&session, source, stream).await?;
     let anchor = start::usable_slot(&session, source, stream).await?;
@@ -69,6 +70,30 @@ pub(super) async fn open(source: &ConnInfo, options: &GulpOptions) -> Result<Ope
         binary,
         identity,
     })
+}
+
+/// While we read, the anchor is idle, and so is the copy while a gulp is being received: the server
+/// notes the time for temporary slots, too (`ReplicationSlotRelease`, slot.c), and ends the session
+/// of one that is idle for too long. Moving the anchor in time would begin its time anew
+/// (`ReplicationSlotAcquire`), but there is nothing that keeps up the copy, and an anchor that is
+/// invalidated is a new copy of everything. A walsender's slot is never idle.
+async fn check_idle_timeout(session: &Session) -> Result<(), OpenError> {
+    let doing = "read idle_replication_slot_timeout";
+    let row = session
+        .query_one(
+            "SELECT count(*) > 0 FROM pg_catalog.pg_settings
+             WHERE name = 'idle_replication_slot_timeout' AND setting <> '0'",
+            &[],
+        )
+        .await
+        .map_err(|error| of_session(doing, error))?;
+    match row.try_get(0).map_err(|error| of_session(doing, error))? {
+        false => Ok(()),
+        true => Err(OpenError::unavailable(
+            "idle_replication_slot_timeout is set on the source, and the slot is idle while a copy \
+             of it is read",
+        )),
+    }
 }
 
 /// Only a replication connection may be asked who the server is, without any other right.
@@ -150,7 +175,7 @@ impl Copier<'_> {
         }
     }
 
-    /// Copies the anchor and brings the copy to `start`.
+    /// Copies the anchor and brings the copy to `start`, if gulps would pay from there.
     async fn copy(&mut self, copy: &str, start: Lsn) -> Result<(), OpenError> {
         let anchor = &self.options.stream.slot;
         let doing = format!("copy the replication slot {anchor}");
@@ -164,9 +189,42 @@ impl Copier<'_> {
         if stands > start {
             return Err(start::passed(anchor, stands, start).into());
         }
-        if stands == start {
+        if stands < start {
+            self.advance(copy, start).await?;
+        }
+        if start.bytes_since(self.restart(copy).await?) <= self.options.reread_bytes {
             return Ok(());
         }
+        // The first pass over log keeps only the first place in it from which decoding could
+        // begin; what lies before the copy's position is taken at once
+        // (`LogicalIncreaseRestartDecodingForSlot`, logical.c).
+        self.advance(copy, start).await?;
+        let again = start.bytes_since(self.restart(copy).await?);
+        if again <= self.options.reread_bytes {
+            return Ok(());
+        }
+        Err(OpenError::NotNow {
+            reason: format!(
+                "a transaction that was open for long on the source would make each gulp decode \
+                 {} MiB of its log again",
+                again >> 20
+            ),
+        })
+    }
+
+    /// Where a call would begin to decode.
+    async fn restart(&mut self, copy: &str) -> Result<Lsn, OpenError> {
+        let doing = "look at the copy of the replication slot";
+        let sql = format!(
+            "SELECT restart_lsn FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",
+            quote_literal(copy)
+        );
+        let rows = self.run(&sql).await.map_err(|error| of_wire(doing, error))?;
+        Ok(lsn(&rows, doing)?)
+    }
+
+    async fn advance(&mut self, copy: &str, start: Lsn) -> Result<(), OpenError> {
+        let anchor = &self.options.stream.slot;
         let doing = format!("advance a copy of the replication slot {anchor} to {start}");
         let sql = format!(
             "SELECT end_lsn FROM pg_catalog.pg_replication_slot_advance({}, '{start}')",

@@ -1,13 +1,15 @@
 //! The query of one gulp: the rows by COPY, and how the copy stands behind them.
 
-use super::{REREAD_BYTES_MAX, REREAD_FACTOR_MAX};
 use crate::change::Lsn;
 use crate::postgres::ident::{quote_identifier, quote_literal};
 use crate::postgres::pgoutput::PROTOCOL_VERSION;
 use crate::postgres::stream::StreamOptions;
 use crate::postgres::wire::TextRow;
 
-/// Everything of the query but the number of changes.
+/// What is decoded again may be so many times what is gained.
+const REREAD_FACTOR_MAX: u64 = 4;
+
+/// Everything of the query but its bounds.
 #[derive(Debug)]
 pub(super) struct GulpQuery {
     before: String,
@@ -35,14 +37,15 @@ impl GulpQuery {
              FROM pg_catalog.pg_replication_slots WHERE slot_name = {copy}"
         ));
         let before = format!(
-            "COPY (SELECT data FROM pg_catalog.pg_logical_slot_get_binary_changes({copy}, NULL, "
+            "COPY (SELECT data FROM pg_catalog.pg_logical_slot_get_binary_changes({copy}, "
         );
         Self { before, after }
     }
 
-    /// The query for whole transactions of together at least `changes` messages, or all there are.
-    pub(super) fn sql(&self, changes: u32) -> String {
-        format!("{}{changes}{}", self.before, self.after)
+    /// The query for whole transactions of together at least `changes` messages, or all that commit
+    /// up to `upto` or to the end of the log.
+    pub(super) fn sql(&self, upto: Lsn, changes: u32) -> String {
+        format!("{}'{upto}', {changes}{}", self.before, self.after)
     }
 }
 
@@ -77,11 +80,12 @@ impl Status {
         Ok(Self { confirmed: lsn(0)?, restart: lsn(1)?, head: lsn(2)? })
     }
 
-    /// Whether the call since `before` decoded again much more than it moved on.
-    pub(super) fn is_rereading_since(&self, before: &Status) -> bool {
+    /// Whether the call since `before` decoded again more than `reread_bytes`, and much more than
+    /// it moved on.
+    pub(super) fn is_rereading_since(&self, before: &Status, reread_bytes: u64) -> bool {
         let again = before.confirmed.bytes_since(before.restart);
         let gained = self.confirmed.bytes_since(before.confirmed);
-        again > REREAD_BYTES_MAX && again / REREAD_FACTOR_MAX > gained
+        again > reread_bytes && again / REREAD_FACTOR_MAX > gained
     }
 }
 
@@ -92,12 +96,12 @@ mod tests {
     #[test]
     fn the_query_fits_the_version() {
         let options = StreamOptions::new("s", vec!["p".to_owned(), "it's".to_owned()], "cutover");
-        let old = GulpQuery::new("s_gulp_1", &options, 130_000, false).sql(7);
+        let old = GulpQuery::new("s_gulp_1", &options, 130_000, false).sql(Lsn(16), 7);
         let call = "COPY (SELECT data FROM pg_catalog.pg_logical_slot_get_binary_changes(\
-                    's_gulp_1', NULL, 7, 'proto_version', '1', 'publication_names', \
+                    's_gulp_1', '0/10', 7, 'proto_version', '1', 'publication_names', \
                     '\"p\",\"it''s\"'";
         assert!(old.starts_with(&format!("{call})) TO STDOUT (FORMAT binary);")), "{old}");
-        let new = GulpQuery::new("s_gulp_1", &options, 140_000, true).sql(7);
+        let new = GulpQuery::new("s_gulp_1", &options, 140_000, true).sql(Lsn(16), 7);
         let more = ", 'messages', 'true', 'binary', 'true')) TO STDOUT";
         assert!(new.starts_with(&format!("{call}{more}")), "{new}");
     }
@@ -110,8 +114,11 @@ mod tests {
             head: Lsn(u64::MAX),
         };
         let gib = 1 << 30;
-        assert!(at(3 * gib + 1_000, 0).is_rereading_since(&at(3 * gib, 0)));
-        assert!(!at(4 * gib, 0).is_rereading_since(&at(3 * gib, 0)), "it moved on enough");
-        assert!(!at(gib + 1_000, 1).is_rereading_since(&at(gib, 1)), "little is decoded again");
+        assert!(at(3 * gib + 1_000, 0).is_rereading_since(&at(3 * gib, 0), gib));
+        assert!(!at(4 * gib, 0).is_rereading_since(&at(3 * gib, 0), gib), "it moved on enough");
+        assert!(
+            !at(gib + 1_000, 1).is_rereading_since(&at(gib, 1), gib),
+            "little is decoded again"
+        );
     }
 }

@@ -3,6 +3,10 @@
 //! Each call decodes the log again from the slot's `restart_lsn`, which favours large gulps: pgbench
 //! arrives at 79 k transactions/s with 100,000 changes a call and at 138 k/s with 400,000. Blue
 //! holds a whole gulp in its work_mem or in a temporary file, which favours small ones.
+//!
+//! Where one did not fit into blue's limit, a tenth of it is asked for until as many changes have
+//! come as were asked for then. What made it too large has been passed by then, or has shown itself
+//! to be one transaction.
 
 /// The first gulp, from which the size of a change is learned.
 const FIRST: u32 = 20_000;
@@ -13,26 +17,58 @@ const SMALLEST: u32 = 1_000;
 /// No gulp is larger: little is gained beyond.
 const LARGEST: u32 = 400_000;
 
+/// Where a gulp did not fit, so much less is asked for.
+const FEWER: u32 = 10;
+
 /// The size of the gulps of one reader.
 #[derive(Debug)]
 pub(super) struct GulpSize {
     /// Wanted for one gulp.
     bytes: u64,
     changes: u32,
+    caution: Option<Caution>,
+}
+
+/// A gulp did not fit from where the reader began.
+#[derive(Debug)]
+struct Caution {
+    /// Most to ask for.
+    changes: u32,
+    /// Changes to come until there is no reason for it any more.
+    left: u64,
 }
 
 impl GulpSize {
-    pub(super) fn new(bytes: u64) -> Self {
-        Self { bytes, changes: FIRST }
+    /// For gulps of so many bytes; `fewer` is what [`GulpSize::fewer`] said to a reader before.
+    pub(super) fn new(bytes: u64, fewer: Option<u32>) -> Self {
+        let caution = fewer.map(|changes| Caution {
+            changes: changes.max(SMALLEST),
+            left: u64::from(changes) * u64::from(FEWER),
+        });
+        Self { bytes, changes: FIRST, caution }
     }
 
     /// Changes to ask for.
     pub(super) fn changes(&self) -> u32 {
-        self.changes
+        match &self.caution {
+            Some(caution) => self.changes.min(caution.changes),
+            None => self.changes,
+        }
+    }
+
+    /// How many to ask for now that as many as [`GulpSize::changes`] did not fit; `None` if that
+    /// will not help.
+    pub(super) fn fewer(&self) -> Option<u32> {
+        let can_help = self.caution.is_none() && self.changes > SMALLEST;
+        can_help.then(|| (self.changes / FEWER).max(SMALLEST))
     }
 
     /// A gulp of so many changes and bytes arrived.
     pub(super) fn learn(&mut self, changes: u64, bytes: u64) {
+        if let Some(caution) = &mut self.caution {
+            caution.left = caution.left.saturating_sub(changes);
+        }
+        self.caution.take_if(|caution| caution.left == 0);
         // Too few changes say little about the next ones.
         if changes < u64::from(SMALLEST) {
             return;
@@ -49,7 +85,7 @@ mod tests {
 
     #[test]
     fn small_changes_make_the_largest_gulp_and_large_ones_a_small_one() {
-        let mut size = GulpSize::new(64 << 20);
+        let mut size = GulpSize::new(64 << 20, None);
         assert_eq!(size.changes(), FIRST);
         size.learn(20_000, 20_000 * 80);
         assert_eq!(size.changes(), LARGEST);
@@ -61,5 +97,23 @@ mod tests {
         assert_eq!(size.changes(), SMALLEST, "three changes are no sample");
         size.learn(1_000, 0);
         assert_eq!(size.changes(), LARGEST);
+    }
+
+    #[test]
+    fn what_did_not_fit_is_tried_once_with_a_tenth_until_it_is_passed() {
+        let mut size = GulpSize::new(64 << 20, None);
+        size.learn(20_000, 20_000 * 80);
+        let fewer = size.fewer().unwrap();
+        assert_eq!(fewer, LARGEST / 10);
+        let mut size = GulpSize::new(64 << 20, Some(fewer));
+        assert_eq!(size.changes(), FIRST);
+        for _ in 0..9 {
+            size.learn(u64::from(fewer), 80);
+            assert_eq!((size.changes(), size.fewer()), (fewer, None));
+        }
+        size.learn(u64::from(fewer), 80);
+        assert_eq!((size.changes(), size.fewer()), (LARGEST, Some(fewer)));
+        size.learn(1_000, 64 << 30);
+        assert_eq!(size.fewer(), None, "it is the smallest already");
     }
 }

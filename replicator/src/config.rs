@@ -24,6 +24,9 @@ const NAME_BYTES_MAX: usize = 40;
 /// Most lanes: each is a connection to green and, where permitted, a replication origin there.
 const LANES_MAX: u16 = 64;
 
+/// Nearer to the tip than this, gulps and stream would only take turns.
+const FAR_BEHIND_BYTES_MIN: u64 = 1 << 20;
+
 /// Everything that `replicator run` can be told.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -126,6 +129,9 @@ pub struct ApplyConfig {
     pub lanes: u16,
     /// How the slot is read.
     pub reader: ReaderMode,
+    /// Log between what was read and blue's head from which on gulps are worth their start; at a
+    /// quarter of it the stream goes on. By default about two seconds of a walsender at its fastest.
+    pub far_behind_bytes: u64,
     /// Whether values may travel in binary.
     pub binary: BinaryMode,
     /// Whether large transactions are received while they run on blue.
@@ -178,6 +184,7 @@ impl Default for ApplyConfig {
             batch_transactions: 50_000,
             lanes: 1,
             reader: ReaderMode::Auto,
+            far_behind_bytes: 64 << 20,
             binary: BinaryMode::Auto,
             streaming: StreamingMode::Off,
             accept_triggers: false,
@@ -288,6 +295,9 @@ impl Config {
         if self.apply.batch_bytes > self.apply.memory_bytes / 2 {
             problems.push("apply.batch_bytes: not more than half of apply.memory_bytes".into());
         }
+        if self.apply.far_behind_bytes < FAR_BEHIND_BYTES_MIN {
+            problems.push("apply.far_behind_bytes: at least 1 MiB (1048576)".into());
+        }
         if !(1..=LANES_MAX).contains(&self.apply.lanes) {
             problems.push(format!("apply.lanes: 1 to {LANES_MAX}"));
         }
@@ -346,11 +356,17 @@ mod tests {
     #[test]
     fn all_problems_are_reported_at_once() {
         let text = format!(
-            "name = 'Shop!'\n{ENDS}[api]\nlisten = '0.0.0.0:1'\n[apply]\nmemory_bytes = 1\nlanes = 0\n"
+            "name = 'Shop!'\n{ENDS}[api]\nlisten = '0.0.0.0:1'\n[apply]\nmemory_bytes = 1\nlanes = 0\nfar_behind_bytes = 1\n"
         );
         let problems = parse(&text).unwrap().problems();
-        for part in ["name", "api.listen", "apply.memory_bytes", "apply.batch_bytes", "apply.lanes"]
-        {
+        for part in [
+            "name",
+            "api.listen",
+            "apply.memory_bytes",
+            "apply.batch_bytes",
+            "apply.lanes",
+            "apply.far_behind_bytes",
+        ] {
             assert!(
                 problems.iter().any(|p| p.starts_with(part)),
                 "{part} is missing in {problems:?}"

@@ -20,7 +20,7 @@ use crate::engine::intake::Budget;
 use crate::http::{self, Api, Controller, Token};
 use crate::pipeline::failure::{EXIT_ERROR, Failure};
 use crate::pipeline::preflight::{Moment, preflight};
-use crate::pipeline::{Ended, Pipeline, teardown as removal};
+use crate::pipeline::{Ended, Pipeline, ReaderChoice, teardown as removal};
 use crate::status::Shared;
 use crate::store::{RocksJournal, Store};
 use crate::{probe, tail as tailing};
@@ -212,6 +212,7 @@ async fn run_pipeline(config: Config) -> Result<(), Failure> {
         store,
         shared: Arc::clone(&shared),
         copied: ProgressSender::default(),
+        choice: ReaderChoice::default(),
         stop: stop.subscribe(),
         finished: finished.subscribe(),
     };

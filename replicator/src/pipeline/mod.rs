@@ -36,6 +36,8 @@ use crate::status::Shared;
 use crate::store::{Stage, Store};
 use failure::Failure;
 
+pub use reader::Choice as ReaderChoice;
+
 /// First and longest pause between attempts. Long outages are common (a failover, an hour of
 /// maintenance), so there is no last attempt.
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
@@ -58,6 +60,8 @@ pub struct Pipeline {
     pub shared: Arc<Shared>,
     /// How far the copy is.
     pub copied: ProgressSender,
+    /// What was learned about the ways to read the slot; outlives errors.
+    pub choice: ReaderChoice,
     /// The operator's stop.
     pub stop: watch::Receiver<bool>,
     /// Green is open: the stream has to end for good.

@@ -14,20 +14,21 @@ use decoders::postgres::session::Session;
 use decoders::postgres::stream::{PgStream, StreamOptions};
 use decoders::{Lsn, Position, Source, SourceError, SourceEvent};
 
-use crate::config::ReaderMode;
+use crate::config::{ApplyConfig, ReaderMode};
 use crate::probe;
 use crate::status::Shared;
+use crate::store::Store;
 
-/// Log beyond the position to read from that makes gulps worth their start: about two seconds of
-/// a walsender at its fastest.
-const FAR_BEHIND_BYTES: u64 = 64 << 20;
+/// Gulps hand over to the stream when so much of `apply.far_behind_bytes` is left.
+const NEAR_SHARE: u64 = 4;
 
 /// A stream has to be far behind in so many looks, one after the other.
 const LOOKS: u32 = 5;
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// After a gulp did not pay, log to get past before the next is tried.
-const BARRED_BYTES: u64 = 1 << 30;
+/// A stream does not become gulps where each would decode more than this again; gulps themselves
+/// look at it more closely.
+const REREAD_BYTES_MAX: u64 = 1 << 30;
 
 /// A slot's reader.
 pub(super) enum Reader {
@@ -91,35 +92,47 @@ impl Source for Reader {
     }
 }
 
-/// What is known of gulps from one run of the stream to the next.
-#[derive(Default)]
-pub(super) struct Choice {
-    /// Why there are none on this blue; asked once.
+/// What is known of gulps from one run of the stream to the next, and after an error.
+#[derive(Debug, Default)]
+pub struct Choice {
+    /// There are none on this blue; asked once.
     unavailable: bool,
     /// Not before this position.
     barred_until: Lsn,
+    /// They did not pay when they were tried last: not before the head that blue has when it is
+    /// asked next.
+    must_bar: bool,
+    /// The next reader begins with so few changes a gulp.
+    fewer_changes: Option<u32>,
 }
 
 impl Choice {
     /// Opens the reader that fits the distance from `options.start` to blue's head.
-    pub async fn open(
+    pub(super) async fn open(
         &mut self,
         blue: &ConnInfo,
         session: &Session,
-        mode: ReaderMode,
+        apply: &ApplyConfig,
         options: StreamOptions,
     ) -> Result<Reader, SourceError> {
         let from = options.start.unwrap_or(Lsn::INVALID);
-        if mode == ReaderMode::Auto && self.allows(from) {
+        if apply.reader == ReaderMode::Auto && self.allows(from) {
             let head = probe::head(session).await.map_err(|reason| {
                 SourceError::retry(format!("can't read the end of blue's log: {reason}"))
             })?;
-            if head.bytes_since(from) >= FAR_BEHIND_BYTES {
-                match GulpStream::open(blue, GulpOptions::new(options.clone())).await {
+            if self.pays(from, head, apply.far_behind_bytes) {
+                let mut gulps = GulpOptions::new(options.clone());
+                gulps.near_bytes = apply.far_behind_bytes / NEAR_SHARE;
+                gulps.fewer_changes = self.fewer_changes;
+                match GulpStream::open(blue, gulps).await {
                     Ok(gulp) => return Ok(Reader::Gulp(Box::new(gulp))),
                     Err(OpenError::Unavailable { reason }) => {
                         self.unavailable = true;
                         tracing::warn!(reason, "no catch-up in gulps: streaming all the way");
+                    }
+                    Err(OpenError::NotNow { reason }) => {
+                        self.barred_until = head;
+                        tracing::info!(reason, until = %head, "no gulps for now: streaming");
                     }
                     Err(OpenError::Failed(error)) => return Err(error),
                 }
@@ -128,32 +141,139 @@ impl Choice {
         PgStream::open(blue, options).await.map(|stream| Reader::Stream(Box::new(stream)))
     }
 
-    /// Takes note of how a reader ended that handed over at `position`.
-    pub fn handed_over(&mut self, reader: &Reader, position: Lsn) {
-        let Reader::Gulp(gulp) = reader else { return };
-        match gulp.handover() {
-            None | Some(HandoverReason::NearTip) => {}
-            Some(HandoverReason::TooLarge | HandoverReason::Rereading) => {
-                self.barred_until = Lsn(position.0.saturating_add(BARRED_BYTES));
-            }
+    /// Takes note of how a reader ended.
+    pub(super) fn handed_over(&mut self, reader: &Reader) {
+        if let Reader::Gulp(gulp) = reader
+            && let Some(reason) = gulp.handover()
+        {
+            self.learn(reason);
+        }
+    }
+
+    fn learn(&mut self, reason: HandoverReason) {
+        self.fewer_changes = None;
+        match reason {
+            HandoverReason::NearTip => {}
+            HandoverReason::Fewer(changes) => self.fewer_changes = Some(changes),
+            HandoverReason::TooLarge | HandoverReason::Rereading => self.must_bar = true,
         }
     }
 
     /// Whether gulps may be tried from `from` on.
-    pub fn allows(&self, from: Lsn) -> bool {
+    fn allows(&self, from: Lsn) -> bool {
         !self.unavailable && from >= self.barred_until
+    }
+
+    /// Whether they are worth it from there, with blue's head as it is now.
+    fn pays(&mut self, from: Lsn, head: Lsn, far_bytes: u64) -> bool {
+        if std::mem::take(&mut self.must_bar) {
+            self.barred_until = head;
+            tracing::info!(until = %head, "gulps do not pay for now: streaming");
+        }
+        self.allows(from) && head.bytes_since(from) >= far_bytes
     }
 }
 
-/// Returns when a stream has been far behind for a while and it is the reading that is slow: with
-/// the budget full it is green, and another reader would not help.
-pub(super) async fn far_behind(shared: &Shared, choice: &Choice) {
+/// Returns when a stream has been far behind for a while and another reader would help.
+pub(super) async fn far_behind(shared: &Shared, choice: &Choice, store: &Store, far_bytes: u64) {
     let mut looks = 0;
+    let mut received_before = Lsn::INVALID;
     while looks < LOOKS {
         tokio::time::sleep(LOOK_INTERVAL).await;
-        let behind = shared.bytes_behind().is_some_and(|bytes| bytes >= FAR_BEHIND_BYTES);
-        let allowed = choice.allows(shared.progress.borrow().received());
-        let reading_is_slow = shared.budget.used_bytes() < shared.budget.bytes() / 2;
-        looks = if behind && allowed && reading_is_slow { looks + 1 } else { 0 };
+        let received = shared.progress.borrow().received();
+        let look = Look {
+            behind_bytes: shared.bytes_behind(),
+            retained_bytes: shared.slot().retained_bytes,
+            moves: received > received_before,
+            reading_is_slow: shared.budget.used_bytes() < shared.budget.bytes() / 2,
+            spools: !store.spool().is_empty(),
+        };
+        received_before = received;
+        looks = if choice.allows(received) && look.wants_gulps(far_bytes) { looks + 1 } else { 0 };
+    }
+}
+
+/// A stream, as it is at one moment.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    /// Log between blue's head and what was received, if it is known.
+    behind_bytes: Option<u64>,
+    /// Log between blue's head and where the slot would begin to decode, if it is known.
+    retained_bytes: Option<u64>,
+    /// Something was received whole since the look before. If not, the stream may be in the middle
+    /// of a large transaction, which the next reader would have to begin anew.
+    moves: bool,
+    /// The budget is not full: with a slow green, no other reader would help.
+    reading_is_slow: bool,
+    /// Something waits for its commit that the next reader would have to receive again.
+    spools: bool,
+}
+
+impl Look {
+    fn wants_gulps(&self, far_bytes: u64) -> bool {
+        let Some(behind) = self.behind_bytes else { return false };
+        // Each gulp would decode this again.
+        let again = self.retained_bytes.map_or(0, |retained| retained.saturating_sub(behind));
+        behind >= far_bytes
+            && again <= REREAD_BYTES_MAX
+            && self.moves
+            && self.reading_is_slow
+            && !self.spools
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FAR: u64 = 64 << 20;
+
+    #[test]
+    fn after_gulps_that_did_not_pay_the_stream_has_all_that_was_there_then() {
+        for reason in [HandoverReason::TooLarge, HandoverReason::Rereading] {
+            let mut choice = Choice::default();
+            assert!(choice.allows(Lsn(1)) && choice.pays(Lsn(1), Lsn(10 * FAR), FAR));
+            choice.learn(reason);
+            assert!(!choice.pays(Lsn(2), Lsn(20 * FAR), FAR));
+            assert!(!choice.allows(Lsn(20 * FAR - 1)), "an error in between changes nothing");
+            assert!(choice.allows(Lsn(20 * FAR)));
+            assert!(choice.pays(Lsn(20 * FAR), Lsn(30 * FAR), FAR));
+        }
+    }
+
+    #[test]
+    fn near_the_tip_nothing_is_learned_and_fewer_is_forgotten() {
+        let mut choice = Choice::default();
+        choice.learn(HandoverReason::Fewer(7));
+        assert_eq!(choice.fewer_changes, Some(7));
+        assert!(choice.pays(Lsn(1), Lsn(2 * FAR), FAR), "it goes on with gulps");
+        choice.learn(HandoverReason::NearTip);
+        assert_eq!(choice.fewer_changes, None);
+        assert!(choice.pays(Lsn(1), Lsn(2 * FAR), FAR));
+        assert!(!choice.pays(Lsn(FAR), Lsn(2 * FAR - 1), FAR), "not far enough");
+    }
+
+    #[test]
+    fn a_stream_goes_on_while_gulps_would_not_help() {
+        let look = Look {
+            behind_bytes: Some(FAR),
+            retained_bytes: Some(2 * FAR),
+            moves: true,
+            reading_is_slow: true,
+            spools: false,
+        };
+        assert!(look.wants_gulps(FAR));
+        assert!(Look { retained_bytes: None, ..look }.wants_gulps(FAR));
+        let better_not = [
+            Look { behind_bytes: None, ..look },
+            Look { behind_bytes: Some(FAR - 1), ..look },
+            Look { retained_bytes: Some(FAR + REREAD_BYTES_MAX + 1), ..look },
+            Look { moves: false, ..look },
+            Look { reading_is_slow: false, ..look },
+            Look { spools: true, ..look },
+        ];
+        for look in better_not {
+            assert!(!look.wants_gulps(FAR), "{look:?}");
+        }
     }
 }

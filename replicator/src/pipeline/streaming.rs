@@ -15,7 +15,7 @@ use sinks::progress::StreamIdentity;
 use tokio::sync::watch;
 
 use super::failure::{Failure, of_connect};
-use super::reader::{self, Choice, Reader};
+use super::reader::{self, Reader};
 use super::{Pipeline, drift};
 use crate::config::{BinaryMode, ReaderMode, StreamingMode};
 use crate::engine::apply::BatchLimits;
@@ -28,17 +28,12 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 impl Pipeline {
     /// Streams until stopped, finished, or an error, by one reader after the other.
     pub(super) async fn stream(&mut self, identity: StreamIdentity) -> Result<(), Failure> {
-        let mut choice = Choice::default();
-        while self.read(&identity, &mut choice).await? == Outcome::Handover {}
+        while self.read(&identity).await? == Outcome::Handover {}
         Ok(())
     }
 
     /// One reader, until stopped, finished, an error, or the handover to another.
-    async fn read(
-        &mut self,
-        identity: &StreamIdentity,
-        choice: &mut Choice,
-    ) -> Result<Outcome, Failure> {
+    async fn read(&mut self, identity: &StreamIdentity) -> Result<Outcome, Failure> {
         let options = PgTargetOptions {
             stream: identity.clone(),
             use_origin: true,
@@ -64,7 +59,7 @@ impl Pipeline {
             slot: found.confirmed_flush_lsn.unwrap_or(identity.consistent_point),
         })?;
         let options = self.stream_options(identity, at.from)?;
-        let mut source = choice.open(&self.blue, &blue, self.config.apply.reader, options).await?;
+        let mut source = self.choice.open(&self.blue, &blue, &self.config.apply, options).await?;
         tracing::info!(
             pipeline = self.config.name,
             reader = source.name(),
@@ -120,7 +115,8 @@ impl Pipeline {
             };
             let falls_behind = async {
                 if may_gulp {
-                    reader::far_behind(&self.shared, choice).await;
+                    let far_bytes = self.config.apply.far_behind_bytes;
+                    reader::far_behind(&self.shared, &self.choice, &self.store, far_bytes).await;
                     tracing::info!(pipeline = self.config.name, "far behind: going over to gulps");
                     handover.send_replace(true);
                 }
@@ -136,7 +132,7 @@ impl Pipeline {
         if let Some(failure) = drifted {
             return Err(failure);
         }
-        choice.handed_over(&source, self.shared.progress.borrow().received());
+        self.choice.handed_over(&source);
         // In good order, so that the slot is free for the next start at once. An error loses
         // nothing: what was not reported is sent again. In the middle of a large transaction blue
         // first sends the rest of it, which nobody waits for.

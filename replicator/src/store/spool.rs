@@ -63,6 +63,11 @@ impl RocksSpool {
         !self.locked().failed
     }
 
+    /// Whether no batch waits in it.
+    pub fn is_empty(&self) -> bool {
+        self.locked().db.is_none()
+    }
+
     /// Ends RocksDB's own threads; nothing is written after this.
     pub(super) fn quiesce(&self) {
         let mut state = self.locked();
@@ -258,15 +263,18 @@ mod tests {
         let (_directory, spool) = spool();
         let generation = spool.begin().unwrap();
         assert_eq!(used_bytes(&spool.path), 0, "nothing is made before it is needed");
+        assert!(spool.is_empty());
         for number in 1..=64 {
             spool.put(generation, number, &batch(number)).unwrap();
         }
+        assert!(!spool.is_empty());
         assert!(used_bytes(&spool.path) > 32 << 20);
         for number in 1..=64 {
             assert!(spool.get(generation, number).unwrap() == batch(number), "batch {number}");
         }
         assert!(spool.get(generation, 65).is_err());
         spool.discard(generation, std::slice::from_ref(&(1..65)), true).unwrap();
+        assert!(spool.is_empty());
         assert_eq!(used_bytes(&spool.path), 0);
     }
 

@@ -3,6 +3,7 @@
 mod alerts;
 mod bad_input;
 mod cutover;
+mod handover;
 mod huge;
 mod lag;
 mod lanes;

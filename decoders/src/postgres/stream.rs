@@ -40,6 +40,7 @@ mod pace;
 mod replay;
 mod spooling;
 pub(super) mod start;
+mod verdict;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -49,7 +50,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::conninfo::ConnInfo;
 use super::delivery::Delivery;
-use super::error::WireError;
+use super::error::{ServerError, WireError};
 use super::failure::{of_spool, of_wire};
 use super::pgoutput::{self, StreamControl};
 use super::walsender::{StatusUpdate, WalMessage};
@@ -61,8 +62,12 @@ use crate::source::{Disposition, Source, SourceError, SourceEvent};
 use self::pace::Pace;
 use self::replay::Replayed;
 use self::spooling::{BlockError, Spooling, SpoolingError};
+use self::verdict::NoVerdict;
 
 pub use options::{Binary, SlotUse, StreamOptions, SystemIdentity};
+
+/// What a failure says when the spool was retired.
+const AFTER_COMMIT: &str = "; the next stream reads transactions when they have committed";
 
 /// An open stream.
 #[derive(Debug)]
@@ -153,16 +158,16 @@ impl PgStream {
 
     fn link_failure(&self, error: WireError) -> SourceError {
         let doing = format!("stream from the replication slot {}", self.options.slot);
-        let has_answer = error.server_error().is_some() && !error.is_transient();
+        let undecodable = error.server_error().is_some_and(is_undecodable);
         let mut failure = of_wire(&doing, error);
         // Some servers can't decode a running transaction that they can decode when it has
         // committed: an ALTER in a subtransaction that was rolled back, followed by another ALTER
         // of the table, makes them look for a catalog row that is not there yet ("could not map
         // filenode", seen on 14 to 18).
-        if let Some(spooling) = self.spooling.as_ref().filter(|_| has_answer) {
+        if let Some(spooling) = self.spooling.as_ref().filter(|_| undecodable) {
             spooling.retire();
             failure.disposition = Disposition::Retry;
-            failure.message += "; the next stream reads transactions when they have committed";
+            failure.message += AFTER_COMMIT;
         }
         failure
     }
@@ -326,6 +331,13 @@ impl PgStream {
     fn spooling_failure(&self, error: SpoolingError) -> SourceError {
         match error {
             SpoolingError::Spool(error) => of_spool(error),
+            SpoolingError::NoVerdict(NoVerdict { mut error, for_good }) => {
+                if let Some(spooling) = self.spooling.as_ref().filter(|_| for_good) {
+                    spooling.retire();
+                    error.message += AFTER_COMMIT;
+                }
+                error
+            }
             // The source has it all, and sends it again.
             SpoolingError::Block(error @ BlockError::Incomplete { .. }) => {
                 SourceError::retry(error.to_string())
@@ -381,8 +393,41 @@ impl Source for PgStream {
     }
 }
 
+/// Whether a server's error may be about the content of a running transaction. Not so: what passes
+/// by itself, and what would stop any stream: the slot and its log (55000, 58P01), the publication
+/// (42704), rights (42501, class 28), interventions (class 57).
+fn is_undecodable(error: &ServerError) -> bool {
+    !error.is_transient()
+        && !matches!(error.sqlstate.as_str(), "55000" | "58P01" | "42704" | "42501")
+        && !matches!(error.sqlstate.get(..2), Some("28" | "57"))
+}
+
 /// Microseconds since the Unix epoch; 0 on a clock before it. The server only shows it.
 fn unix_us() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_cannot_be_decoded_is_blamed_on_the_running_transaction() {
+        let error = |sqlstate: &str| ServerError {
+            severity: "ERROR".to_owned(),
+            sqlstate: sqlstate.to_owned(),
+            message: "x".to_owned(),
+            detail: None,
+            hint: None,
+        };
+        for blamed in ["XX000", "XX001", "42P01"] {
+            assert!(is_undecodable(&error(blamed)), "{blamed}");
+        }
+        for other in
+            ["55000", "42704", "58P01", "42501", "57P01", "57014", "28000", "53300", "08006"]
+        {
+            assert!(!is_undecodable(&error(other)), "{other}");
+        }
+    }
 }

@@ -10,6 +10,7 @@ mod case;
 mod damage;
 mod recording;
 mod render;
+mod streamed;
 
 use std::path::PathBuf;
 

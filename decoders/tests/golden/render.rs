@@ -32,7 +32,7 @@ pub fn text(frames: &[Bytes]) -> String {
     out
 }
 
-fn describe(message: &Message) -> String {
+pub fn describe(message: &Message) -> String {
     match message {
         Message::Begin(begin) => format!("Begin {} for {}", begin.xid, begin.final_lsn),
         Message::Commit(commit) => format!("Commit {} to {}", commit.commit_lsn, commit.end_lsn),

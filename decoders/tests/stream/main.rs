@@ -3,6 +3,7 @@
 mod content;
 mod network;
 mod resume;
+mod rolled_back;
 mod running;
 mod setup;
 mod slots;

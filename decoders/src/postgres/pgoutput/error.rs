@@ -28,6 +28,9 @@ pub enum DecodeErrorKind {
     /// The frame goes on after the message's last field.
     #[error("{0} bytes follow the end of the message")]
     TrailingBytes(usize),
+    /// A Stream Abort with a position and a time at its end (protocol 4, PostgreSQL 16+).
+    #[error("this form belongs to streaming = parallel, which was not asked for")]
+    ParallelAbort,
     /// A message of a newer protocol, or not pgoutput at all.
     #[error("unknown message type")]
     UnknownTag,

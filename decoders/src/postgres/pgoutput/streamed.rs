@@ -7,7 +7,7 @@
 //! made it behind its first byte, except Origin. Blocks, `c` and `A` never nest.
 //!
 //! Protocol 3 (`b`, `P`, `K`, `r`, `p`: two-phase commit) and 4 (longer `A` with
-//! `streaming = parallel`) are not asked for.
+//! `streaming = parallel`) are not asked for, and refused.
 
 use bytes::Bytes;
 
@@ -15,6 +15,9 @@ use super::error::{DecodeError, DecodeErrorKind};
 use super::read::Reader;
 use super::{Message, body};
 use crate::change::Lsn;
+
+/// What protocol 4 adds to an `A` for parallel receivers: an LSN and a time.
+const PARALLEL_BYTES: usize = 16;
 
 /// A message about a streamed transaction as a whole.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,7 +55,8 @@ pub struct StreamCommit {
 }
 
 /// `A`: a streamed transaction was rolled back, or one of its subtransactions: that one alone,
-/// because the server sends an `A` for each of those beneath it.
+/// because the server sends an `A` for each of those beneath it. It does not send one for every
+/// subtransaction that was rolled back: see `stream/verdict.rs`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StreamAbort {
     /// The top-level transaction.
@@ -80,7 +84,11 @@ pub fn decode_control(frame: &Bytes) -> Result<Option<StreamControl>, DecodeErro
                 committed_at_us: reader.time_us()?,
             }),
             b'A' => {
-                StreamControl::Abort(StreamAbort { xid: reader.u32()?, sub_xid: reader.u32()? })
+                let abort = StreamAbort { xid: reader.u32()?, sub_xid: reader.u32()? };
+                if reader.left() == PARALLEL_BYTES {
+                    return Err(reader.error(DecodeErrorKind::ParallelAbort));
+                }
+                StreamControl::Abort(abort)
             }
             _ => StreamControl::Stop,
         },

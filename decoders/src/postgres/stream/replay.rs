@@ -7,6 +7,7 @@ use std::ops::Range;
 use bytes::{Buf, Bytes};
 
 use super::spooling::{BlockError, Running, SpoolingError};
+use super::verdict::{Aborted, Evidence};
 use crate::assemble::Moment;
 use crate::postgres::pgoutput::{Commit, StreamCommit, streamed_xid};
 
@@ -22,11 +23,20 @@ pub(super) struct Replay {
     left: Vec<Range<Moment>>,
     /// Asked for and not here yet.
     asked: usize,
-    arrived: VecDeque<(Moment, Bytes)>,
+    arrived: VecDeque<Judged>,
     /// The batch that is being read.
     at: Moment,
     rest: Bytes,
+    aborted: Aborted,
     read_frames: u64,
+}
+
+/// A batch, and which of the subtransactions in it were rolled back.
+#[derive(Debug)]
+pub(super) struct Judged {
+    pub(super) number: Moment,
+    pub(super) batch: Bytes,
+    pub(super) aborted: Aborted,
 }
 
 /// What comes next.
@@ -51,6 +61,7 @@ impl Replay {
             arrived: VecDeque::new(),
             at: 0,
             rest: Bytes::new(),
+            aborted: Aborted::new(),
             read_frames: 0,
         }
     }
@@ -59,16 +70,29 @@ impl Replay {
     pub(super) fn next(&mut self) -> Result<Replayed, SpoolingError> {
         loop {
             while let Some(frame) = self.frame()? {
-                if streamed_xid(&frame)?.is_none_or(|xid| !self.running.aborted.contains(&xid)) {
+                if self.counts(&frame)? {
                     return Ok(Replayed::Frame(frame, self.at));
                 }
             }
             match self.arrived.pop_front() {
-                Some((at, batch)) => (self.at, self.rest) = (at, batch),
+                Some(Judged { number, batch, aborted }) => {
+                    (self.at, self.rest, self.aborted) = (number, batch, aborted);
+                }
                 None if self.asked > 0 || !self.left.is_empty() => return Ok(Replayed::Wait),
                 None => return Ok(Replayed::End(self.end()?)),
             }
         }
+    }
+
+    /// Whether a message is not undone by a rollback.
+    fn counts(&self, frame: &Bytes) -> Result<bool, SpoolingError> {
+        let xid = streamed_xid(frame)?;
+        Ok(match xid.and_then(|xid| self.aborted.get(&xid)) {
+            None => true,
+            Some(Evidence::Told) => false,
+            // The server thinks that we know the table from here on.
+            Some(Evidence::Logged) => frame.first() == Some(&b'R'),
+        })
     }
 
     /// Whether there is nothing to read before another batch arrives.
@@ -93,9 +117,9 @@ impl Replay {
     }
 
     /// A batch that was asked for; they come in the order in which they were.
-    pub(super) fn arrived(&mut self, number: Moment, batch: Bytes) {
+    pub(super) fn arrived(&mut self, batch: Judged) {
         self.asked = self.asked.saturating_sub(1);
-        self.arrived.push_back((number, batch));
+        self.arrived.push_back(batch);
     }
 
     /// What the transaction had in the spool.
@@ -104,18 +128,12 @@ impl Replay {
     }
 
     fn frame(&mut self) -> Result<Option<Bytes>, BlockError> {
-        if self.rest.is_empty() {
-            return Ok(None);
-        }
-        let length = match self.rest.remaining() {
-            0..4 => None,
-            _ => Some(self.rest.get_u32() as usize),
-        };
-        match length.filter(|length| *length <= self.rest.remaining()) {
-            Some(length) => {
+        match next_frame(&mut self.rest) {
+            Some(frame) => {
                 self.read_frames += 1;
-                Ok(Some(self.rest.split_to(length)))
+                Ok(Some(frame))
             }
+            None if self.rest.is_empty() => Ok(None),
             None => Err(self.incomplete()),
         }
     }
@@ -132,4 +150,14 @@ impl Replay {
         let (expected, found) = (self.running.frames, self.read_frames);
         BlockError::Incomplete { xid: self.commit.xid, expected, found }
     }
+}
+
+/// Takes the next message out of a batch; `None` at its end, and where it is cut off.
+pub(super) fn next_frame(batch: &mut Bytes) -> Option<Bytes> {
+    let length = u32::from_be_bytes(*batch.first_chunk()?) as usize;
+    if length > batch.len() - 4 {
+        return None;
+    }
+    batch.advance(4);
+    Some(batch.split_to(length))
 }

@@ -3,12 +3,16 @@
 //! ```text
 //! S .. E  ──► batch (≤ 1 MiB) ──► Spool::put        one write under way, one batch filling
 //! A       ──► subtransaction noted, or all batches discarded
-//! c       ──► Replay: Spool::get, one batch ahead ──► the stream's Assembler
+//! c       ──► Replay: Spool::get, one batch ahead ──► Verdicts ──► the stream's Assembler
 //! ```
 //!
-//! Pure of sockets. The spool may block, so it is called on tokio's blocking threads, one call at
-//! a time and in order; a call's handle stays in here until its result is taken, so whoever waits
-//! for it may be dropped.
+//! The spool may block, so it is called on tokio's blocking threads, one call at a time and in
+//! order; a call's handle stays in here until its result is taken, so whoever waits for it may be
+//! dropped. What was rolled back is left out as `verdict.rs` finds out.
+//!
+//! In memory there is, however many transactions run: one batch that fills and one that is written,
+//! or two that come back; and of each transaction where its batches are and at most
+//! [`ABORTS_NOTED`] ids.
 //!
 //! # Why nothing is lost
 //!
@@ -24,9 +28,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
-use super::replay::{Replay, Replayed};
+use super::replay::{Judged, Replay, Replayed};
+use super::verdict::{Court, NoVerdict, Verdicts};
 use crate::assemble::{AssembleError, Moment};
 use crate::postgres::delivery::Delivery;
 use crate::postgres::pgoutput::{
@@ -36,6 +41,10 @@ use crate::spool::{Generation, Spool, SpoolError};
 
 /// A batch is written when it has this size; a single larger frame makes a larger one.
 const BATCH_BYTES: usize = 1 << 20;
+
+/// Subtransactions of one transaction that are noted as rolled back. The source is asked about the
+/// others, as it is about those that it never named.
+const ABORTS_NOTED: usize = 1 << 14;
 
 /// What breaks the rules of protocol 2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -67,6 +76,8 @@ pub(super) enum SpoolingError {
     Assemble(#[from] AssembleError),
     #[error(transparent)]
     Spool(#[from] SpoolError),
+    #[error(transparent)]
+    NoVerdict(#[from] NoVerdict),
 }
 
 /// A transaction that is running on the source.
@@ -76,8 +87,7 @@ pub(super) struct Running {
     pub(super) batches: Vec<Range<Moment>>,
     /// Messages in them, and in the batch that is filling.
     pub(super) frames: u64,
-    /// Its subtransactions that were rolled back after something of theirs had been sent: few,
-    /// because the server sends what it has only when its memory is full.
+    /// Its subtransactions that the server has named as rolled back; not all that were.
     pub(super) aborted: HashSet<u32>,
 }
 
@@ -89,8 +99,8 @@ enum Order {
     Discard { batches: Vec<Range<Moment>>, is_last: bool },
 }
 
-/// The batch, if one was asked for.
-type Done = Result<Option<(Moment, Bytes)>, SpoolError>;
+/// The batch, if one was asked for, and who judges the next.
+type Done = Result<Option<(Judged, Verdicts)>, SpoolingError>;
 
 /// All transactions of one stream that are running, and the one that is being read back.
 #[derive(Debug)]
@@ -104,10 +114,13 @@ pub(super) struct Spooling {
     orders: VecDeque<Order>,
     under_way: Option<JoinHandle<Done>>,
     replay: Option<Replay>,
+    court: Court,
+    /// While a transaction is read back and no batch of it is under way.
+    verdicts: Option<Verdicts>,
 }
 
 impl Spooling {
-    pub(super) fn new(spool: Arc<dyn Spool>, generation: Generation) -> Self {
+    pub(super) fn new(spool: Arc<dyn Spool>, generation: Generation, court: Court) -> Self {
         Self {
             spool,
             generation,
@@ -117,6 +130,8 @@ impl Spooling {
             orders: Default::default(),
             under_way: None,
             replay: None,
+            court,
+            verdicts: None,
         }
     }
 
@@ -201,7 +216,9 @@ impl Spooling {
             if let Some(running) = self.running.remove(&abort.xid) {
                 self.forget(running.batches);
             }
-        } else if let Some(running) = self.running.get_mut(&abort.xid) {
+        } else if let Some(running) = self.running.get_mut(&abort.xid)
+            && running.aborted.len() < ABORTS_NOTED
+        {
             running.aborted.insert(abort.sub_xid);
         }
         // What is not here leaves no trace either way.
@@ -219,7 +236,9 @@ impl Spooling {
             return Err(BlockError::Inside("a stream commit"));
         }
         let running = self.running.remove(&commit.xid);
-        let running = running.ok_or(BlockError::Unknown(commit.xid))?;
+        let mut running = running.ok_or(BlockError::Unknown(commit.xid))?;
+        let told = std::mem::take(&mut running.aborted);
+        self.verdicts = Some(Verdicts::new(self.court.clone(), commit.xid, told));
         self.replay = Some(Replay::new(commit, running));
         Ok(Begin {
             final_lsn: commit.commit_lsn,
@@ -241,6 +260,7 @@ impl Spooling {
                 self.orders.extend(replay.wanted().map(|number| Order::Get { number }));
             }
             Replayed::End(_) => {
+                self.verdicts = None;
                 if let Some(ended) = self.replay.take() {
                     self.forget(ended.into_batches());
                 }
@@ -269,15 +289,28 @@ impl Spooling {
         }
         let Some(order) = self.orders.pop_front() else { return };
         let (spool, generation) = (Arc::clone(&self.spool), self.generation);
-        self.under_way = Some(tokio::task::spawn_blocking(move || match order {
-            Order::Put { number, batch } => spool.put(generation, number, &batch).map(|()| None),
+        self.under_way = Some(match order {
+            Order::Put { number, batch } => tokio::task::spawn_blocking(move || {
+                spool.put(generation, number, &batch)?;
+                Ok(None)
+            }),
+            Order::Discard { batches, is_last } => tokio::task::spawn_blocking(move || {
+                spool.discard(generation, &batches, is_last)?;
+                Ok(None)
+            }),
             Order::Get { number } => {
-                spool.get(generation, number).map(|batch| Some((number, batch.into())))
+                let verdicts = self.verdicts.take();
+                tokio::spawn(async move {
+                    let mut verdicts = verdicts.ok_or(BlockError::Stray("a batch"))?;
+                    let get = move || spool.get(generation, number);
+                    let batch: Bytes =
+                        tokio::task::spawn_blocking(get).await.map_err(broken)??.into();
+                    verdicts.on(&batch).await?;
+                    let aborted = verdicts.aborted().clone();
+                    Ok(Some((Judged { number, batch, aborted }, verdicts)))
+                })
             }
-            Order::Discard { batches, is_last } => {
-                spool.discard(generation, &batches, is_last).map(|()| None)
-            }
-        }));
+        });
     }
 
     /// Waits for what is under way and starts what comes after it; returns at once if there is
@@ -287,16 +320,18 @@ impl Spooling {
         let Some(handle) = &mut self.under_way else { return Ok(()) };
         let done = handle.await;
         self.under_way = None;
-        // The call has panicked, or the runtime ends.
-        let done = done.map_err(|error| SpoolError {
-            message: format!("the spool failed: {error}"),
-            remedy: "report this".to_owned(),
-        })?;
-        if let (Some((number, batch)), Some(replay)) = (done?, &mut self.replay) {
-            replay.arrived(number, batch);
+        if let (Some((batch, verdicts)), Some(replay)) = (done.map_err(broken)??, &mut self.replay)
+        {
+            self.verdicts = Some(verdicts);
+            replay.arrived(batch);
             self.orders.extend(replay.wanted().map(|number| Order::Get { number }));
         }
         self.proceed();
         Ok(())
     }
+}
+
+/// The call has panicked, or the runtime ends.
+fn broken(error: JoinError) -> SpoolError {
+    SpoolError { message: format!("the spool failed: {error}"), remedy: "report this".to_owned() }
 }

@@ -20,6 +20,7 @@ use crate::postgres::wire::{CopyBoth, ReplicationConnection};
 use crate::source::SourceError;
 
 use super::spooling::Spooling;
+use super::verdict::Court;
 use super::{Binary, SlotUse, StreamOptions, SystemIdentity};
 
 /// A remedy for everything that only a new copy can heal.
@@ -69,7 +70,13 @@ pub(super) async fn start(
         check_head(head, start)?;
     }
     let version_num = session.server_version();
-    let spooling = spooling(options, version_num).await?;
+    let court = Court {
+        source: source.clone(),
+        application_name: options.application_name.clone(),
+        slot: options.slot.clone(),
+        walsender_pid: replication.server().process_id,
+    };
+    let spooling = spooling(options, version_num, court).await?;
     let command = command(options, version_num, start, binary.is_some(), spooling.is_some());
     let doing = format!("stream from the replication slot {}", options.slot);
     let link = replication.copy_both(&command).await.map_err(|error| of_wire(&doing, error))?;
@@ -247,6 +254,7 @@ pub(in crate::postgres) fn check_identity(
 async fn spooling(
     options: &StreamOptions,
     version_num: u32,
+    court: Court,
 ) -> Result<Option<Spooling>, SourceError> {
     let Some(spool) = options.spool.as_ref().filter(|_| version_num >= 140_000) else {
         return Ok(None);
@@ -255,7 +263,7 @@ async fn spooling(
     let begun = tokio::task::spawn_blocking(move || emptied.begin()).await;
     let begun = begun.map_err(|error| SourceError::retry(format!("the spool failed: {error}")))?;
     let generation = begun.map_err(of_spool)?;
-    Ok(Some(Spooling::new(Arc::clone(spool), generation)))
+    Ok(Some(Spooling::new(Arc::clone(spool), generation, court)))
 }
 
 /// Names are identifiers inside a literal; the replication grammar knows only doubled quotes.

@@ -1,4 +1,5 @@
-//! The point of no return: one row on green, `_cutover.decision(epoch, verdict)`.
+//! The point of no return: one row, `_cutover.decision(epoch, verdict)`, on the side that is to
+//! open.
 //!
 //! The primary key makes it a compare-and-set: the first insert for an epoch wins, whoever made
 //! it, and everybody reads the winner. It outlives the sidecar's disk.
@@ -9,36 +10,37 @@ use tokio::time::Instant;
 use crate::api::Act;
 use crate::phase::Verdict;
 use crate::ports::{Decision, Epoch, PortError, PortResult};
+use crate::side::Side;
 use crate::sql::{Kind, Slot, TextRow, soon};
-
-const GREEN: &str = "green";
 
 const CREATE: &str = "CREATE SCHEMA IF NOT EXISTS _cutover; \
      CREATE TABLE IF NOT EXISTS _cutover.decision (epoch bigint PRIMARY KEY, \
      verdict text NOT NULL CHECK (verdict IN ('commit', 'abort')), \
      decided_at timestamptz NOT NULL DEFAULT now())";
 
-/// The decision rows of a PostgreSQL green.
+/// The decision rows of a PostgreSQL database.
 pub struct PostgresDecision {
-    green: Slot,
+    session: Slot,
+    place: &'static str,
 }
 
 impl PostgresDecision {
-    /// On the database of `green`.
-    pub fn new(green: ConnInfo) -> Self {
-        Self { green: Slot::new(green, "cutover decision", GREEN, Kind::Server) }
+    /// On the database of `server`, which is the `side` that is to open.
+    pub fn new(server: ConnInfo, side: Side) -> Self {
+        let place = side.name();
+        Self { session: Slot::new(server, "cutover decision", place, Kind::Server), place }
+    }
+
+    fn verdict_of(&self, row: &TextRow) -> PortResult<Verdict> {
+        match row.get("verdict") {
+            Some("commit") => Ok(Verdict::Commit),
+            Some("abort") => Ok(Verdict::Abort),
+            _ => Err(PortError::new(self.place, "the decision row holds neither commit nor abort")),
+        }
     }
 }
 
-fn verdict_of(row: &TextRow) -> PortResult<Verdict> {
-    match row.get("verdict") {
-        Some("commit") => Ok(Verdict::Commit),
-        Some("abort") => Ok(Verdict::Abort),
-        _ => Err(PortError::new(GREEN, "the decision row holds neither commit nor abort")),
-    }
-}
-
-/// The session may be read-only by default: green's clients are not let in before the flip.
+/// The session may be read-only by default: clients are not let in before the flip.
 fn decide_sql(epoch: Epoch, verdict: Verdict) -> String {
     format!(
         "BEGIN READ WRITE; SET LOCAL synchronous_commit = on; \
@@ -55,32 +57,32 @@ fn read_sql(epoch: Epoch) -> String {
 impl Decision for PostgresDecision {
     async fn prepare(&self) -> PortResult<()> {
         let deadline = soon();
-        let green = self.green.get(deadline).await?;
+        let session = self.session.get(deadline).await?;
         let there = "SELECT to_regclass('_cutover.decision') IS NOT NULL AS there";
-        let row = green.row(there, deadline).await;
-        let row = row.map_err(|error| error.at(GREEN, "looking for the decision table"))?;
+        let row = session.row(there, deadline).await;
+        let row = row.map_err(|error| error.at(self.place, "looking for the decision table"))?;
         if !row.is_true("there") {
             // Only when it is missing: without CREATE on the database the IF NOT EXISTS fails too.
-            green
+            session
                 .run(CREATE, deadline)
                 .await
-                .map_err(|error| error.at(GREEN, "creating the decision table"))?;
+                .map_err(|error| error.at(self.place, "creating the decision table"))?;
         }
         // Whether a row could be inserted, without leaving one.
         let probe = "BEGIN READ WRITE; INSERT INTO _cutover.decision (epoch, verdict) \
                      VALUES (-1, 'abort'); ROLLBACK";
-        if let Err(error) = green.run(probe, deadline).await {
-            self.green.close().await;
-            return Err(error.at(GREEN, "trying the decision table"));
+        if let Err(error) = session.run(probe, deadline).await {
+            self.session.close().await;
+            return Err(error.at(self.place, "trying the decision table"));
         }
         Ok(())
     }
 
     async fn last_epoch(&self) -> PortResult<Epoch> {
         let deadline = soon();
-        let green = self.green.get(deadline).await?;
-        let failed = |error: crate::sql::SqlError| error.at(GREEN, "reading the last epoch");
-        match green
+        let session = self.session.get(deadline).await?;
+        let failed = |error: crate::sql::SqlError| error.at(self.place, "reading the last epoch");
+        match session
             .row("SELECT coalesce(max(epoch), 0) AS epoch FROM _cutover.decision", deadline)
             .await
         {
@@ -97,18 +99,18 @@ impl Decision for PostgresDecision {
         verdict: Verdict,
         deadline: Instant,
     ) -> PortResult<Verdict> {
-        let green = self.green.get(deadline).await?;
-        if let Err(error) = green.run(&decide_sql(epoch, verdict), deadline).await {
+        let session = self.session.get(deadline).await?;
+        if let Err(error) = session.run(&decide_sql(epoch, verdict), deadline).await {
             // The session may be inside a failed transaction, or still be waiting.
-            self.green.close().await;
-            return Err(error.at(GREEN, "recording the decision"));
+            self.session.close().await;
+            return Err(error.at(self.place, "recording the decision"));
         }
         // Read it back: only what is committed counts, and it may be somebody else's. From here
         // on any failure leaves open what the row says.
         match self.read(epoch, deadline).await {
             Ok(Some(verdict)) => Ok(verdict),
             Ok(None) => {
-                Err(PortError::new(GREEN, "the decision row is not there after its insert")
+                Err(PortError::new(self.place, "the decision row is not there after its insert")
                     .in_doubt())
             }
             Err(error) => Err(error.in_doubt()),
@@ -116,16 +118,16 @@ impl Decision for PostgresDecision {
     }
 
     async fn read(&self, epoch: Epoch, deadline: Instant) -> PortResult<Option<Verdict>> {
-        let green = self.green.get(deadline).await?;
-        let rows = green.rows(&read_sql(epoch), deadline).await;
-        let rows = rows.map_err(|error| error.at(GREEN, "reading the decision"))?;
-        rows.first().map(verdict_of).transpose()
+        let session = self.session.get(deadline).await?;
+        let rows = session.rows(&read_sql(epoch), deadline).await;
+        let rows = rows.map_err(|error| error.at(self.place, "reading the decision"))?;
+        rows.first().map(|row| self.verdict_of(row)).transpose()
     }
 
     fn describe(&self, epoch: Epoch) -> Vec<Act> {
         vec![Act {
             step: "commit".into(),
-            place: GREEN.into(),
+            place: self.place.into(),
             text: decide_sql(epoch, Verdict::Commit),
         }]
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::marker::Token;
 use crate::phase::Verdict;
 use crate::ports::{Epoch, FenceReport, MarkerDecoded, MarkerDurable, MarkerWritten, SealReport};
+use crate::side::Side;
 
 /// Why the observations prove nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,24 +18,26 @@ fn require(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Unprov
     if holds { Ok(()) } else { Err(Unproven(otherwise())) }
 }
 
-/// No client can commit a write on blue any more.
+/// No client can commit a write any more on the side that is being closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fenced {
     epoch: Epoch,
+    side: Side,
     next_xid: u64,
 }
 
 impl Fenced {
     /// Refuses unless nobody else was writing, nothing was prepared and every table was locked.
-    pub fn prove(epoch: Epoch, report: &FenceReport) -> Result<Self, Unproven> {
+    /// `side` is the one that was fenced.
+    pub fn prove(epoch: Epoch, side: Side, report: &FenceReport) -> Result<Self, Unproven> {
         require(report.foreign_writers.is_empty(), || {
-            format!("blue still has writers: {}", report.foreign_writers.join(", "))
+            format!("{side} still has writers: {}", report.foreign_writers.join(", "))
         })?;
         require(report.prepared.is_empty(), || {
-            format!("blue has prepared transactions: {}", report.prepared.join(", "))
+            format!("{side} has prepared transactions: {}", report.prepared.join(", "))
         })?;
         require(report.clean_scans >= 2, || {
-            "blue was not seen without foreign sessions twice in a row".into()
+            format!("{side} was not seen without foreign sessions twice in a row")
         })?;
         require(report.tables_locked >= report.tables_total, || {
             format!(
@@ -42,7 +45,7 @@ impl Fenced {
                 report.tables_locked, report.tables_total
             )
         })?;
-        Ok(Self { epoch, next_xid: report.next_xid })
+        Ok(Self { epoch, side, next_xid: report.next_xid })
     }
 
     /// The run that it belongs to.
@@ -51,7 +54,7 @@ impl Fenced {
     }
 }
 
-/// Everything that blue acknowledged is durable on green.
+/// Everything that the closed side acknowledged is durable on the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drained {
     fenced: Fenced,
@@ -61,7 +64,7 @@ pub struct Drained {
 }
 
 impl Drained {
-    /// Refuses unless the marker was written after the fence and green has flushed it.
+    /// Refuses unless the marker was written after the fence and the other side has flushed it.
     pub fn prove(
         fenced: &Fenced,
         written: &MarkerWritten,
@@ -81,8 +84,10 @@ impl Drained {
         })?;
         require(durable.durable >= durable.end_lsn, || {
             format!(
-                "green has flushed only up to {}, the marker ends at {}",
-                durable.durable, durable.end_lsn
+                "{} has flushed only up to {}, the marker ends at {}",
+                fenced.side.other(),
+                durable.durable,
+                durable.end_lsn
             )
         })?;
         Ok(Self {
@@ -98,7 +103,7 @@ impl Drained {
         self.fenced == *fenced
     }
 
-    /// The end of the marker's transaction on blue.
+    /// The end of the marker's transaction on the side that was fenced.
     pub fn marker(&self) -> Lsn {
         self.marker
     }
@@ -109,14 +114,73 @@ impl Drained {
     }
 }
 
-/// Blue is closed, and nothing was written between the marker and the closing.
+/// The stream the other way round has read, on the side that is to open, past everything that was
+/// applied there: whatever clients write from now on will be captured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WayBackReady {
+    epoch: Epoch,
+    position: Lsn,
+}
+
+impl WayBackReady {
+    /// Refuses unless a marker that was written on the side that is to open, after the drain, came
+    /// back, and nobody but us has written there.
+    pub fn prove(
+        drained: &Drained,
+        written: &MarkerWritten,
+        decoded: &MarkerDecoded,
+    ) -> Result<Self, Unproven> {
+        let opening = drained.fenced.side.other();
+        require(written.token == drained.token.way_back(), || {
+            "the marker of the way back belongs to another run".into()
+        })?;
+        require(written.token == decoded.token, || {
+            "the way back's marker that came back is not the one that was written".into()
+        })?;
+        require(decoded.leaks.count == 0, || {
+            format!(
+                "{opening} was written by somebody else: {} row changes, the first in {}",
+                decoded.leaks.count,
+                decoded.leaks.first.as_deref().unwrap_or("an unknown table")
+            )
+        })?;
+        Ok(Self { epoch: drained.fenced.epoch, position: decoded.end_lsn })
+    }
+
+    /// The end of the marker's transaction on the side that is to open.
+    pub fn position(&self) -> Lsn {
+        self.position
+    }
+}
+
+/// What is known about the way back when it is decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WayBack {
+    /// It reads.
+    Ready(WayBackReady),
+    /// The order was to go without one.
+    Waived,
+}
+
+impl WayBack {
+    /// Whether it is of the same run as this drain.
+    pub fn is_of(&self, drained: &Drained) -> bool {
+        match self {
+            WayBack::Ready(ready) => ready.epoch == drained.fenced.epoch,
+            WayBack::Waived => true,
+        }
+    }
+}
+
+/// One side is closed, and nothing was written between the marker and the closing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sealed {
     drained: Drained,
     xids: Xids,
+    way_back: WayBack,
 }
 
-/// Transaction ids that blue gave away between the two markers.
+/// Transaction ids that the closed side gave away between the two markers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Xids {
     /// The first marker's.
@@ -147,21 +211,26 @@ impl std::fmt::Display for Xids {
 
 impl Sealed {
     /// Refuses unless a second marker, written under the seal, came back with no row change
-    /// between the two, and blue refuses connections.
+    /// between the two, and the side refuses connections.
     pub fn prove(
         drained: &Drained,
         report: &SealReport,
         written: &MarkerWritten,
         decoded: &MarkerDecoded,
+        way_back: WayBack,
     ) -> Result<Self, Unproven> {
-        require(report.refuses_clients, || "blue still accepts connections".into())?;
+        let side = drained.fenced.side;
+        require(report.refuses_clients, || format!("{side} still accepts connections"))?;
         require(report.foreign_writers.is_empty(), || {
-            format!("blue has writers again: {}", report.foreign_writers.join(", "))
+            format!("{side} has writers again: {}", report.foreign_writers.join(", "))
         })?;
         require(report.prepared.is_empty(), || {
-            format!("blue has prepared transactions: {}", report.prepared.join(", "))
+            format!("{side} has prepared transactions: {}", report.prepared.join(", "))
         })?;
-        require(report.locks_held, || "the table locks on blue were lost before the seal".into())?;
+        require(report.locks_held, || {
+            format!("the table locks on {side} were lost before the seal")
+        })?;
+        require(way_back.is_of(drained), || "the way back was proven by another run".into())?;
         require(written.token == drained.token.sealing(), || {
             "the second marker belongs to another run".into()
         })?;
@@ -182,7 +251,7 @@ impl Sealed {
             )
         })?;
         let xids = Xids { marker: drained.xid, seal: written.xid, own: report.own_xids };
-        Ok(Self { drained: drained.clone(), xids })
+        Ok(Self { drained: drained.clone(), xids, way_back })
     }
 
     /// Whether it was drawn from this drain.
@@ -199,36 +268,53 @@ impl Sealed {
     pub fn xids(&self) -> Xids {
         self.xids
     }
+
+    /// The way back.
+    pub fn way_back(&self) -> &WayBack {
+        &self.way_back
+    }
+
+    /// The side that is to open.
+    pub fn opening(&self) -> Side {
+        self.drained.fenced.side.other()
+    }
 }
 
-/// Green's decision row says commit.
+/// The decision row says commit: one side is closed for good, the other one serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
     epoch: Epoch,
+    to: Side,
 }
 
 impl Committed {
     /// From a decision that was made over `sealed` and read back.
     pub fn decide(sealed: &Sealed, epoch: Epoch, verdict: Verdict) -> Result<Self, Unproven> {
-        require(verdict == Verdict::Commit, || "green's decision row says abort".into())?;
-        require(sealed.epoch() == epoch, || "green's decision row is of another run".into())?;
-        Ok(Self { epoch })
+        let to = sealed.opening();
+        require(verdict == Verdict::Commit, || format!("{to}'s decision row says abort"))?;
+        require(sealed.epoch() == epoch, || format!("{to}'s decision row is of another run"))?;
+        Ok(Self { epoch, to })
     }
 
-    /// From a decision row that an earlier life of this process had written. Such a row exists
-    /// only if a [`Sealed`] existed then.
-    pub fn recovered(epoch: Epoch, verdict: Verdict) -> Result<Self, Unproven> {
-        require(verdict == Verdict::Commit, || "green's decision row says abort".into())?;
-        Ok(Self { epoch })
+    /// From a decision row that an earlier life of this process had written on `to`. Such a row
+    /// exists only if a [`Sealed`] existed then.
+    pub fn recovered(epoch: Epoch, to: Side, verdict: Verdict) -> Result<Self, Unproven> {
+        require(verdict == Verdict::Commit, || format!("{to}'s decision row says abort"))?;
+        Ok(Self { epoch, to })
     }
 
     /// Whether it was decided over this seal.
     pub fn is_of(&self, sealed: &Sealed) -> bool {
-        self.epoch == sealed.epoch()
+        self.epoch == sealed.epoch() && self.to == sealed.opening()
     }
 
     /// The run that it belongs to.
     pub fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// The side that serves from now on.
+    pub fn to(&self) -> Side {
+        self.to
     }
 }

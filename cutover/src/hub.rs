@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::api::{RunEvent, RunEventKind, RunReport, RunStatus, RunUpdate, SCHEMA_VERSION};
 use crate::phase::{Phase, Stop, StopKind};
 use crate::ports::Epoch;
+use crate::side::Direction;
 
 #[derive(Debug)]
 struct Inner {
@@ -26,16 +27,22 @@ pub struct RunHub {
 
 impl RunHub {
     /// A run that has not begun.
-    pub fn new(run: impl Into<String>, epoch: Epoch, started: Timestamp) -> Self {
+    pub fn new(
+        run: impl Into<String>,
+        epoch: Epoch,
+        direction: Direction,
+        started: Timestamp,
+    ) -> Self {
         let status = RunStatus {
             schema_version: SCHEMA_VERSION,
             run: run.into(),
             epoch: epoch.0,
+            direction,
             phase: Phase::Replicating,
             started,
             waiting_for: None,
             abortable: true,
-            serving: "blue".into(),
+            serving: direction.from().name().into(),
             last_event: 0,
             report: None,
         };

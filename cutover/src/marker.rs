@@ -55,7 +55,7 @@ impl MarkerKind {
     }
 }
 
-/// Which marker of which run: `42.drain` or `42.seal`. Safe to put into SQL as it is.
+/// Which marker of which run, for example `7f3a.42.drain`. Safe to put into SQL as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Token {
@@ -68,6 +68,8 @@ pub struct Token {
 enum Stage {
     Drain,
     Seal,
+    Back,
+    Beat(u64),
 }
 
 impl Token {
@@ -82,6 +84,16 @@ impl Token {
         Self { run: self.run.clone(), epoch: self.epoch, stage: Stage::Seal }
     }
 
+    /// The token of the marker by which the same run shows that the way back reads.
+    pub fn way_back(&self) -> Self {
+        Self { stage: Stage::Back, ..self.clone() }
+    }
+
+    /// The `n`-th sign of life of the stream that carries after the same run.
+    pub fn beat(&self, n: u64) -> Self {
+        Self { stage: Stage::Beat(n), ..self.clone() }
+    }
+
     /// The run's epoch.
     pub fn epoch(&self) -> Epoch {
         self.epoch
@@ -90,11 +102,13 @@ impl Token {
 
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stage = match self.stage {
-            Stage::Drain => "drain",
-            Stage::Seal => "seal",
-        };
-        write!(f, "{}.{}.{stage}", self.run, self.epoch)
+        write!(f, "{}.{}.", self.run, self.epoch)?;
+        match self.stage {
+            Stage::Drain => f.write_str("drain"),
+            Stage::Seal => f.write_str("seal"),
+            Stage::Back => f.write_str("back"),
+            Stage::Beat(n) => write!(f, "beat.{n}"),
+        }
     }
 }
 
@@ -114,7 +128,7 @@ impl TryFrom<String> for Token {
 
 /// The text is not a marker's token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a marker's token (expected RUN.EPOCH.drain or RUN.EPOCH.seal)")]
+#[error("not a marker's token (expected RUN.EPOCH.drain, .seal, .back or .beat.N)")]
 pub struct ParseTokenError;
 
 impl FromStr for Token {
@@ -133,7 +147,11 @@ impl FromStr for Token {
         let stage = match stage {
             "drain" => Stage::Drain,
             "seal" => Stage::Seal,
-            _ => return Err(ParseTokenError),
+            "back" => Stage::Back,
+            _ => {
+                let beat = stage.strip_prefix("beat.").and_then(|n| n.parse().ok());
+                Stage::Beat(beat.ok_or(ParseTokenError)?)
+            }
         };
         Ok(Self { run: run.into(), epoch, stage })
     }
@@ -156,4 +174,27 @@ pub fn token_in(change: &ChangeEvent) -> Option<Token> {
         _ => return None,
     };
     std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_come_back_from_their_text() {
+        let token = Token::draining("7f-3a", Epoch(42));
+        for (token, text) in [
+            (token.clone(), "7f3a.42.drain"),
+            (token.sealing(), "7f3a.42.seal"),
+            (token.way_back(), "7f3a.42.back"),
+            (token.beat(17), "7f3a.42.beat.17"),
+        ] {
+            assert_eq!(token.to_string(), text);
+            assert_eq!(text.parse(), Ok(token));
+        }
+        for text in ["", "7f3a.42", "7f3a.42.beat", "7f3a.42.beat.x", "7f3a.x.drain", "7_a.1.seal"]
+        {
+            assert!(text.parse::<Token>().is_err(), "{text}");
+        }
+    }
 }

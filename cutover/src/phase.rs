@@ -8,8 +8,11 @@
 //!   ABORTED <- ABORTING <----------------------------------     on green, compare-and-set]
 //!                  |                                                           |
 //!                HELD  <------ nobody can go on by himself ----------- COMMITTED -> FLIPPED
-//!                                                                        -> OPEN -> DONE
+//!                                                  -> OPEN -> REVERSING -> WATCHING -> DONE
 //! ```
+//!
+//! A rollback is the same protocol with the sides swapped. The texts below say blue for the side
+//! that is closed and green for the one that opens.
 //!
 //! A state says what is *proven*; the effect that is under way is the one that [`step`] gave when
 //! the state was entered. An input that does not belong to the state changes nothing.
@@ -24,7 +27,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::evidence::{Committed, Drained, Fenced, Sealed};
+use crate::evidence::{Committed, Drained, Fenced, Sealed, WayBack};
 
 /// How far a run has come, as it is journaled and shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -52,6 +55,10 @@ pub enum Phase {
     Flipped,
     /// Clients write to green: the pause is over.
     Open,
+    /// The streams have changed their roles: what green writes goes to blue.
+    Reversing,
+    /// A write of green was seen durable on blue: a rollback would lose nothing.
+    Watching,
     /// Nothing is left to do.
     Done,
     /// Putting everything back.
@@ -77,6 +84,8 @@ impl Phase {
             Phase::Committed => "committed",
             Phase::Flipped => "flipped",
             Phase::Open => "open",
+            Phase::Reversing => "reversing",
+            Phase::Watching => "watching",
             Phase::Done => "done",
             Phase::Aborting => "aborting",
             Phase::Aborted => "aborted",
@@ -91,7 +100,15 @@ impl Phase {
 
     /// Whether the point of no return is behind a run that has come this far.
     pub fn is_committed(self) -> bool {
-        matches!(self, Phase::Committed | Phase::Flipped | Phase::Open | Phase::Done)
+        matches!(
+            self,
+            Phase::Committed
+                | Phase::Flipped
+                | Phase::Open
+                | Phase::Reversing
+                | Phase::Watching
+                | Phase::Done
+        )
     }
 }
 
@@ -125,6 +142,17 @@ pub enum StopKind {
     Failed,
     /// The process that ran it died.
     Crash,
+}
+
+/// How the time of watching after the flip ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WatchEnd {
+    /// It was over, or nothing was to be watched.
+    Over,
+    /// Somebody ended it before its time: the reason.
+    Cut(String),
+    /// Something was found that should not be: what.
+    Breached(String),
 }
 
 /// What green's decision row says about an epoch.
@@ -162,16 +190,20 @@ pub enum State {
     Fenced(Fenced),
     /// Drained; setting sequences.
     Drained(Drained),
-    /// Sequences are set; sealing blue.
-    Synced(Drained),
+    /// Sequences are set and the way back reads; sealing blue.
+    Synced(Drained, WayBack),
     /// Sealed; deciding.
     Sealed(Sealed),
     /// Decided; pointing the routers at green.
     Committed(Committed),
     /// The routers point at green; letting clients go on.
     Flipped(Committed),
-    /// Clients write to green; tidying up.
+    /// Clients write to green; turning the streams.
     Open(Committed),
+    /// The streams are turned; waiting for the way back to carry.
+    Reversing(Committed),
+    /// The way back carries; watching.
+    Watching(Committed),
     /// Over.
     Done,
     /// Putting everything back.
@@ -205,11 +237,13 @@ impl State {
             State::Quiesced => Phase::Quiesced,
             State::Fenced(_) => Phase::Fenced,
             State::Drained(_) => Phase::Drained,
-            State::Synced(_) => Phase::Synced,
+            State::Synced(..) => Phase::Synced,
             State::Sealed(_) => Phase::Sealed,
             State::Committed(_) => Phase::Committed,
             State::Flipped(_) => Phase::Flipped,
             State::Open(_) => Phase::Open,
+            State::Reversing(_) => Phase::Reversing,
+            State::Watching(_) => Phase::Watching,
             State::Done => Phase::Done,
             State::Aborting { .. } => Phase::Aborting,
             State::Aborted { .. } => Phase::Aborted,
@@ -233,8 +267,8 @@ pub enum Input {
     Fenced(Fenced),
     /// The marker is durable on green.
     Drained(Drained),
-    /// Green's sequences are set.
-    SequencesSet,
+    /// Green's sequences are set, and the way back reads unless it was waived.
+    SequencesSet(WayBack),
     /// Blue is closed.
     Sealed(Sealed),
     /// Green's row says commit.
@@ -247,8 +281,14 @@ pub enum Input {
     Flipped,
     /// Every member lets its clients go on, and was seen to reach green.
     Released,
-    /// Nothing is left to do.
-    Finished,
+    /// The way back carries now, and what comes from blue is held. Durable.
+    StreamsTurned,
+    /// There is no way back: the stream from blue has ended for ever, and nothing is left to do.
+    StreamEnded,
+    /// A write of green was seen durable on blue.
+    WayBackProven,
+    /// The time of watching is over.
+    WatchEnded(WatchEnd),
     /// The effect under way failed, a deadline has passed, or somebody asked to stop.
     Stop(Stop),
     /// Everything is as it was.
@@ -270,10 +310,10 @@ pub enum Effect {
     RaiseFence,
     /// Write the marker and wait until it is durable on green.
     Drain(Fenced),
-    /// Set green's sequences.
+    /// Set green's sequences; show that the way back reads.
     SyncSequences(Drained),
     /// Close blue durably, and prove that nothing was written since the marker.
-    Seal(Drained),
+    Seal(Drained, WayBack),
     /// Insert the verdict `commit` on green.
     Decide(Sealed),
     /// Insert the verdict `abort` on green, unless `commit` is already there.
@@ -282,8 +322,12 @@ pub enum Effect {
     Flip(Committed),
     /// Let the clients go on. The pause ends.
     Release(Committed),
-    /// Tidy up.
-    Finish(Committed),
+    /// Let the way back carry and the stream from blue stand by, or end it if there is none.
+    TurnStreams(Committed),
+    /// Wait until a write of green is durable on blue.
+    ConfirmWayBack(Committed),
+    /// Watch how green does.
+    Watch(Committed),
     /// Undo everything that may have been done by a run that came this far.
     PutBack {
         /// How far the run had come; the next phase's act may have begun.
@@ -305,10 +349,12 @@ pub fn step(state: State, input: Input) -> (State, Option<Effect>) {
         (S::Fenced(fenced), Input::Drained(drained)) if drained.is_of(&fenced) => {
             (S::Drained(drained.clone()), Some(Effect::SyncSequences(drained)))
         }
-        (S::Drained(drained), Input::SequencesSet) => {
-            (S::Synced(drained.clone()), Some(Effect::Seal(drained)))
+        (S::Drained(drained), Input::SequencesSet(way_back)) if way_back.is_of(&drained) => {
+            (S::Synced(drained.clone(), way_back.clone()), Some(Effect::Seal(drained, way_back)))
         }
-        (S::Synced(drained), Input::Sealed(sealed)) if sealed.is_of(&drained) => {
+        (S::Synced(drained, way_back), Input::Sealed(sealed))
+            if sealed.is_of(&drained) && *sealed.way_back() == way_back =>
+        {
             (S::Sealed(sealed.clone()), Some(Effect::Decide(sealed)))
         }
         (S::Sealed(sealed), Input::DecidedCommit(committed)) if committed.is_of(&sealed) => {
@@ -318,9 +364,16 @@ pub fn step(state: State, input: Input) -> (State, Option<Effect>) {
             (S::Flipped(committed.clone()), Some(Effect::Release(committed)))
         }
         (S::Flipped(committed), Input::Released) => {
-            (S::Open(committed.clone()), Some(Effect::Finish(committed)))
+            (S::Open(committed.clone()), Some(Effect::TurnStreams(committed)))
         }
-        (S::Open(_), Input::Finished) => (S::Done, None),
+        (S::Open(committed), Input::StreamsTurned) => {
+            (S::Reversing(committed.clone()), Some(Effect::ConfirmWayBack(committed)))
+        }
+        (S::Open(_), Input::StreamEnded) => (S::Done, None),
+        (S::Reversing(committed), Input::WayBackProven) => {
+            (S::Watching(committed.clone()), Some(Effect::Watch(committed)))
+        }
+        (S::Watching(_), Input::WatchEnded(_)) => (S::Done, None),
 
         // A commit may be on its way: only the row on green can tell.
         (S::Sealed(sealed), Input::Stop(why)) => {
@@ -339,8 +392,16 @@ pub fn step(state: State, input: Input) -> (State, Option<Effect>) {
             (S::Flipped(committed.clone()), Some(Effect::Release(committed)))
         }
         (S::Open(committed), Input::Stop(_)) => {
-            (S::Open(committed.clone()), Some(Effect::Finish(committed)))
+            (S::Open(committed.clone()), Some(Effect::TurnStreams(committed)))
         }
+        (S::Reversing(committed), Input::Stop(_)) => {
+            (S::Reversing(committed.clone()), Some(Effect::ConfirmWayBack(committed)))
+        }
+        (S::Watching(committed), Input::Stop(_)) => {
+            (S::Watching(committed.clone()), Some(Effect::Watch(committed)))
+        }
+        // Clients are served by green: a missing way back is an alert, nothing to hold anybody for.
+        (S::Reversing(_) | S::Watching(_), Input::GiveUp(_)) => (S::Done, None),
         (state @ (S::Committed(_) | S::Flipped(_) | S::Open(_)), Input::GiveUp(why)) => {
             (S::Held { reached: state.phase(), why }, None)
         }
@@ -353,7 +414,7 @@ pub fn step(state: State, input: Input) -> (State, Option<Effect>) {
             | S::Quiesced
             | S::Fenced(_)
             | S::Drained(_)
-            | S::Synced(_)),
+            | S::Synced(..)),
             Input::Stop(why) | Input::GiveUp(why),
         ) => put_back(state.phase(), why),
         (S::Aborting { why, .. }, Input::PutBack) => (S::Aborted { why }, None),
@@ -407,7 +468,11 @@ pub fn resume(found: Found) -> (State, Option<Effect>) {
             put_back(reached, why)
         }
         Found::Committed { reached, committed } => match reached {
-            Phase::Open => (State::Open(committed.clone()), Some(Effect::Finish(committed))),
+            Phase::Open => (State::Open(committed.clone()), Some(Effect::TurnStreams(committed))),
+            Phase::Reversing => {
+                (State::Reversing(committed.clone()), Some(Effect::ConfirmWayBack(committed)))
+            }
+            Phase::Watching => (State::Watching(committed.clone()), Some(Effect::Watch(committed))),
             // Flipped too: a RESUME is only right if the flip is still in place, so look again.
             _ => (State::Committed(committed.clone()), Some(Effect::Flip(committed))),
         },
@@ -421,16 +486,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::evidence::WayBackReady;
     use crate::marker::Token;
     use crate::ports::{
         Epoch, FenceReport, Leaks, MarkerDecoded, MarkerDurable, MarkerWritten, SealReport,
     };
+    use crate::side::Side;
 
     const EPOCH: Epoch = Epoch(3);
 
     fn fenced(epoch: Epoch) -> Fenced {
         let report = FenceReport { clean_scans: 2, next_xid: 10, ..FenceReport::default() };
-        Fenced::prove(epoch, &report).unwrap()
+        Fenced::prove(epoch, Side::Blue, &report).unwrap()
     }
 
     fn drained(epoch: Epoch) -> Drained {
@@ -446,7 +513,14 @@ mod tests {
             SealReport { refuses_clients: true, locks_held: true, ..SealReport::default() };
         let written = MarkerWritten { token: token.clone(), xid: 11 };
         let decoded = MarkerDecoded { token, end_lsn: Lsn(6), leaks: Leaks::default() };
-        Sealed::prove(&drained(epoch), &report, &written, &decoded).unwrap()
+        Sealed::prove(&drained(epoch), &report, &written, &decoded, way_back(epoch)).unwrap()
+    }
+
+    fn way_back(epoch: Epoch) -> WayBack {
+        let token = drained(epoch).token().way_back();
+        let written = MarkerWritten { token: token.clone(), xid: 5 };
+        let decoded = MarkerDecoded { token, end_lsn: Lsn(7), leaks: Leaks::default() };
+        WayBack::Ready(WayBackReady::prove(&drained(epoch), &written, &decoded).unwrap())
     }
 
     fn committed(epoch: Epoch) -> Committed {
@@ -465,23 +539,26 @@ mod tests {
     fn inputs() -> impl Strategy<Value = Input> {
         // Proofs of this run and of another one.
         let epoch = prop_oneof![4 => Just(EPOCH), 1 => Just(Epoch(9))];
-        (0u8..17, epoch).prop_map(|(which, epoch)| match which {
+        (0u8..20, epoch).prop_map(|(which, epoch)| match which {
             0 => Input::Start,
             1 => Input::Armed,
             2 => Input::GatePassed,
             3 => Input::TrafficHeld,
             4 => Input::Fenced(fenced(epoch)),
             5 => Input::Drained(drained(epoch)),
-            6 => Input::SequencesSet,
+            6 => Input::SequencesSet(way_back(epoch)),
             7 => Input::Sealed(sealed(epoch)),
             8 => Input::DecidedCommit(committed(epoch)),
             9 => Input::DecidedAbort(why()),
             10 => Input::NotDecided(why()),
             11 => Input::Flipped,
             12 => Input::Released,
-            13 => Input::Finished,
+            13 => Input::StreamEnded,
             14 => Input::Stop(why()),
             15 => Input::PutBack,
+            16 => Input::StreamsTurned,
+            17 => Input::WayBackProven,
+            18 => Input::WatchEnded(WatchEnd::Over),
             _ => Input::GiveUp(why()),
         })
     }
@@ -494,12 +571,14 @@ mod tests {
             State::Gate => Input::TrafficHeld,
             State::Quiesced => Input::Fenced(fenced(EPOCH)),
             State::Fenced(_) => Input::Drained(drained(EPOCH)),
-            State::Drained(_) => Input::SequencesSet,
-            State::Synced(_) => Input::Sealed(sealed(EPOCH)),
+            State::Drained(_) => Input::SequencesSet(way_back(EPOCH)),
+            State::Synced(..) => Input::Sealed(sealed(EPOCH)),
             State::Sealed(_) => Input::DecidedCommit(committed(EPOCH)),
             State::Committed(_) => Input::Flipped,
             State::Flipped(_) => Input::Released,
-            State::Open(_) => Input::Finished,
+            State::Open(_) => Input::StreamsTurned,
+            State::Reversing(_) => Input::WayBackProven,
+            State::Watching(_) => Input::WatchEnded(WatchEnd::Over),
             State::Aborting { .. } => Input::PutBack,
             State::Done | State::Aborted { .. } | State::Held { .. } => Input::Start,
         }
@@ -555,9 +634,9 @@ mod tests {
     #[test]
     fn proofs_refuse_less() {
         let report = FenceReport { clean_scans: 1, ..FenceReport::default() };
-        assert!(Fenced::prove(EPOCH, &report).is_err());
+        assert!(Fenced::prove(EPOCH, Side::Blue, &report).is_err());
         let report = FenceReport { clean_scans: 2, tables_total: 1, ..FenceReport::default() };
-        assert!(Fenced::prove(EPOCH, &report).is_err());
+        assert!(Fenced::prove(EPOCH, Side::Blue, &report).is_err());
 
         let token = Token::draining("r", EPOCH);
         let written = MarkerWritten { token: token.clone(), xid: 10 };
@@ -569,6 +648,7 @@ mod tests {
 
         assert!(Committed::decide(&sealed(EPOCH), EPOCH, Verdict::Abort).is_err());
         assert!(Committed::decide(&sealed(EPOCH), Epoch(9), Verdict::Commit).is_err());
-        assert!(Committed::recovered(EPOCH, Verdict::Abort).is_err());
+        assert!(Committed::recovered(EPOCH, Side::Green, Verdict::Abort).is_err());
+        assert_eq!(committed(EPOCH).to(), Side::Green);
     }
 }

@@ -22,6 +22,7 @@ use crate::evidence::Committed;
 use crate::lag::LagReading;
 use crate::marker::Token;
 use crate::phase::{Phase, Verdict};
+use crate::side::{Direction, Side};
 
 /// Number of a run, growing by one with each. Every act of a run carries it.
 #[derive(
@@ -139,7 +140,26 @@ pub struct Writers {
     pub prepared: Vec<String>,
 }
 
-/// Makes blue refuse writes, proves it, and undoes it.
+/// Keeps the door of a sealed side ajar for our own new sessions, for as long as it lives. What it
+/// is made of is the fence's matter.
+#[derive(Default)]
+pub struct Airlock(Option<Box<dyn std::any::Any + Send + Sync>>);
+
+impl Airlock {
+    /// One that does its work when `guard` is dropped.
+    pub fn new(guard: impl std::any::Any + Send + Sync) -> Self {
+        Self(Some(Box::new(guard)))
+    }
+}
+
+impl fmt::Debug for Airlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Airlock").field("guarded", &self.0.is_some()).finish()
+    }
+}
+
+/// Makes one side refuse writes, proves it, and undoes it. "Blue" below is that side: in a run
+/// back it is green.
 pub trait Fence: Send + Sync {
     /// Settings as they were before: all that `lower` needs, even in another process.
     type Undo: Clone + fmt::Debug + Send + Sync + Serialize + DeserializeOwned;
@@ -174,6 +194,27 @@ pub trait Fence: Send + Sync {
         deadline: Instant,
     ) -> impl Future<Output = PortResult<SealReport>> + Send;
 
+    /// Closes blue again if an interrupted act has left it ajar: after the decision the seal has to
+    /// be whole before anything else happens. Sealed already: no more than a look.
+    fn reseal(
+        &self,
+        undo: &Self::Undo,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<()>> + Send {
+        async move { self.seal(undo, deadline).await.map(|_| ()) }
+    }
+
+    /// Lets our own sessions into a sealed side: whoever has to connect there holds the guard
+    /// while it does. The default is for seals that do not keep us out.
+    fn airlock(
+        &self,
+        undo: &Self::Undo,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<Airlock>> + Send {
+        let _ = (undo, deadline);
+        async { Ok(Airlock::default()) }
+    }
+
     /// Back to exactly the settings in `undo`, from whatever state blue is in.
     fn lower(
         &self,
@@ -203,13 +244,38 @@ pub struct FenceActs {
 
 // ---- traffic -----------------------------------------------------------------------------------
 
-/// Holds the clients at the routers and sends them to the other side.
-pub trait TrafficSwitch: Send + Sync {
-    /// Prechecks. Touches nothing.
-    fn inspect(&self) -> impl Future<Output = PortResult<Vec<Check>>> + Send;
+/// What a kind of router can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SwitchTraits {
+    /// Clients wait in the pause; else they get errors between the fence and the release.
+    pub holds: bool,
+    /// How clients come to the other side.
+    pub moves: Moves,
+    /// How many there are.
+    pub members: usize,
+}
 
-    /// Opens what can be opened before the window. Touches no client.
-    fn arm(&self) -> impl Future<Output = PortResult<()>> + Send;
+/// How clients come to the other side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Moves {
+    /// They keep their connection and notice a pause at most.
+    Transparently,
+    /// Their connection is closed; the next one leads to the other side.
+    ByReconnect,
+}
+
+/// Holds the clients at the routers and sends them to the other side. One switch serves both
+/// directions: the side comes with the call, and with the proof where there is one.
+pub trait TrafficSwitch: Send + Sync {
+    /// What it can do.
+    fn traits(&self) -> SwitchTraits;
+
+    /// Prechecks for moving the clients away from `from`. Touches nothing.
+    fn inspect(&self, from: Side) -> impl Future<Output = PortResult<Vec<Check>>> + Send;
+
+    /// Opens what can be opened before a window that leads to `to`. Touches no client.
+    fn arm(&self, to: Side, deadline: Instant) -> impl Future<Output = PortResult<()>> + Send;
 
     /// Every member holds its clients, and none has a server connection with a transaction left.
     fn hold(
@@ -218,7 +284,15 @@ pub trait TrafficSwitch: Send + Sync {
         deadline: Instant,
     ) -> impl Future<Output = PortResult<String>> + Send;
 
-    /// Every member points at green and still holds.
+    /// Whether every member still holds its clients: somebody may have let them go. Asked again
+    /// and again between the hold and the decision.
+    fn holding(
+        &self,
+        epoch: Epoch,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<bool>> + Send;
+
+    /// Every member points at the proof's side and still holds.
     fn switch(
         &self,
         proof: &Committed,
@@ -242,8 +316,8 @@ pub trait TrafficSwitch: Send + Sync {
     /// In a few words, for example `pgbouncer x3`.
     fn name(&self) -> String;
 
-    /// The statements and files of `hold`, `switch` and `release`.
-    fn describe(&self) -> SwitchActs;
+    /// The statements and files of `hold`, `switch` and `release` in a run that leads to `to`.
+    fn describe(&self, to: Side) -> SwitchActs;
 }
 
 /// The switch's statements and files.
@@ -347,6 +421,89 @@ pub trait Replication: Send + Sync {
     fn finish(&self, token: &Token) -> impl Future<Output = PortResult<()>> + Send;
 }
 
+// ---- the way back ------------------------------------------------------------------------------
+
+/// The stream the other way round, while it only stands by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standby {
+    /// Why the way back is not ready, a sentence: not armed, not streaming, more than a second
+    /// behind. `None`: it is.
+    pub blocked: Option<String>,
+    /// Row changes on the side that must not be written, which are not our own applying. They are
+    /// held, never applied while the stream stands by, and never lost.
+    pub foreign: Leaks,
+}
+
+/// The stream of the other direction, from the side that is to open to the side that is to be
+/// closed: what makes a rollback possible. It runs hot from [`WayBackStream::arm`] on, and applies
+/// nothing until the streams have been turned.
+pub trait WayBackStream: Send + Sync {
+    /// Prechecks: whether it could be armed. Reads only.
+    fn inspect(&self) -> impl Future<Output = PortResult<Vec<Check>>> + Send;
+
+    /// Publication and slot on the side that is to open, the other side opened and registered as
+    /// a target, the stream hot and its gate closed. Says what was done. Done already: no more
+    /// than a look.
+    fn arm(
+        &self,
+        token: &Token,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<String>> + Send;
+
+    /// How it stands.
+    fn standby(&self) -> Standby;
+
+    /// Commits a marker on the side that is to open, flushed.
+    fn mark(
+        &self,
+        token: &Token,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<MarkerWritten>> + Send;
+
+    /// Waits until that marker has been read from this stream. `leaks` are those of
+    /// [`WayBackStream::standby`].
+    fn await_decoded(
+        &self,
+        token: &Token,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<MarkerDecoded>> + Send;
+
+    /// From now on this stream carries and the run's own one stands by: everything that its source
+    /// does at or behind `since` is held. `token` is the run's drain marker, which stands at
+    /// `since`. Recorded durably, both roles at once, before this returns. Idempotent; must work
+    /// before the streams have been started (recovery).
+    fn turn(
+        &self,
+        proof: &Committed,
+        token: &Token,
+        since: Lsn,
+    ) -> impl Future<Output = PortResult<()>> + Send;
+
+    /// Commits `token` on the side that serves now and waits until it is durable on the other:
+    /// how long that took.
+    fn beat(
+        &self,
+        token: &Token,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<Duration>> + Send;
+
+    /// The statements of `arm`.
+    fn describe(&self) -> Vec<Act>;
+}
+
+/// The right to act. Taken by the sidecar when it starts, renewed by it in the background; a
+/// controller looks before every act how much is left.
+pub trait Lease: Send + Sync {
+    /// Takes it for a run, or fails and names the holder.
+    fn acquire(&self, epoch: Epoch) -> impl Future<Output = PortResult<()>> + Send;
+
+    /// For how long it is certainly ours, by our monotonic clock; 0: lost.
+    fn left(&self) -> Duration;
+
+    /// Makes it last longer. An error leaves it as it was.
+    fn renew(&self) -> impl Future<Output = PortResult<()>> + Send;
+}
+
 // ---- sequences, decision, journal, clock -------------------------------------------------------
 
 /// What was done about sequences.
@@ -368,7 +525,7 @@ pub trait Sequences: Send + Sync {
     fn describe(&self) -> Vec<Act>;
 }
 
-/// The verdict row on green: `_cutover.decision(epoch primary key, verdict)`. The primary key
+/// The verdict row on the side that is to open: `_cutover.decision(epoch primary key, verdict)`. The primary key
 /// makes the first insert win, whoever makes it.
 pub trait Decision: Send + Sync {
     /// Creates the table if need be; checks that a row could be inserted.
@@ -420,6 +577,9 @@ pub enum Record {
     Began {
         /// The request.
         request: serde_json::Value,
+        /// From which side to which.
+        #[serde(default)]
+        direction: Direction,
     },
     /// A phase was reached, and an act is about to be done. Written, synced, before the act; one
     /// record says both so that the pause has one disk flush for each step.
@@ -483,12 +643,12 @@ impl Clock for SystemClock {
     }
 }
 
-/// All ports of one pipeline.
+/// All ports of one direction.
 ///
-/// The engine gives the controller one of these; `PostgresWorld` is
-/// the one for two PostgreSQL servers.
+/// The engine gives the controller one for each direction; `PostgresWorld` is the one for two
+/// PostgreSQL servers.
 pub trait World: Send + Sync {
-    /// Blue's fence.
+    /// The fence of one side.
     type Fence: Fence;
     /// The routers.
     type Switch: TrafficSwitch;
@@ -502,17 +662,35 @@ pub trait World: Send + Sync {
     type Journal: Journal;
     /// The clock.
     type Clock: Clock;
+    /// The stream of the other direction.
+    type WayBack: WayBackStream;
+    /// The right to act.
+    type Lease: Lease;
 
-    /// Blue's fence.
-    fn fence(&self) -> &Self::Fence;
+    /// From which side to which a run over these ports goes.
+    fn direction(&self) -> Direction;
+    /// The fence of either side.
+    fn fence_of(&self, side: Side) -> &Self::Fence;
+    /// The fence of the side that a run closes.
+    fn fence(&self) -> &Self::Fence {
+        self.fence_of(self.direction().from())
+    }
     /// The routers.
     fn switch(&self) -> &Self::Switch;
-    /// The engine.
+    /// The engine's stream of this direction.
     fn replication(&self) -> &Self::Replication;
+    /// The engine's stream of the other direction.
+    fn way_back(&self) -> &Self::WayBack;
+    /// The right to act.
+    fn lease(&self) -> &Self::Lease;
     /// The sequences.
     fn sequences(&self) -> &Self::Sequences;
-    /// The decision row.
-    fn decision(&self) -> &Self::Decision;
+    /// The decision rows of either side; runs of one direction always use the same side's.
+    fn decision_of(&self, side: Side) -> &Self::Decision;
+    /// The decision rows of the side that a run opens.
+    fn decision(&self) -> &Self::Decision {
+        self.decision_of(self.direction().to())
+    }
     /// The journal.
     fn journal(&self) -> &Self::Journal;
     /// The clock.

@@ -36,26 +36,29 @@ async fn scopes(sql: &Sql) -> Result<(BTreeSet<Scope>, Option<String>), SqlError
     Ok((scopes, database))
 }
 
-/// Fails if clients of green would find it read-only. A role that is read-only on blue, too, is
-/// meant to be.
-pub(crate) async fn inspect(blue: &Sql, green: &Sql) -> PortResult<Vec<Check>> {
+/// Fails if clients of the target would find it read-only. A role that is read-only on the source,
+/// too, is meant to be. Each side comes with its name.
+pub(crate) async fn inspect(
+    (source, from): (&Sql, &str),
+    (target, to): (&Sql, &str),
+) -> PortResult<Vec<Check>> {
     let doing = "looking for default_transaction_read_only";
-    let (of_blue, _) = scopes(blue).await.map_err(|error| error.at("blue", doing))?;
-    let (of_green, database) = scopes(green).await.map_err(|error| error.at("green", doing))?;
-    let server = green.row(SERVER, soon()).await.and_then(|row| row.number::<u64>("found"));
-    let server = server.map_err(|error| error.at("green", doing))? > 0;
+    let (of_source, _) = scopes(source).await.map_err(|error| error.at(from, doing))?;
+    let (of_target, database) = scopes(target).await.map_err(|error| error.at(to, doing))?;
+    let server = target.row(SERVER, soon()).await.and_then(|row| row.number::<u64>("found"));
+    let server = server.map_err(|error| error.at(to, doing))? > 0;
     let mut found = Vec::new();
     if server {
         found.push(("the server".to_owned(), "ALTER SYSTEM".to_owned()));
     }
     let database = database.map(|name| ident(&name)).unwrap_or_default();
-    for scope in &of_green {
+    for scope in &of_target {
         match scope {
             (None, _) => {
                 let statement = format!("ALTER DATABASE {database}");
                 found.push((format!("database {database}"), statement));
             }
-            (Some(_), _) if of_blue.contains(scope) => {}
+            (Some(_), _) if of_source.contains(scope) => {}
             (Some(role), of_one) => {
                 let role = ident(role);
                 let within =
@@ -68,12 +71,12 @@ pub(crate) async fn inspect(blue: &Sql, green: &Sql) -> PortResult<Vec<Check>> {
         .into_iter()
         .map(|(who, statement)| {
             Check::fail(
-                "green-read-only",
+                format!("{to}-read-only"),
                 format!(
-                    "green has default_transaction_read_only = on for {who}: clients could not \
+                    "{to} has default_transaction_read_only = on for {who}: clients could not \
                      write there after the flip"
                 ),
-                format!("{statement} RESET default_transaction_read_only on green"),
+                format!("{statement} RESET default_transaction_read_only on {to}"),
             )
         })
         .collect())

@@ -2,6 +2,7 @@
 //! these: what it lists and the order it lists it in are what a run does.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use decoders::Lsn;
 use sha2::{Digest, Sha256};
@@ -16,17 +17,19 @@ use crate::lag::LagReading;
 use crate::marker::Token;
 use crate::phase::Verdict;
 use crate::ports::{
-    Clock, Decision, Entry, Epoch, Fence, FenceActs, FenceReport, Journal, Leaks, MarkerDecoded,
-    MarkerDurable, MarkerWritten, PortResult, Progress, Replication, SealReport, SequenceReport,
-    Sequences, SwitchActs, SystemClock, TrafficSwitch, World, Writers,
+    Clock, Decision, Entry, Epoch, Fence, FenceActs, FenceReport, Journal, Leaks, Lease,
+    MarkerDecoded, MarkerDurable, MarkerWritten, PortResult, Progress, Replication, SealReport,
+    SequenceReport, Sequences, Standby, SwitchActs, SwitchTraits, SystemClock, TrafficSwitch,
+    WayBackStream, World, Writers,
 };
+use crate::side::{Direction, Side};
 
 /// What a run with this order would find and do. Reads only.
 pub async fn rehearse<W: World>(world: &W, order: &Order) -> Plan {
     let stage = Stage { world, acts: Mutex::default(), checks: Mutex::default() };
     let rehearsal = Rehearsal::new(&stage);
-    let order = Order { hold_for: std::time::Duration::ZERO, ..order.clone() };
-    let hub = RunHub::new(order.run.clone(), order.epoch, SystemClock.wall());
+    let order = Order { hold_for: Duration::ZERO, ..order.clone() };
+    let hub = RunHub::new(order.run.clone(), order.epoch, world.direction(), SystemClock.wall());
     let report = run(&rehearsal, &order, &Limits::default(), &hub).await;
     let acts = stage.acts.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut checks = stage.checks.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -119,6 +122,11 @@ impl<'a, W: World> Rehearsal<'a, W> {
     /// Green, untouched, has flushed this far.
     const MARKER: Lsn = Lsn(1);
     const SEAL: Lsn = Lsn(2);
+
+    /// Keeps some of the switch's acts.
+    fn note_switch(&self, which: impl FnOnce(SwitchActs) -> Vec<Act>) {
+        self.stage.note(which(self.stage.world.switch().describe(self.direction().to())));
+    }
 }
 
 impl<'a, W: World> World for Rehearsal<'a, W> {
@@ -129,8 +137,19 @@ impl<'a, W: World> World for Rehearsal<'a, W> {
     type Decision = Self;
     type Journal = Self;
     type Clock = SystemClock;
+    type WayBack = Self;
+    type Lease = Self;
 
-    fn fence(&self) -> &Self {
+    fn direction(&self) -> Direction {
+        self.stage.world.direction()
+    }
+    fn fence_of(&self, _side: Side) -> &Self {
+        self
+    }
+    fn way_back(&self) -> &Self {
+        self
+    }
+    fn lease(&self) -> &Self {
         self
     }
     fn switch(&self) -> &Self {
@@ -142,7 +161,7 @@ impl<'a, W: World> World for Rehearsal<'a, W> {
     fn sequences(&self) -> &Self {
         self
     }
-    fn decision(&self) -> &Self {
+    fn decision_of(&self, _side: Side) -> &Self {
         self
     }
     fn journal(&self) -> &Self {
@@ -160,7 +179,8 @@ impl<W: World> Fence for Rehearsal<'_, W> {
     type Undo = <W::Fence as Fence>::Undo;
 
     async fn inspect(&self) -> PortResult<Vec<Check>> {
-        self.stage.keep(self.stage.world.fence().inspect().await, "blue")
+        let side = self.direction().from().name();
+        self.stage.keep(self.stage.world.fence().inspect().await, side)
     }
 
     async fn prepare(&self) -> PortResult<Self::Undo> {
@@ -200,31 +220,39 @@ impl<W: World> Fence for Rehearsal<'_, W> {
 }
 
 impl<W: World> TrafficSwitch for Rehearsal<'_, W> {
-    async fn inspect(&self) -> PortResult<Vec<Check>> {
-        self.stage.keep(self.stage.world.switch().inspect().await, "router")
+    fn traits(&self) -> SwitchTraits {
+        self.stage.world.switch().traits()
     }
 
-    async fn arm(&self) -> PortResult<()> {
+    async fn inspect(&self, from: Side) -> PortResult<Vec<Check>> {
+        self.stage.keep(self.stage.world.switch().inspect(from).await, "router")
+    }
+
+    async fn arm(&self, _to: Side, _deadline: Instant) -> PortResult<()> {
         Ok(())
     }
 
     async fn hold(&self, _epoch: Epoch, _deadline: Instant) -> PortResult<String> {
-        self.stage.note(self.stage.world.switch().describe().hold);
+        self.note_switch(|acts| acts.hold);
         Ok(String::new())
     }
 
+    async fn holding(&self, _epoch: Epoch, _deadline: Instant) -> PortResult<bool> {
+        Ok(true)
+    }
+
     async fn switch(&self, _proof: &Committed, _deadline: Instant) -> PortResult<Vec<Member>> {
-        self.stage.note(self.stage.world.switch().describe().switch);
+        self.note_switch(|acts| acts.switch);
         Ok(Vec::new())
     }
 
     async fn release(&self, _epoch: Epoch, _deadline: Instant) -> PortResult<()> {
-        self.stage.note(self.stage.world.switch().describe().release);
+        self.note_switch(|acts| acts.release);
         Ok(())
     }
 
     async fn verify(&self, _proof: &Committed, _deadline: Instant) -> PortResult<Vec<Member>> {
-        self.stage.note(self.stage.world.switch().describe().verify);
+        self.note_switch(|acts| acts.verify);
         Ok(Vec::new())
     }
 
@@ -232,8 +260,58 @@ impl<W: World> TrafficSwitch for Rehearsal<'_, W> {
         self.stage.world.switch().name()
     }
 
-    fn describe(&self) -> SwitchActs {
-        self.stage.world.switch().describe()
+    fn describe(&self, to: Side) -> SwitchActs {
+        self.stage.world.switch().describe(to)
+    }
+}
+
+impl<W: World> WayBackStream for Rehearsal<'_, W> {
+    async fn inspect(&self) -> PortResult<Vec<Check>> {
+        self.stage.keep(self.stage.world.way_back().inspect().await, "way back")
+    }
+
+    async fn arm(&self, _token: &Token, _deadline: Instant) -> PortResult<String> {
+        self.stage.note(self.stage.world.way_back().describe());
+        Ok(String::new())
+    }
+
+    fn standby(&self) -> Standby {
+        Standby::default()
+    }
+
+    async fn mark(&self, token: &Token, _deadline: Instant) -> PortResult<MarkerWritten> {
+        Ok(MarkerWritten { token: token.clone(), xid: 1 })
+    }
+
+    async fn await_decoded(&self, token: &Token, _: Instant) -> PortResult<MarkerDecoded> {
+        let token = token.clone();
+        Ok(MarkerDecoded { token, end_lsn: Self::MARKER, leaks: Leaks::default() })
+    }
+
+    async fn turn(&self, _proof: &Committed, _token: &Token, _since: Lsn) -> PortResult<()> {
+        Ok(())
+    }
+
+    async fn beat(&self, _token: &Token, _deadline: Instant) -> PortResult<Duration> {
+        Ok(Duration::ZERO)
+    }
+
+    fn describe(&self) -> Vec<Act> {
+        self.stage.world.way_back().describe()
+    }
+}
+
+impl<W: World> Lease for Rehearsal<'_, W> {
+    async fn acquire(&self, _epoch: Epoch) -> PortResult<()> {
+        Ok(())
+    }
+
+    fn left(&self) -> Duration {
+        Duration::MAX
+    }
+
+    async fn renew(&self) -> PortResult<()> {
+        Ok(())
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::api::{Act, Check};
 use crate::ports::{PortError, PortResult, SequenceReport, Sequences};
 use crate::read_only;
+use crate::side::Direction;
 use crate::sql::{Kind, Slot, Sql, SqlError, literal, soon};
 
 /// Sequences in one statement.
@@ -52,18 +53,23 @@ struct Definition {
     of_extension: bool,
 }
 
-/// The sequences of two PostgreSQL databases.
+/// The sequences of two PostgreSQL databases, in one direction.
 pub struct PostgresSequences {
-    blue: Slot,
-    green: Slot,
+    source: Slot,
+    target: Slot,
+    from: &'static str,
+    to: &'static str,
 }
 
 impl PostgresSequences {
-    /// From `blue` to `green`.
-    pub fn new(blue: ConnInfo, green: ConnInfo) -> Self {
+    /// From `source` to `target`.
+    pub fn new(source: ConnInfo, target: ConnInfo, direction: Direction) -> Self {
+        let (from, to) = (direction.from().name(), direction.to().name());
         Self {
-            blue: Slot::new(blue, "cutover sequences", "blue", Kind::Server),
-            green: Slot::new(green, "cutover sequences", "green", Kind::Server),
+            source: Slot::new(source, "cutover sequences", from, Kind::Server),
+            target: Slot::new(target, "cutover sequences", to, Kind::Server),
+            from,
+            to,
         }
     }
 }
@@ -153,10 +159,11 @@ fn set_sql<'a>(chunk: impl Iterator<Item = (&'a QualifiedName, &'a Value)>) -> S
 
 impl Sequences for PostgresSequences {
     async fn inspect(&self) -> PortResult<Vec<Check>> {
-        let blue = self.blue.get(soon()).await?;
-        let green = self.green.get(soon()).await?;
-        let wanted = definitions(&blue, "blue").await?;
-        let there = definitions(&green, "green").await?;
+        let (from, to) = (self.from, self.to);
+        let source = self.source.get(soon()).await?;
+        let target = self.target.get(soon()).await?;
+        let wanted = definitions(&source, from).await?;
+        let there = definitions(&target, to).await?;
         let mut checks = Vec::new();
         let names = |names: Vec<&QualifiedName>| {
             names.iter().take(10).map(ToString::to_string).collect::<Vec<_>>().join(", ")
@@ -170,8 +177,8 @@ impl Sequences for PostgresSequences {
         if !missing.is_empty() {
             checks.push(Check::fail(
                 "sequences-missing",
-                format!("green lacks {} sequences: {}", missing.len(), names(missing)),
-                "create them on green as they are on blue",
+                format!("{to} lacks {} sequences: {}", missing.len(), names(missing)),
+                format!("create them on {to} as they are on {from}"),
             ));
         }
         let unreadable: Vec<_> = wanted
@@ -182,8 +189,8 @@ impl Sequences for PostgresSequences {
         if !unreadable.is_empty() {
             checks.push(Check::fail(
                 "sequences-readable",
-                format!("our role can't read {} on blue", names(unreadable)),
-                "GRANT SELECT ON ALL SEQUENCES IN SCHEMA .. on blue",
+                format!("our role can't read {} on {from}", names(unreadable)),
+                format!("GRANT SELECT ON ALL SEQUENCES IN SCHEMA .. on {from}"),
             ));
         }
         let unsettable: Vec<_> = there
@@ -194,8 +201,8 @@ impl Sequences for PostgresSequences {
         if !unsettable.is_empty() {
             checks.push(Check::fail(
                 "sequences-settable",
-                format!("our role can't set {} on green", names(unsettable)),
-                "GRANT SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA .. on green",
+                format!("our role can't set {} on {to}", names(unsettable)),
+                format!("GRANT SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA .. on {to}"),
             ));
         }
         let shape = |d: &Definition| (d.step.clone(), d.low.clone(), d.high.clone(), d.cycles);
@@ -207,11 +214,11 @@ impl Sequences for PostgresSequences {
         if !differ.is_empty() {
             checks.push(Check::warn(
                 "sequences-differ",
-                format!("increment, bounds or CYCLE differ on green: {}", names(differ)),
-                "ALTER SEQUENCE on green",
+                format!("increment, bounds or CYCLE differ on {to}: {}", names(differ)),
+                format!("ALTER SEQUENCE on {to}"),
             ));
         }
-        checks.extend(read_only::inspect(&blue, &green).await?);
+        checks.extend(read_only::inspect((&source, from), (&target, to)).await?);
         if checks.is_empty() {
             checks.push(Check::ok("sequences", format!("{} sequences", wanted.len())));
         }
@@ -219,10 +226,10 @@ impl Sequences for PostgresSequences {
     }
 
     async fn copy(&self, deadline: Instant) -> PortResult<SequenceReport> {
-        let blue = self.blue.get(deadline).await?;
-        let green = self.green.get(deadline).await?;
-        let wanted = values(&blue, "blue", deadline).await?;
-        // Green may be read-only by default.
+        let source = self.source.get(deadline).await?;
+        let target = self.target.get(deadline).await?;
+        let wanted = values(&source, self.from, deadline).await?;
+        // The target may be read-only by default.
         let mut statement = "BEGIN READ WRITE; SET LOCAL synchronous_commit = on".to_owned();
         let pairs: Vec<_> = wanted.iter().collect();
         for chunk in pairs.chunks(CHUNK) {
@@ -230,12 +237,12 @@ impl Sequences for PostgresSequences {
             statement.push_str(&set_sql(chunk.iter().copied()));
         }
         statement.push_str("; COMMIT");
-        if let Err(error) = green.run(&statement, deadline).await {
+        if let Err(error) = target.run(&statement, deadline).await {
             // The session may be inside a failed transaction.
-            self.green.close().await;
-            return Err(error.at("green", "setting sequences"));
+            self.target.close().await;
+            return Err(error.at(self.to, "setting sequences"));
         }
-        let there = values(&green, "green", deadline).await?;
+        let there = values(&target, self.to, deadline).await?;
         let mut count = 0;
         for (name, value) in &wanted {
             let stands = there.get(name).map(|value| (value.last, value.called));
@@ -244,15 +251,18 @@ impl Sequences for PostgresSequences {
             }
             count += 1;
             if stands != Some((value.last, value.called)) {
+                let (from, to) = (self.from, self.to);
                 return Err(PortError::new(
-                    "green",
-                    format!("sequence {name} does not stand where blue's stands after it was set"),
+                    to,
+                    format!(
+                        "sequence {name} does not stand where {from}'s stands after it was set"
+                    ),
                 )
-                .remedy("something writes to green: find it"));
+                .remedy(format!("something writes to {to}: find it")));
             }
         }
-        // Blue is about to be closed: nobody shall be left inside.
-        self.blue.close().await;
+        // The source is about to be closed: nobody shall be left inside.
+        self.source.close().await;
         Ok(SequenceReport { count })
     }
 
@@ -263,12 +273,15 @@ impl Sequences for PostgresSequences {
             text: text.into(),
         };
         vec![
-            act("blue", LIST),
+            act(self.from, LIST),
             act(
-                "green",
-                "BEGIN READ WRITE; SET LOCAL synchronous_commit = on; \
-                 SELECT count(setval(v.name::regclass, v.last, v.called)) \
-                 FROM (VALUES ..blue's values..) AS v(name, last, called); COMMIT",
+                self.to,
+                &format!(
+                    "BEGIN READ WRITE; SET LOCAL synchronous_commit = on; \
+                     SELECT count(setval(v.name::regclass, v.last, v.called)) \
+                     FROM (VALUES ..{}'s values..) AS v(name, last, called); COMMIT",
+                    self.from
+                ),
             ),
         ]
     }

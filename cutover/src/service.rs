@@ -123,7 +123,12 @@ impl<W: World + 'static> Service<W> {
                 .next("cutover plan"));
             }
         }
-        let hub = Arc::new(RunHub::new(order.run.clone(), order.epoch, self.world.clock().wall()));
+        let hub = Arc::new(RunHub::new(
+            order.run.clone(),
+            order.epoch,
+            self.world.direction(),
+            self.world.clock().wall(),
+        ));
         self.show(hub.clone());
         let status = hub.status();
         let service = self.clone();
@@ -187,6 +192,7 @@ impl<W: World + 'static> Service<W> {
             hold_for: ms(request.for_ms, self.defaults.hold_for),
             gate_timeout: ms(request.gate_timeout_ms, self.defaults.gate_timeout),
             max_pause,
+            way_back: false,
             actor: request.actor.clone(),
             reason: request.reason.clone(),
         })

@@ -1,37 +1,38 @@
-//! All ports of a pipeline between two PostgreSQL databases.
+//! All ports of a pipeline between two PostgreSQL databases, in either direction.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use decoders::postgres::conninfo::ConnInfo;
 
 use crate::api::Server;
 use crate::decision::PostgresDecision;
 use crate::fence::PostgresFence;
-use crate::ports::{Journal, Replication, SystemClock, World};
+use crate::lease::Uncontested;
+use crate::ports::{Journal, Lease, Replication, SystemClock, WayBackStream, World};
 use crate::sequences::PostgresSequences;
+use crate::side::{Direction, Side};
 use crate::switch::Switch;
+use crate::way_back::NoWayBack;
 
-/// Two PostgreSQL databases, the routers in front of them, and the sidecar's engine and journal.
-pub struct PostgresWorld<J, R> {
-    fence: PostgresFence,
+/// What both directions share: the two databases, the routers in front of them, and the journal.
+pub struct PostgresPair<J> {
+    fences: [PostgresFence; 2],
+    decisions: [PostgresDecision; 2],
+    sequences: [PostgresSequences; 2],
     switch: Switch,
-    sequences: PostgresSequences,
-    decision: PostgresDecision,
-    replication: R,
     journal: J,
     clock: SystemClock,
     servers: Mutex<(Server, Server)>,
 }
 
-impl<J: Journal, R: Replication> PostgresWorld<J, R> {
-    /// `publication` names the replicated tables on blue. No connection is opened yet.
+impl<J> PostgresPair<J> {
+    /// `publications` name the replicated tables on blue and on green. No connection is opened yet.
     pub fn new(
         blue: &ConnInfo,
         green: &ConnInfo,
-        publication: &str,
+        publications: [&str; 2],
         switch: Switch,
         journal: J,
-        replication: R,
     ) -> Self {
         let server = |info: &ConnInfo| Server {
             url: info.redacted(),
@@ -39,12 +40,21 @@ impl<J: Journal, R: Replication> PostgresWorld<J, R> {
             version: None,
             up: false,
         };
+        let [on_blue, on_green] = publications;
         Self {
-            fence: PostgresFence::new(blue.clone(), publication),
+            fences: [
+                PostgresFence::new(blue.clone(), on_blue),
+                PostgresFence::new(green.clone(), on_green),
+            ],
+            decisions: [
+                PostgresDecision::new(blue.clone(), Side::Blue),
+                PostgresDecision::new(green.clone(), Side::Green),
+            ],
+            sequences: [
+                PostgresSequences::new(blue.clone(), green.clone(), Direction::Forward),
+                PostgresSequences::new(green.clone(), blue.clone(), Direction::Back),
+            ],
             switch,
-            sequences: PostgresSequences::new(blue.clone(), green.clone()),
-            decision: PostgresDecision::new(green.clone()),
-            replication,
             journal,
             clock: SystemClock,
             servers: Mutex::new((server(blue), server(green))),
@@ -53,14 +63,51 @@ impl<J: Journal, R: Replication> PostgresWorld<J, R> {
 
     /// Blue and green as they are shown; the engine knows their versions and whether they are up.
     pub fn set_servers(&self, blue: Server, green: Server) {
-        *self.servers.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = (blue, green);
+        *self.servers.lock().unwrap_or_else(PoisonError::into_inner) = (blue, green);
     }
 }
 
-impl<J, R> World for PostgresWorld<J, R>
+/// One direction between two PostgreSQL databases: the pair, the engine's stream of this direction
+/// and the one of the other.
+pub struct PostgresWorld<J, R, B = NoWayBack, L = Uncontested> {
+    direction: Direction,
+    pair: Arc<PostgresPair<J>>,
+    replication: R,
+    way_back: B,
+    lease: L,
+}
+
+impl<J: Journal, R: Replication, B: WayBackStream, L: Lease> PostgresWorld<J, R, B, L> {
+    /// `replication` streams in this `direction`, `way_back` in the other.
+    pub fn new(
+        direction: Direction,
+        pair: Arc<PostgresPair<J>>,
+        replication: R,
+        way_back: B,
+        lease: L,
+    ) -> Self {
+        Self { direction, pair, replication, way_back, lease }
+    }
+
+    /// What both directions share.
+    pub fn pair(&self) -> &Arc<PostgresPair<J>> {
+        &self.pair
+    }
+}
+
+fn of<T>(both: &[T; 2], side: Side) -> &T {
+    match side {
+        Side::Blue => &both[0],
+        Side::Green => &both[1],
+    }
+}
+
+impl<J, R, B, L> World for PostgresWorld<J, R, B, L>
 where
     J: Journal + 'static,
     R: Replication + 'static,
+    B: WayBackStream + 'static,
+    L: Lease + 'static,
 {
     type Fence = PostgresFence;
     type Switch = Switch;
@@ -69,36 +116,50 @@ where
     type Decision = PostgresDecision;
     type Journal = J;
     type Clock = SystemClock;
+    type WayBack = B;
+    type Lease = L;
 
-    fn fence(&self) -> &PostgresFence {
-        &self.fence
+    fn direction(&self) -> Direction {
+        self.direction
+    }
+
+    fn fence_of(&self, side: Side) -> &PostgresFence {
+        of(&self.pair.fences, side)
     }
 
     fn switch(&self) -> &Switch {
-        &self.switch
+        &self.pair.switch
     }
 
     fn replication(&self) -> &R {
         &self.replication
     }
 
-    fn sequences(&self) -> &PostgresSequences {
-        &self.sequences
+    fn way_back(&self) -> &B {
+        &self.way_back
     }
 
-    fn decision(&self) -> &PostgresDecision {
-        &self.decision
+    fn lease(&self) -> &L {
+        &self.lease
+    }
+
+    fn sequences(&self) -> &PostgresSequences {
+        of(&self.pair.sequences, self.direction.from())
+    }
+
+    fn decision_of(&self, side: Side) -> &PostgresDecision {
+        of(&self.pair.decisions, side)
     }
 
     fn journal(&self) -> &J {
-        &self.journal
+        &self.pair.journal
     }
 
     fn clock(&self) -> &SystemClock {
-        &self.clock
+        &self.pair.clock
     }
 
     fn servers(&self) -> (Server, Server) {
-        self.servers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.pair.servers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

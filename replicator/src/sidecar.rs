@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cutover::controller::Recovery;
+use cutover::lease::Uncontested;
 use cutover::switch::Switch;
-use cutover::{Defaults, Phase, PostgresWorld, Service, api};
+use cutover::way_back::NoWayBack;
+use cutover::{Defaults, Direction, Phase, PostgresPair, PostgresWorld, Service, api};
 use decoders::postgres::conninfo::ConnInfo;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -168,13 +170,14 @@ async fn run_pipeline(config: Config) -> Result<(), Failure> {
     let switch = switch
         .map_err(|error| Failure::halt("configuration", error.to_string(), "correct [cutover]"))?;
     let journal = RocksJournal::new(store.clone());
+    let publication = config.publication();
+    let pair = PostgresPair::new(&blue, &green, [&publication; 2], switch, journal);
     let world = PostgresWorld::new(
-        &blue,
-        &green,
-        &config.publication(),
-        switch,
-        journal,
+        Direction::Forward,
+        Arc::new(pair),
         replication.clone(),
+        NoWayBack,
+        Uncontested,
     );
     let service: Arc<Controller> = Service::new(Arc::new(world), Defaults::default());
 
@@ -238,7 +241,7 @@ async fn pass_servers_on(shared: Arc<Shared>, service: Arc<Controller>) {
     loop {
         tick.tick().await;
         let status = shared.status(None);
-        service.world().set_servers(status.blue, status.green);
+        service.world().pair().set_servers(status.blue, status.green);
     }
 }
 

@@ -8,6 +8,7 @@ use super::error::ApiError;
 use super::plan::Checks;
 use super::schema_version;
 use crate::phase::Phase;
+use crate::side::Direction;
 
 /// `POST /v1/cutover`. Absent fields take the configured defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,8 +47,10 @@ pub struct AbortRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Green serves.
+    /// The cutover is done: green serves.
     Completed,
+    /// The rollback is done: blue serves, and nothing that green had acknowledged is lost.
+    RolledBack,
     /// A precheck failed; nothing was touched.
     PrecheckFailed,
     /// The gate did not pass in time; nothing was touched.
@@ -63,6 +66,7 @@ impl Outcome {
     pub fn name(self) -> &'static str {
         match self {
             Outcome::Completed => "completed",
+            Outcome::RolledBack => "rolled_back",
             Outcome::PrecheckFailed => "precheck_failed",
             Outcome::GateTimeout => "gate_timeout",
             Outcome::Aborted => "aborted",
@@ -95,8 +99,12 @@ pub enum Step {
     Flip,
     /// The routers let their clients go on. The pause ends.
     Open,
-    /// The stream from blue is closed.
+    /// The streams change their roles, or the stream from blue ends for good.
     Finish,
+    /// The way back was seen to carry.
+    Reverse,
+    /// The time of watching after the flip.
+    Watch,
     /// Putting everything back.
     Abort,
 }
@@ -116,6 +124,8 @@ impl Step {
             Step::Flip => "flip",
             Step::Open => "open",
             Step::Finish => "finish",
+            Step::Reverse => "reverse",
+            Step::Watch => "watch",
             Step::Abort => "abort",
         }
     }
@@ -161,6 +171,9 @@ pub struct RunStatus {
     pub run: String,
     /// Its epoch: grows by one with every run.
     pub epoch: u64,
+    /// From which side to which: a cutover goes forward, a rollback back.
+    #[serde(default)]
+    pub direction: Direction,
     /// How far it has come, proven.
     pub phase: Phase,
     /// When it was started.
@@ -187,6 +200,9 @@ pub struct RunReport {
     pub run: String,
     /// Its epoch.
     pub epoch: u64,
+    /// From which side to which.
+    #[serde(default)]
+    pub direction: Direction,
     /// How it ended.
     pub outcome: Outcome,
     /// Who asked for it.
@@ -210,6 +226,10 @@ pub struct RunReport {
     pub checks: Checks,
     /// The routers.
     pub routers: Vec<Member>,
+    /// Whether the run left a way back that carries; `None`: none was wanted, or it never came so
+    /// far.
+    #[serde(default)]
+    pub way_back: Option<bool>,
     /// Which database admits clients' writes now: `blue`, `green` or `none`.
     pub serving: String,
     /// Why it did not complete.
@@ -290,6 +310,9 @@ pub struct HistoryItem {
     pub run: String,
     /// Its epoch.
     pub epoch: u64,
+    /// From which side to which.
+    #[serde(default)]
+    pub direction: Direction,
     /// When it was started.
     pub started: Timestamp,
     /// When it ended; `None`: it has not.

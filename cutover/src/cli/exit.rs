@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use crate::api::{ErrorCode, Outcome};
 use crate::phase::Phase;
 
-/// How the command ends. 6 (rolled back) and 9 (validation mismatch) are kept for commands to come.
+/// How the command ends. 9 (validation mismatch) is kept for a command to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
@@ -19,8 +19,10 @@ pub enum Exit {
     NotReady = 3,
     /// What was waited for did not come in time; for a run: the gate. Nothing was touched.
     TimedOut = 4,
-    /// The run was aborted and everything was put back: blue serves.
+    /// The run was aborted and everything was put back: the side that served before serves.
     Aborted = 5,
+    /// The clients were taken back: blue serves, nothing is lost.
+    RolledBack = 6,
     /// A person has to decide; the side that may not serve stays closed.
     Held = 7,
     /// Another run is active.
@@ -42,6 +44,7 @@ impl From<Outcome> for Exit {
     fn from(outcome: Outcome) -> Self {
         match outcome {
             Outcome::Completed => Exit::Done,
+            Outcome::RolledBack => Exit::RolledBack,
             Outcome::PrecheckFailed => Exit::NotReady,
             Outcome::GateTimeout => Exit::TimedOut,
             Outcome::Aborted => Exit::Aborted,
@@ -85,6 +88,7 @@ mod tests {
             (Outcome::PrecheckFailed, 3),
             (Outcome::GateTimeout, 4),
             (Outcome::Aborted, 5),
+            (Outcome::RolledBack, 6),
             (Outcome::Held, 7),
         ];
         for (outcome, code) in codes {

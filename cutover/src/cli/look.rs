@@ -135,7 +135,7 @@ fn abort_result(status: &RunStatus, screen: &Screen) -> Exit {
     screen.result(&render_report(report, screen.out_paint()));
     match report.outcome {
         Outcome::Aborted | Outcome::GateTimeout | Outcome::PrecheckFailed => Exit::Done,
-        Outcome::Completed => Exit::Failed,
+        Outcome::Completed | Outcome::RolledBack => Exit::Failed,
         Outcome::Held => Exit::Held,
     }
 }

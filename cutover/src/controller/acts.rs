@@ -7,20 +7,55 @@ use tokio::time::Instant;
 
 use super::{Pause, Run, name_of, stop};
 use crate::api::{Check, RunEventKind, Severity, Step};
-use crate::evidence::{Committed, Drained, Fenced, Sealed, Unproven};
+use crate::evidence::{Committed, Drained, Fenced, Sealed, Unproven, WayBack, WayBackReady};
+use crate::failpoint;
 use crate::gate::Gate;
-use crate::phase::{Effect, Input, State, Stop, StopKind, Verdict};
+use crate::phase::{Effect, Input, State, Stop, StopKind, Verdict, WatchEnd};
 use crate::ports::{
-    Clock, Decision, Fence, PortResult, Progress, Replication, Sequences, TrafficSwitch, World,
-    Writers,
+    Clock, Decision, Fence, PortResult, Progress, Replication, Sequences, TrafficSwitch,
+    WayBackStream, World, Writers,
 };
 
 /// An answer that takes longer than this counts as none, while the gate waits.
 const WRITERS_TIMEOUT: Duration = Duration::from_secs(1);
+/// Connecting to the routers takes no longer than this.
+const CONNECT: Duration = Duration::from_secs(10);
 
 impl<W: World> Run<'_, W> {
     /// Does what an effect says and gives back what has happened.
     pub(super) async fn perform(&mut self, state: &State, effect: Effect) -> Input {
+        if let Some(why) = self.lease_lost(&effect) {
+            return match state {
+                State::Sealed(_) => Input::NotDecided(why),
+                _ => Input::Stop(why),
+            };
+        }
+        let name = name_of(&effect);
+        if let Err(error) = failpoint::reach_of("act", name, "before").await {
+            return self.failed_at_point(state, &effect, stop(error)).await;
+        }
+        let input = self.perform_now(state, effect).await;
+        if let Err(error) = failpoint::reach_of("act", name, "after").await {
+            // The act was done; all that is lost is what is known about it.
+            tracing::warn!("{error}");
+        }
+        input
+    }
+
+    /// An act that was not begun because a test said so counts as one that failed.
+    async fn failed_at_point(&mut self, state: &State, effect: &Effect, why: Stop) -> Input {
+        match (state, effect) {
+            (State::Sealed(_), Effect::Decide(_)) => Input::NotDecided(why),
+            (state, _) if state.phase().is_committed() => {
+                self.again_or_give_up(self.limits.forward, why).await
+            }
+            (State::Aborting { .. }, _) => self.again_or_give_up(self.limits.put_back, why).await,
+            (State::Sealed(_), _) => self.again_or_give_up(self.limits.decision, why).await,
+            _ => Input::Stop(why),
+        }
+    }
+
+    async fn perform_now(&mut self, state: &State, effect: Effect) -> Input {
         let Some(kind) = step_of(&effect) else {
             let Effect::PutBack { reached } = effect else {
                 return Input::GiveUp(internal(name_of(&effect)));
@@ -36,9 +71,11 @@ impl<W: World> Run<'_, W> {
             Effect::Drain(fenced) => {
                 self.drain(&fenced).await.map(|(seen, proof)| (seen, Input::Drained(proof)))
             }
-            Effect::SyncSequences(_) => self.sync().await.map(|s| (s, Input::SequencesSet)),
-            Effect::Seal(drained) => {
-                self.seal(&drained).await.map(|(seen, proof)| (seen, Input::Sealed(proof)))
+            Effect::SyncSequences(drained) => {
+                self.sync(&drained).await.map(|(seen, back)| (seen, Input::SequencesSet(back)))
+            }
+            Effect::Seal(drained, back) => {
+                self.seal(&drained, back).await.map(|(seen, proof)| (seen, Input::Sealed(proof)))
             }
             Effect::Decide(sealed) => return self.decide(at, &sealed).await,
             Effect::ClaimAbort(sealed, why) => return self.claim_abort(at, &sealed, why).await,
@@ -46,9 +83,11 @@ impl<W: World> Run<'_, W> {
             Effect::Release(committed) => {
                 self.open(&committed).await.map(|seen| (seen, Input::Released))
             }
-            Effect::Finish(committed) => {
-                self.finish(&committed).await.map(|seen| (seen, Input::Finished))
+            Effect::TurnStreams(committed) => self.turn_streams(&committed).await,
+            Effect::ConfirmWayBack(committed) => {
+                self.confirm_way_back(&committed).await.map(|seen| (seen, Input::WayBackProven))
             }
+            Effect::Watch(_) => return Input::WatchEnded(WatchEnd::Over),
             Effect::PutBack { .. } => return Input::GiveUp(internal("put_back")),
         };
         match result {
@@ -61,7 +100,11 @@ impl<W: World> Run<'_, W> {
                 if !state.phase().is_committed() {
                     return Input::Stop(why);
                 }
-                self.again_or_give_up(self.limits.forward, why).await
+                let input = self.again_or_give_up(self.limits.forward, why).await;
+                if let (Input::GiveUp(why), State::Reversing(_)) = (&input, state) {
+                    self.no_way_back(why);
+                }
+                input
             }
         }
     }
@@ -109,19 +152,33 @@ impl<W: World> Run<'_, W> {
     async fn arm(&mut self) -> Result<String, Stop> {
         let deadline = self.now() + self.order.gate_timeout;
         let world = self.world;
-        let mut checks = self.act("checking blue", deadline, world.fence().inspect()).await?;
-        checks.extend(self.act("checking the routers", deadline, world.switch().inspect()).await?);
+        let (from, to) = (self.direction().from(), self.direction().to());
+        let checking = format!("checking {from}");
+        let mut checks = self.act(&checking, deadline, world.fence().inspect()).await?;
+        let routers = world.switch().inspect(from);
+        checks.extend(self.act("checking the routers", deadline, routers).await?);
         checks.extend(
             self.act("checking the sequences", deadline, world.sequences().inspect()).await?,
         );
+        if self.order.way_back {
+            let way_back = world.way_back().inspect();
+            checks.extend(self.act("checking the way back", deadline, way_back).await?);
+        }
         let failed: Vec<_> =
             checks.iter().filter(|check| check.severity == Severity::Fail).cloned().collect();
         self.checks = checks;
         if let [first, ..] = failed.as_slice() {
             return Err(precheck_failed(first, failed.len()));
         }
-        self.act("preparing green", deadline, world.decision().prepare()).await?;
-        self.act("connecting to the routers", deadline, world.switch().arm()).await?;
+        let preparing = format!("preparing {to}");
+        self.act(&preparing, deadline, world.decision().prepare()).await?;
+        let routers = world.switch().arm(to, (self.now() + CONNECT).min(deadline));
+        self.act("connecting to the routers", deadline, routers).await?;
+        if self.order.way_back {
+            let way_back = world.way_back().arm(&self.token, deadline);
+            let armed = self.act("arming the way back", deadline, way_back).await?;
+            tracing::info!(run = %self.order.run, "the way back: {armed}");
+        }
         self.act("arming the engine", deadline, world.replication().arm(&self.token)).await?;
         Ok(format!("{} checks passed", self.checks.len()))
     }
@@ -139,6 +196,7 @@ impl<W: World> Run<'_, W> {
             if progress.has_changed().is_err() {
                 latest.blocked = Some("the engine has stopped".into());
             }
+            self.look_at_way_back(&mut latest);
             let writers = self.writers(&mut latest).await;
             let now = self.now();
             let state = gate.observe(now, &latest, &writers);
@@ -183,7 +241,27 @@ impl<W: World> Run<'_, W> {
         }
     }
 
-    /// What is under way on blue; if blue does not say, the gate is blocked.
+    /// A way back that is not ready, or a side that somebody else writes, blocks the gate.
+    fn look_at_way_back(&self, latest: &mut Progress) {
+        if !self.order.way_back {
+            return;
+        }
+        let standby = self.world.way_back().standby();
+        let foreign = (standby.foreign.count > 0).then(|| {
+            format!(
+                "{} was written by somebody else: {} row changes, the first in {}",
+                self.direction().to(),
+                standby.foreign.count,
+                standby.foreign.first.as_deref().unwrap_or("an unknown table")
+            )
+        });
+        let blocked = standby.blocked.map(|why| format!("the way back is not ready: {why}"));
+        if let Some(why) = foreign.or(blocked) {
+            latest.blocked.get_or_insert(why);
+        }
+    }
+
+    /// What is under way on the serving side; if it does not say, the gate is blocked.
     async fn writers(&self, latest: &mut Progress) -> Writers {
         let deadline = self.now() + WRITERS_TIMEOUT;
         let answer = tokio::select! {
@@ -192,7 +270,8 @@ impl<W: World> Run<'_, W> {
             () = self.world.clock().sleep_until(deadline) => Err("no answer".into()),
         };
         answer.unwrap_or_else(|why| {
-            latest.blocked.get_or_insert(format!("blue can't be asked for its writers: {why}"));
+            let from = self.direction().from();
+            latest.blocked.get_or_insert(format!("{from} can't be asked for its writers: {why}"));
             Writers::default()
         })
     }
@@ -208,8 +287,10 @@ impl<W: World> Run<'_, W> {
         let deadline = self.window_ends();
         let undo = self.undo()?;
         let raise = self.world.fence().raise(&undo, deadline);
-        let report = self.act("fencing blue", deadline, raise).await?;
-        let fenced = Fenced::prove(self.order.epoch, &report).map_err(unproven("blue"))?;
+        let side = self.direction().from();
+        let report = self.act(&format!("fencing {side}"), deadline, raise).await?;
+        let fenced =
+            Fenced::prove(self.order.epoch, side, &report).map_err(unproven(side.name()))?;
         let seen = format!(
             "{} sessions closed, {} tables locked",
             report.sessions_closed, report.tables_locked
@@ -218,7 +299,7 @@ impl<W: World> Run<'_, W> {
     }
 
     fn undo(&self) -> Result<<W::Fence as Fence>::Undo, Stop> {
-        self.undo.clone().ok_or_else(|| internal("blue's prior settings are not known"))
+        self.undo.clone().ok_or_else(|| internal("the prior settings are not known"))
     }
 
     async fn drain(&mut self, fenced: &Fenced) -> Result<(String, Drained), Stop> {
@@ -228,33 +309,57 @@ impl<W: World> Run<'_, W> {
             self.act("writing the marker", deadline, world.fence().mark(&self.token, deadline));
         let written = written.await?;
         let durable = world.replication().await_marker(&self.token, deadline);
-        let durable =
-            self.act("waiting for the marker to be durable on green", deadline, durable).await?;
+        let to = self.direction().to();
+        let waiting = format!("waiting for the marker to be durable on {to}");
+        let durable = self.act(&waiting, deadline, durable).await?;
         let drained = Drained::prove(fenced, &written, &durable).map_err(unproven("stream"))?;
-        self.drained = Some(drained.clone());
-        Ok((format!("marker {} durable on green", durable.end_lsn), drained))
+        self.marker = Some(drained.marker());
+        Ok((format!("marker {} durable on {to}", durable.end_lsn), drained))
     }
 
-    async fn sync(&mut self) -> Result<String, Stop> {
+    /// Sequences, and at the same time the marker that shows that the way back reads.
+    async fn sync(&mut self, drained: &Drained) -> Result<(String, WayBack), Stop> {
         let deadline = self.window_ends();
-        let copy = self.world.sequences().copy(deadline);
-        let report = self.act("setting green's sequences", deadline, copy).await?;
-        Ok(format!("{} sequences", report.count))
+        let world = self.world;
+        let copy = world.sequences().copy(deadline);
+        let setting = format!("setting {}'s sequences", self.direction().to());
+        if !self.order.way_back {
+            let report = self.act(&setting, deadline, copy).await?;
+            return Ok((format!("{} sequences", report.count), WayBack::Waived));
+        }
+        let token = self.token.way_back();
+        let reading = async {
+            let written = world.way_back().mark(&token, deadline).await?;
+            let decoded = world.way_back().await_decoded(&token, deadline).await?;
+            Ok((written, decoded))
+        };
+        let both = async { tokio::try_join!(copy, reading) };
+        let doing = format!("{setting}, and waiting for the way back to read");
+        let (report, (written, decoded)) = self.act(&doing, deadline, both).await?;
+        let ready = WayBackReady::prove(drained, &written, &decoded);
+        let ready = ready.map_err(unproven("way back"))?;
+        let seen = format!("{} sequences, the way back reads {}", report.count, ready.position());
+        Ok((seen, WayBack::Ready(ready)))
     }
 
-    async fn seal(&mut self, drained: &Drained) -> Result<(String, Sealed), Stop> {
+    async fn seal(
+        &mut self,
+        drained: &Drained,
+        way_back: WayBack,
+    ) -> Result<(String, Sealed), Stop> {
         let deadline = self.window_ends();
         let world = self.world;
         let undo = self.undo()?;
         let seal = world.fence().seal(&undo, deadline);
-        let report = self.act("sealing blue", deadline, seal).await?;
+        let side = self.direction().from();
+        let report = self.act(&format!("sealing {side}"), deadline, seal).await?;
         let token = drained.token().sealing();
         let mark = world.fence().mark(&token, deadline);
         let written = self.act("writing the second marker", deadline, mark).await?;
         let decoded = world.replication().await_decoded(&token, deadline);
         let decoded = self.act("waiting for the second marker", deadline, decoded).await?;
-        let sealed =
-            Sealed::prove(drained, &report, &written, &decoded).map_err(unproven("blue"))?;
+        let sealed = Sealed::prove(drained, &report, &written, &decoded, way_back)
+            .map_err(unproven(side.name()))?;
         self.sealed = Some(sealed.clone());
         Ok((format!("{}, {}", report.mechanism, sealed.xids()), sealed))
     }
@@ -293,7 +398,7 @@ impl<W: World> Run<'_, W> {
 
     /// The commit's answer was lost. Inserting the opposite settles it either way.
     async fn claim_abort(&mut self, at: super::StepStart, sealed: &Sealed, why: Stop) -> Input {
-        self.waiting("finding out what green decided");
+        self.waiting(format!("finding out what {} decided", self.direction().to()));
         let deadline = self.now() + Duration::from_secs(2);
         match self.world.decision().decide(self.order.epoch, Verdict::Abort, deadline).await {
             Ok(verdict) => self.decided(at, sealed, verdict, Some(why)),
@@ -324,7 +429,7 @@ impl<W: World> Run<'_, W> {
                 let why = why.unwrap_or_else(|| Stop {
                     kind: StopKind::Failed,
                     what: unproven.to_string(),
-                    place: "green".into(),
+                    place: self.direction().to().name().into(),
                     remedy: None,
                 });
                 self.stepped(at, Err(&why));
@@ -339,12 +444,13 @@ impl<W: World> Run<'_, W> {
     }
 
     async fn flip(&mut self, committed: &Committed) -> Result<String, Stop> {
-        self.waiting("pointing the routers at green");
+        let to = committed.to();
+        self.waiting(format!("pointing the routers at {to}"));
         let deadline = self.try_until();
         let members = self.world.switch().switch(committed, deadline).await.map_err(stop)?;
         let count = members.len();
         self.members = members;
-        Ok(format!("{count} routers point at green"))
+        Ok(format!("{count} routers point at {to}"))
     }
 
     async fn open(&mut self, committed: &Committed) -> Result<String, Stop> {
@@ -356,11 +462,12 @@ impl<W: World> Run<'_, W> {
         if let Some(pause) = &mut self.pause {
             pause.ended.get_or_insert(now);
         }
-        self.hub.set(|status| status.serving = "green".into());
+        let to = committed.to();
+        self.hub.set(|status| status.serving = to.name().into());
         self.waiting("asking through the routers which server answers");
         let members = world.switch().verify(committed, deadline).await.map_err(stop)?;
         self.members = members;
-        if let Some(wrong) = self.members.iter().find(|member| member.target != "green") {
+        if let Some(wrong) = self.members.iter().find(|member| member.target != to.name()) {
             return Err(Stop {
                 kind: StopKind::Failed,
                 what: format!("{} leads to {}: {}", wrong.member, wrong.target, wrong.evidence),
@@ -369,22 +476,65 @@ impl<W: World> Run<'_, W> {
             });
         }
         let verified = self.members.iter().filter(|member| member.verified).count();
-        Ok(format!("{verified}/{} verified on green", self.members.len()))
+        Ok(format!("{verified}/{} verified on {to}", self.members.len()))
     }
 
-    async fn finish(&mut self, _committed: &Committed) -> Result<String, Stop> {
-        self.waiting("closing the stream");
-        self.world.replication().finish(&self.token).await.map_err(stop)?;
-        self.world.fence().leave().await;
+    /// What carries changes: from now on the way back, or nothing at all if there is none.
+    async fn turn_streams(&mut self, committed: &Committed) -> Result<(String, Input), Stop> {
+        let world = self.world;
+        let from = self.direction().from();
+        if !self.order.way_back {
+            self.waiting("closing the stream");
+            world.replication().finish(&self.token).await.map_err(stop)?;
+            world.fence().leave().await;
+            self.note_leaks();
+            return Ok((format!("the stream from {from} is closed"), Input::StreamEnded));
+        }
+        self.waiting("turning the streams");
+        let marker = self.marker.ok_or_else(|| internal("the marker's position is not known"))?;
+        // Our table locks on the closed side have done their work: the seal stands. The way back
+        // could not apply anything under them.
+        world.fence().leave().await;
+        world.way_back().turn(committed, &self.token, marker).await.map_err(stop)?;
+        self.note_leaks();
+        Ok((format!("what {} writes goes to {from}", committed.to()), Input::StreamsTurned))
+    }
+
+    fn note_leaks(&mut self) {
         let leaks = self.world.replication().leaks();
         if leaks.count > 0 {
             self.note(format!(
-                "{} row changes came from blue after the marker and were NOT applied, the first: {}",
+                "{} row changes came from {} after the marker and were NOT applied, the first: {}",
                 leaks.count,
+                self.direction().from(),
                 leaks.first.as_deref().unwrap_or("unknown")
             ));
         }
-        Ok("the stream from blue is closed".into())
+    }
+
+    /// A sign of life of the new primary has to arrive on the old one.
+    async fn confirm_way_back(&mut self, committed: &Committed) -> Result<String, Stop> {
+        let from = self.direction().from();
+        self.waiting(format!("waiting for a write of {} to arrive on {from}", committed.to()));
+        self.beats += 1;
+        let token = self.token.beat(self.beats);
+        let deadline = self.try_until();
+        let took = self.world.way_back().beat(&token, deadline).await.map_err(stop)?;
+        self.way_back = Some(true);
+        Ok(format!("a write of {} was on {from} after {took:.1?}", committed.to()))
+    }
+
+    /// Clients are served; what is missing is said loudly, and nobody is held for it.
+    fn no_way_back(&mut self, why: &Stop) {
+        self.way_back = Some(false);
+        self.note(format!(
+            "THERE IS NO WAY BACK: {} ({}). {} serves and nothing is lost; a rollback is not \
+             possible until the stream back to {} runs again",
+            why.what,
+            why.place,
+            self.direction().to(),
+            self.direction().from()
+        ));
     }
 }
 
@@ -397,11 +547,13 @@ fn step_of(effect: &Effect) -> Option<Step> {
         Effect::RaiseFence => Step::Fence,
         Effect::Drain(_) => Step::Drain,
         Effect::SyncSequences(_) => Step::Sync,
-        Effect::Seal(_) => Step::Seal,
+        Effect::Seal(..) => Step::Seal,
         Effect::Decide(_) | Effect::ClaimAbort(..) => Step::Commit,
         Effect::Flip(_) => Step::Flip,
         Effect::Release(_) => Step::Open,
-        Effect::Finish(_) => Step::Finish,
+        Effect::TurnStreams(_) => Step::Finish,
+        Effect::ConfirmWayBack(_) => Step::Reverse,
+        Effect::Watch(_) => Step::Watch,
         Effect::PutBack { .. } => return None,
     })
 }

@@ -49,6 +49,7 @@ impl<W: World> Run<'_, W> {
         let deadline = self.now() + TRY;
         let mut errors = Vec::new();
         let mut done = Vec::new();
+        let from = self.direction().from();
 
         // Reaching `gate` means that the hold may be under way; the fence comes after it.
         let fence_touched = reached >= Phase::Quiesced;
@@ -56,7 +57,7 @@ impl<W: World> Run<'_, W> {
         let mut fence_down = true;
         if let Some(undo) = self.undo.clone().filter(|_| fence_touched) {
             match world.fence().lower(&undo, deadline).await {
-                Ok(()) => done.push("blue's settings are as before"),
+                Ok(()) => done.push(format!("{from}'s settings are as before")),
                 Err(error) => {
                     fence_down = false;
                     errors.push(stop(error));
@@ -74,12 +75,12 @@ impl<W: World> Run<'_, W> {
         };
         if held && (fence_down || tried_for >= HOLD_MAX) {
             match world.switch().release(self.order.epoch, deadline).await {
-                Ok(()) => done.push("the routers lead to blue"),
+                Ok(()) => done.push(format!("the routers lead to {from}")),
                 Err(error) => errors.push(stop(error)),
             }
         }
         match world.replication().release(&self.token).await {
-            Ok(()) => done.push("the stream goes on"),
+            Ok(()) => done.push("the stream goes on".to_owned()),
             Err(error) => errors.push(stop(error)),
         }
         match errors.into_iter().next() {

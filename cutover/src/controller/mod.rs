@@ -18,16 +18,21 @@ mod tests;
 
 use std::time::Duration;
 
+use decoders::Lsn;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::api::{Check, Member, RunEventKind, RunReport, Step, Stepped};
-use crate::evidence::{Drained, Sealed};
+use crate::evidence::Sealed;
+use crate::failpoint;
 use crate::gate::LagExpr;
 use crate::hub::RunHub;
 use crate::marker::Token;
 use crate::phase::{Effect, Input, Phase, State, Stop, StopKind, step};
-use crate::ports::{Clock, Entry, Epoch, Fence, Journal, PortError, PortResult, Record, World};
+use crate::ports::{
+    Clock, Entry, Epoch, Fence, Journal, Lease, PortError, PortResult, Record, World,
+};
+use crate::side::Direction;
 
 pub use recover::{Recovery, recover};
 pub use report::history;
@@ -47,6 +52,9 @@ pub struct Order {
     pub gate_timeout: Duration,
     /// The longest write pause.
     pub max_pause: Duration,
+    /// Whether a stream back has to be ready before the decision, so that a rollback loses
+    /// nothing. Without it there is no rollback at all.
+    pub way_back: bool,
     /// Who asks.
     pub actor: Option<String>,
     /// Why.
@@ -95,11 +103,12 @@ pub async fn run<W: World>(world: &W, order: &Order, limits: &Limits, hub: &RunH
         "hold_for_ms": order.hold_for.as_millis() as u64,
         "gate_timeout_ms": order.gate_timeout.as_millis() as u64,
         "max_pause_ms": order.max_pause.as_millis() as u64,
+        "way_back": order.way_back,
         "actor": order.actor,
         "reason": order.reason,
     });
     let begun = match run.load_sequence().await {
-        Ok(()) => run.append(Record::Began { request }).await,
+        Ok(()) => run.append(Record::Began { request, direction: world.direction() }).await,
         Err(error) => Err(error),
     };
     let (state, effect) = match begun {
@@ -122,7 +131,7 @@ struct Run<'a, W: World> {
     started: Timestamp,
     /// Number of the next journal entry.
     seq: u64,
-    /// Blue's settings as they were, once they have been read and journaled.
+    /// The closed side's settings as they were, once they have been read and journaled.
     undo: Option<<W::Fence as Fence>::Undo>,
     pause: Option<Pause>,
     /// What the last act saw.
@@ -132,7 +141,13 @@ struct Run<'a, W: World> {
     checks: Vec<Check>,
     steps: Vec<Stepped>,
     members: Vec<Member>,
-    drained: Option<Drained>,
+    /// The drain marker's end on the closed side; from the journal if an earlier life of this
+    /// process has written it.
+    marker: Option<Lsn>,
+    /// Whether a way back was left that carries.
+    way_back: Option<bool>,
+    /// Signs of life that were sent along the way back.
+    beats: u64,
     sealed: Option<Sealed>,
     notes: Vec<String>,
 }
@@ -167,7 +182,9 @@ impl<'a, W: World> Run<'a, W> {
             checks: Vec::new(),
             steps: Vec::new(),
             members: Vec::new(),
-            drained: None,
+            marker: None,
+            way_back: None,
+            beats: 0,
             sealed: None,
             notes: Vec::new(),
         }
@@ -216,7 +233,7 @@ impl<'a, W: World> Run<'a, W> {
             status.phase = phase;
             status.abortable =
                 !phase.is_committed() && !phase.is_final() && phase != Phase::Aborting;
-            status.serving = serving(phase).into();
+            status.serving = serving(self.direction(), phase).into();
         });
         self.hub.event(self.world.clock().wall(), RunEventKind::Phase { phase });
     }
@@ -244,13 +261,46 @@ impl<'a, W: World> Run<'a, W> {
             detail = serde_json::json!({ "undo": undo });
             self.undo = Some(undo);
         }
+        if let (Effect::SyncSequences(_), Some(marker)) = (effect, self.marker) {
+            // Where the stream of this direction stands still once the roles have been turned.
+            detail = serde_json::json!({ "marker": marker });
+        }
+        let next = name_of(effect);
+        failpoint::reach_of("journal", next, "before").await?;
         self.append(Record::Reached {
             phase: state.phase(),
             seen: self.seen.clone(),
-            next: Some(name_of(effect).to_owned()),
+            next: Some(next.to_owned()),
             detail,
         })
-        .await
+        .await?;
+        failpoint::reach_of("journal", next, "after").await
+    }
+
+    /// From which side to which this run goes.
+    fn direction(&self) -> Direction {
+        self.world.direction()
+    }
+
+    /// Nothing before the decision may be done by a controller that has lost its lease: somebody
+    /// else may be undoing what it does. What comes after the decision is the same whoever does it.
+    fn lease_lost(&self, before_act: &Effect) -> Option<Stop> {
+        let bound = !matches!(
+            before_act,
+            Effect::PutBack { .. }
+                | Effect::ClaimAbort(..)
+                | Effect::Flip(_)
+                | Effect::Release(_)
+                | Effect::TurnStreams(_)
+                | Effect::ConfirmWayBack(_)
+                | Effect::Watch(_)
+        );
+        (bound && self.world.lease().left().is_zero()).then(|| Stop {
+            kind: StopKind::Failed,
+            what: "the lease was lost: another sidecar may be acting".into(),
+            place: "lease".into(),
+            remedy: Some("make sure that only one sidecar runs for this pipeline".into()),
+        })
     }
 
     async fn failed(&mut self, why: &Stop) {
@@ -347,10 +397,10 @@ struct StepStart {
 }
 
 /// Which database admits clients' writes in a phase.
-fn serving(phase: Phase) -> &'static str {
+fn serving(direction: Direction, phase: Phase) -> &'static str {
     match phase {
-        Phase::Replicating | Phase::Armed | Phase::Aborted => "blue",
-        Phase::Open | Phase::Done => "green",
+        Phase::Replicating | Phase::Armed | Phase::Aborted => direction.from().name(),
+        Phase::Open | Phase::Reversing | Phase::Watching | Phase::Done => direction.to().name(),
         Phase::Gate
         | Phase::Quiesced
         | Phase::Fenced
@@ -373,12 +423,14 @@ fn name_of(effect: &Effect) -> &'static str {
         Effect::RaiseFence => "raise_fence",
         Effect::Drain(_) => "drain",
         Effect::SyncSequences(_) => "sync_sequences",
-        Effect::Seal(_) => "seal",
+        Effect::Seal(..) => "seal",
         Effect::Decide(_) => "decide",
         Effect::ClaimAbort(..) => "claim_abort",
         Effect::Flip(_) => "flip",
         Effect::Release(_) => "release",
-        Effect::Finish(_) => "finish",
+        Effect::TurnStreams(_) => "turn_streams",
+        Effect::ConfirmWayBack(_) => "confirm_way_back",
+        Effect::Watch(_) => "watch",
         Effect::PutBack { .. } => "put_back",
     }
 }

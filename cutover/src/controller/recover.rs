@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use decoders::Lsn;
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 
 use super::{Limits, Order, Run, stop};
-use crate::api::RunReport;
+use crate::api::{Outcome, RunReport};
 use crate::evidence::Committed;
 use crate::hub::RunHub;
 use crate::marker::Token;
@@ -40,16 +42,22 @@ pub async fn recover<W: World>(
     let Some(last) = LastRun::<W>::read(&entries)? else { return Ok(Recovery::Nothing) };
     if let Some(report) = last.ended {
         return Ok(match report.outcome {
-            crate::api::Outcome::Completed => Recovery::CutOver(report),
+            Outcome::Completed => Recovery::CutOver(report),
             _ => Recovery::Nothing,
         });
     }
     let order = last.order;
-    let hub = std::sync::Arc::new(RunHub::new(order.run.clone(), order.epoch, last.started));
+    let hub = std::sync::Arc::new(RunHub::new(
+        order.run.clone(),
+        order.epoch,
+        world.direction(),
+        last.started,
+    ));
     on_found(hub.clone());
     let mut run = Run::new(world, &order, limits, &hub, last.started);
     run.seq = last.next_seq;
     run.undo = last.undo;
+    run.marker = last.marker;
     run.seen = "recovered".into();
     run.token = Token::draining(&order.run, order.epoch);
     let found = run.look(last.reached, last.commit_intended).await;
@@ -63,12 +71,17 @@ impl<W: World> Run<'_, W> {
             return Found::NotCommitted { reached };
         }
         let until = self.now() + self.limits.decision;
+        let to = self.direction().to();
         loop {
             let deadline = self.now() + Duration::from_secs(2);
             let decision = self.world.decision();
             let why = match decision.read(self.order.epoch, deadline).await {
                 Ok(Some(verdict)) => {
-                    return match Committed::recovered(self.order.epoch, verdict) {
+                    return match Committed::recovered(
+                        self.order.epoch,
+                        self.direction().to(),
+                        verdict,
+                    ) {
                         Ok(committed) => Found::Committed { reached, committed },
                         Err(_) => Found::NotCommitted { reached: reached.min(Phase::Sealed) },
                     };
@@ -76,8 +89,8 @@ impl<W: World> Run<'_, W> {
                 // The journal knows of a commit that green has lost: it is not the green of then.
                 Ok(None) if reached.is_committed() => {
                     let why = PortError::new(
-                        "green",
-                        "the run was committed, but green no longer has its decision row",
+                        to.name(),
+                        format!("the run was committed, but {to} no longer has its decision row"),
                     );
                     return Found::Unknown { reached, why: stop(why) };
                 }
@@ -93,7 +106,7 @@ impl<W: World> Run<'_, W> {
             if self.now() >= until {
                 return Found::Unknown { reached, why };
             }
-            self.waiting(format!("green has to say what was decided: {}", why.what));
+            self.waiting(format!("{to} has to say what was decided: {}", why.what));
             self.world.clock().sleep_until(self.now() + self.limits.retry).await;
         }
     }
@@ -107,6 +120,7 @@ struct LastRun<W: World> {
     reached: Phase,
     commit_intended: bool,
     undo: Option<<W::Fence as Fence>::Undo>,
+    marker: Option<Lsn>,
     ended: Option<Box<RunReport>>,
 }
 
@@ -120,17 +134,20 @@ impl<W: World> LastRun<W> {
             reached: Phase::Replicating,
             commit_intended: false,
             undo: None,
+            marker: None,
             ended: None,
         };
         for entry in entries.iter().filter(|entry| entry.epoch == newest.epoch) {
             match &entry.record {
-                Record::Began { request } => {
+                Record::Began { request, .. } => {
                     last.started = entry.at;
                     let text = |key: &str| {
                         request.get(key).and_then(|value| value.as_str()).map(str::to_owned)
                     };
                     last.order.actor = text("actor");
                     last.order.reason = text("reason");
+                    last.order.way_back =
+                        request.get("way_back").and_then(|value| value.as_bool()) == Some(true);
                 }
                 Record::Reached { phase, next, detail, .. } => {
                     // `aborting` says nothing about how far the run had come: keep that.
@@ -138,27 +155,30 @@ impl<W: World> LastRun<W> {
                         last.reached = *phase;
                     }
                     last.commit_intended |= next.as_deref() == Some("decide");
+                    if let Some(marker) = detail.get("marker") {
+                        last.marker = Some(read_back(marker, "the marker's position")?);
+                    }
                     if let Some(undo) = detail.get("undo") {
-                        last.undo =
-                            Some(serde_json::from_value(undo.clone()).map_err(|error| {
-                                PortError::new(
-                                    "journal",
-                                    format!("blue's prior settings can't be read: {error}"),
-                                )
-                                .remedy("start the version of the sidecar that wrote the journal")
-                            })?);
+                        last.undo = Some(read_back(undo, "the prior settings")?);
                     }
                 }
                 Record::Stopped { .. } => {}
                 // A held run is not over: the world may be better now.
                 Record::Ended { report } => {
-                    let held = report.outcome == crate::api::Outcome::Held;
+                    let held = report.outcome == Outcome::Held;
                     last.ended = (!held).then(|| report.clone());
                 }
             }
         }
         Ok(Some(last))
     }
+}
+
+fn read_back<T: DeserializeOwned>(value: &serde_json::Value, what: &str) -> PortResult<T> {
+    serde_json::from_value(value.clone()).map_err(|error| {
+        PortError::new("journal", format!("{what} can't be read: {error}"))
+            .remedy("start the version of the sidecar that wrote the journal")
+    })
 }
 
 /// What is needed of an order once its gate is behind it.
@@ -173,6 +193,7 @@ fn order_of(run: String, epoch: Epoch) -> PortResult<Order> {
         hold_for: Duration::ZERO,
         gate_timeout: Duration::ZERO,
         max_pause: Duration::ZERO,
+        way_back: false,
         actor: None,
         reason: None,
     })

@@ -4,6 +4,7 @@ use super::{Run, serving};
 use crate::api::{ApiError, Checks, ErrorCode, HistoryItem, Outcome, RunReport, SCHEMA_VERSION};
 use crate::phase::{Phase, State, Stop, StopKind};
 use crate::ports::{Clock, Entry, Fence, Record, TrafficSwitch, World};
+use crate::side::Direction;
 
 impl<W: World> Run<'_, W> {
     /// Writes the report into the journal and shows it.
@@ -14,31 +15,35 @@ impl<W: World> Run<'_, W> {
                 let error = self.held(*reached, why);
                 (Outcome::Held, Some(error))
             }
-            _ => (Outcome::Completed, None),
+            _ => (self.completed(), None),
         };
         let pause_ms = self.pause.and_then(|pause| {
             let ended = pause.ended?;
             Some(ended.saturating_duration_since(pause.began).as_secs_f64() * 1e3)
         });
         let serving = match state {
-            State::Held { reached: Phase::Open | Phase::Flipped, .. } => "green",
-            state => serving(state.phase()),
+            State::Held { reached: Phase::Open | Phase::Flipped, .. } => {
+                self.direction().to().name()
+            }
+            state => serving(self.direction(), state.phase()),
         };
         let mut report = RunReport {
             schema_version: SCHEMA_VERSION,
             run: self.order.run.clone(),
             epoch: self.order.epoch.0,
+            direction: self.direction(),
             outcome,
             actor: self.order.actor.clone(),
             reason: self.order.reason.clone(),
             started: self.started,
             ended: self.world.clock().wall(),
             pause_ms,
-            marker: self.drained.as_ref().map(|drained| drained.marker()),
+            marker: self.marker,
             fence_proof: self.sealed.as_ref().map(|sealed| sealed.xids().to_string()),
             steps: self.steps.clone(),
             checks: Checks::of(&self.checks),
             routers: self.members.clone(),
+            way_back: self.way_back,
             serving: serving.into(),
             error,
             notes: self.notes.clone(),
@@ -51,16 +56,24 @@ impl<W: World> Run<'_, W> {
         report
     }
 
+    fn completed(&self) -> Outcome {
+        match self.direction() {
+            Direction::Forward => Outcome::Completed,
+            Direction::Back => Outcome::RolledBack,
+        }
+    }
+
     fn aborted(&self, why: &Stop) -> ApiError {
         let code = match why.kind {
             StopKind::Precheck => ErrorCode::PrecheckFailed,
             StopKind::GateTimeout | StopKind::Deadline | StopKind::Asked => ErrorCode::Unavailable,
             StopKind::Failed | StopKind::Crash => ErrorCode::Internal,
         };
+        let from = self.direction().from();
         let state = if self.pause.is_some() || why.kind == StopKind::Crash {
-            "replicating; everything was put back, blue serves"
+            format!("replicating; everything was put back, {from} serves")
         } else {
-            "replicating; nothing was touched, blue serves"
+            format!("replicating; nothing was touched, {from} serves")
         };
         let error = ApiError::new(code, why.what.clone(), why.place.clone()).in_state(state);
         match &why.remedy {
@@ -72,34 +85,36 @@ impl<W: World> Run<'_, W> {
     /// Nobody but a person can go on: the exact question, and the commands.
     fn held(&mut self, reached: Phase, why: &Stop) -> ApiError {
         let acts = self.undo.as_ref().map(|undo| self.world.fence().describe(undo));
-        let switch = self.world.switch().describe();
+        let (from, to) = (self.direction().from(), self.direction().to());
+        let switch = self.world.switch().describe(to);
         let epoch = self.order.epoch;
         let (question, commands) = if reached.is_committed() {
             let mut commands: Vec<_> = switch.switch.iter().chain(&switch.release).collect();
             commands.dedup();
             (
                 format!(
-                    "Green is decided (epoch {epoch}), blue is sealed. Do all routers lead to \
-                     green? Make them, then restart the sidecar: it finishes the rest."
+                    "It is decided that {to} serves (epoch {epoch}), {from} is sealed. Do all \
+                     routers lead to {to}? Make them, then restart the sidecar: it finishes the rest."
                 ),
                 commands.into_iter().map(|act| format!("{}: {}", act.place, act.text)).collect(),
             )
         } else if reached == Phase::Sealed {
             (
                 format!(
-                    "Did green record the decision? Ask it: SELECT verdict FROM \
-                     _cutover.decision WHERE epoch = {epoch}. Once green can be reached again, \
+                    "Did {to} record the decision? Ask it: SELECT verdict FROM \
+                     _cutover.decision WHERE epoch = {epoch}. Once {to} can be reached again, \
                      `cutover abort` or a restart of the sidecar finds out by itself and goes on. \
-                     Only if green is lost for good, open blue again with:"
+                     Only if {to} is lost for good, open {from} again with:"
                 ),
                 acts.map(|acts| acts.lower).unwrap_or_default(),
             )
                 .into_lines(&switch.release)
         } else {
             (
-                "Blue could not be opened again. Once it can be reached, `cutover abort` or a \
-                 restart of the sidecar tries again. By hand:"
-                    .to_owned(),
+                format!(
+                    "{from} could not be opened again. Once it can be reached, `cutover abort` or \
+                     a restart of the sidecar tries again. By hand:"
+                ),
                 acts.map(|acts| acts.lower).unwrap_or_default(),
             )
                 .into_lines(&switch.release)
@@ -142,6 +157,7 @@ pub fn history(entries: &[Entry]) -> Vec<HistoryItem> {
             runs.push(HistoryItem {
                 run: entry.run.clone(),
                 epoch: entry.epoch.0,
+                direction: Direction::default(),
                 started: entry.at,
                 ended: None,
                 actor: None,
@@ -154,7 +170,8 @@ pub fn history(entries: &[Entry]) -> Vec<HistoryItem> {
         });
         let run = &mut runs[at];
         match &entry.record {
-            Record::Began { request } => {
+            Record::Began { request, direction } => {
+                run.direction = *direction;
                 let text = |key: &str| {
                     request.get(key).and_then(|value| value.as_str()).map(str::to_owned)
                 };
@@ -168,7 +185,7 @@ pub fn history(entries: &[Entry]) -> Vec<HistoryItem> {
                 run.outcome = Some(report.outcome);
                 run.pause_ms = report.pause_ms;
                 run.phase = match report.outcome {
-                    Outcome::Completed => Phase::Done,
+                    Outcome::Completed | Outcome::RolledBack => Phase::Done,
                     Outcome::Held => Phase::Held,
                     Outcome::PrecheckFailed | Outcome::GateTimeout | Outcome::Aborted => {
                         Phase::Aborted

@@ -11,13 +11,16 @@ use tokio::time::Instant;
 use crate::api::{Check, Member, Server};
 use crate::evidence::Committed;
 use crate::lag::LagReading;
+use crate::lease::Uncontested;
 use crate::marker::Token;
 use crate::phase::Verdict;
 use crate::ports::{
     Clock, Decision, Entry, Epoch, Fence, FenceActs, FenceReport, Journal, Leaks, MarkerDecoded,
-    MarkerDurable, MarkerWritten, PortError, PortResult, Progress, Replication, SealReport,
-    SequenceReport, Sequences, SwitchActs, TrafficSwitch, World, Writers,
+    MarkerDurable, MarkerWritten, Moves, PortError, PortResult, Progress, Replication, SealReport,
+    SequenceReport, Sequences, SwitchActs, SwitchTraits, TrafficSwitch, World, Writers,
 };
+use crate::side::{Direction, Side};
+use crate::way_back::NoWayBack;
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,8 +170,19 @@ impl World for Sim {
     type Decision = Self;
     type Journal = Self;
     type Clock = SimClock;
-    fn fence(&self) -> &Self {
+    type WayBack = NoWayBack;
+    type Lease = Uncontested;
+    fn direction(&self) -> Direction {
+        Direction::Forward
+    }
+    fn fence_of(&self, _: Side) -> &Self {
         self
+    }
+    fn way_back(&self) -> &NoWayBack {
+        &NoWayBack
+    }
+    fn lease(&self) -> &Uncontested {
+        &Uncontested
     }
     fn switch(&self) -> &Self {
         self
@@ -179,7 +193,7 @@ impl World for Sim {
     fn sequences(&self) -> &Self {
         self
     }
-    fn decision(&self) -> &Self {
+    fn decision_of(&self, _: Side) -> &Self {
         self
     }
     fn journal(&self) -> &Self {
@@ -258,10 +272,16 @@ impl Fence for Sim {
 }
 
 impl TrafficSwitch for Sim {
-    async fn inspect(&self) -> PortResult<Vec<Check>> {
+    fn traits(&self) -> SwitchTraits {
+        SwitchTraits { holds: true, moves: Moves::Transparently, members: 1 }
+    }
+    async fn holding(&self, _: Epoch, _: Instant) -> PortResult<bool> {
+        Ok(self.get().held)
+    }
+    async fn inspect(&self, _: Side) -> PortResult<Vec<Check>> {
         Ok(Vec::new())
     }
-    async fn arm(&self) -> PortResult<()> {
+    async fn arm(&self, _: Side, _: Instant) -> PortResult<()> {
         self.act("arm_router", |_| Ok(())).await
     }
     async fn hold(&self, _: Epoch, _: Instant) -> PortResult<String> {
@@ -293,7 +313,7 @@ impl TrafficSwitch for Sim {
     fn name(&self) -> String {
         "sim".into()
     }
-    fn describe(&self) -> SwitchActs {
+    fn describe(&self, _: Side) -> SwitchActs {
         SwitchActs::default()
     }
 }

@@ -7,6 +7,7 @@ use crate::hub::RunHub;
 use crate::phase::{Phase, Verdict};
 use crate::ports::{Clock, Epoch, World};
 use crate::rehearse::rehearse;
+use crate::side::Direction;
 
 fn order() -> Order {
     Order {
@@ -16,6 +17,7 @@ fn order() -> Order {
         hold_for: Duration::from_secs(3),
         gate_timeout: Duration::from_secs(60),
         max_pause: Duration::from_secs(2),
+        way_back: false,
         actor: Some("ann".into()),
         reason: None,
     }
@@ -23,7 +25,7 @@ fn order() -> Order {
 
 /// Runs; `None`: the process has died.
 async fn run_in(sim: &Sim) -> Option<RunReport> {
-    let hub = RunHub::new("7f3a", Epoch(42), sim.clock().wall());
+    let hub = RunHub::new("7f3a", Epoch(42), Direction::Forward, sim.clock().wall());
     let (order, limits) = (order(), Limits::default());
     tokio::select! {
         report = run(sim, &order, &limits, &hub) => Some(report),
@@ -221,7 +223,7 @@ async fn a_crash_at_any_write_to_the_journal_recovers() {
         for fault in [Fault::CrashBefore, Fault::CrashAfter, Fault::Fails] {
             // The n-th write: let the ones before pass by a fault that is none.
             let sim = Sim::new();
-            let hub = RunHub::new("7f3a", Epoch(42), sim.clock().wall());
+            let hub = RunHub::new("7f3a", Epoch(42), Direction::Forward, sim.clock().wall());
             let (order, limits) = (order(), Limits::default());
             let running = run(&sim, &order, &limits, &hub);
             tokio::pin!(running);
@@ -254,7 +256,7 @@ async fn a_crash_at_any_write_to_the_journal_recovers() {
 async fn somebody_who_asks_to_stop_is_heard_until_the_decision() {
     for act in BEFORE.iter().filter(|act| **act != "prepare") {
         let sim = Sim::with(&[(act, Fault::Hangs, 1)]);
-        let hub = RunHub::new("7f3a", Epoch(42), sim.clock().wall());
+        let hub = RunHub::new("7f3a", Epoch(42), Direction::Forward, sim.clock().wall());
         let (order, limits) = (order(), Limits::default());
         let asking = async {
             while sim.get().log.last().map(String::as_str) != Some(*act) {

@@ -9,13 +9,17 @@
 //! | `CUTOVER_EPOCH` | the run's number |
 //! | `CUTOVER_KEY` | the same for each repetition of one act: `EPOCH.PHASE` |
 //! | `CUTOVER_DEADLINE_MS` | how long it may take |
-//! | `CUTOVER_FROM_HOST`, `_PORT`, `_DATABASE` | blue |
-//! | `CUTOVER_TO_HOST`, `_PORT`, `_DATABASE` | green |
+//! | `CUTOVER_DIRECTION` | `forward` in a cutover, `back` in a rollback |
+//! | `CUTOVER_FROM_HOST`, `_PORT`, `_DATABASE` | the side that is closed: blue in a cutover |
+//! | `CUTOVER_TO_HOST`, `_PORT`, `_DATABASE` | the side that opens: green in a cutover |
+//!
+//! A release before the point of no return leads to the side that is not closed after all.
 //!
 //! A status other than 0 before the point of no return aborts the run; after it the command is
 //! run again until it succeeds or the run is held.
 
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
 
 use decoders::postgres::conninfo::{ConnInfo, HostAddress};
 use nix::sys::signal::{Signal, killpg};
@@ -27,7 +31,8 @@ use tokio::time::Instant;
 use super::config::CommandConfig;
 use crate::api::{Act, Check, Member};
 use crate::evidence::Committed;
-use crate::ports::{Epoch, PortError, PortResult, SwitchActs, TrafficSwitch};
+use crate::ports::{Epoch, Moves, PortError, PortResult, SwitchActs, SwitchTraits, TrafficSwitch};
+use crate::side::{Direction, Side};
 
 const ROUTER: &str = "router command";
 /// Bytes of output that are kept for an error or the report.
@@ -36,34 +41,72 @@ const OUTPUT_MAX: u64 = 4096;
 /// Runs the operator's commands.
 pub struct CommandSwitch {
     config: CommandConfig,
-    environment: Vec<(&'static str, String)>,
+    /// Host, port and database of blue and of green.
+    places: [Place; 2],
+    /// The direction of the run that was armed last, for what comes without a proof.
+    armed: Mutex<Direction>,
+}
+
+struct Place {
+    address: Option<(String, String)>,
+    database: String,
+}
+
+impl Place {
+    fn of(info: &ConnInfo) -> Self {
+        let address = info.hosts().first().map(|host| {
+            let name = match &host.address {
+                HostAddress::Name(name) => name.clone(),
+                HostAddress::Address { address, .. } => address.to_string(),
+                HostAddress::Socket(path) => path.to_string_lossy().into_owned(),
+            };
+            (name, host.port.to_string())
+        });
+        Self { address, database: info.dbname().to_owned() }
+    }
+
+    fn environment(&self, names: [&'static str; 3]) -> Vec<(&'static str, String)> {
+        let mut environment = vec![(names[2], self.database.clone())];
+        if let Some((host, port)) = &self.address {
+            environment.extend([(names[0], host.clone()), (names[1], port.clone())]);
+        }
+        environment
+    }
 }
 
 impl CommandSwitch {
     /// From the configuration.
     pub fn new(config: CommandConfig, blue: &ConnInfo, green: &ConnInfo) -> Self {
-        let mut environment = Vec::new();
-        let mut side = |info: &ConnInfo, names: [&'static str; 3]| {
-            if let Some(host) = info.hosts().first() {
-                let name = match &host.address {
-                    HostAddress::Name(name) => name.clone(),
-                    HostAddress::Address { address, .. } => address.to_string(),
-                    HostAddress::Socket(path) => path.to_string_lossy().into_owned(),
-                };
-                environment.push((names[0], name));
-                environment.push((names[1], host.port.to_string()));
-            }
-            environment.push((names[2], info.dbname().to_owned()));
+        let places = [Place::of(blue), Place::of(green)];
+        Self { config, places, armed: Mutex::default() }
+    }
+
+    fn armed(&self) -> Direction {
+        *self.armed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn environment(&self, direction: Direction) -> Vec<(&'static str, String)> {
+        let [blue, green] = &self.places;
+        let (from, to) = match direction {
+            Direction::Forward => (blue, green),
+            Direction::Back => (green, blue),
         };
-        side(blue, ["CUTOVER_FROM_HOST", "CUTOVER_FROM_PORT", "CUTOVER_FROM_DATABASE"]);
-        side(green, ["CUTOVER_TO_HOST", "CUTOVER_TO_PORT", "CUTOVER_TO_DATABASE"]);
-        Self { config, environment }
+        let mut environment =
+            from.environment(["CUTOVER_FROM_HOST", "CUTOVER_FROM_PORT", "CUTOVER_FROM_DATABASE"]);
+        environment.extend(to.environment([
+            "CUTOVER_TO_HOST",
+            "CUTOVER_TO_PORT",
+            "CUTOVER_TO_DATABASE",
+        ]));
+        environment.push(("CUTOVER_DIRECTION", direction.name().to_owned()));
+        environment
     }
 
     async fn run(
         &self,
         phase: &'static str,
         argv: &[String],
+        direction: Direction,
         epoch: Epoch,
         deadline: Instant,
     ) -> PortResult<String> {
@@ -72,7 +115,7 @@ impl CommandSwitch {
         let mut command = Command::new(program);
         command
             .args(arguments)
-            .envs(self.environment.iter().cloned())
+            .envs(self.environment(direction))
             .env("CUTOVER_PHASE", phase)
             .env("CUTOVER_EPOCH", epoch.to_string())
             .env("CUTOVER_KEY", format!("{epoch}.{phase}"))
@@ -145,7 +188,12 @@ async fn read_some(stream: Option<impl AsyncRead + Unpin>) -> String {
 }
 
 impl TrafficSwitch for CommandSwitch {
-    async fn inspect(&self) -> PortResult<Vec<Check>> {
+    fn traits(&self) -> SwitchTraits {
+        let holds = !self.config.hold.is_empty();
+        SwitchTraits { holds, moves: Moves::ByReconnect, members: 1 }
+    }
+
+    async fn inspect(&self, _from: Side) -> PortResult<Vec<Check>> {
         let mut checks = Vec::new();
         if self.config.hold.is_empty() {
             checks.push(Check::warn(
@@ -163,7 +211,7 @@ impl TrafficSwitch for CommandSwitch {
         if self.config.verify.is_empty() {
             checks.push(Check::warn(
                 "router-verify",
-                "nothing shows that clients reach green afterwards",
+                "nothing shows which side clients reach afterwards",
                 "set cutover.command.verify",
             ));
         }
@@ -173,37 +221,47 @@ impl TrafficSwitch for CommandSwitch {
         Ok(checks)
     }
 
-    async fn arm(&self) -> PortResult<()> {
+    async fn arm(&self, to: Side, _deadline: Instant) -> PortResult<()> {
+        *self.armed.lock().unwrap_or_else(PoisonError::into_inner) =
+            Direction::leaving(to).reversed();
         Ok(())
     }
 
     async fn hold(&self, epoch: Epoch, deadline: Instant) -> PortResult<String> {
-        let said = self.run("hold", &self.config.hold, epoch, deadline).await?;
+        let said = self.run("hold", &self.config.hold, self.armed(), epoch, deadline).await?;
         Ok(if said.is_empty() { "held by command".into() } else { said })
     }
 
+    /// What the operator's command does can't be looked up.
+    async fn holding(&self, _epoch: Epoch, _deadline: Instant) -> PortResult<bool> {
+        Ok(true)
+    }
+
     async fn switch(&self, proof: &Committed, deadline: Instant) -> PortResult<Vec<Member>> {
-        let evidence = self.run("switch", &self.config.switch, proof.epoch(), deadline).await?;
+        let (direction, epoch) = (Direction::leaving(proof.to()).reversed(), proof.epoch());
+        let evidence = self.run("switch", &self.config.switch, direction, epoch, deadline).await?;
         let member = ROUTER.to_owned();
-        Ok(vec![Member { member, target: "green".into(), verified: false, evidence }])
+        Ok(vec![Member { member, target: proof.to().name().into(), verified: false, evidence }])
     }
 
     async fn release(&self, epoch: Epoch, deadline: Instant) -> PortResult<()> {
-        self.run("release", &self.config.release, epoch, deadline).await.map(|_| ())
+        let release = &self.config.release;
+        self.run("release", release, self.armed(), epoch, deadline).await.map(|_| ())
     }
 
     async fn verify(&self, proof: &Committed, deadline: Instant) -> PortResult<Vec<Member>> {
-        let evidence = self.run("verify", &self.config.verify, proof.epoch(), deadline).await?;
+        let (direction, epoch) = (Direction::leaving(proof.to()).reversed(), proof.epoch());
+        let evidence = self.run("verify", &self.config.verify, direction, epoch, deadline).await?;
         let verified = !self.config.verify.is_empty();
         let member = ROUTER.to_owned();
-        Ok(vec![Member { member, target: "green".into(), verified, evidence }])
+        Ok(vec![Member { member, target: proof.to().name().into(), verified, evidence }])
     }
 
     fn name(&self) -> String {
         "command".into()
     }
 
-    fn describe(&self) -> SwitchActs {
+    fn describe(&self, _to: Side) -> SwitchActs {
         SwitchActs {
             hold: self.act("quiesce", &self.config.hold),
             switch: self.act("flip", &self.config.switch),

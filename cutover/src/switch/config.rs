@@ -34,6 +34,10 @@ pub struct PgBouncerConfig {
     pub green_host: Option<String>,
     /// Green's port as PgBouncer sees it.
     pub green_port: Option<u16>,
+    /// Blue's host as PgBouncer sees it, for the way back. Default: as in `--blue`.
+    pub blue_host: Option<String>,
+    /// Blue's port as PgBouncer sees it.
+    pub blue_port: Option<u16>,
     /// Name for messages. Default: the console's address.
     pub name: Option<String>,
 }
@@ -56,11 +60,11 @@ impl fmt::Debug for PgBouncerConfig {
 pub struct CommandConfig {
     /// Makes clients wait. Without it they get errors between the fence and the release.
     pub hold: Vec<String>,
-    /// Points at green (required). Clients still wait.
+    /// Points at the side of `CUTOVER_TO_*` (required). Clients still wait.
     pub switch: Vec<String>,
-    /// Lets clients go on; before the point of no return: to blue.
+    /// Lets clients go on, to wherever the router points.
     pub release: Vec<String>,
-    /// Prints the connection's identity or fails when clients don't reach green.
+    /// Prints the connection's identity or fails when clients don't reach `CUTOVER_TO_*`.
     pub verify: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Traffic switches: who holds the clients and sends them to green.
+//! Traffic switches: who holds the clients and sends them to the other side.
 
 mod command;
 mod config;
@@ -15,14 +15,15 @@ use tokio::time::Instant;
 
 use crate::api::{Check, Member};
 use crate::evidence::Committed;
-use crate::ports::{Epoch, PortError, PortResult, SwitchActs, TrafficSwitch};
+use crate::ports::{Epoch, Moves, PortError, PortResult, SwitchActs, SwitchTraits, TrafficSwitch};
+use crate::side::Side;
 
 /// One of the switches.
 pub enum Switch {
     /// PgBouncer, any number of members.
     PgBouncer(Box<PgBouncerSwitch>),
     /// The operator's own commands.
-    Command(CommandSwitch),
+    Command(Box<CommandSwitch>),
     /// None is configured: a run fails its prechecks.
     Missing,
 }
@@ -36,7 +37,8 @@ impl Switch {
     ) -> Result<Self, SwitchConfigError> {
         config.validate()?;
         if let Some(command) = &config.command {
-            return Ok(Switch::Command(CommandSwitch::new(command.clone(), blue, green)));
+            let switch = CommandSwitch::new(command.clone(), blue, green);
+            return Ok(Switch::Command(Box::new(switch)));
         }
         if config.pgbouncer.is_empty() {
             return Ok(Switch::Missing);
@@ -51,10 +53,18 @@ fn missing() -> PortError {
 }
 
 impl TrafficSwitch for Switch {
-    async fn inspect(&self) -> PortResult<Vec<Check>> {
+    fn traits(&self) -> SwitchTraits {
         match self {
-            Switch::PgBouncer(switch) => switch.inspect().await,
-            Switch::Command(switch) => switch.inspect().await,
+            Switch::PgBouncer(switch) => switch.traits(),
+            Switch::Command(switch) => switch.traits(),
+            Switch::Missing => SwitchTraits { holds: false, moves: Moves::ByReconnect, members: 0 },
+        }
+    }
+
+    async fn inspect(&self, from: Side) -> PortResult<Vec<Check>> {
+        match self {
+            Switch::PgBouncer(switch) => switch.inspect(from).await,
+            Switch::Command(switch) => switch.inspect(from).await,
             Switch::Missing => Ok(vec![Check::fail(
                 "router",
                 "no traffic switch is configured, so clients could not be moved",
@@ -63,10 +73,10 @@ impl TrafficSwitch for Switch {
         }
     }
 
-    async fn arm(&self) -> PortResult<()> {
+    async fn arm(&self, to: Side, deadline: Instant) -> PortResult<()> {
         match self {
-            Switch::PgBouncer(switch) => switch.arm().await,
-            Switch::Command(switch) => switch.arm().await,
+            Switch::PgBouncer(switch) => switch.arm(to, deadline).await,
+            Switch::Command(switch) => switch.arm(to, deadline).await,
             Switch::Missing => Err(missing()),
         }
     }
@@ -75,6 +85,14 @@ impl TrafficSwitch for Switch {
         match self {
             Switch::PgBouncer(switch) => switch.hold(epoch, deadline).await,
             Switch::Command(switch) => switch.hold(epoch, deadline).await,
+            Switch::Missing => Err(missing()),
+        }
+    }
+
+    async fn holding(&self, epoch: Epoch, deadline: Instant) -> PortResult<bool> {
+        match self {
+            Switch::PgBouncer(switch) => switch.holding(epoch, deadline).await,
+            Switch::Command(switch) => switch.holding(epoch, deadline).await,
             Switch::Missing => Err(missing()),
         }
     }
@@ -112,10 +130,10 @@ impl TrafficSwitch for Switch {
         }
     }
 
-    fn describe(&self) -> SwitchActs {
+    fn describe(&self, to: Side) -> SwitchActs {
         match self {
-            Switch::PgBouncer(switch) => switch.describe(),
-            Switch::Command(switch) => switch.describe(),
+            Switch::PgBouncer(switch) => switch.describe(to),
+            Switch::Command(switch) => switch.describe(to),
             Switch::Missing => SwitchActs::default(),
         }
     }

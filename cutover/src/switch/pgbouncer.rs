@@ -21,10 +21,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::config::{PgBouncerConfig, SwitchConfigError};
-use super::identity::identity;
+use super::identity::{Identity, identity};
 use crate::api::{Check, Member};
 use crate::evidence::Committed;
-use crate::ports::{Epoch, PortError, PortResult, SwitchActs, TrafficSwitch};
+use crate::ports::{Epoch, Moves, PortError, PortResult, SwitchActs, SwitchTraits, TrafficSwitch};
+use crate::side::Side;
 use crate::sql::{Kind, SqlError, ident, open, soon};
 use member::Bouncer;
 
@@ -46,9 +47,20 @@ impl PgBouncerSwitch {
     ) -> Result<Self, SwitchConfigError> {
         let members = members
             .iter()
-            .map(|config| Bouncer::new(config, green).map(Arc::new))
+            .map(|config| Bouncer::new(config, blue, green).map(Arc::new))
             .collect::<Result<_, _>>()?;
         Ok(Self { members, blue: blue.clone(), green: green.clone() })
+    }
+
+    /// Which server a side is.
+    async fn identity_of(&self, side: Side, deadline: Instant) -> PortResult<Identity> {
+        let info = match side {
+            Side::Blue => &self.blue,
+            Side::Green => &self.green,
+        };
+        let doing = |error: SqlError| error.at(side.name(), "asking which server it is");
+        let session = open(info, "cutover router", Kind::Server, deadline).await.map_err(doing)?;
+        identity(&session, deadline).await.map_err(doing)
     }
 
     /// Does the same with every member at once; the first error in the members' order.
@@ -74,24 +86,23 @@ impl PgBouncerSwitch {
 }
 
 impl TrafficSwitch for PgBouncerSwitch {
-    async fn inspect(&self) -> PortResult<Vec<Check>> {
-        let deadline = soon();
-        let doing =
-            |place: &'static str| move |e: SqlError| e.at(place, "asking which server it is");
-        let blue = open(&self.blue, "cutover router", Kind::Server, deadline).await;
-        let blue =
-            identity(&blue.map_err(doing("blue"))?, deadline).await.map_err(doing("blue"))?;
+    fn traits(&self) -> SwitchTraits {
+        SwitchTraits { holds: true, moves: Moves::Transparently, members: self.members.len() }
+    }
+
+    async fn inspect(&self, from: Side) -> PortResult<Vec<Check>> {
+        let serving = self.identity_of(from, soon()).await?;
         let checks = self
             .all(|member| {
-                let blue = blue.clone();
-                async move { member.inspect(&blue).await }
+                let serving = serving.clone();
+                async move { member.inspect(from, &serving).await }
             })
             .await?;
         Ok(checks.into_iter().flatten().collect())
     }
 
-    async fn arm(&self) -> PortResult<()> {
-        self.all(|member| async move { member.console.get(soon()).await.map(|_| ()) }).await?;
+    async fn arm(&self, _to: Side, deadline: Instant) -> PortResult<()> {
+        self.all(|member| async move { member.console.get(deadline).await.map(|_| ()) }).await?;
         Ok(())
     }
 
@@ -107,8 +118,14 @@ impl TrafficSwitch for PgBouncerSwitch {
         Ok(format!("{0}/{0} pgbouncers hold", held.len()))
     }
 
-    async fn switch(&self, _proof: &Committed, deadline: Instant) -> PortResult<Vec<Member>> {
-        self.all(|member| async move { member.retarget(deadline).await }).await
+    async fn holding(&self, _epoch: Epoch, deadline: Instant) -> PortResult<bool> {
+        let hold = self.all(|member| async move { member.holds(deadline).await }).await?;
+        Ok(hold.into_iter().all(|holds| holds))
+    }
+
+    async fn switch(&self, proof: &Committed, deadline: Instant) -> PortResult<Vec<Member>> {
+        let to = proof.to();
+        self.all(|member| async move { member.retarget(to, deadline).await }).await
     }
 
     async fn release(&self, _epoch: Epoch, deadline: Instant) -> PortResult<()> {
@@ -116,10 +133,9 @@ impl TrafficSwitch for PgBouncerSwitch {
         Ok(())
     }
 
-    async fn verify(&self, _proof: &Committed, deadline: Instant) -> PortResult<Vec<Member>> {
-        let doing = |e: SqlError| e.at("green", "asking which server it is");
-        let green = open(&self.green, "cutover router", Kind::Server, deadline).await;
-        let green = identity(&green.map_err(doing)?, deadline).await.map_err(doing)?;
+    async fn verify(&self, proof: &Committed, deadline: Instant) -> PortResult<Vec<Member>> {
+        let to = proof.to();
+        let wanted = self.identity_of(to, deadline).await?;
         let reached = self
             .all(|member| async move {
                 let reached = member.probe(deadline).await?;
@@ -129,9 +145,10 @@ impl TrafficSwitch for PgBouncerSwitch {
         Ok(reached
             .into_iter()
             .map(|(member, reached)| {
-                let target = if reached == green { "green" } else { "unknown" };
+                let verified = reached == wanted;
+                let target = if verified { to.name() } else { "unknown" };
                 let evidence = format!("a client of it reaches {}", reached.shown);
-                Member { member, target: target.into(), verified: reached == green, evidence }
+                Member { member, target: target.into(), verified, evidence }
             })
             .collect())
     }
@@ -140,9 +157,10 @@ impl TrafficSwitch for PgBouncerSwitch {
         format!("pgbouncer x{}", self.members.len())
     }
 
-    fn describe(&self) -> SwitchActs {
+    fn describe(&self, to: Side) -> SwitchActs {
         let mut acts = SwitchActs::default();
         for member in &self.members {
+            let target = member.target(to);
             for database in &member.databases {
                 let name = ident(database);
                 acts.hold.push(member.act("quiesce", format!("PAUSE {name}")));
@@ -151,9 +169,9 @@ impl TrafficSwitch for PgBouncerSwitch {
                     format!(
                         "{}: [databases] {database} = host={} port={} dbname={}",
                         member.config_file.display(),
-                        member.target.host,
-                        member.target.port,
-                        member.target.dbname
+                        target.host,
+                        target.port,
+                        target.dbname
                     ),
                 ));
                 acts.release.push(member.act("open", format!("RESUME {name}")));

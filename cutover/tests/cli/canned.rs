@@ -82,6 +82,7 @@ pub fn started() -> RunStatus {
         schema_version: SCHEMA_VERSION,
         run: "7f3a".into(),
         epoch: 42,
+        direction: cutover::Direction::Forward,
         phase: Phase::Replicating,
         started: at(),
         waiting_for: None,
@@ -119,6 +120,7 @@ pub fn report(outcome: Outcome, pause_ms: Option<f64>, steps: Vec<Stepped>) -> R
         schema_version: SCHEMA_VERSION,
         run: "7f3a".into(),
         epoch: 42,
+        direction: cutover::Direction::Forward,
         outcome,
         actor: Some("ada".into()),
         reason: None,
@@ -128,6 +130,7 @@ pub fn report(outcome: Outcome, pause_ms: Option<f64>, steps: Vec<Stepped>) -> R
         marker: None,
         fence_proof: None,
         steps,
+        way_back: None,
         checks: Checks::default(),
         routers: vec![Member {
             member: "pgb-1".into(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use cutover::Side;
 use cutover::api::Severity;
 use cutover::evidence::Fenced;
 use cutover::fence::{PostgresFence, PostgresUndo};
@@ -136,7 +137,7 @@ async fn nothing_passes_the_fence_and_lowering_it_leaves_no_trace() {
     until("the storm writes", || async { storm.acknowledged() > 20 }).await;
 
     let report = fence.raise(&undo, deadline()).await.unwrap();
-    let fenced = Fenced::prove(Epoch(1), &report).unwrap();
+    let fenced = Fenced::prove(Epoch(1), Side::Blue, &report).unwrap();
     assert_eq!(fenced.epoch(), Epoch(1));
     assert!(report.sessions_closed >= 3, "{report:?}");
     let token = Token::draining("test", Epoch(1));
@@ -223,7 +224,7 @@ async fn a_role_that_only_owns_the_database_can_fence_it() {
     let before = settings(&blue, &server.info("postgres")).await;
     let undo = fence.prepare().await.unwrap();
     let report = fence.raise(&undo, deadline()).await.unwrap();
-    Fenced::prove(Epoch(1), &report).unwrap();
+    Fenced::prove(Epoch(1), Side::Blue, &report).unwrap();
     assert!(app.batch_execute("SELECT 1").await.is_err(), "the session lives on");
     let sealed = fence.seal(&undo, deadline()).await.unwrap();
     assert!(sealed.refuses_clients && sealed.locks_held);
@@ -361,7 +362,7 @@ async fn autovacuum_does_not_stop_the_fence() {
     let fence = PostgresFence::new(blue.info(), "move");
     let undo = fence.prepare().await.unwrap();
     let report = fence.raise(&undo, deadline()).await.unwrap();
-    Fenced::prove(Epoch(1), &report).unwrap();
+    Fenced::prove(Epoch(1), Side::Blue, &report).unwrap();
     fence.lower(&undo, deadline()).await.unwrap();
     fence.leave().await;
 
@@ -379,7 +380,7 @@ async fn autovacuum_does_not_stop_the_fence() {
     let fence = PostgresFence::new(server.login("mover", "shop").info(), "move");
     let undo = fence.prepare().await.unwrap();
     let report = fence.raise(&undo, deadline()).await.unwrap();
-    Fenced::prove(Epoch(2), &report).unwrap();
+    Fenced::prove(Epoch(2), Side::Blue, &report).unwrap();
     fence.lower(&undo, deadline()).await.unwrap();
 }
 

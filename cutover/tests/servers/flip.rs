@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use cutover::api::{Outcome, Severity, StartCutover};
 use cutover::lag::LagReading;
+use cutover::lease::Uncontested;
 use cutover::marker::Token;
 use cutover::ports::{
     Entry, Epoch, Journal, Leaks, MarkerDecoded, MarkerDurable, PortError, PortResult, Progress,
     Replication, TrafficSwitch,
 };
 use cutover::switch::{Switch, SwitchConfig};
-use cutover::{Defaults, Phase, PostgresWorld, Service};
+use cutover::way_back::NoWayBack;
+use cutover::{Defaults, Direction, Phase, PostgresPair, PostgresWorld, Service, Side};
 use decoders::Lsn;
 use decoders::postgres::session::connect_plain;
 use tokio::sync::watch;
@@ -52,18 +54,18 @@ async fn what_pgbouncer_can_not_do_is_found_beforehand() {
     let blue = server.database("shop", SCHEMA).await;
     let green = server.database("green", SCHEMA).await;
     let session = PgBouncer::start("shop", server.port, "shop", "session").await;
-    let checks = switch(&[&session], &blue, &green).inspect().await.unwrap();
+    let checks = switch(&[&session], &blue, &green).inspect(Side::Blue).await.unwrap();
     let failed: Vec<_> = checks.iter().filter(|c| c.severity == Severity::Fail).collect();
     assert_eq!(failed.len(), 1, "{checks:#?}");
     assert!(failed[0].evidence.contains("session mode"));
 
     let elsewhere = PgBouncer::start("shop", server.port, "green", "transaction").await;
-    let checks = switch(&[&elsewhere], &blue, &green).inspect().await.unwrap();
+    let checks = switch(&[&elsewhere], &blue, &green).inspect(Side::Blue).await.unwrap();
     let failed: Vec<_> = checks.iter().filter(|c| c.severity == Severity::Fail).collect();
     assert!(failed[0].evidence.contains("does not lead to blue"), "{checks:#?}");
 
     let other = PgBouncer::start("other", server.port, "shop", "transaction").await;
-    let checks = switch(&[&other], &blue, &green).inspect().await.unwrap();
+    let checks = switch(&[&other], &blue, &green).inspect(Side::Blue).await.unwrap();
     assert!(checks.iter().any(|c| c.evidence.contains("no database shop")), "{checks:#?}");
 }
 
@@ -74,7 +76,7 @@ async fn a_client_that_stays_in_its_transaction_stops_the_hold_and_goes_on_after
     let green = server.database("green", SCHEMA).await;
     let bouncer = PgBouncer::start("shop", server.port, "shop", "transaction").await;
     let switch = switch(&[&bouncer], &blue, &green);
-    switch.arm().await.unwrap();
+    switch.arm(Side::Green, deadline()).await.unwrap();
     let client = bouncer.client("shop").open().await;
     client.batch_execute("BEGIN; INSERT INTO t DEFAULT VALUES").await.unwrap();
     let soon = Instant::now() + Duration::from_millis(300);
@@ -225,13 +227,14 @@ async fn a_run_aborts_without_a_trace_and_the_next_one_moves_every_client() {
     let before: Vec<_> =
         bouncers.iter().map(|bouncer| std::fs::read_to_string(&bouncer.ini).unwrap()).collect();
     let switch = switch(&[&bouncers[0], &bouncers[1]], &blue, &green);
+    let pair =
+        PostgresPair::new(&blue.info(), &green.info(), ["move", "move"], switch, Memory::default());
     let world = PostgresWorld::new(
-        &blue.info(),
-        &green.info(),
-        "move",
-        switch,
-        Memory::default(),
+        Direction::Forward,
+        Arc::new(pair),
         Engine::new(),
+        NoWayBack,
+        Uncontested,
     );
     let service = Service::new(Arc::new(world), Defaults::default());
     service.recover().await.unwrap();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cutover::Side;
 use cutover::api::{Check, Severity};
 use cutover::ports::{Epoch, TrafficSwitch};
 use cutover::switch::{Switch, SwitchConfig};
@@ -20,7 +21,7 @@ fn named(bouncer: &PgBouncer, databases: &[&str], file: &str, blue: &Login) -> S
 
 /// The checks of one severity, by name, and what they say.
 async fn found(switch: &Switch, severity: Severity) -> Vec<(String, String)> {
-    let checks = switch.inspect().await.unwrap();
+    let checks = switch.inspect(Side::Blue).await.unwrap();
     let of = |check: &Check| {
         let name = check.name.split(' ').next().unwrap_or_default();
         (name.to_owned(), check.evidence.clone())
@@ -66,7 +67,7 @@ async fn every_name_of_blue_has_to_be_configured() {
 
     let both = named(&bouncer, &["shop", "shop_ro"], &file, &blue);
     assert_eq!(found(&both, Severity::Fail).await, []);
-    both.arm().await.unwrap();
+    both.arm(Side::Green, deadline()).await.unwrap();
     both.hold(Epoch(1), deadline()).await.unwrap();
     both.release(Epoch(1), deadline()).await.unwrap();
 
@@ -126,7 +127,7 @@ async fn a_hold_that_is_cut_short_anywhere_does_not_pause_after_the_release() {
     let blue = server.database("shop", SCHEMA).await;
     let bouncer = PgBouncer::start("shop", server.port, "shop", "transaction").await;
     let switch = switch(&[&bouncer], &blue, &blue);
-    switch.arm().await.unwrap();
+    switch.arm(Side::Green, deadline()).await.unwrap();
     let console = bouncer.client("pgbouncer").open().await;
     let client = bouncer.client("shop").open().await;
     for step in 0..150 {

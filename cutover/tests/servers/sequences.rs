@@ -5,6 +5,7 @@ use cutover::decision::PostgresDecision;
 use cutover::phase::Verdict;
 use cutover::ports::{Decision, Epoch, Sequences};
 use cutover::sequences::PostgresSequences;
+use cutover::{Direction, Side};
 
 use super::support::{Postgres, deadline, number, text};
 
@@ -50,7 +51,7 @@ async fn green_gives_the_next_value_that_blue_would_have_given() {
     // Green was used by somebody: it has to come to blue's value from above, too.
     green.open().await.batch_execute("SELECT setval('untouched', 5000)").await.unwrap();
 
-    let sequences = PostgresSequences::new(blue.info(), green.info());
+    let sequences = PostgresSequences::new(blue.info(), green.info(), Direction::Forward);
     let checks = sequences.inspect().await.unwrap();
     assert!(checks.iter().all(|check| check.severity == Severity::Ok), "{checks:#?}");
     let report = sequences.copy(deadline()).await.unwrap();
@@ -74,7 +75,7 @@ async fn what_green_lacks_is_found_beforehand() {
     let server = Postgres::start().await;
     let blue = server.database("blue", "CREATE SEQUENCE one; CREATE SEQUENCE two").await;
     let green = server.database("green", "CREATE SEQUENCE two INCREMENT 2").await;
-    let sequences = PostgresSequences::new(blue.info(), green.info());
+    let sequences = PostgresSequences::new(blue.info(), green.info(), Direction::Forward);
     let checks = sequences.inspect().await.unwrap();
     let found: Vec<_> = checks.iter().map(|check| (check.name.as_str(), check.severity)).collect();
     assert_eq!(
@@ -100,7 +101,7 @@ async fn a_green_that_is_read_only_by_default_is_found_and_its_sequences_can_be_
         )
         .await
         .unwrap();
-    let sequences = PostgresSequences::new(blue.info(), green.info());
+    let sequences = PostgresSequences::new(blue.info(), green.info(), Direction::Forward);
     let checks = sequences.inspect().await.unwrap();
     let fixes: Vec<_> = checks.iter().filter_map(|check| check.fix.as_deref()).collect();
     assert_eq!(
@@ -118,7 +119,10 @@ async fn a_green_that_is_read_only_by_default_is_found_and_its_sequences_can_be_
     admin.simple_query("ALTER SYSTEM SET default_transaction_read_only = on").await.unwrap();
     admin.simple_query("SELECT pg_reload_conf()").await.unwrap();
     super::support::until("the server says so", || async {
-        let checks = PostgresSequences::new(blue.info(), green.info()).inspect().await.unwrap();
+        let checks = PostgresSequences::new(blue.info(), green.info(), Direction::Forward)
+            .inspect()
+            .await
+            .unwrap();
         checks.iter().any(|check| check.evidence.contains("the server"))
     })
     .await;
@@ -134,7 +138,7 @@ async fn an_extension_that_green_lacks_takes_its_sequences_with_it() {
         SELECT setval('shared', 9)";
     let blue = server.database("blue", &format!("{schema}; {more}")).await;
     let green = server.database("green", schema).await;
-    let sequences = PostgresSequences::new(blue.info(), green.info());
+    let sequences = PostgresSequences::new(blue.info(), green.info(), Direction::Forward);
     let checks = sequences.inspect().await.unwrap();
     assert!(checks.iter().all(|check| check.severity == Severity::Ok), "{checks:#?}");
     assert_eq!(sequences.copy(deadline()).await.unwrap().count, 2);
@@ -145,7 +149,7 @@ async fn an_extension_that_green_lacks_takes_its_sequences_with_it() {
 async fn the_first_verdict_wins_whoever_gives_it() {
     let server = Postgres::start().await;
     let green = server.database("green", "SELECT 1").await;
-    let decision = PostgresDecision::new(green.info());
+    let decision = PostgresDecision::new(green.info(), Side::Green);
     assert_eq!(decision.last_epoch().await.unwrap(), Epoch(0));
     decision.prepare().await.unwrap();
     decision.prepare().await.unwrap();
@@ -157,7 +161,7 @@ async fn the_first_verdict_wins_whoever_gives_it() {
     assert_eq!(decide(2, Verdict::Commit).await.unwrap(), Verdict::Abort);
     assert_eq!(decision.last_epoch().await.unwrap(), Epoch(2));
     // Two at once, many times: both are told the same.
-    let other = PostgresDecision::new(green.info());
+    let other = PostgresDecision::new(green.info(), Side::Green);
     for epoch in 10..60 {
         let (one, two) = tokio::join!(
             decision.decide(Epoch(epoch), Verdict::Commit, deadline()),

@@ -74,7 +74,10 @@ mod tests {
             run: "7f3a".into(),
             epoch: Epoch(1),
             at: Timestamp::UNIX_EPOCH,
-            record: Record::Began { request: serde_json::json!({"when_lag": "<1s"}) },
+            record: Record::Began {
+                request: serde_json::json!({"when_lag": "<1s"}),
+                direction: cutover::Direction::Forward,
+            },
         }
     }
 

@@ -17,7 +17,7 @@ pub fn render_history(history: &History, paint: Paint) -> String {
         };
         let how = format!("{how:<15}");
         let how = match run.outcome {
-            Some(Outcome::Completed) => paint.good(&how),
+            Some(Outcome::Completed | Outcome::RolledBack) => paint.good(&how),
             Some(Outcome::Held) => paint.bad(&how),
             Some(_) => paint.warn(&how),
             None => paint.bold(&how),
@@ -55,6 +55,7 @@ mod tests {
         history.runs.push(HistoryItem {
             run: "7f3a".into(),
             epoch: 42,
+            direction: crate::Direction::Forward,
             started: "2026-11-21T12:00:04.118Z".parse().unwrap(),
             ended: Some("2026-11-21T12:00:05Z".parse().unwrap()),
             actor: Some("ada".into()),

@@ -9,6 +9,7 @@ use super::{Paint, units};
 pub fn render_report(report: &RunReport, paint: Paint) -> String {
     let outcome = match report.outcome {
         Outcome::Completed => paint.good("completed"),
+        Outcome::RolledBack => paint.good("rolled back"),
         Outcome::Held => paint.bad("HELD: a person has to decide"),
         Outcome::Aborted => paint.warn("aborted: everything was put back"),
         Outcome::GateTimeout => paint.warn("the gate did not pass in time: nothing was touched"),
@@ -52,6 +53,7 @@ pub(super) mod tests {
             schema_version: SCHEMA_VERSION,
             run: "7f3a".into(),
             epoch: 42,
+            direction: crate::Direction::Forward,
             outcome,
             actor: None,
             reason: None,
@@ -68,6 +70,7 @@ pub(super) mod tests {
                 verified: true,
                 evidence: "port 5433 answered".into(),
             }],
+            way_back: None,
             serving: serving.into(),
             error: None,
             notes: vec!["pause is 4 ms\nof 2 s".into()],

@@ -235,7 +235,7 @@ fn cutover(run: &RunStatus, paint: Paint) -> String {
         Some(report) => {
             let outcome = report.outcome.name();
             text.push_str(&match report.outcome {
-                Outcome::Completed => paint.good(outcome),
+                Outcome::Completed | Outcome::RolledBack => paint.good(outcome),
                 Outcome::Held => paint.bad(outcome),
                 _ => paint.warn(outcome),
             });
@@ -384,6 +384,7 @@ mod tests {
             schema_version: SCHEMA_VERSION,
             run: "7f3a".into(),
             epoch: 42,
+            direction: crate::Direction::Forward,
             phase,
             started: "2026-11-21T12:04:00Z".parse().unwrap(),
             waiting_for: None,

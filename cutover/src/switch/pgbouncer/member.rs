@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::pause::{Pauses, Ticket};
 use crate::api::{Act, Member};
 use crate::ports::{PortError, PortResult};
+use crate::side::Side;
 use crate::sql::{Kind, Slot, SqlError, TextRow, ident, open};
 use crate::switch::config::{PgBouncerConfig, SwitchConfigError};
 use crate::switch::identity::{Identity, identity};
@@ -29,7 +30,7 @@ pub(super) struct Bouncer {
     pub config_file: PathBuf,
     pub databases: Vec<String>,
     pub client: ConnInfo,
-    pub target: Target,
+    targets: [Target; 2],
 }
 
 /// What it says about a database of it.
@@ -43,7 +44,11 @@ pub(super) struct Entry {
 
 impl Bouncer {
     /// From the configuration.
-    pub fn new(config: &PgBouncerConfig, green: &ConnInfo) -> Result<Self, SwitchConfigError> {
+    pub fn new(
+        config: &PgBouncerConfig,
+        blue: &ConnInfo,
+        green: &ConnInfo,
+    ) -> Result<Self, SwitchConfigError> {
         let parse = |text: &str, key: &str| {
             ConnInfo::parse(text)
                 .map_err(|error| SwitchConfigError(format!("cutover.pgbouncer.{key}: {error}")))
@@ -60,11 +65,25 @@ impl Bouncer {
                 user.with_user(green.user(), green.password_for(green_at))
             }
         };
-        let green_host = match &green_at.address {
-            HostAddress::Name(name) => name.clone(),
-            HostAddress::Address { address, .. } => address.to_string(),
-            HostAddress::Socket(path) => path.to_string_lossy().into_owned(),
+        let target = |side: &ConnInfo, host: &Option<String>, port: Option<u16>| {
+            let at = side.hosts().first().ok_or_else(|| {
+                SwitchConfigError("the connection string of a side names no host".into())
+            })?;
+            let name = match &at.address {
+                HostAddress::Name(name) => name.clone(),
+                HostAddress::Address { address, .. } => address.to_string(),
+                HostAddress::Socket(path) => path.to_string_lossy().into_owned(),
+            };
+            Ok::<_, SwitchConfigError>(Target {
+                host: host.clone().unwrap_or(name),
+                port: port.unwrap_or(at.port),
+                dbname: side.dbname().to_owned(),
+            })
         };
+        let targets = [
+            target(blue, &config.blue_host, config.blue_port)?,
+            target(green, &config.green_host, config.green_port)?,
+        ];
         let name = config.name.clone().unwrap_or_else(|| format!("pgbouncer {at}"));
         Ok(Self {
             console: Slot::new(admin.clone(), "cutover router", name.clone(), Kind::Plain),
@@ -74,12 +93,16 @@ impl Bouncer {
             config_file: config.config_file.clone(),
             databases: config.database.clone(),
             client,
-            target: Target {
-                host: config.green_host.clone().unwrap_or(green_host),
-                port: config.green_port.unwrap_or(green_at.port),
-                dbname: green.dbname().to_owned(),
-            },
+            targets,
         })
+    }
+
+    /// Where it leads when it leads to `side`.
+    pub fn target(&self, side: Side) -> &Target {
+        match side {
+            Side::Blue => &self.targets[0],
+            Side::Green => &self.targets[1],
+        }
     }
 
     pub(super) fn failed(&self, doing: &str) -> impl Fn(SqlError) -> PortError {
@@ -240,17 +263,23 @@ impl Bouncer {
         }
     }
 
-    fn leads_to_target(&self, entry: &Entry) -> bool {
-        entry.place.host == self.target.host
-            && entry.place.port == self.target.port.to_string()
-            && entry.place.dbname == self.target.dbname
+    /// Whether it holds the clients of every database.
+    pub async fn holds(&self, deadline: Instant) -> PortResult<bool> {
+        Ok(self.entries(deadline).await?.iter().all(|entry| entry.paused))
     }
 
-    /// Writes and loads the configuration that leads to green.
-    pub async fn retarget(&self, deadline: Instant) -> PortResult<Member> {
+    fn leads_to(target: &Target, entry: &Entry) -> bool {
+        entry.place.host == target.host
+            && entry.place.port == target.port.to_string()
+            && entry.place.dbname == target.dbname
+    }
+
+    /// Writes and loads the configuration that leads to `side`.
+    pub async fn retarget(&self, side: Side, deadline: Instant) -> PortResult<Member> {
+        let target = self.target(side);
         let text = ini::read(&self.config_file).map_err(|error| self.ini(error))?;
         let edited =
-            ini::retarget(&text, &self.databases, &self.target).map_err(|error| self.ini(error))?;
+            ini::retarget(&text, &self.databases, target).map_err(|error| self.ini(error))?;
         if edited != text {
             ini::replace(&self.config_file, &edited).map_err(|error| self.ini(error))?;
         }
@@ -258,7 +287,7 @@ impl Bouncer {
         console.run("RELOAD", deadline).await.map_err(self.failed("RELOAD"))?;
         loop {
             let entries = self.entries(deadline).await?;
-            match entries.iter().find(|entry| !self.leads_to_target(entry)) {
+            match entries.iter().find(|entry| !Self::leads_to(target, entry)) {
                 None => break,
                 Some(entry) if Instant::now() >= deadline => {
                     return Err(PortError::new(
@@ -275,9 +304,9 @@ impl Bouncer {
         }
         Ok(Member {
             member: self.name.clone(),
-            target: "green".into(),
+            target: side.name().into(),
             verified: false,
-            evidence: format!("SHOW DATABASES: {}:{}", self.target.host, self.target.port),
+            evidence: format!("SHOW DATABASES: {}:{}", target.host, target.port),
         })
     }
 

@@ -7,13 +7,14 @@ use tokio::time::Instant;
 use super::member::{Bouncer, Entry};
 use crate::api::Check;
 use crate::ports::PortResult;
+use crate::side::Side;
 use crate::sql::{TextRow, ident, soon};
 use crate::switch::identity::Identity;
 use crate::switch::ini::{self, Place};
 
 impl Bouncer {
     /// All prechecks of this member.
-    pub async fn inspect(&self, blue: &Identity) -> PortResult<Vec<Check>> {
+    pub async fn inspect(&self, from: Side, serving: &Identity) -> PortResult<Vec<Check>> {
         let deadline = soon();
         let entries = match self.entries(deadline).await {
             Ok(entries) => entries,
@@ -29,7 +30,7 @@ impl Bouncer {
         checks.push(self.pool_mode(&entries, &config));
         checks.extend(self.session_users(deadline).await?);
         checks.extend(self.same_place(&entries));
-        checks.extend(self.file(&entries, &config, deadline).await?);
+        checks.extend(self.file(from.other(), &entries, &config, deadline).await?);
         if let Some(entry) = entries.iter().find(|entry| entry.paused) {
             checks.push(Check::fail(
                 self.check("paused"),
@@ -40,13 +41,13 @@ impl Bouncer {
             return Ok(checks);
         }
         checks.push(match self.probe(deadline).await {
-            Ok(reached) if reached == *blue => {
-                Check::ok(self.check("probe"), format!("leads to blue, {}", reached.shown))
+            Ok(reached) if reached == *serving => {
+                Check::ok(self.check("probe"), format!("leads to {from}, {}", reached.shown))
             }
             Ok(reached) => Check::fail(
                 self.check("probe"),
-                format!("it does not lead to blue but to {}", reached.shown),
-                "name the router that blue's clients use",
+                format!("it does not lead to {from} but to {}", reached.shown),
+                format!("name the router that {from}'s clients use"),
             ),
             Err(error) => Check::fail(
                 self.check("probe"),
@@ -154,12 +155,13 @@ impl Bouncer {
     /// leads to blue.
     async fn file(
         &self,
+        to: Side,
         entries: &[Entry],
         config: &[TextRow],
         deadline: Instant,
     ) -> PortResult<Vec<Check>> {
         let path = self.config_file.display().to_string();
-        let text = match self.try_edit() {
+        let text = match self.try_edit(to) {
             Ok(text) => text,
             Err(error) => {
                 let fix = error.remedy.clone().unwrap_or_default();
@@ -193,9 +195,9 @@ impl Bouncer {
         Ok(checks)
     }
 
-    fn try_edit(&self) -> PortResult<String> {
+    fn try_edit(&self, to: Side) -> PortResult<String> {
         let text = ini::read(&self.config_file).map_err(|error| self.ini(error))?;
-        ini::retarget(&text, &self.databases, &self.target).map_err(|error| self.ini(error))?;
+        ini::retarget(&text, &self.databases, self.target(to)).map_err(|error| self.ini(error))?;
         ini::try_replace(&self.config_file).map_err(|error| self.ini(error))?;
         Ok(text)
     }

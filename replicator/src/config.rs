@@ -168,11 +168,10 @@ pub enum BinaryMode {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StreamingMode {
-    /// Where blue can (PostgreSQL 14 and later). Not the default: a server that has put a
-    /// subtransaction on its disk before it streamed it may not say that it was rolled back.
+    /// Where blue can (PostgreSQL 14 and later); elsewhere as with `Off`.
+    #[default]
     Auto,
     /// Never: they are received when they have committed.
-    #[default]
     Off,
 }
 
@@ -186,7 +185,7 @@ impl Default for ApplyConfig {
             reader: ReaderMode::Auto,
             far_behind_bytes: 64 << 20,
             binary: BinaryMode::Auto,
-            streaming: StreamingMode::Off,
+            streaming: StreamingMode::Auto,
             accept_triggers: false,
         }
     }

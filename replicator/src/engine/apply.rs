@@ -180,7 +180,7 @@ fn give(lanes: &Lanes, window: Window, floor: Lsn, beyond: &[Lsn]) -> InFlight {
     };
     let most = (transactions.len() / SHARE_TRANSACTIONS_MIN).min(lanes.count());
     // A transaction without a place in the schedule would get no lane.
-    let is_whole = schedule.len() == transactions.len();
+    let is_whole = schedule.count() == transactions.len();
     let shared_out = if is_whole { schedule.share_out(most) } else { None };
     let marked = shared_out.zip(end).map(|(lane_of, end)| {
         let commits = transactions.iter().map(|transaction| transaction.commit_lsn);

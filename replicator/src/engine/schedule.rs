@@ -124,7 +124,7 @@ impl Schedule {
     }
 
     /// How many transactions it knows.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.parent.len()
     }
 

@@ -118,9 +118,10 @@ pub struct CheckConfig {
 pub struct ApplyConfig {
     /// Most bytes of changes held in memory between blue and green.
     pub memory_bytes: usize,
-    /// Most bytes of changes in one green transaction, unless one blue transaction is larger. Not
-    /// more than half of `memory_bytes`: one batch is collected while one is applied.
-    pub batch_bytes: usize,
+    /// Most memory that the changes of one green transaction may take, with what reducing them to
+    /// their net change takes, unless one blue transaction is larger. Not more than half of
+    /// `memory_bytes`, which is also the default: one batch is collected while one is applied.
+    pub batch_bytes: Option<usize>,
     /// Most blue transactions in one green transaction.
     pub batch_transactions: usize,
     /// Transactions of green that may be under way at once, each on a connection of its own. More
@@ -168,25 +169,31 @@ pub enum BinaryMode {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StreamingMode {
-    /// Where blue can (PostgreSQL 14 and later). Not the default: a server that has put a
-    /// subtransaction on its disk before it streamed it may not say that it was rolled back.
+    /// Where blue can (PostgreSQL 14 and later); elsewhere as with `Off`.
+    #[default]
     Auto,
     /// Never: they are received when they have committed.
-    #[default]
     Off,
+}
+
+impl ApplyConfig {
+    /// What `batch_bytes` comes to.
+    pub fn batch_bytes(&self) -> usize {
+        self.batch_bytes.unwrap_or(self.memory_bytes / 2)
+    }
 }
 
 impl Default for ApplyConfig {
     fn default() -> Self {
         Self {
             memory_bytes: 256 << 20,
-            batch_bytes: 64 << 20,
+            batch_bytes: None,
             batch_transactions: 50_000,
             lanes: 1,
             reader: ReaderMode::Auto,
             far_behind_bytes: 64 << 20,
             binary: BinaryMode::Auto,
-            streaming: StreamingMode::Off,
+            streaming: StreamingMode::Auto,
             accept_triggers: false,
         }
     }
@@ -292,7 +299,7 @@ impl Config {
         if self.apply.memory_bytes < 4 << 20 {
             problems.push("apply.memory_bytes: at least 4 MiB (4194304)".into());
         }
-        if self.apply.batch_bytes > self.apply.memory_bytes / 2 {
+        if self.apply.batch_bytes() > self.apply.memory_bytes / 2 {
             problems.push("apply.batch_bytes: not more than half of apply.memory_bytes".into());
         }
         if self.apply.far_behind_bytes < FAR_BEHIND_BYTES_MIN {
@@ -304,7 +311,7 @@ impl Config {
         problems.extend(self.protect.problems(&self.copy));
         problems.extend(self.alerts.problems());
         problems.extend(self.cutover.validate().err().map(|error| error.to_string()));
-        if self.apply.batch_bytes == 0 || self.apply.batch_transactions == 0 {
+        if self.apply.batch_bytes() == 0 || self.apply.batch_transactions == 0 {
             problems.push("apply.batch_bytes and apply.batch_transactions: more than 0".into());
         }
         problems

@@ -15,7 +15,15 @@
 //! A value is hashed as the source wrote it. A table where that does not tell which values are
 //! equal (1.0 and 1.00, citext), or whose identity is no unique index of the target, or that has
 //! constraints whose values the stream does not show (over expressions, exclusion constraints), is
-//! one hash.
+//! one hash, beside those of its keys, which its children need.
+//!
+//! Where foreign keys are checked, a child must not come after the removal of its parent that
+//! followed it: no order would be accepted then. So what can't be told to be that removal keeps all
+//! order: a child whose value is not spelled as its parent's, and an UPDATE or DELETE that does not
+//! show the old value of a key that foreign keys refer to.
+//!
+//! Partitions are known by the name of the topmost table of their tree: a foreign key may refer to
+//! one of them while the changes come as another's.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -79,7 +87,7 @@ impl KeyColumns {
 /// A foreign key as far as order is concerned.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Reference {
-    /// The table that is referred to.
+    /// The table that is referred to; of a partition, the topmost table of its tree.
     pub parent: QualifiedName,
     /// Columns here, each with the parent's column that it must match.
     pub columns: Vec<(String, String)>,
@@ -97,6 +105,16 @@ pub struct TableFacts {
     pub unique: Vec<Vec<String>>,
     /// Its foreign keys.
     pub references: Vec<Reference>,
+    /// A foreign key that is checked compares values that need not be spelled as the parent's.
+    pub refers_loosely: bool,
+    /// Columns of its keys that foreign keys which are checked refer to.
+    pub referred: Vec<Vec<String>>,
+    /// The topmost table of the tree that it is a partition in.
+    pub tree: Option<QualifiedName>,
+    /// It is a partitioned table: see [`TableConflicts::is_partitioned`].
+    pub is_partitioned: bool,
+    /// See [`TableConflicts::columns`].
+    pub columns: u64,
     /// Something acts when it is written: triggers that fire, cascades.
     pub acts: bool,
 }
@@ -106,6 +124,11 @@ pub struct TableFacts {
 pub struct TableConflicts {
     acts: bool,
     in_order: bool,
+    refers_loosely: bool,
+    /// Foreign keys refer to a key that is not in the replica identity.
+    is_referred_beside: bool,
+    is_partitioned: bool,
+    columns: u64,
     whole: u64,
     identity: Option<KeyColumns>,
     unique: Vec<KeyColumns>,
@@ -118,9 +141,10 @@ impl TableConflicts {
         let position = |wanted: &str| schema.column_names().position(|name| name == wanted);
         let mut hasher = DefaultHasher::new();
         schema.name.hash(&mut hasher);
+        let tree = facts.tree.as_ref().unwrap_or(&schema.name);
         let identity = facts.identity.as_ref().map(|positions| {
             let columns = positions.iter().map(|at| (&*schema.columns[*at].name, *at)).collect();
-            KeyColumns::new(&schema.name, columns, schema)
+            KeyColumns::new(tree, columns, schema)
         });
         let mut unique = Vec::new();
         let mut in_order = facts.in_order;
@@ -130,19 +154,35 @@ impl TableConflicts {
                 in_order = true;
                 continue;
             };
-            let key = KeyColumns::new(&schema.name, columns, schema);
+            let key = KeyColumns::new(tree, columns, schema);
             if identity.as_ref() != Some(&key) && !unique.contains(&key) {
                 unique.push(key);
             }
         }
-        let references = facts.references.iter().filter_map(|reference| {
+        let mut references = Vec::new();
+        for reference in &facts.references {
             let columns = reference.columns.iter();
             let columns = columns.map(|(own, parents)| Some((&**parents, position(own)?)));
-            Some(KeyColumns::new(&reference.parent, columns.collect::<Option<_>>()?, schema))
-        });
-        let references = references.collect();
-        let (acts, whole) = (facts.acts, hasher.finish());
-        Self { acts, in_order, whole, identity, unique, references }
+            let Some(columns) = columns.collect::<Option<_>>() else { continue };
+            let key = KeyColumns::new(&reference.parent, columns, schema);
+            // A foreign key to a partitioned table has one for each partition.
+            if !references.contains(&key) {
+                references.push(key);
+            }
+        }
+        let shown = |name: &String| position(name).is_some_and(|at| schema.columns[at].in_key);
+        Self {
+            acts: facts.acts,
+            in_order,
+            refers_loosely: facts.refers_loosely,
+            is_referred_beside: facts.referred.iter().any(|names| !names.iter().all(shown)),
+            is_partitioned: facts.is_partitioned,
+            columns: facts.columns,
+            whole: hasher.finish(),
+            identity,
+            unique,
+            references,
+        }
     }
 
     /// A table of which only the stream's word is known.
@@ -150,6 +190,17 @@ impl TableConflicts {
         let key: Vec<usize> = schema.key_positions().collect();
         let identity = (!key.is_empty()).then_some(key);
         Self::new(schema, &TableFacts { identity, ..TableFacts::default() })
+    }
+
+    /// Whether rows of other tables may be its rows: those of its partitions, if changes come as
+    /// theirs. Their hashes can't be compared with the table's.
+    pub fn is_partitioned(&self) -> bool {
+        self.is_partitioned
+    }
+
+    /// A hash of the columns: tables with others can't be its partitions.
+    pub fn columns(&self) -> u64 {
+        self.columns
     }
 
     /// Adds what a change to this table touches.
@@ -169,8 +220,14 @@ impl TableConflicts {
             }
             ChangeEvent::Message { .. } => return,
         };
+        let hides_old = !matches!(old, Some(OldRow::Full(_)));
+        let changes_old = !matches!(change, ChangeEvent::Insert { .. });
+        set.everything |= self.refers_loosely && new.is_some()
+            || self.is_referred_beside && changes_old && hides_old;
+        if self.in_order {
+            set.writes.push(self.whole);
+        }
         match &self.identity {
-            _ if self.in_order => set.writes.push(self.whole),
             Some(identity) => {
                 // What the row is found by, and what it is found by from then on. Without a value
                 // (a TOASTed part of the key that was not sent) it can't be told from others.
@@ -182,6 +239,7 @@ impl TableConflicts {
                     }
                 }
             }
+            None if self.in_order => {}
             // Rows that are only added keep no order among themselves.
             None if matches!(change, ChangeEvent::Insert { .. }) => set.reads.push(self.whole),
             None => set.writes.push(self.whole),

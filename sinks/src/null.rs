@@ -54,6 +54,10 @@ impl Target for NullTarget {
     async fn conflicts(&self, table: &Arc<TableSchema>) -> Result<TableConflicts, TargetError> {
         Ok(TableConflicts::by_identity(table))
     }
+
+    async fn shares_rows(&self, _tables: &[Arc<TableSchema>]) -> Result<bool, TargetError> {
+        Ok(false)
+    }
 }
 
 /// A lane of a [`NullTarget`].

@@ -131,4 +131,10 @@ pub trait Target: Send + Sync {
         &self,
         table: &Arc<TableSchema>,
     ) -> impl Future<Output = Result<TableConflicts, TargetError>> + Send;
+
+    /// Whether one of `tables` is, now, a partition of another: rows then come under two names.
+    fn shares_rows(
+        &self,
+        tables: &[Arc<TableSchema>],
+    ) -> impl Future<Output = Result<bool, TargetError>> + Send;
 }

@@ -83,6 +83,9 @@ struct Collector<T: Target> {
     /// Came, and did not fit.
     next: Option<Chunk>,
     cancel: watch::Receiver<bool>,
+    /// Given up in the middle of grouping: the window lacks what was not grouped, and no later one
+    /// may be applied.
+    is_cancelled: bool,
 }
 
 impl<T: Target> Applying<T>
@@ -101,6 +104,10 @@ where
             return Ok(());
         };
         let applied = self.apply_with(&lanes, runtime);
+        if applied.is_err() {
+            // Nobody waits for what the others still do; what they have committed is in their marks.
+            lanes.give_up();
+        }
         lanes.close();
         applied
     }
@@ -115,10 +122,11 @@ where
             window: Window::default(),
             next: None,
             cancel: self.cancel,
+            is_cancelled: false,
         };
         let mut floor = self.resume.transaction;
         while collector.wait_for_some(runtime)? {
-            let window = collector.begin_next();
+            let Some(window) = collector.begin_next(runtime)? else { return Ok(()) };
             let mut flight = give(lanes, window, floor, &self.resume.beyond);
             loop {
                 collector.collect_until_done(lanes, &mut flight, runtime)?;
@@ -171,7 +179,9 @@ fn give(lanes: &Lanes, window: Window, floor: Lsn, beyond: &[Lsn]) -> InFlight {
         totals: AppliedTotals::default(),
     };
     let most = (transactions.len() / SHARE_TRANSACTIONS_MIN).min(lanes.count());
-    let shared_out = schedule.share_out(most);
+    // A transaction without a place in the schedule would get no lane.
+    let is_whole = schedule.count() == transactions.len();
+    let shared_out = if is_whole { schedule.share_out(most) } else { None };
     let marked = shared_out.zip(end).map(|(lane_of, end)| {
         let commits = transactions.iter().map(|transaction| transaction.commit_lsn);
         let known = beyond.iter().copied().filter(|known| *known >= floor && *known < end);
@@ -224,7 +234,8 @@ impl InFlight {
 }
 
 impl<T: Target> Collector<T> {
-    /// Waits until there is something to apply; false when there will be nothing any more.
+    /// Waits until there is something to apply; false when there will be nothing any more, or the
+    /// run is cancelled.
     fn wait_for_some(&mut self, runtime: &Handle) -> Result<bool, TargetError> {
         if self.window.transactions.is_empty() {
             match self.queue.recv() {
@@ -232,19 +243,24 @@ impl<T: Target> Collector<T> {
                 Err(_) => return Ok(false),
             }
         }
-        while self.next.is_none() {
+        while self.next.is_none() && !self.is_cancelled {
             match self.queue.try_recv() {
                 Ok(chunk) => self.take(chunk, runtime)?,
                 Err(_) => break,
             }
         }
-        Ok(!self.window.transactions.is_empty())
+        Ok(!self.is_cancelled && !self.window.transactions.is_empty())
     }
 
-    /// The collected window; the next one begins.
-    fn begin_next(&mut self) -> Window {
+    /// The collected window; the next one begins. `None` if the run is cancelled.
+    fn begin_next(&mut self, runtime: &Handle) -> Result<Option<Window>, TargetError> {
         self.known.begin_window();
-        std::mem::take(&mut self.window)
+        let mut window = std::mem::take(&mut self.window);
+        if self.shares_out {
+            let ordered = window.keep_shared_rows_in_order(&*self.target);
+            self.is_cancelled |= !until_cancelled(runtime, &mut self.cancel, ordered)?;
+        }
+        Ok((!self.is_cancelled).then_some(window))
     }
 
     /// Collects the next window until the one in flight has come to an end.
@@ -260,10 +276,15 @@ impl<T: Target> Collector<T> {
         let closed = never();
         let mut is_open = true;
         while flight.running > 0 {
-            let takes = is_open && self.next.is_none();
+            let takes = is_open && self.next.is_none() && !self.is_cancelled;
             let queue = if takes { &self.queue } else { &closed };
             select! {
-                recv(lanes.done()) -> outcome => flight.done(outcome.unwrap_or(Outcome::Gone)),
+                recv(lanes.done()) -> outcome => {
+                    flight.done(outcome.unwrap_or(Outcome::Gone));
+                    if flight.error.is_some() {
+                        lanes.give_up();
+                    }
+                }
                 recv(queue) -> chunk => match chunk {
                     Ok(chunk) => self.take(chunk, runtime)?,
                     Err(_) => is_open = false,
@@ -284,13 +305,26 @@ impl<T: Target> Collector<T> {
         if !self.shares_out || self.window.is_part {
             return Ok(());
         }
-        runtime.block_on(async {
-            tokio::select! {
-                biased;
-                grouped = self.window.schedule_from(first, &mut self.known, &*self.target) => grouped,
-                // What is in flight is given up too; this window is not applied any more.
-                () = cancelled(&mut self.cancel) => Ok(()),
-            }
-        })
+        let grouped = self.window.schedule_from(first, &mut self.known, &*self.target);
+        self.is_cancelled |= !until_cancelled(runtime, &mut self.cancel, grouped)?;
+        Ok(())
     }
 }
+
+/// Waits for `work`; false if the run was cancelled before it was done.
+fn until_cancelled(
+    runtime: &Handle,
+    cancel: &mut watch::Receiver<bool>,
+    work: impl Future<Output = Result<(), TargetError>>,
+) -> Result<bool, TargetError> {
+    runtime.block_on(async {
+        tokio::select! {
+            biased;
+            done = work => done.map(|()| true),
+            () = cancelled(cancel) => Ok(false),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;

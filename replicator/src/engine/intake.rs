@@ -162,8 +162,8 @@ impl<S: Source> Intake<'_, S> {
                 }
                 Turn::Room(permit) => {
                     if let Some(transactions) = in_hand.take() {
-                        let bytes = transactions.iter().map(|transaction| transaction.bytes).sum();
-                        if self.queue.send(Chunk { transactions, bytes, permit }).is_err() {
+                        let chunk = Chunk { transactions, weight_bytes: weight, permit };
+                        if self.queue.send(chunk).is_err() {
                             return Ok(Ended::Downstream);
                         }
                     }
@@ -345,15 +345,15 @@ impl Taken {
         if first.part != Part::Whole {
             return Some(vec![first]);
         }
-        let mut bytes = first.bytes;
+        let mut weight = weight_bytes(&first);
         let mut chunk = Vec::with_capacity((self.ready.len() + 1).min(limits.transactions));
         chunk.push(first);
         while let Some(next) = self.ready.front()
             && next.part == Part::Whole
-            && bytes + next.bytes <= limits.bytes
+            && weight + weight_bytes(next) <= limits.bytes
             && chunk.len() < limits.transactions
         {
-            bytes += next.bytes;
+            weight += weight_bytes(next);
             chunk.extend(self.pop());
         }
         Some(chunk)

@@ -39,6 +39,7 @@ pub enum Outcome {
 pub struct Lanes {
     threads: Vec<LaneThread>,
     done: Receiver<Outcome>,
+    give_up: watch::Sender<bool>,
 }
 
 struct LaneThread {
@@ -71,16 +72,19 @@ impl Lanes {
         });
         let Some(opened) = opened else { return Ok(None) };
         let (say, done) = crossbeam_channel::unbounded();
+        let give_up = watch::Sender::new(false);
         let start = |(number, lane): (usize, T::Lane)| {
             let (jobs, given) = crossbeam_channel::bounded(1);
-            let (say, runtime, cancel) = (say.clone(), runtime.clone(), cancel.clone());
+            let (say, runtime) = (say.clone(), runtime.clone());
+            let ends = [cancel.clone(), give_up.subscribe()];
             let thread = std::thread::Builder::new()
                 .name(format!("lane {number}"))
-                .spawn(move || run_lane(lane, &given, say, &runtime, cancel))
+                .spawn(move || run_lane(lane, &given, say, &runtime, ends))
                 .expect("the operating system refuses another thread");
             LaneThread { jobs, thread }
         };
-        Ok(Some(Self { threads: opened?.into_iter().enumerate().map(start).collect(), done }))
+        let threads = opened?.into_iter().enumerate().map(start).collect();
+        Ok(Some(Self { threads, done, give_up }))
     }
 
     /// How many there are.
@@ -92,6 +96,11 @@ impl Lanes {
     pub fn give(&self, lane: usize, transactions: Vec<Transaction>, share: Share) {
         // A lane whose thread is gone has said so.
         let _ = self.threads[lane].jobs.send(Job { transactions, share });
+    }
+
+    /// Tells all lanes to give up what they do: one of them can't go on, so the run is over.
+    pub fn give_up(&self) {
+        self.give_up.send_replace(true);
     }
 
     /// One outcome for each share that was given.
@@ -126,7 +135,7 @@ fn run_lane<L: Lane>(
     jobs: &Receiver<Job>,
     done: Sender<Outcome>,
     runtime: &Handle,
-    mut cancel: watch::Receiver<bool>,
+    [mut cancel, mut give_up]: [watch::Receiver<bool>; 2],
 ) {
     let gone = SaysGone(done);
     while let Ok(Job { transactions, share }) = jobs.recv() {
@@ -135,6 +144,7 @@ fn run_lane<L: Lane>(
                 biased;
                 applied = lane.apply_share(&transactions, share) => Some(applied),
                 () = cancelled(&mut cancel) => None,
+                () = cancelled(&mut give_up) => None,
             }
         });
         let outcome = match applied {

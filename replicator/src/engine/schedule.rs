@@ -118,6 +118,16 @@ impl Schedule {
         }
     }
 
+    /// All are one group, whatever they touch.
+    pub fn keep_order(&mut self) {
+        self.one_group = true;
+    }
+
+    /// How many transactions it knows.
+    pub fn count(&self) -> usize {
+        self.parent.len()
+    }
+
     /// The lane of each transaction, on at most `lanes` lanes, by cost; `None` if one lane gets
     /// everything.
     pub fn share_out(mut self, lanes: usize) -> Option<Vec<u16>> {

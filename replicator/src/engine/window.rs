@@ -16,7 +16,7 @@ const MOST_TABLES: usize = 16_384;
 /// How much goes into one window, and so into one transaction of green if one lane gets it.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchLimits {
-    /// Bytes of changes.
+    /// Bytes in memory, as [`weight_bytes`](super::budget::weight_bytes) counts them.
     pub bytes: usize,
     /// Transactions of blue.
     pub transactions: usize,
@@ -27,9 +27,9 @@ pub struct BatchLimits {
 pub struct Chunk {
     /// In commit order.
     pub transactions: Vec<Transaction>,
-    /// Bytes of changes.
-    pub bytes: usize,
-    /// What they occupy of the budget.
+    /// What they weigh in memory, in bytes.
+    pub weight_bytes: usize,
+    /// The same, taken from the budget.
     pub permit: OwnedSemaphorePermit,
 }
 
@@ -51,9 +51,18 @@ pub struct Window {
     pub is_part: bool,
     /// What may be applied beside each other.
     pub schedule: Schedule,
-    bytes: usize,
+    weight_bytes: usize,
     /// One version of each table that is changed; with a second one, hashes can't be compared.
     versions: HashMap<QualifiedName, Arc<TableSchema>>,
+    /// Tables by their columns: one may be a partition of another with the same.
+    alike: HashMap<u64, Alike>,
+}
+
+/// Tables of a window that have the same columns.
+#[derive(Default)]
+struct Alike {
+    tables: Vec<Arc<TableSchema>>,
+    any_partitioned: bool,
 }
 
 impl Window {
@@ -62,19 +71,40 @@ impl Window {
         self.transactions.is_empty()
             || !self.is_part
                 && !chunk.is_part()
-                && self.bytes + chunk.bytes <= limits.bytes
+                && self.weight_bytes + chunk.weight_bytes <= limits.bytes
                 && self.transactions.len() + chunk.transactions.len() <= limits.transactions
     }
 
     /// Takes the next transactions. Those that are shared out need [`Window::schedule_from`].
     pub fn push(&mut self, chunk: Chunk) {
         self.is_part |= chunk.is_part();
-        self.bytes += chunk.bytes;
+        self.weight_bytes += chunk.weight_bytes;
         self.permits.push(chunk.permit);
         match self.transactions.is_empty() {
             true => self.transactions = chunk.transactions,
             false => self.transactions.extend(chunk.transactions),
         }
+    }
+
+    /// Keeps all order if rows came under two names, a partitioned table's and its partition's:
+    /// their hashes can't be compared. Asked right before the window is shared out, as a table can
+    /// be attached at any time.
+    ///
+    /// # Errors
+    /// The target's.
+    pub async fn keep_shared_rows_in_order<T: Target>(
+        &mut self,
+        target: &T,
+    ) -> Result<(), TargetError> {
+        for alike in self.alike.values() {
+            if alike.any_partitioned
+                && alike.tables.len() > 1
+                && target.shares_rows(&alike.tables).await?
+            {
+                self.schedule.keep_order();
+            }
+        }
+        Ok(())
     }
 
     /// Groups the transactions from `first` on by what they touch.
@@ -112,6 +142,9 @@ impl Window {
                     let version = self.versions.entry(table.name.clone());
                     let version = version.or_insert_with(|| table.clone());
                     set.everything |= **version != **table;
+                    let alike = self.alike.entry(known_table.conflicts.columns()).or_default();
+                    alike.any_partitioned |= known_table.conflicts.is_partitioned();
+                    alike.tables.push(table.clone());
                 }
             }
             self.schedule.push(&set, transaction.bytes);

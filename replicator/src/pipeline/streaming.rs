@@ -78,7 +78,7 @@ impl Pipeline {
             gate: self.shared.gate.clone(),
             budget: self.shared.budget.clone(),
             limits: BatchLimits {
-                bytes: self.config.apply.batch_bytes,
+                bytes: self.config.apply.batch_bytes(),
                 transactions: self.config.apply.batch_transactions,
             },
             lanes: self.config.apply.lanes,

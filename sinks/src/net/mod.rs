@@ -32,6 +32,11 @@
 //!
 //! # What is left to green
 //!
+//! Tables are reduced apart from each other, and a partitioned table knows nothing of changes that
+//! came as its partition's. Blue publishes rows under one of the two names, but a batch can hold the
+//! change from one to the other (ATTACH PARTITION, another publication). The executor asks green,
+//! in the batch's own transaction, and gives such a batch back.
+//!
 //! Only what the batch itself shows is judged here. Whether an existing row is there, and whether a
 //! unique value is free, shows when it is written: the executor compares the affected rows with
 //! what it sent, which is exact because every key matches at most one row (tables where green does

@@ -22,7 +22,8 @@ pub struct GreenTable {
     /// Its columns in attribute order, dropped ones left out.
     pub columns: Vec<GreenColumn>,
     /// Unique indexes that find at most one row: valid, immediate, not partial, without
-    /// expressions, every column NOT NULL. The primary key is first.
+    /// expressions, every column NOT NULL, and equal is what `=` on the columns says. The primary
+    /// key is first.
     pub unique_keys: Vec<UniqueKey>,
     /// User triggers and rules that are not disabled.
     pub triggers: Vec<GreenTrigger>,
@@ -134,7 +135,7 @@ WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f
 
 // The default equality of a type is found as the server's type cache does: default btree operator
 // class, else default hash operator class; enums, ranges and arrays have theirs under the
-// pseudo-type, varchar under text. Array equality also needs one for the element.
+// pseudo-type, varchar under text, cidr under inet. Array equality also needs one for the element.
 const COLUMNS: &str = "
 WITH RECURSIVE base(attnum, oid) AS (
   SELECT a.attnum, a.atttypid FROM pg_catalog.pg_attribute a
@@ -169,33 +170,52 @@ LEFT JOIN LATERAL (
   WHERE c.opcdefault AND c.opcmethod IN (403, 405)
     AND c.opcintype = CASE coalesce(item.typtype, t.typtype)
         WHEN 'e' THEN 3500 WHEN 'r' THEN 3831 WHEN 'm' THEN 4537
-        ELSE CASE coalesce(item.oid, t.oid) WHEN 1043 THEN 25 ELSE coalesce(item.oid, t.oid) END
+        ELSE CASE coalesce(item.oid, t.oid) WHEN 1043 THEN 25 WHEN 650 THEN 869
+             ELSE coalesce(item.oid, t.oid) END
         END
   ORDER BY c.opcmethod LIMIT 1
 ) equal ON true
 ORDER BY a.attnum";
 
-const UNIQUE_KEYS: &str = "
-SELECT c.relname::text, i.indisprimary,
-       ARRAY(SELECT a.attname::text
-             FROM pg_catalog.unnest(i.indkey) WITH ORDINALITY k(attnum, at)
-             JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-             WHERE k.at <= coalesce((pg_catalog.to_jsonb(i) ->> 'indnkeyatts')::int, i.indnatts)
-             ORDER BY k.at)
-FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
-WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indisready AND i.indimmediate
-  AND i.indpred IS NULL AND i.indexprs IS NULL
-ORDER BY i.indisprimary DESC, i.indnatts, c.relname";
-
-// Rows of a partitioned table are its partitions', with their triggers. Children of a plain table
-// are left alone by our statements.
-const TRIGGERS: &str = "
+/// The table and, if it is partitioned, all its partitions, as `family(oid)`. Rows of a partitioned
+/// table are its partitions', with their triggers and constraints. Children of a plain table are
+/// left alone by our statements.
+pub(super) const FAMILY: &str = "
 WITH RECURSIVE family(oid) AS (
   SELECT $1::oid
  UNION
   SELECT i.inhrelid FROM family f JOIN pg_catalog.pg_inherits i ON i.inhparent = f.oid
   JOIN pg_catalog.pg_class c ON c.oid = f.oid AND c.relkind = 'p'
-)
+)";
+
+/// Names of the columns of the index `i`, those that it only includes left out.
+pub(super) const KEY_COLUMNS: &str = "
+       ARRAY(SELECT a.attname::text
+             FROM pg_catalog.unnest(i.indkey) WITH ORDINALITY k(attnum, at)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+             WHERE k.at <= coalesce((pg_catalog.to_jsonb(i) ->> 'indnkeyatts')::int, i.indnatts)
+             ORDER BY k.at)";
+
+/// Whether the index `i` may find other values equal than `=` on its columns does: by another
+/// collation, or another operator class than the type's default. The vectors count from 0.
+pub(super) const OTHER_EQUALITY: &str = "
+       EXISTS (SELECT FROM pg_catalog.unnest(i.indkey) WITH ORDINALITY k(attnum, at)
+               JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+               JOIN pg_catalog.pg_opclass o ON o.oid = i.indclass[(k.at - 1)::int]
+               WHERE k.at <= coalesce((pg_catalog.to_jsonb(i) ->> 'indnkeyatts')::int, i.indnatts)
+                 AND NOT (o.opcdefault AND i.indcollation[(k.at - 1)::int] = a.attcollation))";
+
+fn unique_keys() -> String {
+    format!(
+        "SELECT c.relname::text, i.indisprimary, {KEY_COLUMNS}
+FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indisready AND i.indimmediate
+  AND i.indpred IS NULL AND i.indexprs IS NULL AND NOT {OTHER_EQUALITY}
+ORDER BY i.indisprimary DESC, i.indnatts, c.relname"
+    )
+}
+
+const TRIGGERS: &str = "
 SELECT tgname::text, tgenabled::text FROM pg_catalog.pg_trigger JOIN family f ON f.oid = tgrelid
 WHERE NOT tgisinternal AND tgenabled <> 'D'
 UNION
@@ -204,12 +224,6 @@ WHERE ev_enabled <> 'D'
 ORDER BY 1";
 
 const CASCADES: &str = "
-WITH RECURSIVE family(oid) AS (
-  SELECT $1::oid
- UNION
-  SELECT i.inhrelid FROM family f JOIN pg_catalog.pg_inherits i ON i.inhparent = f.oid
-  JOIN pg_catalog.pg_class c ON c.oid = f.oid AND c.relkind = 'p'
-)
 SELECT pg_catalog.format('%I on %s', conname, conrelid::regclass)
 FROM pg_catalog.pg_constraint JOIN family f ON f.oid = confrelid
 WHERE contype = 'f'
@@ -242,15 +256,15 @@ pub async fn read_table(
         column.inner_oids = inside.get(&column.type_oid).cloned().map(Arc::new);
     }
     let not_null = |wanted: &String| columns.iter().any(|c| c.name == *wanted && c.not_null);
-    let unique_keys = client.query(UNIQUE_KEYS, &[&oid]).await.map_err(fail)?;
+    let unique_keys = client.query(&unique_keys(), &[&oid]).await.map_err(fail)?;
     let unique_keys = unique_keys
         .iter()
         .map(|row| UniqueKey { name: row.get(0), primary: row.get(1), columns: row.get(2) })
         .filter(|key| key.columns.iter().all(not_null))
         .collect();
-    let triggers = client.query(TRIGGERS, &[&oid]).await.map_err(fail)?;
+    let triggers = client.query(&format!("{FAMILY}{TRIGGERS}"), &[&oid]).await.map_err(fail)?;
     let triggers = triggers.iter().map(trigger).collect();
-    let cascades = client.query(CASCADES, &[&oid]).await.map_err(fail)?;
+    let cascades = client.query(&format!("{FAMILY}{CASCADES}"), &[&oid]).await.map_err(fail)?;
     let cascades = cascades.iter().map(|row| row.get(0)).collect();
     let name = name.clone();
     Ok(Some(GreenTable { oid, name, kind, columns, unique_keys, triggers, cascades }))
@@ -293,9 +307,9 @@ fn column(row: &Row) -> GreenColumn {
 /// Types whose equal values have equal text. Not among them: numeric (scale), floats (-0),
 /// interval (1 day = 24 h), char(n) without a length, jsonb and arrays (numbers within), citext.
 fn equal_means_identical(base_type: u32, is_enum: bool, deterministic: bool) -> bool {
-    const EXACT: [u32; 24] = [
-        16, 17, 18, 19, 20, 21, 23, 25, 26, 28, 650, 774, 790, 829, 1043, 1082, 1083, 1114, 1184,
-        1266, 1560, 1562, 2950, 3220,
+    const EXACT: [u32; 25] = [
+        16, 17, 18, 19, 20, 21, 23, 25, 26, 28, 650, 774, 790, 829, 869, 1043, 1082, 1083, 1114,
+        1184, 1266, 1560, 1562, 2950, 3220,
     ];
     deterministic && (is_enum || EXACT.contains(&base_type))
 }

@@ -14,12 +14,23 @@ pub(super) struct Frame {
     pub mark_origin: Option<Statement>,
     pub commit: Statement,
     pub save: Statement,
+    /// Gives a row for each partitioned table of $2 that has a partition in $1, at any depth.
+    pub related: Statement,
     pub release: Statement,
 }
 
 /// Inside a transaction whose earlier changes must stay if a batch is refused.
 const SAVE: &str = "SAVEPOINT cutover_batch";
 const RELEASE: &str = "RELEASE SAVEPOINT cutover_batch";
+/// Of what was written in this transaction nothing can be attached any more before it ends: ATTACH
+/// PARTITION locks the table exclusively (PostgreSQL manual, ALTER TABLE).
+const RELATED: &str = "
+WITH RECURSIVE up(oid) AS (
+  SELECT inhparent FROM pg_catalog.pg_inherits WHERE inhrelid = ANY ($1::oid[])
+ UNION
+  SELECT i.inhparent FROM up JOIN pg_catalog.pg_inherits i ON i.inhrelid = up.oid
+)
+SELECT FROM up WHERE oid = ANY ($2::oid[])";
 pub(super) const BACK: &str =
     "ROLLBACK TO SAVEPOINT cutover_batch; RELEASE SAVEPOINT cutover_batch";
 
@@ -46,7 +57,8 @@ impl Frame {
         let commit = client.prepare("COMMIT").await?;
         let save = client.prepare(SAVE).await?;
         let release = client.prepare(RELEASE).await?;
-        Ok(Self { begin, defer_constraints, advance, mark_origin, commit, save, release })
+        let related = client.prepare(RELATED).await?;
+        Ok(Self { begin, defer_constraints, advance, mark_origin, commit, save, related, release })
     }
 
     pub async fn begin(&self, pipe: &mut Pipeline<'_>) -> Result<(), Failure> {
@@ -56,6 +68,17 @@ impl Frame {
             Some(defer) => self.send(pipe, defer, DOING).await,
             None => Ok(()),
         }
+    }
+
+    /// Refuses the batch if one of `tables`, all of which it has written, is a partition of one of
+    /// `partitioned`: the same rows came under two names, and their order is lost.
+    pub async fn check_apart(
+        &self,
+        pipe: &mut Pipeline<'_>,
+        tables: Vec<u32>,
+        partitioned: Vec<u32>,
+    ) -> Result<(), Failure> {
+        pipe.send(self.related.clone(), vec![tables, partitioned], 0, Purpose::Apart).await
     }
 
     pub async fn send(

@@ -212,6 +212,9 @@ impl PgLane {
         self.begin(&mut pipe).await?;
         for one in &work {
             self.writer.work(&mut pipe, one, foreign_keys_fire).await?;
+            if let Some((tables, partitioned)) = one.may_share_rows() {
+                frame.check_apart(&mut pipe, tables, partitioned).await?;
+            }
         }
         if continues {
             // A wrong count is no error of the server's: it has to be seen before the way back goes.

@@ -79,6 +79,8 @@ pub(super) enum Purpose<'a> {
     Row { op: &'static str, table: &'a Arc<TableSchema>, commit_lsn: Lsn },
     /// So many rows of a table, exactly; what several of blue's commits come to.
     Rows { op: &'static str, table: &'a Arc<TableSchema>, rows: usize, commits: (Lsn, Lsn) },
+    /// Whether the tables of a batch share no rows: no row, or they do.
+    Apart,
     /// The lane's progress: one row, unless another writer moved it.
     Progress,
     /// Part of the transaction's frame.
@@ -207,7 +209,17 @@ impl<'a> Pipeline<'a> {
 
 fn check(purpose: Purpose<'_>, answer: Answer) -> Result<(), Failure> {
     match (purpose, answer) {
-        (Purpose::Frame(_), Ok(_)) | (Purpose::Progress | Purpose::Row { .. }, Ok(1)) => Ok(()),
+        (Purpose::Frame(_), Ok(_))
+        | (Purpose::Apart, Ok(0))
+        | (Purpose::Progress | Purpose::Row { .. }, Ok(1)) => Ok(()),
+        (Purpose::Apart, Ok(_)) => {
+            // Row by row the order is blue's.
+            let message = "a partitioned table and a partition of it are in one batch";
+            Err(TargetError::halt(message, "Please report it").into())
+        }
+        (Purpose::Apart, Err(e)) => {
+            Err(Refusal::of(&e).into_error("reading green's partitions").into())
+        }
         (Purpose::Row { op, table, commit_lsn }, Ok(rows)) => {
             let message = format!(
                 "{op} on {} matched {rows} rows on green instead of one (blue's commit {commit_lsn})",

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use decoders::change::{ChangeEvent, Lsn, Transaction};
 
 use super::array::{ArrayParam, Column, Images};
+use super::catalog::{GreenTable, TableKind};
 use super::copy_rows::{self, Pieces};
 use super::pipeline::{Failure, Pipeline, Purpose};
 use super::statements::{Many, PreparedSet};
@@ -42,8 +43,23 @@ pub(super) enum Work<'s> {
     Truncate(&'s ChangeEvent, Lsn),
 }
 
+impl Work<'_> {
+    /// The tables that are written and the partitioned ones of them, by OID; `None` if no two of
+    /// them can share rows.
+    pub fn may_share_rows(&self) -> Option<(Vec<u32>, Vec<u32>)> {
+        let Work::Rows(tables) = self else { return None };
+        let greens = || tables.iter().map(|table| table.plan.green());
+        let is_partitioned = |green: &&GreenTable| green.kind == TableKind::Partitioned;
+        let partitioned: Vec<u32> =
+            greens().filter(is_partitioned).map(|green| green.oid).collect();
+        let alone = tables.len() < 2 || partitioned.is_empty();
+        (!alone).then(|| (greens().map(|green| green.oid).collect(), partitioned))
+    }
+}
+
 /// What is written to one table, in this order.
 pub(super) struct TableWork<'s> {
+    plan: &'s Arc<TablePlan>,
     deletes: Option<Rows<'s>>,
     updates: Vec<Rows<'s>>,
     inserts: Option<Rows<'s>>,
@@ -87,6 +103,7 @@ fn table_work<'s>(table: &'s NetTable<'s>) -> TableWork<'s> {
         [rows(shape(false), kept), rows(shape(true), moved)].into_iter().flatten()
     };
     TableWork {
+        plan,
         deletes: rows(SetShape::Delete, deletes.collect()),
         updates: updates.iter().flat_map(by_key).collect(),
         inserts: rows(SetShape::Insert, inserts.collect()),

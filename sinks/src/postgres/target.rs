@@ -101,6 +101,14 @@ impl PgTarget {
         }
     }
 
+    /// Taken out: a call that is given up half-way leaves none behind.
+    async fn catalog_session(&self, kept: &mut Option<Session>) -> Result<Session, TargetError> {
+        match kept.take() {
+            Some(client) if !client.is_closed() => Ok(client),
+            _ => connect(&self.green, "cutover catalog").await,
+        }
+    }
+
     fn found(&self) -> MutexGuard<'_, Option<Found>> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -181,10 +189,7 @@ impl Target for PgTarget {
 
     async fn conflicts(&self, table: &Arc<TableSchema>) -> Result<TableConflicts, TargetError> {
         let mut catalog = self.catalog.lock().await;
-        let client = match catalog.take() {
-            Some(client) if !client.is_closed() => client,
-            _ => connect(&self.green, "cutover catalog").await?,
-        };
+        let client = self.catalog_session(&mut catalog).await?;
         let fire = self.fire(self.capabilities().triggers);
         let green = read_table(&client, &table.name).await?;
         let green = green.ok_or_else(|| missing_table(table))?;
@@ -192,5 +197,13 @@ impl Target for PgTarget {
         let conflicts = conflicts::read(&client, &plan, fire).await?;
         *catalog = Some(client);
         Ok(conflicts)
+    }
+
+    async fn shares_rows(&self, tables: &[Arc<TableSchema>]) -> Result<bool, TargetError> {
+        let mut catalog = self.catalog.lock().await;
+        let client = self.catalog_session(&mut catalog).await?;
+        let related = conflicts::shares_rows(&client, tables).await?;
+        *catalog = Some(client);
+        Ok(related)
     }
 }

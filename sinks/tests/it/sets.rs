@@ -7,11 +7,11 @@ use decoders::change::{
 };
 use decoders::source::Disposition;
 use futures_util::TryStreamExt as _;
-use sinks::Lane as _;
-use sinks::postgres::{PgLane, Ways};
+use sinks::postgres::{PgLane, PgTarget, PgTargetOptions, Ways};
+use sinks::{Lane as _, LaneId, Target as _};
 
 use crate::support::{
-    Db, apply, delete, end, insert, lane_of, major, part, tx, until, update, update_from,
+    Db, apply, delete, end, insert, lane_of, major, options, part, tx, until, update, update_from,
 };
 
 fn text(n: usize) -> String {
@@ -490,4 +490,85 @@ async fn rows_are_looked_up_in_the_index() {
         db.rows(scans).await == ["900|0"]
     })
     .await;
+}
+
+/// ATTACH PARTITION on blue in the middle of a batch, where changes are published as the root's.
+#[tokio::test]
+async fn rows_that_come_as_the_partitions_and_then_as_the_roots_keep_their_order() {
+    let db = Db::new(
+        "CREATE TABLE r (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
+         CREATE TABLE r1 PARTITION OF r FOR VALUES FROM (0) TO (100);
+         CREATE TABLE r2 (v text, id int PRIMARY KEY);
+         CREATE TABLE other (id int PRIMARY KEY);
+         INSERT INTO r SELECT n, 'old' FROM generate_series(0, 99) n;
+         INSERT INTO r2 SELECT 'old', n FROM generate_series(100, 199) n",
+    )
+    .await;
+    let root = db.table("r", Identity::Default).await;
+    let leaf = db.table("r2", Identity::Default).await;
+    let other = db.table("other", Identity::Default).await;
+    let mut lane = db.lane().await;
+    let batch = |first: u64| {
+        let of_root = |from: usize, value: &str| {
+            (from..from + 20).map(|n| update(&root, &[&text(n), value])).collect::<Vec<_>>()
+        };
+        let of_leaf = (100..120).map(|n| update(&leaf, &["before", &text(n)])).collect();
+        let more = (0..20).map(|n| insert(&other, &[&text(first as usize * 20 + n)])).collect();
+        [(of_root(0, "any")), of_leaf, more, of_root(100, "after")]
+            .into_iter()
+            .zip(first..)
+            .map(|(changes, n)| tx(n, changes))
+            .collect::<Vec<_>>()
+    };
+    // Known before, apart from each other.
+    lane.apply(&batch(1)[..3]).await.unwrap();
+    assert_eq!(lane.ways().as_a_whole, 1);
+    db.exec("ALTER TABLE r ATTACH PARTITION r2 FOR VALUES FROM (100) TO (200)").await;
+    lane.apply(&batch(5)).await.unwrap();
+    let after = "SELECT count(*) FROM r WHERE id BETWEEN 100 AND 119 AND v = 'after'";
+    assert_eq!(db.rows(after).await, ["20"]);
+    assert_eq!(lane.ways(), Ways { as_a_whole: 1, row_by_row: 1, refused: 1 });
+    // The root alone, or beside a table that is no partition of it, is written as a whole.
+    lane.apply(&[
+        tx(9, (0..20).map(|n| update(&root, &[&text(n), "x"])).collect()),
+        tx(10, (500..520).map(|n| insert(&other, &[&text(n)])).collect()),
+    ])
+    .await
+    .unwrap();
+    assert_eq!(lane.ways().as_a_whole, 2);
+}
+
+#[tokio::test]
+async fn parts_of_a_transaction_whose_triggers_fire_are_written_row_by_row() {
+    let db = Db::new(
+        "CREATE TABLE t (id int PRIMARY KEY, a text);
+         CREATE TABLE log (seq serial, id int);
+         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN INSERT INTO public.log (id) VALUES (NEW.id); RETURN NULL; END $$;
+         CREATE TRIGGER note AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION note();
+         ALTER TABLE t ENABLE ALWAYS TRIGGER note",
+    )
+    .await;
+    let t = db.table("t", Identity::Default).await;
+    let options = PgTargetOptions { accept_triggers: true, ..options(&db) };
+    let target = PgTarget::open(db.green.clone(), options).await.unwrap();
+    let mut lane = target.open_lane(LaneId(0)).await.unwrap();
+    // Not in the order of the keys: that of the stream is what the trigger must see.
+    let some = |from: usize| {
+        (0..20).map(|n| insert(&t, &[&text(from + (n * 7) % 20), "x"])).collect::<Vec<_>>()
+    };
+    let parts = [Part::First, Part::Middle, Part::Middle, Part::Last];
+    for (at, kind) in parts.into_iter().enumerate() {
+        assert_eq!(db.rows("SELECT count(*) FROM t").await, ["0"]);
+        lane.apply(&[part(1, kind, some(100 * at))]).await.unwrap();
+    }
+    assert_eq!(lane.committed(), Some(end(1)));
+    assert_eq!(lane.ways().row_by_row, 4);
+    assert_eq!(db.rows("SELECT count(*) FROM t").await, ["80"]);
+    let expected: Vec<String> = (0..80).map(|n| text(n / 20 * 100 + (n % 20 * 7) % 20)).collect();
+    assert_eq!(db.rows("SELECT id FROM log ORDER BY seq").await, expected);
+    // A part that fails takes all of them with it.
+    lane.apply(&[part(2, Part::First, some(1000))]).await.unwrap();
+    lane.apply(&[part(2, Part::Last, some(100))]).await.unwrap_err();
+    assert_eq!(db.rows("SELECT count(*) FROM t").await, ["80"]);
 }

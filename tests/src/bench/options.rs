@@ -49,6 +49,15 @@ impl Options {
         Ok(options)
     }
 
+    /// The same with this configuration for the replicator, unless `BENCH_CONFIG` gave one.
+    pub fn or_config(&self, toml: &str) -> Options {
+        let mut options = self.clone();
+        if options.config.is_empty() {
+            toml.clone_into(&mut options.config);
+        }
+        options
+    }
+
     /// A size, scaled.
     pub fn scaled(&self, size: u64) -> u64 {
         ((size as f64 * self.scale).round() as u64).max(1)

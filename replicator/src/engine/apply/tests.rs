@@ -1,0 +1,256 @@
+//! What becomes of a window when lanes are refused, fail, or are given up.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use decoders::{
+    Cell, ChangeEvent, Column, Part, QualifiedName, ReplicaIdentity, TableId, TableSchema,
+};
+use sinks::conflicts::TableConflicts;
+use sinks::{Applied, Lane, LaneId, Reached};
+
+use super::*;
+use crate::engine::budget::{Budget, weight_bytes};
+
+/// What a lane does with a share.
+#[derive(Clone, Copy)]
+enum Act {
+    Apply,
+    /// A constraint.
+    Refuse,
+    Fail,
+    Hang,
+}
+
+/// Which lane does what: lane, whether it is a share of a window, earlier shares of that lane.
+type Acts = fn(u16, bool, usize) -> Act;
+
+struct Scripted {
+    acts: Acts,
+    /// Transactions that were applied, in order.
+    applied: Arc<Mutex<Vec<u32>>>,
+    /// What it is asked about this table it never answers.
+    silent: Option<&'static str>,
+    /// What it says about tables that may share rows.
+    shares_rows: bool,
+}
+
+impl Scripted {
+    fn new(acts: Acts) -> Self {
+        Self { acts, applied: Arc::default(), silent: None, shares_rows: false }
+    }
+
+    fn applied(&self) -> Vec<u32> {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Target for Scripted {
+    type Lane = ScriptedLane;
+
+    async fn open_lane(&self, id: LaneId) -> Result<ScriptedLane, TargetError> {
+        Ok(ScriptedLane { id: id.0, acts: self.acts, applied: self.applied.clone(), calls: 0 })
+    }
+
+    async fn progress(&self) -> Result<Reached, TargetError> {
+        Ok(Reached::default())
+    }
+
+    async fn conflicts(&self, table: &Arc<TableSchema>) -> Result<TableConflicts, TargetError> {
+        if self.silent == Some(table.name.name.as_str()) {
+            std::future::pending::<()>().await;
+        }
+        let facts = sinks::conflicts::TableFacts {
+            identity: Some(vec![0]),
+            is_partitioned: table.name.name == "root",
+            ..Default::default()
+        };
+        Ok(TableConflicts::new(table, &facts))
+    }
+
+    async fn shares_rows(&self, _tables: &[Arc<TableSchema>]) -> Result<bool, TargetError> {
+        Ok(self.shares_rows)
+    }
+}
+
+struct ScriptedLane {
+    id: u16,
+    acts: Acts,
+    applied: Arc<Mutex<Vec<u32>>>,
+    calls: usize,
+}
+
+impl Lane for ScriptedLane {
+    async fn apply_share(
+        &mut self,
+        transactions: &[Transaction],
+        share: Share,
+    ) -> Result<Applied, TargetError> {
+        let is_part = matches!(share, Share::Part(_));
+        let act = (self.acts)(self.id, is_part, self.calls);
+        self.calls += 1;
+        match act {
+            Act::Apply => {
+                let xids = transactions.iter().map(|transaction| transaction.xid);
+                self.applied.lock().unwrap_or_else(PoisonError::into_inner).extend(xids);
+                let end_lsn = transactions.last().and_then(|last| last.end_lsn);
+                let count = transactions.len() as u64;
+                Ok(Applied { end_lsn, transactions: count, changes: count })
+            }
+            Act::Refuse => Err(TargetError {
+                conflict: true,
+                ..TargetError::halt("a constraint", "nothing to be done")
+            }),
+            Act::Fail => Err(TargetError::halt("out of order", "nothing to be done")),
+            Act::Hang => std::future::pending().await,
+        }
+    }
+
+    async fn close(self) {}
+}
+
+fn table(id: u32, name: &str) -> Arc<TableSchema> {
+    let column = Column { name: "id".to_owned(), type_oid: 25, type_modifier: -1, in_key: true };
+    Arc::new(TableSchema {
+        id: TableId(id),
+        name: QualifiedName::new("public", name),
+        identity: ReplicaIdentity::Default,
+        columns: vec![column],
+    })
+}
+
+fn end(n: u32) -> Lsn {
+    Lsn(u64::from(n) * 10 + 8)
+}
+
+fn insert(n: u32, table: &Arc<TableSchema>) -> Transaction {
+    let key = n.to_string();
+    let new = [Cell::text(&key)].into_iter().collect();
+    Transaction {
+        part: Part::Whole,
+        xid: n,
+        commit_lsn: Lsn(u64::from(n) * 10),
+        end_lsn: Some(end(n)),
+        committed_at_us: 0,
+        origin: None,
+        changes: vec![ChangeEvent::Insert { table: table.clone(), new }],
+        bytes: 100,
+    }
+}
+
+/// Applies `chunks` with two lanes, until the end or until `cancel`.
+async fn run(
+    target: &Arc<Scripted>,
+    chunks: Vec<Vec<Transaction>>,
+    cancel: &watch::Sender<bool>,
+) -> (Result<(), TargetError>, AppliedTotals) {
+    let (queue, queued) = crossbeam_channel::unbounded();
+    let mut frontier = Frontier::resume(Lsn(1), Lsn(1));
+    let budget = Budget::new(1 << 24);
+    for transactions in chunks {
+        transactions.iter().filter_map(|t| t.end_lsn).for_each(|end| {
+            frontier.transaction_received(end);
+        });
+        let weight_bytes = transactions.iter().map(weight_bytes).sum();
+        let permit = budget.acquire(weight_bytes).await;
+        queue.send(Chunk { transactions, weight_bytes, permit }).unwrap();
+    }
+    drop(queue);
+    let totals = watch::Sender::new(AppliedTotals::default());
+    let applying = Applying {
+        target: target.clone(),
+        lanes: 2,
+        queue: queued,
+        resume: Resume { from: Lsn(1), transaction: Lsn(1), beyond: Vec::new() },
+        progress: Arc::new(watch::Sender::new(frontier)),
+        checkpoint: crossbeam_channel::bounded(1).0,
+        totals: totals.clone(),
+        limits: BatchLimits { bytes: 1 << 20, transactions: 100 },
+        cancel: cancel.subscribe(),
+    };
+    let runtime = Handle::current();
+    let applied = tokio::task::spawn_blocking(move || applying.run(&runtime));
+    let applied = tokio::time::timeout(Duration::from_secs(30), applied).await;
+    let totals = *totals.borrow();
+    (applied.expect("it ends by itself").unwrap(), totals)
+}
+
+fn rows(range: std::ops::Range<u32>, name: &str) -> Vec<Transaction> {
+    let table = table(1, name);
+    range.map(|n| insert(n, &table)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_beside_others_is_applied_alone_after_them() {
+    let target = Arc::new(Scripted::new(|lane, is_part, _| match (lane, is_part) {
+        (1, true) => Act::Refuse,
+        _ => Act::Apply,
+    }));
+    let never = watch::Sender::new(false);
+    let (ended, totals) = run(&target, vec![rows(1..41, "t")], &never).await;
+    ended.unwrap();
+    assert_eq!((totals.transactions, totals.conflicts, totals.shared_windows), (40, 1, 1));
+    let applied = target.applied();
+    assert_eq!(applied.len(), 40);
+    let (first, refused) = applied.split_at(20);
+    assert!(first.is_sorted() && refused.is_sorted(), "each in blue's order: {applied:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_alone_too_is_the_error() {
+    let target = Arc::new(Scripted::new(|lane, _, calls| match (lane, calls) {
+        (1, _) | (0, 1) => Act::Refuse,
+        _ => Act::Apply,
+    }));
+    let never = watch::Sender::new(false);
+    let (ended, _) = run(&target, vec![rows(1..41, "t")], &never).await;
+    assert_eq!(ended.unwrap_err().message, "a constraint");
+    assert_eq!(target.applied().len(), 20, "once, and only once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_error_of_one_lane_ends_what_the_others_do() {
+    let target = Arc::new(Scripted::new(|lane, _, _| match lane {
+        0 => Act::Hang,
+        _ => Act::Fail,
+    }));
+    let never = watch::Sender::new(false);
+    let (ended, _) = run(&target, vec![rows(1..41, "t")], &never).await;
+    assert_eq!(ended.unwrap_err().message, "out of order");
+    assert!(target.applied().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_whose_grouping_was_given_up_is_not_applied() {
+    let mut target = Scripted::new(|_, _, _| Act::Apply);
+    target.silent = Some("u");
+    let target = Arc::new(target);
+    let cancel = watch::Sender::new(false);
+    let chunks = vec![rows(1..41, "t"), rows(41..61, "u"), rows(61..71, "t")];
+    let canceled = async {
+        // All that runs before the question is done when the question waits.
+        while Arc::strong_count(&target.applied) < 3 {
+            tokio::task::yield_now().await;
+        }
+        cancel.send_replace(true);
+    };
+    let ((ended, totals), ()) = tokio::join!(run(&target, chunks, &cancel), canceled);
+    ended.unwrap();
+    assert_eq!((target.applied(), totals.transactions), (Vec::new(), 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_and_its_partition_keep_all_order() {
+    for (shares_rows, root, shared_windows) in
+        [(true, "root", 0), (false, "root", 1), (true, "plain", 1)]
+    {
+        let target = Scripted { shares_rows, ..Scripted::new(|_, _, _| Act::Apply) };
+        let target = Arc::new(target);
+        let both = rows(1..21, "leaf").into_iter().chain(rows(21..41, root)).collect();
+        let never = watch::Sender::new(false);
+        let (ended, totals) = run(&target, vec![both], &never).await;
+        ended.unwrap();
+        assert_eq!(totals.shared_windows, shared_windows, "{root} {shares_rows}");
+        assert_eq!(target.applied().len(), 40);
+    }
+}

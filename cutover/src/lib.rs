@@ -5,6 +5,7 @@
 //!   asks for, [`ports`] what it needs from the world, [`controller`] the loop between them.
 //! - [`fence`], [`sequences`], [`decision`], [`switch`] are those needs for real servers;
 //!   [`rehearse`] is all of them again, writing down instead of acting (`plan`, `--dry-run`).
+//! - [`proxy`] is a traffic switch of our own, in a process of its own.
 //! - [`lag`] measures, [`gate`] decides when to try.
 //! - [`api`] is what the sidecar's HTTP server and the operator's command exchange; [`service`]
 //!   answers those requests.
@@ -26,6 +27,7 @@ pub mod lease;
 pub mod marker;
 pub mod phase;
 pub mod ports;
+pub mod proxy;
 mod read_only;
 pub mod rehearse;
 pub mod sequences;

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-/// `[[cutover.pgbouncer]]` and `[cutover.command]`.
+use crate::proxy::ProxyConfig;
+
+/// `[[cutover.pgbouncer]]`, `[cutover.proxy]` and `[cutover.command]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SwitchConfig {
@@ -13,6 +15,8 @@ pub struct SwitchConfig {
     pub pgbouncer: Vec<PgBouncerConfig>,
     /// Or the operator's own commands.
     pub command: Option<CommandConfig>,
+    /// Or our own proxy.
+    pub proxy: Option<ProxyConfig>,
 }
 
 /// One PgBouncer process.
@@ -79,6 +83,9 @@ impl SwitchConfig {
         let refuse = |why: &str| Err(SwitchConfigError(why.to_owned()));
         if self.command.is_some() && !self.pgbouncer.is_empty() {
             return refuse("cutover.command and cutover.pgbouncer exclude each other");
+        }
+        if self.proxy.is_some() && (self.command.is_some() || !self.pgbouncer.is_empty()) {
+            return refuse("cutover.proxy excludes cutover.command and cutover.pgbouncer");
         }
         if self.command.as_ref().is_some_and(|command| command.switch.is_empty()) {
             return refuse("cutover.command.switch is required");

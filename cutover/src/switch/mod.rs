@@ -2,12 +2,14 @@
 
 mod command;
 mod config;
+mod embedded;
 mod identity;
 mod ini;
 mod pgbouncer;
 
 pub use command::CommandSwitch;
 pub use config::{CommandConfig, PgBouncerConfig, SwitchConfig, SwitchConfigError};
+pub use embedded::EmbeddedSwitch;
 pub use pgbouncer::PgBouncerSwitch;
 
 use decoders::postgres::conninfo::ConnInfo;
@@ -24,6 +26,8 @@ pub enum Switch {
     PgBouncer(Box<PgBouncerSwitch>),
     /// The operator's own commands.
     Command(Box<CommandSwitch>),
+    /// Our own proxy.
+    Embedded(Box<EmbeddedSwitch>),
     /// None is configured: a run fails its prechecks.
     Missing,
 }
@@ -40,6 +44,9 @@ impl Switch {
             let switch = CommandSwitch::new(command.clone(), blue, green);
             return Ok(Switch::Command(Box::new(switch)));
         }
+        if let Some(proxy) = &config.proxy {
+            return Ok(Switch::Embedded(Box::new(EmbeddedSwitch::new(proxy, blue, green)?)));
+        }
         if config.pgbouncer.is_empty() {
             return Ok(Switch::Missing);
         }
@@ -48,8 +55,9 @@ impl Switch {
 }
 
 fn missing() -> PortError {
-    PortError::new("router", "no traffic switch is configured")
-        .remedy("add [[cutover.pgbouncer]] or [cutover.command] to the configuration")
+    PortError::new("router", "no traffic switch is configured").remedy(
+        "add [[cutover.pgbouncer]], [cutover.proxy] or [cutover.command] to the configuration",
+    )
 }
 
 impl TrafficSwitch for Switch {
@@ -57,6 +65,7 @@ impl TrafficSwitch for Switch {
         match self {
             Switch::PgBouncer(switch) => switch.traits(),
             Switch::Command(switch) => switch.traits(),
+            Switch::Embedded(switch) => switch.traits(),
             Switch::Missing => SwitchTraits { holds: false, moves: Moves::ByReconnect, members: 0 },
         }
     }
@@ -65,10 +74,11 @@ impl TrafficSwitch for Switch {
         match self {
             Switch::PgBouncer(switch) => switch.inspect(from).await,
             Switch::Command(switch) => switch.inspect(from).await,
+            Switch::Embedded(switch) => switch.inspect(from).await,
             Switch::Missing => Ok(vec![Check::fail(
                 "router",
                 "no traffic switch is configured, so clients could not be moved",
-                "add [[cutover.pgbouncer]] or [cutover.command] to the configuration",
+                "add [[cutover.pgbouncer]], [cutover.proxy] or [cutover.command] to the configuration",
             )]),
         }
     }
@@ -77,6 +87,7 @@ impl TrafficSwitch for Switch {
         match self {
             Switch::PgBouncer(switch) => switch.arm(to, deadline).await,
             Switch::Command(switch) => switch.arm(to, deadline).await,
+            Switch::Embedded(switch) => switch.arm(to, deadline).await,
             Switch::Missing => Err(missing()),
         }
     }
@@ -85,6 +96,7 @@ impl TrafficSwitch for Switch {
         match self {
             Switch::PgBouncer(switch) => switch.hold(epoch, deadline).await,
             Switch::Command(switch) => switch.hold(epoch, deadline).await,
+            Switch::Embedded(switch) => switch.hold(epoch, deadline).await,
             Switch::Missing => Err(missing()),
         }
     }
@@ -93,6 +105,7 @@ impl TrafficSwitch for Switch {
         match self {
             Switch::PgBouncer(switch) => switch.holding(epoch, deadline).await,
             Switch::Command(switch) => switch.holding(epoch, deadline).await,
+            Switch::Embedded(switch) => switch.holding(epoch, deadline).await,
             Switch::Missing => Err(missing()),
         }
     }
@@ -101,6 +114,7 @@ impl TrafficSwitch for Switch {
         match self {
             Switch::PgBouncer(switch) => switch.switch(proof, deadline).await,
             Switch::Command(switch) => switch.switch(proof, deadline).await,
+            Switch::Embedded(switch) => switch.switch(proof, deadline).await,
             Switch::Missing => Err(missing()),
         }
     }
@@ -109,6 +123,7 @@ impl TrafficSwitch for Switch {
         match self {
             Switch::PgBouncer(switch) => switch.release(epoch, deadline).await,
             Switch::Command(switch) => switch.release(epoch, deadline).await,
+            Switch::Embedded(switch) => switch.release(epoch, deadline).await,
             // Nothing can have been held.
             Switch::Missing => Ok(()),
         }
@@ -118,6 +133,7 @@ impl TrafficSwitch for Switch {
         match self {
             Switch::PgBouncer(switch) => switch.verify(proof, deadline).await,
             Switch::Command(switch) => switch.verify(proof, deadline).await,
+            Switch::Embedded(switch) => switch.verify(proof, deadline).await,
             Switch::Missing => Err(missing()),
         }
     }
@@ -126,6 +142,7 @@ impl TrafficSwitch for Switch {
         match self {
             Switch::PgBouncer(switch) => switch.name(),
             Switch::Command(switch) => switch.name(),
+            Switch::Embedded(switch) => switch.name(),
             Switch::Missing => "none".into(),
         }
     }
@@ -134,6 +151,7 @@ impl TrafficSwitch for Switch {
         match self {
             Switch::PgBouncer(switch) => switch.describe(to),
             Switch::Command(switch) => switch.describe(to),
+            Switch::Embedded(switch) => switch.describe(to),
             Switch::Missing => SwitchActs::default(),
         }
     }

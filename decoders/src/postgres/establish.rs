@@ -95,6 +95,39 @@ pub(super) async fn establish<S: Startup + Sync>(
     }
 }
 
+/// The first host that can be connected to, TLS as `sslmode` says; nothing is spoken.
+pub(super) async fn open_first(info: &ConnInfo) -> Result<(Transport, Host), ConnectError> {
+    let mut errors = Vec::new();
+    for host in info.hosts() {
+        let endpoints = match resolve(info, host).await {
+            Ok(endpoints) => endpoints,
+            Err(error) => {
+                errors.push(error);
+                continue;
+            }
+        };
+        for endpoint in endpoints {
+            let (first, other) = tls_tries(info, &endpoint);
+            let opening = async {
+                match (open(info, &endpoint, first).await, other) {
+                    (Err(error), Some(other)) if may_differ(&error) => {
+                        open(info, &endpoint, other).await.map_err(|_| error)
+                    }
+                    (first, _) => first,
+                }
+            };
+            match within(info, host, opening).await {
+                Ok(transport) => return Ok((transport, host.clone())),
+                Err(error) => errors.push(error),
+            }
+        }
+    }
+    match errors.len() {
+        1 => Err(errors.remove(0)),
+        _ => Err(ConnectError::Hosts(errors)),
+    }
+}
+
 async fn resolve(info: &ConnInfo, host: &Host) -> Result<Vec<Endpoint>, ConnectError> {
     let password = info.password_for(host);
     let endpoint = |address| Endpoint { host: host.clone(), address, password: password.clone() };
@@ -144,6 +177,16 @@ pub(super) enum TlsUse {
     Always,
 }
 
+/// The first try and, where `sslmode` allows it, another.
+fn tls_tries(info: &ConnInfo, endpoint: &Endpoint) -> (TlsUse, Option<TlsUse>) {
+    match (&endpoint.address, info.sslmode) {
+        (Address::Unix(_), _) | (_, SslMode::Disable) => (TlsUse::Never, None),
+        (_, SslMode::Allow) => (TlsUse::Never, Some(TlsUse::Always)),
+        (_, SslMode::Prefer) => (TlsUse::IfOffered, Some(TlsUse::Never)),
+        (_, SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull) => (TlsUse::Always, None),
+    }
+}
+
 /// One address: the TLS tries that `sslmode` allows, then the check of the server's state.
 async fn attempt<S: Startup + Sync>(
     info: &ConnInfo,
@@ -151,12 +194,7 @@ async fn attempt<S: Startup + Sync>(
     endpoint: &Endpoint,
     wanted: TargetSessionAttrs,
 ) -> Result<S::Output, ConnectError> {
-    let tries: (TlsUse, Option<TlsUse>) = match (&endpoint.address, info.sslmode) {
-        (Address::Unix(_), _) | (_, SslMode::Disable) => (TlsUse::Never, None),
-        (_, SslMode::Allow) => (TlsUse::Never, Some(TlsUse::Always)),
-        (_, SslMode::Prefer) => (TlsUse::IfOffered, Some(TlsUse::Never)),
-        (_, SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull) => (TlsUse::Always, None),
-    };
+    let tries = tls_tries(info, endpoint);
     within(info, &endpoint.host, async {
         let first = try_once(info, startup, endpoint, tries.0).await;
         let mut connection = match (first, tries.1) {

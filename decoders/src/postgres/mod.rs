@@ -61,6 +61,7 @@ mod link;
 mod options;
 mod parameters;
 mod passfile;
+pub mod raw;
 pub mod session;
 mod settings;
 pub mod splitter;

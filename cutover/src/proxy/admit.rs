@@ -1,0 +1,149 @@
+//! A client's login: its own conversation with the server, passed on as it is and overheard.
+//!
+//! One thing is changed on the way: SCRAM-SHA-256-PLUS is not offered, because it would bind the
+//! login to one of two TLS channels.
+
+use std::io;
+
+use decoders::postgres::raw::RawConnection;
+use tokio::io::AsyncWriteExt;
+
+use super::login::MESSAGE_MAX;
+use super::messages::{self, Inbox, Message};
+use super::scram::{MECHANISM, Overheard};
+use super::stream::ClientStream;
+use super::users::Shown;
+
+/// The longest message of a client that has not logged in (`PG_MAX_AUTH_TOKEN_LENGTH`).
+const TOKEN_MAX: usize = 65_535;
+
+/// A client that was let in.
+pub(super) struct Admitted {
+    pub parameters: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Body of BackendKeyData.
+    pub key: Vec<u8>,
+    pub shown: Shown,
+    /// What the server has said behind its ReadyForQuery.
+    pub rest: Vec<u8>,
+}
+
+/// What the client's next message answers.
+enum Asked {
+    Nothing,
+    Password,
+    ScramFirst,
+    ScramFinal,
+}
+
+/// Passes messages on until the server is ready. `None`: the server has refused, and said so.
+pub(super) async fn admit(
+    client: &mut ClientStream,
+    client_inbox: &mut Inbox,
+    server: &mut RawConnection,
+) -> io::Result<Option<Admitted>> {
+    let mut server_inbox = Inbox::default();
+    let mut asked = Asked::Nothing;
+    let mut overheard = Overheard::default();
+    let mut admitted = Admitted {
+        parameters: Vec::new(),
+        key: Vec::new(),
+        shown: Shown::Nothing,
+        rest: Vec::new(),
+    };
+    loop {
+        let mut out = Vec::new();
+        tokio::select! {
+            message = server_inbox.next(server, MESSAGE_MAX) => {
+                let mut message = match message {
+                    Ok(message) => message,
+                    // It has said why and closed.
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+                    Err(error) => return Err(error),
+                };
+                match message.tag {
+                    b'R' => {
+                        asked = request(&mut message, &mut overheard, &mut admitted.shown);
+                    }
+                    b'S' => admitted.parameters.extend(
+                        messages::pair(&message.body)
+                            .map(|(name, value)| (name.to_vec(), value.to_vec())),
+                    ),
+                    b'K' => admitted.key.clone_from(&message.body),
+                    _ => {}
+                }
+                message.append_to(&mut out);
+                // The last messages of a login come together.
+                if message.tag == b'Z' || server_inbox.is_empty() || message.tag == b'R' {
+                    client.write_all(&out).await?;
+                    client.flush().await?;
+                } else {
+                    client.write_all(&out).await?;
+                }
+                if message.tag == b'Z' {
+                    if matches!(asked, Asked::ScramFinal) {
+                        admitted.shown = Shown::Scram(Box::new(overheard));
+                    }
+                    admitted.rest = server_inbox.take_rest();
+                    return Ok(Some(admitted));
+                }
+            }
+            message = client_inbox.next(client, TOKEN_MAX) => {
+                let message = message?;
+                match asked {
+                    Asked::Password => {
+                        let secret = message.body.strip_suffix(b"\0").unwrap_or(&message.body);
+                        admitted.shown = Shown::Password(secret.to_vec());
+                    }
+                    Asked::ScramFirst => {
+                        // The mechanism's name, a length, the message.
+                        let name = message.body.iter().position(|byte| *byte == 0);
+                        let first = name.and_then(|name| message.body.get(name + 5..));
+                        overheard.client_first(first.unwrap_or_default());
+                    }
+                    Asked::ScramFinal => overheard.client_final(&message.body),
+                    Asked::Nothing => {}
+                }
+                message.append_to(&mut out);
+                server.write_all(&out).await?;
+                server.flush().await?;
+            }
+        }
+    }
+}
+
+/// Looks at a request of the server's and takes `-PLUS` out of it.
+fn request(message: &mut Message, overheard: &mut Overheard, shown: &mut Shown) -> Asked {
+    let code = message.int32(0);
+    let data = message.body.get(4..).unwrap_or_default();
+    let useless = |shown: &mut Shown, method| {
+        *shown = Shown::Useless(method);
+        Asked::Nothing
+    };
+    match code {
+        // The state stays what it was: the last thing that was asked for has been shown.
+        Some(0) if matches!(shown, Shown::Useless("SCRAM")) => Asked::ScramFinal,
+        Some(0) => Asked::Nothing,
+        Some(3) => Asked::Password,
+        Some(5) => useless(shown, "MD5"),
+        Some(10) => {
+            let kept: Vec<&[u8]> = data
+                .split(|byte| *byte == 0)
+                .filter(|name| !name.is_empty() && !name.ends_with(b"-PLUS"))
+                .collect();
+            let is_scram = kept.contains(&MECHANISM.as_bytes());
+            let mut body = 10_i32.to_be_bytes().to_vec();
+            kept.iter().for_each(|name| messages::text(&mut body, name));
+            body.push(0);
+            message.body = body;
+            *shown = Shown::Useless(if is_scram { "SCRAM" } else { "SASL" });
+            if is_scram { Asked::ScramFirst } else { Asked::Nothing }
+        }
+        Some(11) if matches!(shown, Shown::Useless("SCRAM")) => {
+            overheard.server_first(data);
+            Asked::ScramFinal
+        }
+        Some(12) if matches!(shown, Shown::Useless("SCRAM")) => Asked::ScramFinal,
+        Some(7..=9) => useless(shown, "GSSAPI"),
+        _ => useless(shown, "a method that is not known"),
+    }
+}

@@ -1,0 +1,85 @@
+//! What the operator writes about the embedded proxy: `[cutover.proxy]`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// `[cutover.proxy]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyConfig {
+    /// Address that clients connect to.
+    pub listen: SocketAddr,
+    /// Its control socket. Default: `proxy.sock` in the state directory. Who may write to it may
+    /// move every client: it is made for its owner only.
+    pub control: Option<PathBuf>,
+    /// Users whose sessions can be moved although the proxy can't learn their key: lines of
+    /// `"user" "password"`, as in PgBouncer's `auth_file`; a SCRAM verifier may stand for the
+    /// password.
+    pub users_file: Option<PathBuf>,
+    /// TLS towards clients. Without it they are told that there is none.
+    pub tls: Option<ProxyTls>,
+    /// Threads that pass bytes on. Default: half of the cores, at least one.
+    pub threads: Option<usize>,
+    /// Most clients at a time.
+    #[serde(default = "clients_max")]
+    pub clients_max: usize,
+    /// What becomes of clients in a transaction that does not end in time for a hold.
+    #[serde(default)]
+    pub in_transaction: InTransaction,
+    /// Connection string of a client, to see which server the proxy leads to. Default: `listen`
+    /// with the user, password and database of the side that is expected there.
+    pub client: Option<String>,
+}
+
+/// Certificate and key in PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyTls {
+    /// The certificate and its chain.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// What becomes of clients in a transaction that does not end in time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InTransaction {
+    /// The hold fails and the run goes back; nobody notices anything.
+    #[default]
+    Wait,
+    /// They are cut: one error each that a new connection cures.
+    Cut,
+}
+
+fn clients_max() -> usize {
+    2_000
+}
+
+impl ProxyConfig {
+    /// A proxy at `listen` with everything else by default.
+    pub fn new(listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            control: None,
+            users_file: None,
+            tls: None,
+            threads: None,
+            clients_max: clients_max(),
+            in_transaction: InTransaction::default(),
+            client: None,
+        }
+    }
+
+    /// Threads that pass bytes on.
+    pub fn threads(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        self.threads.unwrap_or(cores / 2).max(1)
+    }
+}
+
+/// A hold ends by itself after this long, if whoever asked for it has said nothing shorter.
+pub(super) const HOLD_MAX: Duration = Duration::from_secs(300);

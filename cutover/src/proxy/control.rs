@@ -1,0 +1,344 @@
+//! The control socket: JSON, a line for each order and a line for each answer.
+//!
+//! An order carries the run's epoch, and one of an older run is refused. A hold also carries a
+//! serial number: a release makes void every hold that was asked for before it, even one that
+//! comes in later, so nobody is left waiting because two connections overtook each other.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::Instant;
+
+use super::Shared;
+use super::config::{HOLD_MAX, InTransaction};
+use super::gate::Hold;
+use crate::side::Side;
+
+/// The longest order or answer.
+const LINE_MAX: u64 = 1 << 20;
+/// How long clients that are cut may take to be gone, and how long a survey may take.
+const SETTLE_MAX: Duration = Duration::from_secs(3);
+
+/// An order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "cmd", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Order {
+    /// Make clients wait between two transactions.
+    Hold {
+        /// The run.
+        epoch: u64,
+        /// Number of the request, growing.
+        serial: u64,
+        /// How long transactions may take to end.
+        wait_ms: u64,
+        /// After this they go on by themselves, to where the proxy leads then.
+        limit_ms: u64,
+    },
+    /// Lead to this side from now on.
+    Route {
+        /// The run.
+        epoch: u64,
+        /// Where to.
+        side: Side,
+    },
+    /// Let clients go on.
+    Release {
+        /// The run.
+        epoch: u64,
+        /// Holds up to this number are void.
+        serial: u64,
+    },
+    /// Say what there is.
+    Status,
+    /// Ask every idle session what it carries, then say what there is.
+    Survey,
+}
+
+/// The answer to any order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Why the order was not carried out, or not wholly.
+    pub error: Option<String>,
+    /// Where the proxy leads.
+    pub side: Side,
+    /// The newest run that it knows.
+    pub epoch: u64,
+    /// The largest number that a hold or a release had.
+    pub serial: u64,
+    /// Clients wait.
+    pub holding: bool,
+    /// Clients.
+    pub clients: u64,
+    /// Of them, those that wait.
+    pub held: u64,
+    /// Of them, those that are still logging in, or wait with that.
+    pub entering: u64,
+    /// Those that were to wait and have something under way, by what it is.
+    pub busy: BTreeMap<String, u64>,
+    /// Those that can't be moved, by the reason; as of the last hold or survey.
+    pub pinned: BTreeMap<String, u64>,
+    /// Sessions moved since the proxy was started.
+    pub moved: u64,
+    /// Clients cut since then.
+    pub cut: u64,
+}
+
+/// What was ordered so far; the part that outlives the process is written to a file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Orders {
+    pub side: Side,
+    pub epoch: u64,
+    #[serde(skip)]
+    released: u64,
+}
+
+impl Orders {
+    /// As the last process left them.
+    ///
+    /// # Errors
+    /// The file is there and can't be read. It says where clients belong: not to be guessed.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        match std::fs::read(path) {
+            Ok(text) => serde_json::from_slice(&text).map_err(io::Error::from),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn write(&self, path: &Path) -> io::Result<()> {
+        let new = path.with_extension("new");
+        let text = serde_json::to_vec(self)?;
+        let mut file = std::fs::File::create(&new)?;
+        io::Write::write_all(&mut file, &text)?;
+        file.sync_all()?;
+        std::fs::rename(&new, path)?;
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        std::fs::File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+    }
+}
+
+/// Binds the socket, for our own user only.
+///
+/// # Errors
+/// Somebody answers there already, or the path can't be used.
+pub(super) async fn bind(path: &Path) -> io::Result<UnixListener> {
+    if UnixStream::connect(path).await.is_ok() {
+        let what = format!("another proxy answers at {}", path.display());
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, what));
+    }
+    match std::fs::remove_file(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Carries out orders until it is dropped.
+pub(super) async fn obey(shared: Arc<Shared>, listener: UnixListener) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let shared = shared.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = converse(&shared, stream).await {
+                        tracing::debug!("a control connection broke: {error}");
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!("the control socket takes no connection: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn converse(shared: &Arc<Shared>, stream: UnixStream) -> io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if (&mut stream).take(LINE_MAX).read_line(&mut line).await? == 0 {
+            return Ok(());
+        }
+        let error = match serde_json::from_str::<Order>(&line) {
+            Ok(order) => carry_out(shared, order).await.err(),
+            Err(error) => Some(format!("the order can't be read: {error}")),
+        };
+        let mut answer = serde_json::to_vec(&shared.answer(error))?;
+        answer.push(b'\n');
+        stream.write_all(&answer).await?;
+    }
+}
+
+/// Gives one order and waits for its answer.
+///
+/// # Errors
+/// Nobody answers at `path`, or not with an answer.
+pub async fn order(path: &Path, order: &Order) -> io::Result<Answer> {
+    let mut stream = BufReader::new(UnixStream::connect(path).await?);
+    let mut line = serde_json::to_vec(order)?;
+    line.push(b'\n');
+    stream.write_all(&line).await?;
+    let mut answer = String::new();
+    stream.take(LINE_MAX).read_line(&mut answer).await?;
+    Ok(serde_json::from_str(&answer)?)
+}
+
+async fn carry_out(shared: &Arc<Shared>, order: Order) -> Result<(), String> {
+    match order {
+        Order::Status => Ok(()),
+        Order::Survey => {
+            shared.gates.change(|gate| gate.survey += 1);
+            shared.wait_for(Instant::now() + SETTLE_MAX, |census| census.behind == 0).await;
+            Ok(())
+        }
+        Order::Release { epoch, serial } => shared.admit_order(epoch, |orders| {
+            orders.released = orders.released.max(serial);
+            shared.gates.change(|gate| gate.hold = None);
+        }),
+        Order::Route { epoch, side } => {
+            let path = shared.orders_file.clone();
+            shared.admit_order(epoch, |orders| {
+                let new = Orders { side, epoch, ..*orders };
+                new.write(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+                *orders = new;
+                if shared.gates.now().side != side {
+                    shared.gates.change(|gate| gate.side = side);
+                }
+                Ok(())
+            })?
+        }
+        Order::Hold { epoch, serial, wait_ms, limit_ms } => {
+            shared.admit_order(epoch, |orders| {
+                if serial <= orders.released {
+                    return Err("this hold was released before it came".to_owned());
+                }
+                let again = shared.gates.now().hold.is_some_and(|hold| hold.serial == serial);
+                if !again {
+                    let hold = Hold { serial, cut_busy: false };
+                    shared.gates.change(|gate| gate.hold = Some(hold));
+                }
+                Ok(())
+            })??;
+            let limit = Duration::from_millis(limit_ms).min(HOLD_MAX);
+            tokio::spawn(end_hold(shared.clone(), serial, limit));
+            let until = Instant::now() + Duration::from_millis(wait_ms);
+            if shared.wait_for(until, |census| census.at_rest()).await {
+                return Ok(());
+            }
+            if shared.config.in_transaction == InTransaction::Cut {
+                shared.gates.change(|gate| {
+                    gate.hold = gate.hold.map(|hold| Hold { cut_busy: true, ..hold });
+                });
+                let until = Instant::now() + SETTLE_MAX;
+                if shared.wait_for(until, |census| census.at_rest()).await {
+                    return Ok(());
+                }
+            }
+            let census = shared.gates.census();
+            let busy: Vec<_> =
+                census.busy.iter().map(|(what, count)| format!("{count} {what}")).collect();
+            Err(format!("its clients did not come to rest in time: {}", busy.join(", ")))
+        }
+    }
+}
+
+/// Nobody came to end it.
+async fn end_hold(shared: Arc<Shared>, serial: u64, limit: Duration) {
+    tokio::time::sleep(limit).await;
+    let held = |hold: Hold| hold.serial == serial;
+    if shared.gates.now().hold.is_some_and(held) {
+        tracing::warn!("a hold has reached its limit: clients go on");
+        shared.gates.change(|gate| gate.hold = gate.hold.filter(|hold| !held(*hold)));
+    }
+}
+
+impl Shared {
+    /// Takes an order unless a newer run has given one.
+    fn admit_order<T>(&self, epoch: u64, act: impl FnOnce(&mut Orders) -> T) -> Result<T, String> {
+        let mut orders = super::lock(&self.orders);
+        if epoch < orders.epoch {
+            return Err(format!("run {} is newer than run {epoch}", orders.epoch));
+        }
+        orders.epoch = epoch;
+        Ok(act(&mut orders))
+    }
+
+    async fn wait_for(
+        &self,
+        until: Instant,
+        enough: impl Fn(&super::gate::Census) -> bool,
+    ) -> bool {
+        let mut progress = self.gates.progress();
+        loop {
+            progress.mark_unchanged();
+            if enough(&self.gates.census()) {
+                return true;
+            }
+            if tokio::time::timeout_at(until, progress.changed()).await.is_err() {
+                return enough(&self.gates.census());
+            }
+        }
+    }
+
+    fn answer(&self, error: Option<String>) -> Answer {
+        let census = self.gates.census();
+        let gate = self.gates.now();
+        let orders = *super::lock(&self.orders);
+        Answer {
+            error,
+            side: gate.side,
+            epoch: orders.epoch,
+            serial: gate.hold.map_or(orders.released, |hold| hold.serial.max(orders.released)),
+            holding: gate.hold.is_some(),
+            clients: census.clients,
+            held: census.held,
+            entering: census.entering,
+            busy: census.busy.into_iter().map(|(what, count)| (what.to_owned(), count)).collect(),
+            pinned: census.pinned,
+            moved: self.totals.moved.load(Ordering::Relaxed),
+            cut: self.totals.cut.load(Ordering::Relaxed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_clients_belong_outlives_the_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("proxy.route");
+        assert_eq!(Orders::read(&path).unwrap(), Orders::default());
+        let orders = Orders { side: Side::Green, epoch: 7, released: 0 };
+        orders.write(&path).unwrap();
+        assert_eq!(Orders::read(&path).unwrap(), orders);
+        std::fs::write(&path, "{").unwrap();
+        assert!(Orders::read(&path).is_err());
+    }
+
+    #[test]
+    fn orders_are_lines_that_people_can_write() {
+        let order: Order = serde_json::from_str(
+            r#"{"cmd":"hold","epoch":3,"serial":1,"wait_ms":10,"limit_ms":1000}"#,
+        )
+        .unwrap();
+        assert!(matches!(order, Order::Hold { epoch: 3, .. }));
+        let order: Order =
+            serde_json::from_str(r#"{"cmd":"route","epoch":3,"side":"green"}"#).unwrap();
+        assert_eq!(order, Order::Route { epoch: 3, side: Side::Green });
+    }
+}

@@ -1,0 +1,212 @@
+//! From a connection to a session: TLS, the startup packet, the gate, the login.
+//!
+//! Each worker is a thread with a runtime of its own, so a client's bytes never wake another
+//! thread on their way.
+
+use std::io;
+use std::net::TcpStream as StdStream;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use decoders::postgres::raw;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use super::Shared;
+use super::admit::{Admitted, admit};
+use super::gate::{Gate, Presence, Standing};
+use super::messages::{self, Inbox};
+use super::session::Session;
+use super::startup::{First, PACKET_MAX, Startup};
+use super::stream::ClientStream;
+
+/// How long a client may take to log in (the server's own limit is a minute by default).
+const LOGIN_MAX: Duration = Duration::from_secs(60);
+
+/// A thread that serves clients.
+pub(super) struct Worker {
+    pub clients: mpsc::UnboundedSender<StdStream>,
+    _thread: JoinHandle<()>,
+}
+
+impl Worker {
+    /// Starts it. It ends, and its sessions with it, when its sender is dropped.
+    ///
+    /// # Errors
+    /// The system has no thread or no epoll instance left.
+    pub fn start(shared: Arc<Shared>, at: usize) -> io::Result<Self> {
+        let (clients, mut arrivals) = mpsc::unbounded_channel::<StdStream>();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let serving = async move {
+            while let Some(stream) = arrivals.recv().await {
+                let shared = shared.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = serve(shared, stream).await {
+                        tracing::debug!("a client's connection broke: {error}");
+                    }
+                });
+            }
+        };
+        let thread = std::thread::Builder::new().name(format!("proxy-{at}"));
+        let thread = thread.spawn(move || runtime.block_on(serving))?;
+        Ok(Self { clients, _thread: thread })
+    }
+}
+
+async fn serve(shared: Arc<Shared>, stream: StdStream) -> io::Result<()> {
+    let stream = TcpStream::from_std(stream)?;
+    stream.set_nodelay(true)?;
+    let opening = tokio::time::timeout(LOGIN_MAX, open(&shared, stream));
+    let Ok(opened) = opening.await else { return Ok(()) };
+    let Some((mut client, mut inbox, startup)) = opened? else { return Ok(()) };
+    let refusal = if !shared.ends.serves(startup.database()) {
+        Some(("3D000", "this proxy leads to one database only, and that is not its name"))
+    } else if startup.user().is_empty() {
+        Some(("28000", "no PostgreSQL user name specified in startup packet"))
+    } else {
+        None
+    };
+    if let Some((sqlstate, what)) = refusal {
+        return refuse(&mut client, sqlstate, what).await;
+    }
+    let Some(presence) = shared.gates.enter(shared.config.clients_max) else {
+        return refuse(&mut client, "53300", "sorry, too many clients already").await;
+    };
+    loop {
+        let gate = pass_gate(&shared, &presence).await;
+        let login = log_in(&shared, gate, &mut client, &mut inbox, &startup);
+        match beside_gate(&shared, &presence, gate, login).await {
+            // The side has changed before anything was said.
+            None if !inbox.is_touched() => {}
+            None => {
+                let what = "terminating connection due to administrator command";
+                return refuse(&mut client, "57P01", what).await;
+            }
+            Some(logged_in) => {
+                let Some((server, admitted)) = logged_in? else { return Ok(()) };
+                let early = inbox.take_rest();
+                let session = Session::new(
+                    shared, presence, startup, client, server, gate.side, admitted, early,
+                );
+                return session.run().await;
+            }
+        }
+    }
+}
+
+/// TLS if both want it, then the packet that says who it is. `None`: it was something else.
+async fn open(
+    shared: &Shared,
+    stream: TcpStream,
+) -> io::Result<Option<(ClientStream, Inbox, Startup)>> {
+    let mut client = ClientStream::Plain(stream);
+    let mut inbox = Inbox::default();
+    loop {
+        let packet = inbox.packet(&mut client, PACKET_MAX).await?;
+        match First::parse(&packet) {
+            Some(First::Startup(startup)) => return Ok(Some((client, inbox, startup))),
+            Some(First::Cancel(key)) => {
+                shared.cancels.forward(&key, &shared.ends).await;
+                return Ok(None);
+            }
+            Some(First::Tls | First::Gss) if !inbox.is_empty() => {
+                // Bytes that came before the handshake would count as encrypted (CVE-2021-23214).
+                return Err(messages::invalid("bytes before the TLS handshake".to_owned()));
+            }
+            Some(First::Tls) => match (&shared.tls, client) {
+                (Some(tls), ClientStream::Plain(mut stream)) => {
+                    stream.write_all(b"S").await?;
+                    client = ClientStream::Tls(Box::new(tls.accept(stream).await?));
+                }
+                (_, other) => {
+                    client = other;
+                    client.write_all(b"N").await?;
+                }
+            },
+            Some(First::Gss) => client.write_all(b"N").await?,
+            None => {
+                let what = "unsupported frontend protocol";
+                refuse(&mut client, "0A000", what).await?;
+                return Ok(None);
+            }
+        }
+    }
+}
+
+/// Waits while clients are held.
+async fn pass_gate(shared: &Shared, presence: &Presence) -> Gate {
+    loop {
+        let gate = shared.gates.now();
+        shared.gates.seen(&presence.handle, gate.generation, Standing::Entering);
+        if gate.hold.is_none() {
+            return gate;
+        }
+        shared.gates.changed(&presence.handle, gate.generation).await;
+    }
+}
+
+/// Does something while the gate may change. `None`: clients belong elsewhere now.
+async fn beside_gate<T>(
+    shared: &Shared,
+    presence: &Presence,
+    mut gate: Gate,
+    doing: impl Future<Output = T>,
+) -> Option<T> {
+    let side = gate.side;
+    let mut doing = std::pin::pin!(doing);
+    loop {
+        tokio::select! {
+            done = &mut doing => return Some(done),
+            () = shared.gates.changed(&presence.handle, gate.generation) => {
+                gate = shared.gates.now();
+                if gate.side != side {
+                    return None;
+                }
+                shared.gates.seen(&presence.handle, gate.generation, Standing::Entering);
+            }
+        }
+    }
+}
+
+/// Connects and passes the login on. `None`: there is no session, and the client knows.
+async fn log_in(
+    shared: &Shared,
+    gate: Gate,
+    client: &mut ClientStream,
+    inbox: &mut Inbox,
+    startup: &Startup,
+) -> io::Result<Option<(raw::RawConnection, Admitted)>> {
+    let info = shared.ends.of(gate.side);
+    let mut server = match raw::connect(info).await {
+        Ok(server) => server,
+        Err(error) => {
+            tracing::warn!("{} can't be reached: {error}", gate.side);
+            let what = "the proxy can't reach the database server";
+            refuse(client, "57P03", what).await?;
+            return Ok(None);
+        }
+    };
+    inbox.touch();
+    server.write_all(&startup.packet(info.dbname().as_bytes())).await?;
+    server.flush().await?;
+    let admitted = match tokio::time::timeout(LOGIN_MAX, admit(client, inbox, &mut server)).await {
+        Ok(admitted) => admitted?,
+        Err(_) => return Ok(None),
+    };
+    Ok(match admitted {
+        Some(admitted) => Some((server, admitted)),
+        None => {
+            client.shutdown().await?;
+            None
+        }
+    })
+}
+
+async fn refuse(client: &mut ClientStream, sqlstate: &str, what: &str) -> io::Result<()> {
+    let mut out = Vec::new();
+    messages::fatal(&mut out, sqlstate, what, None);
+    client.write_all(&out).await?;
+    client.shutdown().await
+}

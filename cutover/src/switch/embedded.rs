@@ -1,0 +1,297 @@
+//! Our own proxy (`replicator proxy`) as a traffic switch: orders over its control socket.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use decoders::postgres::conninfo::ConnInfo;
+use tokio::time::Instant;
+
+use super::config::SwitchConfigError;
+use super::identity::{Identity, identity};
+use crate::api::{Act, Check, Member};
+use crate::evidence::Committed;
+use crate::ports::{Epoch, Moves, PortError, PortResult, SwitchActs, SwitchTraits, TrafficSwitch};
+use crate::proxy::ProxyConfig;
+use crate::proxy::control::{Answer, Order, order};
+use crate::side::Side;
+use crate::sql::{Kind, SqlError, open, soon};
+
+const PROXY: &str = "proxy";
+/// The longest that transactions may take to end.
+const WAIT_MAX: Duration = Duration::from_secs(2);
+/// Clients go on by themselves after this, to where the proxy leads then. Harmless on either side:
+/// the one that must not be written is closed by then.
+const HOLD_LIMIT: Duration = Duration::from_secs(60);
+
+/// The embedded proxy.
+pub struct EmbeddedSwitch {
+    control: PathBuf,
+    blue: ConnInfo,
+    green: ConnInfo,
+    client: ConnInfo,
+    /// As a client of blue's or green's user, when no connection string says otherwise.
+    client_follows: bool,
+    serial: AtomicU64,
+}
+
+impl EmbeddedSwitch {
+    /// From the configuration.
+    ///
+    /// # Errors
+    /// Its control socket is not known, or the client's connection string can't be read.
+    pub fn new(
+        config: &ProxyConfig,
+        blue: &ConnInfo,
+        green: &ConnInfo,
+    ) -> Result<Self, SwitchConfigError> {
+        let Some(control) = config.control.clone() else {
+            return Err(SwitchConfigError("cutover.proxy.control is required".into()));
+        };
+        let mut at = config.listen;
+        if at.ip().is_unspecified() {
+            at.set_ip(if at.is_ipv4() {
+                [127, 0, 0, 1].into()
+            } else {
+                [0, 0, 0, 0, 0, 0, 0, 1].into()
+            });
+        }
+        let default = format!("hostaddr={} port={} sslmode=prefer", at.ip(), at.port());
+        let client = ConnInfo::parse(config.client.as_deref().unwrap_or(&default))
+            .map_err(|error| SwitchConfigError(format!("cutover.proxy.client: {error}")))?;
+        Ok(Self {
+            control,
+            blue: blue.clone(),
+            green: green.clone(),
+            client,
+            client_follows: config.client.is_none(),
+            serial: AtomicU64::new(0),
+        })
+    }
+
+    fn side(&self, side: Side) -> &ConnInfo {
+        match side {
+            Side::Blue => &self.blue,
+            Side::Green => &self.green,
+        }
+    }
+
+    /// A number larger than any that was used before, also by an earlier process.
+    fn next_serial(&self) -> u64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
+        let next = |last: u64| Some(now.max(last.saturating_add(1)));
+        match self.serial.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next) {
+            Ok(last) | Err(last) => now.max(last.saturating_add(1)),
+        }
+    }
+
+    /// Gives an order. What the proxy itself has to object is in the answer.
+    async fn ask(&self, what: &Order, deadline: Instant) -> PortResult<Answer> {
+        let remedy = "start it: replicator proxy";
+        match tokio::time::timeout_at(deadline, order(&self.control, what)).await {
+            Ok(Ok(answer)) => {
+                self.serial.fetch_max(answer.serial, Ordering::SeqCst);
+                Ok(answer)
+            }
+            Ok(Err(error)) => Err(PortError::new(
+                PROXY,
+                format!("it does not answer at {}: {error}", self.control.display()),
+            )
+            .remedy(remedy)
+            .in_doubt()),
+            Err(_) => {
+                Err(PortError::new(PROXY, "it has not answered in time").remedy(remedy).in_doubt())
+            }
+        }
+    }
+
+    /// Gives an order that has to be carried out.
+    async fn carry_out(&self, what: &Order, deadline: Instant) -> PortResult<Answer> {
+        let answer = self.ask(what, deadline).await?;
+        match &answer.error {
+            None => Ok(answer),
+            Some(error) => Err(PortError::new(PROXY, error.clone())),
+        }
+    }
+
+    /// Which server a client of the proxy reaches.
+    async fn reached(&self, side: Side, deadline: Instant) -> Result<Identity, SqlError> {
+        let mut client = self.client.clone();
+        if self.client_follows {
+            let info = self.side(side);
+            let password = info.hosts().first().and_then(|host| info.password_for(host));
+            client = client.with_dbname(info.dbname()).with_user(info.user(), password);
+        }
+        let session = open(&client, "cutover router", Kind::Plain, deadline).await?;
+        identity(&session, deadline).await
+    }
+
+    async fn identity_of(&self, side: Side, deadline: Instant) -> PortResult<Identity> {
+        let doing = |error: SqlError| error.at(side.name(), "asking which server it is");
+        let session = open(self.side(side), "cutover router", Kind::Server, deadline).await;
+        identity(&session.map_err(doing)?, deadline).await.map_err(doing)
+    }
+
+    fn act(&self, step: &str, text: String) -> Act {
+        Act { step: step.into(), place: PROXY.into(), text }
+    }
+}
+
+/// `2 LISTEN, 1 temporary objects`.
+fn counted(what: &std::collections::BTreeMap<String, u64>) -> String {
+    let parts: Vec<_> = what.iter().map(|(what, count)| format!("{count} {what}")).collect();
+    parts.join(", ")
+}
+
+impl TrafficSwitch for EmbeddedSwitch {
+    fn traits(&self) -> SwitchTraits {
+        SwitchTraits { holds: true, moves: Moves::Transparently, members: 1 }
+    }
+
+    async fn inspect(&self, from: Side) -> PortResult<Vec<Check>> {
+        let answer = match self.ask(&Order::Survey, soon()).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                let fix = error.remedy.unwrap_or_default();
+                return Ok(vec![Check::fail("proxy", error.what, fix)]);
+            }
+        };
+        let mut checks = Vec::new();
+        if answer.side != from {
+            checks.push(Check::fail(
+                "proxy-side",
+                format!("it leads to {}, and {from} serves", answer.side),
+                "find out who has turned it; `replicator proxy` was started with another state",
+            ));
+        }
+        if answer.holding {
+            checks.push(Check::fail(
+                "proxy-holding",
+                "it holds its clients already",
+                "another run is under way; wait, or let it be put back",
+            ));
+        } else if answer.side == from {
+            let wanted = self.identity_of(from, soon()).await?;
+            match self.reached(from, soon()).await {
+                Ok(reached) if reached == wanted => checks.push(Check::ok(
+                    "proxy",
+                    format!("{} clients; one of ours reaches {}", answer.clients, reached.shown),
+                )),
+                Ok(reached) => checks.push(Check::fail(
+                    "proxy-target",
+                    format!("a client of it reaches {}, which is not {from}", reached.shown),
+                    "give the proxy and the sidecar the same configuration",
+                )),
+                Err(error) => checks.push(Check::fail(
+                    "proxy-client",
+                    format!("nothing can be asked through it: {}", error.text),
+                    "set cutover.proxy.client to what a client would use",
+                )),
+            }
+        }
+        if !answer.pinned.is_empty() {
+            let count: u64 = answer.pinned.values().sum();
+            checks.push(Check::warn(
+                "proxy-pinned",
+                format!("{count} clients can't be moved: {}", counted(&answer.pinned)),
+                "they get one error at the flip and have to connect again",
+            ));
+        }
+        Ok(checks)
+    }
+
+    async fn arm(&self, _to: Side, deadline: Instant) -> PortResult<()> {
+        // Who is idle now and stays so need not be asked in the window.
+        self.carry_out(&Order::Survey, deadline).await.map(|_| ())
+    }
+
+    async fn hold(&self, epoch: Epoch, deadline: Instant) -> PortResult<String> {
+        let wait = deadline.saturating_duration_since(Instant::now()).min(WAIT_MAX);
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let order = Order::Hold {
+            epoch: epoch.0,
+            serial: self.next_serial(),
+            wait_ms: milliseconds(wait),
+            limit_ms: milliseconds(HOLD_LIMIT),
+        };
+        let answer = self.carry_out(&order, deadline + Duration::from_secs(1)).await;
+        let answer = answer.map_err(|error| {
+            error.remedy(
+                "a transaction is open for too long; end it, or allow more with --max-pause",
+            )
+        })?;
+        let mut text = format!("the proxy holds {} clients", answer.held + answer.entering);
+        if !answer.pinned.is_empty() {
+            text += &format!(" ({} can't be moved)", counted(&answer.pinned));
+        }
+        Ok(text)
+    }
+
+    async fn holding(&self, _epoch: Epoch, deadline: Instant) -> PortResult<bool> {
+        Ok(self.carry_out(&Order::Status, deadline).await?.holding)
+    }
+
+    async fn switch(&self, proof: &Committed, deadline: Instant) -> PortResult<Vec<Member>> {
+        let order = Order::Route { epoch: proof.epoch().0, side: proof.to() };
+        let answer = self.carry_out(&order, deadline).await?;
+        let evidence = format!("it leads {} clients there", answer.clients);
+        let target = answer.side.name().to_owned();
+        Ok(vec![Member { member: PROXY.into(), target, verified: false, evidence }])
+    }
+
+    async fn release(&self, epoch: Epoch, deadline: Instant) -> PortResult<()> {
+        let order = Order::Release { epoch: epoch.0, serial: self.next_serial() };
+        self.carry_out(&order, deadline).await.map(|_| ())
+    }
+
+    async fn verify(&self, proof: &Committed, deadline: Instant) -> PortResult<Vec<Member>> {
+        let to = proof.to();
+        let wanted = self.identity_of(to, deadline).await?;
+        let reached = self.reached(to, deadline).await;
+        let reached = reached.map_err(|error| error.at(PROXY, "asking through it"))?;
+        let answer = self.carry_out(&Order::Status, deadline).await?;
+        let verified = reached == wanted;
+        let target = if verified { to.name() } else { "unknown" };
+        let evidence = format!(
+            "a client of it reaches {}; {} sessions moved, {} cut since it was started",
+            reached.shown, answer.moved, answer.cut
+        );
+        Ok(vec![Member { member: PROXY.into(), target: target.into(), verified, evidence }])
+    }
+
+    fn name(&self) -> String {
+        "embedded proxy".into()
+    }
+
+    fn describe(&self, to: Side) -> SwitchActs {
+        SwitchActs {
+            hold: vec![self.act("quiesce", "hold".into())],
+            switch: vec![self.act("flip", format!("route to {to}"))],
+            release: vec![self.act("open", "release".into())],
+            verify: vec![
+                self.act("open", format!("connect as a client to {}", self.client.redacted())),
+            ],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn serials_grow_past_what_the_proxy_knows() {
+        let mut config = ProxyConfig::new(([0, 0, 0, 0], 6432).into());
+        let info = ConnInfo::parse("postgresql://u@h/d").unwrap();
+        assert!(EmbeddedSwitch::new(&config, &info, &info).is_err());
+        config.control = Some("/nowhere/proxy.sock".into());
+        let switch = EmbeddedSwitch::new(&config, &info, &info).unwrap();
+        let first = switch.next_serial();
+        assert!(switch.next_serial() > first);
+        let ahead = first + 1_000_000_000_000;
+        switch.serial.store(ahead, Ordering::SeqCst);
+        assert_eq!(switch.next_serial(), ahead + 1);
+        assert!(switch.client.redacted().contains("127.0.0.1"), "{}", switch.client.redacted());
+    }
+}

@@ -8,6 +8,7 @@ pub mod conflicts;
 pub mod mark;
 pub mod net;
 pub mod null;
+pub mod own;
 pub mod plan;
 pub mod postgres;
 pub mod progress;

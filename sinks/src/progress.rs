@@ -274,6 +274,18 @@ pub fn origin_name(pipeline: &str, lane: LaneId) -> String {
     }
 }
 
+/// Forgets how far a pipeline is, and which stream it is: for a stream that begins anew. Its
+/// replication origins stay, because somebody may still have to know them in the target's log. The
+/// tables must exist.
+pub async fn forget(client: &Client, pipeline: &str) -> Result<(), TargetError> {
+    for table in ["progress", "stream"] {
+        let sql = format!("DELETE FROM _cutover.{table} WHERE pipeline = $1");
+        let forgotten = client.execute(&sql, &[&pipeline]).await;
+        forgotten.map_err(|e| target_error("forgetting an earlier stream on green", &e))?;
+    }
+    Ok(())
+}
+
 /// Forgets a pipeline: its progress, its replication origins, and with the last pipeline the schema.
 ///
 /// # Errors

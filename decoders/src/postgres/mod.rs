@@ -59,6 +59,7 @@ pub mod error;
 mod establish;
 mod link;
 mod options;
+pub mod origins;
 mod parameters;
 mod passfile;
 pub mod raw;

@@ -64,7 +64,9 @@ use self::replay::Replayed;
 use self::spooling::{BlockError, Spooling, SpoolingError};
 use self::verdict::NoVerdict;
 
-pub use options::{Binary, SlotUse, StreamOptions, SystemIdentity};
+pub use options::{
+    Binary, ORIGIN_FILTER_SINCE, OriginFilter, SlotUse, StreamOptions, SystemIdentity,
+};
 
 /// What a failure says when the spool was retired.
 const AFTER_COMMIT: &str = "; the next stream reads transactions when they have committed";

@@ -3,11 +3,12 @@
 use decoders::postgres::conninfo::ConnInfo;
 use decoders::postgres::session::{self, Session};
 
+use super::error::target_error;
 use crate::target::TargetError;
 
 /// Opens a session on green.
 pub(super) async fn connect(green: &ConnInfo, application: &str) -> Result<Session, TargetError> {
-    session::connect(green, application).await.map_err(|error| {
+    let client = session::connect(green, application).await.map_err(|error| {
         let message = format!("connecting to green: {error}");
         match error.is_transient() {
             true => TargetError::retry(message),
@@ -16,5 +17,9 @@ pub(super) async fn connect(green: &ConnInfo, application: &str) -> Result<Sessi
                 "Correct green's connection string or what the server allows the user",
             ),
         }
-    })
+    })?;
+    // A side that was closed by a cutover is read-only by default; what is written here is ours.
+    let writable = client.batch_execute("SET default_transaction_read_only = off").await;
+    writable.map_err(|error| target_error("making a session on green writable", &error))?;
+    Ok(client)
 }

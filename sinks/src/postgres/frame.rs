@@ -4,11 +4,13 @@ use tokio_postgres::{Client, Statement};
 
 use super::pipeline::{Failure, Param, Pipeline, Purpose};
 use super::session::{Capabilities, OriginTracking, TriggerSuppression};
-use crate::progress;
+use crate::{own, progress};
 
 /// Statements that frame every transaction.
 pub(super) struct Frame {
     pub begin: Statement,
+    /// Says that the transaction is ours; see [`own`].
+    pub own: Option<Statement>,
     pub defer_constraints: Option<Statement>,
     pub advance: Statement,
     pub mark_origin: Option<Statement>,
@@ -38,8 +40,13 @@ impl Frame {
     pub async fn prepare(
         client: &Client,
         capabilities: &Capabilities,
+        pipeline: &str,
     ) -> Result<Self, tokio_postgres::Error> {
         let begin = client.prepare("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
+        let own = match own::statement(capabilities.server_version, pipeline) {
+            Some(sql) => Some(client.prepare(&sql).await?),
+            None => None,
+        };
         let defer_constraints = match capabilities.triggers {
             TriggerSuppression::ReplicaRole => None,
             TriggerSuppression::RefuseTables => {
@@ -58,12 +65,25 @@ impl Frame {
         let save = client.prepare(SAVE).await?;
         let release = client.prepare(RELEASE).await?;
         let related = client.prepare(RELATED).await?;
-        Ok(Self { begin, defer_constraints, advance, mark_origin, commit, save, related, release })
+        Ok(Self {
+            begin,
+            own,
+            defer_constraints,
+            advance,
+            mark_origin,
+            commit,
+            save,
+            related,
+            release,
+        })
     }
 
     pub async fn begin(&self, pipe: &mut Pipeline<'_>) -> Result<(), Failure> {
         const DOING: &str = "beginning a transaction on green";
         self.send(pipe, &self.begin, DOING).await?;
+        if let Some(own) = &self.own {
+            self.send(pipe, own, DOING).await?;
+        }
         match &self.defer_constraints {
             Some(defer) => self.send(pipe, defer, DOING).await,
             None => Ok(()),

@@ -95,7 +95,7 @@ impl PgLane {
     pub(super) async fn start(start: LaneStart) -> Result<Self, TargetError> {
         let LaneStart { session, id, pipeline, backend_pid, capabilities, fire, progress } = start;
         session::set_up_lane(&session).await?;
-        let frame = Frame::prepare(&session, &capabilities)
+        let frame = Frame::prepare(&session, &capabilities, &pipeline)
             .await
             .map_err(|e| target_error("preparing the lane on green", &e))?;
         let session = Arc::new(session);

@@ -65,7 +65,8 @@ impl PgTarget {
             OriginTracking::Unavailable { reason: session::NO_ORIGIN_RIGHTS.to_owned() }
         };
         let capabilities = Mutex::new(Capabilities { server_version, triggers, origin });
-        let (found, catalog) = (Mutex::default(), tokio::sync::Mutex::default());
+        // The session is kept for the catalogs: later it might not be let in any more.
+        let (found, catalog) = (Mutex::default(), tokio::sync::Mutex::new(Some(client)));
         Ok(Self { green, options, capabilities, found, catalog })
     }
 

@@ -31,6 +31,9 @@ impl GulpQuery {
         if binary {
             after.push_str(", 'binary', 'true'");
         }
+        if options.origin.is_sent(version_num) {
+            after.push_str(", 'origin', 'none'");
+        }
         after.push_str(&format!(
             ")) TO STDOUT (FORMAT binary);
              SELECT confirmed_flush_lsn, restart_lsn, pg_catalog.pg_current_wal_insert_lsn()
@@ -92,6 +95,7 @@ impl Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::postgres::stream::OriginFilter;
 
     #[test]
     fn the_query_fits_the_version() {
@@ -104,6 +108,11 @@ mod tests {
         let new = GulpQuery::new("s_gulp_1", &options, 140_000, true).sql(Lsn(16), 7);
         let more = ", 'messages', 'true', 'binary', 'true')) TO STDOUT";
         assert!(new.starts_with(&format!("{call}{more}")), "{new}");
+        let options = StreamOptions { origin: OriginFilter::None, ..options };
+        let sql =
+            |version_num| GulpQuery::new("s_gulp_1", &options, version_num, false).sql(Lsn(16), 7);
+        assert!(sql(160_000).contains(", 'origin', 'none')) TO"), "{}", sql(160_000));
+        assert!(!sql(150_000).contains("origin"), "{}", sql(150_000));
     }
 
     #[test]

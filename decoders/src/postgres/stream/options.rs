@@ -8,6 +8,9 @@ use crate::assemble::PART_BYTES_DEFAULT;
 use crate::change::Lsn;
 use crate::spool::Spool;
 
+/// The first version that can leave out what was replicated to it, as `server_version_num`.
+pub const ORIGIN_FILTER_SINCE: u32 = 160_000;
+
 /// Whether values may travel in binary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Binary {
@@ -15,6 +18,17 @@ pub enum Binary {
     Auto,
     /// Never: all values are text.
     Off,
+}
+
+/// Which transactions the server sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OriginFilter {
+    /// All.
+    #[default]
+    Any,
+    /// None that was itself replicated to it, by anybody (`origin = none`, PostgreSQL 16+; manual,
+    /// 55.5.1 Logical Streaming Replication Parameters). Older servers send all the same.
+    None,
 }
 
 /// Which slot to read.
@@ -54,6 +68,8 @@ pub struct StreamOptions {
     pub part_bytes: usize,
     /// The form of values.
     pub binary: Binary,
+    /// Which transactions come.
+    pub origin: OriginFilter,
     /// The server that the position belongs to, if it is known already.
     pub expected_identity: Option<SystemIdentity>,
     /// Where large transactions are kept that arrive while they run (PostgreSQL 14+). `None`: they
@@ -79,9 +95,17 @@ impl StreamOptions {
             start: None,
             part_bytes: PART_BYTES_DEFAULT,
             binary: Binary::Auto,
+            origin: OriginFilter::Any,
             expected_identity: None,
             spool: None,
             application_name: application_name.into(),
         }
+    }
+}
+
+impl OriginFilter {
+    /// Whether the server is to be told, given its `server_version_num`.
+    pub(in crate::postgres) fn is_sent(self, version_num: u32) -> bool {
+        self == OriginFilter::None && version_num >= ORIGIN_FILTER_SINCE
     }
 }

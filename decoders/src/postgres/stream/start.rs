@@ -292,6 +292,9 @@ fn command(
     if streaming {
         command.push_str(", streaming 'on'");
     }
+    if options.origin.is_sent(version_num) {
+        command.push_str(", origin 'none'");
+    }
     command.push(')');
     command
 }
@@ -299,6 +302,7 @@ fn command(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::postgres::stream::OriginFilter;
 
     #[test]
     fn the_command_fits_the_version() {
@@ -316,5 +320,9 @@ mod tests {
             command(&options, 140_000, Lsn(16), false, true),
             format!("{base}, messages 'true', streaming 'on')")
         );
+        let filtered = StreamOptions { origin: OriginFilter::None, ..options };
+        let sent = |version_num| command(&filtered, version_num, Lsn(16), false, false);
+        assert!(sent(160_000).ends_with(", messages 'true', origin 'none')"), "{}", sent(160_000));
+        assert!(!sent(150_000).contains("origin"), "{}", sent(150_000));
     }
 }

@@ -1,18 +1,19 @@
 //! A client's login: its own conversation with the server, passed on as it is and overheard.
 //!
 //! One thing is changed on the way: SCRAM-SHA-256-PLUS is not offered, because it would bind the
-//! login to one of two TLS channels.
+//! login to one of two TLS channels. And with TLS on both legs, see [`super::vouch`].
 
 use std::io;
 
 use decoders::postgres::raw::RawConnection;
 use tokio::io::AsyncWriteExt;
 
-use super::login::MESSAGE_MAX;
+use super::login::{Credential, MESSAGE_MAX, prove};
 use super::messages::{self, Inbox, Message};
-use super::scram::{MECHANISM, Overheard};
+use super::scram::{MECHANISM, Overheard, Verifier};
 use super::stream::ClientStream;
 use super::users::Shown;
+use super::vouch::vouch;
 
 /// The longest message of a client that has not logged in (`PG_MAX_AUTH_TOKEN_LENGTH`).
 const TOKEN_MAX: usize = 65_535;
@@ -35,11 +36,13 @@ enum Asked {
     ScramFinal,
 }
 
-/// Passes messages on until the server is ready. `None`: the server has refused, and said so.
+/// Passes messages on until the server is ready. `None`: there is no session, and the client knows
+/// why. With a `vouched` verifier a SCRAM login is checked here instead of being passed on.
 pub(super) async fn admit(
     client: &mut ClientStream,
     client_inbox: &mut Inbox,
     server: &mut RawConnection,
+    vouched: Option<&Verifier>,
 ) -> io::Result<Option<Admitted>> {
     let mut server_inbox = Inbox::default();
     let mut asked = Asked::Nothing;
@@ -61,6 +64,16 @@ pub(super) async fn admit(
                     Err(error) => return Err(error),
                 };
                 match message.tag {
+                    b'R' if message.int32(0) == Some(10) && let Some(verifier) = vouched => {
+                        let Some(key) = vouch(client, client_inbox, verifier).await? else {
+                            return Ok(None);
+                        };
+                        let credential = Credential::Key(key.clone());
+                        let proven = prove(server, &mut server_inbox, message, &credential).await;
+                        proven.map_err(|error| messages::invalid(error.to_string()))?;
+                        admitted.shown = Shown::Key(Box::new(key));
+                        message = Message { tag: b'R', body: vec![0; 4] };
+                    }
                     b'R' => {
                         asked = request(&mut message, &mut overheard, &mut admitted.shown);
                     }

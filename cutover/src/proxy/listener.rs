@@ -191,7 +191,12 @@ async fn log_in(
     inbox.touch();
     server.write_all(&startup.packet(info.dbname().as_bytes())).await?;
     server.flush().await?;
-    let admitted = match tokio::time::timeout(LOGIN_MAX, admit(client, inbox, &mut server)).await {
+    let vouched = match client.is_tls() && server.is_tls() {
+        true => shared.users.verifier(startup.user(), info).await,
+        false => None,
+    };
+    let admitting = admit(client, inbox, &mut server, vouched.as_ref());
+    let admitted = match tokio::time::timeout(LOGIN_MAX, admitting).await {
         Ok(admitted) => admitted?,
         Err(_) => return Ok(None),
     };

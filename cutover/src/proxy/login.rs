@@ -117,6 +117,29 @@ pub(super) async fn enter(
     }
 }
 
+/// Answers `request` - the server's offer of SCRAM - with a client's key, up to its consent.
+pub(super) async fn prove(
+    stream: &mut RawConnection,
+    inbox: &mut Inbox,
+    request: Message,
+    key: &Credential,
+) -> Result<(), LoginError> {
+    let mut scram = None;
+    let mut message = request;
+    loop {
+        let mut out = Vec::new();
+        match message.tag {
+            b'R' if message.int32(0) == Some(0) && scram.is_none() => return Ok(()),
+            b'R' => answer(&message, b"", key, &mut scram, &mut out)?,
+            b'E' => return Err(LoginError::refused(&message.body)),
+            _ => {}
+        }
+        stream.write_all(&out).await?;
+        stream.flush().await?;
+        message = inbox.next(stream, MESSAGE_MAX).await?;
+    }
+}
+
 fn answer<'a>(
     message: &Message,
     user: &[u8],

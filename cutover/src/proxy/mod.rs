@@ -6,7 +6,8 @@
 //! session    in full flight | brought to rest | held | moved or cut
 //!   frames, turns, talk     what the messages that pass by say about it
 //!   inspect                 what its own server says that it carries
-//!   login, scram, users     getting in on the other side in its name
+//!   login, scram, vouch,
+//!   users                   getting in on the other side in its name
 //!   replay                  the same session there
 //! gate       what all sessions look at: side, hold    <---- control: orders over a socket
 //! ```
@@ -41,6 +42,7 @@ mod stream;
 mod talk;
 mod turns;
 mod users;
+mod vouch;
 
 use std::io;
 use std::net::SocketAddr;

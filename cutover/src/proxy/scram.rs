@@ -51,6 +51,11 @@ impl Verifier {
             server_key: key(server)?,
         })
     }
+
+    /// `server-first-message` for a nonce.
+    pub fn server_first(&self, nonce: &str) -> String {
+        format!("r={nonce},s={},i={}", self.salt, self.iterations)
+    }
 }
 
 /// What takes the place of a password at servers that have the same verifier.
@@ -92,6 +97,14 @@ impl Overheard {
         self.client_final = message.to_vec();
     }
 
+    /// `server-final-message`: the proof that `verifier` is known.
+    pub fn server_final(&self, verifier: &Verifier) -> Vec<u8> {
+        let text = String::from_utf8_lossy(&self.client_final);
+        let without_proof = text.rsplit_once(",p=").map_or("", |(without_proof, _)| without_proof);
+        let said = auth_message(&self.client_first_bare, &self.server_first, without_proof);
+        format!("v={}", BASE64_STANDARD.encode(mac(&verifier.server_key, &said))).into_bytes()
+    }
+
     /// The client's key, if `verifier` is the one that it logged in with.
     pub fn key(&self, verifier: &Verifier) -> Option<ClientKey> {
         let text = std::str::from_utf8(&self.client_final).ok()?;
@@ -116,9 +129,7 @@ impl<'a> Exchange<'a> {
     /// # Errors
     /// The system has no randomness.
     pub fn begin(key: &'a ClientKey) -> Result<(Self, Vec<u8>), String> {
-        let mut nonce = [0; 18];
-        SystemRandom::new().fill(&mut nonce).map_err(|_| "no random bytes".to_owned())?;
-        let first_bare = format!("n=,r={}", BASE64_STANDARD.encode(nonce));
+        let first_bare = format!("n=,r={}", nonce()?);
         let first = format!("n,,{first_bare}").into_bytes();
         Ok((Self { key, first_bare, expected: [0; KEY] }, first))
     }
@@ -164,6 +175,16 @@ impl<'a> Exchange<'a> {
             Err("the server did not prove itself".to_owned())
         }
     }
+}
+
+/// Random text for one exchange.
+///
+/// # Errors
+/// The system has no randomness.
+pub(super) fn nonce() -> Result<String, String> {
+    let mut nonce = [0; 18];
+    SystemRandom::new().fill(&mut nonce).map_err(|_| "no random bytes".to_owned())?;
+    Ok(BASE64_STANDARD.encode(nonce))
 }
 
 fn auth_message(client_first_bare: &[u8], server_first: &[u8], without_proof: &str) -> Vec<u8> {
@@ -222,6 +243,7 @@ mod tests {
         overheard.client_final(CLIENT_FINAL.as_bytes());
         let key = overheard.key(&verifier(b"pencil")).unwrap();
         assert!(overheard.key(&verifier(b"pencils")).is_none());
+        assert_eq!(overheard.server_final(&verifier(b"pencil")), SERVER_FINAL.as_bytes());
         assert_eq!(format!("{key:?}"), "ClientKey(***)");
 
         // The same exchange with the key instead of the password.

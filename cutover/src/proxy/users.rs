@@ -10,7 +10,7 @@ use decoders::postgres::conninfo::ConnInfo;
 use decoders::postgres::session;
 
 use super::login::Credential;
-use super::scram::{Overheard, Verifier};
+use super::scram::{ClientKey, Overheard, Verifier};
 
 /// How long to wait for a verifier from the database.
 const LOOKUP_MAX: Duration = Duration::from_secs(2);
@@ -24,6 +24,8 @@ pub(super) enum Shown {
     Nothing,
     Password(Vec<u8>),
     Scram(Box<Overheard>),
+    /// It has proven itself to the proxy.
+    Key(Box<ClientKey>),
     /// Something of no use for another login, with its name.
     Useless(&'static str),
 }
@@ -78,6 +80,7 @@ impl Users {
     ) -> Result<Credential, String> {
         match (self.file.get(user), shown) {
             (Some(Secret::Password(password)), _) => Ok(Credential::Password(password.clone())),
+            (_, Shown::Key(key)) => Ok(Credential::Key((**key).clone())),
             (_, Shown::Nothing) => Ok(Credential::Nothing),
             (_, Shown::Password(password)) => Ok(Credential::Password(password.clone())),
             (Some(Secret::Verifier(verifier)), Shown::Scram(overheard)) => overheard
@@ -100,7 +103,11 @@ impl Users {
         }
     }
 
-    async fn verifier(&self, user: &[u8], server: &ConnInfo) -> Option<Verifier> {
+    /// The user's verifier, from the file or from the server.
+    pub async fn verifier(&self, user: &[u8], server: &ConnInfo) -> Option<Verifier> {
+        if let Some(Secret::Verifier(verifier)) = self.file.get(user) {
+            return Some(verifier.clone());
+        }
         let known = |looked_up: &LookedUp| {
             looked_up.get(user).filter(|(at, _)| at.elapsed() < REMEMBERED).cloned()
         };

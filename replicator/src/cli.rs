@@ -40,6 +40,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Print blue's changes as JSON lines.
     Tail(TailArgs),
+    /// Serve clients on one address and lead them to the side that serves; a cutover moves them.
+    Proxy(ProxyArgs),
     /// Remove slot, publication and our own tables. Copied data stays on green.
     Teardown(TeardownArgs),
 }
@@ -114,6 +116,17 @@ pub struct TailArgs {
     pub limit: Option<u64>,
 }
 
+/// `replicator proxy`.
+#[derive(Clone, Debug, Args)]
+pub struct ProxyArgs {
+    /// Which pipeline.
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+    /// Address that clients connect to. Without it: cutover.proxy.listen of the configuration.
+    #[arg(long)]
+    pub client_listen: Option<SocketAddr>,
+}
+
 /// `replicator teardown`.
 #[derive(Clone, Debug, Args)]
 pub struct TeardownArgs {
@@ -164,6 +177,10 @@ impl PipelineArgs {
         config.tables.include.extend(self.include.iter().cloned());
         config.tables.exclude.extend(self.exclude.iter().cloned());
         config.check.accept.extend(self.accept.iter().cloned());
+        let socket = config.proxy_socket();
+        if let Some(proxy) = &mut config.cutover.proxy {
+            proxy.control.get_or_insert(socket);
+        }
         let problems = config.problems();
         if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
     }

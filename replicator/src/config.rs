@@ -327,6 +327,11 @@ impl Config {
         format!("cutover {}", self.name)
     }
 
+    /// Control socket of the embedded proxy, unless the configuration names another one.
+    pub fn proxy_socket(&self) -> PathBuf {
+        self.state_dir.join("proxy.sock")
+    }
+
     /// Name of the publication on blue.
     pub fn publication(&self) -> String {
         format!("cutover_{}", self.name)

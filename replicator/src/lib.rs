@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod pipeline;
 pub mod probe;
 pub mod protect;
+pub mod proxy;
 pub mod schema;
 pub mod secret;
 pub mod sidecar;

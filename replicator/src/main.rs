@@ -1,4 +1,4 @@
-//! The sidecar: `replicator run`, `check`, `tail`, `teardown`.
+//! The sidecar: `replicator run`, `check`, `tail`, `proxy`, `teardown`.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use replicator::cli::{Cli, Command, LogFormat};
-use replicator::sidecar;
+use replicator::{proxy, sidecar};
 use tracing_subscriber::EnvFilter;
 
 /// How long threads may take to let go of what they hold.
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
             Command::Run(args) => sidecar::run(&args).await,
             Command::Check(args) => sidecar::check(&args).await,
             Command::Tail(args) => sidecar::tail(&args).await,
+            Command::Proxy(args) => proxy::run(&args).await,
             Command::Teardown(args) => sidecar::teardown(&args).await,
         }
     });

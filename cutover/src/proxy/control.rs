@@ -26,6 +26,9 @@ use crate::side::Side;
 const LINE_MAX: u64 = 1 << 20;
 /// How long clients that are cut may take to be gone, and how long a survey may take.
 const SETTLE_MAX: Duration = Duration::from_secs(3);
+/// How long a hold waits for logins that are under way. Who takes longer - somebody types a
+/// password - keeps nobody waiting, and has to connect again should the side change.
+const LOGIN_GRACE: Duration = Duration::from_millis(300);
 
 /// An order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -235,7 +238,12 @@ async fn carry_out(shared: &Arc<Shared>, order: Order) -> Result<(), String> {
             let limit = Duration::from_millis(limit_ms).min(HOLD_MAX);
             tokio::spawn(end_hold(shared.clone(), serial, limit));
             let until = Instant::now() + Duration::from_millis(wait_ms);
-            if shared.wait_for(until, |census| census.at_rest()).await {
+            let grace = until.min(Instant::now() + LOGIN_GRACE);
+            let complete =
+                |census: &super::gate::Census| census.at_rest() && census.logging_in == 0;
+            if shared.wait_for(grace, complete).await
+                || shared.wait_for(until, |census| census.at_rest()).await
+            {
                 return Ok(());
             }
             if shared.config.in_transaction == InTransaction::Cut {
@@ -305,7 +313,7 @@ impl Shared {
             holding: gate.hold.is_some(),
             clients: census.clients,
             held: census.held,
-            entering: census.entering,
+            entering: census.entering + census.logging_in,
             busy: census.busy.into_iter().map(|(what, count)| (what.to_owned(), count)).collect(),
             pinned: census.pinned,
             moved: self.totals.moved.load(Ordering::Relaxed),

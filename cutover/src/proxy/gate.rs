@@ -68,9 +68,11 @@ struct Seen {
 /// Where a session is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Not logged in yet: no transaction can be open.
+    /// It waits for its login to begin, or has not got that far.
     #[default]
     Entering,
+    /// Its login is under way: no transaction can be open.
+    LoggingIn,
     /// Its bytes are passed on.
     Free,
     /// It is to be held and has something under way.
@@ -84,6 +86,7 @@ pub(super) enum Standing {
 pub(super) struct Census {
     pub clients: u64,
     pub entering: u64,
+    pub logging_in: u64,
     pub held: u64,
     /// With something under way, by what it is.
     pub busy: BTreeMap<&'static str, u64>,
@@ -96,7 +99,9 @@ pub(super) struct Census {
 impl Census {
     /// Nobody can have a transaction open.
     pub fn at_rest(&self) -> bool {
-        self.busy.is_empty() && self.behind == 0 && self.held + self.entering == self.clients
+        self.busy.is_empty()
+            && self.behind == 0
+            && self.held + self.entering + self.logging_in == self.clients
     }
 }
 
@@ -209,6 +214,7 @@ impl Gates {
             census.behind += u64::from(seen.generation < generation);
             match seen.standing {
                 Standing::Entering => census.entering += 1,
+                Standing::LoggingIn => census.logging_in += 1,
                 Standing::Held => census.held += 1,
                 Standing::Busy(what) => *census.busy.entry(what).or_default() += 1,
                 Standing::Free => {}

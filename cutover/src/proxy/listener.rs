@@ -155,6 +155,7 @@ async fn beside_gate<T>(
     doing: impl Future<Output = T>,
 ) -> Option<T> {
     let side = gate.side;
+    shared.gates.seen(&presence.handle, gate.generation, Standing::LoggingIn);
     let mut doing = std::pin::pin!(doing);
     loop {
         tokio::select! {
@@ -164,7 +165,7 @@ async fn beside_gate<T>(
                 if gate.side != side {
                     return None;
                 }
-                shared.gates.seen(&presence.handle, gate.generation, Standing::Entering);
+                shared.gates.seen(&presence.handle, gate.generation, Standing::LoggingIn);
             }
         }
     }

@@ -2,6 +2,8 @@
 
 mod fence;
 mod flip;
+mod proxy;
+mod proxy_switch;
 mod router;
 mod sequences;
 mod support;

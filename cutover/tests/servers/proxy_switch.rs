@@ -1,0 +1,107 @@
+//! The embedded proxy as the controller uses it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use cutover::Side;
+use cutover::api::{Check, Severity};
+use cutover::evidence::Committed;
+use cutover::phase::Verdict;
+use cutover::ports::{Epoch, TrafficSwitch};
+use cutover::proxy::control::{Answer, Order, order};
+use cutover::switch::{Switch, SwitchConfig};
+
+use super::proxy::Stage;
+use super::support::{Login, Postgres, deadline, number};
+
+fn switch(control: &Path, port: u16, blue: &Login, green: &Login) -> Switch {
+    let text =
+        format!("[proxy]\nlisten = \"127.0.0.1:{port}\"\ncontrol = \"{}\"\n", control.display());
+    let config: SwitchConfig = toml::from_str(&text).unwrap();
+    Switch::new(&config, &blue.info(), &green.info()).unwrap()
+}
+
+async fn worst(switch: &Switch, from: Side) -> (Severity, Vec<String>) {
+    let checks = switch.inspect(from).await.unwrap();
+    let severity = checks.iter().map(|check| check.severity).max().unwrap();
+    let name = |check: &Check| check.name.clone();
+    let names = checks.iter().filter(|check| check.severity == severity).map(name).collect();
+    (severity, names)
+}
+
+fn committed(epoch: u64, to: Side) -> Committed {
+    Committed::recovered(Epoch(epoch), to, Verdict::Commit).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_forth_and_back_through_the_port() {
+    let (one, two) = tokio::join!(Postgres::start(), Postgres::start());
+    let (blue, green) = (one.database("shop", "").await, two.database("shop", "").await);
+    let stage = Stage::start(&blue, &green).await;
+    let switch = switch(&stage.control, stage.port, &blue, &green);
+    let client = Login(format!("postgresql://postgres@127.0.0.1:{}/shop", stage.port));
+    let client = client.open().await;
+    assert_eq!(worst(&switch, Side::Blue).await.0, Severity::Ok);
+    assert_eq!(worst(&switch, Side::Green).await, (Severity::Fail, vec!["proxy-side".into()]));
+    for (epoch, to, port) in [(1, Side::Green, two.port), (2, Side::Blue, one.port)] {
+        let proof = committed(epoch, to);
+        switch.arm(to, deadline()).await.unwrap();
+        for _ in 0..2 {
+            let said = switch.hold(Epoch(epoch), deadline()).await.unwrap();
+            assert_eq!(said, "the proxy holds 1 clients");
+        }
+        assert!(switch.holding(Epoch(epoch), deadline()).await.unwrap());
+        for _ in 0..2 {
+            let members = switch.switch(&proof, deadline()).await.unwrap();
+            assert_eq!(members[0].target, to.name());
+        }
+        assert!(switch.holding(Epoch(epoch), deadline()).await.unwrap());
+        for _ in 0..2 {
+            switch.release(Epoch(epoch), deadline()).await.unwrap();
+        }
+        let members = switch.verify(&proof, deadline()).await.unwrap();
+        assert!(members[0].verified, "{members:?}");
+        assert_eq!(number(&client, "SELECT inet_server_port()").await, i64::from(port));
+        assert_eq!(worst(&switch, to).await.0, Severity::Ok);
+    }
+    // Who can't be moved is known beforehand.
+    client.batch_execute("LISTEN news").await.unwrap();
+    assert_eq!(worst(&switch, Side::Blue).await, (Severity::Warn, vec!["proxy-pinned".into()]));
+    // Somebody lets them go.
+    switch.hold(Epoch(3), deadline()).await.unwrap();
+    let release = Order::Release { epoch: 3, serial: 0 };
+    order(&stage.control, &release).await.unwrap();
+    assert!(!switch.holding(Epoch(3), deadline()).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_is_not_there() {
+    let server = Postgres::start().await;
+    let blue = server.database("shop", "").await;
+    let nowhere = switch(Path::new("/tmp/cutover-no-such.sock"), 1, &blue, &blue);
+    assert_eq!(worst(&nowhere, Side::Blue).await, (Severity::Fail, vec!["proxy".into()]));
+    assert!(nowhere.hold(Epoch(1), deadline()).await.is_err());
+    assert!(nowhere.release(Epoch(1), deadline()).await.unwrap_err().in_doubt);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_is_cut_short_anywhere_is_over_with_its_release() {
+    let server = Postgres::start().await;
+    let blue = server.database("shop", "").await;
+    let stage = Stage::start(&blue, &blue).await;
+    let switch = switch(&stage.control, stage.port, &blue, &blue);
+    let client = Login(format!("postgresql://postgres@127.0.0.1:{}/shop", stage.port));
+    let client = client.open().await;
+    for step in 0..100 {
+        let cut = Duration::from_micros(step * 40);
+        // An error means that it was cut short; both are meant to happen.
+        let held = tokio::time::timeout(cut, switch.hold(Epoch(step), deadline())).await;
+        assert!(!matches!(held, Ok(Err(_))), "{held:?}");
+        switch.release(Epoch(step), deadline()).await.unwrap();
+        for _ in 0..5 {
+            let answer: Answer = order(&stage.control, &Order::Status).await.unwrap();
+            assert!(!answer.holding, "held after a release ({step})");
+        }
+        assert_eq!(number(&client, "SELECT 1").await, 1);
+    }
+}

@@ -44,7 +44,7 @@ impl<J> PostgresPair<J> {
         Self {
             fences: [
                 PostgresFence::new(blue.clone(), on_blue),
-                PostgresFence::new(green.clone(), on_green),
+                PostgresFence::around(Side::Green, green.clone(), on_green),
             ],
             decisions: [
                 PostgresDecision::new(blue.clone(), Side::Blue),

@@ -1,5 +1,7 @@
-//! Making blue refuse writes, one module per engine.
+//! Making one side refuse writes, one module per engine.
 
+pub mod door;
 pub mod postgres;
 
-pub use postgres::{PostgresFence, PostgresUndo};
+pub use door::{Door, DoorGuard, OpenDoor};
+pub use postgres::{PostgresDoor, PostgresFence, PostgresUndo};

@@ -1,44 +1,64 @@
 //! The fence for PostgreSQL 10 to 18.
 //!
 //! `default_transaction_read_only` is only a default: `BEGIN READ WRITE`, a role's setting or
-//! `PGOPTIONS` pass it, and an open transaction commits through it. So there are layers:
+//! `PGOPTIONS` pass it, `COMMIT PREPARED` and (before version 16) `lo_create` are allowed in spite
+//! of it, and an open transaction commits through it. Table locks hold everybody, superusers too,
+//! but only on tables that are locked: not new ones, not large objects, not sequences. What every
+//! way around has in common is that it needs a session, so the door is closed first:
 //!
 //! 1. The routers hold their clients (not here).
-//! 2. Volatile, [`Fence::raise`]: new sessions are read-only by default (`ALTER DATABASE .. SET`),
-//!    every other session is closed, and a session of ours holds `LOCK TABLE .. IN SHARE MODE` on
-//!    every replicated table. The lock stops everybody, superusers too; it goes away with our
-//!    connection. It is taken in short tries, because a lock that queues makes every later writer
-//!    queue behind it. Then sessions are closed again and again, until two scans in a row find
-//!    none from before the lock; who reconnects meanwhile is closed, too, but can't hold us up.
-//! 3. Durable, [`Fence::seal`]: `ALTER DATABASE .. ALLOW_CONNECTIONS false`, which needs the
-//!    database's owner or a superuser, from another database; else `NOLOGIN` for every role that
-//!    may connect. Our own walsender can't come back after that, so it comes after the drain.
+//! 2. [`Fence::raise`] closes the door, in one transaction from another database:
+//!    `ALTER DATABASE .. ALLOW_CONNECTIONS false`, which needs the database's owner or a superuser
+//!    and keeps superusers out as well; else `NOLOGIN` for every role that may connect. With it
+//!    goes the read-only default, for whoever might come in all the same. Then every other session
+//!    is closed until two scans in a row find *nobody*: nobody can come back, however fast. Last,
+//!    a session of ours takes `LOCK TABLE .. IN SHARE MODE` on every replicated table, in short
+//!    tries, for sessions that pass for ours; it goes away with our connection.
+//! 3. [`Fence::seal`] changes nothing more. It proves that the door was closed all the time: a
+//!    login is refused, nobody is inside, the locks are still ours.
+//!
+//! Our own sessions are open by then. One that is lost comes back through the [`airlock`].
 //!
 //! `ALTER SYSTEM` is not used although a superuser could: it would make every other database of
 //! the server read-only, and what it adds for this one (sessions that live on turn read-only)
 //! is worth nothing since no session lives on.
 //!
+//! NOLOGIN does not keep superusers out. There it is a transaction id too many between the two
+//! markers that stops the run, wherever on the server it was used.
+//!
 //! Exempt are sessions of our own role whose `application_name` begins with `cutover`, and
-//! walsenders (they can't write).
+//! walsenders that stream (others take SQL).
 
 mod acts;
+mod airlock;
+mod counted;
+mod grants;
+mod locks;
 mod lowering;
 mod rights;
+mod sessions;
+mod undo;
 mod vacuum;
-
-use std::collections::BTreeSet;
-use std::time::Duration;
 
 use decoders::QualifiedName;
 use decoders::postgres::conninfo::ConnInfo;
-use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+pub use airlock::PostgresDoor;
+use counted::Counted;
+pub use grants::{Connect, Grant};
+use sessions::{Closed, Gone};
+pub use undo::{PostgresUndo, SealBy};
+
+use super::door::Door;
 use crate::api::Check;
 use crate::marker::{MarkerKind, Token};
 use crate::ports::{
-    Fence, FenceActs, FenceReport, MarkerWritten, PortError, PortResult, SealReport, Writers,
+    Airlock, Fence, FenceActs, FenceReport, MarkerWritten, PortError, PortResult, SealReport,
+    Writers,
 };
+use crate::side::Side;
 use crate::sql::{Kind, Slot, Sql, SqlError, TextRow, ident, literal, open, soon};
 
 /// `application_name` of the session that holds the table locks.
@@ -47,76 +67,71 @@ const LOCKS: &str = "cutover locks";
 const MARKER: &str = "cutover marker";
 /// How long one try at the locks may queue; see also [`vacuum`].
 const LOCK_TIMEOUT_MS: u64 = 100;
-/// Between two looks at blue's sessions.
-const SCAN_PAUSE: Duration = Duration::from_millis(2);
-/// Between two tries at the locks; doubles up to `LOCK_PAUSE_MAX`.
-const LOCK_PAUSE: Duration = Duration::from_millis(10);
-const LOCK_PAUSE_MAX: Duration = Duration::from_millis(160);
-
-const BLUE: &str = "blue";
-
-/// How blue is closed durably.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SealBy {
-    /// `ALTER DATABASE .. ALLOW_CONNECTIONS false`.
-    AllowConnections,
-    /// `ALTER ROLE .. NOLOGIN` for every role that may connect.
-    NoLogin,
-}
-
-/// Blue as it was before.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PostgresUndo {
-    /// The database.
-    pub database: String,
-    /// When this was read, by blue's clock; `None` in journals of older versions.
-    #[serde(default)]
-    pub at: Option<String>,
-    /// Whether the database's settings may be changed.
-    pub may_alter: bool,
-    /// The database's own `default_transaction_read_only`; `None`: it had none.
-    pub read_only: Option<String>,
-    /// Whether the database accepted connections.
-    pub allow_connections: bool,
-    /// How it will be closed.
-    pub seal_by: SealBy,
-    /// Roles that will lose LOGIN.
-    pub roles: Vec<String>,
-    /// The replicated tables.
-    pub tables: Vec<QualifiedName>,
-    /// `server_version_num`.
-    pub version_num: u32,
-}
 
 /// Fences a PostgreSQL database. Its sessions are opened when they are first needed.
 pub struct PostgresFence {
     blue: ConnInfo,
     publication: String,
-    /// Scans, terminates, alters.
+    /// As the side is called in errors and reports.
+    place: &'static str,
+    /// Scans, terminates.
     admin: Slot,
-    /// The same from another database, to which blue's seal does not apply.
+    /// The same from another database, to which the closed door does not apply; alters.
     outside: Slot,
     /// Holds the table locks.
     locks: Slot,
     /// Writes the markers.
     marker: Slot,
+    door: PostgresDoor,
+    /// The run's first marker, where transaction ids decide.
+    counted: Mutex<Counted>,
+}
+
+/// Any other database of the same server.
+fn elsewhere(info: &ConnInfo) -> ConnInfo {
+    info.with_dbname(if info.dbname() == "postgres" { "template1" } else { "postgres" })
 }
 
 impl PostgresFence {
     /// A fence around the database of `blue`; `publication` names the replicated tables.
     pub fn new(blue: ConnInfo, publication: impl Into<String>) -> Self {
-        let elsewhere = if blue.dbname() == "postgres" { "template1" } else { "postgres" };
-        let outside = blue.with_dbname(elsewhere);
+        Self::around(Side::Blue, blue, publication)
+    }
+
+    /// A fence around the database of that side.
+    pub fn around(side: Side, blue: ConnInfo, publication: impl Into<String>) -> Self {
+        let place = side.name();
         let name = acts::fence_name(blue.dbname());
         Self {
             publication: publication.into(),
-            admin: Slot::new(blue.clone(), name.clone(), BLUE, Kind::Server),
-            outside: Slot::new(outside, name, BLUE, Kind::Server),
-            locks: Slot::new(blue.clone(), LOCKS, BLUE, Kind::Server),
-            marker: Slot::new(blue.clone(), MARKER, BLUE, Kind::Server),
+            place,
+            admin: Slot::new(blue.clone(), name.clone(), place, Kind::Server),
+            outside: Slot::new(elsewhere(&blue), name, place, Kind::Server),
+            locks: Slot::new(blue.clone(), LOCKS, place, Kind::Server),
+            marker: Slot::new(blue.clone(), MARKER, place, Kind::Server),
+            door: PostgresDoor::new(&blue, place),
+            counted: Mutex::default(),
             blue,
         }
+    }
+
+    /// The door of this database: whoever opens a session of ours to it enters by it.
+    pub fn door(&self) -> PostgresDoor {
+        self.door.clone()
+    }
+
+    fn database(&self) -> &str {
+        self.blue.dbname()
+    }
+
+    /// A session within the database; one that was lost while the door is closed comes back
+    /// through the airlock.
+    async fn inside(&self, slot: &Slot, deadline: Instant) -> PortResult<std::sync::Arc<Sql>> {
+        if let Some(open) = slot.current().await {
+            return Ok(open);
+        }
+        let _guard = self.door.enter().await?;
+        slot.get(deadline).await
     }
 
     /// The tables that the publication sends; a partitioned table stands for its partitions.
@@ -126,127 +141,38 @@ impl PostgresFence {
              WHERE pubname = {} AND schemaname <> '_cutover' ORDER BY 1, 2",
             literal(&self.publication)
         );
-        let rows = sql.rows(&query, deadline).await.map_err(doing("listing the tables"))?;
+        let rows = sql.rows(&query, deadline).await;
+        let rows = rows.map_err(doing(self.place, "listing the tables"))?;
         Ok(rows.iter().filter_map(|row| Some(QualifiedName::new(row.at(0)?, row.at(1)?))).collect())
-    }
-
-    /// Closes every foreign session that it finds, once.
-    async fn close_sessions(
-        &self,
-        sql: &Sql,
-        before: Option<&str>,
-        closed: &mut BTreeSet<String>,
-        deadline: Instant,
-    ) -> PortResult<Vec<TextRow>> {
-        let query = scan_sql(self.blue.dbname(), before);
-        let rows = sql.rows(&query, deadline).await.map_err(doing("closing sessions"))?;
-        closed.extend(rows.iter().filter_map(|row| row.get("pid").map(str::to_owned)));
-        Ok(rows)
-    }
-
-    /// Closes foreign sessions until two scans in a row find none that matters: none at all, or
-    /// none that began before the moment `before` of blue's clock. Clients that reconnect faster
-    /// than we look can't keep the second kind from ending.
-    async fn clear_sessions(
-        &self,
-        sql: &Sql,
-        before: Option<&str>,
-        closed: &mut BTreeSet<String>,
-        deadline: Instant,
-    ) -> PortResult<u32> {
-        let mut clean_scans = 0;
-        loop {
-            let mut rows = self.close_sessions(sql, before, closed, deadline).await?;
-            rows.retain(|row| row.is_true("matters"));
-            if rows.is_empty() {
-                clean_scans += 1;
-                if clean_scans >= 2 {
-                    return Ok(clean_scans);
-                }
-            } else {
-                clean_scans = 0;
-            }
-            if Instant::now() + SCAN_PAUSE >= deadline {
-                let left: Vec<_> = rows.iter().map(session_of).collect();
-                return Err(PortError::new(
-                    BLUE,
-                    format!("sessions on blue could not be closed in time: {}", left.join("; ")),
-                )
-                .remedy("close them by hand, or keep them from reconnecting"));
-            }
-            tokio::time::sleep(SCAN_PAUSE).await;
-        }
-    }
-
-    /// Takes SHARE locks on all replicated tables, in short tries, and keeps them.
-    ///
-    /// Once they are granted no transaction is open that has written to one of these tables: it
-    /// would still hold its own lock. Whoever connects later waits, or writes elsewhere.
-    async fn lock_tables(
-        &self,
-        admin: &Sql,
-        closed: &mut BTreeSet<String>,
-        deadline: Instant,
-    ) -> PortResult<u64> {
-        let locks = self.locks.get(deadline).await?;
-        let mut pause = LOCK_PAUSE;
-        let mut timeout_ms = LOCK_TIMEOUT_MS;
-        loop {
-            let tables = self.tables(admin, deadline).await?;
-            let batch = acts::lock_sql(&tables, timeout_ms);
-            match locks.run(&batch, deadline).await {
-                Ok(()) => {
-                    // A table may have joined the publication meanwhile.
-                    if self.tables(admin, deadline).await? == tables {
-                        return Ok(tables.len() as u64);
-                    }
-                }
-                Err(error) if error.is("55P03") || error.is("40P01") => {
-                    tracing::debug!("a try at the table locks failed: {}", error.text);
-                    timeout_ms = vacuum::next_lock_timeout_ms(self, admin, deadline).await?;
-                }
-                Err(error) => {
-                    self.locks.close().await;
-                    return Err(error.at(BLUE, "locking the replicated tables"));
-                }
-            }
-            locks.run("ROLLBACK", deadline).await.map_err(doing("letting go of the locks"))?;
-            // The next try may queue for as long as its timeout says.
-            let ends = |timeout_ms| Instant::now() + pause + Duration::from_millis(timeout_ms);
-            if ends(timeout_ms) >= deadline {
-                timeout_ms = LOCK_TIMEOUT_MS;
-            }
-            if ends(timeout_ms) >= deadline {
-                let holders = self.lock_holders(admin).await;
-                return Err(PortError::new(
-                    BLUE,
-                    format!("the replicated tables could not be locked in time: {holders}"),
-                )
-                .remedy("end the session that holds the lock, then run cutover again"));
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LOCK_PAUSE_MAX);
-            self.close_sessions(admin, None, closed, deadline).await?;
-        }
-    }
-
-    /// Who holds locks on user tables, for an error.
-    async fn lock_holders(&self, admin: &Sql) -> String {
-        match admin.rows(acts::LOCK_HOLDERS, soon()).await {
-            Ok(rows) if rows.is_empty() => "nobody seems to hold them now".into(),
-            Ok(rows) => rows.iter().filter_map(|row| row.at(0)).collect::<Vec<_>>().join("; "),
-            Err(error) => format!("and nobody can be asked who holds them: {}", error.text),
-        }
     }
 
     async fn prepared(&self, sql: &Sql, deadline: Instant) -> PortResult<Vec<String>> {
         let query = format!(
             "SELECT gid || ' (' || owner || ', since ' || date_trunc('second', prepared) || ')' \
              FROM pg_catalog.pg_prepared_xacts WHERE database = {}",
-            literal(self.blue.dbname())
+            literal(self.database())
         );
-        let rows = sql.rows(&query, deadline).await.map_err(doing("listing 2PC"))?;
+        let rows = sql.rows(&query, deadline).await.map_err(doing(self.place, "listing 2PC"))?;
         Ok(rows.iter().filter_map(|row| row.at(0).map(str::to_owned)).collect())
+    }
+
+    async fn none_prepared(&self, sql: &Sql, deadline: Instant) -> PortResult<()> {
+        let prepared = self.prepared(sql, deadline).await?;
+        if prepared.is_empty() {
+            return Ok(());
+        }
+        let prepared = prepared.join(", ");
+        let what = format!("{} has prepared transactions: {prepared}", self.place);
+        Err(PortError::new(self.place, what)
+            .remedy("COMMIT PREPARED or ROLLBACK PREPARED each of them"))
+    }
+
+    /// Sessions that write, or wait to, although they pass for ours.
+    async fn impostors(&self, deadline: Instant) -> PortResult<Vec<String>> {
+        let admin = self.inside(&self.admin, deadline).await?;
+        let rows = admin.rows(&acts::impostors_sql(self.database()), deadline).await;
+        let rows = rows.map_err(doing(self.place, "looking for writers under our own name"))?;
+        Ok(rows.iter().map(session_of).collect())
     }
 
     /// Sessions of others that have a transaction id, of whatever kind they are.
@@ -256,19 +182,10 @@ impl PostgresFence {
         before: Option<&str>,
         deadline: Instant,
     ) -> PortResult<Vec<String>> {
-        let query = acts::writers_sql(self.blue.dbname(), before);
-        let rows = sql.rows(&query, deadline).await.map_err(doing("looking for writers"))?;
+        let query = acts::writers_sql(self.database(), before);
+        let rows = sql.rows(&query, deadline).await;
+        let rows = rows.map_err(doing(self.place, "looking for writers"))?;
         Ok(rows.iter().map(session_of).collect())
-    }
-
-    /// Whether the locks' session still has its locks.
-    async fn locks_held(&self, expected: u64, deadline: Instant) -> PortResult<bool> {
-        let Some(locks) = self.locks.current().await else { return Ok(false) };
-        let row = locks.row(acts::LOCKS_HELD, deadline).await;
-        let held: u64 = row
-            .and_then(|row| row.number("held"))
-            .map_err(|error| error.at(BLUE, "looking at our table locks"))?;
-        Ok(held >= expected)
     }
 
     /// A client's login, tried for real. `true`: refused.
@@ -277,20 +194,9 @@ impl PostgresFence {
             Ok(_) => Ok(false),
             // 55000: not accepting connections; 28000: may not log in.
             Err(error) if error.is("55000") || error.is("28000") => Ok(true),
-            Err(error) => Err(error.at(BLUE, "trying whether blue refuses clients")),
+            Err(error) => Err(error.at(self.place, "trying whether a login is refused")),
         }
     }
-}
-
-/// Finds foreign sessions of the database and closes them; a row for each.
-fn scan_sql(database: &str, before: Option<&str>) -> String {
-    format!(
-        "SELECT pid, usename, application_name, backend_type, state, {} AS matters, \
-                pg_catalog.pg_terminate_backend(pid) \
-         FROM pg_catalog.pg_stat_activity WHERE {}",
-        acts::began_before(before),
-        acts::foreign(database)
-    )
 }
 
 fn session_of(row: &TextRow) -> String {
@@ -302,8 +208,8 @@ fn session_of(row: &TextRow) -> String {
     )
 }
 
-fn doing(what: &'static str) -> impl Fn(SqlError) -> PortError {
-    move |error| error.at(BLUE, what)
+fn doing(place: &'static str, what: &'static str) -> impl Fn(SqlError) -> PortError {
+    move |error| error.at(place, what)
 }
 
 impl Fence for PostgresFence {
@@ -315,16 +221,17 @@ impl Fence for PostgresFence {
 
     async fn prepare(&self) -> PortResult<PostgresUndo> {
         let deadline = soon();
+        let place = self.place;
         let admin = self.admin.get(deadline).await?;
         // Open now what the pause will need.
         self.outside.get(deadline).await?;
         self.locks.get(deadline).await?;
         self.marker.get(deadline).await?;
-        let database = self.blue.dbname().to_owned();
+        let database = self.database().to_owned();
         let row = admin
             .row(&rights::prior_sql(&database), deadline)
             .await
-            .map_err(doing("reading blue's settings"))?;
+            .map_err(doing(place, "reading the database's settings"))?;
         let may_alter = row.is_true("may_alter");
         let seal_by = if may_alter { SealBy::AllowConnections } else { SealBy::NoLogin };
         let roles = match seal_by {
@@ -333,7 +240,7 @@ impl Fence for PostgresFence {
                 let rows = admin
                     .rows(&rights::roles_sql(&database), deadline)
                     .await
-                    .map_err(doing("listing the roles that may connect"))?;
+                    .map_err(doing(place, "listing the roles that may connect"))?;
                 rows.iter().filter_map(|row| row.at(0).map(str::to_owned)).collect()
             }
         };
@@ -346,57 +253,70 @@ impl Fence for PostgresFence {
             roles,
             tables: self.tables(&admin, deadline).await?,
             version_num: admin.version_num(),
+            connect: Some(grants::read(&admin, place, &database, deadline).await?),
             database,
         })
     }
 
     async fn writers(&self) -> PortResult<Writers> {
-        let deadline = Instant::now() + Duration::from_secs(1);
+        let deadline = Instant::now() + std::time::Duration::from_secs(1);
+        let doing = doing(self.place, "looking for writers");
         let admin = self.admin.get(deadline).await?;
         let rows = admin
-            .rows(&acts::writers_sql(self.blue.dbname(), None), deadline)
+            .rows(&acts::writers_sql(self.database(), None), deadline)
             .await
-            .map_err(doing("looking for writers"))?;
+            .map_err(&doing)?;
         let prepared = self.prepared(&admin, deadline).await?;
         let Some(oldest) = rows.first() else {
             return Ok(Writers { prepared, ..Writers::default() });
         };
-        let age: f64 =
-            oldest.number("age_seconds").map_err(|error| error.at(BLUE, "looking for writers"))?;
+        let age: f64 = oldest.number("age_seconds").map_err(doing)?;
+        let age = std::time::Duration::try_from_secs_f64(age.max(0.0));
         Ok(Writers {
-            oldest: Some(Duration::try_from_secs_f64(age.max(0.0)).unwrap_or(Duration::MAX)),
+            oldest: Some(age.unwrap_or(std::time::Duration::MAX)),
             oldest_who: Some(session_of(oldest)),
             prepared,
         })
     }
 
     async fn raise(&self, undo: &PostgresUndo, deadline: Instant) -> PortResult<FenceReport> {
-        let admin = self.admin.get(deadline).await?;
-        let prepared = self.prepared(&admin, deadline).await?;
-        if !prepared.is_empty() {
-            return Err(PortError::new(
-                BLUE,
-                format!("blue has prepared transactions: {}", prepared.join(", ")),
-            )
-            .remedy("COMMIT PREPARED or ROLLBACK PREPARED each of them"));
-        }
-        for statement in acts::read_only(undo) {
-            admin.run(&statement, deadline).await.map_err(doing("making blue read-only"))?;
-        }
-        let mut closed = BTreeSet::new();
-        self.close_sessions(&admin, None, &mut closed, deadline).await?;
+        let place = self.place;
+        // Whatever is needed inside has to be there before the door closes.
+        let admin = self.inside(&self.admin, deadline).await?;
+        self.inside(&self.locks, deadline).await?;
+        self.inside(&self.marker, deadline).await?;
+        let outside = self.outside.get(deadline).await?;
+        self.none_prepared(&admin, deadline).await?;
+        self.door.sealed(undo).await;
+        *self.counted.lock().await = if undo.closes_door() { Counted::No } else { Counted::Soon };
+        let mut close = acts::close_door(undo);
+        close.push(acts::stamp_sql(self.database()));
+        let closed = outside.row(&close.join("; "), deadline).await;
+        let closed = closed.map_err(doing(place, "closing the door"))?;
+        self.door.stamped(closed.get("stamp").filter(|_| undo.closes_door()).map(str::to_owned));
+        let passed = sessions::starting(&outside, place, self.database(), deadline).await?;
+
+        let mut closed = Closed::new();
+        sessions::close(&admin, place, self.database(), None, &mut closed, deadline).await?;
         let tables_locked = self.lock_tables(&admin, &mut closed, deadline).await?;
-        let locked_at =
-            admin.row(acts::NOW, deadline).await.map_err(doing("asking for the time"))?;
-        let locked_at = locked_at.get("now");
-        let clean_scans = self.clear_sessions(&admin, locked_at, &mut closed, deadline).await?;
-        let foreign_writers = self.foreign_writers(&admin, locked_at, deadline).await?;
+        let locked_at = admin.row(acts::NOW, deadline).await;
+        let locked_at = locked_at.map_err(doing(place, "asking for the time"))?;
+        let locked_at = locked_at.get("now").unwrap_or("infinity").to_owned();
+        let (gone, before) = if undo.closes_door() {
+            (Gone::All(passed), None)
+        } else {
+            (Gone::Before(locked_at.clone()), Some(locked_at.as_str()))
+        };
+        let clean_scans =
+            sessions::clear(&admin, place, self.database(), gone, &mut closed, deadline).await?;
+        let mut foreign_writers = self.foreign_writers(&admin, before, deadline).await?;
+        foreign_writers.extend(self.impostors(deadline).await?);
         let prepared = self.prepared(&admin, deadline).await?;
         let next_xid = admin
             .row(acts::NEXT_XID, deadline)
             .await
             .and_then(|row| row.number("next_xid"))
-            .map_err(doing("reading the next transaction id"))?;
+            .map_err(doing(place, "reading the next transaction id"))?;
         let tables_total = self.tables(&admin, deadline).await?.len() as u64;
         Ok(FenceReport {
             sessions_closed: closed.len() as u64,
@@ -410,55 +330,119 @@ impl Fence for PostgresFence {
     }
 
     async fn mark(&self, token: &Token, deadline: Instant) -> PortResult<MarkerWritten> {
-        let session = self.marker.get(deadline).await?;
+        let doing = doing(self.place, "writing the marker");
+        let session = self.inside(&self.marker, deadline).await?;
         let kind = MarkerKind::for_version(session.version_num());
-        let rows = session.rows(&acts::mark_sql(kind, token), deadline).await;
-        match rows {
-            Ok(rows) => {
-                let row = rows.iter().find(|row| row.get("xid").is_some());
-                let xid = row.map(|row| row.number("xid")).transpose();
-                match xid.map_err(doing("writing the marker"))? {
-                    Some(xid) => Ok(MarkerWritten { token: token.clone(), xid }),
-                    None => Err(PortError::new(BLUE, "the marker got no transaction id")),
-                }
-            }
+        let rows = match session.rows(&acts::mark_sql(kind, token), deadline).await {
+            Ok(rows) => rows,
             Err(error) => {
                 // The session may be inside a failed transaction.
                 self.marker.close().await;
-                Err(error.at(BLUE, "writing the marker"))
+                return Err(doing(error));
             }
-        }
+        };
+        let row = rows.iter().find(|row| row.get("xid").is_some());
+        let Some(row) = row else {
+            return Err(PortError::new(self.place, "the marker got no transaction id"));
+        };
+        let xid = row.number("xid").map_err(doing)?;
+        self.count(token, xid).await?;
+        Ok(MarkerWritten { token: token.clone(), xid })
     }
 
     async fn seal(&self, undo: &PostgresUndo, deadline: Instant) -> PortResult<SealReport> {
+        let place = self.place;
+        // A session of ours may be coming in right now.
+        let door = self.door.settle(deadline).await?;
+        let mut intruders = door.slipped;
         let outside = self.outside.get(deadline).await?;
-        let statements = acts::seal(undo);
-        for statement in &statements {
-            outside.run(statement, deadline).await.map_err(doing("sealing blue"))?;
-        }
-        // Nobody comes in any more, so this ends, however fast clients reconnect.
-        self.clear_sessions(&outside, None, &mut BTreeSet::new(), deadline).await?;
-        let refuses_clients = match undo.seal_by {
-            SealBy::AllowConnections => self.refuses_clients(deadline).await?,
-            SealBy::NoLogin => {
-                let query = rights::roles_sql(&undo.database);
-                let rows = outside.rows(&query, deadline).await;
-                rows.map_err(doing("looking for roles that may connect"))?.is_empty()
-            }
+        let mut closed = Closed::new();
+        let gone = if undo.closes_door() {
+            Gone::All(Default::default())
+        } else {
+            let now = outside.row(acts::NOW, deadline).await;
+            let now = now.map_err(doing(place, "asking for the time"))?;
+            Gone::Before(now.get("now").unwrap_or("infinity").to_owned())
         };
+        let refuses_clients = async {
+            if undo.closes_door() {
+                return self.refuses_clients(deadline).await;
+            }
+            let rows = outside.rows(&rights::roles_sql(&undo.database), deadline).await;
+            let rows = rows.map_err(doing(place, "looking for roles that may connect"))?;
+            Ok(rows.is_empty())
+        };
+        let stamp = async {
+            let row = outside.row(&acts::stamp_sql(&undo.database), deadline).await;
+            row.map_err(doing(place, "looking whether the door was opened"))
+        };
+        let (refuses_clients, cleared, impostors, stamp) = tokio::join!(
+            refuses_clients,
+            sessions::clear(&outside, place, &undo.database, gone, &mut closed, deadline),
+            self.impostors(deadline),
+            stamp,
+        );
+        let (refuses_clients, impostors) = (refuses_clients?, impostors?);
+        cleared?;
+        if undo.closes_door() {
+            // Nobody was left when the fence was up. Whoever is here now may have done anything.
+            intruders.extend(closed.into_values());
+        }
+        if door.stamp.is_some() && door.stamp.as_deref() != stamp?.get("stamp") {
+            intruders.push(format!(
+                "somebody who altered database {} while it was closed",
+                ident(&undo.database)
+            ));
+        }
+        let mut foreign_writers = self.foreign_writers(&outside, None, deadline).await?;
+        foreign_writers.extend(impostors);
+        foreign_writers.extend(intruders);
         let mechanism = match undo.seal_by {
-            SealBy::AllowConnections => "blue refuses connections",
-            SealBy::NoLogin => "no role can log in to blue",
+            SealBy::AllowConnections => format!("{place} refuses connections"),
+            SealBy::NoLogin => format!("no role can log in to {place}"),
         };
         Ok(SealReport {
             refuses_clients,
-            mechanism: mechanism.into(),
+            mechanism,
             locks_held: self.locks_held(undo.tables.len() as u64, deadline).await?,
-            foreign_writers: self.foreign_writers(&outside, None, deadline).await?,
+            foreign_writers,
             prepared: self.prepared(&outside, deadline).await?,
-            // Each of them is a transaction that writes to a catalog.
-            own_xids: statements.len() as u64,
+            own_xids: door.own_xids,
         })
+    }
+
+    async fn reseal(&self, undo: &PostgresUndo, deadline: Instant) -> PortResult<()> {
+        let place = self.place;
+        let outside = self.outside.get(deadline).await?;
+        self.door.sealed(undo).await;
+        let now = lowering::Current::read(self, &outside, undo, deadline).await?;
+        if !now.is_closed(undo) {
+            tracing::warn!("{place} was found open; it is closed again");
+            let close = acts::close_door(undo).join("; ");
+            outside.run(&close, deadline).await.map_err(doing(place, "closing the door"))?;
+        }
+        let gone = if undo.closes_door() {
+            Gone::All(sessions::starting(&outside, place, &undo.database, deadline).await?)
+        } else {
+            let now = outside.row(acts::NOW, deadline).await;
+            let now = now.map_err(doing(place, "asking for the time"))?;
+            Gone::Before(now.get("now").unwrap_or("infinity").to_owned())
+        };
+        let mut closed = Closed::new();
+        sessions::clear(&outside, place, &undo.database, gone, &mut closed, deadline).await?;
+        if !closed.is_empty() {
+            let who: Vec<_> = closed.into_values().collect();
+            tracing::error!("sessions on sealed {place} were closed: {}", who.join("; "));
+        }
+        Ok(())
+    }
+
+    async fn airlock(&self, undo: &PostgresUndo, deadline: Instant) -> PortResult<Airlock> {
+        self.door.remember(undo).await;
+        match tokio::time::timeout_at(deadline, self.door.enter()).await {
+            Ok(guard) => Ok(Airlock::new(guard?)),
+            Err(_) => Err(PortError::new(self.place, "the airlock did not open in time")),
+        }
     }
 
     async fn lower(&self, undo: &PostgresUndo, deadline: Instant) -> PortResult<()> {

@@ -20,15 +20,16 @@ const SCHEMA: &str = "CREATE TABLE a (id bigserial PRIMARY KEY, who text); \
     CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (1000); \
     CREATE PUBLICATION move FOR ALL TABLES";
 
-/// Everything that the fence may change, as text.
-async fn settings(login: &Login, outside: &Login) -> String {
+/// Everything that the fence may change, as text; who may connect, byte for byte.
+pub(super) async fn settings(login: &Login, outside: &Login) -> String {
     let session = outside.open().await;
     let query = format!(
         "SELECT d.datallowconn || ' ' || d.datconnlimit || ' ' || coalesce((SELECT string_agg(\
          setrole || ':' || setconfig::text, ';' ORDER BY setrole) FROM pg_db_role_setting \
          WHERE setdatabase = d.oid), '-') || ' ' || (SELECT string_agg(rolname || rolcanlogin, \
          ',' ORDER BY rolname) FROM pg_roles) || ' ' || (SELECT setting FROM pg_settings \
-         WHERE name = 'default_transaction_read_only') FROM pg_database d WHERE datname = '{}'",
+         WHERE name = 'default_transaction_read_only') || ' ' || coalesce(d.datacl::text, 'NULL') \
+         FROM pg_database d WHERE datname = '{}'",
         login.info().dbname()
     );
     text(&session, &query).await.unwrap()
@@ -133,6 +134,8 @@ async fn nothing_passes_the_fence_and_lowering_it_leaves_no_trace() {
     idle.batch_execute("BEGIN READ WRITE; SELECT 1").await.unwrap();
     let writers = fence.writers().await.unwrap();
     assert!(writers.oldest.is_some() && writers.oldest_who.unwrap().contains("postgres"));
+    // Our own role under our own name is let through: it was here before the door was closed.
+    let counting = blue.open_as("cutover test").await;
     let storm = Storm::start(&server.login("app", "shop"));
     until("the storm writes", || async { storm.acknowledged() > 20 }).await;
 
@@ -144,16 +147,13 @@ async fn nothing_passes_the_fence_and_lowering_it_leaves_no_trace() {
     let first = fence.mark(&token, deadline()).await.unwrap();
     assert!(first.xid >= report.next_xid);
 
-    // Our own name is not enough to be let through: it needs our role too.
-    let counting = blue.open_as("cutover test").await;
     let rows = number(&counting, "SELECT count(*) FROM a").await;
     let mut acknowledged = storm.acknowledged();
-    // Each way in has come back, passed the read-only default, and waits for the table's lock.
-    until("every way in is tried and waits", || async {
-        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
-        number(&counting, waiting).await == 4
-    })
-    .await;
+    // Each way in is tried again and again, and nobody comes in: the door is closed.
+    storm.more(200).await;
+    let inside = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'shop' \
+        AND application_name = 'app'";
+    assert_eq!(number(&counting, inside).await, 0);
     assert_eq!(number(&counting, "SELECT count(*) FROM a").await, rows);
     assert_eq!(storm.acknowledged(), acknowledged, "a write was acknowledged behind the fence");
     assert!(writer.batch_execute("COMMIT").await.is_err());
@@ -261,17 +261,20 @@ async fn what_can_not_be_fenced_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_connects_behind_the_fence_is_not_read_only_for_life() {
+async fn what_others_have_changed_meanwhile_stays() {
     let server = Postgres::start().await;
     let blue = server.database("shop", SCHEMA).await;
+    let outside = server.info("postgres").open().await;
     let fence = PostgresFence::new(blue.info(), "move");
     let undo = fence.prepare().await.unwrap();
     fence.raise(&undo, deadline()).await.unwrap();
+    // Somebody opens it by hand and connects: read-only.
+    outside.batch_execute("ALTER DATABASE shop ALLOW_CONNECTIONS true").await.unwrap();
     let pooled = blue.open().await;
     let read_only = "SHOW default_transaction_read_only";
     assert_eq!(text(&pooled, read_only).await.as_deref(), Some("on"));
 
-    // Another process, from its journal.
+    // Another process, from its journal, puts back what is left.
     let json = serde_json::to_string(&undo).unwrap();
     let undo: PostgresUndo = serde_json::from_str(&json).unwrap();
     PostgresFence::new(blue.info(), "move").lower(&undo, deadline()).await.unwrap();
@@ -279,13 +282,24 @@ async fn who_connects_behind_the_fence_is_not_read_only_for_life() {
     let session = blue.open().await;
     assert_eq!(text(&session, read_only).await.as_deref(), Some("off"));
 
-    // A journal of before does not know when: nobody is closed, and the rest is undone.
+    // A journal of before knows neither when nor who might connect. Lowering what is down is
+    // nothing: nobody is closed.
     let mut old: serde_json::Value = serde_json::from_str(&json).unwrap();
-    old.as_object_mut().unwrap().remove("at");
+    old.as_object_mut().unwrap().retain(|key, _| key != "at" && key != "connect");
     let old: PostgresUndo = serde_json::from_value(old).unwrap();
-    assert_eq!(old.at, None);
+    assert!(old.at.is_none() && old.connect.is_none());
     fence.lower(&old, deadline()).await.unwrap();
     session.batch_execute("INSERT INTO a (who) VALUES ('still there')").await.unwrap();
+
+    // A setting that is neither ours nor the one of before was somebody's wish.
+    fence.raise(&undo, deadline()).await.unwrap();
+    let wish = "ALTER DATABASE shop SET default_transaction_read_only = 'no'";
+    outside.batch_execute(wish).await.unwrap();
+    fence.lower(&undo, deadline()).await.unwrap();
+    let kept = "SELECT setconfig::text FROM pg_db_role_setting";
+    let expected = "{default_transaction_read_only=no}";
+    assert_eq!(text(&outside, kept).await.as_deref(), Some(expected));
+    blue.open().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -322,11 +336,10 @@ async fn an_interrupted_act_has_no_effect_after_it_was_undone() {
     blocker.batch_execute("ROLLBACK").await.unwrap();
     assert_eq!(settings(&blue, &outside).await, before);
 
-    // And a seal.
-    fence.raise(&undo, deadline()).await.unwrap();
+    // The same at its own deadline, held up where the door is closed.
     blocker.batch_execute("BEGIN; ALTER DATABASE shop CONNECTION LIMIT 7").await.unwrap();
-    let seal = fence.seal(&undo, tokio::time::Instant::now() + Duration::from_millis(300));
-    assert!(seal.await.unwrap_err().in_doubt);
+    let raise = fence.raise(&undo, tokio::time::Instant::now() + Duration::from_millis(300));
+    assert!(raise.await.unwrap_err().in_doubt);
     blocker.batch_execute("ROLLBACK").await.unwrap();
     fence.lower(&undo, deadline()).await.unwrap();
     assert_eq!(settings(&blue, &outside).await, before);
@@ -421,6 +434,8 @@ async fn roles_that_can_not_be_kept_out_are_named() {
     let undo = fence.prepare().await.unwrap();
     assert_eq!(undo.roles, ["app"]);
     // A superuser's sessions can't be closed by us, so there are none here.
+    let report = fence.raise(&undo, deadline()).await.unwrap();
+    Fenced::prove(Epoch(1), Side::Blue, &report).unwrap();
     let sealed = fence.seal(&undo, deadline()).await.unwrap();
     assert!(sealed.refuses_clients, "{sealed:?}");
     assert!(connect_plain(&server.login("app", "shop").info(), "app").await.is_err());

@@ -1,5 +1,6 @@
 //! The ports against real servers.
 
+mod bypass;
 mod fence;
 mod flip;
 mod proxy;

@@ -40,11 +40,14 @@ fn server_directory(prefix: &str) -> TempDir {
 }
 
 /// Major 15, or the one in `CUTOVER_TEST_PG`.
-fn binaries() -> PathBuf {
-    let major = std::env::var("CUTOVER_TEST_PG").unwrap_or_else(|_| "15".into());
+fn default_major() -> String {
+    std::env::var("CUTOVER_TEST_PG").unwrap_or_else(|_| "15".into())
+}
+
+fn binaries(major: &str) -> PathBuf {
     let unpacked = std::env::var("CUTOVER_SERVERS")
-        .map(|root| PathBuf::from(root).join("pg").join(&major).join("bin"));
-    let packaged = PathBuf::from("/usr/lib/postgresql").join(&major).join("bin");
+        .map(|root| PathBuf::from(root).join("pg").join(major).join("bin"));
+    let packaged = PathBuf::from("/usr/lib/postgresql").join(major).join("bin");
     unpacked
         .into_iter()
         .chain([packaged])
@@ -61,16 +64,22 @@ pub struct Postgres {
 
 impl Postgres {
     pub async fn start() -> Self {
+        Self::of(&default_major()).await
+    }
+
+    /// Of this major version.
+    pub async fn of(major: &str) -> Self {
+        let binaries = binaries(major);
         let directory = server_directory("cutover-pg-");
         let data = directory.path().join("data");
-        let output = as_server_user(&binaries().join("initdb"))
+        let output = as_server_user(&binaries.join("initdb"))
             .args(["--no-sync", "-A", "trust", "-U", "postgres", "-D"])
             .arg(&data)
             .output()
             .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let port = free_port();
-        let child = as_server_user(&binaries().join("postgres"))
+        let child = as_server_user(&binaries.join("postgres"))
             .arg("-D")
             .arg(&data)
             .args(["-p", &port.to_string(), "-k", "", "-c", "listen_addresses=127.0.0.1"])

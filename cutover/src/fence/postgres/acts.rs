@@ -2,6 +2,7 @@
 
 use decoders::QualifiedName;
 
+use super::lowering::{Current, lower};
 use super::{LOCK_TIMEOUT_MS, LOCKS, MARKER, PostgresUndo, SealBy, quoted_database};
 use crate::api::Act;
 use crate::marker::{MarkerKind, Token};
@@ -31,16 +32,69 @@ pub(super) const LOCK_HOLDERS: &str = "SELECT DISTINCT 'pid ' || l.pid || ' (' |
 /// Sessions of the database that are not ours, as a condition on `pg_stat_activity`.
 ///
 /// A session of ours has our role *and* our name: a name alone could be anybody's. The role is the
-/// one that logged in, whatever `SET ROLE` a connection string has in its options. Walsenders
-/// can't write. Autovacuum goes by itself when a lock is asked for. What has no `backend_type` is
-/// hidden from us, and counts as foreign.
-pub(super) fn foreign(database: &str) -> String {
+/// one that logged in, whatever `SET ROLE` a connection string has in its options. Autovacuum goes
+/// by itself when a lock is asked for. What has no `backend_type` is hidden from us, and counts as
+/// foreign.
+fn others(database: &str) -> String {
     format!(
         "datname = {} AND pid <> pg_catalog.pg_backend_pid() \
-         AND coalesce(backend_type, '') NOT IN ('walsender', 'autovacuum worker', \
-             'autovacuum launcher', 'parallel worker') \
+         AND coalesce(backend_type, '') NOT IN ('autovacuum worker', 'autovacuum launcher', \
+             'parallel worker') \
          AND NOT (usename = session_user AND application_name LIKE 'cutover%')",
         literal(database)
+    )
+}
+
+/// Those of them that are closed: all but walsenders that stream, because a subscriber that was
+/// thrown out could not come back for the last of blue's changes. A walsender that does not stream
+/// (its state is `startup`) takes any SQL statement (manual, 55.4), and goes.
+pub(super) fn foreign(database: &str) -> String {
+    format!(
+        "{} AND NOT (coalesce(backend_type, '') = 'walsender' AND pid IN (SELECT s.pid \
+         FROM pg_catalog.pg_stat_replication s WHERE coalesce(s.state, 'startup') <> 'startup'))",
+        others(database)
+    )
+}
+
+/// All sessions, and whether we may close them: a superuser's takes a superuser (manual, 9.27.2).
+const SESSIONS: &str = "SELECT a.*, pg_catalog.current_setting('is_superuser') = 'on' \
+     OR NOT coalesce(r.rolsuper, false) AS closable \
+     FROM pg_catalog.pg_stat_activity a LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid";
+
+/// Finds foreign sessions of the database and closes them if we may; a row for each.
+pub(super) fn scan_sql(database: &str, before: Option<&str>) -> String {
+    format!(
+        "SELECT pid, usename, application_name, backend_type, state, closable, {} AS matters, \
+                CASE WHEN closable THEN pg_catalog.pg_terminate_backend(pid) END AS told \
+         FROM ({SESSIONS}) AS sessions WHERE {}",
+        began_before(before),
+        foreign(database)
+    )
+}
+
+/// Sessions that pass for ours and yet write, or wait to write, to what is not our own: none of
+/// ours does while blue is fenced. To be asked within the database.
+pub(super) fn impostors_sql(database: &str) -> String {
+    let holds = |condition: &str| {
+        format!(
+            "EXISTS (SELECT FROM pg_catalog.pg_locks l \
+             LEFT JOIN pg_catalog.pg_class c ON c.oid = l.relation \
+             LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             WHERE l.pid = a.pid AND l.locktype = 'relation' AND l.database = a.datid \
+             AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', \
+                            'AccessExclusiveLock') AND {condition})"
+        )
+    };
+    format!(
+        "SELECT a.pid, a.usename, a.application_name FROM pg_catalog.pg_stat_activity a \
+         WHERE a.datname = {} AND a.usename = session_user AND a.application_name LIKE 'cutover%' \
+         AND a.application_name NOT IN ({}, '{LOCKS}', '{MARKER}') \
+         AND ({} OR a.backend_xid IS NOT NULL AND NOT {})",
+        literal(database),
+        literal(&fence_name(database)),
+        holds("coalesce(n.nspname, '') NOT IN ('_cutover', 'pg_toast')"),
+        // A lane's progress.
+        holds("n.nspname = '_cutover'"),
     )
 }
 
@@ -63,17 +117,29 @@ pub(super) fn writers_sql(database: &str, before: Option<&str>) -> String {
          FROM pg_catalog.pg_stat_activity \
          WHERE {} AND {} AND backend_xid IS NOT NULL AND xact_start IS NOT NULL \
          ORDER BY xact_start",
-        foreign(database),
+        others(database),
         began_before(before)
     )
 }
 
-/// Layer 2: new sessions are read-only by default.
-pub(super) fn read_only(undo: &PostgresUndo) -> Vec<String> {
-    if !undo.may_alter {
-        return Vec::new();
+/// Closes the door, in one transaction: nobody can connect any more, and who might all the same is
+/// read-only by default.
+pub(super) fn close_door(undo: &PostgresUndo) -> Vec<String> {
+    let mut statements: Vec<_> =
+        undo.roles.iter().map(|role| format!("ALTER ROLE {} NOLOGIN", ident(role))).collect();
+    if undo.may_alter {
+        let database = quoted_database(undo);
+        statements
+            .push(format!("ALTER DATABASE {database} SET default_transaction_read_only = on"));
     }
-    vec![format!("ALTER DATABASE {} SET default_transaction_read_only = on", quoted_database(undo))]
+    if undo.seal_by == SealBy::AllowConnections {
+        statements.push(allow_connections(undo, false));
+    }
+    statements
+}
+
+pub(super) fn allow_connections(undo: &PostgresUndo, allow: bool) -> String {
+    format!("ALTER DATABASE {} ALLOW_CONNECTIONS {allow}", quoted_database(undo))
 }
 
 /// Opens a transaction that locks the tables; it stays open. The timeouts that might end an idle
@@ -101,37 +167,13 @@ pub(super) fn mark_sql(kind: MarkerKind, token: &Token) -> String {
     )
 }
 
-/// Layer 3.
-pub(super) fn seal(undo: &PostgresUndo) -> Vec<String> {
-    match undo.seal_by {
-        SealBy::AllowConnections => {
-            vec![format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", quoted_database(undo))]
-        }
-        SealBy::NoLogin => {
-            undo.roles.iter().map(|role| format!("ALTER ROLE {} NOLOGIN", ident(role))).collect()
-        }
-    }
-}
-
-/// Both layers undone.
-pub(super) fn lower(undo: &PostgresUndo) -> Vec<String> {
-    let database = quoted_database(undo);
-    let mut statements = Vec::new();
-    if undo.may_alter {
-        statements.push(format!(
-            "ALTER DATABASE {database} ALLOW_CONNECTIONS {}",
-            undo.allow_connections
-        ));
-        statements.push(match &undo.read_only {
-            Some(value) => format!(
-                "ALTER DATABASE {database} SET default_transaction_read_only = {}",
-                literal(value)
-            ),
-            None => format!("ALTER DATABASE {database} RESET default_transaction_read_only"),
-        });
-    }
-    statements.extend(undo.roles.iter().map(|role| format!("ALTER ROLE {} LOGIN", ident(role))));
-    statements
+/// The version of the database's entry in `pg_database`: whoever alters the database, or grants
+/// something on it, changes this.
+pub(super) fn stamp_sql(database: &str) -> String {
+    format!(
+        "SELECT xmin AS stamp FROM pg_catalog.pg_database WHERE datname = {}",
+        literal(database)
+    )
 }
 
 /// `application_name` of a fence's sessions. It has the database in it, because one of them is in
@@ -169,10 +211,7 @@ pub(super) fn close_since_sql(database: &str, since: &str, until: &str) -> Strin
     format!(
         "SELECT pid, usename, application_name, closable, \
                 CASE WHEN closable THEN pg_catalog.pg_terminate_backend(pid) END AS told \
-         FROM (SELECT a.*, pg_catalog.current_setting('is_superuser') = 'on' \
-                           OR NOT coalesce(r.rolsuper, true) AS closable \
-               FROM pg_catalog.pg_stat_activity a \
-               LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid) AS sessions \
+         FROM ({SESSIONS}) AS sessions \
          WHERE {} AND backend_start BETWEEN {} AND {}",
         foreign(database),
         literal(since),
@@ -204,11 +243,11 @@ pub(super) fn describe(undo: &PostgresUndo) -> FenceActs {
             text,
         })
     };
-    let mut raise: Vec<_> = acts("fence", read_only(undo)).collect();
-    raise.push(act("fence", super::scan_sql(&undo.database, None)));
+    let mut raise: Vec<_> = acts("fence", close_door(undo)).collect();
+    raise.push(act("fence", scan_sql(&undo.database, None)));
     raise.push(act("fence", lock_sql(&undo.tables, LOCK_TIMEOUT_MS)));
     let mut back = vec![act("abort", end_own_sql(&undo.database))];
-    back.extend(acts("abort", lower(undo)));
+    back.extend(acts("abort", lower(undo, &Current::fenced(undo)).statements));
     if let Some(at) = undo.at.as_deref().filter(|_| undo.may_alter) {
         back.push(act("abort", close_since_sql(&undo.database, at, "now")));
     }
@@ -216,7 +255,7 @@ pub(super) fn describe(undo: &PostgresUndo) -> FenceActs {
     FenceActs {
         raise,
         mark: vec![act("drain", mark)],
-        seal: acts("seal", seal(undo)).collect(),
+        seal: vec![act("seal", scan_sql(&undo.database, None))],
         lower: back,
     }
 }

@@ -1,10 +1,10 @@
 //! What our role may do on blue, and what else a run would stumble over.
 
-use super::{BLUE, PostgresFence, doing};
+use super::{PostgresFence, doing, grants};
 use crate::api::Check;
 use crate::marker::MarkerKind;
 use crate::ports::PortResult;
-use crate::sql::{Sql, SqlError, TextRow, ident, literal, soon};
+use crate::sql::{Sql, TextRow, ident, literal, soon};
 
 /// The database's settings, and whether we may change them: for that the owner's privileges are
 /// needed (`USAGE`), not only the right to take them on (`MEMBER`).
@@ -61,14 +61,20 @@ const RIGHTS: &str = "SELECT r.rolsuper AS superuser, r.rolcreaterole AS creater
 pub(super) async fn inspect(fence: &PostgresFence) -> PortResult<Vec<Check>> {
     let deadline = soon();
     let admin = fence.admin.get(deadline).await?;
-    let database = fence.blue.dbname();
-    let rights = admin.row(RIGHTS, deadline).await.map_err(doing("reading our rights"))?;
-    let prior =
-        admin.row(&prior_sql(database), deadline).await.map_err(doing("reading settings"))?;
+    let database = fence.database();
+    let rights =
+        admin.row(RIGHTS, deadline).await.map_err(doing(fence.place, "reading our rights"))?;
+    let prior = admin
+        .row(&prior_sql(database), deadline)
+        .await
+        .map_err(doing(fence.place, "reading settings"))?;
     let who = rights.get("who").unwrap_or("our role").to_owned();
 
     let mut checks = vec![primary(&rights), open_for_writes(&rights, database)];
     checks.push(seal(fence, &admin, &rights, &prior, &who).await?);
+    if prior.is_true("may_alter") {
+        checks.push(airlock(fence, &admin, &rights, &who).await?);
+    }
     checks.push(signal(&rights, &who));
     checks.push(stats(&rights, &who));
     let tables = fence.tables(&admin, deadline).await?;
@@ -122,12 +128,21 @@ async fn seal(
     prior: &TextRow,
     who: &str,
 ) -> PortResult<Check> {
-    let database = fence.blue.dbname();
+    let database = fence.database();
     let own = format!("ALTER DATABASE {} OWNER TO {}", ident(database), ident(who));
     if prior.is_true("may_alter") {
         // The seal is put on, and taken off, from another database.
         return Ok(match fence.outside.get(soon()).await {
-            Ok(_) => Check::ok("fence-layers", "read-only default, table locks, ALLOW_CONNECTIONS"),
+            Ok(_) => {
+                let right = if rights.is_true("superuser") { "a superuser" } else { "the owner" };
+                Check::ok(
+                    "fence-layers",
+                    format!(
+                        "as {right}: ALLOW_CONNECTIONS false (for superusers too), read-only \
+                         default, table locks"
+                    ),
+                )
+            }
             Err(error) => Check::fail(
                 "fence-layers",
                 format!("no other database to seal blue from: {error}"),
@@ -145,7 +160,7 @@ async fn seal(
     let refused = admin
         .rows(&unalterable_sql(database, admin.version_num()), soon())
         .await
-        .map_err(doing("listing the roles that we may alter"))?;
+        .map_err(doing(fence.place, "listing the roles that we may alter"))?;
     let refused: Vec<_> = refused.iter().filter_map(|row| row.at(0)).map(ident).collect();
     if !refused.is_empty() {
         let refused = refused.join(", ");
@@ -165,16 +180,71 @@ async fn seal(
             soon(),
         )
         .await
-        .map_err(doing("listing superusers"))?;
+        .map_err(doing(fence.place, "listing superusers"))?;
     let superusers = rows.first().and_then(|row| row.at(0)).unwrap_or("none").to_owned();
     Ok(Check::warn(
         "fence-layers",
         format!(
             "role {who} does not own database {database}: blue is closed with NOLOGIN for every \
-             role, on all of the server's databases, and not for superusers ({superusers})"
+             role, on all of the server's databases, and not for superusers ({superusers}); any \
+             transaction elsewhere on the server during the pause stops the run"
         ),
         own,
     ))
+}
+
+/// Whether CONNECT can be taken from everybody else while a session of ours comes in.
+async fn airlock(
+    fence: &PostgresFence,
+    admin: &Sql,
+    rights: &TextRow,
+    who: &str,
+) -> PortResult<Check> {
+    let (place, database) = (fence.place, fence.database());
+    let connect = grants::read(admin, place, database, soon()).await?;
+    let mut others: Vec<_> = connect.of_others().map(|grant| literal(&grant.grantor)).collect();
+    others.sort();
+    others.dedup();
+    if !others.is_empty() && !rights.is_true("superuser") {
+        let query = format!(
+            "SELECT rolname FROM pg_catalog.pg_roles WHERE rolname IN ({}) \
+             AND NOT pg_catalog.pg_has_role(current_user, oid, 'MEMBER') ORDER BY 1",
+            others.join(", ")
+        );
+        let rows = admin.rows(&query, soon()).await;
+        let rows = rows.map_err(doing(place, "looking for who granted CONNECT"))?;
+        let roles: Vec<_> = rows.iter().filter_map(|row| row.at(0)).map(ident).collect();
+        if !roles.is_empty() {
+            let roles = roles.join(", ");
+            return Ok(Check::warn(
+                "fence-airlock",
+                format!(
+                    "CONNECT on {database} was granted by {roles}, and role {who} can't take that \
+                     back: a session of ours that is lost while {place} is closed stays out"
+                ),
+                format!("GRANT {roles} TO {}", ident(who)),
+            ));
+        }
+    }
+    // These come through the door with us, for as long as it is ajar.
+    let query = format!(
+        "SELECT count(*) AS found FROM pg_catalog.pg_stat_activity WHERE usename = session_user \
+         AND {}",
+        super::acts::foreign(database)
+    );
+    let row = admin.row(&query, soon()).await.and_then(|row| row.number::<u64>("found"));
+    let found = row.map_err(doing(place, "looking for sessions under our role"))?;
+    if found > 0 {
+        return Ok(Check::warn(
+            "fence-airlock",
+            format!(
+                "{found} sessions of others use our role {who}: while {place} is closed they come \
+                 in whenever a session of ours has to, and are closed again"
+            ),
+            "give cutover a role of its own",
+        ));
+    }
+    Ok(Check::ok("fence-airlock", "sessions of ours that are lost can come back"))
 }
 
 fn signal(rights: &TextRow, who: &str) -> Check {
@@ -210,7 +280,9 @@ async fn marker(fence: &PostgresFence, admin: &Sql) -> PortResult<Check> {
                 literal(&fence.publication)
             );
             let row = admin.row(&query, soon()).await;
-            let there: u64 = row.and_then(|row| row.number("there")).map_err(read("the marker"))?;
+            let there: u64 = row
+                .and_then(|row| row.number("there"))
+                .map_err(doing(fence.place, "looking for the marker's table"))?;
             Ok(if there == 1 {
                 Check::ok("marker", "a row in _cutover.marker")
             } else {
@@ -247,7 +319,10 @@ async fn lockable(
           AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')) ORDER BY 1",
         literal(&fence.publication)
     );
-    let rows = admin.rows(&query, soon()).await.map_err(doing("reading our rights on tables"))?;
+    let rows = admin
+        .rows(&query, soon())
+        .await
+        .map_err(doing(fence.place, "reading our rights on tables"))?;
     let refused: Vec<_> = rows.iter().filter_map(|row| row.at(0)).collect();
     let mut checks = Vec::new();
     checks.push(match refused.first() {
@@ -262,7 +337,8 @@ async fn lockable(
             ),
         ),
     });
-    let slots: u64 = rights.number("lock_slots").map_err(read("lock slots"))?;
+    let slots: u64 =
+        rights.number("lock_slots").map_err(doing(fence.place, "reading lock slots"))?;
     // Partitions and indexes are not counted here, so keep a wide margin.
     checks.push(if tables * 2 > slots {
         Check::fail(
@@ -285,9 +361,9 @@ async fn sessions(fence: &PostgresFence, admin: &Sql, rights: &TextRow) -> PortR
                 bool_or(coalesce(r.rolsuper, false)) AS superuser \
          FROM pg_catalog.pg_stat_activity LEFT JOIN pg_catalog.pg_roles r ON rolname = usename \
          WHERE {} GROUP BY 1, 2, 3 ORDER BY 4 DESC LIMIT 20",
-        super::acts::foreign(fence.blue.dbname())
+        super::acts::foreign(fence.database())
     );
-    let rows = admin.rows(&query, soon()).await.map_err(doing("listing sessions"))?;
+    let rows = admin.rows(&query, soon()).await.map_err(doing(fence.place, "listing sessions"))?;
     let shown: Vec<_> = rows
         .iter()
         .map(|row| {
@@ -314,8 +390,4 @@ async fn sessions(fence: &PostgresFence, admin: &Sql, rights: &TextRow) -> PortR
         ));
     }
     Ok(checks)
-}
-
-fn read(what: &'static str) -> impl Fn(SqlError) -> crate::ports::PortError {
-    move |error| error.at(BLUE, what)
 }

@@ -60,9 +60,9 @@ pub(super) async fn next_lock_timeout_ms(
             let row = admin.row(DEADLOCK_TIMEOUT, deadline).await;
             let yields_after: u64 = row
                 .and_then(|row| row.number("deadlock_timeout_ms"))
-                .map_err(doing("reading deadlock_timeout"))?;
+                .map_err(doing(fence.place, "reading deadlock_timeout"))?;
             Ok(yields_after + YIELD_MS)
         }
-        Err(error) => Err(doing("cancelling autovacuum")(error)),
+        Err(error) => Err(doing(fence.place, "cancelling autovacuum")(error)),
     }
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::api::{RunEvent, RunEventKind, RunReport, RunStatus, RunUpdate, SCHEMA_VERSION};
-use crate::phase::{Phase, Stop, StopKind};
+use crate::phase::{Phase, Stop, StopKind, WatchEnd};
 use crate::ports::Epoch;
 use crate::side::Direction;
 
@@ -23,6 +23,7 @@ pub struct RunHub {
     inner: Mutex<Inner>,
     newest: watch::Sender<u64>,
     asked: watch::Sender<Option<Stop>>,
+    watched: watch::Sender<Option<WatchEnd>>,
 }
 
 impl RunHub {
@@ -50,6 +51,7 @@ impl RunHub {
             inner: Mutex::new(Inner { status, events: Vec::new() }),
             newest: watch::Sender::new(0),
             asked: watch::Sender::new(None),
+            watched: watch::Sender::new(None),
         }
     }
 
@@ -100,6 +102,32 @@ impl RunHub {
         }
     }
 
+    /// Ends the time of watching, if the run has come so far and is not over. The first to do so
+    /// is heard.
+    pub fn end_watch(&self, end: WatchEnd) -> bool {
+        if self.status().phase != Phase::Watching {
+            return false;
+        }
+        self.watched.send_if_modified(|watched| {
+            let is_first = watched.is_none();
+            watched.get_or_insert(end);
+            is_first
+        })
+    }
+
+    /// Waits until somebody ends the time of watching.
+    pub(crate) async fn watch_ended(&self) -> WatchEnd {
+        let mut watched = self.watched.subscribe();
+        loop {
+            if let Some(end) = watched.borrow_and_update().clone() {
+                return end;
+            }
+            if watched.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Whether somebody has asked the run to stop.
     pub fn stop(&self) -> Option<Stop> {
         self.asked.borrow().clone()
@@ -116,6 +144,21 @@ impl RunHub {
         let inner = self.lock();
         let events = inner.events.iter().filter(|event| event.number > after).cloned().collect();
         RunUpdate { schema_version: SCHEMA_VERSION, status: inner.status.clone(), events }
+    }
+
+    /// Waits until the run is over.
+    pub async fn ended(&self) -> RunReport {
+        let mut newest = self.newest.subscribe();
+        loop {
+            newest.borrow_and_update();
+            if let Some(report) = self.status().report {
+                return report;
+            }
+            if newest.changed().await.is_err() {
+                // The sender lives in `self`; it can't be gone.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Changes the status and tells who waits.

@@ -195,13 +195,15 @@ pub trait Fence: Send + Sync {
     ) -> impl Future<Output = PortResult<SealReport>> + Send;
 
     /// Closes blue again if an interrupted act has left it ajar: after the decision the seal has to
-    /// be whole before anything else happens. Sealed already: no more than a look.
+    /// be whole before anything else happens. Sealed already: no more than a look. The default is
+    /// for seals that no act leaves ajar.
     fn reseal(
         &self,
         undo: &Self::Undo,
         deadline: Instant,
     ) -> impl Future<Output = PortResult<()>> + Send {
-        async move { self.seal(undo, deadline).await.map(|_| ()) }
+        let _ = (undo, deadline);
+        async { Ok(()) }
     }
 
     /// Lets our own sessions into a sealed side: whoever has to connect there holds the guard
@@ -419,6 +421,52 @@ pub trait Replication: Send + Sync {
     /// this returns; leaks that come later go to the log and the metrics only. Must work before
     /// the stream has been started (recovery), and twice.
     fn finish(&self, token: &Token) -> impl Future<Output = PortResult<()>> + Send;
+
+    /// Removes one kind of what this stream has left on the servers, and says what it was. Only
+    /// after [`Replication::finish`], of both directions, in the order of [`Leftover`]. Gone
+    /// already: fine.
+    fn remove(
+        &self,
+        what: Leftover,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<String>> + Send {
+        let _ = deadline;
+        async move {
+            Err(PortError::new("stream", format!("this engine can't remove {}", what.name()))
+                .remedy("replicator teardown"))
+        }
+    }
+}
+
+/// What a stream leaves on the servers. In this order it has to go: a slot may still have to decode
+/// what an origin's name is needed for, and needs its publication while it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Leftover {
+    /// The slot on the source.
+    Slot,
+    /// The publication on the source.
+    Publication,
+    /// The replication origins on the target.
+    Origins,
+    /// Our own tables, but for the decisions.
+    Objects,
+}
+
+impl Leftover {
+    /// All, in order.
+    pub const ALL: [Leftover; 4] =
+        [Leftover::Slot, Leftover::Publication, Leftover::Origins, Leftover::Objects];
+
+    /// As it is journaled and shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Leftover::Slot => "slot",
+            Leftover::Publication => "publication",
+            Leftover::Origins => "origins",
+            Leftover::Objects => "objects",
+        }
+    }
 }
 
 // ---- the way back ------------------------------------------------------------------------------
@@ -515,8 +563,9 @@ pub struct SequenceReport {
 
 /// Takes blue's sequences over to green.
 pub trait Sequences: Send + Sync {
-    /// Prechecks: sequences that green lacks. Reads only.
-    fn inspect(&self) -> impl Future<Output = PortResult<Vec<Check>>> + Send;
+    /// Prechecks: sequences that the target lacks. Reads only. `sealed`: the target is closed by
+    /// an earlier run of ours, so that it refuses writes is no finding.
+    fn inspect(&self, sealed: bool) -> impl Future<Output = PortResult<Vec<Check>>> + Send;
 
     /// Reads every sequence on blue, sets green's to the same value and `is_called`, reads back.
     fn copy(&self, deadline: Instant) -> impl Future<Output = PortResult<SequenceReport>> + Send;
@@ -597,6 +646,13 @@ pub enum Record {
     Stopped {
         /// Why.
         why: crate::phase::Stop,
+    },
+    /// `finish` has come to a step, which comes next. Everything before it is done.
+    Finishing {
+        /// Which.
+        step: String,
+        /// Who asked for it.
+        actor: Option<String>,
     },
     /// The run is over.
     Ended {

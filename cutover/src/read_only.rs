@@ -37,10 +37,12 @@ async fn scopes(sql: &Sql) -> Result<(BTreeSet<Scope>, Option<String>), SqlError
 }
 
 /// Fails if clients of the target would find it read-only. A role that is read-only on the source,
-/// too, is meant to be. Each side comes with its name.
+/// too, is meant to be. Each side comes with its name. `sealed`: the database's own setting is that
+/// of a fence of ours, which is lowered before clients come.
 pub(crate) async fn inspect(
     (source, from): (&Sql, &str),
     (target, to): (&Sql, &str),
+    sealed: bool,
 ) -> PortResult<Vec<Check>> {
     let doing = "looking for default_transaction_read_only";
     let (of_source, _) = scopes(source).await.map_err(|error| error.at(from, doing))?;
@@ -54,6 +56,7 @@ pub(crate) async fn inspect(
     let database = database.map(|name| ident(&name)).unwrap_or_default();
     for scope in &of_target {
         match scope {
+            (None, true) if sealed => {}
             (None, _) => {
                 let statement = format!("ALTER DATABASE {database}");
                 found.push((format!("database {database}"), statement));

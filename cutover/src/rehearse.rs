@@ -17,7 +17,7 @@ use crate::lag::LagReading;
 use crate::marker::Token;
 use crate::phase::Verdict;
 use crate::ports::{
-    Clock, Decision, Entry, Epoch, Fence, FenceActs, FenceReport, Journal, Leaks, Lease,
+    Airlock, Clock, Decision, Entry, Epoch, Fence, FenceActs, FenceReport, Journal, Leaks, Lease,
     MarkerDecoded, MarkerDurable, MarkerWritten, PortResult, Progress, Replication, SealReport,
     SequenceReport, Sequences, Standby, SwitchActs, SwitchTraits, SystemClock, TrafficSwitch,
     WayBackStream, World, Writers,
@@ -208,8 +208,18 @@ impl<W: World> Fence for Rehearsal<'_, W> {
         Ok(SealReport { refuses_clients: true, locks_held: true, ..SealReport::default() })
     }
 
-    async fn lower(&self, _undo: &Self::Undo, _deadline: Instant) -> PortResult<()> {
+    /// Without faults only the flip lowers a fence: the one that an earlier run has left on the
+    /// side that is to open.
+    async fn lower(&self, undo: &Self::Undo, _deadline: Instant) -> PortResult<()> {
+        let opening = self.stage.world.fence_of(self.direction().to());
+        let acts = opening.describe(undo).lower.into_iter();
+        self.stage.note(acts.map(|act| Act { step: "flip".into(), ..act }));
         Ok(())
+    }
+
+    async fn airlock(&self, undo: &Self::Undo, deadline: Instant) -> PortResult<Airlock> {
+        // The checks have to look inside.
+        self.stage.world.fence_of(self.direction().to()).airlock(undo, deadline).await
     }
 
     async fn leave(&self) {}
@@ -354,8 +364,8 @@ impl<W: World> Replication for Rehearsal<'_, W> {
 }
 
 impl<W: World> Sequences for Rehearsal<'_, W> {
-    async fn inspect(&self) -> PortResult<Vec<Check>> {
-        self.stage.keep(self.stage.world.sequences().inspect().await, "sequences")
+    async fn inspect(&self, sealed: bool) -> PortResult<Vec<Check>> {
+        self.stage.keep(self.stage.world.sequences().inspect(sealed).await, "sequences")
     }
 
     async fn copy(&self, _deadline: Instant) -> PortResult<SequenceReport> {
@@ -397,6 +407,6 @@ impl<W: World> Journal for Rehearsal<'_, W> {
     }
 
     async fn read_all(&self) -> PortResult<Vec<Entry>> {
-        Ok(Vec::new())
+        self.stage.world.journal().read_all().await
     }
 }

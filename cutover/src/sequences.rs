@@ -158,7 +158,7 @@ fn set_sql<'a>(chunk: impl Iterator<Item = (&'a QualifiedName, &'a Value)>) -> S
 }
 
 impl Sequences for PostgresSequences {
-    async fn inspect(&self) -> PortResult<Vec<Check>> {
+    async fn inspect(&self, sealed: bool) -> PortResult<Vec<Check>> {
         let (from, to) = (self.from, self.to);
         let source = self.source.get(soon()).await?;
         let target = self.target.get(soon()).await?;
@@ -218,7 +218,7 @@ impl Sequences for PostgresSequences {
                 format!("ALTER SEQUENCE on {to}"),
             ));
         }
-        checks.extend(read_only::inspect((&source, from), (&target, to)).await?);
+        checks.extend(read_only::inspect((&source, from), (&target, to), sealed).await?);
         if checks.is_empty() {
             checks.push(Check::ok("sequences", format!("{} sequences", wanted.len())));
         }

@@ -247,7 +247,7 @@ async fn pass_servers_on(shared: Arc<Shared>, service: Arc<Controller>) {
 
 /// Before anything streams: a cutover that a crash interrupted is put back or finished.
 async fn recover(
-    service: &Controller,
+    service: &Arc<Controller>,
     shared: &Shared,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
@@ -258,7 +258,9 @@ async fn recover(
     match recovered {
         // A run that was finished now recorded it with the engine (`Replication::finish`), and the
         // pipeline's stage says so.
-        Ok(Recovery::Nothing | Recovery::Finished(_) | Recovery::CutOver(_)) => {
+        Ok(
+            Recovery::Nothing | Recovery::Finished(_) | Recovery::Left(_) | Recovery::CutOver(_),
+        ) => {
             hold_while_held(service, shared, stop).await;
             Ok(())
         }
@@ -273,8 +275,13 @@ async fn recover(
 /// A run that only a person can resolve: nothing may stream meanwhile, because green may be open.
 async fn hold_while_held(service: &Controller, shared: &Shared, mut stop: watch::Receiver<bool>) {
     // A held run that is being resolved is a run without a report, whatever its phase says yet.
-    let is_held =
-        || service.current().is_some_and(|run| run.report.is_none() || run.phase == Phase::Held);
+    // One whose clients are served already only waits for the streams.
+    let is_held = || {
+        service.current().is_some_and(|run| {
+            let served = matches!(run.phase, Phase::Reversing | Phase::Watching);
+            run.phase == Phase::Held || (run.report.is_none() && !served)
+        })
+    };
     if is_held() {
         shared.enter(api::PipelinePhase::Halted);
         shared.wait_for(Some("a person to resolve the held cutover: cutover status".into()));
@@ -292,7 +299,12 @@ async fn hold_while_held(service: &Controller, shared: &Shared, mut stop: watch:
 /// would leave blue closed until the next start. Past its point of no return it is not stopped, but
 /// waited for.
 async fn end_the_run(service: &Arc<Controller>) {
-    let is_over = |run: &api::RunStatus| run.report.is_some() || run.phase.is_final();
+    // What comes after the clients are served goes on at the next start.
+    let is_over = |run: &api::RunStatus| {
+        run.report.is_some()
+            || run.phase.is_final()
+            || matches!(run.phase, Phase::Reversing | Phase::Watching)
+    };
     let Some(run) = service.current().filter(|run| !is_over(run)) else { return };
     let request = api::AbortRequest {
         actor: Some("replicator".into()),

@@ -254,7 +254,11 @@ impl Shared {
             && lag.seconds.is_some_and(|seconds| seconds > CATCHING_UP_SECONDS);
         let cutting_over = facts.phase == api::PipelinePhase::Streaming
             && cutover.as_ref().is_some_and(|run| {
-                run.report.is_none() && !matches!(run.phase, Phase::Replicating | Phase::Armed)
+                run.report.is_none()
+                    && !matches!(
+                        run.phase,
+                        Phase::Replicating | Phase::Armed | Phase::Reversing | Phase::Watching
+                    )
             });
         let position = |lsn: Lsn| lsn.is_valid().then_some(Position::Lsn(lsn));
         api::Status {

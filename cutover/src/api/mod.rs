@@ -10,17 +10,21 @@
 //! | `POST /v1/cutover` | [`StartCutover`] | 202 [`RunStatus`], 409 when another run is active |
 //! | `GET /v1/cutover/{run}?after=N&wait_ms=M` | - | [`RunUpdate`]: events past `N`, waiting at most `M` for one |
 //! | `POST /v1/cutover/{run}/abort` | [`AbortRequest`] | [`RunStatus`], 409 from the point of no return on |
+//! | `POST /v1/rollback` | [`StartCutover`] | the same as `POST /v1/cutover`, the other way round |
+//! | `POST /v1/finish` | [`FinishRequest`] | [`FinishReport`]: no way back any more |
 //! | `GET /v1/history` | - | [`History`] |
 //!
 //! `{run}` may be `current`: the active run, else the last one. Every failure is an [`ApiError`]
 //! with a status of 4xx or 5xx. A bearer token is asked for where the sidecar was given one.
 
 mod error;
+mod finish;
 mod plan;
 mod run;
 mod status;
 
 pub use error::{ApiError, ErrorCode};
+pub use finish::{FinishReport, FinishRequest};
 pub use plan::{Act, Check, Checks, Plan, PlanRequest, Severity};
 pub use run::{
     AbortRequest, History, HistoryItem, Member, Outcome, RunEvent, RunEventKind, RunReport,

@@ -10,11 +10,11 @@ use super::schema_version;
 use crate::phase::Phase;
 use crate::side::Direction;
 
-/// `POST /v1/cutover`. Absent fields take the configured defaults.
+/// `POST /v1/cutover` and `POST /v1/rollback`. Absent fields take the configured defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StartCutover {
-    /// The lag expression, for example `<1s` (required).
+    /// The lag expression, for example `<1s`. Required for a cutover; a rollback takes `<1s`.
     pub when_lag: Option<String>,
     /// How long the gate must hold without interruption, milliseconds. Default 3000.
     pub for_ms: Option<u64>,
@@ -23,6 +23,12 @@ pub struct StartCutover {
     /// The longest write pause, milliseconds. Past it, before the point of no return, the run
     /// aborts. Default 2000.
     pub max_pause_ms: Option<u64>,
+    /// Go without a way back: there will be no rollback.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub no_way_back: bool,
+    /// How long to watch the side that opened, milliseconds. Default: as configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watch_ms: Option<u64>,
     /// Who asks, for the record.
     pub actor: Option<String>,
     /// Why, for the record.

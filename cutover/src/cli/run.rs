@@ -52,6 +52,8 @@ pub fn cut_over(client: &Client, screen: &Screen, cli: &Cli) -> Result<Exit, Fai
         for_ms: args.hold.map(millis),
         gate_timeout_ms: args.gate_timeout.map(millis),
         max_pause_ms: args.gate.max_pause.map(millis),
+        no_way_back: false,
+        watch_ms: None,
         actor: actor.clone(),
         reason: cli.common.reason.clone(),
         confirmation: Some(confirmation),

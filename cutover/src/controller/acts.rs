@@ -10,16 +10,20 @@ use crate::api::{Check, RunEventKind, Severity, Step};
 use crate::evidence::{Committed, Drained, Fenced, Sealed, Unproven, WayBack, WayBackReady};
 use crate::failpoint;
 use crate::gate::Gate;
-use crate::phase::{Effect, Input, State, Stop, StopKind, Verdict, WatchEnd};
+use crate::phase::{Effect, Input, State, Stop, StopKind, Verdict};
 use crate::ports::{
-    Clock, Decision, Fence, PortResult, Progress, Replication, Sequences, TrafficSwitch,
-    WayBackStream, World, Writers,
+    Airlock, Clock, Decision, Fence, Lease, PortResult, Progress, Replication, Sequences,
+    TrafficSwitch, WayBackStream, World, Writers,
 };
 
 /// An answer that takes longer than this counts as none, while the gate waits.
 const WRITERS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Connecting to the routers takes no longer than this.
 const CONNECT: Duration = Duration::from_secs(10);
+/// Between two looks whether the routers still hold.
+const HOLD_TICK: Duration = Duration::from_millis(50);
+/// How long an answer to that may take.
+const HOLD_ANSWER: Duration = Duration::from_secs(1);
 
 impl<W: World> Run<'_, W> {
     /// Does what an effect says and gives back what has happened.
@@ -87,7 +91,7 @@ impl<W: World> Run<'_, W> {
             Effect::ConfirmWayBack(committed) => {
                 self.confirm_way_back(&committed).await.map(|seen| (seen, Input::WayBackProven))
             }
-            Effect::Watch(_) => return Input::WatchEnded(WatchEnd::Over),
+            Effect::Watch(committed) => return self.watch(&committed).await,
             Effect::PutBack { .. } => return Input::GiveUp(internal("put_back")),
         };
         match result {
@@ -100,8 +104,11 @@ impl<W: World> Run<'_, W> {
                 if !state.phase().is_committed() {
                     return Input::Stop(why);
                 }
-                let input = self.again_or_give_up(self.limits.forward, why).await;
-                if let (Input::GiveUp(why), State::Reversing(_)) = (&input, state) {
+                if !matches!(state, State::Reversing(_)) {
+                    return self.again_or_give_up(self.limits.forward, why).await;
+                }
+                let input = self.again_or_give_up(self.limits.way_back, why).await;
+                if let Input::GiveUp(why) = &input {
                     self.no_way_back(why);
                 }
                 input
@@ -133,7 +140,21 @@ impl<W: World> Run<'_, W> {
             biased;
             asked = self.hub.asked_to_stop() => Err(asked),
             result = act => result.map_err(stop),
+            let_go = self.let_go(), if self.holds => Err(let_go),
             () = self.world.clock().sleep_until(deadline) => Err(self.too_long(what)),
+        }
+    }
+
+    /// Ends when a router no longer holds its clients although the pause goes on.
+    async fn let_go(&self) -> Stop {
+        loop {
+            let now = self.now();
+            self.world.clock().sleep_until(now + HOLD_TICK).await;
+            let holding = self.world.switch().holding(self.order.epoch, now + HOLD_ANSWER).await;
+            // A console that does not answer proves nothing; before the decision it has to.
+            if matches!(holding, Ok(false)) {
+                return somebody_let_go();
+            }
         }
     }
 
@@ -157,9 +178,11 @@ impl<W: World> Run<'_, W> {
         let mut checks = self.act(&checking, deadline, world.fence().inspect()).await?;
         let routers = world.switch().inspect(from);
         checks.extend(self.act("checking the routers", deadline, routers).await?);
-        checks.extend(
-            self.act("checking the sequences", deadline, world.sequences().inspect()).await?,
-        );
+        // A side that we have closed ourselves: whoever has to look inside, and whatever is to stay
+        // connected there until the decision, goes in now.
+        let opening = self.act(&format!("entering {to}"), deadline, self.airlock(deadline)).await?;
+        let sequences = world.sequences().inspect(self.opening.is_some());
+        checks.extend(self.act("checking the sequences", deadline, sequences).await?);
         if self.order.way_back {
             let way_back = world.way_back().inspect();
             checks.extend(self.act("checking the way back", deadline, way_back).await?);
@@ -170,6 +193,8 @@ impl<W: World> Run<'_, W> {
         if let [first, ..] = failed.as_slice() {
             return Err(precheck_failed(first, failed.len()));
         }
+        let lease = world.lease().acquire(self.order.epoch);
+        self.act("taking the lease", deadline, lease).await?;
         let preparing = format!("preparing {to}");
         self.act(&preparing, deadline, world.decision().prepare()).await?;
         let routers = world.switch().arm(to, (self.now() + CONNECT).min(deadline));
@@ -179,6 +204,7 @@ impl<W: World> Run<'_, W> {
             let armed = self.act("arming the way back", deadline, way_back).await?;
             tracing::info!(run = %self.order.run, "the way back: {armed}");
         }
+        drop(opening);
         self.act("arming the engine", deadline, world.replication().arm(&self.token)).await?;
         Ok(format!("{} checks passed", self.checks.len()))
     }
@@ -280,7 +306,16 @@ impl<W: World> Run<'_, W> {
         self.pause = Some(Pause { began: self.now(), ended: None });
         let deadline = self.window_ends();
         let hold = self.world.switch().hold(self.order.epoch, deadline);
-        self.act("waiting for the routers to hold their clients", deadline, hold).await
+        let seen =
+            self.act("waiting for the routers to hold their clients", deadline, hold).await?;
+        self.holds = true;
+        Ok(seen)
+    }
+
+    /// Lets us into the side that is to open, if an earlier run has closed it.
+    pub(super) async fn airlock(&self, deadline: Instant) -> PortResult<Option<Airlock>> {
+        let Some(undo) = &self.opening else { return Ok(None) };
+        self.world.fence_of(self.direction().to()).airlock(undo, deadline).await.map(Some)
     }
 
     async fn raise(&mut self) -> Result<(String, Fenced), Stop> {
@@ -370,16 +405,9 @@ impl<W: World> Run<'_, W> {
             self.stepped(at, Err(&asked));
             return Input::NotDecided(asked);
         }
-        let deadline = self.window_ends();
-        let leaks = self.world.replication().leaks();
-        let refusal = if self.now() >= deadline {
-            Some(self.too_long("deciding"))
-        } else if leaks.count > 0 {
-            Some(internal("row changes were seen after the marker"))
-        } else {
-            None
-        };
-        if let Some(why) = refusal {
+        // What the answer is waited for must end before the lease does.
+        let deadline = self.window_ends().min(self.lease_ends());
+        if let Some(why) = self.refusal(deadline).await {
             self.stepped(at, Err(&why));
             return Input::NotDecided(why);
         }
@@ -396,11 +424,45 @@ impl<W: World> Run<'_, W> {
         }
     }
 
+    /// The last look before the decision.
+    async fn refusal(&self, deadline: Instant) -> Option<Stop> {
+        let world = self.world;
+        if self.now() >= deadline {
+            return Some(self.too_long("deciding"));
+        }
+        if world.replication().leaks().count > 0 {
+            return Some(internal("row changes were seen after the marker"));
+        }
+        if self.order.way_back && world.way_back().standby().foreign.count > 0 {
+            let to = self.direction().to();
+            return Some(internal(&format!("{to} was written by somebody else")));
+        }
+        let holding = world.switch().holding(self.order.epoch, deadline);
+        let holding = tokio::time::timeout_at(deadline, holding).await;
+        match holding {
+            Ok(Ok(true)) => None,
+            Ok(Ok(false)) => Some(somebody_let_go()),
+            Ok(Err(error)) => Some(stop(error)),
+            Err(_) => Some(self.too_long("asking the routers whether they still hold")),
+        }
+    }
+
+    /// Until when the lease is certainly ours.
+    fn lease_ends(&self) -> Instant {
+        // Far away rather than never: the sum must not overflow.
+        self.now() + self.world.lease().left().min(Duration::from_secs(3600))
+    }
+
     /// The commit's answer was lost. Inserting the opposite settles it either way.
     async fn claim_abort(&mut self, at: super::StepStart, sealed: &Sealed, why: Stop) -> Input {
         self.waiting(format!("finding out what {} decided", self.direction().to()));
         let deadline = self.now() + Duration::from_secs(2);
-        match self.world.decision().decide(self.order.epoch, Verdict::Abort, deadline).await {
+        // Its session may have been lost together with the answer.
+        let verdict = async {
+            let _airlock = self.airlock(deadline).await?;
+            self.world.decision().decide(self.order.epoch, Verdict::Abort, deadline).await
+        };
+        match verdict.await {
             Ok(verdict) => self.decided(at, sealed, verdict, Some(why)),
             Err(error) => {
                 let unreadable = stop(error);
@@ -439,7 +501,7 @@ impl<W: World> Run<'_, W> {
     }
 
     /// The next deadline for an act that is tried again.
-    fn try_until(&self) -> Instant {
+    pub(super) fn try_until(&self) -> Instant {
         self.now() + Duration::from_secs(5)
     }
 
@@ -447,6 +509,14 @@ impl<W: World> Run<'_, W> {
         let to = committed.to();
         self.waiting(format!("pointing the routers at {to}"));
         let deadline = self.try_until();
+        if let Some(undo) = self.undo.clone().filter(|_| self.is_recovered) {
+            // Whoever died here may have left the closed side's door ajar.
+            self.world.fence().reseal(&undo, deadline).await.map_err(stop)?;
+        }
+        if let Some(undo) = &self.opening {
+            // It is decided, and the other side is closed: this one may open.
+            self.world.fence_of(to).lower(undo, deadline).await.map_err(stop)?;
+        }
         let members = self.world.switch().switch(committed, deadline).await.map_err(stop)?;
         let count = members.len();
         self.members = members;
@@ -478,64 +548,6 @@ impl<W: World> Run<'_, W> {
         let verified = self.members.iter().filter(|member| member.verified).count();
         Ok(format!("{verified}/{} verified on {to}", self.members.len()))
     }
-
-    /// What carries changes: from now on the way back, or nothing at all if there is none.
-    async fn turn_streams(&mut self, committed: &Committed) -> Result<(String, Input), Stop> {
-        let world = self.world;
-        let from = self.direction().from();
-        if !self.order.way_back {
-            self.waiting("closing the stream");
-            world.replication().finish(&self.token).await.map_err(stop)?;
-            world.fence().leave().await;
-            self.note_leaks();
-            return Ok((format!("the stream from {from} is closed"), Input::StreamEnded));
-        }
-        self.waiting("turning the streams");
-        let marker = self.marker.ok_or_else(|| internal("the marker's position is not known"))?;
-        // Our table locks on the closed side have done their work: the seal stands. The way back
-        // could not apply anything under them.
-        world.fence().leave().await;
-        world.way_back().turn(committed, &self.token, marker).await.map_err(stop)?;
-        self.note_leaks();
-        Ok((format!("what {} writes goes to {from}", committed.to()), Input::StreamsTurned))
-    }
-
-    fn note_leaks(&mut self) {
-        let leaks = self.world.replication().leaks();
-        if leaks.count > 0 {
-            self.note(format!(
-                "{} row changes came from {} after the marker and were NOT applied, the first: {}",
-                leaks.count,
-                self.direction().from(),
-                leaks.first.as_deref().unwrap_or("unknown")
-            ));
-        }
-    }
-
-    /// A sign of life of the new primary has to arrive on the old one.
-    async fn confirm_way_back(&mut self, committed: &Committed) -> Result<String, Stop> {
-        let from = self.direction().from();
-        self.waiting(format!("waiting for a write of {} to arrive on {from}", committed.to()));
-        self.beats += 1;
-        let token = self.token.beat(self.beats);
-        let deadline = self.try_until();
-        let took = self.world.way_back().beat(&token, deadline).await.map_err(stop)?;
-        self.way_back = Some(true);
-        Ok(format!("a write of {} was on {from} after {took:.1?}", committed.to()))
-    }
-
-    /// Clients are served; what is missing is said loudly, and nobody is held for it.
-    fn no_way_back(&mut self, why: &Stop) {
-        self.way_back = Some(false);
-        self.note(format!(
-            "THERE IS NO WAY BACK: {} ({}). {} serves and nothing is lost; a rollback is not \
-             possible until the stream back to {} runs again",
-            why.what,
-            why.place,
-            self.direction().to(),
-            self.direction().from()
-        ));
-    }
 }
 
 /// The timeline's step of an effect; going back times itself.
@@ -558,6 +570,16 @@ fn step_of(effect: &Effect) -> Option<Step> {
     })
 }
 
+fn somebody_let_go() -> Stop {
+    Stop {
+        kind: StopKind::Failed,
+        what: "the routers no longer hold their clients although nobody here has let them go"
+            .into(),
+        place: "router".into(),
+        remedy: Some("find out who has typed RESUME".into()),
+    }
+}
+
 fn precheck_failed(first: &Check, count: usize) -> Stop {
     let more = if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
     Stop {
@@ -577,6 +599,6 @@ fn unproven(place: &'static str) -> impl Fn(Unproven) -> Stop {
     }
 }
 
-fn internal(what: &str) -> Stop {
+pub(super) fn internal(what: &str) -> Stop {
     Stop { kind: StopKind::Failed, what: what.to_owned(), place: "controller".into(), remedy: None }
 }

@@ -8,11 +8,14 @@
 //! - The journal has one synced record for each act: what was proven, and what comes next.
 
 mod acts;
+mod after;
 mod back;
+pub mod finish;
 mod recover;
 mod report;
 #[cfg(test)]
 mod sim;
+mod standing;
 #[cfg(test)]
 mod tests;
 
@@ -34,8 +37,9 @@ use crate::ports::{
 };
 use crate::side::Direction;
 
-pub use recover::{Recovery, recover};
+pub use recover::{Recovery, Scope, recover};
 pub use report::history;
+pub use standing::{Closed, Finish, Standing, Unfinished};
 
 /// What was asked for.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +59,8 @@ pub struct Order {
     /// Whether a stream back has to be ready before the decision, so that a rollback loses
     /// nothing. Without it there is no rollback at all.
     pub way_back: bool,
+    /// How long to watch the side that opened, once the way back carries.
+    pub watch: Duration,
     /// Who asks.
     pub actor: Option<String>,
     /// Why.
@@ -72,6 +78,8 @@ pub struct Limits {
     pub decision: Duration,
     /// Going forward after the point of no return.
     pub forward: Duration,
+    /// Seeing the way back carry. Clients are served meanwhile.
+    pub way_back: Duration,
     /// Between two tries.
     pub retry: Duration,
     /// Between two looks at the gate's conditions.
@@ -85,6 +93,7 @@ impl Default for Limits {
             put_back: Duration::from_secs(30),
             decision: Duration::from_secs(20),
             forward: Duration::from_secs(60),
+            way_back: Duration::from_secs(300),
             retry: Duration::from_millis(100),
             gate_tick: Duration::from_millis(100),
         }
@@ -104,10 +113,11 @@ pub async fn run<W: World>(world: &W, order: &Order, limits: &Limits, hub: &RunH
         "gate_timeout_ms": order.gate_timeout.as_millis() as u64,
         "max_pause_ms": order.max_pause.as_millis() as u64,
         "way_back": order.way_back,
+        "watch_ms": order.watch.as_millis() as u64,
         "actor": order.actor,
         "reason": order.reason,
     });
-    let begun = match run.load_sequence().await {
+    let begun = match run.load().await {
         Ok(()) => run.append(Record::Began { request, direction: world.direction() }).await,
         Err(error) => Err(error),
     };
@@ -118,7 +128,16 @@ pub async fn run<W: World>(world: &W, order: &Order, limits: &Limits, hub: &RunH
             (State::Aborted { why: stop(error) }, None)
         }
     };
-    run.drive(state, effect).await
+    let (Driven::Ended(state) | Driven::Left(state)) = run.drive(state, effect, Scope::Full).await;
+    run.conclude(&state).await
+}
+
+/// How driving a run ended.
+enum Driven {
+    /// The run is over.
+    Ended(State),
+    /// What comes next is beyond the scope.
+    Left(State),
 }
 
 /// A run in this process.
@@ -133,6 +152,14 @@ struct Run<'a, W: World> {
     seq: u64,
     /// The closed side's settings as they were, once they have been read and journaled.
     undo: Option<<W::Fence as Fence>::Undo>,
+    /// What opens the side that is to open, if an earlier run has closed it.
+    opening: Option<<W::Fence as Fence>::Undo>,
+    /// Whether an earlier life of this process, or another process, has begun the run.
+    is_recovered: bool,
+    /// Whether the routers were seen to hold.
+    holds: bool,
+    /// Until when to watch, by the wall clock.
+    watch_until: Option<Timestamp>,
     pause: Option<Pause>,
     /// What the last act saw.
     seen: String,
@@ -146,8 +173,6 @@ struct Run<'a, W: World> {
     marker: Option<Lsn>,
     /// Whether a way back was left that carries.
     way_back: Option<bool>,
-    /// Signs of life that were sent along the way back.
-    beats: u64,
     sealed: Option<Sealed>,
     notes: Vec<String>,
 }
@@ -176,6 +201,10 @@ impl<'a, W: World> Run<'a, W> {
             started,
             seq: 1,
             undo: None,
+            opening: None,
+            is_recovered: false,
+            holds: false,
+            watch_until: None,
             pause: None,
             seen: "asked for".into(),
             until: None,
@@ -184,14 +213,18 @@ impl<'a, W: World> Run<'a, W> {
             members: Vec::new(),
             marker: None,
             way_back: None,
-            beats: 0,
             sealed: None,
             notes: Vec::new(),
         }
     }
 
-    /// From a state and its effect to the end.
-    async fn drive(&mut self, mut state: State, mut effect: Option<Effect>) -> RunReport {
+    /// From a state and its effect to the end, or to where the scope ends.
+    async fn drive(
+        &mut self,
+        mut state: State,
+        mut effect: Option<Effect>,
+        scope: Scope,
+    ) -> Driven {
         let mut shown = None;
         loop {
             let phase = state.phase();
@@ -200,7 +233,10 @@ impl<'a, W: World> Run<'a, W> {
                 self.until = None;
                 self.show(phase);
             }
-            let Some(next) = effect else { break };
+            let Some(next) = effect else { return Driven::Ended(state) };
+            if !scope.covers(&next) {
+                return Driven::Left(state);
+            }
             let input = match self.intend(&state, &next).await {
                 Ok(()) => self.perform(&state, next).await,
                 Err(error) if phase.is_committed() || phase == Phase::Aborting => {
@@ -224,7 +260,6 @@ impl<'a, W: World> Run<'a, W> {
             }
             (state, effect) = step(state, input);
         }
-        self.conclude(&state).await
     }
 
     /// Shows a phase that was reached.
@@ -264,6 +299,16 @@ impl<'a, W: World> Run<'a, W> {
         if let (Effect::SyncSequences(_), Some(marker)) = (effect, self.marker) {
             // Where the stream of this direction stands still once the roles have been turned.
             detail = serde_json::json!({ "marker": marker });
+        }
+        if matches!(effect, Effect::Watch(_)) {
+            let until = *self.watch_until.get_or_insert_with(|| {
+                let wall = self.world.clock().wall();
+                wall.saturating_add(
+                    jiff::SignedDuration::try_from(self.order.watch).unwrap_or_default(),
+                )
+                .unwrap_or(wall)
+            });
+            detail = serde_json::json!({ "watch_until": until });
         }
         let next = name_of(effect);
         failpoint::reach_of("journal", next, "before").await?;
@@ -310,9 +355,25 @@ impl<'a, W: World> Run<'a, W> {
         }
     }
 
-    async fn load_sequence(&mut self) -> PortResult<()> {
-        let entries = self.world.journal().read_all().await?;
-        self.seq = entries.last().map_or(1, |last| last.seq + 1);
+    /// What the journal says before this run: whether it may be, and what it has to open.
+    async fn load(&mut self) -> PortResult<()> {
+        let standing = Standing::read(&self.world.journal().read_all().await?)?;
+        self.seq = standing.next_seq;
+        let refuse = |what: String| Err(PortError::new("journal", what));
+        if let Some(other) = &standing.unfinished {
+            return refuse(format!("run {} (epoch {}) has not ended", other.run, other.epoch));
+        }
+        if standing.finish != Finish::NotAsked {
+            return refuse("the move was finished: there is nothing to change over".into());
+        }
+        let (from, to) = (self.direction().from(), self.direction().to());
+        if standing.serving != from {
+            return refuse(format!("{from} can't be left: {to} serves"));
+        }
+        if standing.sealed.is_some() && !standing.way_back {
+            return refuse(format!("the last run left no way back to {to}"));
+        }
+        self.opening = read_undo::<W>(&standing, to)?;
         Ok(())
     }
 
@@ -412,6 +473,18 @@ fn serving(direction: Direction, phase: Phase) -> &'static str {
         | Phase::Aborting
         | Phase::Held => "none",
     }
+}
+
+/// What opens `side`, in the fence's own terms.
+fn read_undo<W: World>(
+    standing: &Standing,
+    side: crate::side::Side,
+) -> PortResult<Option<<W::Fence as Fence>::Undo>> {
+    let Some(undo) = standing.undo_of(side) else { return Ok(None) };
+    serde_json::from_value(undo.clone()).map(Some).map_err(|error| {
+        PortError::new("journal", format!("{side}'s prior settings can't be read: {error}"))
+            .remedy("start the version of the sidecar that wrote the journal")
+    })
 }
 
 /// The name of an act in the journal.

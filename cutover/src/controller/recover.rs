@@ -6,43 +6,87 @@ use decoders::Lsn;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 
-use super::{Limits, Order, Run, stop};
+use super::{Driven, Limits, Order, Run, Standing, read_undo, stop};
 use crate::api::{Outcome, RunReport};
 use crate::evidence::Committed;
 use crate::hub::RunHub;
 use crate::marker::Token;
-use crate::phase::{Found, Phase, Verdict, resume};
+use crate::phase::{Effect, Found, Phase, Verdict, resume};
 use crate::ports::{
-    Clock, Decision, Entry, Epoch, Fence, Journal, PortError, PortResult, Record, World,
+    Clock, Decision, Entry, Epoch, Fence, Journal, PortError, PortResult, Record, TrafficSwitch,
+    World,
 };
+use crate::side::Direction;
+
+/// How long a first try to reach the routers may take; every act tries again.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// How far whoever recovers may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Clients are served again, on the side that is right. Nothing is asked of the engine: for a
+    /// watchdog, which has none.
+    Traffic,
+    /// The streams have their roles, too, so that they may be started.
+    Roles,
+    /// Everything. Needs the streams running.
+    Full,
+}
+
+impl Scope {
+    /// Whether an act is within it.
+    pub(super) fn covers(self, effect: &Effect) -> bool {
+        match effect {
+            Effect::TurnStreams(_) => self != Scope::Traffic,
+            Effect::ConfirmWayBack(_) | Effect::Watch(_) => self == Scope::Full,
+            _ => true,
+        }
+    }
+}
 
 /// What was found at the start.
 #[derive(Debug)]
 pub enum Recovery {
     /// No run was left unfinished.
     Nothing,
-    /// A run was left unfinished, and now it is not: its report. When its outcome is `completed`,
-    /// the stream from blue must not be started again.
+    /// A run was left unfinished, and now it is not: its report.
     Finished(Box<RunReport>),
-    /// An earlier run has completed: the stream from blue must not be started again.
+    /// A run was left unfinished; all that the scope covers is done, and it is now in this phase.
+    Left(Phase),
+    /// An earlier run has completed: the stream that it came by does not carry any more.
     CutOver(Box<RunReport>),
 }
 
 /// Finds the last run in the journal and, if it did not end, puts everything back or finishes it.
-/// Call it before the stream starts, and show `hub` of the run that `on_found` is given.
+/// With [`Scope::Traffic`] or [`Scope::Roles`] before the streams are started, and
+/// with [`Scope::Full`] once they run if it said [`Recovery::Left`]. Show `hub` of the run that
+/// `on_found` is given.
 ///
-/// Which way is decided by green's decision row alone, unless no commit can ever have been sent:
-/// then green is not even asked.
-pub async fn recover<W: World>(
-    world: &W,
+/// Which way is decided by the decision row alone, unless no commit can ever have been sent: then
+/// nobody is even asked. `world_of` gives the ports of a direction; `None`: there is no such stream.
+pub async fn recover<'a, W: World + 'a>(
+    world_of: impl Fn(Direction) -> Option<&'a W>,
     limits: &Limits,
+    scope: Scope,
     on_found: impl FnOnce(std::sync::Arc<RunHub>),
 ) -> PortResult<Recovery> {
-    let entries = world.journal().read_all().await?;
+    let absent = |direction: Direction| {
+        PortError::new(
+            "journal",
+            format!("the last run went {direction}, and nothing here streams that way"),
+        )
+        .remedy("start with the configuration that the run had")
+    };
+    let any = world_of(Direction::Forward).ok_or_else(|| absent(Direction::Forward))?;
+    let entries = any.journal().read_all().await?;
+    let Some(newest) = LastRun::<W>::direction(&entries) else { return Ok(Recovery::Nothing) };
+    let world = world_of(newest).ok_or_else(|| absent(newest))?;
     let Some(last) = LastRun::<W>::read(&entries)? else { return Ok(Recovery::Nothing) };
+    let standing = Standing::read(&entries)?;
     if let Some(report) = last.ended {
+        reseal(world, &standing).await;
         return Ok(match report.outcome {
-            Outcome::Completed => Recovery::CutOver(report),
+            Outcome::Completed | Outcome::RolledBack => Recovery::CutOver(report),
             _ => Recovery::Nothing,
         });
     }
@@ -55,14 +99,38 @@ pub async fn recover<W: World>(
     ));
     on_found(hub.clone());
     let mut run = Run::new(world, &order, limits, &hub, last.started);
-    run.seq = last.next_seq;
+    run.seq = standing.next_seq;
     run.undo = last.undo;
     run.marker = last.marker;
+    run.watch_until = last.watch_until;
+    run.opening = read_undo::<W>(&standing, world.direction().to())?;
+    run.is_recovered = true;
     run.seen = "recovered".into();
     run.token = Token::draining(&order.run, order.epoch);
+    let connect = run.now() + CONNECT;
+    if let Err(error) = world.switch().arm(world.direction().to(), connect).await {
+        tracing::warn!(run = %order.run, "connecting to the routers: {error}");
+    }
     let found = run.look(last.reached, last.commit_intended).await;
     let (state, effect) = resume(found);
-    Ok(Recovery::Finished(Box::new(run.drive(state, effect).await)))
+    Ok(match run.drive(state, effect, scope).await {
+        Driven::Ended(state) => Recovery::Finished(Box::new(run.conclude(&state).await)),
+        Driven::Left(state) => Recovery::Left(state.phase()),
+    })
+}
+
+/// What was closed for good and is not served stays closed, whatever an interrupted act has left.
+async fn reseal<W: World>(world: &W, standing: &Standing) {
+    let Some(closed) = &standing.sealed else { return };
+    let deadline = world.clock().now() + CONNECT;
+    let sealed = async {
+        let Some(undo) = read_undo::<W>(standing, closed.side)? else { return Ok(()) };
+        world.fence_of(closed.side).reseal(&undo, deadline).await
+    };
+    if let Err(error) = sealed.await {
+        // Nobody serves from there, and the routers lead elsewhere: no reason not to start.
+        tracing::error!("whether {} is still sealed could not be seen: {error}", closed.side);
+    }
 }
 
 impl<W: World> Run<'_, W> {
@@ -73,20 +141,14 @@ impl<W: World> Run<'_, W> {
         let until = self.now() + self.limits.decision;
         let to = self.direction().to();
         loop {
-            let deadline = self.now() + Duration::from_secs(2);
-            let decision = self.world.decision();
-            let why = match decision.read(self.order.epoch, deadline).await {
+            let why = match self.ask().await {
                 Ok(Some(verdict)) => {
-                    return match Committed::recovered(
-                        self.order.epoch,
-                        self.direction().to(),
-                        verdict,
-                    ) {
+                    return match Committed::recovered(self.order.epoch, to, verdict) {
                         Ok(committed) => Found::Committed { reached, committed },
                         Err(_) => Found::NotCommitted { reached: reached.min(Phase::Sealed) },
                     };
                 }
-                // The journal knows of a commit that green has lost: it is not the green of then.
+                // The journal knows of a commit that the database has lost: it is another one now.
                 Ok(None) if reached.is_committed() => {
                     let why = PortError::new(
                         to.name(),
@@ -95,12 +157,10 @@ impl<W: World> Run<'_, W> {
                     return Found::Unknown { reached, why: stop(why) };
                 }
                 // The commit may still be on its way: claim the row before going back.
-                Ok(None) => {
-                    match decision.decide(self.order.epoch, Verdict::Abort, deadline).await {
-                        Ok(_) => continue,
-                        Err(error) => stop(error),
-                    }
-                }
+                Ok(None) => match self.claim().await {
+                    Ok(_) => continue,
+                    Err(error) => stop(error),
+                },
                 Err(error) => stop(error),
             };
             if self.now() >= until {
@@ -110,31 +170,58 @@ impl<W: World> Run<'_, W> {
             self.world.clock().sleep_until(self.now() + self.limits.retry).await;
         }
     }
+
+    async fn ask(&self) -> PortResult<Option<Verdict>> {
+        let deadline = self.now() + Duration::from_secs(2);
+        let _airlock = self.airlock(deadline).await?;
+        self.world.decision().read(self.order.epoch, deadline).await
+    }
+
+    async fn claim(&self) -> PortResult<Verdict> {
+        let deadline = self.now() + Duration::from_secs(2);
+        let _airlock = self.airlock(deadline).await?;
+        self.world.decision().decide(self.order.epoch, Verdict::Abort, deadline).await
+    }
 }
 
 /// The newest run in the journal.
 struct LastRun<W: World> {
     order: Order,
     started: Timestamp,
-    next_seq: u64,
     reached: Phase,
     commit_intended: bool,
     undo: Option<<W::Fence as Fence>::Undo>,
     marker: Option<Lsn>,
+    watch_until: Option<Timestamp>,
     ended: Option<Box<RunReport>>,
 }
 
+/// What belongs to runs; `finish` is another matter.
+fn of_runs(entries: &[Entry]) -> impl DoubleEndedIterator<Item = &Entry> {
+    entries.iter().filter(|entry| !matches!(entry.record, Record::Finishing { .. }))
+}
+
 impl<W: World> LastRun<W> {
+    /// Which way it went.
+    fn direction(entries: &[Entry]) -> Option<Direction> {
+        let newest = of_runs(entries).next_back()?;
+        let began = of_runs(entries).find_map(|entry| match &entry.record {
+            Record::Began { direction, .. } if entry.epoch == newest.epoch => Some(*direction),
+            _ => None,
+        });
+        Some(began.unwrap_or_default())
+    }
+
     fn read(entries: &[Entry]) -> PortResult<Option<Self>> {
-        let Some(newest) = entries.last() else { return Ok(None) };
+        let Some(newest) = of_runs(entries).next_back() else { return Ok(None) };
         let mut last = Self {
             order: order_of(newest.run.clone(), newest.epoch)?,
             started: newest.at,
-            next_seq: newest.seq + 1,
             reached: Phase::Replicating,
             commit_intended: false,
             undo: None,
             marker: None,
+            watch_until: None,
             ended: None,
         };
         for entry in entries.iter().filter(|entry| entry.epoch == newest.epoch) {
@@ -147,7 +234,9 @@ impl<W: World> LastRun<W> {
                     last.order.actor = text("actor");
                     last.order.reason = text("reason");
                     last.order.way_back =
-                        request.get("way_back").and_then(|value| value.as_bool()) == Some(true);
+                        request.get("way_back").and_then(serde_json::Value::as_bool) == Some(true);
+                    let watch = request.get("watch_ms").and_then(serde_json::Value::as_u64);
+                    last.order.watch = Duration::from_millis(watch.unwrap_or_default());
                 }
                 Record::Reached { phase, next, detail, .. } => {
                     // `aborting` says nothing about how far the run had come: keep that.
@@ -158,11 +247,14 @@ impl<W: World> LastRun<W> {
                     if let Some(marker) = detail.get("marker") {
                         last.marker = Some(read_back(marker, "the marker's position")?);
                     }
+                    if let Some(until) = detail.get("watch_until") {
+                        last.watch_until = Some(read_back(until, "the end of the watching")?);
+                    }
                     if let Some(undo) = detail.get("undo") {
                         last.undo = Some(read_back(undo, "the prior settings")?);
                     }
                 }
-                Record::Stopped { .. } => {}
+                Record::Stopped { .. } | Record::Finishing { .. } => {}
                 // A held run is not over: the world may be better now.
                 Record::Ended { report } => {
                     let held = report.outcome == Outcome::Held;
@@ -194,6 +286,7 @@ fn order_of(run: String, epoch: Epoch) -> PortResult<Order> {
         gate_timeout: Duration::ZERO,
         max_pause: Duration::ZERO,
         way_back: false,
+        watch: Duration::ZERO,
         actor: None,
         reason: None,
     })

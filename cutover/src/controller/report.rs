@@ -152,6 +152,9 @@ fn outcome_of(kind: StopKind) -> Outcome {
 pub fn history(entries: &[Entry]) -> Vec<HistoryItem> {
     let mut runs: Vec<HistoryItem> = Vec::new();
     for entry in entries {
+        if matches!(entry.record, Record::Finishing { .. }) {
+            continue;
+        }
         let known = runs.iter().position(|run| run.epoch == entry.epoch.0);
         let at = known.unwrap_or_else(|| {
             runs.push(HistoryItem {
@@ -179,7 +182,7 @@ pub fn history(entries: &[Entry]) -> Vec<HistoryItem> {
                 run.reason = text("reason");
             }
             Record::Reached { phase, .. } => run.phase = *phase,
-            Record::Stopped { .. } => {}
+            Record::Stopped { .. } | Record::Finishing { .. } => {}
             Record::Ended { report } => {
                 run.ended = Some(report.ended);
                 run.outcome = Some(report.outcome);

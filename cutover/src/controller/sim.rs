@@ -370,7 +370,7 @@ impl Replication for Sim {
 }
 
 impl Sequences for Sim {
-    async fn inspect(&self) -> PortResult<Vec<Check>> {
+    async fn inspect(&self, _: bool) -> PortResult<Vec<Check>> {
         Ok(Vec::new())
     }
     async fn copy(&self, _: Instant) -> PortResult<SequenceReport> {

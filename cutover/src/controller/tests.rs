@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::sim::{Fault, Sim};
-use super::{Limits, Order, Recovery, history, recover, run};
+use super::{Limits, Order, Recovery, Scope, history, recover, run};
 use crate::api::{Outcome, RunReport};
 use crate::hub::RunHub;
 use crate::phase::{Phase, Verdict};
@@ -18,6 +18,7 @@ fn order() -> Order {
         gate_timeout: Duration::from_secs(60),
         max_pause: Duration::from_secs(2),
         way_back: false,
+        watch: Duration::ZERO,
         actor: Some("ann".into()),
         reason: None,
     }
@@ -36,7 +37,7 @@ async fn run_in(sim: &Sim) -> Option<RunReport> {
 /// The next life of the process: no more faults.
 async fn next_life(sim: &Sim) -> Recovery {
     sim.state.lock().unwrap().faults.clear();
-    recover(sim, &Limits::default(), |_| {}).await.unwrap()
+    recover(|_| Some(sim), &Limits::default(), Scope::Full, |_| {}).await.unwrap()
 }
 
 fn assert_blue_serves(sim: &Sim, case: &str) {

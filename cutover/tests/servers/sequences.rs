@@ -52,7 +52,7 @@ async fn green_gives_the_next_value_that_blue_would_have_given() {
     green.open().await.batch_execute("SELECT setval('untouched', 5000)").await.unwrap();
 
     let sequences = PostgresSequences::new(blue.info(), green.info(), Direction::Forward);
-    let checks = sequences.inspect().await.unwrap();
+    let checks = sequences.inspect(false).await.unwrap();
     assert!(checks.iter().all(|check| check.severity == Severity::Ok), "{checks:#?}");
     let report = sequences.copy(deadline()).await.unwrap();
     assert_eq!(report.count, 1509);
@@ -76,7 +76,7 @@ async fn what_green_lacks_is_found_beforehand() {
     let blue = server.database("blue", "CREATE SEQUENCE one; CREATE SEQUENCE two").await;
     let green = server.database("green", "CREATE SEQUENCE two INCREMENT 2").await;
     let sequences = PostgresSequences::new(blue.info(), green.info(), Direction::Forward);
-    let checks = sequences.inspect().await.unwrap();
+    let checks = sequences.inspect(false).await.unwrap();
     let found: Vec<_> = checks.iter().map(|check| (check.name.as_str(), check.severity)).collect();
     assert_eq!(
         found,
@@ -102,7 +102,7 @@ async fn a_green_that_is_read_only_by_default_is_found_and_its_sequences_can_be_
         .await
         .unwrap();
     let sequences = PostgresSequences::new(blue.info(), green.info(), Direction::Forward);
-    let checks = sequences.inspect().await.unwrap();
+    let checks = sequences.inspect(false).await.unwrap();
     let fixes: Vec<_> = checks.iter().filter_map(|check| check.fix.as_deref()).collect();
     assert_eq!(
         fixes,
@@ -120,7 +120,7 @@ async fn a_green_that_is_read_only_by_default_is_found_and_its_sequences_can_be_
     admin.simple_query("SELECT pg_reload_conf()").await.unwrap();
     super::support::until("the server says so", || async {
         let checks = PostgresSequences::new(blue.info(), green.info(), Direction::Forward)
-            .inspect()
+            .inspect(false)
             .await
             .unwrap();
         checks.iter().any(|check| check.evidence.contains("the server"))
@@ -139,7 +139,7 @@ async fn an_extension_that_green_lacks_takes_its_sequences_with_it() {
     let blue = server.database("blue", &format!("{schema}; {more}")).await;
     let green = server.database("green", schema).await;
     let sequences = PostgresSequences::new(blue.info(), green.info(), Direction::Forward);
-    let checks = sequences.inspect().await.unwrap();
+    let checks = sequences.inspect(false).await.unwrap();
     assert!(checks.iter().all(|check| check.severity == Severity::Ok), "{checks:#?}");
     assert_eq!(sequences.copy(deadline()).await.unwrap().count, 2);
     assert_eq!(number(&green.open().await, "SELECT last_value FROM shared").await, 9);

@@ -1,0 +1,89 @@
+//! The end of the way back: both streams end for good and nothing of ours stays on the servers,
+//! except for the decisions and the seal of the side that was left.
+//!
+//! Every step is written down before it is done, and may be done twice: after a crash it goes on
+//! from the beginning.
+
+use std::time::Duration;
+
+use super::{Closed, Standing};
+use crate::api::FinishReport;
+use crate::api::SCHEMA_VERSION;
+use crate::marker::Token;
+use crate::ports::{
+    Clock, Entry, Fence, Journal, Leftover, PortResult, Record, Replication, World,
+};
+use crate::side::Direction;
+
+/// The step that says that everything is done.
+pub(crate) const LAST: &str = "done";
+/// How long one step may take.
+const STEP: Duration = Duration::from_secs(60);
+
+/// Ends the way back. `order` names the streams, the one that carries last: it is the one that must
+/// not lose anything while the other goes. May be called again after an error or a crash.
+pub async fn finish<W: World>(
+    world_of: impl Fn(Direction) -> Option<std::sync::Arc<W>>,
+    standing: &Standing,
+    actor: Option<String>,
+) -> PortResult<FinishReport> {
+    let standby_first =
+        [Direction::leaving(standing.serving).reversed(), Direction::leaving(standing.serving)];
+    let worlds: Vec<_> = standby_first.into_iter().filter_map(world_of).collect();
+    let mut report = FinishReport {
+        schema_version: SCHEMA_VERSION,
+        serving: standing.serving.name().into(),
+        removed: Vec::new(),
+        sealed: standing.sealed.as_ref().map(|closed| closed.side.name().to_owned()),
+        reopen: Vec::new(),
+    };
+    let mut seq = standing.next_seq;
+    for world in &worlds {
+        let direction = world.direction();
+        note(world.as_ref(), standing, &mut seq, format!("end {direction}"), &actor).await?;
+        let token = Token::draining("finish", standing.epoch);
+        world.replication().finish(&token).await?;
+        report.removed.push(format!("the stream {direction}"));
+    }
+    for what in Leftover::ALL {
+        for world in &worlds {
+            let step = format!("{} {}", what.name(), world.direction());
+            note(world.as_ref(), standing, &mut seq, step, &actor).await?;
+            let deadline = world.clock().now() + STEP;
+            report.removed.push(world.replication().remove(what, deadline).await?);
+        }
+    }
+    if let (Some(world), Some(closed)) = (worlds.first(), &standing.sealed) {
+        report.reopen = reopen(world.as_ref(), standing, closed)?;
+    }
+    if let Some(world) = worlds.first() {
+        note(world.as_ref(), standing, &mut seq, LAST.to_owned(), &actor).await?;
+    }
+    Ok(report)
+}
+
+/// The statements that would open the side that was left. Nobody but a person runs them.
+fn reopen<W: World>(world: &W, standing: &Standing, closed: &Closed) -> PortResult<Vec<String>> {
+    let Some(undo) = super::read_undo::<W>(standing, closed.side)? else { return Ok(Vec::new()) };
+    let acts = world.fence_of(closed.side).describe(&undo).lower;
+    Ok(acts.into_iter().map(|act| format!("{}: {}", act.place, act.text)).collect())
+}
+
+async fn note<W: World>(
+    world: &W,
+    standing: &Standing,
+    seq: &mut u64,
+    step: String,
+    actor: &Option<String>,
+) -> PortResult<()> {
+    let entry = Entry {
+        seq: *seq,
+        run: "finish".into(),
+        epoch: standing.epoch,
+        at: world.clock().wall(),
+        record: Record::Finishing { step, actor: actor.clone() },
+    };
+    // A failed append may have been written all the same: its number is used up.
+    *seq += 1;
+    world.journal().append(&entry).await
+}

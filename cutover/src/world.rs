@@ -61,6 +61,11 @@ impl<J> PostgresPair<J> {
         }
     }
 
+    /// The fence of a side.
+    pub fn fence(&self, side: Side) -> &PostgresFence {
+        of(&self.fences, side)
+    }
+
     /// Blue and green as they are shown; the engine knows their versions and whether they are up.
     pub fn set_servers(&self, blue: Server, green: Server) {
         *self.servers.lock().unwrap_or_else(PoisonError::into_inner) = (blue, green);

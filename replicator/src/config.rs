@@ -14,15 +14,16 @@ use serde::Deserialize;
 
 use crate::alerts::AlertsConfig;
 use crate::backfill::CopyConfig;
-use crate::protect::ProtectConfig;
+use crate::engine::own::LANES_MAX;
+use crate::protect::{OnWalLimit, ProtectConfig};
 use crate::schema::SchemaConfig;
 use crate::secret::Secret;
 
 /// Longest pipeline name: the slot name `cutover_<name>` must fit into 63 bytes.
 const NAME_BYTES_MAX: usize = 40;
 
-/// Most lanes: each is a connection to green and, where permitted, a replication origin there.
-const LANES_MAX: u16 = 64;
+/// What the name of a way back ends with: slot, publication, progress and origins carry it.
+const BACK_SUFFIX: &str = "_back";
 
 /// Nearer to the tip than this, gulps and stream would only take turns.
 const FAR_BEHIND_BYTES_MIN: u64 = 1 << 20;
@@ -285,6 +286,12 @@ impl Config {
                 self.name
             ));
         }
+        if self.name.ends_with(BACK_SUFFIX) {
+            problems.push(format!(
+                "name {:?}: {BACK_SUFFIX} at the end is for the way back of another pipeline",
+                self.name
+            ));
+        }
         for (side, endpoint) in [("blue", &self.blue), ("green", &self.green)] {
             if let Err(problem) = endpoint.resolve(side) {
                 problems.push(problem);
@@ -315,6 +322,24 @@ impl Config {
             problems.push("apply.batch_bytes and apply.batch_transactions: more than 0".into());
         }
         problems
+    }
+
+    /// The configuration of the stream the other way round: its source is green, and its target
+    /// blue. It never gives its slot up by itself: that would be the end of the way back.
+    pub fn reversed(&self) -> Self {
+        let mut reversed = self.clone();
+        reversed.name = self.counterpart();
+        std::mem::swap(&mut reversed.blue, &mut reversed.green);
+        reversed.protect.on_wal_limit = OnWalLimit::Warn;
+        reversed
+    }
+
+    /// The name of the pipeline that streams the other way round.
+    pub fn counterpart(&self) -> String {
+        match self.name.strip_suffix(BACK_SUFFIX) {
+            Some(name) => name.to_owned(),
+            None => format!("{}{BACK_SUFFIX}", self.name),
+        }
     }
 
     /// Name of the replication slot on blue.
@@ -390,6 +415,12 @@ mod tests {
     fn names_derive_from_the_pipeline() {
         let config = parse(&format!("name = 'shop'\n{ENDS}")).unwrap();
         assert_eq!(config.slot(), "cutover_shop");
+        let back = config.reversed();
+        assert_eq!(
+            (back.slot().as_str(), back.counterpart().as_str()),
+            ("cutover_shop_back", "shop")
+        );
+        assert!(!back.problems().is_empty(), "the name of a way back is taken");
         assert!(config.problems().is_empty(), "{:?}", config.problems());
     }
 }

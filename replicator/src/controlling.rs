@@ -1,37 +1,64 @@
 //! The engine as the cutover's controller sees it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cutover::api::PipelinePhase;
 use cutover::marker::Token;
 use cutover::ports::{
-    Leaks, MarkerDecoded, MarkerDurable, PortError, PortResult, Progress, Replication,
+    Leaks, Leftover, MarkerDecoded, MarkerDurable, PortError, PortResult, Progress, Replication,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::pipeline::arming::Route;
+use crate::pipeline::failure::Failure;
 use crate::status::Shared;
-use crate::store::{Stage, Store};
+use crate::store::{Role, Stage, Store, StoreError};
 
 /// How often the controller's view of the engine is renewed.
 const RENEW_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The running engine. Cheap to clone; all clones are one engine.
+/// Pause before something that is still in use is removed again.
+const REMOVE_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The running engine of one direction. Cheap to clone; all clones are one engine.
 #[derive(Clone)]
 pub struct EngineReplication {
-    shared: Arc<Shared>,
-    store: Store,
+    pub(crate) shared: Arc<Shared>,
+    /// The stream the other way round.
+    pub(crate) peer: Arc<Shared>,
+    pub(crate) store: Store,
+    pub(crate) route: Arc<Route>,
     progress: watch::Sender<Progress>,
     finished: watch::Sender<bool>,
 }
 
 impl EngineReplication {
-    /// Over the engine's shared state and its store. `finished` turns true when green is open and
-    /// the stream must end for good.
-    pub fn new(shared: Arc<Shared>, store: Store, finished: watch::Sender<bool>) -> Self {
+    /// Over the shared state of this direction's stream and of the other's, and the store of this
+    /// direction. `finished` turns true when the stream must end for good.
+    pub fn new(
+        shared: Arc<Shared>,
+        peer: Arc<Shared>,
+        store: Store,
+        route: Arc<Route>,
+        finished: watch::Sender<bool>,
+    ) -> Self {
         let progress = watch::Sender::new(progress_of(&shared, None));
-        Self { shared, store, progress, finished }
+        Self { shared, peer, store, route, progress, finished }
+    }
+
+    /// What the stream is for, as it was recorded: before it is started.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn take_role(&self) -> Result<(), StoreError> {
+        match self.store.role()? {
+            Role::Carry => self.shared.carry(),
+            Role::Standby { token, since } => self.shared.stand_by(&token, since),
+        }
+        Ok(())
     }
 
     /// Renews the controller's view for as long as it is polled.
@@ -55,7 +82,7 @@ fn progress_of(shared: &Shared, transactions_per_second: Option<f64>) -> Progres
         PipelinePhase::Copying | PipelinePhase::Indexing => {
             Some("the first copy is not done yet".to_string())
         }
-        PipelinePhase::CutOver => Some("green is open already".to_string()),
+        PipelinePhase::CutOver => Some(format!("{} serves already", shared.direction.to())),
         phase => Some(format!("the stream is not running ({})", phase.name())),
     };
     Progress { lag: shared.lag_now(), blocked, transactions_per_second }
@@ -157,13 +184,42 @@ impl Replication for EngineReplication {
                 .caused_by(error)
         })?;
         self.shared.enter(PipelinePhase::CutOver);
+        self.shared.is_over.store(true, Ordering::Relaxed);
         self.finished.send_replace(true);
         Ok(())
+    }
+
+    async fn remove(&self, what: Leftover, deadline: Instant) -> PortResult<String> {
+        let name = what.name();
+        let removed = async {
+            loop {
+                match self.route.remove(what).await {
+                    // The stream's sessions are about to end.
+                    Err(failure) if failure.is_transient() => {
+                        tracing::debug!(what = name, error = failure.what, "not removed yet");
+                        tokio::time::sleep(REMOVE_INTERVAL).await;
+                    }
+                    removed => return removed,
+                }
+            }
+        };
+        let late = || PortError::new("stream", format!("removing the {name} takes too long"));
+        let removed = tokio::time::timeout_at(deadline, removed).await.map_err(|_| late())?;
+        removed.map_err(|failure| of_failure(self.route.ends.put(failure)))
+    }
+}
+
+/// A failure of the pipeline as the controller takes it.
+pub(crate) fn of_failure(failure: Failure) -> PortError {
+    let error = PortError::new(failure.place, failure.what);
+    match failure.remedy {
+        Some(remedy) => error.remedy(remedy),
+        None => error,
     }
 }
 
 impl EngineReplication {
-    fn late(&self, what: &str) -> PortError {
+    pub(crate) fn late(&self, what: &str) -> PortError {
         let lag = self.shared.lag_now();
         let behind = lag.bytes.map_or("unknown".into(), |bytes| format!("{bytes} bytes"));
         PortError::new("stream", format!("{what} did not arrive in time (lag {behind})"))

@@ -4,9 +4,10 @@
 //! probe can't look like an idle database: what is not sampled is not known.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cutover::api::PipelinePhase;
+use cutover::Side;
 use cutover::lag::{SAMPLE_INTERVAL, normalized_head};
 use decoders::Lsn;
 use decoders::postgres::conninfo::ConnInfo;
@@ -14,6 +15,7 @@ use decoders::postgres::session::{self, Session};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_postgres::types::PgLsn;
 
+use crate::door::Door;
 use crate::protect::wal::WalStatus;
 use crate::status::{Shared, SlotReading};
 
@@ -21,21 +23,22 @@ use crate::status::{Shared, SlotReading};
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between attempts to connect.
 const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
+const STANDBY_INTERVAL: Duration = Duration::from_secs(10);
 /// How often slot, oldest writer and green are looked at: each costs a catalog query.
 const SLOW_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Samples blue's head until green is open.
+/// Samples the source's head until the stream has ended for good.
 ///
 /// The insert position, not the write position: with `synchronous_commit = off` blue has
 /// acknowledged commits that are not written yet.
-pub async fn watch_head(shared: Arc<Shared>, blue: ConnInfo) {
+pub async fn watch_head(shared: Arc<Shared>, blue: ConnInfo, door: Door) {
     while !is_over(&shared) {
-        let session = match session::connect(&blue, "cutover probe").await {
+        let session = match connect(&blue, &door, shared.direction.from()).await {
             Ok(session) => session,
-            Err(error) => {
+            Err(reason) => {
                 shared.blue_seen(None, false);
-                shared.head_unknown(&error.to_string());
-                sleep(RECONNECT_INTERVAL).await;
+                shared.head_unknown(&reason);
+                sleep(reconnect_interval(&shared)).await;
                 continue;
             }
         };
@@ -91,10 +94,10 @@ async fn sample_heads(shared: &Shared, session: &Session) -> String {
     }
 }
 
-/// Looks at the slot and at the oldest writer on blue until green is open.
-pub async fn watch_slot(shared: Arc<Shared>, blue: ConnInfo, slot: String) {
+/// Looks at the slot and at the oldest writer on the source until the stream has ended for good.
+pub async fn watch_slot(shared: Arc<Shared>, blue: ConnInfo, door: Door, slot: String) {
     while !is_over(&shared) {
-        if let Ok(session) = session::connect(&blue, "cutover probe").await {
+        if let Ok(session) = connect(&blue, &door, shared.direction.from()).await {
             let mut tick = interval(SLOW_INTERVAL);
             tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
@@ -104,7 +107,7 @@ pub async fn watch_slot(shared: Arc<Shared>, blue: ConnInfo, slot: String) {
             }
         }
         shared.slot_seen(SlotReading::default());
-        sleep(RECONNECT_INTERVAL).await;
+        sleep(reconnect_interval(&shared)).await;
     }
 }
 
@@ -137,10 +140,10 @@ async fn read_slot(session: &Session, slot: &str) -> Result<SlotReading, String>
     })
 }
 
-/// Sees whether green answers, for as long as it is polled.
-pub async fn watch_green(shared: Arc<Shared>, green: ConnInfo) {
+/// Sees whether the target answers, for as long as it is polled.
+pub async fn watch_green(shared: Arc<Shared>, green: ConnInfo, door: Door) {
     loop {
-        if let Ok(session) = session::connect(&green, "cutover probe").await {
+        if let Ok(session) = connect(&green, &door, shared.direction.to()).await {
             let mut tick = interval(SLOW_INTERVAL);
             tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
@@ -151,13 +154,24 @@ pub async fn watch_green(shared: Arc<Shared>, green: ConnInfo) {
             }
         }
         shared.green_seen(None, false);
-        sleep(RECONNECT_INTERVAL).await;
+        sleep(reconnect_interval(&shared)).await;
     }
 }
 
-/// Whether green is open: blue is sealed then, and knocking at it every second only fills its log.
+/// Whether the stream has ended for good: its source is sealed then, and knocking at it every second
+/// only fills its log.
 fn is_over(shared: &Shared) -> bool {
-    shared.phase() == PipelinePhase::CutOver
+    shared.is_over.load(Ordering::Relaxed)
+}
+
+/// The source of a stream that stands by is closed, and each try opens its door.
+fn reconnect_interval(shared: &Shared) -> Duration {
+    if *shared.carries.borrow() { RECONNECT_INTERVAL } else { STANDBY_INTERVAL }
+}
+
+async fn connect(info: &ConnInfo, door: &Door, side: Side) -> Result<Session, String> {
+    let _guard = door.enter(side).await.map_err(|error| error.what)?;
+    session::connect(info, "cutover probe").await.map_err(|error| error.to_string())
 }
 
 /// An answer in time, or why there is none.

@@ -7,7 +7,6 @@ use std::time::Duration;
 use cutover::controller::Recovery;
 use cutover::lease::Uncontested;
 use cutover::switch::Switch;
-use cutover::way_back::NoWayBack;
 use cutover::{Defaults, Direction, Phase, PostgresPair, PostgresWorld, Service, api};
 use decoders::postgres::conninfo::ConnInfo;
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,11 +17,13 @@ use crate::backfill::ProgressSender;
 use crate::cli::{CheckArgs, PipelineArgs, TailArgs, TeardownArgs};
 use crate::config::Config;
 use crate::controlling::EngineReplication;
+use crate::door::Door;
 use crate::engine::intake::Budget;
 use crate::http::{self, Api, Controller, Token};
+use crate::pipeline::arming::Route;
 use crate::pipeline::failure::{EXIT_ERROR, Failure};
 use crate::pipeline::preflight::{Moment, preflight};
-use crate::pipeline::{Ended, Pipeline, ReaderChoice, teardown as removal};
+use crate::pipeline::{Ended, Ends, Pipeline, ReaderChoice, teardown as removal};
 use crate::status::Shared;
 use crate::store::{RocksJournal, Store};
 use crate::{probe, tail as tailing};
@@ -37,6 +38,8 @@ const HELD_INTERVAL: Duration = Duration::from_millis(500);
 const RUN_ABORT_GRACE: Duration = Duration::from_secs(30);
 /// How long it waits for a run that is past its point of no return.
 const RUN_FINISH_GRACE: Duration = Duration::from_secs(60);
+/// Pause before a way back is tried again that only a person can mend.
+const BACK_INTERVAL: Duration = Duration::from_secs(30);
 /// Exit code after a second signal.
 const EXIT_KILLED: i32 = 130;
 
@@ -102,7 +105,7 @@ pub async fn teardown(args: &TeardownArgs) -> u8 {
     };
     if !args.yes {
         eprintln!(
-            "This removes slot {}, publication {} and our own tables, and forgets the pipeline: it \
+            "This removes slot {}, publication {}, the way back and our own tables, and forgets the pipeline: it \
              can't be resumed. Copied data stays on green.\nRun it again with --yes.",
             config.slot(),
             config.publication()
@@ -157,45 +160,85 @@ async fn run_pipeline(config: Config) -> Result<(), Failure> {
         version: None,
         up: false,
     };
+    let budget = Budget::new(config.apply.memory_bytes);
+    let back_config = config.reversed();
     let shared = Arc::new(Shared::new(
         config.name.clone(),
+        Direction::Forward,
         server(&blue),
         server(&green),
-        Budget::new(config.apply.memory_bytes),
+        budget.clone(),
+    ));
+    let back_shared = Arc::new(Shared::new(
+        back_config.name.clone(),
+        Direction::Back,
+        server(&green),
+        server(&blue),
+        budget,
     ));
     let stop = watch::Sender::new(false);
-    let finished = watch::Sender::new(false);
-    let replication = EngineReplication::new(Arc::clone(&shared), store.clone(), finished.clone());
+    let finished = [watch::Sender::new(false), watch::Sender::new(false)];
     let switch = Switch::new(&config.cutover, &blue, &green);
     let switch = switch
         .map_err(|error| Failure::halt("configuration", error.to_string(), "correct [cutover]"))?;
     let journal = RocksJournal::new(store.clone());
-    let publication = config.publication();
-    let pair = PostgresPair::new(&blue, &green, [&publication; 2], switch, journal);
-    let world = PostgresWorld::new(
-        Direction::Forward,
-        Arc::new(pair),
-        replication.clone(),
-        NoWayBack,
-        Uncontested,
+    let publications = [config.publication(), back_config.publication()];
+    let [on_blue, on_green] = publications.each_ref().map(String::as_str);
+    let pair =
+        Arc::new(PostgresPair::new(&blue, &green, [on_blue, on_green], switch, journal.clone()));
+    let door = Door::new(Arc::clone(&pair), journal);
+    let ends = Ends { source: blue.clone(), target: green.clone(), direction: Direction::Forward };
+    let engine = |config: &Config, ends: Ends, ours: &Arc<Shared>, other: &Arc<Shared>| {
+        let [forward, back] = &finished;
+        let finished = if ends.direction == Direction::Forward { forward } else { back };
+        EngineReplication::new(
+            Arc::clone(ours),
+            Arc::clone(other),
+            store.towards(ends.direction),
+            Arc::new(Route::new(config.clone(), ends, door.clone())),
+            finished.clone(),
+        )
+    };
+    let forward = engine(&config, ends.clone(), &shared, &back_shared);
+    let back = engine(&back_config, ends.reversed(), &back_shared, &shared);
+    for replication in [&forward, &back] {
+        replication.take_role()?;
+    }
+    let world = |direction, replication: &EngineReplication, way_back: &EngineReplication| {
+        let (replication, way_back) = (replication.clone(), way_back.clone());
+        let pair = Arc::clone(&pair);
+        Arc::new(PostgresWorld::new(direction, pair, replication, way_back, Uncontested))
+    };
+    let service: Arc<Controller> = Service::both(
+        world(Direction::Forward, &forward, &back),
+        Some(world(Direction::Back, &back, &forward)),
+        Defaults::default(),
     );
-    let service: Arc<Controller> = Service::new(Arc::new(world), Defaults::default());
 
     let mut tasks = Tasks::default();
     let api = Api { shared: Arc::clone(&shared), service: Arc::clone(&service) };
     tasks.spawn(http::serve(listener, api, token, stop.subscribe()));
     tasks.spawn(stop_on_signals(stop.clone()));
-    tasks.spawn(probe::watch_head(Arc::clone(&shared), blue.clone()));
-    tasks.spawn(probe::watch_slot(Arc::clone(&shared), blue.clone(), config.slot()));
-    tasks.spawn(probe::watch_green(Arc::clone(&shared), green.clone()));
-    let (read, failed) = (Arc::clone(&shared), Arc::clone(&shared));
+    for replication in [&forward, &back] {
+        let (shared, route) = (&replication.shared, &replication.route);
+        let source = || (Arc::clone(shared), route.ends.source.clone(), door.clone());
+        let (of_head, from, through) = source();
+        tasks.spawn(probe::watch_head(of_head, from, through));
+        let (of_slot, from, through) = source();
+        tasks.spawn(probe::watch_slot(of_slot, from, through, route.config.slot()));
+        let renewed = replication.clone();
+        tasks.spawn(async move { renewed.renew().await });
+    }
+    tasks.spawn(probe::watch_green(Arc::clone(&shared), green.clone(), door.clone()));
+    let failed = Arc::clone(&shared);
+    let both = [Arc::clone(&shared), Arc::clone(&back_shared)];
     tasks.spawn(alerts::watch(
         config.alerts.clone(),
         config.name.clone(),
-        move || read.readings(),
+        // Of the stream that carries.
+        move || both[usize::from(*both[1].carries.borrow())].readings(),
         move || failed.alert_failed(),
     ));
-    tasks.spawn(async move { replication.renew().await });
     tasks.spawn(pass_servers_on(Arc::clone(&shared), Arc::clone(&service)));
     tracing::info!(
         pipeline = config.name,
@@ -208,31 +251,58 @@ async fn run_pipeline(config: Config) -> Result<(), Failure> {
 
     recover(&service, &shared, stop.subscribe()).await?;
     let name = config.name.clone();
-    let mut pipeline = Pipeline {
-        config,
-        blue,
-        green,
-        store,
-        shared: Arc::clone(&shared),
+    let pipeline = |replication: &EngineReplication, finished: &watch::Sender<bool>| Pipeline {
+        config: replication.route.config.clone(),
+        ends: replication.route.ends.clone(),
+        door: door.clone(),
+        armed: Arc::clone(&replication.route.armed),
+        store: replication.store.clone(),
+        shared: Arc::clone(&replication.shared),
         copied: ProgressSender::default(),
         choice: ReaderChoice::default(),
         stop: stop.subscribe(),
         finished: finished.subscribe(),
     };
-    let ended = pipeline.run().await;
+    let way_back = tokio::spawn(run_back(pipeline(&back, &finished[1]), stop.subscribe()));
+    let ended = pipeline(&forward, &finished[0]).run().await;
     end_the_run(&service).await;
+    if ended.is_err() {
+        way_back.abort();
+    }
     match ended? {
         Ended::Stopped => {}
         Ended::CutOver => {
-            tracing::info!(pipeline = name, "green is open; the stream from blue has ended");
+            tracing::info!(pipeline = name, "the stream from blue has ended for good");
             // Status, history and metrics stay, for whoever wants to know how it went.
             let mut stopped = stop.subscribe();
             let _ = stopped.wait_for(|stop| *stop).await;
         }
     }
     shared.enter(api::PipelinePhase::Stopping);
+    if let Err(error) = way_back.await
+        && !error.is_cancelled()
+    {
+        tracing::error!("the way back: {error}");
+    }
     tracing::info!(pipeline = name, "stopped");
     Ok(())
+}
+
+/// The way back, for as long as the process lives: what it fails at is no reason to end.
+async fn run_back(mut pipeline: Pipeline, mut stop: watch::Receiver<bool>) {
+    while let Err(failure) = pipeline.run().await {
+        tracing::error!(
+            place = failure.place,
+            error = failure.what,
+            remedy = failure.remedy,
+            retry_s = BACK_INTERVAL.as_secs(),
+            "THE WAY BACK IS BROKEN; whoever serves now goes on"
+        );
+        tokio::select! {
+            () = tokio::time::sleep(BACK_INTERVAL) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
 }
 
 /// Shows the controller what the probes see of the servers.

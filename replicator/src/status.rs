@@ -1,11 +1,12 @@
 //! What the sidecar knows about itself, in one place: written by the engine and its probes, read by
 //! the API, the metrics and the alerts.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use cutover::lag::{LagReading, LagTracker};
-use cutover::{Phase, api};
+use cutover::marker::Token;
+use cutover::{Direction, Phase, api};
 use decoders::{Lsn, Position};
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -60,6 +61,14 @@ struct Facts {
 pub struct Shared {
     /// The pipeline's name.
     pub pipeline: String,
+    /// Which way it streams. What is called blue here is the stream's source, and green its target.
+    pub direction: Direction,
+    /// Whether what the source writes goes to the target; else the stream stands by.
+    pub carries: watch::Sender<bool>,
+    /// Whether the stream reads.
+    pub hot: watch::Sender<bool>,
+    /// Whether it has ended for good.
+    pub is_over: AtomicBool,
     /// The stream's positions.
     pub progress: Arc<watch::Sender<Frontier>>,
     /// What was applied.
@@ -78,9 +87,19 @@ pub struct Shared {
 
 impl Shared {
     /// A pipeline that is starting.
-    pub fn new(pipeline: String, blue: api::Server, green: api::Server, budget: Budget) -> Self {
+    pub fn new(
+        pipeline: String,
+        direction: Direction,
+        blue: api::Server,
+        green: api::Server,
+        budget: Budget,
+    ) -> Self {
         Self {
             pipeline,
+            direction,
+            carries: watch::Sender::new(direction == Direction::Forward),
+            hot: watch::Sender::new(false),
+            is_over: AtomicBool::new(false),
             progress: Arc::new(watch::Sender::new(Frontier::default())),
             totals: watch::Sender::new(AppliedTotals::default()),
             gate: MarkerGate::default(),
@@ -126,6 +145,39 @@ impl Shared {
         facts.waiting_for = None;
     }
 
+    /// The stream reads now, or does so no more; the phase follows.
+    pub fn runs(&self, hot: bool) {
+        self.hot.send_replace(hot);
+        if hot {
+            self.enter(self.phase_of_hot());
+        }
+    }
+
+    fn phase_of_hot(&self) -> api::PipelinePhase {
+        match *self.carries.borrow() {
+            true => api::PipelinePhase::Streaming,
+            false => api::PipelinePhase::CutOver,
+        }
+    }
+
+    /// From now on what the source writes goes to the target, with what was held.
+    pub fn carry(&self) {
+        self.carries.send_replace(true);
+        self.gate.open();
+        if *self.hot.borrow() {
+            self.enter(self.phase_of_hot());
+        }
+    }
+
+    /// From now on whatever the source commits at or behind `since` is held.
+    pub fn stand_by(&self, token: &Token, since: Lsn) {
+        self.gate.close(token, since);
+        self.carries.send_replace(false);
+        // What stood in the way of a run from this side is none of the other direction's.
+        self.stand_in_the_way(None);
+        self.enter(self.phase_of_hot());
+    }
+
     /// What it waits for, in words; `None` when it waits no more.
     pub fn wait_for(&self, reason: Option<String>) {
         self.facts().waiting_for = reason;
@@ -145,6 +197,13 @@ impl Shared {
     /// It is over.
     pub fn healed(&self) {
         self.facts().last_error = None;
+    }
+
+    /// What went wrong, if that is not over.
+    pub fn trouble(&self) -> Option<String> {
+        let facts = self.facts();
+        let problem = facts.last_error.as_ref()?;
+        Some(format!("{}: {}", problem.place, problem.what))
     }
 
     /// A connection has to be made anew.

@@ -9,6 +9,10 @@
 //!   write one, and it comes first even when a large transaction comes in parts.
 
 use decoders::change::ChangeEvent;
+use tokio_postgres::Client;
+
+use crate::postgres::target_error;
+use crate::target::TargetError;
 
 /// Prefix of the message; its content is the pipeline's name.
 pub const MESSAGE_PREFIX: &str = "cutover.own";
@@ -16,14 +20,28 @@ pub const MESSAGE_PREFIX: &str = "cutover.own";
 /// The first version whose pgoutput forwards messages, as `server_version_num`.
 pub const MESSAGES_SINCE: u32 = 140_000;
 
-/// The statement that writes the mark, right behind BEGIN; `None` where messages are not forwarded.
-pub(crate) fn statement(version_num: u32, pipeline: &str) -> Option<String> {
-    (version_num >= MESSAGES_SINCE).then(|| {
-        format!(
-            "SELECT pg_catalog.pg_logical_emit_message(true, '{MESSAGE_PREFIX}', '{}')",
-            pipeline.replace('\'', "''")
-        )
-    })
+/// Whether the mark can be written there: messages are forwarded, and nobody has taken the right away
+/// that every role has.
+pub async fn may_mark(client: &Client, version_num: u32) -> Result<bool, TargetError> {
+    if version_num < MESSAGES_SINCE {
+        return Ok(false);
+    }
+    // By name: version 17 has added an argument.
+    let sql = "SELECT bool_and(pg_catalog.has_function_privilege(p.oid, 'EXECUTE'))
+               FROM pg_catalog.pg_proc p
+               WHERE p.pronamespace = 'pg_catalog'::pg_catalog.regnamespace
+                 AND p.proname = 'pg_logical_emit_message'";
+    let row = client.query_one(sql, &[]).await;
+    let row = row.map_err(|e| target_error("asking for the right to emit messages", &e))?;
+    Ok(row.get::<_, Option<bool>>(0).unwrap_or(false))
+}
+
+/// The statement that writes the mark, right behind BEGIN.
+pub(crate) fn statement(pipeline: &str) -> String {
+    format!(
+        "SELECT pg_catalog.pg_logical_emit_message(true, '{MESSAGE_PREFIX}', '{}')",
+        pipeline.replace('\'', "''")
+    )
 }
 
 /// Whether a change is the mark of this pipeline's lanes.
@@ -54,8 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_no_mark_before_messages_are_forwarded() {
-        assert_eq!(statement(130_023, "shop"), None);
-        assert!(statement(140_000, "it's").unwrap().ends_with("'cutover.own', 'it''s')"));
+    fn the_name_is_a_literal() {
+        assert!(statement("it's").ends_with("'cutover.own', 'it''s')"));
     }
 }

@@ -38,6 +38,8 @@ pub struct Applying<T: Target> {
     pub target: Arc<T>,
     /// How many lanes.
     pub lanes: u16,
+    /// Told once they are open.
+    pub lanes_open: watch::Sender<bool>,
     /// Transactions, in commit order. Closed when the stream ends.
     pub queue: Receiver<Chunk>,
     /// Where the stream resumes.
@@ -103,6 +105,7 @@ where
         let Some(lanes) = Lanes::open(&self.target, self.lanes, runtime, &self.cancel)? else {
             return Ok(());
         };
+        self.lanes_open.send_replace(true);
         let applied = self.apply_with(&lanes, runtime);
         if applied.is_err() {
             // Nobody waits for what the others still do; what they have committed is in their marks.

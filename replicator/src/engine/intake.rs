@@ -33,6 +33,7 @@ pub use super::budget::Budget;
 use super::budget::weight_bytes;
 use super::frontier::Frontier;
 use super::marker::{Admission, MarkerGate};
+use super::own::OwnApply;
 use super::truncation::Truncations;
 use super::window::{BatchLimits, Chunk};
 
@@ -72,6 +73,8 @@ pub struct Intake<'a, S: Source> {
     pub checkpoint: Sender<()>,
     /// The stream's positions.
     pub progress: Arc<watch::Sender<Frontier>>,
+    /// Knows what we have written on the source ourselves.
+    pub own: OwnApply,
     /// What a blue before PostgreSQL 11 says of TRUNCATE.
     pub truncations: Truncations,
     /// Markers.
@@ -208,13 +211,27 @@ impl<S: Source> Intake<'_, S> {
         if transaction.commit_lsn < self.resume || self.is_on_green(&transaction) {
             return Ok(Read::On);
         }
+        if self.own.is_ours(&transaction) {
+            taken.is_inside = !transaction.part.ends();
+            taken.idle = taken.idle.max(transaction.end_lsn);
+            return Ok(Read::On);
+        }
         // Before the gate: a TRUNCATE behind the marker is a leak like any other.
         self.truncations.translate(&mut transaction)?;
-        taken.ends.extend(transaction.end_lsn);
         taken.is_inside = !transaction.part.ends();
         match self.gate.admit(&mut transaction) {
-            Admission::Pass => taken.push(transaction),
-            Admission::Hold => taken.hold(transaction),
+            Admission::Nothing => {
+                taken.idle = taken.idle.max(transaction.end_lsn);
+                return Ok(Read::On);
+            }
+            Admission::Pass => {
+                taken.ends.extend(transaction.end_lsn);
+                taken.push(transaction);
+            }
+            Admission::Hold => {
+                taken.ends.extend(transaction.end_lsn);
+                taken.hold(transaction);
+            }
         }
         Ok(Read::On)
     }

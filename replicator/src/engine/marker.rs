@@ -35,6 +35,9 @@ pub enum Admission {
     Pass,
     /// Behind the marker: keep it until the controller has decided.
     Hold,
+    /// Behind the marker, and nothing in it concerns the other side: only its position counts. It
+    /// must not be kept, or a gate that stays closed would pin the source's log.
+    Nothing,
 }
 
 /// The gate that every transaction goes through on its way to green. Cheap to clone; all clones
@@ -83,6 +86,29 @@ impl MarkerGate {
         });
     }
 
+    /// As if the marker `token` had been seen at `since`: whatever its source commits at or behind
+    /// that is held, until [`MarkerGate::open`]. For a stream that stands by, before its first read
+    /// or behind a marker that was read. Closed already at the same place: nothing changes.
+    pub fn close(&self, token: &Token, since: Lsn) {
+        self.state.send_if_modified(|state| {
+            let is_closed = state.armed.as_ref() == Some(token) && state.seen_at == Some(since);
+            if !is_closed {
+                let armed = Some(token.clone());
+                *state = MarkerState { armed, seen_at: Some(since), ..MarkerState::default() };
+            }
+            !is_closed
+        });
+    }
+
+    /// Whatever was awaited or held: nothing is any more.
+    pub fn open(&self) {
+        self.state.send_if_modified(|state| {
+            let was_closed = *state != MarkerState::default();
+            *state = MarkerState::default();
+            was_closed
+        });
+    }
+
     /// Whether a cutover is awaiting its marker, or is past it.
     pub fn is_armed(&self) -> bool {
         self.state.borrow().armed.is_some()
@@ -116,7 +142,8 @@ impl MarkerGate {
             if place < seen_at {
                 return false;
             }
-            admission = Admission::Hold;
+            let is_empty = transaction.changes.is_empty() && transaction.part == Part::Whole;
+            admission = if is_empty { Admission::Nothing } else { Admission::Hold };
             // The last part of a cut transaction may be empty; the transaction is not.
             let changes = transaction.changes.len() as u64;
             let leaked = if transaction.part == Part::Whole { changes } else { changes.max(1) };
@@ -248,7 +275,7 @@ mod tests {
         let gate = MarkerGate::default();
         gate.arm(&token(7)).unwrap();
         gate.admit(&mut transaction(100, vec![row(), message(&token(7))]));
-        assert_eq!(gate.admit(&mut transaction(200, vec![])), Admission::Hold);
+        assert_eq!(gate.admit(&mut transaction(200, vec![])), Admission::Nothing);
         assert_eq!(gate.watch().borrow().leaks.count, 0);
         assert_eq!(gate.admit(&mut transaction(300, vec![row(), row()])), Admission::Hold);
         let state = gate.watch().borrow().clone();
@@ -257,6 +284,21 @@ mod tests {
         assert!(first.contains("insert into") && first.contains("0/124"), "{first}");
         gate.release(&token(7));
         assert_eq!(gate.admit(&mut transaction(400, vec![row()])), Admission::Pass);
+    }
+
+    #[test]
+    fn a_closed_gate_holds_everything_but_markers_and_opens_again() {
+        let gate = MarkerGate::default();
+        gate.close(&token(7), Lsn(0));
+        assert_eq!(gate.admit(&mut transaction(100, vec![row()])), Admission::Hold);
+        let back = token(8).way_back();
+        assert_eq!(gate.admit(&mut transaction(200, vec![message(&back)])), Admission::Nothing);
+        let later = gate.watch().borrow().later.clone().unwrap();
+        assert_eq!((later.0, later.1, later.2.count), (back, Lsn(200), 1));
+        gate.close(&token(7), Lsn(0));
+        assert_eq!(gate.watch().borrow().leaks.count, 1, "closing twice forgets nothing");
+        gate.open();
+        assert_eq!(gate.admit(&mut transaction(300, vec![row()])), Admission::Pass);
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod frontier;
 pub mod intake;
 pub mod lanes;
 pub mod marker;
+pub mod own;
 pub mod resume;
 pub mod schedule;
 pub mod stream;

@@ -25,6 +25,7 @@ use super::checkpointing;
 use super::frontier::Frontier;
 use super::intake::{Budget, Ended, Intake};
 use super::marker::MarkerGate;
+use super::own::OwnApply;
 use super::resume::Resume;
 use super::truncation::Truncations;
 use crate::store::{Store, StoreError};
@@ -69,6 +70,10 @@ pub struct StreamContext {
     pub tables: TableFilter,
     /// Markers.
     pub gate: MarkerGate,
+    /// The pipeline that streams the other way round: what it writes on our source is left out.
+    pub counterpart: String,
+    /// True once all lanes are open.
+    pub lanes_open: watch::Sender<bool>,
     /// Memory budget.
     pub budget: Budget,
     /// Limits of a window.
@@ -93,6 +98,7 @@ pub async fn run<S: Source, T: Target + 'static>(
 where
     T::Lane: 'static,
 {
+    context.lanes_open.send_replace(false);
     context.progress.send_replace(Frontier::resume(resume.from, resume.transaction));
     let (queue, queued) = crossbeam_channel::unbounded();
     let (wake, woken) = crossbeam_channel::bounded(1);
@@ -102,6 +108,7 @@ where
     let applying = Applying {
         target,
         lanes: context.lanes,
+        lanes_open: context.lanes_open.clone(),
         queue: queued,
         resume: resume.clone(),
         progress: Arc::clone(&context.progress),
@@ -130,6 +137,7 @@ where
         queue,
         checkpoint: wake,
         progress: Arc::clone(&context.progress),
+        own: OwnApply::of(&context.counterpart),
         truncations: Truncations::new(context.tables.clone()),
         gate: context.gate.clone(),
         budget: context.budget.clone(),

@@ -29,7 +29,7 @@ use crate::store::RocksJournal;
 pub use auth::Token;
 
 /// The controller of a pipeline between two PostgreSQL databases.
-pub type Controller = Service<PostgresWorld<RocksJournal, EngineReplication>>;
+pub type Controller = Service<PostgresWorld<RocksJournal, EngineReplication, EngineReplication>>;
 
 /// What the handlers need.
 #[derive(Clone)]

@@ -23,7 +23,7 @@ impl Pipeline {
     /// A server's, or the store's.
     pub(super) async fn adopt(&mut self) -> Result<bool, Failure> {
         let name = self.config.application_name();
-        let green = session::connect(&self.green, &name).await;
+        let green = session::connect(&self.ends.target, &name).await;
         let Ok(green) = green else { return Ok(false) };
         let fail = |error| target_error("looking for an earlier stream on green", &error);
         let there = "SELECT pg_catalog.to_regclass('_cutover.stream') IS NOT NULL, \
@@ -46,10 +46,10 @@ impl Pipeline {
                 ));
             }
         }
-        let blue = session::connect(&self.blue, &name).await;
+        let blue = session::connect(&self.ends.source, &name).await;
         let blue = blue.map_err(|error| of_connect("blue", &error))?;
         let Some(found) = slot::inspect(&blue, &stream.slot).await? else { return Ok(false) };
-        let replication = ReplicationConnection::connect(&self.blue, &name).await;
+        let replication = ReplicationConnection::connect(&self.ends.source, &name).await;
         let mut replication = replication.map_err(|error| of_connect("blue", &error))?;
         let source = identify(&mut replication).await?;
         if source.system_id.to_string() != stream.system_identifier {

@@ -15,7 +15,8 @@ impl Pipeline {
     /// only down is no blocker: it may be there in a minute.
     pub(super) async fn first_start(&mut self) -> Result<(), Failure> {
         self.shared.enter(PipelinePhase::Starting);
-        let found = preflight(&self.config, &self.blue, &self.green, Moment::FirstStart).await;
+        let found =
+            preflight(&self.config, &self.ends.source, &self.ends.target, Moment::FirstStart).await;
         let report = &found.report;
         if report.exit_code() != 0 {
             if let Some(unreachable) = found.only_unreachable() {

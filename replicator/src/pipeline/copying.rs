@@ -39,7 +39,7 @@ impl Pipeline {
     /// From nothing to all rows on green.
     pub(super) async fn copy(&mut self) -> Result<(), Failure> {
         self.shared.enter(PipelinePhase::Copying);
-        let blue = session::connect(&self.blue, &self.config.application_name()).await;
+        let blue = session::connect(&self.ends.source, &self.config.application_name()).await;
         let blue = blue.map_err(|error| of_connect("blue", &error))?;
         let slot_name = self.config.slot();
         // Of an attempt that broke off. Its snapshot is gone, so it is of no use.
@@ -48,7 +48,7 @@ impl Pipeline {
         let tables = self.publish(&blue).await?;
 
         let application = self.config.application_name();
-        let replication = ReplicationConnection::connect(&self.blue, &application).await;
+        let replication = ReplicationConnection::connect(&self.ends.source, &application).await;
         let mut replication = replication.map_err(|error| of_connect("blue", &error))?;
         let source = identify(&mut replication).await?;
         self.shared.wait_for(Some("open transactions on blue to end (slot creation)".into()));
@@ -57,7 +57,7 @@ impl Pipeline {
         let stream = StreamIdentity {
             pipeline: self.config.name.clone(),
             system_identifier: source.system_id.to_string(),
-            database: self.blue.dbname().to_owned(),
+            database: self.ends.source.dbname().to_owned(),
             slot: slot_name,
             consistent_point: created.consistent_point,
         };
@@ -103,8 +103,8 @@ impl Pipeline {
         let connections = BlueConnections::new(&self.config.protect, &self.config.copy);
         let excluded = self.excluded(tables).await?;
         let job = PreData {
-            blue: &self.blue,
-            green: &self.green,
+            blue: &self.ends.source,
+            green: &self.ends.target,
             snapshot,
             exclude: &excluded,
             config: &self.config.schema,
@@ -115,8 +115,8 @@ impl Pipeline {
             tracing::warn!(pipeline = self.config.name, warning, "schema");
         }
         let job = Backfill {
-            blue: self.blue.clone(),
-            green: self.green.clone(),
+            blue: self.ends.source.clone(),
+            green: self.ends.target.clone(),
             snapshot: snapshot.to_owned(),
             tables: tables.iter().map(|table| decoders::TableId(table.oid)).collect(),
             config: self.config.copy.clone(),
@@ -124,7 +124,7 @@ impl Pipeline {
             answer_ms_max: self.config.protect.answer_ms_max,
         };
         let (builder, events) = IndexBuilder::start(
-            self.green.clone(),
+            self.ends.target.clone(),
             self.config.copy.clone(),
             self.config.schema.clone(),
             progress.clone(),
@@ -139,7 +139,7 @@ impl Pipeline {
         if self.config.tables.takes_all() {
             return Ok(Vec::new());
         }
-        let blue = session::connect(&self.blue, &self.config.application_name()).await;
+        let blue = session::connect(&self.ends.source, &self.config.application_name()).await;
         let blue = blue.map_err(|error| of_connect("blue", &error))?;
         let all = read_tables(&blue, &catalog::TableFilter::default()).await?;
         let names = all.into_iter().map(|table| table.name);
@@ -183,8 +183,11 @@ impl Pipeline {
     }
 
     async fn second_half(&self, progress: &ProgressSender) -> Result<(), Failure> {
-        let job =
-            PostData { green: &self.green, copy: &self.config.copy, config: &self.config.schema };
+        let job = PostData {
+            green: &self.ends.target,
+            copy: &self.config.copy,
+            config: &self.config.schema,
+        };
         let analyzing = self.analyze();
         let report = schema::copy_post_data(job, progress, &self.stop, analyzing).await?;
         for warning in &report.warnings {
@@ -196,18 +199,18 @@ impl Pipeline {
 
     /// Statistics for green's planner.
     async fn analyze(&self) -> Result<(), BackfillError> {
-        let green = session::connect(&self.green, &self.config.application_name()).await;
+        let green = session::connect(&self.ends.target, &self.config.application_name()).await;
         let green = green.map_err(|error| BackfillError::connect("green", &error))?;
         let tables = catalog::tables(&green, &self.config.tables).await;
         let tables = tables.map_err(|error| BackfillError::retry(chain(&error)))?;
         let names: Vec<_> =
             tables.into_iter().filter(TableInfo::holds_rows).map(|table| table.name).collect();
         let config = &self.config;
-        backfill::analyze(&self.green, &names, &config.copy, &config.schema, &self.stop).await
+        backfill::analyze(&self.ends.target, &names, &config.copy, &config.schema, &self.stop).await
     }
 }
 
-async fn read_tables(
+pub(super) async fn read_tables(
     session: &Session,
     filter: &catalog::TableFilter,
 ) -> Result<Vec<TableInfo>, Failure> {

@@ -15,15 +15,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use decoders::postgres::catalog::{self, TableFilter};
-use decoders::postgres::conninfo::ConnInfo;
 use decoders::postgres::publication;
 use decoders::postgres::session::{self, Session};
 use decoders::{QualifiedName, SourceError};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use super::ends::Ends;
 use super::failure::Failure;
 use super::truncation;
 use crate::config::Config;
+use crate::door::Door;
 use crate::probe;
 use crate::status::Shared;
 
@@ -132,31 +133,53 @@ fn describe(blue: &Columns, green: &Columns) -> String {
 /// tables that were published when the stream began.
 pub(super) async fn watch(
     config: &Config,
-    blue: &ConnInfo,
-    green: &ConnInfo,
+    ends: &Ends,
+    door: &Door,
     shared: &Arc<Shared>,
     known: &BTreeSet<QualifiedName>,
 ) -> Failure {
+    let mut carries = shared.carries.subscribe();
     loop {
-        let sessions = tokio::try_join!(
-            session::connect(blue, "cutover probe"),
-            session::connect(green, "cutover probe")
-        );
-        // An error here shows in the stream or in the lag too; this watch just tries again.
-        if let Ok((blue, green)) = sessions {
-            match follow(&blue, &green, config, shared, known).await {
-                Ok(failure) => return failure,
-                Err(reason) => tracing::debug!(reason, "the catalogs could not be compared"),
+        // Whoever stands by has nothing to compare. A sender that is gone ends the stream anyway.
+        let _ = carries.wait_for(|carries| *carries).await;
+        let followed = async {
+            let (blue, green) = connect(ends, door).await?;
+            follow(&blue, &green, config, ends, shared, known).await
+        };
+        let followed = tokio::select! {
+            followed = followed => followed,
+            _ = carries.wait_for(|carries| !*carries) => {
+                // What was being found out is not the matter any more.
+                shared.stand_in_the_way(None);
+                continue;
             }
+        };
+        match followed {
+            Ok(failure) => return failure,
+            // An error here shows in the stream or in the lag too; this watch just tries again.
+            Err(reason) => tracing::debug!(reason, "the catalogs could not be compared"),
         }
         sleep(RETRY_INTERVAL).await;
     }
+}
+
+/// Sessions on both ends, whichever is closed.
+async fn connect(ends: &Ends, door: &Door) -> Result<(Session, Session), String> {
+    let direction = ends.direction;
+    let enter = |side| async move { door.enter(side).await.map_err(|error| error.what) };
+    let _guards = [enter(direction.from()).await?, enter(direction.to()).await?];
+    tokio::try_join!(
+        session::connect(&ends.source, "cutover probe"),
+        session::connect(&ends.target, "cutover probe")
+    )
+    .map_err(|error| error.to_string())
 }
 
 async fn follow(
     blue: &Session,
     green: &Session,
     config: &Config,
+    ends: &Ends,
     shared: &Arc<Shared>,
     known: &BTreeSet<QualifiedName>,
 ) -> Result<Failure, String> {
@@ -173,7 +196,7 @@ async fn follow(
                 .map_err(|error| error.to_string())?;
         let published = published(blue, config).await.map_err(|error| error.to_string())?;
         let drifts = compare(&on_blue, &on_green, &published, known);
-        shared.stand_in_the_way(obstacle(&drifts));
+        shared.stand_in_the_way(obstacle(&drifts).map(|text| ends.words(text)));
         let stopping: Vec<_> = drifts.into_iter().filter(Drift::stops).collect();
         if stopping.is_empty() {
             continue;

@@ -5,15 +5,21 @@
 //!               ^                             |
 //!               +--- crash: empty green's tables, drop the slot, start over ---+
 //! ```
+//! A way back has no copy: it waits until a run arms it ([`arming`]), and streams. Neither direction
+//! ends at a flip; what is received is applied or held as its role says ([`crate::store::Role`]).
+//!
 //! Each stage is recorded before its first act ([`crate::store::Stage`]), so a restart knows what
 //! may be lying around and whose it is. There is one place that tries again: [`Pipeline::run`].
 //! Whatever fails below it ends the attempt, and the next attempt starts from what is recorded.
 
 mod adoption;
+pub mod arming;
 mod bootstrap;
 mod copying;
 mod drift;
+mod ends;
 pub mod failure;
+mod inspecting;
 pub mod preflight;
 mod published;
 mod reader;
@@ -22,26 +28,32 @@ pub mod teardown;
 pub(crate) mod truncation;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use cutover::Direction;
 use cutover::api::PipelinePhase;
-use decoders::postgres::conninfo::ConnInfo;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::backfill::ProgressSender;
 use crate::config::Config;
+use crate::door::Door;
 use crate::protect::wal;
 use crate::status::Shared;
 use crate::store::{Stage, Store};
 use failure::Failure;
 
+pub use ends::Ends;
 pub use reader::Choice as ReaderChoice;
 
 /// First and longest pause between attempts. Long outages are common (a failover, an hour of
 /// maintenance), so there is no last attempt.
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// Pause before a stream that stands by tries again what only a person can mend.
+const STANDBY_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How long a stop waits for what is under way to end in order.
 const STOP_GRACE: Duration = Duration::from_millis(1500);
@@ -50,10 +62,12 @@ const STOP_GRACE: Duration = Duration::from_millis(1500);
 pub struct Pipeline {
     /// Its configuration.
     pub config: Config,
-    /// The database in production.
-    pub blue: ConnInfo,
-    /// The database to move to.
-    pub green: ConnInfo,
+    /// From where to where.
+    pub ends: Ends,
+    /// Into sides that a cutover has closed.
+    pub door: Door,
+    /// Wakes a way back that waits for being armed.
+    pub armed: Arc<Notify>,
     /// Its memory.
     pub store: Store,
     /// Its self-knowledge.
@@ -64,7 +78,7 @@ pub struct Pipeline {
     pub choice: ReaderChoice,
     /// The operator's stop.
     pub stop: watch::Receiver<bool>,
-    /// Green is open: the stream has to end for good.
+    /// The stream has to end for good.
     pub finished: watch::Receiver<bool>,
 }
 
@@ -73,7 +87,7 @@ pub struct Pipeline {
 pub enum Ended {
     /// The operator stopped it; the next start resumes.
     Stopped,
-    /// Green is open; there is nothing left to replicate.
+    /// For good: there is nothing left to replicate.
     CutOver,
 }
 
@@ -98,17 +112,18 @@ impl Pipeline {
             };
             let attempted = match attempted {
                 Some(attempted) => attempted,
-                None => Err(wal::give_up(&self.config, &self.blue, shared.slot()).await),
+                None => Err(wal::give_up(&self.config, &self.ends.source, shared.slot()).await),
             };
+            self.shared.hot.send_replace(false);
             let failure = match attempted {
                 Ok(ended) => return Ok(ended),
                 // Whatever a stop breaks off looks like a failure.
                 Err(_) if *self.stop.borrow() => return Ok(Ended::Stopped),
-                Err(failure) => failure,
+                Err(failure) => self.ends.put(failure),
             };
             self.shared.problem(failure.problem());
             if !failure.is_transient() {
-                self.shared.enter(PipelinePhase::Halted);
+                self.shared.enter(self.phase_of_failure(PipelinePhase::Halted));
                 if self.outlive_the_run().await {
                     continue;
                 }
@@ -125,7 +140,7 @@ impl Pipeline {
                 retry_ms = delay.as_millis() as u64,
                 "trying again"
             );
-            self.shared.enter(PipelinePhase::Reconnecting);
+            self.shared.enter(self.phase_of_failure(PipelinePhase::Reconnecting));
             self.shared.wait_for(Some(format!(
                 "{} to get better: {}{}",
                 failure.place,
@@ -135,13 +150,15 @@ impl Pipeline {
             self.shared.reconnecting();
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}
+                () = self.armed.notified() => {}
                 _ = self.stop.wait_for(|stop| *stop) => return Ok(Ended::Stopped),
             }
         }
     }
 
     /// Waits for the end of a cutover that is under way: a process that ended in the middle of it
-    /// would leave blue closed. True if green is open now, so that nothing failed after all.
+    /// would leave blue closed. A stream that stands by waits for its turn, or for being armed anew:
+    /// its failure is no reason to end, and somebody may mend it. True if it is worth another try.
     async fn outlive_the_run(&mut self) -> bool {
         let mut gate = self.shared.gate.watch();
         let mut finished = self.finished.clone();
@@ -149,8 +166,24 @@ impl Pipeline {
         tokio::select! {
             biased;
             _ = finished.wait_for(|finished| *finished) => true,
+            () = self.armed.notified() => true,
+            () = tokio::time::sleep(STANDBY_INTERVAL), if !*self.shared.carries.borrow() => true,
             _ = gate.wait_for(|state| state.armed.is_none()) => false,
             _ = stop.wait_for(|stop| *stop) => false,
+        }
+    }
+
+    /// What a stream that stands by fails at does not change who serves.
+    fn phase_of_failure(&self, phase: PipelinePhase) -> PipelinePhase {
+        if *self.shared.carries.borrow() { phase } else { PipelinePhase::CutOver }
+    }
+
+    /// False if the stream is over before it began.
+    async fn wait_until_armed(&mut self) -> bool {
+        tokio::select! {
+            () = self.armed.notified() => true,
+            _ = self.stop.wait_for(|stop| *stop) => true,
+            _ = self.finished.wait_for(|finished| *finished) => false,
         }
     }
 
@@ -161,6 +194,12 @@ impl Pipeline {
                 return Ok(Ended::Stopped);
             }
             match self.store.stage()? {
+                // A way back begins with a run that wants one.
+                None | Some(Stage::Preparing) if self.ends.direction == Direction::Back => {
+                    if !self.wait_until_armed().await {
+                        return Ok(Ended::CutOver);
+                    }
+                }
                 None if self.adopt().await? => {}
                 None => self.first_start().await?,
                 Some(Stage::Preparing) => self.copy().await?,
@@ -174,11 +213,13 @@ impl Pipeline {
                 Some(Stage::Finishing { stream }) => self.finish_copy(stream).await?,
                 Some(Stage::Streaming { stream }) => {
                     self.stream(stream).await?;
+                    self.shared.hot.send_replace(false);
                     if !*self.finished.borrow() {
                         return Ok(Ended::Stopped);
                     }
                 }
                 Some(Stage::CutOver { .. }) => {
+                    self.shared.is_over.store(true, Ordering::Relaxed);
                     self.shared.enter(PipelinePhase::CutOver);
                     return Ok(Ended::CutOver);
                 }

@@ -39,6 +39,11 @@ pub(super) enum Reader {
 }
 
 impl Reader {
+    /// A stream, however far it is behind.
+    pub async fn stream(source: &ConnInfo, options: StreamOptions) -> Result<Self, SourceError> {
+        PgStream::open(source, options).await.map(|stream| Reader::Stream(Box::new(stream)))
+    }
+
     /// For people.
     pub fn name(&self) -> &'static str {
         match self {
@@ -138,7 +143,7 @@ impl Choice {
                 }
             }
         }
-        PgStream::open(blue, options).await.map(|stream| Reader::Stream(Box::new(stream)))
+        Reader::stream(blue, options).await
     }
 
     /// Takes note of how a reader ended.

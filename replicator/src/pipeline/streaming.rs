@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cutover::api::PipelinePhase;
 use decoders::Lsn;
 use decoders::postgres::stream::{Binary, StreamOptions};
 use decoders::postgres::{session, slot};
@@ -14,6 +13,7 @@ use sinks::postgres::{PgTarget, PgTargetOptions};
 use sinks::progress::StreamIdentity;
 use tokio::sync::watch;
 
+use super::arming::of_door;
 use super::failure::{Failure, of_connect};
 use super::reader::{self, Reader};
 use super::{Pipeline, drift};
@@ -34,14 +34,20 @@ impl Pipeline {
 
     /// One reader, until stopped, finished, an error, or the handover to another.
     async fn read(&mut self, identity: &StreamIdentity) -> Result<Outcome, Failure> {
+        self.shared.hot.send_replace(false);
+        let (from, to) = (self.ends.direction.from(), self.ends.direction.to());
+        // Its errors say which side they mean.
+        let put = |error| self.ends.put(of_door(error));
+        let doors =
+            [self.door.enter(from).await.map_err(put)?, self.door.enter(to).await.map_err(put)?];
         let options = PgTargetOptions {
             stream: identity.clone(),
             use_origin: true,
             accept_triggers: self.config.apply.accept_triggers,
         };
-        let target = PgTarget::open(self.green.clone(), options).await?;
+        let target = PgTarget::open(self.ends.target.clone(), options).await?;
         let green = target.progress().await?;
-        let blue = session::connect(&self.blue, "cutover setup").await;
+        let blue = session::connect(&self.ends.source, "cutover setup").await;
         let blue = blue.map_err(|error| of_connect("blue", &error))?;
         let found = slot::inspect(&blue, &identity.slot).await?;
         let found = found.filter(|slot| !slot.is_lost()).ok_or_else(|| {
@@ -59,23 +65,35 @@ impl Pipeline {
             slot: found.confirmed_flush_lsn.unwrap_or(identity.consistent_point),
         })?;
         let options = self.stream_options(identity, at.from)?;
-        let mut source = self.choice.open(&self.blue, &blue, &self.config.apply, options).await?;
+        let mut carries = self.shared.carries.subscribe();
+        let stands_by = !*carries.borrow_and_update();
+        let mut source = match stands_by {
+            // Gulps hand over when they are done, and nothing is handed over behind a closed gate.
+            true => Reader::stream(&self.ends.source, options).await?,
+            false => {
+                self.choice.open(&self.ends.source, &blue, &self.config.apply, options).await?
+            }
+        };
         tracing::info!(
             pipeline = self.config.name,
             reader = source.name(),
             from = %at.from,
+            stands_by,
             binary = source.is_binary(),
             streaming_running = source.is_streaming_running(),
             triggers = ?target.capabilities().triggers,
             "streaming"
         );
         let handover = watch::Sender::new(false);
+        let lanes_open = watch::Sender::new(false);
         let context = StreamContext {
             store: self.store.clone(),
             progress: Arc::clone(&self.shared.progress),
             totals: self.shared.totals.clone(),
             tables: self.config.tables.clone(),
             gate: self.shared.gate.clone(),
+            counterpart: self.config.counterpart(),
+            lanes_open: lanes_open.clone(),
             budget: self.shared.budget.clone(),
             limits: BatchLimits {
                 bytes: self.config.apply.batch_bytes(),
@@ -84,8 +102,9 @@ impl Pipeline {
             lanes: self.config.apply.lanes,
             handover: handover.subscribe(),
         };
-        self.shared.hold_back(drift::NOT_COMPARED);
-        self.shared.enter(PipelinePhase::Streaming);
+        if !stands_by {
+            self.shared.hold_back(&self.ends.words(drift::NOT_COMPARED.into()));
+        }
         self.shared.healed();
 
         let mut drifted = None;
@@ -101,8 +120,8 @@ impl Pipeline {
                     _ = self.finished.wait_for(|finished| *finished) => {}
                     failure = drift::watch(
                         &self.config,
-                        &self.blue,
-                        &self.green,
+                        &self.ends,
+                        &self.door,
                         &self.shared,
                         &published,
                     ) => {
@@ -114,6 +133,8 @@ impl Pipeline {
                 std::future::pending::<()>().await
             };
             let falls_behind = async {
+                // A sender that is gone ends the run by itself.
+                let _ = carries.wait_for(|carries| *carries).await;
                 if may_gulp {
                     let far_bytes = self.config.apply.far_behind_bytes;
                     reader::far_behind(&self.shared, &self.choice, &self.store, far_bytes).await;
@@ -122,8 +143,17 @@ impl Pipeline {
                 }
                 std::future::pending::<()>().await
             };
+            let enters = async {
+                let mut opened = lanes_open.subscribe();
+                if opened.wait_for(|open| *open).await.is_ok() {
+                    drop(doors);
+                    self.shared.runs(true);
+                }
+                std::future::pending::<()>().await
+            };
             tokio::select! {
                 ran = run => ran,
+                () = enters => unreachable!("never returns"),
                 () = ends => unreachable!("never returns"),
                 () = falls_behind => unreachable!("never returns"),
             }

@@ -1,12 +1,14 @@
 //! Removing what a pipeline left on both servers. Copied data stays.
 
-use decoders::postgres::{publication, session, slot};
+use cutover::Direction;
+use decoders::postgres::session::{self, Session};
+use decoders::postgres::{publication, slot};
 use sinks::postgres::target_error;
 use sinks::progress;
 
 use super::failure::{Failure, of_connect};
 use super::truncation;
-use crate::config::Config;
+use crate::config::{Config, Endpoint};
 use crate::store::Store;
 
 /// Whether our schema is on blue, and which publications carry tables of it: another pipeline's.
@@ -29,10 +31,26 @@ const OWN_SCHEMA: &str = "
 pub async fn teardown(config: &Config) -> Result<Vec<String>, Failure> {
     let mut done = Vec::new();
     let mut failed: Vec<String> = Vec::new();
-    for (side, removed) in [("blue", blue(config).await), ("green", green(config).await)] {
+    let back = config.reversed();
+    // Both slots before any origin: a slot may still have to decode what the origin's name is
+    // needed for.
+    let steps = [
+        ("blue", source(config, "blue").await),
+        ("green", source(&back, "green").await),
+        ("green", target(config, "green").await),
+        ("blue", target(&back, "blue").await),
+        ("blue", objects(config, "blue").await),
+        ("green", objects(&back, "green").await),
+    ];
+    for (side, removed) in steps {
         match removed {
             Ok(lines) => done.extend(lines),
-            Err(failure) => failed.push(format!("{side}: {}", failure.what)),
+            Err(failure) => {
+                let what = format!("{side}: {}", failure.what);
+                if !failed.contains(&what) {
+                    failed.push(what);
+                }
+            }
         }
     }
     if !failed.is_empty() {
@@ -41,60 +59,90 @@ pub async fn teardown(config: &Config) -> Result<Vec<String>, Failure> {
     // Last: as long as something is left on a server, the state says whose it is.
     if config.state_dir.exists() {
         let store = Store::open(&config.state_dir)?;
-        store.forget_stage()?;
-        store.forget_checkpoint()?;
+        for direction in Direction::ALL {
+            let store = store.towards(direction);
+            store.forget_stage()?;
+            store.forget_checkpoint()?;
+        }
         done.push(format!("state directory {}: pipeline forgotten", config.state_dir.display()));
     }
     Ok(done)
 }
 
-async fn blue(config: &Config) -> Result<Vec<String>, Failure> {
-    let info = config.blue.resolve("blue").map_err(|e| Failure::halt("blue", e, "correct it"))?;
+/// A session on one side. A side that was cut over is read-only by default; what goes here is our
+/// own. `config.blue` is the source of its direction.
+async fn connect(endpoint: &Endpoint, side: &'static str) -> Result<Session, Failure> {
+    let info = endpoint.resolve(side).map_err(|e| Failure::halt(side, e, "correct it"))?;
     let session = session::connect(&info, "cutover teardown").await;
-    let session = session.map_err(|error| of_connect("blue", &error))?;
-    // A blue that was cut over is read-only by default; what goes here is our own.
+    let session = session.map_err(|error| of_connect(side, &error))?;
     let writable = session.batch_execute("SET default_transaction_read_only = off").await;
-    writable.map_err(|error| target_error("making the session on blue writable", &error))?;
+    writable.map_err(|error| target_error("making the session writable", &error))?;
+    Ok(session)
+}
+
+/// Slot and publication.
+async fn source(config: &Config, side: &'static str) -> Result<Vec<String>, Failure> {
+    let session = connect(&config.blue, side).await?;
     let mut done = Vec::new();
     if slot::inspect(&session, &config.slot()).await?.is_some() {
         slot::drop(&session, &config.slot(), Some(&config.application_name())).await?;
-        done.push(format!("blue: replication slot {} dropped", config.slot()));
+        done.push(format!("{side}: replication slot {} dropped", config.slot()));
     }
     if publication::exists(&session, &config.publication()).await? {
         publication::drop(&session, &config.publication()).await?;
-        done.push(format!("blue: publication {} dropped", config.publication()));
+        done.push(format!("{side}: publication {} dropped", config.publication()));
     }
-    let fail = |error| target_error("removing schema _cutover on blue", &error);
-    let row = session.query_one(OWN_SCHEMA, &[]).await.map_err(fail)?;
-    let others: Vec<String> = row.try_get(1).map_err(fail)?;
-    if !row.try_get(0).map_err(fail)? {
-        return Ok(done);
-    }
-    if !others.is_empty() {
-        done.push(format!("blue: schema _cutover kept, in use by {}", others.join(", ")));
-        return Ok(done);
-    }
-    let tables = truncation::remove(&session).await?;
-    if tables > 0 {
-        done.push(format!("blue: triggers that report TRUNCATE removed from {tables} tables"));
-    }
-    let sql = "DROP TABLE IF EXISTS _cutover.marker; DROP SCHEMA IF EXISTS _cutover";
-    session.batch_execute(sql).await.map_err(fail)?;
-    done.push("blue: schema _cutover dropped".into());
     Ok(done)
 }
 
-async fn green(config: &Config) -> Result<Vec<String>, Failure> {
-    let info =
-        config.green.resolve("green").map_err(|e| Failure::halt("green", e, "correct it"))?;
-    let session = session::connect(&info, "cutover teardown").await;
-    let session = session.map_err(|error| of_connect("green", &error))?;
+/// Progress and origins.
+async fn target(config: &Config, side: &'static str) -> Result<Vec<String>, Failure> {
+    let session = connect(&config.green, side).await?;
+    let sql = "SELECT pg_catalog.to_regclass('_cutover.stream') IS NOT NULL";
+    let fail = |error| target_error("looking for schema _cutover", &error);
+    let is_there: bool = session.query_one(sql, &[]).await.map_err(fail)?.get(0);
     progress::remove(&session, &config.name).await?;
-    // The copy's notes and the decisions; another pipeline's stream keeps them.
-    let sql = "SELECT pg_catalog.to_regclass('_cutover.stream') IS NULL";
-    let fail = |error| target_error("removing schema _cutover on green", &error);
+    Ok(match is_there {
+        true => vec![format!("{side}: progress of pipeline {} removed", config.name)],
+        false => Vec::new(),
+    })
+}
+
+/// What is left of our schema: markers, the copy's notes and the decisions. Another pipeline keeps
+/// them.
+async fn objects(config: &Config, side: &'static str) -> Result<Vec<String>, Failure> {
+    let session = connect(&config.blue, side).await?;
+    let mut done = markers(&session).await?.into_iter().map(|line| format!("{side}: {line}"));
+    let mut done: Vec<_> = done.by_ref().collect();
+    let sql = "SELECT pg_catalog.to_regclass('_cutover.stream') IS NULL \
+                      AND pg_catalog.to_regclass('_cutover.marker') IS NULL \
+                      AND pg_catalog.to_regnamespace('_cutover') IS NOT NULL";
+    let fail = |error| target_error("removing schema _cutover", &error);
     if session.query_one(sql, &[]).await.map_err(fail)?.get::<_, bool>(0) {
         session.batch_execute("DROP SCHEMA IF EXISTS _cutover CASCADE").await.map_err(fail)?;
+        done.push(format!("{side}: schema _cutover dropped"));
     }
-    Ok(vec![format!("green: progress of pipeline {} removed", config.name)])
+    Ok(done)
+}
+
+/// Markers and the triggers that report TRUNCATE, unless another pipeline uses them. Says what was
+/// done.
+pub(super) async fn markers(session: &Session) -> Result<Vec<String>, Failure> {
+    let fail = |error| target_error("removing our tables", &error);
+    let row = session.query_one(OWN_SCHEMA, &[]).await.map_err(fail)?;
+    let others: Vec<String> = row.try_get(1).map_err(fail)?;
+    if !row.try_get(0).map_err(fail)? {
+        return Ok(Vec::new());
+    }
+    if !others.is_empty() {
+        return Ok(vec![format!("schema _cutover kept, in use by {}", others.join(", "))]);
+    }
+    let mut done = Vec::new();
+    let tables = truncation::remove(session).await?;
+    if tables > 0 {
+        done.push(format!("triggers that report TRUNCATE removed from {tables} tables"));
+    }
+    session.batch_execute("DROP TABLE IF EXISTS _cutover.marker").await.map_err(fail)?;
+    done.push("markers removed".into());
+    Ok(done)
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{Store, StoreError};
 
 pub(super) const FAMILY: &str = "checkpoint";
-const KEY: &[u8] = b"forward";
+const KEYS: [&str; 2] = ["forward", "back"];
 
 /// Where to resume, and what blue may forget.
 ///
@@ -24,17 +24,17 @@ pub struct Checkpoint {
 impl Store {
     /// The last checkpoint. `None` before the first, and after the state directory was lost.
     pub fn checkpoint(&self) -> Result<Option<Checkpoint>, StoreError> {
-        self.get(FAMILY, KEY)
+        self.get(FAMILY, self.key(KEYS))
     }
 
     /// Records a checkpoint; durable when this returns (about 3 ms: group them).
     pub fn save_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
-        self.put(FAMILY, KEY, checkpoint)
+        self.put(FAMILY, self.key(KEYS), checkpoint)
     }
 
     /// Forgets the checkpoint, as the copy starts over with a new slot.
     pub fn forget_checkpoint(&self) -> Result<(), StoreError> {
-        self.delete(FAMILY, KEY)
+        self.delete(FAMILY, self.key(KEYS))
     }
 }
 
@@ -51,6 +51,8 @@ mod tests {
             let store = Store::open(directory.path()).unwrap();
             assert_eq!(store.checkpoint().unwrap(), None);
             store.save_checkpoint(&checkpoint).unwrap();
+            let back = store.towards(cutover::Direction::Back);
+            assert_eq!(back.checkpoint().unwrap(), None);
         }
         let store = Store::open(directory.path()).unwrap();
         assert_eq!(store.checkpoint().unwrap(), Some(checkpoint));

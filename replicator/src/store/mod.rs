@@ -4,7 +4,7 @@
 //! | column family | holds | lost with the disk |
 //! |---|---|---|
 //! | `checkpoint` | how far green is known to be durable | a re-read from the slot's position |
-//! | `stage` | how far the set-up of the pipeline got | see [`stage`] |
+//! | `stage` | how far the set-up of the pipeline got, and what each stream is for | see [`stage`], [`role`] |
 //! | `journal` | the cutover's write-ahead journal | green's decision row still decides |
 //!
 //! Beside it, in a directory of its own, lies the [`spool`] of the stream, which is not durable.
@@ -14,18 +14,21 @@
 
 mod checkpoint;
 mod journal;
+mod role;
 mod spool;
 mod stage;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cutover::Direction;
 use rocksdb::{ColumnFamilyDescriptor, DB, IteratorMode, Options, WriteOptions};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use checkpoint::Checkpoint;
 pub use journal::RocksJournal;
+pub use role::Role;
 pub use spool::RocksSpool;
 pub use stage::Stage;
 
@@ -91,11 +94,13 @@ impl StoreError {
     }
 }
 
-/// An open state directory. Cheap to clone.
+/// An open state directory, as the stream of one direction sees it: checkpoint, stage, role and
+/// spool are the direction's own, the journal is everybody's. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
     db: Arc<DB>,
-    spool: RocksSpool,
+    direction: Direction,
+    spools: [RocksSpool; 2],
     path: PathBuf,
 }
 
@@ -130,19 +135,36 @@ impl Store {
                 failed(cause)
             }
         })?;
-        Ok(Self { db: Arc::new(db), spool: RocksSpool::new(path), path: path.into() })
+        let spools = [RocksSpool::new(path, "spool"), RocksSpool::new(path, "spool-back")];
+        Ok(Self { db: Arc::new(db), direction: Direction::Forward, spools, path: path.into() })
+    }
+
+    /// The same state directory for the stream of a direction.
+    pub fn towards(&self, direction: Direction) -> Store {
+        Self { direction, ..self.clone() }
+    }
+
+    /// Of the two keys of a value, the direction's.
+    fn key(&self, [forward, back]: [&'static str; 2]) -> &'static [u8] {
+        match self.direction {
+            Direction::Forward => forward.as_bytes(),
+            Direction::Back => back.as_bytes(),
+        }
     }
 
     /// Ends RocksDB's own threads; nothing is written after this. For the end of the process: they
     /// must not outlive what C++ tears down there.
     pub fn quiesce(&self) {
         self.db.cancel_all_background_work(true);
-        self.spool.quiesce();
+        self.spools.iter().for_each(RocksSpool::quiesce);
     }
 
     /// Where the stream puts large transactions aside while they run.
     pub fn spool(&self) -> &RocksSpool {
-        &self.spool
+        match self.direction {
+            Direction::Forward => &self.spools[0],
+            Direction::Back => &self.spools[1],
+        }
     }
 
     /// The state directory.

@@ -53,8 +53,8 @@ struct State {
 
 impl RocksSpool {
     /// The spool of a state directory that this process holds. Nothing is opened yet.
-    pub(super) fn new(state_dir: &Path) -> Self {
-        Self { path: state_dir.join("spool"), state: Arc::default() }
+    pub(super) fn new(state_dir: &Path, name: &str) -> Self {
+        Self { path: state_dir.join(name), state: Arc::default() }
     }
 
     /// Whether it has not failed in this process, and blue can make use of it. Without a spool the stream goes on as well: large
@@ -236,7 +236,7 @@ mod tests {
 
     fn spool() -> (tempfile::TempDir, RocksSpool) {
         let directory = tempfile::tempdir().unwrap();
-        let spool = RocksSpool::new(directory.path());
+        let spool = RocksSpool::new(directory.path(), "spool");
         (directory, spool)
     }
 
@@ -317,7 +317,7 @@ mod tests {
         }
         // As a kill leaves it: files, and no word to RocksDB.
         std::mem::forget(spool);
-        let spool = RocksSpool::new(directory.path());
+        let spool = RocksSpool::new(directory.path(), "spool");
         spool.begin().unwrap();
         assert_eq!(used_bytes(&spool.path), 0);
         assert!(spool.is_usable());
@@ -325,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_spool_that_fails_says_what_to_do_and_is_not_used_again() {
-        let spool = RocksSpool::new(Path::new("/proc/no/such"));
+        let spool = RocksSpool::new(Path::new("/proc/no/such"), "spool");
         let generation = spool.begin().unwrap();
         let error = spool.put(generation, 1, b"x").unwrap_err();
         assert!(error.message.contains("/proc/no/such/spool"), "{error}");

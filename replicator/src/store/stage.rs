@@ -10,7 +10,7 @@ use sinks::progress::StreamIdentity;
 use super::{Store, StoreError};
 
 pub(super) const FAMILY: &str = "stage";
-const KEY: &[u8] = b"forward";
+const KEYS: [&str; 2] = ["forward", "back"];
 
 /// The durable stages of a pipeline, in order.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -59,32 +59,33 @@ impl Stage {
 
 /// Who blue was when its slot was made: checked whenever the stream is opened, because a server
 /// that was failed over or restored has another history under the same numbers.
-const SOURCE_KEY: &[u8] = b"forward-source";
+const SOURCE_KEYS: [&str; 2] = ["forward-source", "back-source"];
 
 impl Store {
     /// Blue's identity; `None` before the slot exists.
     pub fn source(&self) -> Result<Option<SystemIdentity>, StoreError> {
-        self.get(FAMILY, SOURCE_KEY)
+        self.get(FAMILY, self.key(SOURCE_KEYS))
     }
 
     /// Records blue's identity; durable when this returns.
     pub fn save_source(&self, source: &SystemIdentity) -> Result<(), StoreError> {
-        self.put(FAMILY, SOURCE_KEY, source)
+        self.put(FAMILY, self.key(SOURCE_KEYS), source)
     }
 
     /// The stage that was reached; `None` for a pipeline that never started.
     pub fn stage(&self) -> Result<Option<Stage>, StoreError> {
-        self.get(FAMILY, KEY)
+        self.get(FAMILY, self.key(KEYS))
     }
 
     /// Records a stage; durable when this returns.
     pub fn save_stage(&self, stage: &Stage) -> Result<(), StoreError> {
-        self.put(FAMILY, KEY, stage)
+        self.put(FAMILY, self.key(KEYS), stage)
     }
 
     /// Forgets everything about the pipeline (teardown).
     pub fn forget_stage(&self) -> Result<(), StoreError> {
-        self.delete(FAMILY, SOURCE_KEY)?;
-        self.delete(FAMILY, KEY)
+        self.delete(FAMILY, self.key(SOURCE_KEYS))?;
+        self.forget_role()?;
+        self.delete(FAMILY, self.key(KEYS))
     }
 }

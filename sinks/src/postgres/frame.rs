@@ -41,11 +41,12 @@ impl Frame {
         client: &Client,
         capabilities: &Capabilities,
         pipeline: &str,
+        may_mark: bool,
     ) -> Result<Self, tokio_postgres::Error> {
         let begin = client.prepare("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
-        let own = match own::statement(capabilities.server_version, pipeline) {
-            Some(sql) => Some(client.prepare(&sql).await?),
-            None => None,
+        let own = match may_mark {
+            true => Some(client.prepare(&own::statement(pipeline)).await?),
+            false => None,
         };
         let defer_constraints = match capabilities.triggers {
             TriggerSuppression::ReplicaRole => None,

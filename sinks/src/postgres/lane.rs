@@ -22,6 +22,7 @@ use super::session::{self, Capabilities, TriggerSuppression};
 use super::sets;
 use super::writer::Writer;
 use crate::mark::{LaneMark, Share};
+use crate::own;
 use crate::plan::Fire;
 use crate::progress::LaneProgress;
 use crate::target::{Applied, Lane, LaneId, TargetError};
@@ -95,7 +96,8 @@ impl PgLane {
     pub(super) async fn start(start: LaneStart) -> Result<Self, TargetError> {
         let LaneStart { session, id, pipeline, backend_pid, capabilities, fire, progress } = start;
         session::set_up_lane(&session).await?;
-        let frame = Frame::prepare(&session, &capabilities, &pipeline)
+        let may_mark = own::may_mark(&session, capabilities.server_version).await?;
+        let frame = Frame::prepare(&session, &capabilities, &pipeline, may_mark)
             .await
             .map_err(|e| target_error("preparing the lane on green", &e))?;
         let session = Arc::new(session);

@@ -160,6 +160,7 @@ async fn run(
     let applying = Applying {
         target: target.clone(),
         lanes: 2,
+        lanes_open: watch::Sender::new(false),
         queue: queued,
         resume: Resume { from: Lsn(1), transaction: Lsn(1), beyond: Vec::new() },
         progress: Arc::new(watch::Sender::new(frontier)),

@@ -78,6 +78,8 @@ impl Setup {
             totals: watch::Sender::new(AppliedTotals::default()),
             tables: TableFilter::default(),
             gate: MarkerGate::default(),
+            counterpart: "shop_back".into(),
+            lanes_open: watch::Sender::new(false),
             budget: Budget::new(1 << 20),
             limits: BatchLimits { bytes: 1 << 18, transactions: 100 },
             lanes,
@@ -146,6 +148,31 @@ async fn what_green_has_from_another_life_is_dropped_whole_or_in_parts() {
     assert_eq!(outcome, Outcome::Handover);
     assert_eq!(setup.target.transactions(), 2);
     assert_eq!(source.acknowledged, end(3));
+}
+
+/// What the stream the other way round has written is never applied, and pins nothing: also in
+/// parts, and while the gate is closed.
+#[tokio::test(flavor = "multi_thread")]
+async fn our_own_writes_are_idle_time() {
+    let ours = |n, part| match transaction(n, part) {
+        SourceEvent::Transaction(transaction) => SourceEvent::Transaction(Transaction {
+            origin: part.starts().then(|| "cutover_shop_back".into()),
+            ..transaction
+        }),
+        other => other,
+    };
+    let setup = Setup::new(1);
+    setup.context.gate.close(&Token::draining("abc", Epoch(1)), Lsn(0));
+    let parts = [Part::First, Part::Middle, Part::Last].map(|part| ours(1, part));
+    let mut source = script([ours(0, Part::Whole)].into_iter().chain(parts));
+    let stop = async {
+        let mut progress = setup.context.progress.subscribe();
+        progress.wait_for(|frontier| frontier.acked() == end(1)).await.unwrap();
+        setup.stop.send_replace(true);
+    };
+    let (outcome, ()) = tokio::join!(setup.run(&mut source, &[]), stop);
+    assert_eq!(outcome, Outcome::Stopped);
+    assert_eq!(setup.target.transactions(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,103 @@
+//! How our own sessions get into a side that a cutover has closed.
+//!
+//! The streams and their probes outlive the run that closed it, so they can't ask the run. What is
+//! closed, and with which prior settings, is in the journal.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cutover::ports::{Airlock, Entry, Fence, Journal, PortError, PortResult, Record};
+use cutover::{Direction, PostgresPair, Side};
+use tokio::time::Instant;
+
+use crate::store::RocksJournal;
+
+/// How long opening the door may take.
+const OPENING: Duration = Duration::from_secs(5);
+
+/// Lets our sessions into either side. Cheap to clone.
+#[derive(Clone)]
+pub struct Door {
+    pair: Arc<PostgresPair<RocksJournal>>,
+    journal: RocksJournal,
+}
+
+impl Door {
+    /// The door of both sides, by what the journal says.
+    pub fn new(pair: Arc<PostgresPair<RocksJournal>>, journal: RocksJournal) -> Self {
+        Self { pair, journal }
+    }
+
+    /// Whoever connects to `side` holds the guard until it is in. A side that is open needs none.
+    ///
+    /// # Errors
+    /// The journal's, and those of the side's server.
+    pub async fn enter(&self, side: Side) -> PortResult<Airlock> {
+        let entries = self.journal.read_all().await?;
+        let Some(undo) = closed(&entries).filter(|(closed, _)| *closed == side) else {
+            return Ok(Airlock::default());
+        };
+        let undo = serde_json::from_value(undo.1).map_err(|error| {
+            PortError::new("journal", format!("{side}'s prior settings can't be read: {error}"))
+        })?;
+        self.pair.fence(side).airlock(&undo, Instant::now() + OPENING).await
+    }
+}
+
+/// The side that the last committed run has closed, and its settings before.
+fn closed(entries: &[Entry]) -> Option<(Side, serde_json::Value)> {
+    let committed = entries.iter().rev().find(
+        |entry| matches!(&entry.record, Record::Reached { phase, .. } if phase.is_committed()),
+    )?;
+    let of_run = || entries.iter().filter(|entry| entry.epoch == committed.epoch);
+    let direction = of_run().find_map(|entry| match &entry.record {
+        Record::Began { direction, .. } => Some(*direction),
+        _ => None,
+    });
+    let undo = of_run().rev().find_map(|entry| match &entry.record {
+        Record::Reached { detail, .. } => detail.get("undo").filter(|undo| !undo.is_null()),
+        _ => None,
+    });
+    Some((direction.unwrap_or(Direction::Forward).from(), undo?.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use cutover::Phase;
+    use cutover::ports::Epoch;
+    use jiff::Timestamp;
+    use serde_json::json;
+
+    use super::*;
+
+    fn run(epoch: u64, direction: Direction, phases: &[Phase]) -> Vec<Entry> {
+        let entry = |record| Entry {
+            seq: 0,
+            run: "abc".into(),
+            epoch: Epoch(epoch),
+            at: Timestamp::UNIX_EPOCH,
+            record,
+        };
+        let mut entries = vec![entry(Record::Began { request: json!({}), direction })];
+        entries.extend(phases.iter().map(|phase| {
+            let detail = match phase {
+                Phase::Gate => json!({ "undo": epoch }),
+                _ => json!({}),
+            };
+            entry(Record::Reached { phase: *phase, seen: String::new(), next: None, detail })
+        }));
+        entries
+    }
+
+    #[test]
+    fn the_last_committed_run_has_closed_the_side_it_left() {
+        assert_eq!(closed(&[]), None);
+        let mut entries = run(1, Direction::Forward, &[Phase::Gate, Phase::Aborted]);
+        assert_eq!(closed(&entries), None);
+        entries.extend(run(2, Direction::Forward, &[Phase::Gate, Phase::Committed, Phase::Open]));
+        entries.extend(run(3, Direction::Back, &[Phase::Gate, Phase::Sealed]));
+        assert_eq!(closed(&entries), Some((Side::Blue, json!(2))));
+        entries.extend(run(4, Direction::Back, &[Phase::Gate, Phase::Committed]));
+        assert_eq!(closed(&entries), Some((Side::Green, json!(4))));
+    }
+}

@@ -1,0 +1,234 @@
+//! The set-up of a way back: no copy and no schema, both sides are equal. Publication and slot on
+//! its source, the stream registered on its target, and it is ready to stream.
+//!
+//! Like every set-up it is recorded before its first act, and is done again after a crash. Nothing
+//! is lost by that: until the way back carries there is nothing that it could lose.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cutover::api::Act;
+use cutover::marker::{self, MarkerKind};
+use cutover::ports::{Leftover, PortError};
+use decoders::postgres::publication::{self, PublicationOptions};
+use decoders::postgres::session::{self, Session};
+use decoders::postgres::slot;
+use decoders::postgres::wire::ReplicationConnection;
+use decoders::{Lsn, QualifiedName};
+use sinks::postgres::{PgTarget, PgTargetOptions, target_error};
+use sinks::progress::{self, StreamIdentity};
+use tokio::sync::{Mutex, Notify};
+
+use super::copying::{identify, read_tables};
+use super::ends::Ends;
+use super::failure::{Failure, of_connect};
+use super::published::published;
+use super::teardown;
+use crate::config::Config;
+use crate::door::Door;
+use crate::engine::resume::Broken;
+use crate::store::{Role, Stage, Store};
+
+/// How long the slot's creation may wait for transactions that are writing on its source.
+const SLOT_LOCK_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What a direction needs to be armed and to write markers.
+pub struct Route {
+    /// Of this direction: see [`Config::reversed`].
+    pub config: Config,
+    /// Of this direction.
+    pub ends: Ends,
+    /// Into sides that a cutover has closed.
+    pub door: Door,
+    /// Wakes the pipeline that waits for being armed.
+    pub armed: Arc<Notify>,
+    /// The session on the source that writes markers.
+    pub(crate) marker: Mutex<Option<Session>>,
+}
+
+impl Route {
+    /// Nothing is connected yet.
+    pub fn new(config: Config, ends: Ends, door: Door) -> Self {
+        Self { config, ends, door, armed: Arc::default(), marker: Mutex::default() }
+    }
+
+    /// Sets up what is not there yet and wakes the pipeline. Says what was done, in the engine's
+    /// words (see [`Ends::put`]), as its failures are.
+    ///
+    /// # Errors
+    /// A server's, the store's, and a way back that is broken while it carries.
+    pub async fn arm(&self, store: &Store) -> Result<String, Failure> {
+        let _guards = self.enter().await?;
+        let source = self.connect("blue", &self.ends.source).await?;
+        let found = slot::inspect(&source, &self.config.slot()).await?;
+        let is_whole = found.is_some_and(|slot| !slot.is_lost());
+        match store.stage()? {
+            Some(Stage::Streaming { .. }) if is_whole => {
+                // An attempt that failed may wait for its next try.
+                self.armed.notify_one();
+                return Ok("it is there already".into());
+            }
+            Some(Stage::CutOver { .. }) => {
+                return Err(Failure::halt(
+                    "stream",
+                    "the way back has been given up (cutover finish)",
+                    "replicator teardown, and begin anew",
+                ));
+            }
+            _ if store.role()? == Role::Carry => {
+                return Err(Failure::halt(
+                    "blue",
+                    format!("the replication slot {} is gone", self.config.slot()),
+                    Broken::REMEDY,
+                ));
+            }
+            _ => {}
+        }
+        let made = self.set_up(&source, store).await?;
+        self.armed.notify_one();
+        Ok(made)
+    }
+
+    async fn set_up(&self, source: &Session, store: &Store) -> Result<String, Failure> {
+        let application = self.config.application_name();
+        let slot_name = self.config.slot();
+        store.save_stage(&Stage::Preparing)?;
+        slot::drop(source, &slot_name, Some(&application)).await?;
+        store.forget_checkpoint()?;
+        let tables = self.publish(source).await?;
+        let replication = ReplicationConnection::connect(&self.ends.source, &application).await;
+        let mut replication = replication.map_err(|error| of_connect("blue", &error))?;
+        let identity = identify(&mut replication).await?;
+        let created = slot::create(&mut replication, source, &slot_name, SLOT_LOCK_TIMEOUT).await?;
+        let stream = StreamIdentity {
+            pipeline: self.config.name.clone(),
+            system_identifier: identity.system_id.to_string(),
+            database: self.ends.source.dbname().to_owned(),
+            slot: slot_name,
+            consistent_point: created.consistent_point,
+        };
+        store.save_source(&identity)?;
+        self.register(&stream).await?;
+        let from: Lsn = stream.consistent_point;
+        store.save_stage(&Stage::Streaming { stream })?;
+        Ok(format!("{tables} tables of {}, from {from}", self.ends.direction.from()))
+    }
+
+    /// The target knows the stream before it is closed: its tables are made now.
+    async fn register(&self, stream: &StreamIdentity) -> Result<(), Failure> {
+        let target = self.connect("green", &self.ends.target).await?;
+        progress::create(&target).await?;
+        progress::forget(&target, &self.config.name).await?;
+        let options = PgTargetOptions {
+            stream: stream.clone(),
+            use_origin: true,
+            accept_triggers: self.config.apply.accept_triggers,
+        };
+        PgTarget::open(self.ends.target.clone(), options).await?;
+        Ok(())
+    }
+
+    /// The tables that the other direction publishes, on this side; how many there are.
+    async fn publish(&self, source: &Session) -> Result<usize, Failure> {
+        let target = self.connect("green", &self.ends.target).await?;
+        let theirs = self.theirs(&target).await?;
+        let tables = read_tables(source, &self.config.tables).await?;
+        let tables: Vec<_> = tables
+            .into_iter()
+            .filter(|table| !table.is_decoded() || theirs.contains(&table.name))
+            .collect();
+        let version_num = source.server_version();
+        let mut names = published(&tables, &self.config.tables, version_num);
+        let count = names.len();
+        if MarkerKind::for_version(version_num) == MarkerKind::Row {
+            let made = source.batch_execute(marker::CREATE_MARKER_TABLE).await;
+            made.map_err(|error| target_error("making the marker table", &error))?;
+            names.push(QualifiedName::new(marker::SCHEMA, marker::MARKER_TABLE));
+        }
+        let publication = self.config.publication();
+        publication::drop(source, &publication).await?;
+        publication::create(source, &publication, &names, PublicationOptions::default()).await?;
+        Ok(count)
+    }
+
+    /// What the stream to this direction's source publishes, as it names it.
+    pub(crate) async fn theirs(
+        &self,
+        target: &Session,
+    ) -> Result<BTreeSet<QualifiedName>, Failure> {
+        let publication = format!("cutover_{}", self.config.counterpart());
+        let tables = publication::tables(target, &publication).await?;
+        Ok(tables.into_iter().map(|table| table.name).collect())
+    }
+
+    /// Into both sides, whichever is closed.
+    async fn enter(&self) -> Result<[cutover::ports::Airlock; 2], Failure> {
+        let direction = self.ends.direction;
+        // Its errors say which side they mean.
+        let put = |error| self.ends.put(of_door(error));
+        let source = self.door.enter(direction.from()).await.map_err(put)?;
+        Ok([source, self.door.enter(direction.to()).await.map_err(put)?])
+    }
+
+    /// A session on one end, able to write although it may be closed to everybody else. The caller
+    /// has the door open.
+    pub(crate) async fn connect(
+        &self,
+        end: &'static str,
+        info: &decoders::postgres::conninfo::ConnInfo,
+    ) -> Result<Session, Failure> {
+        let session = session::connect(info, &self.config.application_name()).await;
+        let session = session.map_err(|error| of_connect(end, &error))?;
+        let writable = session.batch_execute("SET default_transaction_read_only = off").await;
+        writable.map_err(|error| target_error("making a session writable", &error))?;
+        Ok(session)
+    }
+
+    /// Removes one kind of what this stream left on the servers.
+    pub(crate) async fn remove(&self, what: Leftover) -> Result<String, Failure> {
+        let _guards = self.enter().await?;
+        let config = &self.config;
+        let [from, to] = [self.ends.direction.from(), self.ends.direction.to()];
+        match what {
+            Leftover::Slot => {
+                let source = self.connect("blue", &self.ends.source).await?;
+                slot::drop(&source, &config.slot(), Some(&config.application_name())).await?;
+                Ok(format!("{from}: replication slot {}", config.slot()))
+            }
+            Leftover::Publication => {
+                let source = self.connect("blue", &self.ends.source).await?;
+                publication::drop(&source, &config.publication()).await?;
+                Ok(format!("{from}: publication {}", config.publication()))
+            }
+            Leftover::Origins => {
+                let target = self.connect("green", &self.ends.target).await?;
+                progress::remove(&target, &config.name).await?;
+                Ok(format!("{to}: progress and origins of {}", config.name))
+            }
+            Leftover::Objects => {
+                *self.marker.lock().await = None;
+                let source = self.connect("blue", &self.ends.source).await?;
+                teardown::markers(&source).await?;
+                Ok(format!("{from}: markers and triggers"))
+            }
+        }
+    }
+
+    /// What arming does, for a plan.
+    pub fn describe(&self) -> Vec<Act> {
+        let [from, to] = [self.ends.direction.from().name(), self.ends.direction.to().name()];
+        let act = |place: &str, text: String| Act { step: "arm".into(), place: place.into(), text };
+        let (slot, publication) = (self.config.slot(), self.config.publication());
+        vec![
+            act(from, format!("CREATE PUBLICATION {publication} for the replicated tables")),
+            act(from, format!("CREATE_REPLICATION_SLOT {slot} LOGICAL pgoutput")),
+            act(to, format!("register stream {} in _cutover.stream", self.config.name)),
+        ]
+    }
+}
+
+/// A door that does not open is a matter of time.
+pub(super) fn of_door(error: PortError) -> Failure {
+    Failure { remedy: error.remedy, ..Failure::retry(error.place, error.what) }
+}

@@ -142,7 +142,8 @@ async fn nothing_passes_the_fence_and_lowering_it_leaves_no_trace() {
     let report = fence.raise(&undo, deadline()).await.unwrap();
     let fenced = Fenced::prove(Epoch(1), Side::Blue, &report).unwrap();
     assert_eq!(fenced.epoch(), Epoch(1));
-    assert!(report.sessions_closed >= 3, "{report:?}");
+    // The two above; of the storm, who was inside at that moment.
+    assert!(report.sessions_closed >= 2, "{report:?}");
     let token = Token::draining("test", Epoch(1));
     let first = fence.mark(&token, deadline()).await.unwrap();
     assert!(first.xid >= report.next_xid);

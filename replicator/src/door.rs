@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use cutover::ports::{Airlock, Entry, Fence, Journal, PortError, PortResult, Record};
 use cutover::{Direction, PostgresPair, Side};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::store::RocksJournal;
@@ -20,15 +21,22 @@ const OPENING: Duration = Duration::from_secs(5);
 pub struct Door {
     pair: Arc<PostgresPair<RocksJournal>>,
     journal: RocksJournal,
+    recovered: watch::Sender<bool>,
 }
 
 impl Door {
     /// The door of both sides, by what the journal says.
     pub fn new(pair: Arc<PostgresPair<RocksJournal>>, journal: RocksJournal) -> Self {
-        Self { pair, journal }
+        Self { pair, journal, recovered: watch::Sender::new(false) }
+    }
+
+    /// What an earlier life left behind is settled: from now on the door of a closed side opens.
+    pub fn recovered(&self) {
+        self.recovered.send_replace(true);
     }
 
     /// Whoever connects to `side` holds the guard until it is in. A side that is open needs none.
+    /// Waits for [`Door::recovered`] if it is closed.
     ///
     /// # Errors
     /// The journal's, and those of the side's server.
@@ -37,6 +45,8 @@ impl Door {
         let Some(undo) = closed(&entries).filter(|(closed, _)| *closed == side) else {
             return Ok(Airlock::default());
         };
+        // Before, the door may be ajar, and has to be closed first. We hold the sender.
+        let _ = self.recovered.subscribe().wait_for(|recovered| *recovered).await;
         let undo = serde_json::from_value(undo.1).map_err(|error| {
             PortError::new("journal", format!("{side}'s prior settings can't be read: {error}"))
         })?;

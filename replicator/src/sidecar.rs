@@ -250,6 +250,7 @@ async fn run_pipeline(config: Config) -> Result<(), Failure> {
     );
 
     recover(&service, &shared, stop.subscribe()).await?;
+    door.recovered();
     let name = config.name.clone();
     let pipeline = |replication: &EngineReplication, finished: &watch::Sender<bool>| Pipeline {
         config: replication.route.config.clone(),

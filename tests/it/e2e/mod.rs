@@ -14,6 +14,7 @@ mod restarts;
 mod schema_drift;
 mod tail;
 mod truncate;
+mod way_back;
 
 use std::time::Duration;
 

@@ -8,13 +8,15 @@ GREEN ?= 17
 ENGINE ?= postgres
 ARGS ?=
 NAME ?=
+RUNS ?=
+SEED ?=
 BENCH_BLUE ?= 15
 BENCH_GREEN ?= 17
 export BENCH_BLUE BENCH_GREEN
 
 ENV := . scripts/env.sh &&
 
-.PHONY: help demo test build setup fmt lint bench clean-cache toolchain
+.PHONY: help demo test sim build setup fmt lint bench clean-cache toolchain
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +36,10 @@ test: toolchain ## Every test, on real servers of all versions
 	@$(ENV) if cargo nextest --version >/dev/null 2>&1; \
 		then cargo nextest run --workspace $(ARGS); \
 		else cargo test --workspace --lib --bins --tests $(ARGS); fi
+
+sim: toolchain ## Cutovers and rollbacks with everything that can go wrong, in memory: RUNS=100000 SEED=1
+	@$(ENV) SIM_RUNS=$(or $(RUNS),100000) SIM_SEED=$(or $(SEED),1) \
+		cargo test --quiet -p cutover --lib no_history_ends_wrong -- --nocapture
 
 build: toolchain ## The programs `replicator` and `cutover`, optimized, in $CARGO_TARGET_DIR/release
 	@scripts/setup packages rocksdb

@@ -9,6 +9,7 @@
 //! taken over; where green lacks it (another version of the extension, or none), it is left out.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use decoders::QualifiedName;
 use decoders::postgres::conninfo::ConnInfo;
@@ -34,6 +35,14 @@ const LIST: &str = "SELECT n.nspname AS schema, c.relname AS name, \
      JOIN pg_catalog.pg_sequence s ON s.seqrelid = c.oid \
      WHERE c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', \
      '_cutover') AND n.nspname NOT LIKE 'pg\\_toast%' ORDER BY 1, 2";
+
+/// Sessions of ours other than this one.
+const END_OTHERS: &str = "SELECT pid, pg_catalog.pg_terminate_backend(pid) \
+     FROM pg_catalog.pg_stat_activity WHERE application_name = 'cutover sequences' \
+     AND pid <> pg_catalog.pg_backend_pid() AND datname = pg_catalog.current_database() \
+     AND usename = current_user";
+/// Between two looks whether they are gone.
+const END_PAUSE: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Value {
@@ -62,6 +71,29 @@ pub struct PostgresSequences {
 }
 
 impl PostgresSequences {
+    /// Ends other sessions of ours that set sequences on the target, and waits until they are gone.
+    ///
+    /// What an earlier run sent over a connection that hung may still arrive. Carried out after the
+    /// target has opened, it would set the sequences back, and clients would be given keys again
+    /// that are taken. A session that is gone executes nothing.
+    async fn end_others(&self, target: &Sql, deadline: Instant) -> PortResult<()> {
+        let failed = |error: SqlError| error.at(self.to, "ending earlier sessions of ours");
+        loop {
+            let rows = target.rows(END_OTHERS, deadline).await.map_err(failed)?;
+            if rows.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(PortError::new(
+                    self.to,
+                    "an earlier session of ours does not end, and what it sent may set sequences back",
+                )
+                .remedy("end the sessions with application_name 'cutover sequences'"));
+            }
+            tokio::time::sleep(END_PAUSE).await;
+        }
+    }
+
     /// From `source` to `target`.
     pub fn new(source: ConnInfo, target: ConnInfo, direction: Direction) -> Self {
         let (from, to) = (direction.from().name(), direction.to().name());
@@ -162,6 +194,7 @@ impl Sequences for PostgresSequences {
         let (from, to) = (self.from, self.to);
         let source = self.source.get(soon()).await?;
         let target = self.target.get(soon()).await?;
+        self.end_others(&target, soon()).await?;
         let wanted = definitions(&source, from).await?;
         let there = definitions(&target, to).await?;
         let mut checks = Vec::new();

@@ -15,6 +15,8 @@ mod recover;
 mod report;
 #[cfg(test)]
 mod sim;
+#[cfg(test)]
+mod simulation;
 mod standing;
 #[cfg(test)]
 mod tests;

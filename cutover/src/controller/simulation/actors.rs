@@ -1,0 +1,281 @@
+//! The sidecar, its watchdog, whoever restarts them, the operator, and the faults.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::ports::{Paper, Ports, ports, renew};
+use super::world::{Link, Process, Shared};
+use crate::api::{AbortRequest, Outcome, RunReport, StartCutover};
+use crate::controller::{Limits, Recovery, Scope, recover};
+use crate::phase::Phase;
+use crate::ports::Entry;
+use crate::service::{Defaults, Service};
+use crate::side::{Direction, Side};
+
+/// A process that is silent for so long is taken for dead by its watchdog.
+const LEASE: Duration = Duration::from_secs(3);
+/// How long the operator waits for an answer.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// The processes of now.
+pub struct Stage {
+    pub shared: Arc<Shared>,
+    pub sidecar: Mutex<Option<(Arc<Process>, Arc<Service<Ports>>)>>,
+    pub starting: Mutex<Option<Arc<Process>>>,
+    pub watchdog: Mutex<Option<Arc<Process>>>,
+    ids: Mutex<u64>,
+}
+
+pub fn limits() -> Limits {
+    Limits {
+        put_back: Duration::from_secs(8),
+        forward: Duration::from_secs(15),
+        ..Limits::default()
+    }
+}
+
+impl Stage {
+    pub fn new(shared: Arc<Shared>) -> Arc<Self> {
+        Arc::new(Self {
+            shared,
+            sidecar: Mutex::default(),
+            starting: Mutex::default(),
+            watchdog: Mutex::default(),
+            ids: Mutex::new(0),
+        })
+    }
+
+    fn process(&self, name: &str) -> Arc<Process> {
+        let mut ids = self.ids.lock().unwrap();
+        *ids += 1;
+        Process::new(*ids, name)
+    }
+
+    /// The sidecar that is at work, if one is.
+    pub fn service(&self) -> Option<Arc<Service<Ports>>> {
+        let sidecar = self.sidecar.lock().unwrap();
+        let (process, service) = sidecar.as_ref()?;
+        process.is_alive().then(|| service.clone())
+    }
+
+    /// The sidecar, also one that is only starting.
+    pub fn sidecar_process(&self) -> Option<Arc<Process>> {
+        self.starting.lock().unwrap().clone().filter(|process| process.is_alive())
+    }
+
+    /// Starts sidecars for ever, each some time after the death of the one before.
+    pub async fn supervise(self: Arc<Self>) {
+        loop {
+            let process = self.process("sidecar");
+            *self.starting.lock().unwrap() = Some(process.clone());
+            let started = tokio::spawn(self.clone().start(process.clone()));
+            process.died().await;
+            started.abort();
+            *self.sidecar.lock().unwrap() = None;
+            let pause = self.shared.lock().random.ms(0, 2500);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn start(self: Arc<Self>, process: Arc<Process>) {
+        // Of a state directory only one process may act: the watchdog of the last life first ends
+        // what it does, or is ended.
+        let watchdog = self.watchdog.lock().unwrap().clone();
+        if let Some(watchdog) = watchdog {
+            let over = tokio::time::timeout(Duration::from_secs(2), watchdog.died()).await;
+            if over.is_err() {
+                watchdog.kill(&self.shared);
+            }
+        }
+        let link = Link { shared: self.shared.clone(), process: process.clone() };
+        while renew(&link).await.is_err() {
+            process.sleep(Duration::from_millis(100)).await;
+        }
+        let renewing = link.clone();
+        tokio::spawn(async move {
+            loop {
+                renewing.process.sleep(Duration::from_millis(500)).await;
+                // What is left of the lease says how it went.
+                let _late = renew(&renewing).await;
+            }
+        });
+        let [forward, back] = ports(&self.shared, &process, &Paper::Disk, true);
+        let defaults =
+            Defaults { hold_for: Duration::ZERO, limits: limits(), ..Defaults::default() };
+        let service = Service::both(forward, Some(back), defaults);
+        *process.pipe.lock().unwrap() = self.shared.lock().journal.clone();
+        let watchdog = self.process("watchdog");
+        *self.watchdog.lock().unwrap() = Some(watchdog.clone());
+        tokio::spawn(self.clone().watch_over(process.clone(), watchdog));
+        loop {
+            match service.recover().await {
+                Ok(_) => break,
+                Err(error) => {
+                    self.shared.lock().say(format!("{}: recovery: {error}", process.name));
+                    process.sleep(Duration::from_millis(500)).await;
+                }
+            }
+        }
+        // Nothing streams while a run is held.
+        while service.current().is_some_and(|run| run.phase == Phase::Held) {
+            process.sleep(Duration::from_millis(500)).await;
+            *self.sidecar.lock().unwrap() = Some((process.clone(), service.clone()));
+        }
+        process.go_on().await;
+        self.shared.lock().say(format!("{} streams", process.name));
+        for direction in Direction::ALL {
+            self.shared.lock().stream(direction).restart();
+        }
+        *self.sidecar.lock().unwrap() = Some((process.clone(), service));
+        loop {
+            process.sleep(Duration::from_millis(4)).await;
+            for direction in Direction::ALL {
+                self.shared.lock().pump(direction);
+            }
+        }
+    }
+
+    /// Waits for its sidecar to die or to fall silent, and then serves the clients.
+    async fn watch_over(self: Arc<Self>, sidecar: Arc<Process>, watchdog: Arc<Process>) {
+        let mut silent_since: Option<Instant> = None;
+        while sidecar.is_alive() {
+            watchdog.sleep(Duration::from_millis(100)).await;
+            if !sidecar.is_stopped() {
+                silent_since = None;
+            } else if silent_since.get_or_insert_with(Instant::now).elapsed() > LEASE {
+                sidecar.kill(&self.shared);
+            }
+        }
+        watchdog.go_on().await;
+        let pipe = Arc::new(Mutex::new(sidecar.pipe.lock().unwrap().clone()));
+        let begun = pipe.lock().unwrap().len();
+        let worlds = ports(&self.shared, &watchdog, &Paper::Memory(pipe.clone()), false);
+        *watchdog.lease_until.lock().unwrap() = *sidecar.lease_until.lock().unwrap();
+        let world_of = |direction| Some(worlds[direction as usize].as_ref());
+        let recovered = recover(world_of, &limits(), Scope::Traffic, |_| {}).await;
+        watchdog.go_on().await;
+        self.shared.lock().say(format!(
+            "{}: {}",
+            watchdog.name,
+            match &recovered {
+                Ok(Recovery::Nothing) => "nothing to do".to_owned(),
+                Ok(Recovery::Finished(report)) => format!("{:?}", report.outcome),
+                Ok(Recovery::Left(phase)) => format!("left in {}", phase.name()),
+                Ok(Recovery::CutOver(_)) => "cut over".to_owned(),
+                Err(error) => error.to_string(),
+            }
+        ));
+        let added: Vec<Entry> = pipe.lock().unwrap().split_off(begun);
+        self.shared.lock().take_over(&added);
+        watchdog.kill(&self.shared);
+    }
+
+    /// Asks for a run and waits for what becomes of it; `None`: nobody knows.
+    pub async fn order(self: &Arc<Self>, direction: Direction) -> Option<RunReport> {
+        let patience = Instant::now() + Duration::from_secs(40);
+        loop {
+            if Instant::now() > patience {
+                return None;
+            }
+            let Some(service) = self.service() else {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                continue;
+            };
+            let request = StartCutover {
+                when_lag: Some("<1s".into()),
+                gate_timeout_ms: Some(8000),
+                confirmation: Some("--yes".into()),
+                watch_ms: Some(self.shared.lock().random.below(2) * 700),
+                ..StartCutover::default()
+            };
+            // A sidecar that dies or hangs does not answer.
+            let starting = async {
+                match direction {
+                    Direction::Forward => service.start(request).await,
+                    Direction::Back => service.rollback(request).await,
+                }
+            };
+            let Ok(started) = tokio::time::timeout(ANSWER, starting).await else { continue };
+            let (run, epoch) = match started {
+                Ok(status) => (status.run, status.epoch),
+                Err(error) => {
+                    self.shared.lock().say(format!("operator: refused: {:?}", error.code));
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                    if self.shared.lock().truth() == direction.to() {
+                        return None;
+                    }
+                    continue;
+                }
+            };
+            self.shared.lock().say(format!("operator: {direction} is epoch {epoch}"));
+            let mut after = 0;
+            while Instant::now() < patience {
+                let service = self.service()?;
+                let update = service.update(&run, after, Duration::from_millis(300)).await.ok()?;
+                after = update.status.last_event;
+                if update.status.report.is_some() {
+                    return update.status.report;
+                }
+                // A final phase is answered at once, its report comes a moment later.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            return None;
+        }
+    }
+
+    /// Asks the active run to stop. Before the decision that has to work, after it never.
+    pub async fn abort(&self) {
+        let Some(service) = self.service() else { return };
+        let Some(run) = service.current().filter(|run| run.report.is_none()) else { return };
+        let decided = |state: &mut super::world::State| {
+            Side::ALL.iter().any(|side| {
+                let verdict = state.side(*side).decisions.get(&crate::ports::Epoch(run.epoch));
+                verdict == Some(&crate::phase::Verdict::Commit)
+            })
+        };
+        let was_decided = decided(&mut self.shared.lock());
+        let abort = service.abort(&run.run, AbortRequest::default());
+        let Ok(answer) = tokio::time::timeout(ANSWER, abort).await else { return };
+        let accepted = answer.is_ok();
+        let mut state = self.shared.lock();
+        state.say(format!("operator: abort in {}: {accepted}", run.phase.name()));
+        if accepted && was_decided && run.phase != Phase::Held {
+            state.violated(format!(
+                "an abort was accepted in {} after the decision",
+                run.phase.name()
+            ));
+        }
+        if !accepted && run.abortable && !was_decided && run.phase < Phase::Sealed {
+            state.violated(format!("an abort was refused in {}", run.phase.name()));
+        }
+    }
+
+    /// Resolves what only a person can, once the world is well again.
+    pub async fn resolve(&self) {
+        let Some(service) = self.service() else { return };
+        if service.current().is_some_and(|run| run.phase == Phase::Held && run.report.is_some()) {
+            self.shared.lock().say("operator: the held run is looked at again");
+            let abort = service.abort("current", AbortRequest::default());
+            // Still held, or no answer: looked at again later.
+            let _answer = tokio::time::timeout(ANSWER, abort).await;
+        }
+    }
+}
+
+/// What a report has to be true about.
+pub fn check_report(shared: &Shared, report: &RunReport) {
+    let direction = report.direction;
+    let mut state = shared.lock();
+    let why = report.error.as_ref().map(|error| error.what.as_str()).unwrap_or_default();
+    state.say(format!("operator: epoch {} ends {:?} {why}", report.epoch, report.outcome));
+    let verdict =
+        state.side(direction.to()).decisions.get(&crate::ports::Epoch(report.epoch)).copied();
+    let is_flipped = verdict == Some(crate::phase::Verdict::Commit);
+    let says_flipped = matches!(report.outcome, Outcome::Completed | Outcome::RolledBack);
+    if report.outcome != Outcome::Held && is_flipped != says_flipped {
+        state
+            .violated(format!("run {} says {:?}, the row {verdict:?}", report.run, report.outcome));
+    }
+}

@@ -1,0 +1,618 @@
+//! The controller's ports over the simulated world.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use decoders::Lsn;
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::world::{Item, Link, Process, Role, Shared, State, lsn_behind};
+use crate::api::{Act, Check, Member, Server};
+use crate::evidence::Committed;
+use crate::lag::LagReading;
+use crate::marker::Token;
+use crate::phase::Verdict;
+use crate::ports::{
+    Clock, Decision, Entry, Epoch, Fence, FenceActs, FenceReport, Journal, Leaks, Lease, Leftover,
+    MarkerDecoded, MarkerDurable, MarkerWritten, Moves, PortError, PortResult, Progress,
+    Replication, SealReport, SequenceReport, Sequences, Standby, SwitchActs, SwitchTraits,
+    TrafficSwitch, WayBackStream, World, Writers,
+};
+use crate::side::{Direction, Side};
+
+const SOON: Duration = Duration::from_secs(5);
+
+fn soon() -> Instant {
+    Instant::now() + SOON
+}
+
+/// Where a process keeps its journal.
+#[derive(Clone)]
+pub enum Paper {
+    /// The state directory.
+    Disk,
+    /// A watchdog's memory.
+    Memory(Arc<Mutex<Vec<Entry>>>),
+}
+
+/// All ports of one direction, as one process sees them.
+pub struct Ports {
+    direction: Direction,
+    fences: [SimFence; 2],
+    decisions: [SimDecision; 2],
+    engine: Engine,
+    way_back: Engine,
+    link: SimLink,
+}
+
+/// What needs no more than the connection.
+pub struct SimLink {
+    link: Link,
+    direction: Direction,
+    paper: Paper,
+}
+
+pub struct SimFence(Link, Side);
+pub struct SimDecision(Link, Side);
+
+/// A stream. `None`: this process has no engine.
+pub struct Engine {
+    link: Link,
+    direction: Direction,
+    runs: bool,
+    progress: watch::Sender<Progress>,
+}
+
+impl Ports {
+    pub fn new(link: &Link, direction: Direction, paper: Paper, has_engine: bool) -> Self {
+        let both =
+            |make: fn(Link, Side) -> SimFence| Side::ALL.map(|side| make(link.clone(), side));
+        let engine = |direction| {
+            let lag = LagReading {
+                at: Instant::now() + Duration::from_secs(36_000),
+                seconds: Some(0.0),
+                bytes: Some(0),
+                transactions: 0,
+                drain_estimate_seconds: Some(0.0),
+                reason: None,
+            };
+            let progress = Progress { lag, blocked: None, transactions_per_second: None };
+            let progress = watch::Sender::new(progress);
+            Engine { link: link.clone(), direction, runs: has_engine, progress }
+        };
+        Self {
+            direction,
+            fences: both(SimFence),
+            decisions: Side::ALL.map(|side| SimDecision(link.clone(), side)),
+            engine: engine(direction),
+            way_back: engine(direction.reversed()),
+            link: SimLink { link: link.clone(), direction, paper },
+        }
+    }
+}
+
+impl World for Ports {
+    type Fence = SimFence;
+    type Switch = SimLink;
+    type Replication = Engine;
+    type Sequences = SimLink;
+    type Decision = SimDecision;
+    type Journal = SimLink;
+    type Clock = SimLink;
+    type WayBack = Engine;
+    type Lease = SimLink;
+
+    fn direction(&self) -> Direction {
+        self.direction
+    }
+    fn fence_of(&self, side: Side) -> &SimFence {
+        &self.fences[side as usize]
+    }
+    fn switch(&self) -> &SimLink {
+        &self.link
+    }
+    fn replication(&self) -> &Engine {
+        &self.engine
+    }
+    fn way_back(&self) -> &Engine {
+        &self.way_back
+    }
+    fn lease(&self) -> &SimLink {
+        &self.link
+    }
+    fn sequences(&self) -> &SimLink {
+        &self.link
+    }
+    fn decision_of(&self, side: Side) -> &SimDecision {
+        &self.decisions[side as usize]
+    }
+    fn journal(&self) -> &SimLink {
+        &self.link
+    }
+    fn clock(&self) -> &SimLink {
+        &self.link
+    }
+    fn servers(&self) -> (Server, Server) {
+        let server = |side: Side| Server {
+            url: side.name().into(),
+            database: "shop".into(),
+            version: None,
+            up: true,
+        };
+        (server(Side::Blue), server(Side::Green))
+    }
+}
+
+impl Clock for SimLink {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+    fn wall(&self) -> Timestamp {
+        let ms = self.link.shared.lock().began.elapsed().as_millis() as i64;
+        Timestamp::from_millisecond(ms).unwrap()
+    }
+    async fn sleep_until(&self, at: Instant) {
+        self.link.process.sleep_until(at).await;
+    }
+}
+
+impl Lease for SimLink {
+    async fn acquire(&self, _: Epoch) -> PortResult<()> {
+        Ok(())
+    }
+    fn left(&self) -> Duration {
+        let until = *self.link.process.lease_until.lock().unwrap();
+        until.saturating_duration_since(Instant::now())
+    }
+    async fn renew(&self) -> PortResult<()> {
+        renew(&self.link).await
+    }
+}
+
+/// Counted from before the statement was sent.
+pub async fn renew(link: &Link) -> PortResult<()> {
+    let sent = Instant::now();
+    link.act("renew", Some(Side::Green), sent + Duration::from_secs(1), |_| Ok(())).await?;
+    *link.process.lease_until.lock().unwrap() = sent + Duration::from_secs(3);
+    Ok(())
+}
+
+impl Fence for SimFence {
+    type Undo = u32;
+
+    async fn inspect(&self) -> PortResult<Vec<Check>> {
+        self.0.act("inspect", Some(self.1), soon(), |_| Ok(vec![Check::ok("sim", "fine")])).await
+    }
+    async fn prepare(&self) -> PortResult<u32> {
+        self.0.act("prepare", Some(self.1), soon(), |_| Ok(7)).await
+    }
+    async fn writers(&self) -> PortResult<Writers> {
+        Ok(Writers::default())
+    }
+    async fn raise(&self, _: &u32, deadline: Instant) -> PortResult<FenceReport> {
+        let (side, id) = (self.1, self.0.process.id);
+        let sessions = self.0.shared.lock().side(side).fence_sessions;
+        let alive = self.0.process.clone();
+        let raise = move |state: &mut State| {
+            let database = state.side(side);
+            if database.fence_sessions != sessions {
+                return Err(PortError::new(side.name(), "the fence's session was ended"));
+            }
+            database.read_only = true;
+            // A dead session is granted no lock.
+            database.locked_by = alive.is_alive().then_some(id);
+            database.kills += 1;
+            Ok(FenceReport { clean_scans: 2, next_xid: 1, ..FenceReport::default() })
+        };
+        self.0.act("raise", Some(side), deadline, raise).await
+    }
+    async fn mark(&self, token: &Token, deadline: Instant) -> PortResult<MarkerWritten> {
+        mark(&self.0, self.1, token, deadline).await
+    }
+    async fn seal(&self, _: &u32, deadline: Instant) -> PortResult<SealReport> {
+        let (side, id) = (self.1, self.0.process.id);
+        let sessions = self.0.shared.lock().side(side).fence_sessions;
+        let seal = move |state: &mut State| {
+            let database = state.side(side);
+            if database.fence_sessions != sessions {
+                return Err(PortError::new(side.name(), "the fence's session was ended"));
+            }
+            database.sealed = true;
+            database.kills += 1;
+            let locks_held = database.locked_by == Some(id);
+            Ok(SealReport { refuses_clients: true, locks_held, ..SealReport::default() })
+        };
+        self.0.act("seal", Some(side), deadline, seal).await
+    }
+    async fn reseal(&self, _: &u32, deadline: Instant) -> PortResult<()> {
+        let side = self.1;
+        let reseal = move |state: &mut State| {
+            state.side(side).sealed = true;
+            Ok(())
+        };
+        self.0.act("reseal", Some(side), deadline, reseal).await
+    }
+    async fn lower(&self, _: &u32, deadline: Instant) -> PortResult<()> {
+        let side = self.1;
+        let lower = move |state: &mut State| {
+            let database = state.side(side);
+            database.fence_sessions += 1;
+            database.read_only = false;
+            database.sealed = false;
+            database.locked_by = None;
+            Ok(())
+        };
+        self.0.act("lower", Some(side), deadline, lower).await
+    }
+    async fn leave(&self) {
+        let mut state = self.0.shared.lock();
+        let database = state.side(self.1);
+        if database.locked_by == Some(self.0.process.id) {
+            database.locked_by = None;
+        }
+    }
+    fn describe(&self, _: &u32) -> FenceActs {
+        FenceActs::default()
+    }
+}
+
+async fn mark(
+    link: &Link,
+    side: Side,
+    token: &Token,
+    deadline: Instant,
+) -> PortResult<MarkerWritten> {
+    let marker = token.clone();
+    let written = move |state: &mut State| {
+        let log = &mut state.side(side).log;
+        log.push(Item::Marker(marker.clone()));
+        Ok(MarkerWritten { token: marker, xid: log.len() as u64 })
+    };
+    link.act("mark", Some(side), deadline, written).await
+}
+
+impl TrafficSwitch for SimLink {
+    fn traits(&self) -> SwitchTraits {
+        SwitchTraits { holds: true, moves: Moves::Transparently, members: 1 }
+    }
+    async fn inspect(&self, _: Side) -> PortResult<Vec<Check>> {
+        Ok(Vec::new())
+    }
+    async fn arm(&self, _: Side, deadline: Instant) -> PortResult<()> {
+        self.link.act("arm_router", None, deadline, |_| Ok(())).await
+    }
+    async fn hold(&self, _: Epoch, deadline: Instant) -> PortResult<String> {
+        let id = self.link.process.id;
+        let released = *self.link.shared.lock().router.released.entry(id).or_default();
+        let hold = move |state: &mut State| {
+            let router = &mut state.router;
+            if router.released.get(&id).is_some_and(|now| *now != released) {
+                return Err(PortError::new("router", "let go meanwhile"));
+            }
+            router.held = true;
+            Ok(())
+        };
+        self.link.act("hold", None, deadline, hold).await?;
+        let idle = |state: &mut State| (state.router.busy == 0).then_some(());
+        self.link.until("the last transaction's end", deadline, idle).await?;
+        Ok("1/1 hold".into())
+    }
+    async fn holding(&self, _: Epoch, deadline: Instant) -> PortResult<bool> {
+        self.link.act("holding", None, deadline, |state| Ok(state.router.held)).await
+    }
+    async fn switch(&self, proof: &Committed, deadline: Instant) -> PortResult<Vec<Member>> {
+        let (epoch, to) = (proof.epoch(), proof.to());
+        let switch = move |state: &mut State| {
+            if state.side(to).decisions.get(&epoch) != Some(&Verdict::Commit) {
+                state.violated(format!("flipped to {to} without a decision"));
+            }
+            state.router.target = to;
+            Ok(vec![member(to)])
+        };
+        self.link.act("switch", None, deadline, switch).await
+    }
+    async fn release(&self, _: Epoch, deadline: Instant) -> PortResult<()> {
+        let id = self.link.process.id;
+        *self.link.shared.lock().router.released.entry(id).or_default() += 1;
+        let release = |state: &mut State| {
+            state.router.held = false;
+            Ok(())
+        };
+        self.link.act("release", None, deadline, release).await
+    }
+    async fn verify(&self, _: &Committed, deadline: Instant) -> PortResult<Vec<Member>> {
+        let verify = |state: &mut State| Ok(vec![member(state.router.target)]);
+        self.link.act("verify", None, deadline, verify).await
+    }
+    fn name(&self) -> String {
+        "sim".into()
+    }
+    fn describe(&self, _: Side) -> SwitchActs {
+        SwitchActs::default()
+    }
+}
+
+fn member(target: Side) -> Member {
+    Member {
+        member: "sim".into(),
+        target: target.name().into(),
+        verified: true,
+        evidence: String::new(),
+    }
+}
+
+impl Engine {
+    fn no_engine<T>() -> PortResult<T> {
+        Err(PortError::new("engine", "this process has no engine"))
+    }
+}
+
+impl Replication for Engine {
+    fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+    async fn arm(&self, token: &Token) -> PortResult<()> {
+        self.link.process.go_on().await;
+        if !self.runs {
+            return Self::no_engine();
+        }
+        self.link.shared.lock().stream(self.direction).armed = Some(token.clone());
+        Ok(())
+    }
+    async fn await_marker(&self, token: &Token, deadline: Instant) -> PortResult<MarkerDurable> {
+        let direction = self.direction;
+        let name = token.to_string();
+        let found = move |state: &mut State| {
+            let stream = state.stream(direction);
+            let at = stream.markers.get(&name)?.0;
+            (stream.applied > at).then_some(at)
+        };
+        let at = self.link.until("the marker", deadline, found).await?;
+        let (token, end_lsn) = (token.clone(), lsn_behind(at));
+        Ok(MarkerDurable { token, end_lsn, durable: end_lsn })
+    }
+    async fn await_decoded(&self, token: &Token, deadline: Instant) -> PortResult<MarkerDecoded> {
+        decoded(&self.link, self.direction, token, deadline).await
+    }
+    fn leaks(&self) -> Leaks {
+        leaks(&self.link.shared, self.direction)
+    }
+    async fn release(&self, _: &Token) -> PortResult<()> {
+        self.link.process.go_on().await;
+        if self.runs {
+            let mut state = self.link.shared.lock();
+            let stream = state.stream(self.direction);
+            stream.armed = None;
+            if stream.role == Role::Carry {
+                stream.closed_at = None;
+            }
+        }
+        Ok(())
+    }
+    async fn finish(&self, _: &Token) -> PortResult<()> {
+        self.link.process.go_on().await;
+        self.link.shared.lock().stream(self.direction).exists = false;
+        Ok(())
+    }
+    async fn remove(&self, what: Leftover, deadline: Instant) -> PortResult<String> {
+        let direction = self.direction;
+        let remove = move |state: &mut State| {
+            if state.stream(direction).exists {
+                state.violated(format!("{} of a running stream is removed", what.name()));
+            }
+            Ok(format!("{} {direction}", what.name()))
+        };
+        self.link.act("remove", Some(direction.from()), deadline, remove).await
+    }
+}
+
+fn leaks(shared: &Shared, direction: Direction) -> Leaks {
+    let count = shared.lock().stream(direction).held.len() as u64;
+    Leaks { count, first: None }
+}
+
+async fn decoded(
+    link: &Link,
+    direction: Direction,
+    token: &Token,
+    deadline: Instant,
+) -> PortResult<MarkerDecoded> {
+    let name = token.to_string();
+    let found = move |state: &mut State| state.stream(direction).markers.get(&name).copied();
+    let (at, leaks) = link.until("the marker", deadline, found).await?;
+    let leaks = Leaks { count: leaks, first: None };
+    Ok(MarkerDecoded { token: token.clone(), end_lsn: lsn_behind(at), leaks })
+}
+
+impl WayBackStream for Engine {
+    async fn inspect(&self) -> PortResult<Vec<Check>> {
+        Ok(Vec::new())
+    }
+    async fn arm(&self, _: &Token, deadline: Instant) -> PortResult<String> {
+        if !self.runs {
+            return Self::no_engine();
+        }
+        let direction = self.direction;
+        let arm = move |state: &mut State| {
+            let since = state.side(direction.from()).log.len();
+            let stream = state.stream(direction);
+            if !stream.exists {
+                stream.exists = true;
+                stream.role = Role::Standby(since);
+                stream.applied = since;
+                stream.restart();
+            }
+            Ok("armed".into())
+        };
+        self.link.act("arm_back", Some(direction.from()), deadline, arm).await
+    }
+    fn standby(&self) -> Standby {
+        Standby { blocked: None, foreign: leaks(&self.link.shared, self.direction) }
+    }
+    async fn mark(&self, token: &Token, deadline: Instant) -> PortResult<MarkerWritten> {
+        mark(&self.link, self.direction.from(), token, deadline).await
+    }
+    async fn await_decoded(&self, token: &Token, deadline: Instant) -> PortResult<MarkerDecoded> {
+        decoded(&self.link, self.direction, token, deadline).await
+    }
+    async fn turn(&self, _: &Committed, _: &Token, since: Lsn) -> PortResult<()> {
+        self.link.process.go_on().await;
+        if !self.runs {
+            return Self::no_engine();
+        }
+        let mut state = self.link.shared.lock();
+        let process = &self.link.process.name;
+        state.say(format!("{process}: {} carries, standby since {since}", self.direction));
+        let since = since.0 as usize;
+        let carrying = state.stream(self.direction);
+        carrying.role = Role::Carry;
+        carrying.closed_at = None;
+        let standing_by = state.stream(self.direction.reversed());
+        standing_by.role = Role::Standby(since);
+        standing_by.armed = None;
+        standing_by.closed_at = Some(since);
+        Ok(())
+    }
+    async fn beat(&self, token: &Token, deadline: Instant) -> PortResult<Duration> {
+        let began = Instant::now();
+        let (direction, name) = (self.direction, token.to_string());
+        mark(&self.link, direction.from(), token, deadline).await?;
+        let found = move |state: &mut State| {
+            let stream = state.stream(direction);
+            let at = stream.markers.get(&name)?.0;
+            (stream.applied > at).then_some(())
+        };
+        self.link.until("the beat", deadline, found).await?;
+        Ok(began.elapsed())
+    }
+    fn describe(&self) -> Vec<Act> {
+        Vec::new()
+    }
+}
+
+impl Sequences for SimLink {
+    async fn inspect(&self, _: bool) -> PortResult<Vec<Check>> {
+        let to = self.direction.to();
+        let end_sessions = move |state: &mut State| {
+            state.side(to).sequence_sessions += 1;
+            Ok(Vec::new())
+        };
+        self.link.act("inspect_sequences", Some(to), soon(), end_sessions).await
+    }
+    async fn copy(&self, deadline: Instant) -> PortResult<SequenceReport> {
+        let direction = self.direction;
+        let sessions = self.link.shared.lock().side(direction.to()).sequence_sessions;
+        let copy = move |state: &mut State| {
+            if state.side(direction.to()).sequence_sessions != sessions {
+                return Err(PortError::new(direction.to().name(), "the session was ended"));
+            }
+            state.side(direction.to()).sequence = state.side(direction.from()).sequence;
+            Ok(SequenceReport { count: 1 })
+        };
+        self.link.act("sequences", Some(direction.to()), deadline, copy).await
+    }
+    fn describe(&self) -> Vec<Act> {
+        Vec::new()
+    }
+}
+
+impl Decision for SimDecision {
+    async fn prepare(&self) -> PortResult<()> {
+        self.0.act("prepare_decision", Some(self.1), soon(), |_| Ok(())).await
+    }
+    async fn last_epoch(&self) -> PortResult<Epoch> {
+        let side = self.1;
+        let last = move |state: &mut State| {
+            Ok(state.side(side).decisions.keys().next_back().copied().unwrap_or_default())
+        };
+        self.0.act("last_epoch", Some(side), soon(), last).await
+    }
+    async fn decide(
+        &self,
+        epoch: Epoch,
+        verdict: Verdict,
+        deadline: Instant,
+    ) -> PortResult<Verdict> {
+        let side = self.1;
+        let decide = move |state: &mut State| {
+            let is_new = !state.side(side).decisions.contains_key(&epoch);
+            if is_new && verdict == Verdict::Commit {
+                state.committed(side);
+            }
+            let decided = *state.side(side).decisions.entry(epoch).or_insert(verdict);
+            state.say(format!("epoch {epoch}: {}", decided.name()));
+            Ok(decided)
+        };
+        self.0.act("decide", Some(side), deadline, decide).await
+    }
+    async fn read(&self, epoch: Epoch, deadline: Instant) -> PortResult<Option<Verdict>> {
+        let side = self.1;
+        let read = move |state: &mut State| Ok(state.side(side).decisions.get(&epoch).copied());
+        self.0.act("read_decision", Some(side), deadline, read).await
+    }
+    fn describe(&self, _: Epoch) -> Vec<Act> {
+        Vec::new()
+    }
+}
+
+impl Journal for SimLink {
+    async fn append(&self, entry: &Entry) -> PortResult<()> {
+        // Through text, as a store would.
+        let text = serde_json::to_vec(entry).unwrap();
+        let entry: Entry = serde_json::from_slice(&text).unwrap();
+        self.link.process.go_on().await;
+        match &self.paper {
+            Paper::Memory(entries) => {
+                entries.lock().unwrap().push(entry);
+                Ok(())
+            }
+            Paper::Disk => {
+                // The watchdog is told first.
+                self.link.process.pipe.lock().unwrap().push(entry.clone());
+                // A dead process writes nothing: unlike a server, its disk does not go on for it.
+                let (before, fails) = {
+                    let mut state = self.link.shared.lock();
+                    let lossy = state.lossy;
+                    (state.random.ms(0, 3), state.random.per_mille(lossy))
+                };
+                self.link.process.sleep(before).await;
+                let done = {
+                    let mut state = self.link.shared.lock();
+                    let last = state.journal.last().map_or(0, |last| last.seq);
+                    if entry.seq <= last {
+                        Err(PortError::new("journal", format!("entry {} is not new", entry.seq)))
+                    } else {
+                        state.journal.push(entry);
+                        Ok(())
+                    }
+                };
+                self.link.process.sleep(Duration::from_millis(1)).await;
+                if fails {
+                    return Err(PortError::new("journal", "the disk did not answer").in_doubt());
+                }
+                done
+            }
+        }
+    }
+    async fn read_all(&self) -> PortResult<Vec<Entry>> {
+        self.link.process.go_on().await;
+        Ok(match &self.paper {
+            Paper::Memory(entries) => entries.lock().unwrap().clone(),
+            Paper::Disk => self.link.shared.lock().journal.clone(),
+        })
+    }
+}
+
+/// A process's ports in both directions.
+pub fn ports(
+    shared: &Arc<Shared>,
+    process: &Arc<Process>,
+    paper: &Paper,
+    has_engine: bool,
+) -> [Arc<Ports>; 2] {
+    let link = Link { shared: shared.clone(), process: process.clone() };
+    Direction::ALL
+        .map(|direction| Arc::new(Ports::new(&link, direction, paper.clone(), has_engine)))
+}

@@ -1,0 +1,473 @@
+//! Two databases, a router, two streams and a state directory in memory; and what every process
+//! sees of them. An act is carried out by the *server*: whoever asked for it may be dead by then.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use decoders::Lsn;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use super::random::Random;
+use crate::marker::Token;
+use crate::phase::Verdict;
+use crate::ports::{Entry, Epoch, PortError, PortResult};
+use crate::side::{Direction, Side};
+
+/// What one transaction is, in the order of its database's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// A client's row.
+    Client(u64),
+    /// A row that our own stream has brought.
+    Own(u64),
+    Marker(Token),
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Database {
+    pub read_only: bool,
+    pub sealed: bool,
+    /// The process that holds the table locks.
+    pub locked_by: Option<u64>,
+    pub log: Vec<Item>,
+    pub rows: BTreeSet<u64>,
+    pub sequence: u64,
+    pub decisions: BTreeMap<Epoch, Verdict>,
+    /// Grows whenever a fence is lowered: that ends the sessions of whoever fenced before.
+    pub fence_sessions: u64,
+    /// Grows whenever a run begins: that ends the sessions in which earlier ones set sequences.
+    pub sequence_sessions: u64,
+    /// Grows when clients' sessions are closed.
+    pub kills: u64,
+}
+
+impl Database {
+    /// Whether a client's commit gets through. Read-only is only a default.
+    pub fn admits(&self, bypasses_read_only: bool) -> bool {
+        !self.sealed && self.locked_by.is_none() && (bypasses_read_only || !self.read_only)
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Router {
+    pub held: bool,
+    pub target: Side,
+    /// Transactions that are under way through it.
+    pub busy: u64,
+    /// Of each process, how often it has let go: a hold that it began before that is void.
+    pub released: BTreeMap<u64, u64>,
+}
+
+/// What a state directory says about a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Carry,
+    /// Everything at or behind this position is held.
+    Standby(usize),
+}
+
+/// One direction.
+#[derive(Debug, Clone)]
+pub struct Stream {
+    /// The slot is there.
+    pub exists: bool,
+    pub role: Role,
+    /// Items that are done with, in the order of the source's log. With the target, so it
+    /// survives everything.
+    pub applied: usize,
+    // What follows dies with the process.
+    pub read: usize,
+    pub armed: Option<Token>,
+    /// From here on rows are held.
+    pub closed_at: Option<usize>,
+    pub held: Vec<usize>,
+    /// Markers that were read, and the leaks seen before them.
+    pub markers: BTreeMap<String, (usize, u64)>,
+}
+
+impl Stream {
+    fn new(exists: bool, role: Role) -> Self {
+        Self {
+            exists,
+            role,
+            applied: 0,
+            read: 0,
+            armed: None,
+            closed_at: None,
+            held: Vec::new(),
+            markers: BTreeMap::new(),
+        }
+    }
+
+    /// As after the start of a process.
+    pub fn restart(&mut self) {
+        self.read = self.applied;
+        self.armed = None;
+        self.held.clear();
+        self.markers.clear();
+        self.closed_at = match self.role {
+            Role::Carry => None,
+            Role::Standby(since) => Some(since),
+        };
+    }
+}
+
+pub struct State {
+    pub random: Random,
+    pub sides: [Database; 2],
+    pub router: Router,
+    pub streams: [Stream; 2],
+    /// The state directory's journal.
+    pub journal: Vec<Entry>,
+    /// Until when nothing gets through to a side.
+    pub cut: [Instant; 2],
+    /// Chance of a lost answer, per mille.
+    pub lossy: u64,
+    /// The longest that an act takes if it is not one of those, milliseconds.
+    pub pace: u64,
+    /// Chance of an act that takes very long, per mille.
+    pub slow: u64,
+    /// What clients were told is written, and where.
+    pub acknowledged: Vec<(u64, Side)>,
+    pub schedule: Vec<String>,
+    pub began: Instant,
+    /// What may never happen, and has.
+    pub violations: Vec<String>,
+    pub commits: u64,
+    /// Show the schedule while it happens.
+    is_live: bool,
+}
+
+impl State {
+    fn new(seed: u64) -> Self {
+        let now = Instant::now();
+        let mut random = Random::new(seed);
+        let pace = [4, 20, 60][random.below(3) as usize];
+        Self {
+            random,
+            pace,
+            sides: Default::default(),
+            router: Router::default(),
+            streams: [Stream::new(true, Role::Carry), Stream::new(false, Role::Standby(0))],
+            journal: Vec::new(),
+            cut: [now; 2],
+            lossy: 0,
+            slow: 0,
+            acknowledged: Vec::new(),
+            schedule: Vec::new(),
+            began: now,
+            violations: Vec::new(),
+            commits: 0,
+            is_live: std::env::var_os("SIM_SHOW").is_some(),
+        }
+    }
+
+    pub fn say(&mut self, what: impl std::fmt::Display) {
+        let ms = self.began.elapsed().as_millis();
+        let line = format!("{ms:>6} {what}");
+        if self.is_live {
+            eprintln!("{line}");
+        }
+        self.schedule.push(line);
+    }
+
+    pub fn violated(&mut self, what: String) {
+        self.say(format!("VIOLATION {what}"));
+        self.violations.push(what);
+    }
+
+    pub fn side(&mut self, side: Side) -> &mut Database {
+        &mut self.sides[side as usize]
+    }
+
+    pub fn stream(&mut self, direction: Direction) -> &mut Stream {
+        &mut self.streams[direction as usize]
+    }
+
+    /// The side that the decisions say serves.
+    pub fn truth(&self) -> Side {
+        let newest = |side: Side| {
+            let decisions = self.sides[side as usize].decisions.iter();
+            decisions
+                .filter(|(_, verdict)| **verdict == Verdict::Commit)
+                .map(|(epoch, _)| *epoch)
+                .max()
+        };
+        if newest(Side::Green) > newest(Side::Blue) { Side::Green } else { Side::Blue }
+    }
+
+    /// A client's commit arrives.
+    pub fn write(&mut self, side: Side, bypasses: bool, kills: u64) -> Option<u64> {
+        let database = self.side(side);
+        if !database.admits(bypasses) || database.kills != kills {
+            return None;
+        }
+        database.sequence += 1;
+        let id = database.sequence;
+        let is_new = database.rows.insert(id);
+        database.log.push(Item::Client(id));
+        if !is_new {
+            self.violated(format!("{side} gave the key {id} twice"));
+        }
+        if self.truth() != side {
+            self.violated(format!("two writers: {side} admitted {id}, and it does not serve"));
+        }
+        Some(id)
+    }
+
+    /// What has to hold at the moment of a decision.
+    pub fn committed(&mut self, to: Side) {
+        self.commits += 1;
+        let from = to.other();
+        if self.side(from).admits(true) {
+            self.violated(format!("decided for {to} while {from} admits writes"));
+        }
+        let missing: Vec<_> = self.sides[from as usize]
+            .rows
+            .difference(&self.sides[to as usize].rows)
+            .copied()
+            .collect();
+        if let Some(first) = missing.first() {
+            self.violated(format!("decided for {to}, which lacks {} rows: {first}", missing.len()));
+        }
+    }
+
+    /// Lets a stream do what it can.
+    pub fn pump(&mut self, direction: Direction) {
+        let (from, to) = (direction.from() as usize, direction.to() as usize);
+        if !self.streams[direction as usize].exists {
+            return;
+        }
+        // A fence's table locks keep rows out, whoever brings them; reading goes on.
+        let is_locked = self.sides[to].locked_by.is_some();
+        let mut brought = Vec::new();
+        let stream = &mut self.streams[direction as usize];
+        let log = &self.sides[from].log;
+        if stream.closed_at.is_none() && !is_locked {
+            brought.extend(stream.held.drain(..));
+        }
+        while let Some(item) = log.get(stream.read) {
+            let at = stream.read;
+            stream.read += 1;
+            match item {
+                Item::Own(_) => {}
+                Item::Marker(token) => {
+                    let leaks = stream.held.len() as u64;
+                    stream.markers.insert(token.to_string(), (at, leaks));
+                    if stream.armed.as_ref() == Some(token) && stream.closed_at.is_none() {
+                        stream.closed_at = Some(at + 1);
+                    }
+                }
+                Item::Client(_) if stream.closed_at.is_some_and(|closed| at >= closed) => {
+                    stream.held.push(at);
+                }
+                Item::Client(_) if is_locked || !stream.held.is_empty() => {
+                    stream.read = at;
+                    break;
+                }
+                Item::Client(_) => brought.push(at),
+            }
+        }
+        // What is held is not acknowledged, nor anything behind it.
+        stream.applied = stream.held.first().copied().unwrap_or(stream.read);
+        for at in brought {
+            let Item::Client(id) = self.sides[from].log[at] else { continue };
+            let target = &mut self.sides[to];
+            if !target.rows.insert(id) {
+                self.violated(format!("the stream {direction} brought {id} twice"));
+                continue;
+            }
+            target.log.push(Item::Own(id));
+        }
+    }
+}
+
+/// The world.
+pub struct Shared {
+    state: Mutex<State>,
+}
+
+impl Shared {
+    pub fn new(seed: u64) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::new(State::new(seed)) })
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// A process that can die and be stopped.
+pub struct Process {
+    pub id: u64,
+    pub name: String,
+    // A notification wakes in the order of waiting; a watch channel does not, and would make a
+    // history of its own each time.
+    is_dead: AtomicBool,
+    death: Notify,
+    stopped_until: Mutex<Instant>,
+    /// Until when its lease is certain.
+    pub lease_until: Mutex<Instant>,
+    /// What it has written into its journal, as its watchdog sees it.
+    pub pipe: Mutex<Vec<Entry>>,
+}
+
+impl Process {
+    pub fn new(id: u64, name: &str) -> Arc<Self> {
+        let now = Instant::now();
+        Arc::new(Self {
+            id,
+            name: format!("{name}{id}"),
+            is_dead: AtomicBool::new(false),
+            death: Notify::new(),
+            stopped_until: Mutex::new(now),
+            lease_until: Mutex::new(now),
+            pipe: Mutex::default(),
+        })
+    }
+
+    pub fn is_alive(&self) -> bool {
+        !self.is_dead.load(Ordering::SeqCst)
+    }
+
+    pub fn stop(&self, until: Instant) {
+        *self.stopped_until.lock().unwrap() = until;
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        *self.stopped_until.lock().unwrap() > Instant::now()
+    }
+
+    /// SIGKILL. Its sessions end: the locks that it held go with them.
+    pub fn kill(&self, shared: &Shared) {
+        if self.is_dead.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        self.death.notify_waiters();
+        let mut state = shared.lock();
+        state.say(format!("{} is killed", self.name));
+        for database in &mut state.sides {
+            if database.locked_by == Some(self.id) {
+                database.locked_by = None;
+            }
+        }
+    }
+
+    /// Never returns in a dead process, nor before the end of a stop in a stopped one.
+    pub async fn go_on(&self) {
+        loop {
+            let until = *self.stopped_until.lock().unwrap();
+            if until > Instant::now() {
+                tokio::time::sleep_until(until).await;
+                continue;
+            }
+            if self.is_alive() {
+                return;
+            }
+            std::future::pending::<()>().await;
+        }
+    }
+
+    pub async fn died(&self) {
+        let death = self.death.notified();
+        if self.is_alive() {
+            death.await;
+        }
+    }
+
+    pub async fn sleep_until(&self, at: Instant) {
+        tokio::time::sleep_until(at).await;
+        self.go_on().await;
+    }
+
+    pub async fn sleep(&self, duration: Duration) {
+        self.sleep_until(Instant::now() + duration).await;
+    }
+}
+
+/// A process's connection to the world.
+#[derive(Clone)]
+pub struct Link {
+    pub shared: Arc<Shared>,
+    pub process: Arc<Process>,
+}
+
+impl Link {
+    /// Asks a server (of a side, or of neither) to do something. It may be done after the answer
+    /// was given up, and after the process has died; the answer may get lost.
+    pub async fn act<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        at: Option<Side>,
+        deadline: Instant,
+        act: impl FnOnce(&mut State) -> PortResult<T> + Send + 'static,
+    ) -> PortResult<T> {
+        self.process.go_on().await;
+        let place = at.map_or("elsewhere", Side::name);
+        let late = || PortError::new(place, format!("{name}: no answer in time")).in_doubt();
+        let (before, after, is_lost) = {
+            let mut state = self.shared.lock();
+            let (slow, pace) = (state.slow, state.pace);
+            let slow = state.random.per_mille(slow);
+            let before = if slow { state.random.ms(100, 3000) } else { state.random.ms(0, pace) };
+            let lossy = state.lossy;
+            (before, state.random.ms(0, 2), state.random.per_mille(lossy))
+        };
+        let (answer, answered) = oneshot::channel();
+        let (shared, process) = (self.shared.clone(), self.process.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(before).await;
+            loop {
+                let cut = at.map(|side| shared.lock().cut[side as usize]);
+                match cut.filter(|cut| *cut > Instant::now()) {
+                    Some(cut) => tokio::time::sleep_until(cut).await,
+                    None => break,
+                }
+            }
+            let mut state = shared.lock();
+            let dead = if process.is_alive() { "" } else { " (dead)" };
+            state.say(format!("{}{dead}: {name} {place}", process.name));
+            // Nobody waits any more: what was done is done.
+            let _nobody_waits = answer.send(act(&mut state));
+        });
+        let answer = async {
+            let answer = answered.await.unwrap_or_else(|_| Err(late()));
+            tokio::time::sleep(after).await;
+            answer
+        };
+        let answer = tokio::time::timeout_at(deadline, answer).await;
+        self.process.go_on().await;
+        match answer {
+            Ok(_) | Err(_) if is_lost => Err(late()),
+            Ok(answer) => answer,
+            Err(_) => Err(late()),
+        }
+    }
+
+    /// Waits for something that is looked up again and again.
+    pub async fn until<T>(
+        &self,
+        what: &str,
+        deadline: Instant,
+        look: impl Fn(&mut State) -> Option<T>,
+    ) -> PortResult<T> {
+        loop {
+            self.process.go_on().await;
+            if let Some(found) = look(&mut self.shared.lock()) {
+                return Ok(found);
+            }
+            if Instant::now() >= deadline {
+                return Err(PortError::new("stream", format!("{what} did not come in time")));
+            }
+            self.process.sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+/// The position behind an item.
+pub fn lsn_behind(at: usize) -> Lsn {
+    Lsn(at as u64 + 1)
+}

@@ -267,16 +267,15 @@ impl<W: World + 'static> Service<W> {
     ) -> Result<FinishReport, ApiError> {
         self.confirm(request.confirmation.as_deref())?;
         let _starting = self.starting.lock().await;
-        if let Some(status) = self.current().filter(|run| run.phase == Phase::Watching) {
-            if !request.force_abandon_rollback {
-                return Err(ApiError::new(
-                    ErrorCode::Busy,
-                    format!("run {} still watches how {} does", status.run, status.serving),
-                    "sidecar",
-                )
-                .in_state(status.phase.name())
-                .next("cutover finish --force-abandon-rollback"));
-            }
+        let watching = self.current().filter(|run| run.phase == Phase::Watching);
+        if let Some(status) = watching.filter(|_| !request.force_abandon_rollback) {
+            return Err(ApiError::new(
+                ErrorCode::Busy,
+                format!("run {} still watches how {} does", status.run, status.serving),
+                "sidecar",
+            )
+            .in_state(status.phase.name())
+            .next("cutover finish --force-abandon-rollback"));
         }
         self.leave_watch(|_| true, "the way back is given up".into()).await;
         self.refuse_if_busy()?;

@@ -19,10 +19,13 @@ const LEASE: Duration = Duration::from_secs(3);
 /// How long the operator waits for an answer.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// A sidecar that is at work.
+type Sidecar = (Arc<Process>, Arc<Service<Ports>>);
+
 /// The processes of now.
 pub struct Stage {
     pub shared: Arc<Shared>,
-    pub sidecar: Mutex<Option<(Arc<Process>, Arc<Service<Ports>>)>>,
+    pub sidecar: Mutex<Option<Sidecar>>,
     pub starting: Mutex<Option<Arc<Process>>>,
     pub watchdog: Mutex<Option<Arc<Process>>>,
     ids: Mutex<u64>,

@@ -247,7 +247,7 @@ impl State {
         let stream = &mut self.streams[direction as usize];
         let log = &self.sides[from].log;
         if stream.closed_at.is_none() && !is_locked {
-            brought.extend(stream.held.drain(..));
+            brought.append(&mut stream.held);
         }
         while let Some(item) = log.get(stream.read) {
             let at = stream.read;

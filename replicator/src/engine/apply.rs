@@ -88,7 +88,7 @@ struct Collector<T: Target> {
     is_cancelled: bool,
 }
 
-impl<T: Target> Applying<T>
+impl<T: Target + 'static> Applying<T>
 where
     T::Lane: 'static,
 {
@@ -100,7 +100,7 @@ where
     /// The first lane's. What other lanes have committed of the window is on green, and green's
     /// progress says so; of the share that failed nothing is.
     pub fn run(self, runtime: &Handle) -> Result<(), TargetError> {
-        let Some(lanes) = Lanes::open(&self.target, self.lanes, runtime, &self.cancel)? else {
+        let Some(lanes) = Lanes::open(&self.target, self.lanes, &self.cancel)? else {
             return Ok(());
         };
         let applied = self.apply_with(&lanes, runtime);

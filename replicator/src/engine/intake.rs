@@ -72,6 +72,9 @@ pub struct Intake<'a, S: Source> {
     pub checkpoint: Sender<()>,
     /// The stream's positions.
     pub progress: Arc<watch::Sender<Frontier>>,
+    /// Says when a checkpoint is written. Of `progress` itself the intake would hear several times
+    /// for each transaction, half of them its own doing.
+    pub durable: watch::Receiver<Lsn>,
     /// What a blue before PostgreSQL 11 says of TRUNCATE.
     pub truncations: Truncations,
     /// Markers.
@@ -94,7 +97,8 @@ impl<S: Source> Intake<'_, S> {
         stop: &mut watch::Receiver<bool>,
         downstream_ended: &mut watch::Receiver<bool>,
     ) -> Result<Ended, SourceError> {
-        let mut progress = self.progress.subscribe();
+        let mut durable = self.durable.clone();
+        let mut knows_of_checkpoints = true;
         let mut gate = self.gate.watch();
         let mut handover = self.handover.clone();
         let mut taken = Taken::default();
@@ -136,8 +140,9 @@ impl<S: Source> Intake<'_, S> {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return Ok(Ended::Stopped),
                 _ = downstream_ended.wait_for(|ended| *ended) => return Ok(Ended::Downstream),
-                changed = progress.changed() => {
-                    changed.expect("the sender is ours and outlives this loop");
+                changed = durable.changed(), if knows_of_checkpoints => {
+                    // The checkpoint thread has ended: `downstream_ended` is about to say so.
+                    knows_of_checkpoints = changed.is_ok();
                     Turn::Progress
                 }
                 changed = gate.changed() => {
@@ -152,7 +157,7 @@ impl<S: Source> Intake<'_, S> {
                 event = from_source => Turn::Event(event?),
             };
             match turn {
-                Turn::Progress => self.acknowledge(&mut progress).await?,
+                Turn::Progress => self.acknowledge().await?,
                 Turn::Gate => {}
                 Turn::Handover => ending.is_asked = true,
                 Turn::IdleCheckpoint => {
@@ -185,7 +190,7 @@ impl<S: Source> Intake<'_, S> {
                             .get_or_insert_with(|| Instant::now() + IDLE_CHECKPOINT_INTERVAL);
                     }
                     self.publish(&mut taken);
-                    self.acknowledge(&mut progress).await?;
+                    self.acknowledge().await?;
                 }
             }
             if ending.wants_to() {
@@ -242,19 +247,14 @@ impl<S: Source> Intake<'_, S> {
         });
     }
 
-    /// Tells blue what has become durable. What is seen here does not wake the loop again.
-    async fn acknowledge(
-        &mut self,
-        progress: &mut watch::Receiver<Frontier>,
-    ) -> Result<(), SourceError> {
-        loop {
-            let frontier = *progress.borrow_and_update();
-            if frontier.durable() <= frontier.acked() {
-                return Ok(());
-            }
+    /// Tells blue what has become durable.
+    async fn acknowledge(&mut self) -> Result<(), SourceError> {
+        let frontier = *self.progress.borrow();
+        if frontier.durable() > frontier.acked() {
             self.source.acknowledge(Position::Lsn(frontier.durable())).await?;
             self.progress.send_modify(|now| now.acknowledged(frontier.durable()));
         }
+        Ok(())
     }
 
     /// Whether everything that was received is applied, in the checkpoint and acknowledged.

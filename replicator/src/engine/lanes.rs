@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use decoders::Transaction;
-use futures_util::future::try_join_all;
 use sinks::{Applied, Lane, LaneId, Share, Target, TargetError};
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::totals::AppliedTotals;
@@ -52,39 +50,49 @@ impl Lanes {
     ///
     /// # Errors
     /// The target's.
-    pub fn open<T: Target>(
+    pub fn open<T: Target + 'static>(
         target: &Arc<T>,
         count: u16,
-        runtime: &Handle,
         cancel: &watch::Receiver<bool>,
     ) -> Result<Option<Self>, TargetError>
     where
         T::Lane: 'static,
     {
-        let mut cancelled_first = cancel.clone();
-        let opened = runtime.block_on(async {
-            tokio::select! {
-                lanes = try_join_all((0..count).map(|id| target.open_lane(LaneId(id)))) => {
-                    Some(lanes)
-                }
-                () = cancelled(&mut cancelled_first) => None,
-            }
-        });
-        let Some(opened) = opened else { return Ok(None) };
         let (say, done) = crossbeam_channel::unbounded();
+        let (say_opened, opened) = crossbeam_channel::unbounded();
         let give_up = watch::Sender::new(false);
-        let start = |(number, lane): (usize, T::Lane)| {
+        let start = |number| {
             let (jobs, given) = crossbeam_channel::bounded(1);
-            let (say, runtime) = (say.clone(), runtime.clone());
+            let (target, say, say_opened) = (Arc::clone(target), say.clone(), say_opened.clone());
             let ends = [cancel.clone(), give_up.subscribe()];
             let thread = std::thread::Builder::new()
                 .name(format!("lane {number}"))
-                .spawn(move || run_lane(lane, &given, say, &runtime, ends))
+                .spawn(move || {
+                    let opening = async move { target.open_lane(LaneId(number)).await };
+                    run_lane(opening, &say_opened, &given, say, ends);
+                })
                 .expect("the operating system refuses another thread");
             LaneThread { jobs, thread }
         };
-        let threads = opened?.into_iter().enumerate().map(start).collect();
-        Ok(Some(Self { threads, done, give_up }))
+        let lanes = Self { threads: (0..count).map(start).collect(), done, give_up };
+        drop(say_opened);
+        let mut open = 0;
+        for outcome in opened {
+            match outcome {
+                Some(Ok(())) => open += 1,
+                Some(Err(error)) => {
+                    lanes.give_up();
+                    lanes.close();
+                    return Err(error);
+                }
+                None => {}
+            }
+        }
+        if open < lanes.count() {
+            lanes.close();
+            return Ok(None);
+        }
+        Ok(Some(lanes))
     }
 
     /// How many there are.
@@ -130,14 +138,39 @@ impl Drop for SaysGone {
     }
 }
 
+/// Opens a lane and applies with it what is given. `opened` hears how that went: `None` if it was
+/// cancelled.
+///
+/// The lane's connection lives on a runtime of this thread alone: on a shared one every answer of
+/// green would wake a worker first, and only that one this thread.
 fn run_lane<L: Lane>(
-    mut lane: L,
+    opening: impl Future<Output = Result<L, TargetError>>,
+    opened: &Sender<Option<Result<(), TargetError>>>,
     jobs: &Receiver<Job>,
     done: Sender<Outcome>,
-    runtime: &Handle,
     [mut cancel, mut give_up]: [watch::Receiver<bool>; 2],
 ) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("the operating system refuses an epoll instance");
     let gone = SaysGone(done);
+    let lane = runtime.block_on(async {
+        tokio::select! {
+            biased;
+            () = cancelled(&mut cancel) => None,
+            () = cancelled(&mut give_up) => None,
+            lane = opening => Some(lane),
+        }
+    });
+    let (said, lane) = match lane {
+        None => (None, None),
+        Some(Ok(lane)) => (Some(Ok(())), Some(lane)),
+        Some(Err(error)) => (Some(Err(error)), None),
+    };
+    // Nobody listens any more when another lane could not be opened.
+    let _ = opened.send(said);
+    let Some(mut lane) = lane else { return };
     while let Ok(Job { transactions, share }) = jobs.recv() {
         let applied = runtime.block_on(async {
             tokio::select! {

@@ -117,10 +117,12 @@ where
         applying.run(&runtime)
     });
     let (store, progress) = (context.store.clone(), Arc::clone(&context.progress));
+    let durable = watch::Sender::new(resume.from);
+    let durable_seen = durable.subscribe();
     let checkpoint_ended = ended.clone();
     let checkpoint = spawn_thread("checkpoint", move || {
         let _ended = SaysEnded(checkpoint_ended);
-        checkpointing::run(&store, &progress, &woken)
+        checkpointing::run(&store, &progress, &durable, &woken)
     });
 
     let intake = Intake {
@@ -130,6 +132,7 @@ where
         queue,
         checkpoint: wake,
         progress: Arc::clone(&context.progress),
+        durable: durable_seen,
         truncations: Truncations::new(context.tables.clone()),
         gate: context.gate.clone(),
         budget: context.budget.clone(),

@@ -69,7 +69,7 @@ impl Lanes {
                 .name(format!("lane {number}"))
                 .spawn(move || {
                     let opening = async move { target.open_lane(LaneId(number)).await };
-                    run_lane(opening, &say_opened, &given, say, ends);
+                    run_lane(opening, say_opened, &given, say, ends);
                 })
                 .expect("the operating system refuses another thread");
             LaneThread { jobs, thread }
@@ -145,7 +145,7 @@ impl Drop for SaysGone {
 /// green would wake a worker first, and only that one this thread.
 fn run_lane<L: Lane>(
     opening: impl Future<Output = Result<L, TargetError>>,
-    opened: &Sender<Option<Result<(), TargetError>>>,
+    opened: Sender<Option<Result<(), TargetError>>>,
     jobs: &Receiver<Job>,
     done: Sender<Outcome>,
     [mut cancel, mut give_up]: [watch::Receiver<bool>; 2],
@@ -170,6 +170,7 @@ fn run_lane<L: Lane>(
     };
     // Nobody listens any more when another lane could not be opened.
     let _ = opened.send(said);
+    drop(opened);
     let Some(mut lane) = lane else { return };
     while let Ok(Job { transactions, share }) = jobs.recv() {
         let applied = runtime.block_on(async {

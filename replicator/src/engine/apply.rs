@@ -1,7 +1,7 @@
 //! The scheduling thread: collects windows, and has the lanes apply one after the other.
 //!
 //! ```text
-//!   queue --> window W+1 (collected) | window W (in flight) --> lane 0 .. N-1 --> green
+//!   queue --> window W+1 (collected) | window W (in flight) --> lane 0 .. N-1 --> green   (one lane: on this thread)
 //! ```
 //! A window is everything that waits, up to the limits, so a quiet stream applies each transaction
 //! at once and a backlog coalesces by itself. With one lane a window is one transaction of green.

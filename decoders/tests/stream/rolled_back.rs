@@ -148,6 +148,11 @@ impl Trial {
             self.wrong.push(format!("{what}: {surplus} rows too many, {missing} missing"));
         }
         if !self.spool.is_empty() {
+            // Seen once in a while with nothing left of a transaction: its end is told of behind
+            // the next commit. More than that is a leak.
+            self.follow().await;
+        }
+        if !self.spool.is_empty() {
             self.wrong.push(format!("{what}: {} batches were forgotten", self.spool.len()));
         }
         self.told = there;

@@ -100,10 +100,10 @@ where
     /// The first lane's. What other lanes have committed of the window is on green, and green's
     /// progress says so; of the share that failed nothing is.
     pub fn run(self, runtime: &Handle) -> Result<(), TargetError> {
-        let Some(lanes) = Lanes::open(&self.target, self.lanes, &self.cancel)? else {
+        let Some(mut lanes) = Lanes::open(&self.target, self.lanes, &self.cancel)? else {
             return Ok(());
         };
-        let applied = self.apply_with(&lanes, runtime);
+        let applied = self.apply_with(&mut lanes, runtime);
         if applied.is_err() {
             // Nobody waits for what the others still do; what they have committed is in their marks.
             lanes.give_up();
@@ -112,7 +112,7 @@ where
         applied
     }
 
-    fn apply_with(self, lanes: &Lanes, runtime: &Handle) -> Result<(), TargetError> {
+    fn apply_with(self, lanes: &mut Lanes, runtime: &Handle) -> Result<(), TargetError> {
         let mut collector = Collector {
             target: self.target,
             limits: self.limits,
@@ -164,7 +164,7 @@ where
 }
 
 /// Hands a window to the lanes. `beyond` are commits that green has from an earlier life.
-fn give(lanes: &Lanes, window: Window, floor: Lsn, beyond: &[Lsn]) -> InFlight {
+fn give(lanes: &mut Lanes, window: Window, floor: Lsn, beyond: &[Lsn]) -> InFlight {
     let Window { transactions, permits, schedule, .. } = window;
     let end = transactions.last().and_then(|transaction| transaction.end_lsn);
     let mut flight = InFlight {

@@ -4,25 +4,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use decoders::Lsn;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::frontier::Frontier;
 use crate::store::{Checkpoint, Store, StoreError};
 
-/// The thread rests so long behind a write. What is applied meanwhile is covered by the next one;
-/// at 500 transactions a second, a write for each takes more of the machine than applying does. A
-/// marker becomes durable no later than this: what a write pause can bear.
+/// The thread rests so long behind a write; what is applied meanwhile is covered by the next one.
+/// At 500 transactions a second, a write for each took as much CPU as applying them. A marker that
+/// falls into the rest becomes durable so much later, within a write pause.
 const REST: Duration = Duration::from_millis(10);
 
-/// Writes checkpoints until `wake`'s senders are gone. `durable` hears of each.
+/// Writes checkpoints until `wake`'s senders are gone. `written` hears of each.
 ///
 /// # Errors
 /// The store's: a full disk, for instance. Green is not affected; blue keeps its log.
 pub fn run(
     store: &Store,
     progress: &Arc<watch::Sender<Frontier>>,
-    durable: &watch::Sender<Lsn>,
+    written: &Notify,
     wake: &Receiver<()>,
 ) -> Result<(), StoreError> {
     while wake.recv().is_ok() {
@@ -33,7 +32,7 @@ pub fn run(
                 applied_transaction: frontier.applied_transaction(),
             })?;
             progress.send_modify(|now| now.checkpointed(frontier.applied()));
-            durable.send_replace(frontier.applied());
+            written.notify_one();
             std::thread::sleep(REST);
         }
     }

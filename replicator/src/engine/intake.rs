@@ -26,7 +26,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use decoders::{Lsn, Part, Position, Source, SourceError, SourceEvent, Transaction};
 use futures_util::FutureExt as _;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 
 pub use super::budget::Budget;
@@ -74,7 +74,7 @@ pub struct Intake<'a, S: Source> {
     pub progress: Arc<watch::Sender<Frontier>>,
     /// Says when a checkpoint is written. Of `progress` itself the intake would hear several times
     /// for each transaction, half of them its own doing.
-    pub durable: watch::Receiver<Lsn>,
+    pub written: Arc<Notify>,
     /// What a blue before PostgreSQL 11 says of TRUNCATE.
     pub truncations: Truncations,
     /// Markers.
@@ -97,8 +97,7 @@ impl<S: Source> Intake<'_, S> {
         stop: &mut watch::Receiver<bool>,
         downstream_ended: &mut watch::Receiver<bool>,
     ) -> Result<Ended, SourceError> {
-        let mut durable = self.durable.clone();
-        let mut knows_of_checkpoints = true;
+        let written = Arc::clone(&self.written);
         let mut gate = self.gate.watch();
         let mut handover = self.handover.clone();
         let mut taken = Taken::default();
@@ -140,11 +139,7 @@ impl<S: Source> Intake<'_, S> {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return Ok(Ended::Stopped),
                 _ = downstream_ended.wait_for(|ended| *ended) => return Ok(Ended::Downstream),
-                changed = durable.changed(), if knows_of_checkpoints => {
-                    // The checkpoint thread has ended: `downstream_ended` is about to say so.
-                    knows_of_checkpoints = changed.is_ok();
-                    Turn::Progress
-                }
+                () = written.notified() => Turn::Checkpoint,
                 changed = gate.changed() => {
                     changed.expect("the gate outlives this loop");
                     Turn::Gate
@@ -157,7 +152,7 @@ impl<S: Source> Intake<'_, S> {
                 event = from_source => Turn::Event(event?),
             };
             match turn {
-                Turn::Progress => self.acknowledge().await?,
+                Turn::Checkpoint => self.acknowledge().await?,
                 Turn::Gate => {}
                 Turn::Handover => ending.is_asked = true,
                 Turn::IdleCheckpoint => {
@@ -267,7 +262,7 @@ impl<S: Source> Intake<'_, S> {
 /// What woke the intake.
 enum Turn {
     IdleCheckpoint,
-    Progress,
+    Checkpoint,
     Gate,
     Handover,
     Room(OwnedSemaphorePermit),

@@ -1,6 +1,5 @@
 //! The lanes: each applies what it is given, one share at a time; several have a thread each.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,7 +45,7 @@ pub struct Lanes {
 /// transaction is a window, and handing it to another thread and back would take longer on a busy
 /// machine than applying it.
 enum Where {
-    Here { lane: RefCell<Box<dyn Applies>>, say: Sender<Outcome> },
+    Here { lane: Box<dyn Applies>, say: Sender<Outcome> },
     OnThreads(Vec<LaneThread>),
 }
 
@@ -74,9 +73,10 @@ impl Lanes {
         if count == 1 {
             let opening = target.open_lane(LaneId(0));
             let lane = Driven::open(opening, [cancel.clone(), give_up.subscribe()]);
-            return Ok(lane.transpose()?.map(|lane| {
-                let lane: RefCell<Box<dyn Applies>> = RefCell::new(Box::new(lane));
-                Self { lanes: Where::Here { lane, say }, done, give_up }
+            return Ok(lane.transpose()?.map(|lane| Self {
+                lanes: Where::Here { lane: Box::new(lane), say },
+                done,
+                give_up,
             }));
         }
         let (say_opened, opened) = crossbeam_channel::unbounded();
@@ -125,11 +125,11 @@ impl Lanes {
 
     /// Gives a share to a lane that has none. Its outcome comes out of [`Lanes::done`]; with one
     /// lane it is there already when this returns.
-    pub fn give(&self, lane: usize, transactions: Vec<Transaction>, share: Share) {
+    pub fn give(&mut self, lane: usize, transactions: Vec<Transaction>, share: Share) {
         let job = Job { transactions, share };
-        match &self.lanes {
+        match &mut self.lanes {
             Where::Here { lane, say } => {
-                let outcome = lane.borrow_mut().apply(job);
+                let outcome = lane.apply(job);
                 say.send(outcome).expect("the receiver is ours");
             }
             Where::OnThreads(threads) => {
@@ -153,7 +153,7 @@ impl Lanes {
     /// panic in one goes on here.
     pub fn close(self) {
         match self.lanes {
-            Where::Here { lane, .. } => lane.into_inner().close(),
+            Where::Here { lane, .. } => lane.close(),
             Where::OnThreads(threads) => {
                 let threads: Vec<_> = threads.into_iter().map(|lane| lane.thread).collect();
                 for thread in threads {
@@ -197,8 +197,7 @@ fn run_lane<L: Lane>(
     let Some(mut lane) = lane else { return };
     while let Ok(job) = jobs.recv() {
         let outcome = lane.apply(job);
-        let goes_on = matches!(outcome, Outcome::Applied(..) | Outcome::Conflict(..));
-        if gone.0.send(outcome).is_err() || !goes_on {
+        if gone.0.send(outcome).is_err() || !lane.goes_on {
             return;
         }
     }

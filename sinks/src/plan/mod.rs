@@ -7,6 +7,7 @@
 
 mod bind;
 mod inner_oids;
+pub(crate) mod one_row;
 mod set;
 mod shape;
 mod sql;

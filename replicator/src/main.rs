@@ -22,19 +22,28 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let code = runtime.block_on(async {
-        match cli.command {
-            Command::Run(args) => sidecar::run(&args).await,
-            Command::Check(args) => sidecar::check(&args).await,
-            Command::Tail(args) => sidecar::tail(&args).await,
-            Command::Proxy(args) => proxy::run(&args).await,
-            Command::Teardown(args) => sidecar::teardown(&args).await,
-        }
-    });
+    let code = runtime.block_on(run(cli.command));
     // Everything that holds RocksDB has to be gone before the process tears down its C++ side, or
     // the exit is an abort. Threads that wait for a server must not hold up the exit for long.
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     ExitCode::from(code)
+}
+
+async fn run(command: Command) -> u8 {
+    match command {
+        Command::Run(args) => {
+            // As a task, not on the main thread: the worker that hears a socket can then go on
+            // with what waited for it, instead of waking another thread.
+            match tokio::spawn(async move { sidecar::run(&args).await }).await {
+                Ok(code) => code,
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            }
+        }
+        Command::Check(args) => sidecar::check(&args).await,
+        Command::Tail(args) => sidecar::tail(&args).await,
+        Command::Proxy(args) => proxy::run(&args).await,
+        Command::Teardown(args) => sidecar::teardown(&args).await,
+    }
 }
 
 fn start_logging(format: LogFormat) {

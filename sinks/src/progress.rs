@@ -249,7 +249,7 @@ pub async fn open_lane(
     own.ok_or_else(|| TargetError::retry("the lane's progress on green was just removed"))
 }
 
-/// The statement that moves a lane's progress inside its transaction. It matches no row if the
+/// The statement that moves a lane's progress inside its transaction. It gives a row, or none if the
 /// progress is not what the lane last saw, so two writers can't both commit.
 ///
 /// Parameters: pipeline text, lane int, then the new row's end_lsn, commit_lsn, floor_lsn, above
@@ -259,7 +259,8 @@ pub const ADVANCE: &str = "
 UPDATE _cutover.progress
 SET end_lsn = $3, commit_lsn = $4, floor_lsn = $5, above = $6, transactions = $7,
     updated_at = pg_catalog.clock_timestamp()
-WHERE pipeline = $1 AND lane = $2 AND end_lsn IS NOT DISTINCT FROM $8 AND transactions = $9";
+WHERE pipeline = $1 AND lane = $2 AND end_lsn IS NOT DISTINCT FROM $8 AND transactions = $9
+RETURNING 1";
 
 /// `application_name` of a lane's session: what an earlier life of the lane is known by.
 pub fn application_name(pipeline: &str, lane: LaneId) -> String {

@@ -64,7 +64,8 @@ impl Pgbench {
         if !self.process.is_running() {
             bail!("pgbench ended by itself:\n{}", self.process.log_tail());
         }
-        self.process.signal(Signal::SIGINT)?;
+        // Not SIGINT: what a shell starts in the background inherits that as ignored.
+        self.process.signal(Signal::SIGTERM)?;
         self.process.wait(Duration::from_secs(10))?;
         self.seen()
     }

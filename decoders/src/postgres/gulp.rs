@@ -86,6 +86,9 @@ const REST: Duration = Duration::from_millis(50);
 /// A call that is silent for so long is looked into.
 const WORRY_AFTER: Duration = Duration::from_secs(10);
 
+/// Log that each gulp may decode again, unless told otherwise: gulps still pay then.
+pub const REREAD_BYTES: u64 = 1 << 30;
+
 /// What to read in gulps, and how.
 #[derive(Debug, Clone)]
 pub struct GulpOptions {
@@ -116,7 +119,7 @@ impl GulpOptions {
             gulp_bytes: 64 << 20,
             temp_bytes: 4 << 30,
             log_bytes: 1 << 30,
-            reread_bytes: 1 << 30,
+            reread_bytes: REREAD_BYTES,
             fewer_changes: None,
         }
     }

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use decoders::postgres::conninfo::ConnInfo;
 use decoders::postgres::stream::PgStream;
 use decoders::source::Disposition;
 use decoders::spool::{MemorySpool, Spool};
-use decoders::{ChangeEvent, Lsn, OldRow, Row, Source};
+use decoders::{ChangeEvent, Lsn, OldRow, Row, Source, SourceEvent};
 use tests::postgres::{Postgres, Stop};
 
 use crate::stage::{DEADLINE, SLOT, Stage, acknowledge, drain, table, texts};
@@ -19,6 +20,9 @@ const ROWS: i32 = 4_500;
 
 /// Text of this many bytes needs as many chunks of TOAST, each of them a change.
 const WIDE_BYTES: i32 = 10_000_000;
+
+/// Between two looks at the spool while the stream has nothing to say.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// A writer, a stream that follows it, and the table as the stream tells it.
 struct Trial {
@@ -129,6 +133,20 @@ impl Trial {
         assert!(self.spool.is_empty(), "the spool of the stream before is gone");
     }
 
+    /// Batches are discarded on a thread of their own, while the stream goes on: all that is known
+    /// to be over is gone in time, without anything more being written on the source.
+    async fn settle(&mut self) {
+        let emptied = async {
+            while !self.spool.is_empty() {
+                if let Ok(event) = tokio::time::timeout(LOOK, self.stream.next()).await {
+                    assert!(matches!(event.unwrap(), SourceEvent::Idle(_)));
+                }
+            }
+        };
+        // A spool that is not empty by then is what the caller reports.
+        let _ = tokio::time::timeout(DEADLINE, emptied).await;
+    }
+
     async fn roll_back(&mut self, sql: &str) {
         if self.follows {
             self.follow().await;
@@ -147,6 +165,7 @@ impl Trial {
         if self.told != there {
             self.wrong.push(format!("{what}: {surplus} rows too many, {missing} missing"));
         }
+        self.settle().await;
         if !self.spool.is_empty() {
             self.wrong.push(format!("{what}: {} batches were forgotten", self.spool.len()));
         }

@@ -1,7 +1,7 @@
 //! The scheduling thread: collects windows, and has the lanes apply one after the other.
 //!
 //! ```text
-//!   queue --> window W+1 (collected) | window W (in flight) --> lane 0 .. N-1 --> green
+//!   queue --> window W+1 (collected) | window W (in flight) --> lane 0 .. N-1 --> green   (one lane: on this thread)
 //! ```
 //! A window is everything that waits, up to the limits, so a quiet stream applies each transaction
 //! at once and a backlog coalesces by itself. With one lane a window is one transaction of green.
@@ -90,7 +90,7 @@ struct Collector<T: Target> {
     is_cancelled: bool,
 }
 
-impl<T: Target> Applying<T>
+impl<T: Target + 'static> Applying<T>
 where
     T::Lane: 'static,
 {
@@ -102,11 +102,11 @@ where
     /// The first lane's. What other lanes have committed of the window is on green, and green's
     /// progress says so; of the share that failed nothing is.
     pub fn run(self, runtime: &Handle) -> Result<(), TargetError> {
-        let Some(lanes) = Lanes::open(&self.target, self.lanes, runtime, &self.cancel)? else {
+        let Some(mut lanes) = Lanes::open(&self.target, self.lanes, &self.cancel)? else {
             return Ok(());
         };
         self.lanes_open.send_replace(true);
-        let applied = self.apply_with(&lanes, runtime);
+        let applied = self.apply_with(&mut lanes, runtime);
         if applied.is_err() {
             // Nobody waits for what the others still do; what they have committed is in their marks.
             lanes.give_up();
@@ -115,7 +115,7 @@ where
         applied
     }
 
-    fn apply_with(self, lanes: &Lanes, runtime: &Handle) -> Result<(), TargetError> {
+    fn apply_with(self, lanes: &mut Lanes, runtime: &Handle) -> Result<(), TargetError> {
         let mut collector = Collector {
             target: self.target,
             limits: self.limits,
@@ -167,7 +167,7 @@ where
 }
 
 /// Hands a window to the lanes. `beyond` are commits that green has from an earlier life.
-fn give(lanes: &Lanes, window: Window, floor: Lsn, beyond: &[Lsn]) -> InFlight {
+fn give(lanes: &mut Lanes, window: Window, floor: Lsn, beyond: &[Lsn]) -> InFlight {
     let Window { transactions, permits, schedule, .. } = window;
     let end = transactions.last().and_then(|transaction| transaction.end_lsn);
     let mut flight = InFlight {

@@ -26,7 +26,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use decoders::{Lsn, Part, Position, Source, SourceError, SourceEvent, Transaction};
 use futures_util::FutureExt as _;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 
 pub use super::budget::Budget;
@@ -75,6 +75,9 @@ pub struct Intake<'a, S: Source> {
     pub progress: Arc<watch::Sender<Frontier>>,
     /// Knows what we have written on the source ourselves.
     pub own: OwnApply,
+    /// Says when a checkpoint is written. Of `progress` itself the intake would hear several times
+    /// for each transaction, half of them its own doing.
+    pub written: Arc<Notify>,
     /// What a blue before PostgreSQL 11 says of TRUNCATE.
     pub truncations: Truncations,
     /// Markers.
@@ -97,7 +100,7 @@ impl<S: Source> Intake<'_, S> {
         stop: &mut watch::Receiver<bool>,
         downstream_ended: &mut watch::Receiver<bool>,
     ) -> Result<Ended, SourceError> {
-        let mut progress = self.progress.subscribe();
+        let written = Arc::clone(&self.written);
         let mut gate = self.gate.watch();
         let mut handover = self.handover.clone();
         let mut taken = Taken::default();
@@ -139,10 +142,7 @@ impl<S: Source> Intake<'_, S> {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return Ok(Ended::Stopped),
                 _ = downstream_ended.wait_for(|ended| *ended) => return Ok(Ended::Downstream),
-                changed = progress.changed() => {
-                    changed.expect("the sender is ours and outlives this loop");
-                    Turn::Progress
-                }
+                () = written.notified() => Turn::Checkpoint,
                 changed = gate.changed() => {
                     changed.expect("the gate outlives this loop");
                     Turn::Gate
@@ -155,7 +155,7 @@ impl<S: Source> Intake<'_, S> {
                 event = from_source => Turn::Event(event?),
             };
             match turn {
-                Turn::Progress => self.acknowledge(&mut progress).await?,
+                Turn::Checkpoint => self.acknowledge().await?,
                 Turn::Gate => {}
                 Turn::Handover => ending.is_asked = true,
                 Turn::IdleCheckpoint => {
@@ -188,7 +188,7 @@ impl<S: Source> Intake<'_, S> {
                             .get_or_insert_with(|| Instant::now() + IDLE_CHECKPOINT_INTERVAL);
                     }
                     self.publish(&mut taken);
-                    self.acknowledge(&mut progress).await?;
+                    self.acknowledge().await?;
                 }
             }
             if ending.wants_to() {
@@ -259,19 +259,14 @@ impl<S: Source> Intake<'_, S> {
         });
     }
 
-    /// Tells blue what has become durable. What is seen here does not wake the loop again.
-    async fn acknowledge(
-        &mut self,
-        progress: &mut watch::Receiver<Frontier>,
-    ) -> Result<(), SourceError> {
-        loop {
-            let frontier = *progress.borrow_and_update();
-            if frontier.durable() <= frontier.acked() {
-                return Ok(());
-            }
+    /// Tells blue what has become durable.
+    async fn acknowledge(&mut self) -> Result<(), SourceError> {
+        let frontier = *self.progress.borrow();
+        if frontier.durable() > frontier.acked() {
             self.source.acknowledge(Position::Lsn(frontier.durable())).await?;
             self.progress.send_modify(|now| now.acknowledged(frontier.durable()));
         }
+        Ok(())
     }
 
     /// Whether everything that was received is applied, in the checkpoint and acknowledged.
@@ -284,7 +279,7 @@ impl<S: Source> Intake<'_, S> {
 /// What woke the intake.
 enum Turn {
     IdleCheckpoint,
-    Progress,
+    Checkpoint,
     Gate,
     Handover,
     Room(OwnedSemaphorePermit),

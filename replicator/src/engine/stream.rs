@@ -18,7 +18,7 @@ use decoders::postgres::catalog::TableFilter;
 use decoders::{Source, SourceError};
 use sinks::{Target, TargetError};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::apply::{AppliedTotals, Applying, BatchLimits};
 use super::checkpointing;
@@ -124,10 +124,12 @@ where
         applying.run(&runtime)
     });
     let (store, progress) = (context.store.clone(), Arc::clone(&context.progress));
+    let written = Arc::new(Notify::new());
+    let says_written = Arc::clone(&written);
     let checkpoint_ended = ended.clone();
     let checkpoint = spawn_thread("checkpoint", move || {
         let _ended = SaysEnded(checkpoint_ended);
-        checkpointing::run(&store, &progress, &woken)
+        checkpointing::run(&store, &progress, &says_written, &woken)
     });
 
     let intake = Intake {
@@ -138,6 +140,7 @@ where
         checkpoint: wake,
         progress: Arc::clone(&context.progress),
         own: OwnApply::of(&context.counterpart),
+        written,
         truncations: Truncations::new(context.tables.clone()),
         gate: context.gate.clone(),
         budget: context.budget.clone(),

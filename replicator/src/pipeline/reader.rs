@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use decoders::postgres::conninfo::ConnInfo;
-use decoders::postgres::gulp::{GulpOptions, GulpStream, HandoverReason, OpenError};
+use decoders::postgres::gulp::{GulpOptions, GulpStream, HandoverReason, OpenError, REREAD_BYTES};
 use decoders::postgres::session::Session;
 use decoders::postgres::stream::{PgStream, StreamOptions};
 use decoders::{Lsn, Position, Source, SourceError, SourceEvent};
@@ -25,10 +25,6 @@ const NEAR_SHARE: u64 = 4;
 /// A stream has to be far behind in so many looks, one after the other.
 const LOOKS: u32 = 5;
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// A stream does not become gulps where each would decode more than this again; gulps themselves
-/// look at it more closely.
-const REREAD_BYTES_MAX: u64 = 1 << 30;
 
 /// A slot's reader.
 pub(super) enum Reader {
@@ -217,10 +213,10 @@ struct Look {
 impl Look {
     fn wants_gulps(&self, far_bytes: u64) -> bool {
         let Some(behind) = self.behind_bytes else { return false };
-        // Each gulp would decode this again.
+        // Each gulp would decode this again; a gulping reader looks at it more closely.
         let again = self.retained_bytes.map_or(0, |retained| retained.saturating_sub(behind));
         behind >= far_bytes
-            && again <= REREAD_BYTES_MAX
+            && again <= REREAD_BYTES
             && self.moves
             && self.reading_is_slow
             && !self.spools
@@ -272,7 +268,7 @@ mod tests {
         let better_not = [
             Look { behind_bytes: None, ..look },
             Look { behind_bytes: Some(FAR - 1), ..look },
-            Look { retained_bytes: Some(FAR + REREAD_BYTES_MAX + 1), ..look },
+            Look { retained_bytes: Some(FAR + REREAD_BYTES + 1), ..look },
             Look { moves: false, ..look },
             Look { reading_is_slow: false, ..look },
             Look { spools: true, ..look },

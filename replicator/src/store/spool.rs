@@ -310,14 +310,21 @@ mod tests {
 
     #[test]
     fn a_process_that_died_leaves_nothing() {
-        let (directory, spool) = spool();
+        let (_directory, spool) = spool();
         let generation = spool.begin().unwrap();
         for number in 1..=20 {
             spool.put(generation, number, &batch(number)).unwrap();
         }
-        // As a kill leaves it: files, and no word to RocksDB.
-        std::mem::forget(spool);
-        let spool = RocksSpool::new(directory.path(), "spool");
+        // As a kill leaves it: files that nobody has closed. The living one still writes to its own.
+        let left = tempfile::tempdir().unwrap();
+        let path = left.path().join("spool");
+        std::fs::create_dir(&path).unwrap();
+        for entry in std::fs::read_dir(&spool.path).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), path.join(entry.file_name())).unwrap();
+        }
+        assert!(used_bytes(&path) > 0);
+        let spool = RocksSpool::new(left.path(), "spool");
         spool.begin().unwrap();
         assert_eq!(used_bytes(&spool.path), 0);
         assert!(spool.is_usable());

@@ -5,12 +5,9 @@ use std::sync::Arc;
 use decoders::change::{Column, ReplicaIdentity, TableSchema};
 
 use super::ColumnSet;
+use super::inner_oids::FIRST_VARIABLE_TYPE;
 use crate::postgres::catalog::{GreenColumn, GreenTable, Identity};
 use crate::target::TargetError;
-
-/// Types with lower OIDs are built in and have the same OID on every server
-/// (`FirstGenbkiObjectId`); those of `information_schema` and of users do not.
-const FIRST_VARIABLE_TYPE: u32 = 10_000;
 
 /// Which of green's triggers and rules would fire in our session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -5,6 +5,9 @@
 //! OIDs that are not its own. User-defined types have another OID on every server. An OID is as
 //! long as another, so a value is copied once, into the outgoing buffer, and patched there.
 
+/// Types with lower OIDs are built in, and the same everywhere (`FirstGenbkiObjectId`).
+pub(crate) const FIRST_VARIABLE_TYPE: u32 = 10_000;
+
 /// What a binary value of one of green's types has inside.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum InnerOids {
@@ -108,8 +111,6 @@ impl Cursor<'_> {
     }
 
     fn put(&mut self, oid: u32) -> Result<(), Malformed> {
-        /// `FirstGenbkiObjectId`: types with lower OIDs are built in, and the same everywhere.
-        const FIRST_VARIABLE_TYPE: u32 = 10_000;
         let word = self.word()?;
         // A built-in type in the place of another is a difference that green must see and refuse.
         if u32::from_be_bytes(*word) >= FIRST_VARIABLE_TYPE && oid >= FIRST_VARIABLE_TYPE {

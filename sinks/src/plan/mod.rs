@@ -7,12 +7,14 @@
 
 mod bind;
 mod inner_oids;
+pub(crate) mod one_row;
 mod set;
 mod shape;
 mod sql;
 
 pub(crate) use bind::check_triggers;
 pub use bind::{Fire, TablePlan};
+pub(crate) use inner_oids::FIRST_VARIABLE_TYPE;
 pub use inner_oids::InnerOids;
 pub use set::{CopyFormat, SetShape, SetStatement};
 pub use shape::{ColumnSet, IdentityColumn, OldImage, Shape};

@@ -6,7 +6,7 @@ use decoders::change::{Cell, Row};
 use decoders::postgres::catalog::quote_ident as quoted;
 
 use super::bind::Locator;
-use super::{ColumnSet, IdentityColumn, OldImage, Shape, TablePlan};
+use super::{ColumnSet, IdentityColumn, OldImage, Shape, TablePlan, one_row};
 use crate::postgres::catalog::{Equality, GreenTable, TableKind};
 
 /// Where a parameter's value comes from.
@@ -35,7 +35,8 @@ impl Slot {
     }
 }
 
-/// A statement for all changes of one shape. It must affect exactly one row.
+/// A statement for all changes of one shape. Green itself refuses it if it does not affect exactly
+/// one row ([`one_row`](super::one_row)).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RowStatement {
     /// The SQL, with `$1..`.
@@ -49,13 +50,18 @@ pub struct RowStatement {
 impl TablePlan {
     /// The statement for changes of `shape`.
     pub fn statement(&self, shape: &Shape) -> RowStatement {
-        let mut sql = Builder { plan: self, types: Vec::new(), slots: Vec::new() };
+        let mut sql =
+            Builder { plan: self, types: Vec::new(), slots: Vec::new(), before: Vec::new() };
         let text = match shape {
             Shape::Insert => sql.insert(),
             Shape::Delete => sql.delete(),
             Shape::Update { present, key, identity } => sql.update(present, *key, *identity),
         };
-        RowStatement { sql: text, types: sql.types, slots: sql.slots }
+        RowStatement {
+            sql: one_row::demanded(&sql.before, &text),
+            types: sql.types,
+            slots: sql.slots,
+        }
     }
 }
 
@@ -88,8 +94,11 @@ struct Builder<'a> {
     plan: &'a TablePlan,
     types: Vec<ParamType>,
     slots: Vec<Slot>,
+    /// What the statement is based on, each `name AS (..)`.
+    before: Vec<String>,
 }
 
+/// Each gives a query with a row for each row that it wrote.
 impl Builder<'_> {
     /// `$n` for a slot; a slot that is used twice is sent once.
     fn param(&mut self, slot: Slot) -> String {
@@ -114,13 +123,13 @@ impl Builder<'_> {
         let count = self.plan.schema().columns.len();
         let name = &self.plan.green().name;
         if count == 0 {
-            return format!("INSERT INTO {name} DEFAULT VALUES");
+            return format!("INSERT INTO {name} DEFAULT VALUES RETURNING 1");
         }
         let columns: Vec<String> = (0..count).map(|at| self.column(at)).collect();
         let values: Vec<String> = (0..count).map(|at| self.param(Slot::New(at))).collect();
         let overriding = self.overriding();
         format!(
-            "INSERT INTO {name} ({}){overriding} VALUES ({})",
+            "INSERT INTO {name} ({}){overriding} VALUES ({}) RETURNING 1",
             columns.join(", "),
             values.join(", ")
         )
@@ -135,20 +144,20 @@ impl Builder<'_> {
 
     fn delete(&mut self) -> String {
         let condition = self.this_row(OldImage::InOld);
-        format!("DELETE FROM {} WHERE {condition}", self.table())
+        format!("DELETE FROM {} WHERE {condition} RETURNING 1", self.table())
     }
 
     fn update(&mut self, present: &ColumnSet, key: OldImage, identity: IdentityColumn) -> String {
         let condition = self.this_row(key);
         match (identity, self.plan.identity_always()) {
-            (IdentityColumn::Kept, _) | (_, None) => self.set(present, &condition, ""),
+            (IdentityColumn::Kept, _) | (_, None) => self.set(present, &condition),
             (IdentityColumn::Changed, Some(_)) => self.replace(present, &condition),
             (IdentityColumn::Unknown, Some(at)) => self.set_or_replace(present, &condition, at),
         }
     }
 
     /// A plain UPDATE; a locking SELECT where nothing can be set, so that the row is still checked.
-    fn set(&mut self, present: &ColumnSet, condition: &str, returning: &str) -> String {
+    fn set(&mut self, present: &ColumnSet, condition: &str) -> String {
         let settable =
             |at: &usize| present.contains(*at) && Some(*at) != self.plan.identity_always();
         let positions: Vec<usize> =
@@ -161,17 +170,15 @@ impl Builder<'_> {
             .into_iter()
             .map(|at| format!("{} = {}", self.column(at), self.param(Slot::New(at))))
             .collect();
-        format!("UPDATE {table} SET {} WHERE {condition}{returning}", assign.join(", "))
+        format!("UPDATE {table} SET {} WHERE {condition} RETURNING 1", assign.join(", "))
     }
 
     /// DELETE and INSERT in one statement: the only way to change an ALWAYS identity column.
     /// What the new row does not say is taken from the old one.
     fn replace(&mut self, present: &ColumnSet, condition: &str) -> String {
-        let insert = self.insert_from("gone", present);
-        format!(
-            "WITH gone AS (DELETE FROM {} WHERE {condition} RETURNING *) {insert}",
-            self.table()
-        )
+        let gone = format!("gone AS (DELETE FROM {} WHERE {condition} RETURNING *)", self.table());
+        self.before.push(gone);
+        self.insert_from("gone", present)
     }
 
     fn insert_from(&mut self, source: &str, present: &ColumnSet) -> String {
@@ -189,7 +196,8 @@ impl Builder<'_> {
             columns.push(quoted(&column.name));
         }
         format!(
-            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {source}",
+            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {source} \
+             RETURNING 1",
             self.plan.green().name,
             columns.join(", "),
             values.join(", ")
@@ -203,13 +211,11 @@ impl Builder<'_> {
         let value = self.param(Slot::New(identity));
         let same = format!("{condition} AND {column} OPERATOR(pg_catalog.=) {value}");
         let other = format!("{condition} AND {column} OPERATOR(pg_catalog.<>) {value}");
-        let update = self.set(present, &same, " RETURNING 1");
-        let insert = self.insert_from("gone", present);
-        format!(
-            "WITH kept AS ({update}), gone AS (DELETE FROM {} WHERE {other} RETURNING *), \
-             back AS ({insert} RETURNING 1) SELECT 1 FROM kept UNION ALL SELECT 1 FROM back",
-            self.table()
-        )
+        let kept = format!("kept AS ({})", self.set(present, &same));
+        let gone = format!("gone AS (DELETE FROM {} WHERE {other} RETURNING *)", self.table());
+        let back = format!("back AS ({})", self.insert_from("gone", present));
+        self.before.extend([kept, gone, back]);
+        "SELECT 1 FROM kept UNION ALL SELECT 1 FROM back".to_owned()
     }
 
     fn old_slot(key: OldImage, at: usize) -> Slot {

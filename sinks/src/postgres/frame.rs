@@ -4,6 +4,7 @@ use tokio_postgres::{Client, Statement};
 
 use super::pipeline::{Failure, Param, Pipeline, Purpose};
 use super::session::{Capabilities, OriginTracking, TriggerSuppression};
+use crate::plan::one_row;
 use crate::{own, progress};
 
 /// Statements that frame every transaction.
@@ -61,7 +62,7 @@ impl Frame {
             }
             OriginTracking::Unavailable { .. } => None,
         };
-        let advance = client.prepare(progress::ADVANCE).await?;
+        let advance = client.prepare(&one_row::demanded(&[], progress::ADVANCE)).await?;
         let commit = client.prepare("COMMIT").await?;
         let save = client.prepare(SAVE).await?;
         let release = client.prepare(RELEASE).await?;

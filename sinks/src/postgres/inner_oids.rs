@@ -5,12 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::Client;
 
 use super::error::target_error;
-use crate::plan::InnerOids;
+use crate::plan::{FIRST_VARIABLE_TYPE, InnerOids};
 use crate::target::TargetError;
-
-/// Types with lower OIDs are built in (`FirstGenbkiObjectId`): the OIDs inside are everywhere the
-/// same.
-const FIRST_VARIABLE_TYPE: u32 = 10_000;
 
 enum Made {
     Domain(u32),

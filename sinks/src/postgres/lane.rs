@@ -185,6 +185,7 @@ impl PgLane {
             }
             self.ended(transaction)?;
         }
+        // Green itself checks the count of each row: COMMIT does not have to wait for them.
         self.finish(&mut pipe, transactions, share).await
     }
 
@@ -218,15 +219,17 @@ impl PgLane {
                 frame.check_apart(&mut pipe, tables, partitioned).await?;
             }
         }
+        // A wrong count of many rows is no error of the server's: it has to be seen before the way
+        // back goes, and before COMMIT.
+        pipe.drain().await?;
         if continues {
-            // A wrong count is no error of the server's: it has to be seen before the way back goes.
-            pipe.drain().await?;
             frame.send(&mut pipe, &frame.release, "ending a batch on green").await?;
         }
         self.finish(&mut pipe, transactions, share).await
     }
 
-    /// Waits for what is unanswered, and commits if the last transaction has ended.
+    /// Commits if the last transaction has ended, and waits for what is unanswered. What is
+    /// unanswered fails on green itself if it is wrong, and COMMIT with it.
     async fn finish(
         &mut self,
         pipe: &mut Pipeline<'_>,
@@ -241,8 +244,6 @@ impl PgLane {
         let frame = self.frame.clone();
         let mark = self.mark.after(share, &self.open.commits, self.written);
         self.advance(pipe, &frame, &mark).await?;
-        // Every count is checked before COMMIT may go out.
-        pipe.drain().await?;
         frame.send(pipe, &frame.commit, "committing on green").await?;
         pipe.drain().await?;
         let applied = self.open.commits.len() as u64;

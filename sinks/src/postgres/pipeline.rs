@@ -15,7 +15,7 @@ use tokio_postgres::types::{BorrowToSql, Format, IsNull, ToSql, Type};
 use tokio_postgres::{Client, Statement};
 
 use super::error::Refusal;
-use crate::plan::InnerOids;
+use crate::plan::{InnerOids, one_row};
 use crate::target::TargetError;
 
 /// Statements that may be unanswered: enough to hide a round trip of some milliseconds.
@@ -207,7 +207,17 @@ impl<'a> Pipeline<'a> {
     }
 }
 
+/// The count of a statement that green refused because it was not one ([`one_row`]).
+fn count_told(error: &tokio_postgres::Error) -> Option<u64> {
+    let db = error.as_db_error()?;
+    one_row::counted(db.code().code(), db.message())
+}
+
 fn check(purpose: Purpose<'_>, answer: Answer) -> Result<(), Failure> {
+    let answer = match (purpose, answer) {
+        (Purpose::Row { .. } | Purpose::Progress, Err(e)) => count_told(&e).ok_or(e),
+        (_, answer) => answer,
+    };
     match (purpose, answer) {
         (Purpose::Frame(_), Ok(_))
         | (Purpose::Apart, Ok(0))

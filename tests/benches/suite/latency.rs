@@ -24,7 +24,7 @@ const PROBES_PER_S: u32 = 100;
 const PROBES: u64 = 2_000;
 /// The first second is not measured.
 const WARM_UP_PROBES: usize = 100;
-const POLL: Duration = Duration::from_micros(200);
+const POLL: Duration = Duration::from_millis(1);
 
 pub async fn run(options: &Options) -> Result<Report> {
     let mut pair = Pair::start(options).await?;

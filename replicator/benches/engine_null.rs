@@ -58,6 +58,8 @@ async fn rate(lanes: u16) -> f64 {
         totals: watch::Sender::new(AppliedTotals::default()),
         tables: TableFilter::default(),
         gate: MarkerGate::default(),
+        counterpart: "bench_back".into(),
+        lanes_open: watch::Sender::new(false),
         budget: Budget::new(256 << 20),
         limits: BatchLimits { bytes: 64 << 20, transactions: 50_000 },
         lanes,

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::proxy::ProxyConfig;
 
 /// `[[cutover.pgbouncer]]`, `[cutover.proxy]` and `[cutover.command]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SwitchConfig {
     /// Every PgBouncer that clients use.
@@ -20,7 +20,7 @@ pub struct SwitchConfig {
 }
 
 /// One PgBouncer process.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PgBouncerConfig {
     /// Connection string of its admin console (database `pgbouncer`). With `so_reuseport` each
@@ -59,7 +59,7 @@ impl fmt::Debug for PgBouncerConfig {
 
 /// The operator's commands. Each is a program and its arguments; no shell is involved. They are
 /// told what to do by `CUTOVER_*` variables, must be idempotent, and fail by a status other than 0.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CommandConfig {
     /// Makes clients wait. Without it they get errors between the fence and the release.

@@ -302,13 +302,62 @@ impl Shared {
         tracker.reading(now)
     }
 
-    /// The status document.
+    fn counters(&self) -> api::Counters {
+        let totals = *self.totals.borrow();
+        api::Counters {
+            transactions: totals.transactions,
+            inserts: totals.inserts,
+            updates: totals.updates,
+            deletes: totals.deletes,
+            truncates: totals.truncates,
+            bytes: totals.bytes,
+            reconnects: self.reconnects.load(Ordering::Relaxed),
+        }
+    }
+
+    /// This stream's part of the status document.
+    pub fn stream(&self) -> api::Stream {
+        let lag = self.lag_now();
+        let frontier = *self.progress.borrow();
+        let (hot, carries) = (*self.hot.borrow(), *self.carries.borrow());
+        let counters = self.counters();
+        let facts = self.facts();
+        let error = facts.last_error.as_ref();
+        let trouble = || error.map(|problem| format!("{}: {}", problem.place, problem.what));
+        let (state, why) = match (hot, carries) {
+            _ if self.is_over.load(Ordering::Relaxed) => (api::StreamState::Over, None),
+            (true, true) => (api::StreamState::Carries, None),
+            (true, false) => (api::StreamState::Hot, None),
+            // What is tried again says what it waits for.
+            (false, _) if error.is_some() && facts.waiting_for.is_none() => {
+                (api::StreamState::Broken, trouble())
+            }
+            (false, _) if error.is_some() => (api::StreamState::NotReady, trouble()),
+            (false, false) => (api::StreamState::NotArmed, None),
+            (false, true) => (api::StreamState::NotReady, Some(facts.phase.name().to_owned())),
+        };
+        let foreign = match carries {
+            true => None,
+            false => Some(self.gate.watch().borrow().leaks.clone()),
+        };
+        api::Stream {
+            direction: self.direction,
+            state,
+            why,
+            lag: api::Lag::from(&lag),
+            positions: positions(facts.head, &frontier),
+            counters,
+            foreign: foreign
+                .filter(|leaks| leaks.count > 0)
+                .map(|leaks| api::Foreign { changes: leaks.count, first: leaks.first }),
+        }
+    }
+
+    /// The status document, as far as one stream knows it: see [`crate::http`] for the rest.
     pub fn status(&self, cutover: Option<api::RunStatus>) -> api::Status {
         let lag = self.lag_now();
         let frontier = *self.progress.borrow();
-        let totals = *self.totals.borrow();
         let facts = self.facts();
-        let head = facts.head;
         let catching_up = facts.phase == api::PipelinePhase::Streaming
             && lag.seconds.is_some_and(|seconds| seconds > CATCHING_UP_SECONDS);
         let cutting_over = facts.phase == api::PipelinePhase::Streaming
@@ -319,7 +368,6 @@ impl Shared {
                         Phase::Replicating | Phase::Armed | Phase::Reversing | Phase::Watching
                     )
             });
-        let position = |lsn: Lsn| lsn.is_valid().then_some(Position::Lsn(lsn));
         api::Status {
             schema_version: api::SCHEMA_VERSION,
             pipeline: self.pipeline.clone(),
@@ -334,24 +382,15 @@ impl Shared {
             waiting_for: facts.waiting_for.clone(),
             blue: facts.blue.clone(),
             green: facts.green.clone(),
+            serving: None,
+            sealed: None,
+            direction: self.direction,
             lag: api::Lag::from(&lag),
-            positions: api::Positions {
-                head: head.and_then(position),
-                received: position(frontier.received()),
-                applied: position(frontier.applied()),
-                durable: position(frontier.durable()),
-                acked: position(frontier.acked()),
-            },
+            positions: positions(facts.head, &frontier),
+            streams: Vec::new(),
+            finish: api::FinishState::default(),
             backfill: facts.backfill.clone(),
-            counters: api::Counters {
-                transactions: totals.transactions,
-                inserts: totals.inserts,
-                updates: totals.updates,
-                deletes: totals.deletes,
-                truncates: totals.truncates,
-                bytes: totals.bytes,
-                reconnects: self.reconnects.load(Ordering::Relaxed),
-            },
+            counters: self.counters(),
             last_error: facts.last_error.clone(),
             cutover,
         }
@@ -431,5 +470,16 @@ impl Shared {
                 .and_then(|report| report.pause_ms)
                 .map(|pause_ms| pause_ms / 1000.0),
         }
+    }
+}
+
+fn positions(head: Option<Lsn>, frontier: &Frontier) -> api::Positions {
+    let position = |lsn: Lsn| lsn.is_valid().then_some(Position::Lsn(lsn));
+    api::Positions {
+        head: head.and_then(position),
+        received: position(frontier.received()),
+        applied: position(frontier.applied()),
+        durable: position(frontier.durable()),
+        acked: position(frontier.acked()),
     }
 }

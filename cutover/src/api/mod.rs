@@ -11,6 +11,7 @@
 //! | `GET /v1/cutover/{run}?after=N&wait_ms=M` | - | [`RunUpdate`]: events past `N`, waiting at most `M` for one |
 //! | `POST /v1/cutover/{run}/abort` | [`AbortRequest`] | [`RunStatus`], 409 from the point of no return on |
 //! | `POST /v1/rollback` | [`StartCutover`] | the same as `POST /v1/cutover`, the other way round |
+//! | `GET /v1/finish` | - | [`FinishPlan`]: what that would remove |
 //! | `POST /v1/finish` | [`FinishRequest`] | [`FinishReport`]: no way back any more |
 //! | `GET /v1/history` | - | [`History`] |
 //!
@@ -22,9 +23,11 @@ mod finish;
 mod plan;
 mod run;
 mod status;
+mod stream;
+mod watch;
 
 pub use error::{ApiError, ErrorCode};
-pub use finish::{FinishReport, FinishRequest};
+pub use finish::{FinishPlan, FinishReport, FinishRequest, FinishState};
 pub use plan::{Act, Check, Checks, Plan, PlanRequest, Severity};
 pub use run::{
     AbortRequest, History, HistoryItem, Member, Outcome, RunEvent, RunEventKind, RunReport,
@@ -33,6 +36,8 @@ pub use run::{
 pub use status::{
     Backfill, Counters, Lag, PipelinePhase, Positions, Problem, Server, Status, TableProgress,
 };
+pub use stream::{Foreign, Stream, StreamState};
+pub use watch::{Breach, MonitorAction, MonitorState, MonitorStatus};
 
 /// Version of every JSON document here. It grows when a field changes its meaning or goes away;
 /// new fields don't change it, so readers must ignore fields that they don't know.

@@ -43,7 +43,7 @@ impl From<Exit> for ExitCode {
 impl From<Outcome> for Exit {
     fn from(outcome: Outcome) -> Self {
         match outcome {
-            Outcome::Completed => Exit::Done,
+            Outcome::Completed | Outcome::Drilled => Exit::Done,
             Outcome::RolledBack => Exit::RolledBack,
             Outcome::PrecheckFailed => Exit::NotReady,
             Outcome::GateTimeout => Exit::TimedOut,

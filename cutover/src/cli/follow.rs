@@ -15,6 +15,7 @@ use crate::api::{
     RunUpdate, Step,
 };
 use crate::phase::Phase;
+use crate::side::Direction;
 
 use super::client::{Client, ClientError};
 use super::exit::Exit;
@@ -61,6 +62,9 @@ impl Interrupts {
 /// How to follow.
 #[derive(Debug, Clone, Default)]
 pub struct Following {
+    /// Which way was asked for: a rollback that was is done, one that came by itself is another
+    /// end of a cutover.
+    pub direction: Direction,
     /// How long to try to reach a sidecar that stopped answering.
     pub reconnect_for: Duration,
     /// Who asks for an abort on ^C.
@@ -250,6 +254,7 @@ impl Follower<'_> {
         self.screen.object(report);
         let exit = match report.outcome {
             Outcome::Aborted if self.asked_to_abort && !gate_passed => Exit::Interrupted,
+            Outcome::RolledBack if self.how.direction == Direction::Back => Exit::Done,
             outcome => outcome.into(),
         };
         if let Some(error) = &report.error {
@@ -302,7 +307,12 @@ impl Follower<'_> {
     }
 
     fn detached(&self) -> Failure {
-        let what = "no longer watching: the run goes on without this command";
+        let what = match self.phase {
+            Phase::Watching => {
+                "no longer watching: the sidecar watches on, and the clients are served"
+            }
+            _ => "no longer watching: the run goes on without this command",
+        };
         Failure::new(
             Exit::Unreachable,
             ApiError::new(ErrorCode::Unavailable, what, "this command")

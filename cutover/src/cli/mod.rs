@@ -10,6 +10,7 @@ mod client;
 mod confirm;
 mod exit;
 mod failure;
+mod finish;
 mod follow;
 mod interrupt;
 mod look;
@@ -23,6 +24,8 @@ use std::process::ExitCode;
 use clap::Parser;
 
 pub use exit::Exit;
+
+use crate::side::Direction;
 
 use args::{Cli, Command};
 use client::Client;
@@ -60,7 +63,11 @@ pub fn main() -> ExitCode {
 fn dispatch(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
     let client = Client::new(&cli.common)?;
     match &cli.command {
-        None => run::cut_over(&client, screen, cli),
+        None => run::change_over(&client, screen, &cli.common, &cli.run, Direction::Forward),
+        Some(Command::Rollback(args)) => {
+            run::change_over(&client, screen, &cli.common, args, Direction::Back)
+        }
+        Some(Command::Finish(args)) => finish::finish(&client, screen, &cli.common, args),
         Some(Command::Plan(args)) => run::show_plan(&client, screen, args),
         Some(Command::Status(args)) => look::status(&client, screen, args),
         Some(Command::Abort(args)) => look::abort(&client, screen, &cli.common, args),

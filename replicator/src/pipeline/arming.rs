@@ -215,6 +215,23 @@ impl Route {
         }
     }
 
+    /// What removing one kind does, for a plan.
+    pub(crate) fn removal(&self, what: Leftover) -> Act {
+        let config = &self.config;
+        let [from, to] = [self.ends.direction.from(), self.ends.direction.to()];
+        let (place, text) = match what {
+            Leftover::Slot => (from, format!("drop replication slot {}", config.slot())),
+            Leftover::Publication => (from, format!("DROP PUBLICATION {}", config.publication())),
+            Leftover::Origins => {
+                (to, format!("drop the progress and the replication origins of {}", config.name))
+            }
+            Leftover::Objects => {
+                (from, "drop markers and the triggers that report TRUNCATE".to_owned())
+            }
+        };
+        Act { step: "finish".into(), place: place.name().into(), text }
+    }
+
     /// What arming does, for a plan.
     pub fn describe(&self) -> Vec<Act> {
         let [from, to] = [self.ends.direction.from().name(), self.ends.direction.to().name()];

@@ -13,6 +13,7 @@
 //! | [`pgbench`] | pgbench through the router, and its own invariant |
 //! | [`compare`] | are two databases exactly equal? |
 //! | [`bench`] | what the benches stand on |
+//! | [`chaos`] | runs in which everything goes wrong that can, and their judge |
 //! | [`wait`] | wait on progress with a deadline; there are no sleeps in tests |
 //!
 //! Nothing here depends on another crate of the workspace: the judge must not share a bug with the
@@ -20,6 +21,7 @@
 
 pub mod api;
 pub mod bench;
+pub mod chaos;
 pub mod compare;
 pub mod ledger;
 pub mod paths;

@@ -2,6 +2,7 @@
 
 mod alerts;
 mod bad_input;
+mod chaos;
 mod cutover;
 mod handover;
 mod huge;

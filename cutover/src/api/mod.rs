@@ -14,10 +14,14 @@
 //! | `GET /v1/finish` | - | [`FinishPlan`]: what that would remove |
 //! | `POST /v1/finish` | [`FinishRequest`] | [`FinishReport`]: no way back any more |
 //! | `GET /v1/history` | - | [`History`] |
+//! | `GET /v1/cutover/{run}/report` | - | [`RunReport`] of a run that is over, however long ago; `{run}` may be its epoch or `last` |
+//! | `GET /v1/audit?after=N&last=M` | - | [`AuditPage`]: the last `M` lines past number `N` |
 //!
 //! `{run}` may be `current`: the active run, else the last one. Every failure is an [`ApiError`]
 //! with a status of 4xx or 5xx. A bearer token is asked for where the sidecar was given one.
 
+mod audit;
+mod drill;
 mod error;
 mod finish;
 mod plan;
@@ -26,6 +30,8 @@ mod status;
 mod stream;
 mod watch;
 
+pub use audit::AuditPage;
+pub use drill::DrillMeasures;
 pub use error::{ApiError, ErrorCode};
 pub use finish::{FinishPlan, FinishReport, FinishRequest, FinishState};
 pub use plan::{Act, Check, Checks, Plan, PlanRequest, Severity};

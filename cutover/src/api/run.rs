@@ -4,6 +4,7 @@ use decoders::Lsn;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::drill::DrillMeasures;
 use super::error::ApiError;
 use super::plan::{Check, Checks};
 use super::schema_version;
@@ -30,6 +31,9 @@ pub struct StartCutover {
     /// How long to watch the side that opened, milliseconds. Default: as configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watch_ms: Option<u64>,
+    /// Only rehearse it: hold the clients, drain without a fence, and put everything back.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub drill: bool,
     /// Who asks, for the record.
     pub actor: Option<String>,
     /// Why, for the record.
@@ -243,6 +247,9 @@ pub struct RunReport {
     /// The prechecks themselves, those of the gate included.
     #[serde(default)]
     pub findings: Vec<Check>,
+    /// What a drill has measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<DrillMeasures>,
     /// The routers.
     pub routers: Vec<Member>,
     /// Whether the run left a way back that carries; `None`: none was wanted, or it never came so

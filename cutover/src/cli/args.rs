@@ -150,6 +150,13 @@ pub enum Command {
     Abort(AbortArgs),
     /// The runs so far.
     History,
+    /// Rehearse the pause on the live system and predict what a run would cost: hold the clients,
+    /// drain without a fence, let them go on. Nothing is closed or changed over.
+    Drill(DrillArgs),
+    /// What a run did, found and left behind, however long ago.
+    Report(ReportArgs),
+    /// Who asked for what, and what was done: the audit log.
+    Audit(AuditArgs),
     /// Wait until the pipeline or its run has come so far.
     Wait(WaitArgs),
 }
@@ -193,6 +200,64 @@ pub struct AbortArgs {
     /// How long to wait until everything is put back.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
     pub timeout: Duration,
+}
+
+/// `cutover drill`.
+#[derive(Debug, Args)]
+pub struct DrillArgs {
+    /// When, and how long clients may wait each time.
+    #[command(flatten)]
+    pub gate: GateArgs,
+    /// How many times.
+    #[arg(long, value_name = "COUNT", default_value_t = 3,
+          value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// How long the lag has to stay small before each [default: 3s].
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub hold: Option<Duration>,
+    /// Give up when it has not by then [default: 30m].
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub gate_timeout: Option<Duration>,
+    /// Of a run that keeps no stream back.
+    #[arg(long)]
+    pub no_way_back: bool,
+    /// Don't ask. Needed where there is no terminal.
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `cutover report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// The run's id or its epoch.
+    #[arg(default_value = "last")]
+    pub run: String,
+    /// In which form. `--json` is the same as `json`.
+    #[arg(long, value_enum, default_value_t = Format::Md)]
+    pub format: Format,
+}
+
+/// The form of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Markdown, for people.
+    Md,
+    /// One JSON object.
+    Json,
+}
+
+/// `cutover audit`.
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    /// Check that every line is as it was written and in its place. Exit code 9 if one is not.
+    #[arg(long)]
+    pub verify: bool,
+    /// How many lines to show, the newest.
+    #[arg(long, value_name = "COUNT", default_value_t = 50)]
+    pub last: usize,
+    /// Of this file, without a sidecar.
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
 }
 
 /// `cutover wait`.

@@ -10,8 +10,8 @@ use ureq::Agent;
 use ureq::http::{Response, Uri};
 
 use crate::api::{
-    AbortRequest, ApiError, ErrorCode, FinishPlan, FinishReport, FinishRequest, History, Plan,
-    PlanRequest, RunStatus, RunUpdate, SCHEMA_VERSION, StartCutover, Status,
+    AbortRequest, ApiError, AuditPage, ErrorCode, FinishPlan, FinishReport, FinishRequest, History, Plan,
+    PlanRequest, RunReport, RunStatus, RunUpdate, SCHEMA_VERSION, StartCutover, Status,
 };
 use crate::side::Direction;
 
@@ -101,6 +101,16 @@ impl Client {
     /// `GET /v1/history`.
     pub fn history(&self) -> Result<History, ClientError> {
         self.get("/v1/history", QUICK)
+    }
+
+    /// `GET /v1/cutover/{run}/report`.
+    pub fn report(&self, run: &str) -> Result<RunReport, ClientError> {
+        self.get(&format!("/v1/cutover/{run}/report"), QUICK)
+    }
+
+    /// `GET /v1/audit`: the last lines.
+    pub fn audit(&self, last: usize) -> Result<AuditPage, ClientError> {
+        self.get(&format!("/v1/audit?last={last}"), THOROUGH)
     }
 
     /// `POST /v1/plan`.

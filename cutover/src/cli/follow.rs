@@ -23,6 +23,7 @@ use super::failure::Failure;
 use super::interrupt;
 use super::render::{clock, render_gate, render_report, render_step};
 use super::screen::Screen;
+use super::successor;
 
 /// The longest wait for an event.
 const WAIT: Duration = Duration::from_secs(5);
@@ -81,7 +82,7 @@ pub fn follow(
 ) -> Result<Exit, Failure> {
     let Interrupts { to, from } = interrupts;
     {
-        let (client, run) = (client.clone(), started.run.clone());
+        let (client, run, to) = (client.clone(), started.run.clone(), to.clone());
         let spawned =
             thread::Builder::new().name("events".into()).spawn(move || poll(&client, &run, &to));
         if let Err(error) = spawned {
@@ -107,6 +108,7 @@ pub fn follow(
         asked_to_abort: false,
         warned: false,
         shown: Vec::new(),
+        breached: None,
     };
     loop {
         let ended = match from.recv_timeout(RETRY) {
@@ -116,7 +118,12 @@ pub fn follow(
             Err(RecvTimeoutError::Disconnected) => return Err(follower.lost("nothing to hear")),
         };
         if let Some(exit) = ended {
-            return Ok(exit);
+            let Some(breached) = follower.breached.take() else { return Ok(exit) };
+            let is_interrupt = |heard: &Heard| matches!(heard, Heard::Interrupt);
+            let rollback = successor::wait(client, &breached, &from, is_interrupt)?;
+            screen.progress(&format!(" run {}  epoch {}  back", rollback.run, rollback.epoch));
+            let interrupts = Interrupts { to, from };
+            return follow(client, screen, &rollback, interrupts, how).map(successor::exit);
         }
         follower.check_patience()?;
     }
@@ -167,6 +174,8 @@ struct Follower<'a> {
     warned: bool,
     /// Steps that were shown: a sidecar that was restarted tells them again.
     shown: Vec<(Step, Timestamp)>,
+    /// The run's report, if a monitor ended it: a rollback follows.
+    breached: Option<RunReport>,
 }
 
 impl Follower<'_> {
@@ -246,12 +255,16 @@ impl Follower<'_> {
     }
 
     /// Shows the report.
-    fn finished(&self, report: &RunReport) -> Exit {
+    fn finished(&mut self, report: &RunReport) -> Exit {
         let gate_passed = self.furthest >= Phase::Gate
             || report.pause_ms.is_some()
             || report.steps.iter().any(|step| step.step == Step::Gate && step.ok);
         self.screen.result(&render_report(report, self.screen.out_paint()));
-        self.screen.object(report);
+        if report.breach.is_some() {
+            self.breached = Some(report.clone());
+        } else {
+            self.screen.object(report);
+        }
         let exit = match report.outcome {
             Outcome::Aborted if self.asked_to_abort && !gate_passed => Exit::Interrupted,
             Outcome::RolledBack if self.how.direction == Direction::Back => Exit::Done,

@@ -6,8 +6,10 @@
 //! Results go to stdout, one JSON object with `--json`; progress, prompts and errors go to stderr.
 
 mod args;
+mod audit;
 mod client;
 mod confirm;
+mod drill;
 mod exit;
 mod failure;
 mod finish;
@@ -16,8 +18,10 @@ mod interrupt;
 mod look;
 mod redirect_trap;
 mod render;
+mod report;
 mod run;
 mod screen;
+mod successor;
 
 use std::process::ExitCode;
 
@@ -72,6 +76,9 @@ fn dispatch(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
         Some(Command::Status(args)) => look::status(&client, screen, args),
         Some(Command::Abort(args)) => look::abort(&client, screen, &cli.common, args),
         Some(Command::History) => look::history(&client, screen),
+        Some(Command::Drill(args)) => drill::drill(&client, screen, &cli.common, args),
+        Some(Command::Report(args)) => report::report(&client, screen, args),
+        Some(Command::Audit(args)) => audit::audit(&client, screen, args),
         Some(Command::Wait(args)) => look::wait(&client, screen, args),
     }
 }

@@ -60,6 +60,7 @@ pub fn change_over(
         max_pause_ms: args.gate.max_pause.map(millis),
         no_way_back: args.no_way_back,
         watch_ms: args.watch.map(millis),
+        drill: false,
         actor: actor.clone(),
         reason: common.reason.clone(),
         confirmation: Some(confirmation),

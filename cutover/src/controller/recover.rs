@@ -17,6 +17,7 @@ use crate::ports::{
     World,
 };
 use crate::side::Direction;
+use crate::watch::Baseline;
 
 /// How long a first try to reach the routers may take; every act tries again.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -103,6 +104,7 @@ pub async fn recover<'a, W: World + 'a>(
     run.undo = last.undo;
     run.marker = last.marker;
     run.watch_until = last.watch_until;
+    hub.keep_journaled_baseline(last.baseline);
     run.opening = read_undo::<W>(&standing, world.direction().to())?;
     run.is_recovered = true;
     run.seen = "recovered".into();
@@ -193,6 +195,7 @@ struct LastRun<W: World> {
     undo: Option<<W::Fence as Fence>::Undo>,
     marker: Option<Lsn>,
     watch_until: Option<Timestamp>,
+    baseline: Baseline,
     ended: Option<Box<RunReport>>,
 }
 
@@ -222,6 +225,7 @@ impl<W: World> LastRun<W> {
             undo: None,
             marker: None,
             watch_until: None,
+            baseline: Baseline::default(),
             ended: None,
         };
         for entry in entries.iter().filter(|entry| entry.epoch == newest.epoch) {
@@ -235,6 +239,8 @@ impl<W: World> LastRun<W> {
                     last.order.reason = text("reason");
                     last.order.way_back =
                         request.get("way_back").and_then(serde_json::Value::as_bool) == Some(true);
+                    last.order.drill =
+                        request.get("drill").and_then(serde_json::Value::as_bool) == Some(true);
                     let watch = request.get("watch_ms").and_then(serde_json::Value::as_u64);
                     last.order.watch = Duration::from_millis(watch.unwrap_or_default());
                 }
@@ -249,6 +255,9 @@ impl<W: World> LastRun<W> {
                     }
                     if let Some(until) = detail.get("watch_until") {
                         last.watch_until = Some(read_back(until, "the end of the watching")?);
+                    }
+                    if let Some(baseline) = detail.get("baseline") {
+                        last.baseline = read_back(baseline, "the time before the flip")?;
                     }
                     if let Some(undo) = detail.get("undo") {
                         last.undo = Some(read_back(undo, "the prior settings")?);
@@ -287,6 +296,8 @@ fn order_of(run: String, epoch: Epoch) -> PortResult<Order> {
         max_pause: Duration::ZERO,
         way_back: false,
         watch: Duration::ZERO,
+        drill: false,
+        plan_hash: None,
         actor: None,
         reason: None,
     })

@@ -153,6 +153,7 @@ pub fn report(outcome: Outcome, pause_ms: Option<f64>, steps: Vec<Stepped>) -> R
         breach: None,
         checks: Checks::default(),
         findings: Vec::new(),
+        drill: None,
         routers: vec![Member {
             member: "pgb-1".into(),
             target: serving.into(),

@@ -9,7 +9,7 @@ mod report;
 mod status;
 mod streams;
 mod timeline;
-mod units;
+pub mod units;
 
 pub use error::render_error;
 pub use finish::{render_finish_plan, render_finish_report};

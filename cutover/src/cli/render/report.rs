@@ -78,6 +78,7 @@ pub(super) mod tests {
             steps: Vec::new(),
             checks: Checks::default(),
             findings: Vec::new(),
+            drill: None,
             routers: vec![Member {
                 member: "pgb-1".into(),
                 target: serving.into(),

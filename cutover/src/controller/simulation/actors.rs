@@ -191,6 +191,7 @@ impl Stage {
                 gate_timeout_ms: Some(8000),
                 confirmation: Some("--yes".into()),
                 watch_ms: Some(self.shared.lock().random.below(2) * 700),
+                drill: self.shared.lock().random.per_mille(150),
                 ..StartCutover::default()
             };
             // A sidecar that dies or hangs does not answer.

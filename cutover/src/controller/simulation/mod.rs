@@ -46,6 +46,7 @@ struct Told {
     flips: u64,
     aborted: u64,
     held: u64,
+    drilled: u64,
     acknowledged: usize,
 }
 
@@ -139,6 +140,7 @@ async fn history(seed: u64) -> (Told, Vec<String>, Vec<String>) {
             match report.outcome {
                 Outcome::Completed | Outcome::RolledBack => told.flips += 1,
                 Outcome::Held => told.held += 1,
+                Outcome::Drilled => told.drilled += 1,
                 _ => told.aborted += 1,
             }
         }
@@ -244,12 +246,13 @@ fn number(name: &str, default: u64) -> u64 {
 fn no_history_ends_wrong() {
     let runs = number("SIM_RUNS", 2000);
     let first = number("SIM_SEED", 1);
-    let (mut flips, mut aborted, mut held, mut acknowledged) = (0, 0, 0, 0);
+    let (mut flips, mut aborted, mut held, mut drilled, mut acknowledged) = (0, 0, 0, 0, 0);
     for seed in first..first + runs {
         let (told, violations, schedule) = run_seed(seed);
         flips += told.flips;
         aborted += told.aborted;
         held += told.held;
+        drilled += told.drilled;
         acknowledged += told.acknowledged;
         assert!(
             violations.is_empty(),
@@ -259,7 +262,7 @@ fn no_history_ends_wrong() {
     }
     println!(
         "{{\"sim\":{runs},\"seed\":{first},\"flips\":{flips},\"aborted\":{aborted},\
-         \"held\":{held},\"acknowledged\":{acknowledged},\"illegal\":0}}"
+         \"held\":{held},\"drilled\":{drilled},\"acknowledged\":{acknowledged},\"illegal\":0}}"
     );
     assert!(runs < 100 || (flips > runs / 2 && aborted > runs / 10), "the histories are too dull");
 }

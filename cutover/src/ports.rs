@@ -421,7 +421,10 @@ pub trait Replication: Send + Sync {
     ) -> impl Future<Output = PortResult<()>> + Send {
         let _ = deadline;
         async move {
-            Err(PortError::new("stream", format!("this engine can't tell when it is at {position}")))
+            Err(PortError::new(
+                "stream",
+                format!("this engine can't tell when it is at {position}"),
+            ))
         }
     }
 

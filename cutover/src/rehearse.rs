@@ -18,9 +18,9 @@ use crate::marker::Token;
 use crate::phase::Verdict;
 use crate::ports::{
     Airlock, Clock, Decision, Entry, Epoch, Fence, FenceActs, FenceReport, Journal, Leaks, Lease,
-    MarkerDecoded, MarkerDurable, MarkerWritten, PortError, PortResult, Progress, Replication, SealReport,
-    SequenceReport, Sequences, Standby, SwitchActs, SwitchTraits, SystemClock, TrafficSwitch,
-    WayBackStream, World, Writers,
+    MarkerDecoded, MarkerDurable, MarkerWritten, PortError, PortResult, Progress, Replication,
+    SealReport, SequenceReport, Sequences, Standby, SwitchActs, SwitchTraits, SystemClock,
+    TrafficSwitch, WayBackStream, World, Writers,
 };
 use crate::side::{Direction, Side};
 

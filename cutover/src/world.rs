@@ -11,9 +11,7 @@ use crate::counts::PostgresCounts;
 use crate::decision::PostgresDecision;
 use crate::fence::PostgresFence;
 use crate::lease::{Tenant, Uncontested};
-use crate::ports::{
-    Journal, Lease, PortResult, Replication, SystemClock, WayBackStream, World,
-};
+use crate::ports::{Journal, Lease, PortResult, Replication, SystemClock, WayBackStream, World};
 use crate::rehearse;
 use crate::sequences::PostgresSequences;
 use crate::side::{Direction, Side};

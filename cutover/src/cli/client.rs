@@ -10,8 +10,8 @@ use ureq::Agent;
 use ureq::http::{Response, Uri};
 
 use crate::api::{
-    AbortRequest, ApiError, AuditPage, ErrorCode, FinishPlan, FinishReport, FinishRequest, History, Plan,
-    PlanRequest, RunReport, RunStatus, RunUpdate, SCHEMA_VERSION, StartCutover, Status,
+    AbortRequest, ApiError, AuditPage, ErrorCode, FinishPlan, FinishReport, FinishRequest, History,
+    Plan, PlanRequest, RunReport, RunStatus, RunUpdate, SCHEMA_VERSION, StartCutover, Status,
 };
 use crate::side::Direction;
 

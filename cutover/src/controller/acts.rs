@@ -206,8 +206,7 @@ impl<W: World> Run<'_, W> {
         }
         drop(opening);
         if self.plan.is_none() {
-            self.plan =
-                self.act("making the plan", deadline, world.plan_hash(self.order)).await?;
+            self.plan = self.act("making the plan", deadline, world.plan_hash(self.order)).await?;
         }
         self.act("arming the engine", deadline, world.replication().arm(&self.token)).await?;
         Ok(format!("{} checks passed", self.checks.len()))

@@ -13,10 +13,10 @@ mod back;
 #[cfg(test)]
 mod drill_tests;
 mod drilling;
+pub mod finish;
 mod gating;
 #[cfg(test)]
 mod gating_tests;
-pub mod finish;
 mod recover;
 mod report;
 #[cfg(test)]

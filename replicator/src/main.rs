@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use replicator::cli::{Cli, Command, LogFormat};
-use replicator::{proxy, sidecar};
+use replicator::{proxy, sidecar, watchdog};
 use tracing_subscriber::EnvFilter;
 
 /// How long threads may take to let go of what they hold.
@@ -42,6 +42,7 @@ async fn run(command: Command) -> u8 {
         Command::Check(args) => sidecar::check(&args).await,
         Command::Tail(args) => sidecar::tail(&args).await,
         Command::Proxy(args) => proxy::run(&args).await,
+        Command::Watchdog => watchdog::run().await,
         Command::Teardown(args) => sidecar::teardown(&args).await,
     }
 }
@@ -51,6 +52,8 @@ fn start_logging(format: LogFormat) {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // A watchdog may outlive whoever reads its log, and must not die of that.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     match format {
         LogFormat::Text => subscriber.with_target(false).init(),

@@ -10,6 +10,7 @@
 //!
 //! With a token, everything but the three probes asks for it.
 
+mod audit;
 mod auth;
 mod overview;
 mod routes;
@@ -24,6 +25,7 @@ use cutover::{PostgresWorld, Service};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::chronicle::Chronicle;
 use crate::controlling::EngineReplication;
 use crate::status::Shared;
 use crate::store::RocksJournal;
@@ -43,6 +45,8 @@ pub struct Api {
     pub back: Arc<Shared>,
     /// The controller.
     pub service: Arc<Controller>,
+    /// What is written down of requests and runs.
+    pub chronicle: Chronicle,
 }
 
 /// Binds the address, so that a taken port is known before anything is touched.
@@ -66,10 +70,14 @@ pub async fn serve(
         .route("/v1/cutover", post(routes::start))
         .route("/v1/cutover/{run}", get(routes::update))
         .route("/v1/cutover/{run}/abort", post(routes::abort))
+        .route("/v1/cutover/{run}/report", get(routes::report))
+        .route("/v1/audit", get(audit::show))
         .route("/v1/rollback", post(routes::rollback))
         .route("/v1/finish", get(routes::finish_plan).post(routes::finish))
         .route("/v1/history", get(routes::history))
         .route("/metrics", get(routes::metrics))
+        // Whoever has no token is turned away before this one is asked.
+        .route_layer(middleware::from_fn_with_state(api.clone(), audit::record))
         .route_layer(middleware::from_fn_with_state(token, auth::require));
     let open = Router::new()
         .route("/livez", get(routes::livez))

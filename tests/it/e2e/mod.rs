@@ -1,20 +1,27 @@
 //! End to end: the programs as an operator runs them, on real servers, under load.
 
 mod alerts;
+mod audit;
 mod bad_input;
 mod chaos;
 mod cutover;
 mod handover;
+mod drill;
+mod finish;
+mod gate;
 mod huge;
 mod lag;
 mod lanes;
 mod network;
 mod operators;
 mod protect;
+mod proxy;
 mod restarts;
+mod rollback;
 mod schema_drift;
 mod tail;
 mod truncate;
+mod watchdog;
 mod way_back;
 
 use std::time::Duration;

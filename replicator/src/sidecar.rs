@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cutover::controller::{Recovery, Standing};
-use cutover::ports::{Journal as _, PortError};
 use cutover::lease::PostgresLease;
+use cutover::ports::{Journal as _, PortError};
 use cutover::switch::Switch;
 use cutover::{Defaults, Direction, Phase, PostgresPair, PostgresWorld, Service, api};
 use decoders::postgres::conninfo::ConnInfo;
@@ -25,8 +25,8 @@ use crate::http::{self, Api, Controller, Token};
 use crate::pipeline::arming::Route;
 use crate::pipeline::failure::{EXIT_ERROR, Failure};
 use crate::pipeline::preflight::{Moment, preflight};
-use crate::proxy::{self, Keeper};
 use crate::pipeline::{Ended, Ends, Pipeline, ReaderChoice, teardown as removal};
+use crate::proxy::{self, Keeper};
 use crate::status::Shared;
 use crate::store::{RocksJournal, Store};
 use crate::watchdog::protocol::Hello;
@@ -198,8 +198,7 @@ async fn run_pipeline(config: Config, keeper: Option<Keeper>) -> Result<(), Fail
     let chronicle = open_chronicle(&config.state_dir, &journal).await?;
     let journal = journal.chronicled_by(chronicle.clone());
     let [on_blue, on_green] = publications.each_ref().map(String::as_str);
-    let pair =
-        PostgresPair::new(&blue, &green, [on_blue, on_green], switch, journal.clone());
+    let pair = PostgresPair::new(&blue, &green, [on_blue, on_green], switch, journal.clone());
     let pair = Arc::new(pair.leased_to(&tenant));
     let door = Door::new(Arc::clone(&pair), journal.clone());
     let ends = Ends { source: blue.clone(), target: green.clone(), direction: Direction::Forward };
@@ -219,16 +218,15 @@ async fn run_pipeline(config: Config, keeper: Option<Keeper>) -> Result<(), Fail
     for replication in [&forward, &back] {
         replication.take_role()?;
     }
-    let world = |direction: Direction,
-                 replication: &EngineReplication,
-                 way_back: &EngineReplication| {
-        let (replication, way_back) = (replication.clone(), way_back.clone());
-        let pair = Arc::clone(&pair);
-        let deciding = if direction == Direction::Forward { &green } else { &blue };
-        let row = PostgresLease::new(deciding.clone(), direction.to(), tenant.clone());
-        let lease = SidecarLease::new(row, guard.clone(), journal.clone());
-        Arc::new(PostgresWorld::new(direction, pair, replication, way_back, lease))
-    };
+    let world =
+        |direction: Direction, replication: &EngineReplication, way_back: &EngineReplication| {
+            let (replication, way_back) = (replication.clone(), way_back.clone());
+            let pair = Arc::clone(&pair);
+            let deciding = if direction == Direction::Forward { &green } else { &blue };
+            let row = PostgresLease::new(deciding.clone(), direction.to(), tenant.clone());
+            let lease = SidecarLease::new(row, guard.clone(), journal.clone());
+            Arc::new(PostgresWorld::new(direction, pair, replication, way_back, lease))
+        };
     let service: Arc<Controller> = Service::both(
         world(Direction::Forward, &forward, &back),
         Some(world(Direction::Back, &back, &forward)),
@@ -236,7 +234,12 @@ async fn run_pipeline(config: Config, keeper: Option<Keeper>) -> Result<(), Fail
     );
 
     let mut tasks = Tasks::default();
-    let api = Api { chronicle, shared: Arc::clone(&shared), back: Arc::clone(&back_shared), service: Arc::clone(&service) };
+    let api = Api {
+        chronicle,
+        shared: Arc::clone(&shared),
+        back: Arc::clone(&back_shared),
+        service: Arc::clone(&service),
+    };
     tasks.spawn(http::serve(listener, api, token, stop.subscribe()));
     tasks.spawn(stop_on_signals(stop.clone()));
     if let Some(keeper) = keeper {

@@ -7,6 +7,8 @@
 //!   of believed.
 //! - A `PAUSE` whose sender has gone may still be carried out: see `pause`.
 //! - In session mode `PAUSE` waits for clients to *disconnect*: refused beforehand.
+//! - With `min_pool_size` it opens server connections by itself, also while a database is paused:
+//!   refused beforehand.
 //! - A configuration that can't be written is found out beforehand, too.
 
 mod member;
@@ -21,12 +23,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::config::{PgBouncerConfig, SwitchConfigError};
-use super::identity::{Identity, identity};
+use super::identity::{self, Identity};
 use crate::api::{Check, Member};
 use crate::evidence::Committed;
 use crate::ports::{Epoch, Moves, PortError, PortResult, SwitchActs, SwitchTraits, TrafficSwitch};
 use crate::side::Side;
-use crate::sql::{Kind, SqlError, ident, open, soon};
+use crate::sql::{ident, soon};
 use member::Bouncer;
 
 /// The longest a member may take to hold its clients.
@@ -58,9 +60,7 @@ impl PgBouncerSwitch {
             Side::Blue => &self.blue,
             Side::Green => &self.green,
         };
-        let doing = |error: SqlError| error.at(side.name(), "asking which server it is");
-        let session = open(info, "cutover router", Kind::Server, deadline).await.map_err(doing)?;
-        identity(&session, deadline).await.map_err(doing)
+        identity::of_side(info, side, deadline).await
     }
 
     /// Does the same with every member at once; the first error in the members' order.

@@ -44,8 +44,8 @@ pub(super) fn switch(members: &[&PgBouncer], blue: &Login, green: &Login) -> Swi
 #[test]
 fn an_unknown_key_in_the_configuration_is_refused() {
     assert!(toml::from_str::<SwitchConfig>("[command]\nswich = [\"x\"]").is_err());
-    let both = "[command]\nswitch = [\"x\"]\n[[pgbouncer]]\nadmin=\"\"\nconfig_file=\"\"\ndatabase=[\"a\", \"b\"]";
-    assert!(toml::from_str::<SwitchConfig>(both).unwrap().validate().is_err());
+    let one = "[[haproxy]]\nsocket=\"/s\"\nbackend=\"be\"\nblue=\"a\"\ngreen=\"a\"\nclient=\"\"";
+    assert!(toml::from_str::<SwitchConfig>(one).unwrap().validate().is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -39,6 +39,8 @@ pub(super) struct Entry {
     pub database: String,
     pub place: Place,
     pub pool_mode: Option<String>,
+    /// Where it differs from the default, on versions that say so.
+    pub min_pool_size: Option<u64>,
     pub paused: bool,
 }
 
@@ -135,6 +137,7 @@ impl Bouncer {
                     dbname: text(row, "database"),
                 },
                 pool_mode: row.get("pool_mode").map(str::to_owned),
+                min_pool_size: row.get("min_pool_size").and_then(|size| size.parse().ok()),
                 paused: row.is_true("paused"),
             })
             .collect())

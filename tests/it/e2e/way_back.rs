@@ -153,3 +153,26 @@ async fn a_sidecar_that_is_killed_while_green_serves_goes_on() -> Result<()> {
     }
     ensure_blue_follows(&mut this).await
 }
+
+/// What would stop the way back after the flip is found before it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trigger_on_blue_that_would_repeat_what_comes_back_stops_the_cutover() -> Result<()> {
+    let mut this = Move::streaming(Stage::builder(15, 17)).await?;
+    let trigger = "CREATE FUNCTION public.nothing() RETURNS trigger LANGUAGE plpgsql
+             AS 'BEGIN RETURN NEW; END';
+         CREATE TRIGGER again BEFORE INSERT ON ledger.accounts
+             FOR EACH ROW EXECUTE FUNCTION public.nothing();
+         ALTER TABLE ledger.accounts ENABLE ALWAYS TRIGGER again";
+    this.stage.blue.execute(DATABASE, trigger).await?;
+    let finished = this.stage.cutover(&GO, 2 * SOON)?;
+    let said = format!("{}{}", finished.stdout, finished.stderr);
+    ensure!(finished.code() == 3, "{}: {said}", finished.code());
+    ensure!(said.contains("again on ledger.accounts"), "{said}");
+    this.more(50).await?;
+
+    let ordinary = "ALTER TABLE ledger.accounts ENABLE TRIGGER again";
+    this.stage.blue.execute(DATABASE, ordinary).await?;
+    cut_over(&this).await?;
+    this.more(100).await?;
+    ensure_blue_follows(&mut this).await
+}

@@ -29,6 +29,12 @@ mod body {
         Ok(())
     }
 
+    /// Nothing but `act`, in this build.
+    #[inline]
+    pub(crate) async fn passing_by<F: Future>(act: F) -> F::Output {
+        act.await
+    }
+
     /// Nothing, in this build.
     #[inline]
     pub(crate) async fn reach_of(_of: &str, _name: &str, _when: &str) -> PortResult<()> {
@@ -69,9 +75,23 @@ mod body {
         *count
     }
 
+    tokio::task_local! {
+        /// Set within a rehearsal.
+        static PASSES_BY: ();
+    }
+
+    /// A rehearsal, which goes the way of a run and comes to none of its moments.
+    pub(crate) async fn passing_by<F: Future>(act: F) -> F::Output {
+        PASSES_BY.scope((), act).await
+    }
+
+    fn directory_if_here() -> Option<&'static Path> {
+        directory().filter(|_| PASSES_BY.try_with(|()| ()).is_err())
+    }
+
     /// The process has come to the moment `name`.
     pub async fn reach(name: &str) -> PortResult<()> {
-        match directory() {
+        match directory_if_here() {
             Some(directory) => reach_in(directory, name).await,
             None => Ok(()),
         }
@@ -79,7 +99,7 @@ mod body {
 
     /// The same for `OF.NAME.WHEN`, whose text is only made when it is needed.
     pub(crate) async fn reach_of(of: &str, name: &str, when: &str) -> PortResult<()> {
-        match directory() {
+        match directory_if_here() {
             Some(directory) => reach_in(directory, &format!("{of}.{name}.{when}")).await,
             None => Ok(()),
         }
@@ -134,7 +154,7 @@ mod body {
 }
 
 pub use body::reach;
-pub(crate) use body::reach_of;
+pub(crate) use body::{passing_by, reach_of};
 
 #[cfg(test)]
 mod tests {

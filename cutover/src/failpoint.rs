@@ -12,7 +12,8 @@
 //! | `delay MS` | it takes so much longer |
 //! | `pause` | a file `NAME.reached` appears; it goes on once the file `NAME` is gone |
 //!
-//! `@N` behind the content means the N-th time only. Files, and not a library, because the test
+//! Who dies or stops takes the file away first: whoever comes by next, a watchdog or the next life,
+//! goes on. `@N` behind the content means the N-th time only. Files, and not a library, because the test
 //! that breaks things is another process, and has to see exactly where this one stands.
 
 /// Every name. [`reach`] refuses others in a build that has failpoints, so that the list by which
@@ -122,8 +123,8 @@ mod body {
             return Ok(());
         }
         match wish.trim().split_once(' ').unwrap_or((wish.trim(), "")) {
-            ("kill", _) => signal(Signal::SIGKILL),
-            ("stop", _) => signal(Signal::SIGSTOP),
+            ("kill", _) => signal(Signal::SIGKILL, &at),
+            ("stop", _) => signal(Signal::SIGSTOP, &at),
             ("error", _) => Err(PortError::new("failpoint", format!("{name} was made to fail"))),
             ("delay", ms) => {
                 let ms = ms.trim().parse().map_err(|_| {
@@ -146,7 +147,10 @@ mod body {
         }
     }
 
-    fn signal(signal: Signal) -> PortResult<()> {
+    fn signal(signal: Signal, wish: &Path) -> PortResult<()> {
+        std::fs::remove_file(wish).map_err(|error| {
+            PortError::new("failpoint", format!("{}: {error}", wish.display())).caused_by(error)
+        })?;
         kill(Pid::this(), signal).map_err(|error| {
             PortError::new("failpoint", "the process can't signal itself").caused_by(error)
         })

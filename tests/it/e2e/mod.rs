@@ -19,8 +19,10 @@ mod proxy;
 mod restarts;
 mod rollback;
 mod schema_drift;
+mod switches;
 mod tail;
 mod truncate;
+mod watch;
 mod watchdog;
 mod way_back;
 

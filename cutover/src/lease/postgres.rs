@@ -160,7 +160,11 @@ impl Inner {
         if !row.is_true("there") {
             // Only when it is missing: without CREATE on the database the IF NOT EXISTS fails too.
             let create = format!("BEGIN READ WRITE; {CREATE}; COMMIT");
-            session.run(&create, deadline).await.map_err(failed("creating the lease's table"))?;
+            if let Err(error) = session.run(&create, deadline).await {
+                // It may be inside a failed transaction.
+                self.session.close().await;
+                return Err(failed("creating the lease's table")(error));
+            }
         }
         Ok(())
     }

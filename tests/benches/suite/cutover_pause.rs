@@ -19,8 +19,8 @@ use tests::process::Process;
 use tests::stage::{APP, DATABASE, Stage};
 
 const ROUNDS: usize = 50;
-/// Of pgbench; the ledger's come on top.
-const RATE_PER_S: u32 = 2_000;
+/// Of pgbench, times `BENCH_SCALE`; the ledger's come on top.
+const RATE_PER_S: u64 = 2_000;
 const CLIENTS: u32 = 8;
 const SCALE: u32 = 10;
 const LEDGER_RATE_PER_S: u32 = 100;
@@ -36,7 +36,8 @@ pub async fn run(options: &Options) -> Result<()> {
         None => ROUNDS,
     };
     let mut stage = set(options).await?;
-    match rounds_on(&stage, rounds).await {
+    let rate = u32::try_from(options.scaled(RATE_PER_S))?;
+    match rounds_on(&stage, rounds, rate).await {
         Ok(found) => {
             println!("{}", found.line()?);
             Ok(())
@@ -69,13 +70,13 @@ async fn set(options: &Options) -> Result<Stage> {
     Ok(stage)
 }
 
-async fn rounds_on(stage: &Stage, rounds: usize) -> Result<Found> {
+async fn rounds_on(stage: &Stage, rounds: usize, rate: u32) -> Result<Found> {
     let mut sidecar = stage.replicator()?;
     stage.wait_streaming(&mut sidecar, 1.0, DEADLINE).await?;
     let url = stage.app_url()?;
     let ledger = ledger::Options { rate: LEDGER_RATE_PER_S, ..ledger::Options::new(url.clone()) };
     let mut ledger = Ledger::start(ledger)?;
-    let mut load = Pgbench::start(&url, CLIENTS, RATE_PER_S, &stage.path().join("pgbench"))?;
+    let mut load = Pgbench::start(&url, CLIENTS, rate, &stage.path().join("pgbench"))?;
     ledger.more_acknowledged(100, SOON).await?;
     stage.wait_streaming(&mut sidecar, 1.0, DEADLINE).await?;
     let began = Instant::now();

@@ -29,7 +29,9 @@ struct Scene {
 
 impl Scene {
     async fn set() -> Result<Scene> {
-        let (stage, ledger) = set(Stage::builder(15, 17), "CREATE TABLE probe (id int)").await?;
+        let (stage, ledger) =
+            set(Stage::builder(15, 17), "CREATE TABLE probe (id bigserial PRIMARY KEY, v int)")
+                .await?;
         std::fs::create_dir(stage.path().join("failpoints"))?;
         let sidecar = sidecar(&stage)?;
         let mut this = Move { stage, sidecar, ledger };
@@ -93,7 +95,7 @@ impl Scene {
         })
         .await
         .with_context(|| self.log())?;
-        stage.on_blue("INSERT INTO probe VALUES (1)").await?;
+        stage.on_blue("INSERT INTO probe (v) VALUES (1)").await?;
         assert_eq!(stage.routers[0].target_port().await?, stage.blue.port());
         let committed = "SELECT count(*) FROM _cutover.decision WHERE verdict = 'commit'";
         assert_eq!(stage.green.value(DATABASE, committed).await?, "0");
@@ -104,7 +106,7 @@ impl Scene {
     async fn ensure_flipped(&self) -> Result<()> {
         let stage = &self.this.stage;
         assert_eq!(stage.routers[0].target_port().await?, stage.green.port());
-        ensure!(stage.on_blue("INSERT INTO probe VALUES (1)").await.is_err(), "blue is open");
+        ensure!(stage.on_blue("INSERT INTO probe (v) VALUES (1)").await.is_err(), "blue is open");
         Ok(())
     }
 

@@ -22,7 +22,8 @@ const ROUNDS: usize = 50;
 /// Of pgbench, times `BENCH_SCALE`; the ledger's come on top.
 const RATE_PER_S: u64 = 2_000;
 const CLIENTS: u32 = 8;
-const SCALE: u32 = 10;
+/// pgbench's, times `BENCH_SCALE`.
+const SCALE: u64 = 10;
 const LEDGER_RATE_PER_S: u32 = 100;
 /// The floor that was set for this figure, in the place of a peer: nobody else publishes one.
 const FLOOR_MS: f64 = 600.0;
@@ -62,7 +63,7 @@ async fn set(options: &Options) -> Result<Stage> {
     }
     let stage = builder.start().await?;
     let blue = stage.blue.url_as(APP, DATABASE);
-    pgbench::init(&blue, SCALE)?;
+    pgbench::init(&blue, u32::try_from(options.scaled(SCALE))?)?;
     let app = connect_url(&blue).await?;
     // It has no key.
     app.batch_execute("ALTER TABLE pgbench_history REPLICA IDENTITY FULL").await?;

@@ -11,7 +11,8 @@ use tests::wait;
 
 use super::{Move, SOON, set};
 
-const GO: [&str; 3] = ["--when-lag", "<1s", "--yes"];
+/// With a pause that a slow machine keeps, too: what is tested is what comes after the end.
+const GO: [&str; 5] = ["--when-lag", "<1s", "--max-pause", "30s", "--yes"];
 
 /// Everything of blue's settings that a fence may change.
 const SETTINGS: &str = "SELECT concat_ws(' | ', datallowconn, datacl, \

@@ -41,16 +41,23 @@ impl Door {
     /// # Errors
     /// The journal's, and those of the side's server.
     pub async fn enter(&self, side: Side) -> PortResult<Airlock> {
-        let entries = self.journal.read_all().await?;
-        let Some(undo) = closed(&entries).filter(|(closed, _)| *closed == side) else {
+        if self.closed(side).await?.is_none() {
             return Ok(Airlock::default());
-        };
+        }
         // Before, the door may be ajar, and has to be closed first. We hold the sender.
         let _ = self.recovered.subscribe().wait_for(|recovered| *recovered).await;
-        let undo = serde_json::from_value(undo.1).map_err(|error| {
+        // The recovery may have opened it.
+        let Some(undo) = self.closed(side).await? else { return Ok(Airlock::default()) };
+        let undo = serde_json::from_value(undo).map_err(|error| {
             PortError::new("journal", format!("{side}'s prior settings can't be read: {error}"))
         })?;
         self.pair.fence(side).airlock(&undo, Instant::now() + OPENING).await
+    }
+
+    /// The prior settings of `side`, if it is the one that is closed.
+    async fn closed(&self, side: Side) -> PortResult<Option<serde_json::Value>> {
+        let closed = closed(&self.journal.read_all().await?);
+        Ok(closed.filter(|(closed, _)| *closed == side).map(|(_, undo)| undo))
     }
 }
 

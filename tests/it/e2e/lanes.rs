@@ -130,7 +130,7 @@ fn set_lanes(stage: &Stage, lanes: u32) -> Result<()> {
 }
 
 fn metric(stage: &Stage, name: &str) -> Result<f64> {
-    let series = format!("{name}{{pipeline=\"{DATABASE}\"}}");
+    let series = format!("{name}{{pipeline=\"{DATABASE}\",direction=\"forward\"}}");
     stage.api().metric(&series)?.with_context(|| format!("no {series}"))
 }
 

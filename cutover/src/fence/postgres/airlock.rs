@@ -64,9 +64,15 @@ pub(super) struct Used {
 }
 
 enum State {
+    /// Nothing is known about blue here.
     Unsealed,
+    /// We have put blue back: only [`PostgresDoor::sealed`] closes it again.
+    Open,
     Closed(PostgresUndo),
-    Ajar { undo: PostgresUndo, since: Instant },
+    Ajar {
+        undo: PostgresUndo,
+        since: Instant,
+    },
 }
 
 impl PostgresDoor {
@@ -100,6 +106,8 @@ impl PostgresDoor {
     }
 
     /// Blue is sealed, if nothing else is known about it here: by an earlier life of this process.
+    /// Who asks may have read the journal before blue was put back: that does not count then, or
+    /// the door would be closed behind it on clients.
     pub(super) async fn remember(&self, undo: &PostgresUndo) {
         let mut state = self.0.state.lock().await;
         if matches!(*state, State::Unsealed) {
@@ -114,7 +122,7 @@ impl PostgresDoor {
         self.0.given_up.store(true, Ordering::SeqCst);
         match self.0.state.try_lock() {
             Ok(mut state) => {
-                *state = State::Unsealed;
+                *state = State::Open;
                 true
             }
             Err(_) => false,
@@ -247,7 +255,7 @@ impl Door for PostgresDoor {
             return Ok(DoorGuard::nothing());
         }
         match &*state {
-            State::Unsealed => Ok(DoorGuard::nothing()),
+            State::Unsealed | State::Open => Ok(DoorGuard::nothing()),
             State::Closed(undo) | State::Ajar { undo, .. } if undo.seal_by == SealBy::NoLogin => {
                 Ok(DoorGuard::nothing())
             }

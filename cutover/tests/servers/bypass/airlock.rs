@@ -119,6 +119,13 @@ async fn a_seal_is_made_whole(major: &str) {
     assert_eq!(blue.refused(&blue.login, "app").await, "55000");
     fence.lower(&raised.undo, deadline()).await.unwrap();
     blue.client("app").await;
+
+    // Who believes that it is still sealed does not take it from its clients.
+    let guard = fence.airlock(&raised.undo, deadline()).await.unwrap();
+    blue.client("app").await;
+    drop(guard);
+    assert!(!fence.door().enter().await.unwrap().is_needed());
+    blue.client("app").await;
 }
 
 on_versions! { only_we_come_in:

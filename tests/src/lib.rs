@@ -4,6 +4,7 @@
 //! | module | what it gives |
 //! | --- | --- |
 //! | [`postgres`] | one PostgreSQL server of any installed major |
+//! | [`mysql`] | one MariaDB or MySQL server |
 //! | [`pgbouncer`] | one or several PgBouncers in front of it |
 //! | [`proxy`] | a TCP proxy that cuts, freezes and delays |
 //! | [`process`] | child processes that never outlive the test, and our binaries among them |
@@ -22,6 +23,7 @@ pub mod api;
 pub mod bench;
 pub mod compare;
 pub mod ledger;
+pub mod mysql;
 pub mod paths;
 pub mod pgbench;
 pub mod pgbouncer;

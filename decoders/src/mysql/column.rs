@@ -224,15 +224,16 @@ impl WireType {
         )
     }
 
-    /// Whether the optional metadata has a character set for it (`is_character_type`). MariaDB
-    /// counts geometries among them.
+    /// Whether the optional metadata has a character set for it (`is_character_type`). VECTOR
+    /// counts among them, and in MariaDB a geometry.
     pub(super) fn is_character(self, geometry: bool) -> bool {
         match self {
             WireType::Char { .. }
             | WireType::Varchar { .. }
             | WireType::CompressedVarchar { .. }
             | WireType::Blob { .. }
-            | WireType::CompressedBlob { .. } => true,
+            | WireType::CompressedBlob { .. }
+            | WireType::Vector { .. } => true,
             WireType::Geometry { .. } => geometry,
             _ => false,
         }

@@ -80,6 +80,11 @@ pub enum Fault {
         "the column's {0} is neither in the stream (binlog_row_metadata) nor in the catalog that was given"
     )]
     Unstated(&'static str),
+    /// JSON came as a difference, and the old image lacks the value that it refers to.
+    #[error(
+        "the value is a difference to an old one, which the event lacks (binlog_row_image is not FULL)"
+    )]
+    NoOldValue,
     /// A fault in the value of one column.
     #[error("column {column}: {fault}")]
     InColumn {

@@ -112,7 +112,7 @@ impl<'a> Change<'a> {
             Slot::Value(bytes) => plan.value(bytes),
             Slot::Difference(bytes) => match self.before.slots.get(column) {
                 Some(Slot::Value(old)) => json::patched(old, bytes).map(Value::Json),
-                _ => Err(Fault::Malformed("JSON difference without an old value")),
+                _ => Err(Fault::NoOldValue),
             },
         };
         value.map(Cell::Value).map_err(|fault| fault.in_column(column))

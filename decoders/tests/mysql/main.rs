@@ -6,7 +6,10 @@
 mod binlog;
 mod catalog;
 mod charsets;
+mod damage;
+mod frame;
 mod generate;
+mod golden;
 mod known_defects;
 mod oracle;
 mod random;

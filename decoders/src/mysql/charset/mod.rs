@@ -8,6 +8,7 @@ use encoding_rs::Encoding;
 use super::error::Fault;
 
 mod collation;
+mod double_byte;
 mod single_byte;
 
 /// A character set of the servers.
@@ -135,16 +136,15 @@ impl Charset {
                 let text = std::str::from_utf8(bytes).ok().map(Cow::Borrowed);
                 text.filter(|text| self != Charset::Ascii || text.is_ascii())
             }
-            Charset::Ucs2 | Charset::Utf16 => utf16(bytes, u16::from_be_bytes),
+            Charset::Ucs2 => ucs2(bytes),
+            Charset::Utf16 => utf16(bytes, u16::from_be_bytes),
             Charset::Utf16le => utf16(bytes, u16::from_le_bytes),
             Charset::Utf32 => utf32(bytes),
             Charset::Swe7 => swe7(bytes),
             single if single.upper_half().is_some() => {
                 single.table().and_then(|table| by_table(bytes, table))
             }
-            double => double.multi_byte().and_then(|encoding| {
-                encoding.decode_without_bom_handling_and_without_replacement(bytes)
-            }),
+            double => double.by_characters(bytes),
         };
         decoded.ok_or_else(invalid)
     }
@@ -201,6 +201,79 @@ impl Charset {
     }
 }
 
+impl Charset {
+    /// A character set in which a byte from 0x80 on begins a character of several.
+    fn by_characters(self, bytes: &[u8]) -> Option<Cow<'_, str>> {
+        if bytes.is_ascii() {
+            return std::str::from_utf8(bytes).ok().map(Cow::Borrowed);
+        }
+        let mut text = String::with_capacity(bytes.len() * 2);
+        let mut rest = bytes;
+        while let Some(first) = rest.first() {
+            if first.is_ascii() {
+                text.push(char::from(*first));
+                rest = &rest[1..];
+                continue;
+            }
+            let character;
+            (character, rest) = rest.split_at_checked(self.character_bytes(rest))?;
+            match self.own_character(character) {
+                Some(char::REPLACEMENT_CHARACTER) => return None,
+                Some(own) => text.push(own),
+                None => {
+                    let encoding = self.multi_byte()?;
+                    text += &*encoding
+                        .decode_without_bom_handling_and_without_replacement(character)?;
+                }
+            }
+        }
+        Some(Cow::Owned(text))
+    }
+
+    /// How many bytes the character at the start of `bytes` has, whose first is not ASCII.
+    fn character_bytes(self, bytes: &[u8]) -> usize {
+        match (self, bytes) {
+            (Charset::Sjis | Charset::Cp932, [0xA1..=0xDF, ..]) => 1, // half-width katakana
+            (Charset::Ujis | Charset::Eucjpms, [0x8F, ..]) => 3,
+            (Charset::Gb18030, [_, b'0'..=b'9', ..]) => 4,
+            _ => 2,
+        }
+    }
+
+    /// The servers' character where it is another one than that of the web.
+    fn own_character(self, character: &[u8]) -> Option<char> {
+        let exceptions = match self {
+            Charset::Big5 => double_byte::BIG5,
+            Charset::Gb2312 => double_byte::GB2312,
+            Charset::Gb18030 => double_byte::GB18030,
+            Charset::Sjis => double_byte::SJIS,
+            Charset::Ujis => double_byte::UJIS,
+            _ => &[],
+        };
+        // Rows for characters of one's own go to the private use area, those behind 0x8F second.
+        let of_ones_own = |base: u32, row: u8, cell: u8| {
+            let at = u32::from(row - 0xF5) * 94 + u32::from(cell.checked_sub(0xA1)?);
+            char::from_u32(base + at)
+        };
+        match (self, character) {
+            (Charset::Ujis | Charset::Eucjpms, [row @ 0xF5..=0xFE, cell @ ..=0xFE]) => {
+                of_ones_own(0xE000, *row, *cell)
+            }
+            (Charset::Ujis | Charset::Eucjpms, [0x8F, row @ 0xF5..=0xFE, cell @ ..=0xFE]) => {
+                of_ones_own(0xE3AC, *row, *cell)
+            }
+            (Charset::Ujis, [0x8F, 0xA2, 0xB7]) => Some('~'),
+            (Charset::Eucjpms, [0x8F, 0xA2, 0xC3]) => Some('￤'),
+            (_, [lead, trail]) => {
+                let number = u16::from_be_bytes([*lead, *trail]);
+                let at = exceptions.binary_search_by_key(&number, |(number, _)| *number).ok()?;
+                Some(exceptions[at].1)
+            }
+            _ => None,
+        }
+    }
+}
+
 /// A character set whose lower half is ASCII.
 fn by_table<'a>(bytes: &'a [u8], upper: &[char]) -> Option<Cow<'a, str>> {
     if bytes.is_ascii() {
@@ -237,6 +310,13 @@ fn swe7(bytes: &[u8]) -> Option<Cow<'_, str>> {
         })
     };
     bytes.iter().map(letter).collect::<Option<String>>().map(Cow::Owned)
+}
+
+/// Like UTF-16, but surrogates stand for nothing.
+fn ucs2(bytes: &[u8]) -> Option<Cow<'_, str>> {
+    let (units, []) = bytes.as_chunks::<2>() else { return None };
+    let text = units.iter().map(|bytes| char::from_u32(u16::from_be_bytes(*bytes).into()));
+    text.collect::<Option<String>>().map(Cow::Owned)
 }
 
 fn utf16(bytes: &[u8], unit: impl Fn([u8; 2]) -> u16) -> Option<Cow<'_, str>> {

@@ -22,12 +22,21 @@ pub(in crate::mysql) fn decimal(out: &mut Vec<u8>, magnitude: u64, negative: boo
     out.extend_from_slice(&digits[at..]);
 }
 
-/// A DOUBLE as the servers print it: the shortest digits that give the same number back.
+/// A DOUBLE as the servers print it: the shortest digits that give the same number back, and of two
+/// equally near the even ones.
 pub(in crate::mysql) fn double(out: &mut Vec<u8>, number: f64) {
     if !number.is_finite() {
         return append(out, &number); // not storable; the text is as good as any
     }
-    layout(out, &format!("{number:e}"));
+    let shortest = format!("{number:e}");
+    let digits = shortest.bytes().take_while(|byte| *byte != b'e');
+    let digits = digits.filter(u8::is_ascii_digit).count();
+    // As many digits, correctly rounded: the shortest form does not say which of two ties it is.
+    let rounded = format!("{number:.*e}", digits.saturating_sub(1));
+    match rounded.parse::<f64>() {
+        Ok(same) if same.to_bits() == number.to_bits() => layout(out, &rounded),
+        _ => layout(out, &shortest),
+    }
 }
 
 /// A FLOAT, with the shortest digits that give the same number back.
@@ -39,7 +48,7 @@ pub(in crate::mysql) fn float(out: &mut Vec<u8>, number: f32) {
 }
 
 /// Puts the point where `my_gcvt` puts it: in scientific form (`1.5e20`, `1e-16`) when the number is
-/// below 1e-15 or not below 1e15, otherwise plain.
+/// below 1e-15, or not below 1e15 and without a fraction; otherwise plain.
 fn layout(out: &mut Vec<u8>, scientific: &str) {
     let (sign, rest) = match scientific.strip_prefix('-') {
         Some(rest) => ("-", rest),
@@ -54,7 +63,7 @@ fn layout(out: &mut Vec<u8>, scientific: &str) {
     out.extend_from_slice(sign.as_bytes());
     if digits == "0" {
         out.push(b'0');
-    } else if !(-PLAIN + 1..=PLAIN).contains(&point) {
+    } else if point < -PLAIN + 1 || (point > PLAIN && digits.len() as i32 <= point) {
         out.extend_from_slice(mantissa.as_bytes());
         append(out, &format_args!("e{exponent}"));
     } else if point <= 0 {

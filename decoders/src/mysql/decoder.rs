@@ -15,6 +15,7 @@ use super::payload::{Payload, PayloadEvents};
 use super::query::Query;
 use super::read::{Reader, name};
 use super::rows::Rows;
+use super::sealed::Sealed;
 use super::table_map::TableMap;
 
 /// How much memory what arrives may make the decoder use.
@@ -169,7 +170,7 @@ fn read_body(
         | T::MARIADB_UPDATE_ROWS_COMPRESSED
         | T::MARIADB_DELETE_ROWS_COMPRESSED => {
             let mut rows = Rows::read(event_type, body, reader)?;
-            rows.rows = inflate::mariadb_event(&rows.rows, limits.event_bytes)?;
+            rows.rows = Sealed(inflate::mariadb_event(&rows.rows, limits.event_bytes)?);
             Body::Rows(rows)
         }
         T::GTID | T::ANONYMOUS_GTID => {
@@ -187,9 +188,9 @@ fn read_body(
         // The length byte before the statement is cut to 8 bits: the event's end counts.
         T::ROWS_QUERY => {
             reader.u8()?;
-            Body::RowsQuery(body.slice_ref(reader.rest()))
+            Body::RowsQuery(Sealed(body.slice_ref(reader.rest())))
         }
-        T::MARIADB_ANNOTATE_ROWS => Body::RowsQuery(body.slice_ref(reader.rest())),
+        T::MARIADB_ANNOTATE_ROWS => Body::RowsQuery(Sealed(body.slice_ref(reader.rest()))),
         T::INTVAR
         | T::RAND
         | T::USER_VAR

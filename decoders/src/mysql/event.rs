@@ -3,8 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::control::{Heartbeat, Incident, Rotate, XaPrepare};
 use super::format::FormatDescription;
 use super::gtid::{GtidEvent, GtidList, GtidSet, MariadbGtidEvent};
@@ -12,6 +10,7 @@ use super::header::Header;
 use super::payload::Payload;
 use super::query::Query;
 use super::rows::Rows;
+use super::sealed::Sealed;
 use super::table_map::TableMap;
 
 /// The type code of an event.
@@ -103,7 +102,7 @@ pub enum Body {
     BinlogCheckpoint(String),
     /// The statement behind the row events that follow, for people. In the character set of the
     /// client, which is not known here.
-    RowsQuery(Bytes),
+    RowsQuery(Sealed),
     /// The source lives and has nothing to say.
     Heartbeat(Heartbeat),
     /// The table of the row events that follow.

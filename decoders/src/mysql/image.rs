@@ -6,13 +6,25 @@ use super::layout::Layout;
 use super::value::Value;
 
 /// What an image has of a column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Slot<'a> {
     Absent,
     Null,
     Value(&'a [u8]),
     /// Differences to the value in the old image.
     Difference(&'a [u8]),
+}
+
+/// Says where, never what: row values must not get into a log.
+impl std::fmt::Debug for Slot<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Slot::Absent => f.write_str("absent"),
+            Slot::Null => f.write_str("NULL"),
+            Slot::Value(bytes) => write!(f, "{} bytes", bytes.len()),
+            Slot::Difference(bytes) => write!(f, "a difference of {} bytes", bytes.len()),
+        }
+    }
 }
 
 /// A column of an image.

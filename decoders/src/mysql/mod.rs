@@ -35,6 +35,7 @@ mod payload;
 mod query;
 mod read;
 mod rows;
+mod sealed;
 mod table_map;
 pub mod value;
 
@@ -51,5 +52,6 @@ pub use layout::{CatalogColumn, ColumnPlan, Layout, Special};
 pub use payload::{Compression, Payload, PayloadEvents};
 pub use query::{Query, Session};
 pub use rows::{ExtraInfo, Operation, RowReader, Rows};
+pub use sealed::Sealed;
 pub use table_map::{ColumnMetadata, KeyPart, MappedColumn, TableMap};
 pub use value::Value;

@@ -11,6 +11,7 @@ use super::event::{Event, EventType};
 use super::format::FormatDescription;
 use super::header::{HEADER_BYTES, Header};
 use super::read::Reader;
+use super::sealed::Sealed;
 
 /// How a payload is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,7 +29,7 @@ pub struct Payload {
     pub compression: Compression,
     /// Bytes that the events take when they are not compressed.
     pub uncompressed_bytes: u64,
-    data: Bytes,
+    data: Sealed,
 }
 
 impl Payload {
@@ -68,7 +69,7 @@ impl Payload {
             (None, Compression::None) => size,
             (None, Compression::Zstd) => return Err(Fault::Malformed("payload without a length")),
         };
-        Ok(Payload { compression, uncompressed_bytes, data: body.slice_ref(data) })
+        Ok(Payload { compression, uncompressed_bytes, data: Sealed(body.slice_ref(data)) })
     }
 
     pub(super) fn events(
@@ -77,9 +78,10 @@ impl Payload {
         limits: Limits,
     ) -> Result<PayloadEvents, DecodeError> {
         let source: Box<dyn Read + Send> = match self.compression {
-            Compression::None => Box::new(self.data.clone().reader()),
+            Compression::None => Box::new(self.data.0.clone().reader()),
             Compression::Zstd => {
-                let decoder = zstd::stream::read::Decoder::with_buffer(self.data.clone().reader());
+                let decoder =
+                    zstd::stream::read::Decoder::with_buffer(self.data.0.clone().reader());
                 Box::new(decoder.map_err(|_| wrong(Fault::Damaged("payload")))?)
             }
         };

@@ -7,6 +7,7 @@ use super::error::Fault;
 use super::format::Flavor;
 use super::inflate;
 use super::read::{Reader, name};
+use super::sealed::Sealed;
 
 /// A statement as it was written to the binlog.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,7 +21,7 @@ pub struct Query {
     /// The session's settings.
     pub session: Session,
     /// The statement's bytes, in the character set [`Session::client_collation`].
-    pub statement: Bytes,
+    pub statement: Sealed,
 }
 
 /// What the source says of the session. A value that it left out is `None`.
@@ -57,7 +58,7 @@ impl Session {
 impl Query {
     pub(super) fn read(body: &Bytes, reader: &mut Reader, flavor: Flavor) -> Result<Query, Fault> {
         let mut query = Query::read_head(reader, flavor)?;
-        query.statement = body.slice_ref(reader.rest());
+        query.statement = Sealed(body.slice_ref(reader.rest()));
         Ok(query)
     }
 
@@ -68,7 +69,7 @@ impl Query {
         most: usize,
     ) -> Result<Query, Fault> {
         let mut query = Query::read(body, reader, Flavor::Mariadb)?;
-        query.statement = inflate::mariadb_event(&query.statement, most)?;
+        query.statement = Sealed(inflate::mariadb_event(&query.statement, most)?);
         Ok(query)
     }
 
@@ -84,7 +85,7 @@ impl Query {
             0 => {}
             _ => return Err(Fault::Malformed("end of the schema's name")),
         }
-        Ok(Query { thread_id, error_code, schema, session, statement: Bytes::new() })
+        Ok(Query { thread_id, error_code, schema, session, statement: Sealed::default() })
     }
 
     /// The statement as UTF-8.

@@ -3,10 +3,15 @@
 use super::error::Fault;
 
 /// Reads from front to back. Numbers are little-endian unless the name says otherwise.
-#[derive(Debug)]
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
     total: usize,
+}
+
+impl std::fmt::Debug for Reader<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "at byte {} of {}", self.at(), self.total)
+    }
 }
 
 impl<'a> Reader<'a> {

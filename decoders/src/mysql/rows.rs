@@ -7,6 +7,7 @@ use super::event::EventType;
 use super::image::{Change, Image};
 use super::layout::Layout;
 use super::read::{Reader, bit};
+use super::sealed::Sealed;
 
 /// What happened to the rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -51,7 +52,7 @@ pub struct Rows {
     first_columns: Bytes,
     /// Which columns the new image of an update has.
     second_columns: Bytes,
-    pub(super) rows: Bytes,
+    pub(super) rows: Sealed,
 }
 
 impl Rows {
@@ -100,7 +101,7 @@ impl Rows {
             Operation::Update => bitmap(reader)?,
             _ => Bytes::new(),
         };
-        let rows = body.slice_ref(reader.rest());
+        let rows = Sealed(body.slice_ref(reader.rest()));
         let change = Rows {
             table_id,
             operation,

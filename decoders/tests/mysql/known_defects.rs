@@ -257,6 +257,15 @@ fn old_times_keep_their_sign_and_their_hours() {
     assert!(reader.read().unwrap().is_none());
 }
 
+#[test]
+fn values_do_not_get_into_what_is_shown_for_people() {
+    let decoded = binlog::decode(&golden::load("mysql-9.7")).unwrap();
+    assert!(!format!("{decoded:?}").contains("zzz"));
+    let mut decoder = decoder("mariadb-10.11");
+    let frame = with_checksum(EventType::MARIADB_ANNOTATE_ROWS, b"insert into t values ('secret')");
+    assert!(!format!("{:?}", decoder.decode(&frame).unwrap()).contains("secret"));
+}
+
 /// What is not stated is not guessed.
 #[test]
 fn a_sign_that_nobody_states_is_an_error() {

@@ -266,10 +266,24 @@ fn xa_partitions_rotation_and_statement_format_of_mysql() {
     let context = events.iter().filter(|event| matches!(event.body, Body::StatementContext));
     assert!(context.count() >= 2, "what a statement needs is not skipped");
     let sql = events.iter().filter_map(|event| match &event.body {
-        Body::RowsQuery(text) => Some(text.clone()),
+        Body::RowsQuery(text) => Some(text.0.clone()),
         _ => None,
     });
     assert!(sql.collect::<Vec<_>>().contains(&Bytes::from_static(b"insert into p values (1, 1)")));
+}
+
+#[test]
+fn without_gtids_transactions_of_mysql_have_none() {
+    let options = ["--gtid-mode=OFF", "--enforce-gtid-consistency=OFF", "--binlog-checksum=NONE"];
+    let server = Mysql::start(Version::Mysql9_7, &options).unwrap();
+    server.run("create database t; create table t.x(id int); insert into t.x values (1)").unwrap();
+    let events = binlog::events(&server.binlogs().unwrap());
+    let gtids = events.iter().filter_map(|event| match &event.body {
+        Body::Gtid(event) => Some(event.gtid.clone()),
+        _ => None,
+    });
+    assert_eq!(gtids.collect::<Vec<_>>(), [None, None, None]);
+    assert!(events.iter().any(|event| matches!(event.body, Body::Xid(_))));
 }
 
 /// A clean stop, a rotation, and a file that is being written.

@@ -28,8 +28,10 @@ pub fn copy_to(version: Version, data: &Path) -> Result<()> {
 }
 
 fn template(version: Version) -> Result<PathBuf> {
-    // The stamp changes when the server was unpacked anew.
-    let name = version.name().replace(['/', '.'], "_");
+    // The stamp of the set-up is part of the name: another recipe is another server.
+    let recipe = std::fs::read_to_string(version.directory()?.join(".recipe"))?;
+    let name = format!("{} {}", version.name(), recipe.trim());
+    let name = name.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
     let template = template_directory()?.join(name);
     let lock_path = template.with_extension("lock");
     let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);

@@ -10,13 +10,16 @@ ARGS ?=
 NAME ?=
 RUNS ?=
 SEED ?=
+AT ?=
+ONLY ?=
+MINUTES ?=
 BENCH_BLUE ?= 15
 BENCH_GREEN ?= 17
 export BENCH_BLUE BENCH_GREEN
 
 ENV := . scripts/env.sh &&
 
-.PHONY: help demo test sim build setup fmt lint bench clean-cache toolchain
+.PHONY: help demo test sim chaos build setup fmt lint bench clean-cache toolchain
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +43,12 @@ test: toolchain ## Every test, on real servers of all versions
 sim: toolchain ## Cutovers and rollbacks with everything that can go wrong, in memory: RUNS=100000 SEED=1
 	@$(ENV) SIM_RUNS=$(or $(RUNS),100000) SIM_SEED=$(or $(SEED),1) \
 		cargo test --quiet -p cutover --lib no_history_ends_wrong -- --nocapture
+
+chaos: toolchain ## Cutovers and rollbacks of real servers while all goes wrong: RUNS=300 SEED=1 AT=0 ONLY='kill -9 router'
+	@scripts/setup packages servers 10 11 12 13 14 15 16 17 18 rocksdb >&2
+	@$(ENV) cargo build -p replicator -p cutover -p tests --bins >&2
+	@$(ENV) $$CARGO_TARGET_DIR/debug/chaos --runs $(or $(RUNS),300) --seed $(or $(SEED),1) --at $(or $(AT),0) \
+		$(if $(ONLY),--only '$(ONLY)') $(if $(MINUTES),--minutes $(MINUTES))
 
 build: toolchain ## The programs `replicator` and `cutover`, optimized, in $CARGO_TARGET_DIR/release
 	@scripts/setup packages rocksdb

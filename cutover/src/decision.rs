@@ -3,11 +3,15 @@
 //!
 //! The primary key makes it a compare-and-set: the first insert for an epoch wins, whoever made
 //! it, and everybody reads the winner. It outlives the sidecar's disk.
+//!
+//! A commit is only taken from who holds the lease at that moment ([`crate::lease`]); an abort from
+//! everybody.
 
 use decoders::postgres::conninfo::ConnInfo;
 use tokio::time::Instant;
 
 use crate::api::Act;
+use crate::lease::Tenant;
 use crate::phase::Verdict;
 use crate::ports::{Decision, Epoch, PortError, PortResult};
 use crate::side::Side;
@@ -22,13 +26,24 @@ const CREATE: &str = "CREATE SCHEMA IF NOT EXISTS _cutover; \
 pub struct PostgresDecision {
     session: Slot,
     place: &'static str,
+    tenant: Option<Tenant>,
 }
 
 impl PostgresDecision {
     /// On the database of `server`, which is the `side` that is to open.
     pub fn new(server: ConnInfo, side: Side) -> Self {
         let place = side.name();
-        Self { session: Slot::new(server, "cutover decision", place, Kind::Server), place }
+        let session = Slot::new(server, "cutover decision", place, Kind::Server);
+        Self { session, place, tenant: None }
+    }
+
+    /// The same; a commit is refused unless this tenant holds the lease of its epoch.
+    pub fn leased_to(self, tenant: Tenant) -> Self {
+        Self { tenant: Some(tenant), ..self }
+    }
+
+    fn decide_sql(&self, epoch: Epoch, verdict: Verdict) -> String {
+        decide_sql(epoch, verdict, self.tenant.as_ref())
     }
 
     fn verdict_of(&self, row: &TextRow) -> PortResult<Verdict> {
@@ -41,12 +56,18 @@ impl PostgresDecision {
 }
 
 /// The session may be read-only by default: clients are not let in before the flip.
-fn decide_sql(epoch: Epoch, verdict: Verdict) -> String {
+fn decide_sql(epoch: Epoch, verdict: Verdict, tenant: Option<&Tenant>) -> String {
+    let (with, row) = match tenant.filter(|_| verdict == Verdict::Commit) {
+        Some(tenant) => (
+            format!("WITH lease AS ({}) ", tenant.holds_sql(epoch)),
+            format!("SELECT epoch, '{}' FROM lease", verdict.name()),
+        ),
+        None => (String::new(), format!("VALUES ({epoch}, '{}')", verdict.name())),
+    };
     format!(
         "BEGIN READ WRITE; SET LOCAL synchronous_commit = on; \
-         INSERT INTO _cutover.decision (epoch, verdict) VALUES ({epoch}, '{}') \
-         ON CONFLICT (epoch) DO NOTHING; COMMIT",
-        verdict.name()
+         {with}INSERT INTO _cutover.decision (epoch, verdict) {row} \
+         ON CONFLICT (epoch) DO NOTHING; COMMIT"
     )
 }
 
@@ -63,10 +84,12 @@ impl Decision for PostgresDecision {
         let row = row.map_err(|error| error.at(self.place, "looking for the decision table"))?;
         if !row.is_true("there") {
             // Only when it is missing: without CREATE on the database the IF NOT EXISTS fails too.
-            session
-                .run(CREATE, deadline)
-                .await
-                .map_err(|error| error.at(self.place, "creating the decision table"))?;
+            // A side that an earlier run has closed is read-only by default.
+            let create = format!("BEGIN READ WRITE; {CREATE}; COMMIT");
+            if let Err(error) = session.run(&create, deadline).await {
+                self.session.close().await;
+                return Err(error.at(self.place, "creating the decision table"));
+            }
         }
         // Whether a row could be inserted, without leaving one.
         let probe = "BEGIN READ WRITE; INSERT INTO _cutover.decision (epoch, verdict) \
@@ -100,7 +123,7 @@ impl Decision for PostgresDecision {
         deadline: Instant,
     ) -> PortResult<Verdict> {
         let session = self.session.get(deadline).await?;
-        if let Err(error) = session.run(&decide_sql(epoch, verdict), deadline).await {
+        if let Err(error) = session.run(&self.decide_sql(epoch, verdict), deadline).await {
             // The session may be inside a failed transaction, or still be waiting.
             self.session.close().await;
             return Err(error.at(self.place, "recording the decision"));
@@ -109,6 +132,11 @@ impl Decision for PostgresDecision {
         // on any failure leaves open what the row says.
         match self.read(epoch, deadline).await {
             Ok(Some(verdict)) => Ok(verdict),
+            Ok(None) if verdict == Verdict::Commit && self.tenant.is_some() => Err(PortError::new(
+                self.place,
+                "nothing was decided: another sidecar has taken the lease",
+            )
+            .remedy("make sure that only one sidecar runs for this pipeline")),
             Ok(None) => {
                 Err(PortError::new(self.place, "the decision row is not there after its insert")
                     .in_doubt())
@@ -128,7 +156,7 @@ impl Decision for PostgresDecision {
         vec![Act {
             step: "commit".into(),
             place: self.place.into(),
-            text: decide_sql(epoch, Verdict::Commit),
+            text: self.decide_sql(epoch, Verdict::Commit),
         }]
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::lag::{LagReading, SAMPLE_INTERVAL, STALE_AFTER};
 use crate::ports::{Progress, Writers};
+use crate::side::Side;
 
 /// The smallest time bound: the lag is measured in steps of [`SAMPLE_INTERVAL`], and five of them
 /// are needed to tell a lag from noise.
@@ -199,6 +200,7 @@ pub struct Gate {
     hold_for: Duration,
     samples_needed: u32,
     max_pause: Duration,
+    leaving: Side,
     held: Duration,
     samples: u32,
     last: Option<(Instant, Standing)>,
@@ -214,13 +216,19 @@ impl Gate {
             hold_for,
             samples_needed,
             max_pause,
+            leaving: Side::Blue,
             held: Duration::ZERO,
             samples: 0,
             last: None,
         }
     }
 
-    /// The engine and blue as they are at `now`.
+    /// The same in front of the side that is to be left: blue, if nothing is said.
+    pub fn leaving(self, side: Side) -> Self {
+        Self { leaving: side, ..self }
+    }
+
+    /// The engine and the side that is to be left as they are at `now`.
     pub fn observe(&mut self, now: Instant, progress: &Progress, writers: &Writers) -> GateState {
         let (standing, waiting_for) = self.judge(now, progress, writers);
         let since_last = self.last.map(|(at, was)| (now.saturating_duration_since(at), was));
@@ -266,14 +274,16 @@ impl Gate {
         }
         if !writers.prepared.is_empty() {
             let why = format!(
-                "blue has prepared transactions, which a fence can't stop: {}",
+                "{} has prepared transactions, which a fence can't stop: {}",
+                self.leaving,
                 writers.prepared.join(", ")
             );
             return (Standing::FarOver, Some(why));
         }
         let budget = self.max_pause / 2;
         if let Some(oldest) = writers.oldest.filter(|oldest| *oldest > budget) {
-            let who = writers.oldest_who.as_deref().unwrap_or("a session on blue");
+            let someone = || format!("a session on {}", self.leaving);
+            let who = writers.oldest_who.clone().unwrap_or_else(someone);
             let why = format!("{who} has been writing for {oldest:.1?}; at most {budget:.1?}");
             return (Standing::FarOver, Some(why));
         }

@@ -10,6 +10,7 @@ use crate::api::{RunEvent, RunEventKind, RunReport, RunStatus, RunUpdate, SCHEMA
 use crate::phase::{Phase, Stop, StopKind, WatchEnd};
 use crate::ports::Epoch;
 use crate::side::Direction;
+use crate::watch::Baseline;
 
 #[derive(Debug)]
 struct Inner {
@@ -24,6 +25,8 @@ pub struct RunHub {
     newest: watch::Sender<u64>,
     asked: watch::Sender<Option<Stop>>,
     watched: watch::Sender<Option<WatchEnd>>,
+    baseline: Mutex<Baseline>,
+    remarks: Mutex<Vec<String>>,
 }
 
 impl RunHub {
@@ -44,6 +47,8 @@ impl RunHub {
             waiting_for: None,
             abortable: true,
             serving: direction.from().name().into(),
+            watch_until: None,
+            monitors: Vec::new(),
             last_event: 0,
             report: None,
         };
@@ -52,6 +57,8 @@ impl RunHub {
             newest: watch::Sender::new(0),
             asked: watch::Sender::new(None),
             watched: watch::Sender::new(None),
+            baseline: Mutex::default(),
+            remarks: Mutex::default(),
         }
     }
 
@@ -126,6 +133,38 @@ impl RunHub {
                 std::future::pending::<()>().await;
             }
         }
+    }
+
+    /// How things are before the flip: until the run has passed its gate.
+    pub fn keep_baseline(&self, baseline: Baseline) {
+        if self.status().phase < Phase::Gate {
+            self.keep_journaled_baseline(baseline);
+        }
+    }
+
+    /// The same as the journal has it, for a run that is taken up again.
+    pub(crate) fn keep_journaled_baseline(&self, baseline: Baseline) {
+        *self.baseline.lock().unwrap_or_else(PoisonError::into_inner) = baseline;
+    }
+
+    /// How things were before the flip.
+    pub fn baseline(&self) -> Baseline {
+        self.baseline.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Something that was found while watching: an event now, and a note of the report.
+    pub(crate) fn remark(&self, at: Timestamp, text: String) {
+        let mut remarks = self.remarks.lock().unwrap_or_else(PoisonError::into_inner);
+        if !remarks.contains(&text) {
+            remarks.push(text.clone());
+        }
+        drop(remarks);
+        self.event(at, RunEventKind::Note { text });
+    }
+
+    /// All that was found while watching.
+    pub(crate) fn remarks(&self) -> Vec<String> {
+        self.remarks.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether somebody has asked the run to stop.

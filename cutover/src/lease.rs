@@ -1,6 +1,10 @@
 //! Who may act. A controller that has lost its lease does nothing more.
 
+mod postgres;
+
 use std::time::Duration;
+
+pub use postgres::{PostgresLease, Tenant};
 
 use crate::ports::{Epoch, Lease, PortResult};
 

@@ -6,7 +6,7 @@
 //! - [`fence`], [`sequences`], [`decision`], [`switch`] are those needs for real servers;
 //!   [`rehearse`] is all of them again, writing down instead of acting (`plan`, `--dry-run`).
 //! - [`proxy`] is a traffic switch of our own, in a process of its own.
-//! - [`lag`] measures, [`gate`] decides when to try.
+//! - [`lag`] measures, [`gate`] decides when to try, [`watch`] looks after it.
 //! - [`api`] is what the sidecar's HTTP server and the operator's command exchange; [`service`]
 //!   answers those requests.
 //!
@@ -14,9 +14,12 @@
 //! [`ports`]), and no way to flip without evidence.
 
 pub mod api;
+pub mod audit;
 pub mod cli;
 pub mod controller;
+pub mod counts;
 pub mod decision;
+pub mod drill;
 pub mod evidence;
 pub mod failpoint;
 pub mod fence;
@@ -30,11 +33,13 @@ pub mod ports;
 pub mod proxy;
 mod read_only;
 pub mod rehearse;
+pub mod report;
 pub mod sequences;
 pub mod service;
 pub mod side;
 mod sql;
 pub mod switch;
+pub mod watch;
 pub mod way_back;
 pub mod world;
 

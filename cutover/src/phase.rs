@@ -142,6 +142,8 @@ pub enum StopKind {
     Failed,
     /// The process that ran it died.
     Crash,
+    /// It was a drill, which goes no further.
+    Drilled,
 }
 
 /// How the time of watching after the flip ended.

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::api::{Act, Check, Member, Server};
+use crate::controller::Order;
 use crate::evidence::Committed;
 use crate::lag::LagReading;
 use crate::marker::Token;
@@ -411,6 +412,22 @@ pub trait Replication: Send + Sync {
         deadline: Instant,
     ) -> impl Future<Output = PortResult<MarkerDecoded>> + Send;
 
+    /// Waits until everything that its source had committed up to `position` is on its target, and
+    /// visible there. The default is for engines that can't tell.
+    fn await_applied(
+        &self,
+        position: Lsn,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<()>> + Send {
+        let _ = deadline;
+        async move {
+            Err(PortError::new(
+                "stream",
+                format!("this engine can't tell when it is at {position}"),
+            ))
+        }
+    }
+
     /// Row changes seen after the armed marker so far.
     fn leaks(&self) -> Leaks;
 
@@ -435,6 +452,12 @@ pub trait Replication: Send + Sync {
             Err(PortError::new("stream", format!("this engine can't remove {}", what.name()))
                 .remedy("replicator teardown"))
         }
+    }
+
+    /// What [`Replication::remove`] does, for a plan.
+    fn removal(&self, what: Leftover) -> Act {
+        let text = format!("remove the {} of this stream", what.name());
+        Act { step: "finish".into(), place: "stream".into(), text }
     }
 }
 
@@ -550,6 +573,11 @@ pub trait Lease: Send + Sync {
 
     /// Makes it last longer. An error leaves it as it was.
     fn renew(&self) -> impl Future<Output = PortResult<()>> + Send;
+
+    /// The run is over: somebody else may have it at once. Nothing to give back: no error.
+    fn release(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
 }
 
 // ---- sequences, decision, journal, clock -------------------------------------------------------
@@ -753,4 +781,25 @@ pub trait World: Send + Sync {
     fn clock(&self) -> &Self::Clock;
     /// Blue and green as they are shown.
     fn servers(&self) -> (Server, Server);
+
+    /// Opens what [`World::compare`] needs, on a side that is closed, too: the caller has its door
+    /// open.
+    fn ready_to_compare(&self, deadline: Instant) -> impl Future<Output = PortResult<()>> + Send {
+        let _ = deadline;
+        async { Ok(()) }
+    }
+
+    /// Compares what both sides hold while the stream goes on. A finding of severity `Fail` is a
+    /// difference that the stream does not explain. The default is for worlds without rows.
+    fn compare(&self, deadline: Instant) -> impl Future<Output = PortResult<Vec<Check>>> + Send {
+        let _ = deadline;
+        async { Ok(Vec::new()) }
+    }
+
+    /// The hash of the plan of this order as it would be made now; an error: nobody can tell. The
+    /// default is for worlds that can't be rehearsed.
+    fn plan_hash(&self, order: &Order) -> impl Future<Output = PortResult<Option<String>>> + Send {
+        let _ = order;
+        async { Ok(None) }
+    }
 }

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::api::{Act, Check, Member, Plan, SCHEMA_VERSION, Server, Severity};
+use crate::api::{Act, ApiError, Check, Member, Plan, SCHEMA_VERSION, Server, Severity};
 use crate::controller::{Limits, Order, run};
 use crate::evidence::Committed;
 use crate::hub::RunHub;
@@ -18,22 +18,19 @@ use crate::marker::Token;
 use crate::phase::Verdict;
 use crate::ports::{
     Airlock, Clock, Decision, Entry, Epoch, Fence, FenceActs, FenceReport, Journal, Leaks, Lease,
-    MarkerDecoded, MarkerDurable, MarkerWritten, PortResult, Progress, Replication, SealReport,
-    SequenceReport, Sequences, Standby, SwitchActs, SwitchTraits, SystemClock, TrafficSwitch,
-    WayBackStream, World, Writers,
+    MarkerDecoded, MarkerDurable, MarkerWritten, PortError, PortResult, Progress, Replication,
+    SealReport, SequenceReport, Sequences, Standby, SwitchActs, SwitchTraits, SystemClock,
+    TrafficSwitch, WayBackStream, World, Writers,
 };
 use crate::side::{Direction, Side};
 
+/// How long a plan looks at the rows of both sides.
+const COMPARE: Duration = Duration::from_secs(5);
+
 /// What a run with this order would find and do. Reads only.
 pub async fn rehearse<W: World>(world: &W, order: &Order) -> Plan {
-    let stage = Stage { world, acts: Mutex::default(), checks: Mutex::default() };
-    let rehearsal = Rehearsal::new(&stage);
-    let order = Order { hold_for: Duration::ZERO, ..order.clone() };
-    let hub = RunHub::new(order.run.clone(), order.epoch, world.direction(), SystemClock.wall());
-    let report = run(&rehearsal, &order, &Limits::default(), &hub).await;
-    let acts = stage.acts.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let mut checks = stage.checks.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if let Some(error) = report.error {
+    let Rehearsed { acts, mut checks, error } = rehearsed(world, order, Depth::Rows).await;
+    if let Some(error) = error {
         checks.push(Check {
             name: "rehearsal".into(),
             severity: Severity::Fail,
@@ -51,19 +48,14 @@ pub async fn rehearse<W: World>(world: &W, order: &Order) -> Plan {
         ),
         (None, Some(lag)) => Check::ok("replication", format!("streaming, lag {lag:.2} s")),
     });
-    let mut digest = Sha256::new();
-    for act in &acts {
-        for part in [&act.step, &act.place, &act.text] {
-            digest.update((part.len() as u64).to_be_bytes());
-            digest.update(part);
-        }
-    }
-    let hash = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = hash_of(&acts);
     let (blue, green) = world.servers();
     Plan {
         schema_version: SCHEMA_VERSION,
         hash,
         epoch: order.epoch.0,
+        direction: world.direction(),
+        way_back: order.way_back,
         blue,
         green,
         router: world.switch().name(),
@@ -75,9 +67,78 @@ pub async fn rehearse<W: World>(world: &W, order: &Order) -> Plan {
     }
 }
 
+/// The hash of the plan of this order, by the world as it is now: the same number as
+/// [`Plan::hash`], without the look at rows. An error: some act can't be told, so nobody knows.
+pub async fn plan_hash<W: World>(world: &W, order: &Order) -> PortResult<String> {
+    let rehearsed = rehearsed(world, order, Depth::Acts).await;
+    match rehearsed.error {
+        Some(error) => Err(PortError::new(error.place, error.what)),
+        None => Ok(hash_of(&rehearsed.acts)),
+    }
+}
+
+fn hash_of(acts: &[Act]) -> String {
+    let mut digest = Sha256::new();
+    for act in acts {
+        for part in [&act.step, &act.place, &act.text] {
+            digest.update((part.len() as u64).to_be_bytes());
+            digest.update(part);
+        }
+    }
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What a rehearsal has found.
+struct Rehearsed {
+    acts: Vec<Act>,
+    checks: Vec<Check>,
+    error: Option<ApiError>,
+}
+
+/// How closely a rehearsal looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    /// At what would be done.
+    Acts,
+    /// At the rows of both sides, too.
+    Rows,
+}
+
+async fn rehearsed<W: World>(world: &W, order: &Order, depth: Depth) -> Rehearsed {
+    let stage = Stage {
+        world,
+        depth,
+        epoch: order.epoch,
+        acts: Mutex::default(),
+        checks: Mutex::default(),
+    };
+    let rehearsal = Rehearsal::new(&stage);
+    // A drill is rehearsed as the run that it rehearses; what was agreed on is compared with what
+    // comes out, and not by the rehearsal itself.
+    let order = Order {
+        hold_for: Duration::ZERO,
+        // Nothing opens: there is nothing to watch, and nobody to wait for.
+        watch: Duration::ZERO,
+        drill: false,
+        plan_hash: None,
+        ..order.clone()
+    };
+    let hub = RunHub::new(order.run.clone(), order.epoch, world.direction(), SystemClock.wall());
+    let limits = Limits::default();
+    let report = crate::failpoint::passing_by(run(&rehearsal, &order, &limits, &hub)).await;
+    Rehearsed {
+        acts: stage.acts.into_inner().unwrap_or_else(PoisonError::into_inner),
+        checks: stage.checks.into_inner().unwrap_or_else(PoisonError::into_inner),
+        error: report.error,
+    }
+}
+
 /// What the rehearsal's ports share.
 struct Stage<'a, W: World> {
     world: &'a W,
+    depth: Depth,
+    /// Of the run that is rehearsed.
+    epoch: Epoch,
     acts: Mutex<Vec<Act>>,
     checks: Mutex<Vec<Check>>,
 }
@@ -172,6 +233,25 @@ impl<'a, W: World> World for Rehearsal<'a, W> {
     }
     fn servers(&self) -> (Server, Server) {
         self.stage.world.servers()
+    }
+
+    async fn ready_to_compare(&self, deadline: Instant) -> PortResult<()> {
+        match self.stage.depth {
+            Depth::Rows => self.stage.world.ready_to_compare(deadline).await,
+            Depth::Acts => Ok(()),
+        }
+    }
+
+    async fn compare(&self, _deadline: Instant) -> PortResult<Vec<Check>> {
+        if self.stage.depth == Depth::Acts {
+            return Ok(Vec::new());
+        }
+        let found = self.stage.world.compare(Instant::now() + COMPARE).await;
+        let found = found.or_else(|error| {
+            let evidence = format!("not compared now: {} ({})", error.what, error.place);
+            Ok(vec![Check::warn("row-counts", evidence, "the gate compares them again")])
+        });
+        self.stage.keep(found, "row-counts")
     }
 }
 
@@ -327,7 +407,8 @@ impl<W: World> Lease for Rehearsal<'_, W> {
 
 impl<W: World> Replication for Rehearsal<'_, W> {
     fn progress(&self) -> watch::Receiver<Progress> {
-        self.progress.send_modify(|progress| progress.lag.at = Instant::now());
+        // Good for as long as a rehearsal may look at the rows.
+        self.progress.send_modify(|progress| progress.lag.at = Instant::now() + 2 * COMPARE);
         self.progress.subscribe()
     }
 
@@ -407,6 +488,8 @@ impl<W: World> Journal for Rehearsal<'_, W> {
     }
 
     async fn read_all(&self) -> PortResult<Vec<Entry>> {
-        self.stage.world.journal().read_all().await
+        let entries = self.stage.world.journal().read_all().await?;
+        // A run that makes sure of its own plan is not in its own way.
+        Ok(entries.into_iter().filter(|entry| entry.epoch != self.stage.epoch).collect())
     }
 }

@@ -3,20 +3,23 @@
 //! A cutover goes over the ports of one direction, a rollback over those of the other; which of
 //! them may be, the journal says.
 
+mod breach;
+
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::api::{
-    AbortRequest, ApiError, ErrorCode, FinishReport, FinishRequest, History, Plan, PlanRequest,
-    RunStatus, RunUpdate, SCHEMA_VERSION, StartCutover,
+    AbortRequest, ApiError, ErrorCode, FinishPlan, FinishReport, FinishRequest, History, Plan,
+    PlanRequest, RunStatus, RunUpdate, SCHEMA_VERSION, StartCutover,
 };
-use crate::controller::finish::finish;
+use crate::controller::finish::{self, finish};
 use crate::controller::{Finish, Limits, Order, Recovery, Scope, Standing, history, recover, run};
 use crate::gate::{LagExpr, ParseExprError};
 use crate::hub::RunHub;
 use crate::phase::{Phase, WatchEnd};
 use crate::ports::{Clock, Decision, Epoch, Fence, Journal, PortError, PortResult, World};
-use crate::rehearse::rehearse;
+use crate::rehearse::{plan_hash, rehearse};
 use crate::side::{Direction, Side};
 
 /// What a request means that says nothing about it.
@@ -52,6 +55,8 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(600);
 
+/// So many runs of this process can still be asked for.
+const RUNS_KEPT: usize = 8;
 /// How long a run may take to end once its time of watching is over.
 const WATCH_END: Duration = Duration::from_secs(5);
 /// An answer about a database that is not needed for anything else takes no longer than this.
@@ -62,7 +67,10 @@ pub struct Service<W: World + 'static> {
     forward: Arc<W>,
     back: Option<Arc<W>>,
     defaults: Defaults,
-    current: Mutex<Option<Arc<RunHub>>>,
+    /// The runs of this process, newest first: who follows one can see its end after another one
+    /// has begun.
+    runs: Mutex<VecDeque<Arc<RunHub>>>,
+    board: breach::Board,
     /// Held while a run is being started, so that two requests can't both find nothing running.
     starting: tokio::sync::Mutex<()>,
 }
@@ -76,8 +84,9 @@ impl<W: World + 'static> Service<W> {
 
     /// The same with the ports of the way back, which every run is then to leave behind.
     pub fn both(forward: Arc<W>, back: Option<Arc<W>>, defaults: Defaults) -> Arc<Self> {
-        let (current, starting) = (Mutex::default(), tokio::sync::Mutex::default());
-        Arc::new(Self { forward, back, defaults, current, starting })
+        let (runs, starting) = (Mutex::default(), tokio::sync::Mutex::default());
+        let board = breach::Board::default();
+        Arc::new(Self { forward, back, defaults, runs, board, starting })
     }
 
     /// Puts back or finishes what an earlier life of this process left behind, before the streams
@@ -136,11 +145,16 @@ impl<W: World + 'static> Service<W> {
     }
 
     fn hub(&self) -> Option<Arc<RunHub>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner).front().cloned()
     }
 
     fn show(&self, hub: Arc<RunHub>) {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(hub);
+        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        // A recovery shows the same run again.
+        let run = hub.status().run;
+        runs.retain(|known| known.status().run != run);
+        runs.push_front(hub);
+        runs.truncate(RUNS_KEPT);
     }
 
     /// `POST /v1/cutover`: starts a run and returns at once.
@@ -169,12 +183,12 @@ impl<W: World + 'static> Service<W> {
         self.confirm(request.confirmation.as_deref())?;
         let _starting = self.starting.lock().await;
         let standing = self.settle(direction).await?;
-        let epoch = self.next_epoch(&standing).await.map_err(unavailable)?;
+        let epoch = self.next_epoch(&standing).await.map_err(not_ready)?;
         let order = Order { epoch, ..order };
         if let Some(expected) = &request.plan_hash {
-            let plan = rehearse(world.as_ref(), &order).await;
+            let found = plan_hash(world.as_ref(), &order).await.map_err(not_ready)?;
             // The epoch is part of the acts: a run in between makes the plan another one.
-            if plan.hash != *expected {
+            if found != *expected {
                 return Err(ApiError::new(
                     ErrorCode::PrecheckFailed,
                     "the world has changed since the plan was made",
@@ -185,6 +199,7 @@ impl<W: World + 'static> Service<W> {
         }
         let started = world.clock().wall();
         let hub = Arc::new(RunHub::new(order.run.clone(), order.epoch, direction, started));
+        self.board.prepare(&hub);
         self.show(hub.clone());
         let status = hub.status();
         let service = self.clone();
@@ -235,62 +250,59 @@ impl<W: World + 'static> Service<W> {
             self.refuse_if_busy()?;
             standing = self.standing().await.map_err(unavailable)?;
         }
-        let refuse = |what: String, next: &str| {
-            Err(ApiError::new(ErrorCode::Busy, what, "sidecar").next(next))
-        };
-        let (from, to) = (direction.from(), direction.to());
-        match standing.finish {
-            Finish::NotAsked => {}
-            Finish::UnderWay => {
-                return refuse("finish was begun and has to be ended".into(), "cutover finish");
-            }
-            Finish::Done => {
-                return refuse(
-                    format!("the move was finished; {} serves", standing.serving),
-                    "cutover history",
-                );
-            }
-        }
-        if standing.serving != from {
-            return refuse(format!("{to} serves already"), "cutover history");
-        }
-        if standing.sealed.is_some() && !standing.way_back {
-            return refuse(format!("the last run left no way back to {to}"), "cutover history");
-        }
+        refuse_by_standing(&standing, direction)?;
         Ok(standing)
     }
 
-    /// `POST /v1/finish`: ends the way back for good. Goes on where an interrupted one has stopped.
+    /// `POST /v1/finish`: ends the way back for good. Goes on where an interrupted one has stopped;
+    /// once it is done there is nothing left to do, and that is no error.
     pub async fn finish(
         self: &Arc<Self>,
         request: FinishRequest,
     ) -> Result<FinishReport, ApiError> {
         self.confirm(request.confirmation.as_deref())?;
         let _starting = self.starting.lock().await;
-        let watching = self.current().filter(|run| run.phase == Phase::Watching);
-        if let Some(status) = watching.filter(|_| !request.force_abandon_rollback) {
-            return Err(ApiError::new(
-                ErrorCode::Busy,
-                format!("run {} still watches how {} does", status.run, status.serving),
-                "sidecar",
-            )
-            .in_state(status.phase.name())
-            .next("cutover finish --force-abandon-rollback"));
+        if let Some(why) = self.watched().filter(|_| !request.force_abandon_rollback) {
+            return Err(ApiError::new(ErrorCode::Busy, why, "sidecar")
+                .in_state(Phase::Watching.name())
+                .next("cutover finish --force-abandon-rollback"));
         }
         self.leave_watch(|_| true, "the way back is given up".into()).await;
         self.refuse_if_busy()?;
-        let standing = self.standing().await.map_err(unavailable)?;
-        if standing.unfinished.is_some() || standing.sealed.is_none() {
-            return Err(ApiError::new(
-                ErrorCode::Busy,
-                "nothing has been cut over that could be finished",
-                "sidecar",
-            )
-            .next("cutover status"));
-        }
+        let standing = self.standing_to_finish().await?;
         finish(|direction| self.world_of(direction), &standing, request.actor)
             .await
             .map_err(unavailable)
+    }
+
+    /// `GET /v1/finish`: what ending the way back would remove. Touches nothing.
+    pub async fn finish_plan(&self) -> Result<FinishPlan, ApiError> {
+        let standing = self.standing_to_finish().await?;
+        let database = self.forward.servers().0.database;
+        finish::plan(|direction| self.world_of(direction), &standing, database, self.watched())
+            .map_err(unavailable)
+    }
+
+    /// Why the way back may not be ended yet, but by force: the new side is being watched.
+    fn watched(&self) -> Option<String> {
+        let status = self.current().filter(|run| run.phase == Phase::Watching)?;
+        Some(format!("run {} still watches how {} does", status.run, status.serving))
+    }
+
+    async fn standing_to_finish(&self) -> Result<Standing, ApiError> {
+        let standing = self.standing().await.map_err(unavailable)?;
+        let unfinished = standing.unfinished.as_ref();
+        let what = match unfinished.filter(|run| run.reached != Phase::Watching) {
+            Some(run) => format!("run {} is not over: nothing can be finished yet", run.run),
+            None if standing.sealed.is_none() => {
+                "nothing has been cut over that could be finished".to_owned()
+            }
+            None => return Ok(standing),
+        };
+        let state = format!("unchanged: {} serves", standing.serving);
+        Err(ApiError::new(ErrorCode::PrecheckFailed, what, "sidecar")
+            .in_state(state)
+            .next("cutover status"))
     }
 
     /// Refuses while a run goes on.
@@ -366,6 +378,8 @@ impl<W: World + 'static> Service<W> {
             max_pause,
             way_back,
             watch: ms(request.watch_ms, self.defaults.watch),
+            drill: request.drill,
+            plan_hash: request.plan_hash.clone(),
             actor: request.actor.clone(),
             reason: request.reason.clone(),
         })
@@ -382,7 +396,9 @@ impl<W: World + 'static> Service<W> {
     }
 
     fn find(&self, run: &str) -> Result<Arc<RunHub>, ApiError> {
-        self.hub().filter(|hub| run == "current" || hub.status().run == run).ok_or_else(|| {
+        let runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = runs.iter().find(|hub| run == "current" || hub.status().run == run).cloned();
+        found.ok_or_else(|| {
             ApiError::new(ErrorCode::NotFound, format!("there is no run {run}"), "sidecar")
                 .next("cutover history")
         })
@@ -412,7 +428,12 @@ impl<W: World + 'static> Service<W> {
             format!("run {} can't be aborted any more", status.run),
             "sidecar",
         )
-        .in_state(status.phase.name()))
+        .in_state(format!("{}; {} serves", status.phase.name(), status.serving))
+        .next(match (status.phase, status.direction) {
+            (Phase::Watching, Direction::Forward) => "cutover rollback",
+            (Phase::Watching, Direction::Back) => "cutover --when-lag '<1s'",
+            _ => "cutover status",
+        }))
     }
 
     /// `POST /v1/plan`: of a cutover, or of a rollback once green serves.
@@ -420,12 +441,15 @@ impl<W: World + 'static> Service<W> {
         let order = self.order(&StartCutover {
             when_lag: Some(request.when_lag.unwrap_or_else(|| "<1s".into())),
             max_pause_ms: request.max_pause_ms,
+            no_way_back: request.no_way_back,
             ..StartCutover::default()
         })?;
         let standing = self.standing().await.map_err(unavailable)?;
-        let direction = Direction::leaving(standing.serving);
+        let possible = Direction::leaving(standing.serving);
+        let direction = request.direction.unwrap_or(possible);
+        refuse_by_standing(&standing, direction)?;
         let world = self.world_of(direction).ok_or_else(no_way_back)?;
-        let epoch = self.next_epoch(&standing).await.map_err(unavailable)?;
+        let epoch = self.next_epoch(&standing).await.map_err(not_ready)?;
         let order = Order { epoch, ..order };
         let gate = format!("lag {} for {:?}", order.when_lag, order.hold_for);
         Ok(Plan { gate, ..rehearse(world.as_ref(), &order).await })
@@ -438,6 +462,44 @@ impl<W: World + 'static> Service<W> {
     }
 }
 
+/// Refuses a run that the journal rules out, whatever the servers say.
+fn refuse_by_standing(standing: &Standing, direction: Direction) -> Result<(), ApiError> {
+    let (from, to) = (direction.from(), direction.to());
+    let refuse = |what: String, next: &str| {
+        let state = format!("unchanged: {} serves", standing.serving);
+        Err(ApiError::new(ErrorCode::PrecheckFailed, what, "sidecar").in_state(state).next(next))
+    };
+    match standing.finish {
+        Finish::NotAsked => {}
+        Finish::UnderWay => {
+            return refuse(
+                "the way back was given up: finish was begun and has to be ended".into(),
+                "cutover finish",
+            );
+        }
+        Finish::Done => {
+            return refuse(
+                format!(
+                    "the move was finished; {} serves, and no stream leads to {to} any more",
+                    standing.serving
+                ),
+                "cutover history",
+            );
+        }
+    }
+    if standing.serving != from {
+        let next = match standing.serving {
+            Side::Blue => "cutover --when-lag '<1s'",
+            Side::Green => "cutover rollback",
+        };
+        return refuse(format!("{to} serves already"), next);
+    }
+    if standing.sealed.is_some() && !standing.way_back {
+        return refuse(format!("the last run left no way back to {to}"), "cutover history");
+    }
+    Ok(())
+}
+
 fn no_way_back() -> ApiError {
     ApiError::new(
         ErrorCode::Unavailable,
@@ -445,6 +507,11 @@ fn no_way_back() -> ApiError {
         "sidecar",
     )
     .next("cutover history")
+}
+
+/// A server that a run would need, before anything was touched.
+fn not_ready(error: PortError) -> ApiError {
+    ApiError { code: ErrorCode::PrecheckFailed, ..unavailable(error) }
 }
 
 fn unavailable(error: PortError) -> ApiError {

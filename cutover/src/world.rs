@@ -3,12 +3,16 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use decoders::postgres::conninfo::ConnInfo;
+use tokio::time::Instant;
 
-use crate::api::Server;
+use crate::api::{Check, Server};
+use crate::controller::Order;
+use crate::counts::PostgresCounts;
 use crate::decision::PostgresDecision;
 use crate::fence::PostgresFence;
-use crate::lease::Uncontested;
-use crate::ports::{Journal, Lease, Replication, SystemClock, WayBackStream, World};
+use crate::lease::{Tenant, Uncontested};
+use crate::ports::{Journal, Lease, PortResult, Replication, SystemClock, WayBackStream, World};
+use crate::rehearse;
 use crate::sequences::PostgresSequences;
 use crate::side::{Direction, Side};
 use crate::switch::Switch;
@@ -19,6 +23,7 @@ pub struct PostgresPair<J> {
     fences: [PostgresFence; 2],
     decisions: [PostgresDecision; 2],
     sequences: [PostgresSequences; 2],
+    counts: [PostgresCounts; 2],
     switch: Switch,
     journal: J,
     clock: SystemClock,
@@ -54,11 +59,21 @@ impl<J> PostgresPair<J> {
                 PostgresSequences::new(blue.clone(), green.clone(), Direction::Forward),
                 PostgresSequences::new(green.clone(), blue.clone(), Direction::Back),
             ],
+            counts: [
+                PostgresCounts::new(blue.clone(), green.clone(), on_blue, Direction::Forward),
+                PostgresCounts::new(green.clone(), blue.clone(), on_green, Direction::Back),
+            ],
             switch,
             journal,
             clock: SystemClock,
             servers: Mutex::new((server(blue), server(green))),
         }
+    }
+
+    /// The same; a commit is refused unless this tenant holds its lease.
+    pub fn leased_to(self, tenant: &Tenant) -> Self {
+        let decisions = self.decisions.map(|decision| decision.leased_to(tenant.clone()));
+        Self { decisions, ..self }
     }
 
     /// The fence of a side.
@@ -166,5 +181,17 @@ where
 
     fn servers(&self) -> (Server, Server) {
         self.pair.servers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn ready_to_compare(&self, deadline: Instant) -> PortResult<()> {
+        of(&self.pair.counts, self.direction.from()).open(deadline).await
+    }
+
+    async fn compare(&self, deadline: Instant) -> PortResult<Vec<Check>> {
+        of(&self.pair.counts, self.direction.from()).compare(&self.replication, deadline).await
+    }
+
+    async fn plan_hash(&self, order: &Order) -> PortResult<Option<String>> {
+        rehearse::plan_hash(self, order).await.map(Some)
     }
 }

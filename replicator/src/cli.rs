@@ -42,6 +42,9 @@ pub enum Command {
     Tail(TailArgs),
     /// Serve clients on one address and lead them to the side that serves; a cutover moves them.
     Proxy(ProxyArgs),
+    /// Serve clients if the sidecar dies in the middle of a run: `replicator run` starts it.
+    #[command(hide = true)]
+    Watchdog,
     /// Remove slot, publication and our own tables. Copied data stays on green.
     Teardown(TeardownArgs),
 }
@@ -67,6 +70,9 @@ pub struct PipelineArgs {
     /// Address of the HTTP API.
     #[arg(long, alias = "api-listen")]
     pub listen: Option<SocketAddr>,
+    /// Address of the embedded proxy, for clients. Default: cutover.proxy.listen.
+    #[arg(long, env = "CUTOVER_CLIENT_LISTEN")]
+    pub client_listen: Option<SocketAddr>,
     /// Copy blue's schema, or take green's as it is.
     #[arg(long, value_enum)]
     pub schema: Option<SchemaMode>,
@@ -122,9 +128,12 @@ pub struct ProxyArgs {
     /// Which pipeline.
     #[command(flatten)]
     pub pipeline: PipelineArgs,
-    /// Address that clients connect to. Without it: cutover.proxy.listen of the configuration.
+    /// End the one that runs: clients are disconnected.
     #[arg(long)]
-    pub client_listen: Option<SocketAddr>,
+    pub stop: bool,
+    /// In a session of its own: `replicator run` starts it like that.
+    #[arg(long, hide = true)]
+    pub detached: bool,
 }
 
 /// `replicator teardown`.
@@ -178,9 +187,7 @@ impl PipelineArgs {
         config.tables.exclude.extend(self.exclude.iter().cloned());
         config.check.accept.extend(self.accept.iter().cloned());
         let socket = config.proxy_socket();
-        if let Some(proxy) = &mut config.cutover.proxy {
-            proxy.control.get_or_insert(socket);
-        }
+        config.cutover.complete(self.client_listen, socket);
         let problems = config.problems();
         if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
     }

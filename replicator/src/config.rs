@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use cutover::switch::SwitchConfig;
+use cutover::watch::WatchConfig;
 use decoders::postgres::catalog::TableFilter;
 use decoders::postgres::conninfo::ConnInfo;
 use serde::Deserialize;
@@ -66,9 +67,12 @@ pub struct Config {
     /// The cutover and its traffic switches.
     #[serde(default)]
     pub cutover: SwitchConfig,
-    /// Lag alerts.
+    /// Alerts.
     #[serde(default)]
     pub alerts: AlertsConfig,
+    /// Watching the side that opened.
+    #[serde(default)]
+    pub watch: WatchConfig,
 }
 
 /// One of the two databases.
@@ -92,16 +96,25 @@ impl Endpoint {
     /// # Errors
     /// A sentence that names the side and what is wrong, without the string itself.
     pub fn resolve(&self, side: &str) -> Result<ConnInfo, String> {
-        let text = match (&self.url, &self.url_file) {
-            (Some(url), None) => url.0.clone(),
+        let text = self.text(side)?;
+        ConnInfo::parse(text.0.trim()).map_err(|error| format!("{side}.url: {error}"))
+    }
+
+    /// The connection string as it was written.
+    ///
+    /// # Errors
+    /// There is none, or it can't be read.
+    pub fn text(&self, side: &str) -> Result<Secret, String> {
+        match (&self.url, &self.url_file) {
+            (Some(url), None) => Ok(url.clone()),
             (None, Some(path)) => std::fs::read_to_string(path)
-                .map_err(|error| format!("{side}.url_file {}: {error}", path.display()))?,
-            (Some(_), Some(_)) => return Err(format!("{side}: give url or url_file, not both")),
+                .map(Secret)
+                .map_err(|error| format!("{side}.url_file {}: {error}", path.display())),
+            (Some(_), Some(_)) => Err(format!("{side}: give url or url_file, not both")),
             (None, None) => {
-                return Err(format!("{side}: no connection string; give {side}.url or --{side}"));
+                Err(format!("{side}: no connection string; give {side}.url or --{side}"))
             }
-        };
-        ConnInfo::parse(text.trim()).map_err(|error| format!("{side}.url: {error}"))
+        }
     }
 }
 
@@ -256,6 +269,7 @@ impl Config {
             api: ApiConfig::default(),
             cutover: SwitchConfig::default(),
             alerts: AlertsConfig::default(),
+            watch: WatchConfig::default(),
         }
     }
 
@@ -317,6 +331,7 @@ impl Config {
         }
         problems.extend(self.protect.problems(&self.copy));
         problems.extend(self.alerts.problems());
+        problems.extend(self.watch.problems());
         problems.extend(self.cutover.validate().err().map(|error| error.to_string()));
         if self.apply.batch_bytes() == 0 || self.apply.batch_transactions == 0 {
             problems.push("apply.batch_bytes and apply.batch_transactions: more than 0".into());

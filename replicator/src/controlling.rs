@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cutover::api::PipelinePhase;
+use cutover::api::{Act, PipelinePhase};
 use cutover::marker::Token;
 use cutover::ports::{
     Leaks, Leftover, MarkerDecoded, MarkerDurable, PortError, PortResult, Progress, Replication,
 };
+use decoders::Lsn;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -158,6 +159,16 @@ impl Replication for EngineReplication {
         Ok(MarkerDecoded { token, end_lsn, leaks })
     }
 
+    async fn await_applied(&self, position: Lsn, deadline: Instant) -> PortResult<()> {
+        let mut progress = self.shared.progress.subscribe();
+        let applied = progress.wait_for(|frontier| frontier.applied() >= position);
+        match tokio::time::timeout_at(deadline, applied).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(PortError::new("stream", "the engine is gone")),
+            Err(_) => Err(self.late(&format!("what was committed up to {position}"))),
+        }
+    }
+
     fn leaks(&self) -> Leaks {
         self.shared.gate.watch().borrow().leaks.clone()
     }
@@ -187,6 +198,10 @@ impl Replication for EngineReplication {
         self.shared.is_over.store(true, Ordering::Relaxed);
         self.finished.send_replace(true);
         Ok(())
+    }
+
+    fn removal(&self, what: Leftover) -> Act {
+        self.route.removal(what)
     }
 
     async fn remove(&self, what: Leftover, deadline: Instant) -> PortResult<String> {

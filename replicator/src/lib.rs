@@ -9,6 +9,7 @@
 pub mod alerts;
 pub mod backfill;
 pub mod check;
+pub mod chronicle;
 pub mod cli;
 pub mod config;
 pub mod controlling;
@@ -26,4 +27,5 @@ pub mod sidecar;
 pub mod status;
 pub mod store;
 pub mod tail;
+pub mod watchdog;
 pub mod way_back;

@@ -6,8 +6,12 @@ use std::time::Duration;
 
 use clap::Parser;
 use replicator::cli::{Cli, Command, LogFormat};
-use replicator::{proxy, sidecar};
+use replicator::{proxy, sidecar, watchdog};
 use tracing_subscriber::EnvFilter;
+
+/// A run of the controller is one deep future; without optimization it has filled tokio's 2 MiB. Only
+/// what is used takes memory.
+const THREAD_STACK_BYTES: usize = 16 << 20;
 
 /// How long threads may take to let go of what they hold.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(300);
@@ -15,7 +19,11 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(300);
 fn main() -> ExitCode {
     let cli = Cli::parse();
     start_logging(cli.log_format);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_stack_size(THREAD_STACK_BYTES)
+        .enable_all()
+        .build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: the runtime can't be started: {error}");
@@ -42,6 +50,7 @@ async fn run(command: Command) -> u8 {
         Command::Check(args) => sidecar::check(&args).await,
         Command::Tail(args) => sidecar::tail(&args).await,
         Command::Proxy(args) => proxy::run(&args).await,
+        Command::Watchdog => watchdog::run().await,
         Command::Teardown(args) => sidecar::teardown(&args).await,
     }
 }
@@ -51,6 +60,8 @@ fn start_logging(format: LogFormat) {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // A watchdog may outlive whoever reads its log, and must not die of that.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     match format {
         LogFormat::Text => subscriber.with_target(false).init(),

@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cutover::controller::Recovery;
-use cutover::lease::Uncontested;
+use cutover::controller::{Recovery, Standing};
+use cutover::lease::PostgresLease;
+use cutover::ports::{Journal as _, PortError};
 use cutover::switch::Switch;
 use cutover::{Defaults, Direction, Phase, PostgresPair, PostgresWorld, Service, api};
 use decoders::postgres::conninfo::ConnInfo;
@@ -14,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::alerts;
 use crate::backfill::ProgressSender;
+use crate::chronicle::Chronicle;
 use crate::cli::{CheckArgs, PipelineArgs, TailArgs, TeardownArgs};
 use crate::config::Config;
 use crate::controlling::EngineReplication;
@@ -24,8 +26,11 @@ use crate::pipeline::arming::Route;
 use crate::pipeline::failure::{EXIT_ERROR, Failure};
 use crate::pipeline::preflight::{Moment, preflight};
 use crate::pipeline::{Ended, Ends, Pipeline, ReaderChoice, teardown as removal};
+use crate::proxy::{self, Keeper};
 use crate::status::Shared;
 use crate::store::{RocksJournal, Store};
+use crate::watchdog::protocol::Hello;
+use crate::watchdog::{Guard, SidecarLease, turn};
 use crate::{probe, tail as tailing};
 
 /// Exit code for a command line or a configuration that can't be used.
@@ -49,7 +54,8 @@ pub async fn run(args: &PipelineArgs) -> u8 {
         Ok(config) => config,
         Err(error) => return usage(&error),
     };
-    match run_pipeline(config).await {
+    let keeper = Keeper::new(args, &config);
+    match run_pipeline(config, keeper).await {
         Ok(()) => 0,
         Err(failure) => {
             eprintln!("{}", failure.report());
@@ -140,12 +146,17 @@ fn endpoints(config: &Config) -> Result<(ConnInfo, ConnInfo), Failure> {
     Ok((config.blue.resolve("blue").map_err(wrong)?, config.green.resolve("green").map_err(wrong)?))
 }
 
-async fn run_pipeline(config: Config) -> Result<(), Failure> {
+async fn run_pipeline(config: Config, keeper: Option<Keeper>) -> Result<(), Failure> {
     let (blue, green) = endpoints(&config)?;
     let token = config.api.token_file.as_deref().map(Token::read).transpose();
     let token =
         token.map_err(|problem| Failure::halt("configuration", problem, "write a token"))?;
     let store = open_store(&config.state_dir).await?;
+    turn::settle(&config.state_dir).await;
+    let tenant = turn::tenant(&config.name, &config.state_dir).map_err(|error| {
+        let what = format!("{}: {error}", config.state_dir.display());
+        Failure::halt("state directory", what, "make it writable for the sidecar")
+    })?;
     let _quiesced = Quiesced(store.clone());
     let listener = http::bind(config.api.listen).await.map_err(|error| {
         Failure::halt(
@@ -181,12 +192,15 @@ async fn run_pipeline(config: Config) -> Result<(), Failure> {
     let switch = Switch::new(&config.cutover, &blue, &green);
     let switch = switch
         .map_err(|error| Failure::halt("configuration", error.to_string(), "correct [cutover]"))?;
-    let journal = RocksJournal::new(store.clone());
     let publications = [config.publication(), back_config.publication()];
+    let guard = watchdog_of(&config, publications.clone())?;
+    let journal = RocksJournal::new(store.clone()).watched_by(guard.clone());
+    let chronicle = open_chronicle(&config.state_dir, &journal).await?;
+    let journal = journal.chronicled_by(chronicle.clone());
     let [on_blue, on_green] = publications.each_ref().map(String::as_str);
-    let pair =
-        Arc::new(PostgresPair::new(&blue, &green, [on_blue, on_green], switch, journal.clone()));
-    let door = Door::new(Arc::clone(&pair), journal);
+    let pair = PostgresPair::new(&blue, &green, [on_blue, on_green], switch, journal.clone());
+    let pair = Arc::new(pair.leased_to(&tenant));
+    let door = Door::new(Arc::clone(&pair), journal.clone());
     let ends = Ends { source: blue.clone(), target: green.clone(), direction: Direction::Forward };
     let engine = |config: &Config, ends: Ends, ours: &Arc<Shared>, other: &Arc<Shared>| {
         let [forward, back] = &finished;
@@ -204,21 +218,33 @@ async fn run_pipeline(config: Config) -> Result<(), Failure> {
     for replication in [&forward, &back] {
         replication.take_role()?;
     }
-    let world = |direction, replication: &EngineReplication, way_back: &EngineReplication| {
-        let (replication, way_back) = (replication.clone(), way_back.clone());
-        let pair = Arc::clone(&pair);
-        Arc::new(PostgresWorld::new(direction, pair, replication, way_back, Uncontested))
-    };
+    let world =
+        |direction: Direction, replication: &EngineReplication, way_back: &EngineReplication| {
+            let (replication, way_back) = (replication.clone(), way_back.clone());
+            let pair = Arc::clone(&pair);
+            let deciding = if direction == Direction::Forward { &green } else { &blue };
+            let row = PostgresLease::new(deciding.clone(), direction.to(), tenant.clone());
+            let lease = SidecarLease::new(row, guard.clone(), journal.clone());
+            Arc::new(PostgresWorld::new(direction, pair, replication, way_back, lease))
+        };
     let service: Arc<Controller> = Service::both(
         world(Direction::Forward, &forward, &back),
         Some(world(Direction::Back, &back, &forward)),
-        Defaults::default(),
+        Defaults { watch: config.watch.window(), ..Defaults::default() },
     );
 
     let mut tasks = Tasks::default();
-    let api = Api { shared: Arc::clone(&shared), service: Arc::clone(&service) };
+    let api = Api {
+        chronicle,
+        shared: Arc::clone(&shared),
+        back: Arc::clone(&back_shared),
+        service: Arc::clone(&service),
+    };
     tasks.spawn(http::serve(listener, api, token, stop.subscribe()));
     tasks.spawn(stop_on_signals(stop.clone()));
+    if let Some(keeper) = keeper {
+        tasks.spawn(proxy::keep(keeper));
+    }
     for replication in [&forward, &back] {
         let (shared, route) = (&replication.shared, &replication.route);
         let source = || (Arc::clone(shared), route.ends.source.clone(), door.clone());
@@ -232,11 +258,11 @@ async fn run_pipeline(config: Config) -> Result<(), Failure> {
     tasks.spawn(probe::watch_green(Arc::clone(&shared), green.clone(), door.clone()));
     let failed = Arc::clone(&shared);
     let both = [Arc::clone(&shared), Arc::clone(&back_shared)];
+    let runs = Arc::clone(&service);
     tasks.spawn(alerts::watch(
         config.alerts.clone(),
         config.name.clone(),
-        // Of the stream that carries.
-        move || both[usize::from(*both[1].carries.borrow())].readings(),
+        move || alerts::read(&both[0], &both[1], &runs),
         move || failed.alert_failed(),
     ));
     tasks.spawn(pass_servers_on(Arc::clone(&shared), Arc::clone(&service)));
@@ -249,8 +275,14 @@ async fn run_pipeline(config: Config) -> Result<(), Failure> {
         env!("CARGO_PKG_VERSION")
     );
 
+    guard_recovery(&guard, &journal).await;
     recover(&service, &shared, stop.subscribe()).await?;
     door.recovered();
+    tasks.spawn(cutover::watch::supervise(
+        Arc::clone(&service),
+        config.watch.clone(),
+        [blue.clone(), green.clone()],
+    ));
     let name = config.name.clone();
     let pipeline = |replication: &EngineReplication, finished: &watch::Sender<bool>| Pipeline {
         config: replication.route.config.clone(),
@@ -287,6 +319,37 @@ async fn run_pipeline(config: Config) -> Result<(), Failure> {
     }
     tracing::info!(pipeline = name, "stopped");
     Ok(())
+}
+
+/// The watchdog of this pipeline's runs; none runs yet.
+fn watchdog_of(config: &Config, publications: [String; 2]) -> Result<Guard, Failure> {
+    let wrong = |problem: String| Failure::halt("configuration", problem, "correct it");
+    let hello = Hello {
+        name: config.name.clone(),
+        state_dir: config.state_dir.clone(),
+        blue: config.blue.text("blue").map_err(wrong)?.0,
+        green: config.green.text("green").map_err(wrong)?.0,
+        publications,
+        switch: config.cutover.clone(),
+        sidecar: nix::unistd::Pid::this().as_raw(),
+    };
+    let failed = |error: PortError| Failure::halt(error.place, error.what, "report this");
+    Guard::new(hello).map_err(failed)
+}
+
+/// What an interrupted run still does to clients is watched over, too. Without a watchdog it is
+/// done all the same.
+async fn guard_recovery(guard: &Guard, journal: &RocksJournal) {
+    let watching = async {
+        let entries = journal.read_all().await?;
+        match Standing::read(&entries)?.unfinished {
+            Some(_) => guard.watch(entries).await,
+            None => Ok(()),
+        }
+    };
+    if let Err(error) = watching.await {
+        tracing::error!("an interrupted run is resumed without a watchdog: {error}");
+    }
 }
 
 /// The way back, for as long as the process lives: what it fails at is no reason to end.
@@ -399,6 +462,19 @@ async fn end_the_run(service: &Arc<Controller>) {
     if tokio::time::timeout(grace, ended).await.is_err() {
         tracing::error!(run = run.run, "the cutover did not end; the next start recovers it");
     }
+}
+
+/// The audit log and the reports, with everything in them that the journal has.
+async fn open_chronicle(path: &Path, journal: &RocksJournal) -> Result<Chronicle, Failure> {
+    let entries = journal.read_all().await;
+    let entries = entries.map_err(|error| {
+        let remedy = error.remedy.clone().unwrap_or_else(|| "report this".into());
+        Failure::halt(error.place.clone(), error.what, remedy)
+    })?;
+    let path = path.to_owned();
+    let opened = tokio::task::spawn_blocking(move || Chronicle::open(&path, entries)).await;
+    let failed = |why: String| Failure::halt("state directory", why, "report this");
+    opened.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
 }
 
 async fn open_store(path: &Path) -> Result<Store, Failure> {

@@ -17,7 +17,7 @@ use crate::engine::budget::Budget;
 use crate::engine::frontier::Frontier;
 use crate::engine::marker::MarkerGate;
 use crate::engine::totals::AppliedTotals;
-use crate::metrics::Sample;
+use crate::metrics::StreamSample;
 use crate::protect::wal::WalStatus;
 
 /// Lag above which a stream is said to be catching up.
@@ -302,13 +302,62 @@ impl Shared {
         tracker.reading(now)
     }
 
-    /// The status document.
+    fn counters(&self) -> api::Counters {
+        let totals = *self.totals.borrow();
+        api::Counters {
+            transactions: totals.transactions,
+            inserts: totals.inserts,
+            updates: totals.updates,
+            deletes: totals.deletes,
+            truncates: totals.truncates,
+            bytes: totals.bytes,
+            reconnects: self.reconnects.load(Ordering::Relaxed),
+        }
+    }
+
+    /// This stream's part of the status document.
+    pub fn stream(&self) -> api::Stream {
+        let lag = self.lag_now();
+        let frontier = *self.progress.borrow();
+        let (hot, carries) = (*self.hot.borrow(), *self.carries.borrow());
+        let counters = self.counters();
+        let facts = self.facts();
+        let error = facts.last_error.as_ref();
+        let trouble = || error.map(|problem| format!("{}: {}", problem.place, problem.what));
+        let (state, why) = match (hot, carries) {
+            _ if self.is_over.load(Ordering::Relaxed) => (api::StreamState::Over, None),
+            (true, true) => (api::StreamState::Carries, None),
+            (true, false) => (api::StreamState::Hot, None),
+            // What is tried again says what it waits for.
+            (false, _) if error.is_some() && facts.waiting_for.is_none() => {
+                (api::StreamState::Broken, trouble())
+            }
+            (false, _) if error.is_some() => (api::StreamState::NotReady, trouble()),
+            (false, false) => (api::StreamState::NotArmed, None),
+            (false, true) => (api::StreamState::NotReady, Some(facts.phase.name().to_owned())),
+        };
+        let foreign = match carries {
+            true => None,
+            false => Some(self.gate.watch().borrow().leaks.clone()),
+        };
+        api::Stream {
+            direction: self.direction,
+            state,
+            why,
+            lag: api::Lag::from(&lag),
+            positions: positions(facts.head, &frontier),
+            counters,
+            foreign: foreign
+                .filter(|leaks| leaks.count > 0)
+                .map(|leaks| api::Foreign { changes: leaks.count, first: leaks.first }),
+        }
+    }
+
+    /// The status document, as far as one stream knows it: see [`crate::http`] for the rest.
     pub fn status(&self, cutover: Option<api::RunStatus>) -> api::Status {
         let lag = self.lag_now();
         let frontier = *self.progress.borrow();
-        let totals = *self.totals.borrow();
         let facts = self.facts();
-        let head = facts.head;
         let catching_up = facts.phase == api::PipelinePhase::Streaming
             && lag.seconds.is_some_and(|seconds| seconds > CATCHING_UP_SECONDS);
         let cutting_over = facts.phase == api::PipelinePhase::Streaming
@@ -319,7 +368,6 @@ impl Shared {
                         Phase::Replicating | Phase::Armed | Phase::Reversing | Phase::Watching
                     )
             });
-        let position = |lsn: Lsn| lsn.is_valid().then_some(Position::Lsn(lsn));
         api::Status {
             schema_version: api::SCHEMA_VERSION,
             pipeline: self.pipeline.clone(),
@@ -334,24 +382,15 @@ impl Shared {
             waiting_for: facts.waiting_for.clone(),
             blue: facts.blue.clone(),
             green: facts.green.clone(),
+            serving: None,
+            sealed: None,
+            direction: self.direction,
             lag: api::Lag::from(&lag),
-            positions: api::Positions {
-                head: head.and_then(position),
-                received: position(frontier.received()),
-                applied: position(frontier.applied()),
-                durable: position(frontier.durable()),
-                acked: position(frontier.acked()),
-            },
+            positions: positions(facts.head, &frontier),
+            streams: Vec::new(),
+            finish: api::FinishState::default(),
             backfill: facts.backfill.clone(),
-            counters: api::Counters {
-                transactions: totals.transactions,
-                inserts: totals.inserts,
-                updates: totals.updates,
-                deletes: totals.deletes,
-                truncates: totals.truncates,
-                bytes: totals.bytes,
-                reconnects: self.reconnects.load(Ordering::Relaxed),
-            },
+            counters: self.counters(),
             last_error: facts.last_error.clone(),
             cutover,
         }
@@ -372,35 +411,26 @@ impl Shared {
             ),
             slot_retained_ratio: ratio.map(|(bytes, limit)| bytes as f64 / limit.max(1) as f64),
             halted: facts.phase == Phase::Halted,
+            ..Readings::default()
         }
     }
 
-    /// What a scrape shows.
-    pub fn sample(
-        &self,
-        cutover: Option<&api::RunStatus>,
-        runs: Vec<(&'static str, u64)>,
-    ) -> Sample {
-        let status = self.status(cutover.cloned());
+    /// What a scrape shows of this stream.
+    pub fn sample(&self) -> StreamSample {
+        let stream = self.stream();
         let frontier = *self.progress.borrow();
         let totals = *self.totals.borrow();
         let facts = self.facts();
-        let held = cutover
-            .and_then(|run| run.report.as_ref())
-            .is_some_and(|report| report.outcome == api::Outcome::Held);
         let slot = facts.slot;
-        let counters = &status.counters;
-        Sample {
-            pipeline: self.pipeline.clone(),
-            state: if held { "held" } else { status.phase.name() },
-            lag_seconds: status.lag.seconds,
-            lag_bytes: status.lag.bytes,
-            drain_estimate_seconds: status.lag.drain_estimate_seconds,
-            source_position_bytes: status
-                .positions
-                .head
-                .and_then(|at| at.lsn())
-                .map_or(0, |at| at.0),
+        let counters = &stream.counters;
+        StreamSample {
+            direction: self.direction,
+            state: stream.state,
+            carries: *self.carries.borrow(),
+            lag_seconds: stream.lag.seconds,
+            lag_bytes: stream.lag.bytes,
+            drain_estimate_seconds: stream.lag.drain_estimate_seconds,
+            source_position_bytes: facts.head.map_or(0, |at| at.0),
             received_position_bytes: frontier.received().0,
             applied_position_bytes: frontier.applied().0,
             durable_position_bytes: frontier.durable().0,
@@ -414,22 +444,29 @@ impl Shared {
             windows_shared: totals.shared_windows,
             lane_conflicts: totals.conflicts,
             apply_errors: self.errors.load(Ordering::Relaxed),
-            queue_bytes: self.budget.used_bytes() as u64,
             checkpoint_age_seconds: facts.covered_at.elapsed().as_secs_f64(),
             slot_retained_bytes: slot.retained_bytes,
             slot_retained_bytes_max: slot.retained_bytes_max,
             slot_active: slot.active,
-            blue_up: status.blue.up,
-            green_up: status.green.up,
             oldest_write_transaction_seconds: slot.oldest_write_transaction_seconds,
-            epoch: cutover.map_or(0, |run| run.epoch),
             fence_leaks: self.fence_leaks.load(Ordering::Relaxed),
-            alert_errors: self.alert_errors.load(Ordering::Relaxed),
-            runs,
-            last_pause_seconds: cutover
-                .and_then(|run| run.report.as_ref())
-                .and_then(|report| report.pause_ms)
-                .map(|pause_ms| pause_ms / 1000.0),
+            foreign_changes: stream.foreign.map_or(0, |foreign| foreign.changes),
         }
+    }
+
+    /// How many alerts could not be delivered.
+    pub fn alert_errors(&self) -> u64 {
+        self.alert_errors.load(Ordering::Relaxed)
+    }
+}
+
+fn positions(head: Option<Lsn>, frontier: &Frontier) -> api::Positions {
+    let position = |lsn: Lsn| lsn.is_valid().then_some(Position::Lsn(lsn));
+    api::Positions {
+        head: head.and_then(position),
+        received: position(frontier.received()),
+        applied: position(frontier.applied()),
+        durable: position(frontier.durable()),
+        acked: position(frontier.acked()),
     }
 }

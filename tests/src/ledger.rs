@@ -11,11 +11,11 @@
 
 mod check;
 mod client;
+mod crowd;
 mod record;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,7 @@ pub use check::LedgerReport;
 pub use record::Record;
 
 use crate::postgres::describe;
+use crowd::Crowd;
 
 /// What an account holds at the start.
 pub const INITIAL_BALANCE: i64 = 1_000;
@@ -41,11 +42,15 @@ pub struct Options {
     pub accounts: u32,
     /// Every acknowledged id is appended here, for a look after a failure.
     pub log: Option<PathBuf>,
+    /// One more client each that connects to a server itself, past the router, once
+    /// [`Ledger::admit`] lets it. It is refused, cut off and read-only most of the time; what it is
+    /// acknowledged counts as everybody else's.
+    pub direct: Vec<String>,
 }
 
 impl Options {
     pub fn new(url: String) -> Options {
-        Options { url, clients: 8, rate: 200, accounts: 100, log: None }
+        Options { url, clients: 8, rate: 200, accounts: 100, log: None, direct: Vec::new() }
     }
 }
 
@@ -76,7 +81,7 @@ pub async fn prepare(client: &Client, accounts: u32) -> Result<()> {
 #[derive(Debug)]
 pub struct Ledger {
     record: Arc<Record>,
-    stop: Arc<AtomicBool>,
+    crowd: Arc<Crowd>,
     thread: Option<JoinHandle<Result<()>>>,
 }
 
@@ -84,13 +89,13 @@ impl Ledger {
     /// Starts the clients.
     pub fn start(options: Options) -> Result<Ledger> {
         let record = Arc::new(Record::new(options.accounts, options.log.as_deref())?);
-        let stop = Arc::new(AtomicBool::new(false));
-        let (thread_record, thread_stop) = (Arc::clone(&record), Arc::clone(&stop));
+        let crowd = Arc::new(Crowd::new(options.clients as usize, options.direct.len()));
+        let (thread_record, thread_crowd) = (Arc::clone(&record), Arc::clone(&crowd));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("ledger".into()).spawn(move || {
-            runtime.block_on(client::run_all(&options, &thread_record, &thread_stop))
+            runtime.block_on(client::run_all(&options, &thread_record, &thread_crowd))
         })?;
-        Ok(Ledger { record, stop, thread: Some(thread) })
+        Ok(Ledger { record, crowd, thread: Some(thread) })
     }
 
     /// What is known so far; counts move on while the workload runs.
@@ -109,9 +114,36 @@ impl Ledger {
         .with_context(|| self.record.last_error().unwrap_or_default())
     }
 
+    /// Lets this client of [`Options::direct`] begin, or keeps it from going on.
+    pub fn admit(&self, direct: usize, admitted: bool) {
+        self.crowd.admit(direct, admitted);
+    }
+
+    /// Waits until every client is between two transactions, and keeps them there until
+    /// [`Ledger::go_on`]. They keep their connections. A client that waits for an answer keeps
+    /// everybody waiting.
+    pub async fn rest(&self, deadline: Duration) -> Result<()> {
+        self.crowd.rest(true);
+        crate::wait::until("every client to come to rest", deadline, || async {
+            Ok(self.crowd.rests().then_some(()))
+        })
+        .await
+    }
+
+    /// Ends a rest.
+    pub fn go_on(&self) {
+        self.crowd.rest(false);
+    }
+
+    /// Judges the database behind this URL while the clients rest.
+    pub async fn check_resting(&self, url: &str) -> Result<LedgerReport> {
+        anyhow::ensure!(self.crowd.rests(), "the clients of the ledger do not rest");
+        check::check(&self.record, url).await
+    }
+
     /// Lets every client finish its transaction, and stops.
     pub fn stop(&mut self) -> Result<()> {
-        self.stop.store(true, Ordering::SeqCst);
+        self.crowd.stop();
         match self.thread.take() {
             Some(thread) => thread.join().map_err(|_| anyhow!("the ledger's thread panicked"))?,
             None => Ok(()),

@@ -6,7 +6,9 @@
 //! | [`postgres`] | one PostgreSQL server of any installed major |
 //! | [`mysql`] | one MariaDB or MySQL server |
 //! | [`pgbouncer`] | one or several PgBouncers in front of it |
+//! | [`haproxy`] | an HAProxy in front of both servers |
 //! | [`proxy`] | a TCP proxy that cuts, freezes and delays |
+//! | [`embedded`] | the embedded proxy, seen from outside |
 //! | [`process`] | child processes that never outlive the test, and our binaries among them |
 //! | [`api`] | the sidecar's HTTP API, as a stranger sees it |
 //! | [`stage`] | all of it put together: blue, green, router, configuration |
@@ -14,6 +16,7 @@
 //! | [`pgbench`] | pgbench through the router, and its own invariant |
 //! | [`compare`] | are two databases exactly equal? |
 //! | [`bench`] | what the benches stand on |
+//! | [`chaos`] | runs in which everything goes wrong that can, and their judge |
 //! | [`wait`] | wait on progress with a deadline; there are no sleeps in tests |
 //!
 //! Nothing here depends on another crate of the workspace: the judge must not share a bug with the
@@ -21,7 +24,10 @@
 
 pub mod api;
 pub mod bench;
+pub mod chaos;
 pub mod compare;
+pub mod embedded;
+pub mod haproxy;
 pub mod ledger;
 pub mod mysql;
 pub mod paths;

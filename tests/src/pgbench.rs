@@ -42,10 +42,23 @@ impl Pgbench {
     /// Runs pgbench's own script at this many transactions per second, until it is stopped.
     /// The simple protocol: see [`crate::ledger`].
     pub fn start(url: &str, clients: u32, rate: u32, log: &Path) -> Result<Pgbench> {
+        Pgbench::start_as("simple", url, clients, rate, log)
+    }
+
+    /// The same in another of pgbench's protocols (`-M`): `simple`, `extended` or `prepared`.
+    pub fn start_as(
+        protocol: &str,
+        url: &str,
+        clients: u32,
+        rate: u32,
+        log: &Path,
+    ) -> Result<Pgbench> {
         let (clients, rate) = (clients.to_string(), rate.to_string());
         let process = Launch::new(paths::postgres_client("pgbench")?)
-            .args(["-n", "-M", "simple", "-P", "1", "-T", "86400"])
-            .args(["-c", &clients, "-j", "1", "-R", &rate, url])
+            .args(["-n", "-M", protocol, "-P", "1", "-T", "86400"])
+            // A thread each: pgbench waits for answers to PREPARE, and one that is held must not keep
+            // others from ending their transactions.
+            .args(["-c", &clients, "-j", &clients, "-R", &rate, url])
             .start(log)?;
         Ok(Pgbench { process })
     }

@@ -11,20 +11,29 @@
 //! | `GET /v1/cutover/{run}?after=N&wait_ms=M` | - | [`RunUpdate`]: events past `N`, waiting at most `M` for one |
 //! | `POST /v1/cutover/{run}/abort` | [`AbortRequest`] | [`RunStatus`], 409 from the point of no return on |
 //! | `POST /v1/rollback` | [`StartCutover`] | the same as `POST /v1/cutover`, the other way round |
+//! | `GET /v1/finish` | - | [`FinishPlan`]: what that would remove |
 //! | `POST /v1/finish` | [`FinishRequest`] | [`FinishReport`]: no way back any more |
 //! | `GET /v1/history` | - | [`History`] |
+//! | `GET /v1/cutover/{run}/report` | - | [`RunReport`] of a run that is over, however long ago; `{run}` may be its epoch or `last` |
+//! | `GET /v1/audit?after=N&last=M` | - | [`AuditPage`]: the last `M` lines past number `N` |
 //!
 //! `{run}` may be `current`: the active run, else the last one. Every failure is an [`ApiError`]
 //! with a status of 4xx or 5xx. A bearer token is asked for where the sidecar was given one.
 
+mod audit;
+mod drill;
 mod error;
 mod finish;
 mod plan;
 mod run;
 mod status;
+mod stream;
+mod watch;
 
+pub use audit::AuditPage;
+pub use drill::DrillMeasures;
 pub use error::{ApiError, ErrorCode};
-pub use finish::{FinishReport, FinishRequest};
+pub use finish::{FinishPlan, FinishReport, FinishRequest, FinishState};
 pub use plan::{Act, Check, Checks, Plan, PlanRequest, Severity};
 pub use run::{
     AbortRequest, History, HistoryItem, Member, Outcome, RunEvent, RunEventKind, RunReport,
@@ -33,6 +42,8 @@ pub use run::{
 pub use status::{
     Backfill, Counters, Lag, PipelinePhase, Positions, Problem, Server, Status, TableProgress,
 };
+pub use stream::{Foreign, Stream, StreamState};
+pub use watch::{Breach, MonitorAction, MonitorState, MonitorStatus};
 
 /// Version of every JSON document here. It grows when a field changes its meaning or goes away;
 /// new fields don't change it, so readers must ignore fields that they don't know.

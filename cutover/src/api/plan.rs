@@ -4,15 +4,22 @@ use serde::{Deserialize, Serialize};
 
 use super::schema_version;
 use super::status::Server;
+use crate::side::Direction;
 
 /// `POST /v1/plan`: the same choices as for a run. Absent fields take the run's defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PlanRequest {
+    /// Of which run. Default: of the one that is possible, a cutover while blue serves and a
+    /// rollback while green does.
+    pub direction: Option<Direction>,
     /// The lag expression, for example `<1s`.
     pub when_lag: Option<String>,
     /// The longest write pause, milliseconds.
     pub max_pause_ms: Option<u64>,
+    /// Go without a way back: there will be no rollback.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub no_way_back: bool,
 }
 
 /// How bad a finding is.
@@ -115,6 +122,12 @@ pub struct Plan {
     pub hash: String,
     /// The epoch that the run would get.
     pub epoch: u64,
+    /// From which side to which: a cutover goes forward, a rollback back.
+    #[serde(default)]
+    pub direction: Direction,
+    /// Whether the run would leave a way back, so that it can be undone without losing anything.
+    #[serde(default)]
+    pub way_back: bool,
     /// The database in production.
     pub blue: Server,
     /// The database to move to.

@@ -4,9 +4,11 @@ use decoders::Lsn;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::drill::DrillMeasures;
 use super::error::ApiError;
-use super::plan::Checks;
+use super::plan::{Check, Checks};
 use super::schema_version;
+use super::watch::{Breach, MonitorStatus};
 use crate::phase::Phase;
 use crate::side::Direction;
 
@@ -29,6 +31,9 @@ pub struct StartCutover {
     /// How long to watch the side that opened, milliseconds. Default: as configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watch_ms: Option<u64>,
+    /// Only rehearse it: hold the clients, drain without a fence, and put everything back.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub drill: bool,
     /// Who asks, for the record.
     pub actor: Option<String>,
     /// Why, for the record.
@@ -63,6 +68,8 @@ pub enum Outcome {
     GateTimeout,
     /// Stopped before the point of no return; everything was put back, blue serves.
     Aborted,
+    /// A drill: clients were held and let go on, and nothing was changed over.
+    Drilled,
     /// Only a person can go on; the side that may not serve stays closed.
     Held,
 }
@@ -76,6 +83,7 @@ impl Outcome {
             Outcome::PrecheckFailed => "precheck_failed",
             Outcome::GateTimeout => "gate_timeout",
             Outcome::Aborted => "aborted",
+            Outcome::Drilled => "drilled",
             Outcome::Held => "held",
         }
     }
@@ -190,6 +198,12 @@ pub struct RunStatus {
     pub abortable: bool,
     /// Which database admits clients' writes: `blue`, `green` or `none`.
     pub serving: String,
+    /// Until when the side that opened is watched, by the sidecar's wall clock; `None`: it is not.
+    #[serde(default)]
+    pub watch_until: Option<Timestamp>,
+    /// What is watched, and how it does; empty while nothing is.
+    #[serde(default)]
+    pub monitors: Vec<MonitorStatus>,
     /// Number of the newest event.
     pub last_event: u64,
     /// The report, once the run is over.
@@ -228,14 +242,23 @@ pub struct RunReport {
     pub fence_proof: Option<String>,
     /// The timeline.
     pub steps: Vec<Stepped>,
-    /// The prechecks.
+    /// How many of the prechecks ended how.
     pub checks: Checks,
+    /// The prechecks themselves, those of the gate included.
+    #[serde(default)]
+    pub findings: Vec<Check>,
+    /// What a drill has measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<DrillMeasures>,
     /// The routers.
     pub routers: Vec<Member>,
     /// Whether the run left a way back that carries; `None`: none was wanted, or it never came so
     /// far.
     #[serde(default)]
     pub way_back: Option<bool>,
+    /// What ended the time of watching, if a monitor did: a rollback follows by itself.
+    #[serde(default)]
+    pub breach: Option<Breach>,
     /// Which database admits clients' writes now: `blue`, `green` or `none`.
     pub serving: String,
     /// Why it did not complete.

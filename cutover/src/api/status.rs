@@ -4,8 +4,11 @@ use decoders::Position;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::finish::FinishState;
 use super::run::RunStatus;
 use super::schema_version;
+use super::stream::Stream;
+use crate::side::Direction;
 
 /// A pipeline at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,10 +32,25 @@ pub struct Status {
     pub blue: Server,
     /// The one to move to.
     pub green: Server,
-    /// How far green is behind.
+    /// Which database admits clients' writes: `blue`, `green` or `none`.
+    #[serde(default)]
+    pub serving: Option<String>,
+    /// The side that a cutover or a rollback has closed for good.
+    #[serde(default)]
+    pub sealed: Option<String>,
+    /// Which way the stream that carries goes. `lag`, `positions` and `counters` are its.
+    #[serde(default)]
+    pub direction: Direction,
+    /// How far its target is behind its source.
     pub lag: Lag,
     /// How far each stage has come.
     pub positions: Positions,
+    /// Both streams: forward, then back.
+    #[serde(default)]
+    pub streams: Vec<Stream>,
+    /// How far `cutover finish` has come.
+    #[serde(default)]
+    pub finish: FinishState,
     /// The first copy, once it has started.
     pub backfill: Option<Backfill>,
     /// Since the sidecar started.
@@ -100,12 +118,12 @@ pub struct Server {
     pub up: bool,
 }
 
-/// How far green is behind blue. A number that is not known is absent, never 0.
+/// How far a stream's target is behind its source. A number that is not known is absent, never 0.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Lag {
-    /// Age of the newest moment of blue that green has fully applied. `None`: unknown.
+    /// Age of the newest moment of the source that the target has fully applied. `None`: unknown.
     pub seconds: Option<f64>,
-    /// Log bytes between blue's head and what is applied. `None`: unknown.
+    /// Log bytes between the source's head and what is applied. `None`: unknown.
     pub bytes: Option<u64>,
     /// Transactions received and not yet applied.
     pub transactions: u64,
@@ -120,15 +138,15 @@ pub struct Lag {
 /// How far each stage has come. `acked <= durable <= applied <= received`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Positions {
-    /// The end of blue's log at the last sample.
+    /// The end of the source's log at the last sample.
     pub head: Option<Position>,
     /// Decoded by the sidecar.
     pub received: Option<Position>,
-    /// Committed on green.
+    /// Committed on the target.
     pub applied: Option<Position>,
-    /// Flushed by green and recorded in the checkpoint store.
+    /// Flushed by the target and recorded in the checkpoint store.
     pub durable: Option<Position>,
-    /// Blue may forget everything before it.
+    /// The source may forget everything before it.
     pub acked: Option<Position>,
 }
 

@@ -12,11 +12,11 @@ use crate::phase::Phase;
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0 done, plan ready      5 aborted, blue serves        10 sidecar unreachable or no longer
-  1 failed                7 held: a person decides         watched; a run may be going on
-  2 wrong usage           8 another run is active      130 interrupted before the gate passed
-  3 a precheck failed
-  4 not in time
+  0 done, plan ready      5 aborted, nothing changed     8 another run is active
+  1 failed                6 cut over and then rolled    10 sidecar unreachable or no longer
+  2 wrong usage             back: blue serves, nothing     watched; a run may be going on
+  3 a precheck failed       is lost                    130 interrupted before the gate passed
+  4 not in time           7 held: a person decides
 
 Quote the lag condition: an unquoted < is a redirection. --when-lag lt1s and --max-lag 1s need no
 quotes. The API's token comes from CUTOVER_API_TOKEN or --token-file.";
@@ -115,6 +115,12 @@ pub struct RunArgs {
     /// Give up, with nothing touched, when it has not by then [default: 30m].
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub gate_timeout: Option<Duration>,
+    /// How long to watch the side that opened [default: as the sidecar is configured].
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub watch: Option<Duration>,
+    /// Keep no stream back to the side that is left: it can't be returned to.
+    #[arg(long)]
+    pub no_way_back: bool,
     /// Don't ask. Needed where there is no terminal.
     #[arg(long)]
     pub yes: bool,
@@ -129,14 +135,28 @@ pub struct RunArgs {
 /// Anything but the cutover itself.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Check everything and print what a run would do. Exit code 3 if something stands in the way.
+    /// Check everything and print what a run would do: a cutover while blue serves, a rollback while
+    /// green does. Exit code 3 if something stands in the way.
     Plan(PlanArgs),
+    /// Take the clients back to blue, without losing what green has written. The same steps,
+    /// options and proofs as a cutover; the lag is blue's behind green [default: <1s].
+    Rollback(RunArgs),
+    /// Give up the way back for good: ends both streams and removes what they need on the servers.
+    /// The side that was left stays sealed.
+    Finish(FinishArgs),
     /// The pipeline now: lag, positions, the copy, the last error, the run.
     Status(StatusArgs),
     /// Stop the active run before its point of no return, and wait until everything is put back.
     Abort(AbortArgs),
     /// The runs so far.
     History,
+    /// Rehearse the pause on the live system and predict what a run would cost: hold the clients,
+    /// drain without a fence, let them go on. Nothing is closed or changed over.
+    Drill(DrillArgs),
+    /// What a run did, found and left behind, however long ago.
+    Report(ReportArgs),
+    /// Who asked for what, and what was done: the audit log.
+    Audit(AuditArgs),
     /// Wait until the pipeline or its run has come so far.
     Wait(WaitArgs),
 }
@@ -147,9 +167,23 @@ pub struct PlanArgs {
     /// For which run.
     #[command(flatten)]
     pub gate: GateArgs,
+    /// Of a run without a way back.
+    #[arg(long)]
+    pub no_way_back: bool,
     /// Write the plan to a file, too, as JSON.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+}
+
+/// `cutover finish`.
+#[derive(Debug, Args)]
+pub struct FinishArgs {
+    /// Also while the side that opened is still being watched.
+    #[arg(long)]
+    pub force_abandon_rollback: bool,
+    /// Don't ask. Needed where there is no terminal.
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// `cutover status`.
@@ -166,6 +200,64 @@ pub struct AbortArgs {
     /// How long to wait until everything is put back.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
     pub timeout: Duration,
+}
+
+/// `cutover drill`.
+#[derive(Debug, Args)]
+pub struct DrillArgs {
+    /// When, and how long clients may wait each time.
+    #[command(flatten)]
+    pub gate: GateArgs,
+    /// How many times.
+    #[arg(long, value_name = "COUNT", default_value_t = 3,
+          value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// How long the lag has to stay small before each [default: 3s].
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub hold: Option<Duration>,
+    /// Give up when it has not by then [default: 30m].
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub gate_timeout: Option<Duration>,
+    /// Of a run that keeps no stream back.
+    #[arg(long)]
+    pub no_way_back: bool,
+    /// Don't ask. Needed where there is no terminal.
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `cutover report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// The run's id or its epoch.
+    #[arg(default_value = "last")]
+    pub run: String,
+    /// In which form. `--json` is the same as `json`.
+    #[arg(long, value_enum, default_value_t = Format::Md)]
+    pub format: Format,
+}
+
+/// The form of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Markdown, for people.
+    Md,
+    /// One JSON object.
+    Json,
+}
+
+/// `cutover audit`.
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    /// Check that every line is as it was written and in its place. Exit code 9 if one is not.
+    #[arg(long)]
+    pub verify: bool,
+    /// How many lines to show, the newest.
+    #[arg(long, value_name = "COUNT", default_value_t = 50)]
+    pub last: usize,
+    /// Of this file, without a sidecar.
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
 }
 
 /// `cutover wait`.
@@ -243,6 +335,8 @@ impl Cli {
             ("--max-pause", run.gate.max_pause.is_some()),
             ("--for", run.hold.is_some()),
             ("--gate-timeout", run.gate_timeout.is_some()),
+            ("--watch", run.watch.is_some()),
+            ("--no-way-back", run.no_way_back),
             ("--yes", run.yes),
             ("--dry-run", run.dry_run),
         ];
@@ -309,6 +403,18 @@ mod tests {
         assert!(parse(&["--when-lag", "<1s", "--max-pause", "0s"]).is_err());
         assert!(parse(&["--when-lag", "<1s", "--for", "0s"]).is_ok());
         assert!(parse(&["plan", "--when-lag", "<1s", "--max-pause", "1s"]).is_ok());
+        assert!(parse(&["--no-way-back", "rollback"]).is_err());
+        assert!(parse(&["--when-lag", "<1s", "--no-way-back", "--watch", "0s"]).is_ok());
+    }
+
+    #[test]
+    fn a_rollback_needs_no_condition_and_takes_what_a_cutover_takes() {
+        assert!(parse(&["rollback"]).is_ok());
+        let cli = parse(&["rollback", "--max-lag", "5s", "--yes", "--watch", "1m"]).unwrap();
+        let Some(Command::Rollback(args)) = cli.command else { panic!("another command") };
+        assert_eq!(args.gate.lag().unwrap().to_string(), "<5s");
+        assert!(args.yes && args.watch == Some(Duration::from_secs(60)));
+        assert!(parse(&["finish", "--force-abandon-rollback", "--yes"]).is_ok());
     }
 
     #[test]

@@ -10,9 +10,10 @@ use ureq::Agent;
 use ureq::http::{Response, Uri};
 
 use crate::api::{
-    AbortRequest, ApiError, ErrorCode, History, Plan, PlanRequest, RunStatus, RunUpdate,
-    SCHEMA_VERSION, StartCutover, Status,
+    AbortRequest, ApiError, AuditPage, ErrorCode, FinishPlan, FinishReport, FinishRequest, History,
+    Plan, PlanRequest, RunReport, RunStatus, RunUpdate, SCHEMA_VERSION, StartCutover, Status,
 };
+use crate::side::Direction;
 
 use super::args::CommonArgs;
 use super::exit::Exit;
@@ -26,6 +27,8 @@ const CONNECT: Duration = Duration::from_secs(3);
 const QUICK: Duration = Duration::from_secs(10);
 /// To answer what needs looking at servers: a plan runs every precheck.
 const THOROUGH: Duration = Duration::from_secs(60);
+/// To end both streams and remove what they need: each step of it may take a minute.
+const FINISH: Duration = Duration::from_secs(15 * 60);
 /// The largest answer, bytes. A status of thousands of tables stays far below.
 const ANSWER_MAX: u64 = 64 * 1024 * 1024;
 
@@ -100,14 +103,42 @@ impl Client {
         self.get("/v1/history", QUICK)
     }
 
+    /// `GET /v1/cutover/{run}/report`.
+    pub fn report(&self, run: &str) -> Result<RunReport, ClientError> {
+        self.get(&format!("/v1/cutover/{run}/report"), QUICK)
+    }
+
+    /// `GET /v1/audit`: the last lines.
+    pub fn audit(&self, last: usize) -> Result<AuditPage, ClientError> {
+        self.get(&format!("/v1/audit?last={last}"), THOROUGH)
+    }
+
     /// `POST /v1/plan`.
     pub fn plan(&self, request: &PlanRequest) -> Result<Plan, ClientError> {
         self.post("/v1/plan", request, THOROUGH)
     }
 
-    /// `POST /v1/cutover`.
-    pub fn start(&self, request: &StartCutover) -> Result<RunStatus, ClientError> {
-        self.post("/v1/cutover", request, THOROUGH)
+    /// `POST /v1/cutover` or `POST /v1/rollback`.
+    pub fn start(
+        &self,
+        direction: Direction,
+        request: &StartCutover,
+    ) -> Result<RunStatus, ClientError> {
+        let path = match direction {
+            Direction::Forward => "/v1/cutover",
+            Direction::Back => "/v1/rollback",
+        };
+        self.post(path, request, THOROUGH)
+    }
+
+    /// `GET /v1/finish`.
+    pub fn finish_plan(&self) -> Result<FinishPlan, ClientError> {
+        self.get("/v1/finish", QUICK)
+    }
+
+    /// `POST /v1/finish`.
+    pub fn finish(&self, request: &FinishRequest) -> Result<FinishReport, ClientError> {
+        self.post("/v1/finish", request, FINISH)
     }
 
     /// `POST /v1/cutover/{run}/abort`.

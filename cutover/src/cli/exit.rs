@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use crate::api::{ErrorCode, Outcome};
 use crate::phase::Phase;
 
-/// How the command ends. 9 (validation mismatch) is kept for a command to come.
+/// How the command ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
@@ -27,6 +27,8 @@ pub enum Exit {
     Held = 7,
     /// Another run is active.
     Busy = 8,
+    /// What was verified is not what it has to be.
+    Mismatch = 9,
     /// The sidecar can't be reached or can't do this now, or this command stopped watching.
     /// A run may be going on.
     Unreachable = 10,
@@ -43,7 +45,7 @@ impl From<Exit> for ExitCode {
 impl From<Outcome> for Exit {
     fn from(outcome: Outcome) -> Self {
         match outcome {
-            Outcome::Completed => Exit::Done,
+            Outcome::Completed | Outcome::Drilled => Exit::Done,
             Outcome::RolledBack => Exit::RolledBack,
             Outcome::PrecheckFailed => Exit::NotReady,
             Outcome::GateTimeout => Exit::TimedOut,

@@ -15,6 +15,7 @@ use crate::api::{
     RunUpdate, Step,
 };
 use crate::phase::Phase;
+use crate::side::Direction;
 
 use super::client::{Client, ClientError};
 use super::exit::Exit;
@@ -22,6 +23,7 @@ use super::failure::Failure;
 use super::interrupt;
 use super::render::{clock, render_gate, render_report, render_step};
 use super::screen::Screen;
+use super::successor;
 
 /// The longest wait for an event.
 const WAIT: Duration = Duration::from_secs(5);
@@ -61,6 +63,9 @@ impl Interrupts {
 /// How to follow.
 #[derive(Debug, Clone, Default)]
 pub struct Following {
+    /// Which way was asked for: a rollback that was is done, one that came by itself is another
+    /// end of a cutover.
+    pub direction: Direction,
     /// How long to try to reach a sidecar that stopped answering.
     pub reconnect_for: Duration,
     /// Who asks for an abort on ^C.
@@ -77,7 +82,7 @@ pub fn follow(
 ) -> Result<Exit, Failure> {
     let Interrupts { to, from } = interrupts;
     {
-        let (client, run) = (client.clone(), started.run.clone());
+        let (client, run, to) = (client.clone(), started.run.clone(), to.clone());
         let spawned =
             thread::Builder::new().name("events".into()).spawn(move || poll(&client, &run, &to));
         if let Err(error) = spawned {
@@ -103,6 +108,7 @@ pub fn follow(
         asked_to_abort: false,
         warned: false,
         shown: Vec::new(),
+        breached: None,
     };
     loop {
         let ended = match from.recv_timeout(RETRY) {
@@ -112,7 +118,12 @@ pub fn follow(
             Err(RecvTimeoutError::Disconnected) => return Err(follower.lost("nothing to hear")),
         };
         if let Some(exit) = ended {
-            return Ok(exit);
+            let Some(breached) = follower.breached.take() else { return Ok(exit) };
+            let is_interrupt = |heard: &Heard| matches!(heard, Heard::Interrupt);
+            let rollback = successor::wait(client, &breached, &from, is_interrupt)?;
+            screen.progress(&format!(" run {}  epoch {}  back", rollback.run, rollback.epoch));
+            let interrupts = Interrupts { to, from };
+            return follow(client, screen, &rollback, interrupts, how).map(successor::exit);
         }
         follower.check_patience()?;
     }
@@ -163,6 +174,8 @@ struct Follower<'a> {
     warned: bool,
     /// Steps that were shown: a sidecar that was restarted tells them again.
     shown: Vec<(Step, Timestamp)>,
+    /// The run's report, if a monitor ended it: a rollback follows.
+    breached: Option<RunReport>,
 }
 
 impl Follower<'_> {
@@ -242,14 +255,19 @@ impl Follower<'_> {
     }
 
     /// Shows the report.
-    fn finished(&self, report: &RunReport) -> Exit {
+    fn finished(&mut self, report: &RunReport) -> Exit {
         let gate_passed = self.furthest >= Phase::Gate
             || report.pause_ms.is_some()
             || report.steps.iter().any(|step| step.step == Step::Gate && step.ok);
         self.screen.result(&render_report(report, self.screen.out_paint()));
-        self.screen.object(report);
+        if report.breach.is_some() {
+            self.breached = Some(report.clone());
+        } else {
+            self.screen.object(report);
+        }
         let exit = match report.outcome {
             Outcome::Aborted if self.asked_to_abort && !gate_passed => Exit::Interrupted,
+            Outcome::RolledBack if self.how.direction == Direction::Back => Exit::Done,
             outcome => outcome.into(),
         };
         if let Some(error) = &report.error {
@@ -302,7 +320,12 @@ impl Follower<'_> {
     }
 
     fn detached(&self) -> Failure {
-        let what = "no longer watching: the run goes on without this command";
+        let what = match self.phase {
+            Phase::Watching => {
+                "no longer watching: the sidecar watches on, and the clients are served"
+            }
+            _ => "no longer watching: the run goes on without this command",
+        };
         Failure::new(
             Exit::Unreachable,
             ApiError::new(ErrorCode::Unavailable, what, "this command")

@@ -134,7 +134,9 @@ fn abort_result(status: &RunStatus, screen: &Screen) -> Exit {
     let Some(report) = &status.report else { return Exit::Failed };
     screen.result(&render_report(report, screen.out_paint()));
     match report.outcome {
-        Outcome::Aborted | Outcome::GateTimeout | Outcome::PrecheckFailed => Exit::Done,
+        Outcome::Aborted | Outcome::GateTimeout | Outcome::PrecheckFailed | Outcome::Drilled => {
+            Exit::Done
+        }
         Outcome::Completed | Outcome::RolledBack => Exit::Failed,
         Outcome::Held => Exit::Held,
     }

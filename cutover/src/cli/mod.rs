@@ -6,23 +6,30 @@
 //! Results go to stdout, one JSON object with `--json`; progress, prompts and errors go to stderr.
 
 mod args;
+mod audit;
 mod client;
 mod confirm;
+mod drill;
 mod exit;
 mod failure;
+mod finish;
 mod follow;
 mod interrupt;
 mod look;
 mod redirect_trap;
 mod render;
+mod report;
 mod run;
 mod screen;
+mod successor;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 pub use exit::Exit;
+
+use crate::side::Direction;
 
 use args::{Cli, Command};
 use client::Client;
@@ -60,11 +67,18 @@ pub fn main() -> ExitCode {
 fn dispatch(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
     let client = Client::new(&cli.common)?;
     match &cli.command {
-        None => run::cut_over(&client, screen, cli),
+        None => run::change_over(&client, screen, &cli.common, &cli.run, Direction::Forward),
+        Some(Command::Rollback(args)) => {
+            run::change_over(&client, screen, &cli.common, args, Direction::Back)
+        }
+        Some(Command::Finish(args)) => finish::finish(&client, screen, &cli.common, args),
         Some(Command::Plan(args)) => run::show_plan(&client, screen, args),
         Some(Command::Status(args)) => look::status(&client, screen, args),
         Some(Command::Abort(args)) => look::abort(&client, screen, &cli.common, args),
         Some(Command::History) => look::history(&client, screen),
+        Some(Command::Drill(args)) => drill::drill(&client, screen, &cli.common, args),
+        Some(Command::Report(args)) => report::report(&client, screen, args),
+        Some(Command::Audit(args)) => audit::audit(&client, screen, args),
         Some(Command::Wait(args)) => look::wait(&client, screen, args),
     }
 }

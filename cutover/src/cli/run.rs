@@ -1,10 +1,11 @@
-//! `cutover --when-lag` and `cutover plan`.
+//! `cutover --when-lag`, `cutover rollback` and `cutover plan`.
 
 use std::time::Duration;
 
 use crate::api::{ApiError, ErrorCode, Plan, PlanRequest, StartCutover};
+use crate::side::Direction;
 
-use super::args::{Cli, CommonArgs, GateArgs, PlanArgs, RunArgs};
+use super::args::{CommonArgs, GateArgs, PlanArgs, RunArgs};
 use super::client::{Client, ClientError};
 use super::confirm;
 use super::exit::Exit;
@@ -17,12 +18,17 @@ use super::screen::Screen;
 const NOT_STARTED: &str = "unknown, but this command has started nothing";
 
 /// Plans, asks, starts a run and follows it.
-pub fn cut_over(client: &Client, screen: &Screen, cli: &Cli) -> Result<Exit, Failure> {
-    let args = &cli.run;
+pub fn change_over(
+    client: &Client,
+    screen: &Screen,
+    common: &CommonArgs,
+    args: &RunArgs,
+    direction: Direction,
+) -> Result<Exit, Failure> {
     if !args.dry_run {
         confirm::ensure_possible(args.yes)?;
     }
-    let mut plan = fetch_plan(client, &args.gate)?;
+    let mut plan = fetch_plan(client, &args.gate, args.no_way_back, Some(direction))?;
     plan.gate = gate(args, plan.gate);
     if args.dry_run {
         return show(&plan, screen);
@@ -35,7 +41,7 @@ pub fn cut_over(client: &Client, screen: &Screen, cli: &Cli) -> Result<Exit, Fai
         return Err(Failure::new(
             Exit::NotReady,
             ApiError::new(ErrorCode::PrecheckFailed, what, "the checks above")
-                .in_state("unchanged: blue serves")
+                .in_state(format!("unchanged: {} serves", direction.from()))
                 .next("fix what is marked FAIL, then: cutover plan"),
         ));
     }
@@ -46,21 +52,22 @@ pub fn cut_over(client: &Client, screen: &Screen, cli: &Cli) -> Result<Exit, Fai
         screen.notice(&summary);
         confirm::ask(&plan.blue.database)?
     };
-    let actor = actor(&cli.common);
+    let actor = actor(common);
     let request = StartCutover {
         when_lag: args.gate.lag().map(ToString::to_string),
         for_ms: args.hold.map(millis),
         gate_timeout_ms: args.gate_timeout.map(millis),
         max_pause_ms: args.gate.max_pause.map(millis),
-        no_way_back: false,
-        watch_ms: None,
+        no_way_back: args.no_way_back,
+        watch_ms: args.watch.map(millis),
+        drill: false,
         actor: actor.clone(),
-        reason: cli.common.reason.clone(),
+        reason: common.reason.clone(),
         confirmation: Some(confirmation),
         plan_hash: Some(plan.hash.clone()),
     };
     let interrupts = Interrupts::catch()?;
-    let started = client.start(&request).map_err(|error| {
+    let started = client.start(direction, &request).map_err(|error| {
         let state = match error {
             // The request may have arrived although no answer came.
             ClientError::Unreachable(_) | ClientError::Foreign(_) => {
@@ -77,13 +84,13 @@ pub fn cut_over(client: &Client, screen: &Screen, cli: &Cli) -> Result<Exit, Fai
         }
     })?;
     screen.progress(&format!(" run {}  epoch {}  times are UTC", started.run, started.epoch));
-    let following = Following { reconnect_for: args.reconnect_for, actor };
+    let following = Following { direction, reconnect_for: args.reconnect_for, actor };
     follow(client, screen, &started, interrupts, &following)
 }
 
 /// Prints everything that a run would do.
 pub fn show_plan(client: &Client, screen: &Screen, args: &PlanArgs) -> Result<Exit, Failure> {
-    let plan = fetch_plan(client, &args.gate)?;
+    let plan = fetch_plan(client, &args.gate, args.no_way_back, None)?;
     if let Some(file) = &args.out {
         let text = serde_json::to_string_pretty(&plan).map_err(std::io::Error::other);
         text.and_then(|text| std::fs::write(file, text + "\n")).map_err(|error| {
@@ -102,8 +109,15 @@ fn show(plan: &Plan, screen: &Screen) -> Result<Exit, Failure> {
     Ok(if plan.ready { Exit::Done } else { Exit::NotReady })
 }
 
-fn fetch_plan(client: &Client, gate: &GateArgs) -> Result<Plan, Failure> {
+fn fetch_plan(
+    client: &Client,
+    gate: &GateArgs,
+    no_way_back: bool,
+    direction: Option<Direction>,
+) -> Result<Plan, Failure> {
     let request = PlanRequest {
+        direction,
+        no_way_back,
         when_lag: gate.lag().map(ToString::to_string),
         max_pause_ms: gate.max_pause.map(millis),
     };

@@ -107,6 +107,13 @@ impl Screen {
         }
     }
 
+    /// The result as an object, whoever asks.
+    pub fn json(&self, object: &impl Serialize) {
+        if !self.object_written.replace(true) {
+            self.json_text(serde_json::to_string_pretty(object));
+        }
+    }
+
     /// One of several objects, on a line of its own.
     pub fn object_line(&self, object: &impl Serialize) {
         if self.json {

@@ -1,23 +1,22 @@
 //! The effects that go forward.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Pause, Run, name_of, stop};
-use crate::api::{Check, RunEventKind, Severity, Step};
+use super::{Pause, Run, lease_lost, name_of, stop};
+use crate::api::{Check, Severity, Step};
 use crate::evidence::{Committed, Drained, Fenced, Sealed, Unproven, WayBack, WayBackReady};
 use crate::failpoint;
-use crate::gate::Gate;
 use crate::phase::{Effect, Input, State, Stop, StopKind, Verdict};
 use crate::ports::{
-    Airlock, Clock, Decision, Fence, Lease, PortResult, Progress, Replication, Sequences,
-    TrafficSwitch, WayBackStream, World, Writers,
+    Airlock, Clock, Decision, Fence, Lease, PortResult, Replication, Sequences, TrafficSwitch,
+    WayBackStream, World,
 };
 
-/// An answer that takes longer than this counts as none, while the gate waits.
-const WRITERS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Connecting to the routers takes no longer than this.
 const CONNECT: Duration = Duration::from_secs(10);
 /// Between two looks whether the routers still hold.
@@ -60,6 +59,9 @@ impl<W: World> Run<'_, W> {
     }
 
     async fn perform_now(&mut self, state: &State, effect: Effect) -> Input {
+        if self.is_drilled(&effect) {
+            return self.drill().await;
+        }
         let Some(kind) = step_of(&effect) else {
             let Effect::PutBack { reached } = effect else {
                 return Input::GiveUp(internal(name_of(&effect)));
@@ -129,20 +131,36 @@ impl<W: World> Run<'_, W> {
     }
 
     /// An act before the decision: ends early when somebody asks for it or time is up.
-    async fn act<T>(
+    pub(super) async fn act<T>(
         &self,
         what: &str,
         deadline: Instant,
         act: impl Future<Output = PortResult<T>>,
     ) -> Result<T, Stop> {
         self.waiting(what);
+        let mut act = pin!(act);
+        // Looked at before each of its steps: a process that was stopped for a while would
+        // otherwise do one more when it wakes, whoever acts by then.
+        let act = poll_fn(|context| match self.too_late(what, deadline) {
+            Some(why) => Poll::Ready(Err(why)),
+            None => act.as_mut().poll(context).map(|result| result.map_err(stop)),
+        });
         tokio::select! {
             biased;
             asked = self.hub.asked_to_stop() => Err(asked),
-            result = act => result.map_err(stop),
+            result = act => result,
             let_go = self.let_go(), if self.holds => Err(let_go),
             () = self.world.clock().sleep_until(deadline) => Err(self.too_long(what)),
         }
+    }
+
+    /// Why an act of the pause must not take another step.
+    fn too_late(&self, what: &str, deadline: Instant) -> Option<Stop> {
+        self.pause.filter(|pause| pause.ended.is_none())?;
+        if self.world.lease().left().is_zero() {
+            return Some(lease_lost());
+        }
+        (self.now() >= deadline).then(|| self.too_long(what))
     }
 
     /// Ends when a router no longer holds its clients although the pause goes on.
@@ -205,101 +223,11 @@ impl<W: World> Run<'_, W> {
             tracing::info!(run = %self.order.run, "the way back: {armed}");
         }
         drop(opening);
+        if self.plan.is_none() {
+            self.plan = self.act("making the plan", deadline, world.plan_hash(self.order)).await?;
+        }
         self.act("arming the engine", deadline, world.replication().arm(&self.token)).await?;
         Ok(format!("{} checks passed", self.checks.len()))
-    }
-
-    async fn gate(&mut self) -> Result<String, Stop> {
-        let order = self.order;
-        let mut gate = Gate::new(order.when_lag.clone(), order.hold_for, order.max_pause);
-        let progress = self.world.replication().progress();
-        let ends = self.now() + order.gate_timeout;
-        loop {
-            if let Some(asked) = self.hub.stop() {
-                return Err(asked);
-            }
-            let mut latest = progress.borrow().clone();
-            if progress.has_changed().is_err() {
-                latest.blocked = Some("the engine has stopped".into());
-            }
-            self.look_at_way_back(&mut latest);
-            let writers = self.writers(&mut latest).await;
-            let now = self.now();
-            let state = gate.observe(now, &latest, &writers);
-            let lag = latest.lag.seconds;
-            self.hub.event(
-                self.world.clock().wall(),
-                RunEventKind::Gate {
-                    lag_seconds: lag,
-                    condition: order.when_lag.to_string(),
-                    held_seconds: state.held.as_secs_f64(),
-                    needed_seconds: order.hold_for.as_secs_f64(),
-                    waiting_for: state.waiting_for.clone(),
-                    transactions_per_second: latest.transactions_per_second,
-                    drain_estimate_ms: latest.lag.drain_estimate_seconds.map(|s| s * 1e3),
-                },
-            );
-            if state.passed {
-                let lag = lag.unwrap_or_default();
-                return Ok(format!("lag {lag:.2} s, {} held", order.when_lag));
-            }
-            let reason = state.waiting_for.unwrap_or_else(|| {
-                format!("the lag has to stay {} for {:?}", order.when_lag, order.hold_for)
-            });
-            if now >= ends {
-                return Err(Stop {
-                    kind: StopKind::GateTimeout,
-                    what: format!(
-                        "the gate did not pass within {:?}: {reason}",
-                        order.gate_timeout
-                    ),
-                    place: "gate".into(),
-                    remedy: Some("resolve what it waited for, or allow a larger lag".into()),
-                });
-            }
-            self.waiting(reason);
-            let tick = (now + self.limits.gate_tick).min(ends);
-            tokio::select! {
-                biased;
-                asked = self.hub.asked_to_stop() => return Err(asked),
-                () = self.world.clock().sleep_until(tick) => {}
-            }
-        }
-    }
-
-    /// A way back that is not ready, or a side that somebody else writes, blocks the gate.
-    fn look_at_way_back(&self, latest: &mut Progress) {
-        if !self.order.way_back {
-            return;
-        }
-        let standby = self.world.way_back().standby();
-        let foreign = (standby.foreign.count > 0).then(|| {
-            format!(
-                "{} was written by somebody else: {} row changes, the first in {}",
-                self.direction().to(),
-                standby.foreign.count,
-                standby.foreign.first.as_deref().unwrap_or("an unknown table")
-            )
-        });
-        let blocked = standby.blocked.map(|why| format!("the way back is not ready: {why}"));
-        if let Some(why) = foreign.or(blocked) {
-            latest.blocked.get_or_insert(why);
-        }
-    }
-
-    /// What is under way on the serving side; if it does not say, the gate is blocked.
-    async fn writers(&self, latest: &mut Progress) -> Writers {
-        let deadline = self.now() + WRITERS_TIMEOUT;
-        let answer = tokio::select! {
-            biased;
-            answer = self.world.fence().writers() => answer.map_err(|error| error.what),
-            () = self.world.clock().sleep_until(deadline) => Err("no answer".into()),
-        };
-        answer.unwrap_or_else(|why| {
-            let from = self.direction().from();
-            latest.blocked.get_or_insert(format!("{from} can't be asked for its writers: {why}"));
-            Writers::default()
-        })
     }
 
     async fn hold(&mut self) -> Result<String, Stop> {
@@ -580,7 +508,7 @@ fn somebody_let_go() -> Stop {
     }
 }
 
-fn precheck_failed(first: &Check, count: usize) -> Stop {
+pub(super) fn precheck_failed(first: &Check, count: usize) -> Stop {
     let more = if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
     Stop {
         kind: StopKind::Precheck,

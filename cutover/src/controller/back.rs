@@ -52,7 +52,7 @@ impl<W: World> Run<'_, W> {
         let from = self.direction().from();
 
         // Reaching `gate` means that the hold may be under way; the fence comes after it.
-        let fence_touched = reached >= Phase::Quiesced;
+        let fence_touched = reached >= Phase::Quiesced && !self.has_no_fence();
         let held = reached >= Phase::Gate;
         let mut fence_down = true;
         if let Some(undo) = self.undo.clone().filter(|_| fence_touched) {

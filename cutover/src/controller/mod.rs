@@ -10,7 +10,13 @@
 mod acts;
 mod after;
 mod back;
+#[cfg(test)]
+mod drill_tests;
+mod drilling;
 pub mod finish;
+mod gating;
+#[cfg(test)]
+mod gating_tests;
 mod recover;
 mod report;
 #[cfg(test)]
@@ -27,7 +33,7 @@ use decoders::Lsn;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::api::{Check, Member, RunEventKind, RunReport, Step, Stepped};
+use crate::api::{Breach, Check, DrillMeasures, Member, RunEventKind, RunReport, Step, Stepped};
 use crate::evidence::Sealed;
 use crate::failpoint;
 use crate::gate::LagExpr;
@@ -41,7 +47,7 @@ use crate::side::Direction;
 
 pub use recover::{Recovery, Scope, recover};
 pub use report::history;
-pub use standing::{Closed, Finish, Standing, Unfinished};
+pub use standing::{Breached, Closed, Finish, Standing, Unfinished};
 
 /// What was asked for.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +69,11 @@ pub struct Order {
     pub way_back: bool,
     /// How long to watch the side that opened, once the way back carries.
     pub watch: Duration,
+    /// Go as far as the drain, without a fence, and put everything back: what a run would take is
+    /// measured, and nothing is changed over.
+    pub drill: bool,
+    /// The hash of the plan that was agreed to. `None`: the one that is found while arming counts.
+    pub plan_hash: Option<String>,
     /// Who asks.
     pub actor: Option<String>,
     /// Why.
@@ -116,6 +127,8 @@ pub async fn run<W: World>(world: &W, order: &Order, limits: &Limits, hub: &RunH
         "max_pause_ms": order.max_pause.as_millis() as u64,
         "way_back": order.way_back,
         "watch_ms": order.watch.as_millis() as u64,
+        "drill": order.drill,
+        "plan_hash": order.plan_hash,
         "actor": order.actor,
         "reason": order.reason,
     });
@@ -168,6 +181,10 @@ struct Run<'a, W: World> {
     /// Until when to try what is being tried again and again.
     until: Option<Instant>,
     checks: Vec<Check>,
+    /// The hash of the plan that this run follows; `None`: nobody can tell.
+    plan: Option<String>,
+    /// What a drill has measured.
+    measures: Option<DrillMeasures>,
     steps: Vec<Stepped>,
     members: Vec<Member>,
     /// The drain marker's end on the closed side; from the journal if an earlier life of this
@@ -175,6 +192,8 @@ struct Run<'a, W: World> {
     marker: Option<Lsn>,
     /// Whether a way back was left that carries.
     way_back: Option<bool>,
+    /// What ended the time of watching, if a monitor did.
+    breach: Option<Breach>,
     sealed: Option<Sealed>,
     notes: Vec<String>,
 }
@@ -211,10 +230,13 @@ impl<'a, W: World> Run<'a, W> {
             seen: "asked for".into(),
             until: None,
             checks: Vec::new(),
+            plan: order.plan_hash.clone(),
+            measures: None,
             steps: Vec::new(),
             members: Vec::new(),
             marker: None,
             way_back: None,
+            breach: None,
             sealed: None,
             notes: Vec::new(),
         }
@@ -295,7 +317,7 @@ impl<'a, W: World> Run<'a, W> {
         if matches!(effect, Effect::HoldTraffic) {
             // Read as late as possible: an operator may have changed a setting during the wait.
             let undo = self.world.fence().prepare().await?;
-            detail = serde_json::json!({ "undo": undo });
+            detail = serde_json::json!({ "undo": undo, "baseline": self.hub.baseline() });
             self.undo = Some(undo);
         }
         if let (Effect::SyncSequences(_), Some(marker)) = (effect, self.marker) {
@@ -317,7 +339,7 @@ impl<'a, W: World> Run<'a, W> {
         self.append(Record::Reached {
             phase: state.phase(),
             seen: self.seen.clone(),
-            next: Some(next.to_owned()),
+            next: Some(if self.is_drilled(effect) { "drill" } else { next }.to_owned()),
             detail,
         })
         .await?;
@@ -332,9 +354,11 @@ impl<'a, W: World> Run<'a, W> {
     /// Nothing before the decision may be done by a controller that has lost its lease: somebody
     /// else may be undoing what it does. What comes after the decision is the same whoever does it.
     fn lease_lost(&self, before_act: &Effect) -> Option<Stop> {
+        // Arming is what takes it.
         let bound = !matches!(
             before_act,
-            Effect::PutBack { .. }
+            Effect::Arm
+                | Effect::PutBack { .. }
                 | Effect::ClaimAbort(..)
                 | Effect::Flip(_)
                 | Effect::Release(_)
@@ -342,16 +366,15 @@ impl<'a, W: World> Run<'a, W> {
                 | Effect::ConfirmWayBack(_)
                 | Effect::Watch(_)
         );
-        (bound && self.world.lease().left().is_zero()).then(|| Stop {
-            kind: StopKind::Failed,
-            what: "the lease was lost: another sidecar may be acting".into(),
-            place: "lease".into(),
-            remedy: Some("make sure that only one sidecar runs for this pipeline".into()),
-        })
+        (bound && self.world.lease().left().is_zero()).then(lease_lost)
     }
 
     async fn failed(&mut self, why: &Stop) {
-        tracing::warn!(run = %self.order.run, epoch = %self.order.epoch, place = %why.place, "{}", why.what);
+        if why.kind == StopKind::Drilled {
+            tracing::info!(run = %self.order.run, epoch = %self.order.epoch, "{}", why.what);
+        } else {
+            tracing::warn!(run = %self.order.run, epoch = %self.order.epoch, place = %why.place, "{}", why.what);
+        }
         if let Err(error) = self.append(Record::Stopped { why: why.clone() }).await {
             self.note(format!("the journal could not be written: {error}"));
         }
@@ -362,7 +385,9 @@ impl<'a, W: World> Run<'a, W> {
         let standing = Standing::read(&self.world.journal().read_all().await?)?;
         self.seq = standing.next_seq;
         let refuse = |what: String| Err(PortError::new("journal", what));
-        if let Some(other) = &standing.unfinished {
+        // One that only watches is no obstacle to a plan; a run ends it first.
+        let unfinished = standing.unfinished.as_ref();
+        if let Some(other) = unfinished.filter(|run| run.reached != Phase::Watching) {
             return refuse(format!("run {} (epoch {}) has not ended", other.run, other.epoch));
         }
         if standing.finish != Finish::NotAsked {
@@ -507,6 +532,19 @@ fn name_of(effect: &Effect) -> &'static str {
         Effect::ConfirmWayBack(_) => "confirm_way_back",
         Effect::Watch(_) => "watch",
         Effect::PutBack { .. } => "put_back",
+    }
+}
+
+fn lease_lost() -> Stop {
+    Stop {
+        kind: StopKind::Failed,
+        what: "the lease was lost: the watchdog or another sidecar may be acting".into(),
+        place: "lease".into(),
+        remedy: Some(
+            "make sure that only one sidecar runs for this pipeline, and that its host does not \
+             stall for seconds"
+                .into(),
+        ),
     }
 }
 

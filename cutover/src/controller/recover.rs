@@ -17,9 +17,14 @@ use crate::ports::{
     World,
 };
 use crate::side::Direction;
+use crate::watch::Baseline;
 
 /// How long a first try to reach the routers may take; every act tries again.
 const CONNECT: Duration = Duration::from_secs(2);
+/// How long one try to read or to claim the decision may take.
+const ANSWER: Duration = Duration::from_secs(2);
+/// The side that was to open is open.
+const SERVED: [Phase; 4] = [Phase::Flipped, Phase::Open, Phase::Reversing, Phase::Watching];
 
 /// How far whoever recovers may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +108,7 @@ pub async fn recover<'a, W: World + 'a>(
     run.undo = last.undo;
     run.marker = last.marker;
     run.watch_until = last.watch_until;
+    hub.keep_journaled_baseline(last.baseline);
     run.opening = read_undo::<W>(&standing, world.direction().to())?;
     run.is_recovered = true;
     run.seen = "recovered".into();
@@ -141,7 +147,7 @@ impl<W: World> Run<'_, W> {
         let until = self.now() + self.limits.decision;
         let to = self.direction().to();
         loop {
-            let why = match self.ask().await {
+            let why = match self.ask(reached).await {
                 Ok(Some(verdict)) => {
                     return match Committed::recovered(self.order.epoch, to, verdict) {
                         Ok(committed) => Found::Committed { reached, committed },
@@ -171,14 +177,23 @@ impl<W: World> Run<'_, W> {
         }
     }
 
-    async fn ask(&self) -> PortResult<Option<Verdict>> {
-        let deadline = self.now() + Duration::from_secs(2);
+    /// A flip opens the side that was closed before, and a watchdog or an earlier life may have
+    /// done it. The airlock, which leaves that side closed behind it, would take it from its
+    /// clients: it is for a side that does not let us in, and not at all once clients are served.
+    async fn ask(&self, reached: Phase) -> PortResult<Option<Verdict>> {
+        let decision = self.world.decision();
+        let direct = decision.read(self.order.epoch, self.now() + ANSWER).await;
+        let is_open = self.opening.is_none() || SERVED.contains(&reached);
+        if direct.is_ok() || is_open {
+            return direct;
+        }
+        let deadline = self.now() + ANSWER;
         let _airlock = self.airlock(deadline).await?;
-        self.world.decision().read(self.order.epoch, deadline).await
+        decision.read(self.order.epoch, deadline).await
     }
 
     async fn claim(&self) -> PortResult<Verdict> {
-        let deadline = self.now() + Duration::from_secs(2);
+        let deadline = self.now() + ANSWER;
         let _airlock = self.airlock(deadline).await?;
         self.world.decision().decide(self.order.epoch, Verdict::Abort, deadline).await
     }
@@ -193,6 +208,7 @@ struct LastRun<W: World> {
     undo: Option<<W::Fence as Fence>::Undo>,
     marker: Option<Lsn>,
     watch_until: Option<Timestamp>,
+    baseline: Baseline,
     ended: Option<Box<RunReport>>,
 }
 
@@ -222,6 +238,7 @@ impl<W: World> LastRun<W> {
             undo: None,
             marker: None,
             watch_until: None,
+            baseline: Baseline::default(),
             ended: None,
         };
         for entry in entries.iter().filter(|entry| entry.epoch == newest.epoch) {
@@ -235,6 +252,8 @@ impl<W: World> LastRun<W> {
                     last.order.reason = text("reason");
                     last.order.way_back =
                         request.get("way_back").and_then(serde_json::Value::as_bool) == Some(true);
+                    last.order.drill =
+                        request.get("drill").and_then(serde_json::Value::as_bool) == Some(true);
                     let watch = request.get("watch_ms").and_then(serde_json::Value::as_u64);
                     last.order.watch = Duration::from_millis(watch.unwrap_or_default());
                 }
@@ -249,6 +268,9 @@ impl<W: World> LastRun<W> {
                     }
                     if let Some(until) = detail.get("watch_until") {
                         last.watch_until = Some(read_back(until, "the end of the watching")?);
+                    }
+                    if let Some(baseline) = detail.get("baseline") {
+                        last.baseline = read_back(baseline, "the time before the flip")?;
                     }
                     if let Some(undo) = detail.get("undo") {
                         last.undo = Some(read_back(undo, "the prior settings")?);
@@ -287,6 +309,8 @@ fn order_of(run: String, epoch: Epoch) -> PortResult<Order> {
         max_pause: Duration::ZERO,
         way_back: false,
         watch: Duration::ZERO,
+        drill: false,
+        plan_hash: None,
         actor: None,
         reason: None,
     })

@@ -3,13 +3,14 @@
 use super::{Run, serving};
 use crate::api::{ApiError, Checks, ErrorCode, HistoryItem, Outcome, RunReport, SCHEMA_VERSION};
 use crate::phase::{Phase, State, Stop, StopKind};
-use crate::ports::{Clock, Entry, Fence, Record, TrafficSwitch, World};
+use crate::ports::{Clock, Entry, Fence, Lease, Record, TrafficSwitch, World};
 use crate::side::Direction;
 
 impl<W: World> Run<'_, W> {
     /// Writes the report into the journal and shows it.
     pub(super) async fn conclude(&mut self, state: &State) -> RunReport {
         let (outcome, error) = match state {
+            State::Aborted { why } if why.kind == StopKind::Drilled => (Outcome::Drilled, None),
             State::Aborted { why } => (outcome_of(why.kind), Some(self.aborted(why))),
             State::Held { reached, why } => {
                 let error = self.held(*reached, why);
@@ -42,8 +43,11 @@ impl<W: World> Run<'_, W> {
             fence_proof: self.sealed.as_ref().map(|sealed| sealed.xids().to_string()),
             steps: self.steps.clone(),
             checks: Checks::of(&self.checks),
+            findings: self.checks.clone(),
+            drill: self.measures,
             routers: self.members.clone(),
             way_back: self.way_back,
+            breach: self.breach.clone(),
             serving: serving.into(),
             error,
             notes: self.notes.clone(),
@@ -51,6 +55,10 @@ impl<W: World> Run<'_, W> {
         if let Err(error) = self.append(Record::Ended { report: Box::new(report.clone()) }).await {
             self.note(format!("the journal could not be written: {error}"));
             report.notes.clone_from(&self.notes);
+        }
+        // Who is held may have to be served by somebody else yet.
+        if report.outcome != Outcome::Held {
+            self.world.lease().release().await;
         }
         self.hub.end(report.clone(), self.world.clock().wall());
         report
@@ -67,7 +75,7 @@ impl<W: World> Run<'_, W> {
         let code = match why.kind {
             StopKind::Precheck => ErrorCode::PrecheckFailed,
             StopKind::GateTimeout | StopKind::Deadline | StopKind::Asked => ErrorCode::Unavailable,
-            StopKind::Failed | StopKind::Crash => ErrorCode::Internal,
+            StopKind::Failed | StopKind::Crash | StopKind::Drilled => ErrorCode::Internal,
         };
         let from = self.direction().from();
         let state = if self.pause.is_some() || why.kind == StopKind::Crash {
@@ -142,6 +150,7 @@ fn outcome_of(kind: StopKind) -> Outcome {
     match kind {
         StopKind::Precheck => Outcome::PrecheckFailed,
         StopKind::GateTimeout => Outcome::GateTimeout,
+        StopKind::Drilled => Outcome::Drilled,
         StopKind::Deadline | StopKind::Asked | StopKind::Failed | StopKind::Crash => {
             Outcome::Aborted
         }
@@ -190,9 +199,10 @@ pub fn history(entries: &[Entry]) -> Vec<HistoryItem> {
                 run.phase = match report.outcome {
                     Outcome::Completed | Outcome::RolledBack => Phase::Done,
                     Outcome::Held => Phase::Held,
-                    Outcome::PrecheckFailed | Outcome::GateTimeout | Outcome::Aborted => {
-                        Phase::Aborted
-                    }
+                    Outcome::PrecheckFailed
+                    | Outcome::GateTimeout
+                    | Outcome::Aborted
+                    | Outcome::Drilled => Phase::Aborted,
                 };
             }
         }

@@ -58,6 +58,19 @@ pub struct State {
     pub faults: Vec<(&'static str, Fault, u32)>,
     /// Both sides admitted writes at one moment.
     pub two_writers: bool,
+    /// A drill is under way, which raises no fence.
+    pub drill: bool,
+    /// What comparing both sides finds, one answer after the other; the last one stays.
+    pub compared: Vec<Result<Vec<Check>, &'static str>>,
+    /// The hashes that the plan has, one after the other; the last one stays. None: no plan.
+    pub plans: Vec<Result<&'static str, &'static str>>,
+    /// What is under way on blue, one answer after the other; the last one stays.
+    pub under_way: Vec<Writers>,
+}
+
+/// The next of some answers; the last one stays.
+fn next<T: Clone>(answers: &mut Vec<T>) -> Option<T> {
+    if answers.len() > 1 { Some(answers.remove(0)) } else { answers.first().cloned() }
 }
 
 impl State {
@@ -211,6 +224,14 @@ impl World for Sim {
         };
         (server("blue"), server("green"))
     }
+    async fn compare(&self, _: Instant) -> PortResult<Vec<Check>> {
+        let answer = next(&mut self.state.lock().unwrap().compared);
+        answer.unwrap_or(Ok(Vec::new())).map_err(|why| PortError::new("sim", why))
+    }
+    async fn plan_hash(&self, _: &super::Order) -> PortResult<Option<String>> {
+        let answer = next(&mut self.state.lock().unwrap().plans).transpose();
+        answer.map(|hash| hash.map(str::to_owned)).map_err(|why| PortError::new("sim", why))
+    }
 }
 
 impl Fence for Sim {
@@ -222,7 +243,7 @@ impl Fence for Sim {
         self.act("prepare", |_| Ok(7)).await
     }
     async fn writers(&self) -> PortResult<Writers> {
-        Ok(Writers::default())
+        Ok(next(&mut self.state.lock().unwrap().under_way).unwrap_or_default())
     }
     async fn raise(&self, undo: &u32, _: Instant) -> PortResult<FenceReport> {
         assert_eq!(*undo, 7);
@@ -243,7 +264,7 @@ impl Fence for Sim {
     async fn mark(&self, token: &Token, _: Instant) -> PortResult<MarkerWritten> {
         let name = if token.to_string().ends_with("drain") { "mark" } else { "mark_seal" };
         self.act(name, |state| {
-            assert!(state.read_only, "marked before the fence");
+            assert!(state.read_only || state.drill, "marked before the fence");
             state.xid += 1;
             Ok(MarkerWritten { token: token.clone(), xid: state.xid - 1 })
         })

@@ -1,7 +1,9 @@
 //! What the journal says about the pipeline as a whole: a fold over its entries, without asking
 //! the world.
 
-use crate::api::Outcome;
+use jiff::Timestamp;
+
+use crate::api::{Breach, Outcome};
 use crate::phase::Phase;
 use crate::ports::{Entry, Epoch, PortError, PortResult, Record};
 use crate::side::{Direction, Side};
@@ -9,7 +11,8 @@ use crate::side::{Direction, Side};
 /// Who serves, what is closed, and what is unfinished.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Standing {
-    /// The side that serves, or served before the unfinished run.
+    /// The side that serves, or served before the unfinished run; one that is only watching any
+    /// more counts as done.
     pub serving: Side,
     /// The side that is closed for good, if one is.
     pub sealed: Option<Closed>,
@@ -17,6 +20,8 @@ pub struct Standing {
     pub unfinished: Option<Unfinished>,
     /// Whether the last flip left a stream back that carries.
     pub way_back: bool,
+    /// What ended the newest cutover's time of watching, if a monitor did.
+    pub breach: Option<Breached>,
     /// How far `finish` has come.
     pub finish: Finish,
     /// The highest epoch.
@@ -47,6 +52,21 @@ pub struct Unfinished {
     pub reached: Phase,
 }
 
+/// A breach that a rollback follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Breached {
+    /// The cutover whose time of watching it ended.
+    pub run: String,
+    /// When, by the sidecar's wall clock.
+    pub at: Timestamp,
+    /// What was found.
+    pub what: String,
+    /// Whether a rollback was begun since, whatever became of it. There is no second one.
+    pub answered: bool,
+    /// Whether the clients are back.
+    pub rolled_back: bool,
+}
+
 /// How far `finish` has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {
@@ -65,6 +85,7 @@ impl Default for Standing {
             sealed: None,
             unfinished: None,
             way_back: false,
+            breach: None,
             finish: Finish::NotAsked,
             epoch: Epoch(0),
             next_seq: 1,
@@ -99,8 +120,18 @@ impl Standing {
             let mut run = match (known, &entry.record) {
                 (Some(run), _) => run,
                 (None, Record::Began { request, direction }) => {
+                    standing.flip_if_watching(open.take().as_ref());
                     let way_back = request.get("way_back").and_then(serde_json::Value::as_bool);
-                    standing.begin(entry, *direction, way_back == Some(true))?
+                    let begun = standing.begin(entry, *direction, way_back == Some(true))?;
+                    let is_drill = request.get("drill").and_then(serde_json::Value::as_bool);
+                    match direction {
+                        Direction::Forward if is_drill == Some(true) => {}
+                        Direction::Forward => standing.breach = None,
+                        Direction::Back => {
+                            standing.breach.iter_mut().for_each(|breach| breach.answered = true);
+                        }
+                    }
+                    begun
                 }
                 // A held run that was resolved later reports twice; an entry whose append was in
                 // doubt may come after the end.
@@ -120,17 +151,41 @@ impl Standing {
                     Outcome::Completed | Outcome::RolledBack => {
                         let way_back = run.way_back && report.way_back != Some(false);
                         standing.flip(&run, way_back);
+                        if let Some(Breach { at, what }) = report.breach.clone() {
+                            let run = entry.run.clone();
+                            standing.breach = Some(Breached {
+                                run,
+                                at,
+                                what,
+                                answered: false,
+                                rolled_back: false,
+                            });
+                        } else if let Some(breach) = &mut standing.breach {
+                            breach.rolled_back = report.outcome == Outcome::RolledBack;
+                        }
                     }
                     Outcome::Held => open = Some(run),
-                    Outcome::PrecheckFailed | Outcome::GateTimeout | Outcome::Aborted => {}
+                    Outcome::PrecheckFailed
+                    | Outcome::GateTimeout
+                    | Outcome::Aborted
+                    | Outcome::Drilled => {}
                 },
                 Record::Began { .. } | Record::Stopped { .. } | Record::Finishing { .. } => {
                     open = Some(run);
                 }
             }
         }
+        standing.flip_if_watching(open.as_ref());
         standing.unfinished = open.map(|open| open.run);
         Ok(standing)
+    }
+
+    /// A run that only watches has done everything else: its streams are turned, and its way back was
+    /// seen to carry.
+    fn flip_if_watching(&mut self, open: Option<&Open>) {
+        if let Some(run) = open.filter(|open| open.run.reached == Phase::Watching) {
+            self.flip(run, run.way_back);
+        }
     }
 
     fn begin(&self, entry: &Entry, direction: Direction, way_back: bool) -> PortResult<Open> {
@@ -174,8 +229,6 @@ impl Standing {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
     use super::*;
     use crate::api::{Checks, RunReport, SCHEMA_VERSION};
 
@@ -216,8 +269,11 @@ mod tests {
                 fence_proof: None,
                 steps: Vec::new(),
                 checks: Checks::default(),
+                findings: Vec::new(),
+                drill: None,
                 routers: Vec::new(),
                 way_back: None,
+                breach: None,
                 serving: String::new(),
                 error: None,
                 notes: Vec::new(),
@@ -265,6 +321,53 @@ mod tests {
         assert_eq!(paper.read().finish, Finish::UnderWay);
         paper.add(4, Record::Finishing { step: super::super::finish::LAST.into(), actor: None });
         assert_eq!((paper.read().finish, paper.read().next_seq), (Finish::Done, 16));
+    }
+
+    #[test]
+    fn a_breach_is_answered_once_and_forgotten_by_the_next_cutover() {
+        let mut paper = Paper::default();
+        paper.begin(1, Direction::Forward);
+        paper.end(1, Direction::Forward, Outcome::Completed);
+        let Some(Entry { record: Record::Ended { report }, .. }) = paper.0.last_mut() else {
+            panic!("the run has ended");
+        };
+        report.breach = Some(Breach { at: Timestamp::UNIX_EPOCH, what: "503".into() });
+        let due = Breached {
+            run: "run1".into(),
+            at: Timestamp::UNIX_EPOCH,
+            what: "503".into(),
+            answered: false,
+            rolled_back: false,
+        };
+        assert_eq!(paper.read().breach, Some(due.clone()));
+
+        paper.begin(2, Direction::Back);
+        let answered = Breached { answered: true, ..due };
+        assert_eq!(paper.read().breach, Some(answered.clone()));
+        paper.end(2, Direction::Back, Outcome::GateTimeout);
+        assert_eq!(paper.read().breach, Some(answered.clone()), "there is no second one");
+        paper.begin(3, Direction::Back);
+        paper.end(3, Direction::Back, Outcome::RolledBack);
+        assert_eq!(paper.read().breach, Some(Breached { rolled_back: true, ..answered }));
+        paper.begin(4, Direction::Forward);
+        assert_eq!(paper.read().breach, None);
+    }
+
+    #[test]
+    fn a_run_that_only_watches_has_changed_who_serves() {
+        let mut paper = Paper::default();
+        paper.begin(1, Direction::Forward);
+        paper.reach(1, Phase::Reversing, serde_json::Value::Null);
+        assert_eq!(paper.read().serving, Side::Blue);
+        paper.reach(1, Phase::Watching, serde_json::Value::Null);
+        let standing = paper.read();
+        assert_eq!((standing.serving, standing.way_back), (Side::Green, true));
+        assert_eq!(standing.undo_of(Side::Blue), Some(&serde_json::json!(1)));
+        assert_eq!(standing.unfinished.unwrap().reached, Phase::Watching);
+        // Its end could not be written down: the next run tells.
+        paper.begin(2, Direction::Back);
+        let standing = paper.read();
+        assert_eq!((standing.serving, standing.unfinished.unwrap().epoch), (Side::Green, Epoch(2)));
     }
 
     #[test]

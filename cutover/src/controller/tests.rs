@@ -9,7 +9,7 @@ use crate::ports::{Clock, Epoch, World};
 use crate::rehearse::rehearse;
 use crate::side::Direction;
 
-fn order() -> Order {
+pub(super) fn order() -> Order {
     Order {
         run: "7f3a".into(),
         epoch: Epoch(42),
@@ -19,6 +19,8 @@ fn order() -> Order {
         max_pause: Duration::from_secs(2),
         way_back: false,
         watch: Duration::ZERO,
+        drill: false,
+        plan_hash: None,
         actor: Some("ann".into()),
         reason: None,
     }

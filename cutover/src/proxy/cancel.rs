@@ -50,6 +50,13 @@ impl Cancels {
         Entry { all: self.clone(), key }
     }
 
+    /// Process ids of the sessions on `side`: BackendKeyData begins with one.
+    pub fn servers(&self, side: Side) -> Vec<u32> {
+        let pid = |place: &Place| Some(u32::from_be_bytes(*place.key.first_chunk::<4>()?));
+        let here = |place: &&Place| place.side == side;
+        self.lock().values().filter(here).filter_map(pid).collect()
+    }
+
     /// Passes a request on. Nobody is told how it went, as with any server; a held session has
     /// nothing to cancel.
     pub async fn forward(&self, key: &[u8], ends: &Ends) {

@@ -4,14 +4,22 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// `[cutover.proxy]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProxyConfig {
-    /// Address that clients connect to.
+    /// Address that clients connect to. Default: port 7655 of loopback, so nobody else's.
+    #[serde(default = "listen")]
     pub listen: SocketAddr,
+    /// The sidecar starts it, and starts it again when it has died. It outlives the sidecar all the
+    /// same. `false`: a supervisor or a container of its own does, with `replicator proxy`.
+    #[serde(default = "yes")]
+    pub start: bool,
+    /// Nobody has asked for it: it is there because no router is named.
+    #[serde(skip)]
+    pub implicit: bool,
     /// Its control socket. Default: `proxy.sock` in the state directory. Who may write to it may
     /// move every client: it is made for its owner only.
     pub control: Option<PathBuf>,
@@ -35,7 +43,7 @@ pub struct ProxyConfig {
 }
 
 /// Certificate and key in PEM.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProxyTls {
     /// The certificate and its chain.
@@ -45,7 +53,7 @@ pub struct ProxyTls {
 }
 
 /// What becomes of clients in a transaction that does not end in time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InTransaction {
     /// The hold fails and the run goes back; nobody notices anything.
@@ -55,8 +63,22 @@ pub enum InTransaction {
     Cut,
 }
 
+fn listen() -> SocketAddr {
+    ([127, 0, 0, 1], 7655).into()
+}
+
+fn yes() -> bool {
+    true
+}
+
 fn clients_max() -> usize {
     2_000
+}
+
+impl Default for ProxyConfig {
+    fn default() -> Self {
+        Self::new(listen())
+    }
 }
 
 impl ProxyConfig {
@@ -64,6 +86,8 @@ impl ProxyConfig {
     pub fn new(listen: SocketAddr) -> Self {
         Self {
             listen,
+            start: true,
+            implicit: false,
             control: None,
             users_file: None,
             tls: None,

@@ -63,10 +63,13 @@ pub enum Order {
     Status,
     /// Ask every idle session what it carries, then say what there is.
     Survey,
+    /// End: clients are disconnected.
+    Stop,
 }
 
 /// The answer to any order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Answer {
     /// Why the order was not carried out, or not wholly.
     pub error: Option<String>,
@@ -92,6 +95,12 @@ pub struct Answer {
     pub moved: u64,
     /// Clients cut since then.
     pub cut: u64,
+    /// The proxy's process.
+    pub pid: u32,
+    /// Where clients connect.
+    pub listen: String,
+    /// Processes of the server on the side where the proxy leads that serve its clients.
+    pub servers: Vec<u32>,
 }
 
 /// What was ordered so far; the part that outlives the process is written to a file.
@@ -175,13 +184,18 @@ async fn converse(shared: &Arc<Shared>, stream: UnixStream) -> io::Result<()> {
         if (&mut stream).take(LINE_MAX).read_line(&mut line).await? == 0 {
             return Ok(());
         }
-        let error = match serde_json::from_str::<Order>(&line) {
+        let order = serde_json::from_str::<Order>(&line);
+        let last = matches!(order, Ok(Order::Stop));
+        let error = match order {
             Ok(order) => carry_out(shared, order).await.err(),
             Err(error) => Some(format!("the order can't be read: {error}")),
         };
         let mut answer = serde_json::to_vec(&shared.answer(error))?;
         answer.push(b'\n');
         stream.write_all(&answer).await?;
+        if last {
+            shared.stop.notify_one();
+        }
     }
 }
 
@@ -201,7 +215,7 @@ pub async fn order(path: &Path, order: &Order) -> io::Result<Answer> {
 
 async fn carry_out(shared: &Arc<Shared>, order: Order) -> Result<(), String> {
     match order {
-        Order::Status => Ok(()),
+        Order::Status | Order::Stop => Ok(()),
         Order::Survey => {
             shared.gates.change(|gate| gate.survey += 1);
             shared.wait_for(Instant::now() + SETTLE_MAX, |census| census.behind == 0).await;
@@ -318,6 +332,9 @@ impl Shared {
             pinned: census.pinned,
             moved: self.totals.moved.load(Ordering::Relaxed),
             cut: self.totals.cut.load(Ordering::Relaxed),
+            pid: std::process::id(),
+            listen: self.address.to_string(),
+            servers: self.cancels.servers(gate.side),
         }
     }
 }

@@ -9,8 +9,8 @@ use tokio::io::AsyncWriteExt;
 
 use super::messages::{self, Inbox};
 
-/// How long a server may think about it.
-const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// How long a server may think about it. Longer than any hold waits: a busy server is no lost one.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// The longest answer: statements can be long.
 const MESSAGE_MAX: usize = 64 << 20;
 /// Name of our statement.
@@ -91,6 +91,40 @@ pub(super) async fn ask(
             Err(Unanswered::Lost)
         }
         // What it may still say would end up in the client's conversation.
+        Err(_) => Err(Unanswered::Lost),
+    }
+}
+
+/// Whether the server is still there: it answers a Sync. What else it says goes to `aside`.
+pub(super) async fn ping(
+    server: &mut RawConnection,
+    aside: &mut Vec<u8>,
+) -> Result<(), Unanswered> {
+    let answered = async {
+        let mut out = Vec::new();
+        messages::sync(&mut out);
+        server.write_all(&out).await?;
+        server.flush().await?;
+        let mut inbox = Inbox::default();
+        loop {
+            let message = inbox.next(server, MESSAGE_MAX).await?;
+            match message.tag {
+                b'Z' => {
+                    aside.extend_from_slice(&inbox.take_rest());
+                    return Ok(());
+                }
+                // Nothing was asked that could fail: it says goodbye.
+                b'E' => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                _ => message.append_to(aside),
+            }
+        }
+    };
+    match tokio::time::timeout(ANSWER_MAX, answered).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err::<_, std::io::Error>(error)) => {
+            tracing::debug!("a session's server is gone: {error}");
+            Err(Unanswered::Lost)
+        }
         Err(_) => Err(Unanswered::Lost),
     }
 }

@@ -218,6 +218,22 @@ pub(super) fn pair(body: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((parts.next()?, parts.next()?))
 }
 
+/// Whether there is an ErrorResponse among these messages; the last one may be incomplete.
+pub(super) fn has_error(mut bytes: &[u8]) -> bool {
+    while let Some((header, rest)) = bytes.split_first_chunk::<5>() {
+        if header[0] == b'E' {
+            return true;
+        }
+        let length = i32::from_be_bytes([header[1], header[2], header[3], header[4]]);
+        let body = usize::try_from(length).ok().and_then(|length| length.checked_sub(4));
+        match body.and_then(|body| rest.get(body..)) {
+            Some(behind) => bytes = behind,
+            None => return false,
+        }
+    }
+    false
+}
+
 /// SQLSTATE and text of an ErrorResponse.
 pub(super) fn error_fields(body: &[u8]) -> (String, String) {
     let (mut sqlstate, mut what) = (String::new(), String::new());
@@ -248,6 +264,17 @@ mod tests {
         assert_eq!(inbox.next(&mut stream, 1000).await.unwrap().tag, b'S');
         assert!(inbox.next(&mut stream, 1000).await.is_err());
         assert_eq!(inbox.take_rest(), b"Q\0\0");
+    }
+
+    #[test]
+    fn a_farewell_is_found_behind_other_messages() {
+        let mut bytes = Vec::new();
+        message(&mut bytes, b'N', |body| body.extend_from_slice(b"SNOTICE\0CE\0\0"));
+        assert!(!has_error(&bytes));
+        fatal(&mut bytes, "57P01", "gone", None);
+        assert!(has_error(&bytes));
+        assert!(!has_error(&bytes[..9]));
+        assert!(!has_error(b"E\0\0"));
     }
 
     #[tokio::test]

@@ -55,6 +55,7 @@ use decoders::postgres::conninfo::ConnInfo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
@@ -111,6 +112,8 @@ struct Shared {
     totals: Totals,
     orders: Mutex<Orders>,
     orders_file: PathBuf,
+    address: SocketAddr,
+    stop: Notify,
 }
 
 /// Nothing here can be left half-changed by a panic.
@@ -120,7 +123,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// A proxy that runs; it ends when this is dropped.
 pub struct Proxy {
-    address: SocketAddr,
+    shared: Arc<Shared>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -157,6 +160,8 @@ impl Proxy {
             totals: Totals::default(),
             orders: Mutex::new(orders),
             orders_file,
+            address,
+            stop: Notify::new(),
         });
         let workers = (0..threads).map(|at| Worker::start(shared.clone(), at));
         let workers: Vec<_> =
@@ -164,14 +169,19 @@ impl Proxy {
         tracing::info!(%address, side = %orders.side, threads, "the proxy takes clients");
         let tasks = vec![
             tokio::spawn(accept(listener, workers)),
-            tokio::spawn(control::obey(shared, socket)),
+            tokio::spawn(control::obey(shared.clone(), socket)),
         ];
-        Ok(Self { address, tasks })
+        Ok(Self { shared, tasks })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.shared.address
+    }
+
+    /// Waits until it is told to end over its control socket.
+    pub async fn stopped(&self) {
+        self.shared.stop.notified().await;
     }
 }
 

@@ -16,6 +16,8 @@ use super::scram::{ClientKey, Overheard, Verifier};
 const LOOKUP_MAX: Duration = Duration::from_secs(2);
 /// How long a verifier, or that there is none to be had, is believed.
 const REMEMBERED: Duration = Duration::from_secs(30);
+/// How long it is not asked for again after no answer came.
+const FAILED: Duration = Duration::from_secs(1);
 
 /// What a client's own login has shown.
 #[derive(Clone)]
@@ -36,13 +38,16 @@ enum Secret {
     Verifier(Verifier),
 }
 
-/// What the database has said, by the role: when, and its verifier if there is one.
+/// What the database has said, by the role: until when it is believed, and the role's verifier if
+/// there is one.
 type LookedUp = HashMap<Vec<u8>, (Instant, Option<Verifier>)>;
 
 /// The users that are known.
 pub(super) struct Users {
     file: HashMap<Vec<u8>, Secret>,
     looked_up: Mutex<LookedUp>,
+    /// Of any number of sessions that want to know, one asks.
+    asking: tokio::sync::Mutex<()>,
 }
 
 impl Users {
@@ -65,7 +70,7 @@ impl Users {
                 file.insert(user.into_bytes(), secret);
             }
         }
-        Ok(Self { file, looked_up: Mutex::default() })
+        Ok(Self { file, looked_up: Mutex::default(), asking: tokio::sync::Mutex::default() })
     }
 
     /// What to log in with for a client.
@@ -108,34 +113,56 @@ impl Users {
         if let Some(Secret::Verifier(verifier)) = self.file.get(user) {
             return Some(verifier.clone());
         }
-        let known = |looked_up: &LookedUp| {
-            looked_up.get(user).filter(|(at, _)| at.elapsed() < REMEMBERED).cloned()
-        };
-        if let Some((_, verifier)) = known(&lock(&self.looked_up)) {
-            return verifier;
+        if let Some(known) = self.known(user) {
+            return known;
         }
-        let verifier = match tokio::time::timeout(LOOKUP_MAX, look_up(user, server)).await {
-            Ok(Ok(verifier)) => verifier,
-            Ok(Err(why)) => {
-                tracing::debug!("no verifier from pg_authid: {why}");
-                None
-            }
-            Err(_) => None,
-        };
-        lock(&self.looked_up).insert(user.to_vec(), (Instant::now(), verifier.clone()));
+        let _asking = self.asking.lock().await;
+        if let Some(known) = self.known(user) {
+            return known;
+        }
+        let (verifier, believed) =
+            match tokio::time::timeout(LOOKUP_MAX, look_up(user, server)).await {
+                Ok(Ok(verifier)) => (verifier, REMEMBERED),
+                Ok(Err(failure)) => {
+                    tracing::debug!("no verifier from pg_authid: {}", failure.why);
+                    (None, if failure.for_good { REMEMBERED } else { FAILED })
+                }
+                Err(_) => (None, FAILED),
+            };
+        lock(&self.looked_up).insert(user.to_vec(), (Instant::now() + believed, verifier.clone()));
         verifier
     }
+
+    fn known(&self, user: &[u8]) -> Option<Option<Verifier>> {
+        let looked_up = lock(&self.looked_up);
+        let (until, verifier) = looked_up.get(user)?;
+        (Instant::now() < *until).then(|| verifier.clone())
+    }
+}
+
+/// Why there was no answer.
+struct NoAnswer {
+    why: String,
+    /// The server has refused it; it will do so again.
+    for_good: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-async fn look_up(user: &[u8], server: &ConnInfo) -> Result<Option<Verifier>, String> {
-    let user = std::str::from_utf8(user).map_err(|error| error.to_string())?;
-    let session = session::connect(server, "cutover proxy").await.map_err(|e| e.to_string())?;
+async fn look_up(user: &[u8], server: &ConnInfo) -> Result<Option<Verifier>, NoAnswer> {
+    let passing = |why: String| NoAnswer { why, for_good: false };
+    let Ok(user) = std::str::from_utf8(user) else { return Ok(None) };
+    let session = session::connect(server, "cutover proxy").await;
+    let session = session.map_err(|error| passing(error.to_string()))?;
     let sql = "SELECT rolpassword FROM pg_catalog.pg_authid WHERE rolname::text = $1";
-    let row = session.query_opt(sql, &[&user]).await.map_err(|e| session::describe(&e))?;
+    let row = session.query_opt(sql, &[&user]).await;
+    let row = row.map_err(|error| NoAnswer {
+        why: session::describe(&error),
+        // insufficient_privilege
+        for_good: error.code().is_some_and(|code| code.code() == "42501"),
+    })?;
     let text = row.and_then(|row| row.get::<_, Option<String>>(0));
     Ok(text.as_deref().and_then(Verifier::parse))
 }

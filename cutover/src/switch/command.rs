@@ -21,18 +21,21 @@
 use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 
-use decoders::postgres::conninfo::{ConnInfo, HostAddress};
+use decoders::postgres::conninfo::ConnInfo;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tokio::time::Instant;
 
-use super::config::CommandConfig;
+use super::config::{CommandConfig, SwitchConfigError};
+use super::identity;
+use super::place::{Place, Places, leading_to};
 use crate::api::{Act, Check, Member};
 use crate::evidence::Committed;
 use crate::ports::{Epoch, Moves, PortError, PortResult, SwitchActs, SwitchTraits, TrafficSwitch};
 use crate::side::{Direction, Side};
+use crate::sql::soon;
 
 const ROUTER: &str = "router command";
 /// Bytes of output that are kept for an error or the report.
@@ -41,44 +44,41 @@ const OUTPUT_MAX: u64 = 4096;
 /// Runs the operator's commands.
 pub struct CommandSwitch {
     config: CommandConfig,
-    /// Host, port and database of blue and of green.
-    places: [Place; 2],
+    client: Option<ConnInfo>,
+    ends: [ConnInfo; 2],
+    places: Places,
     /// The direction of the run that was armed last, for what comes without a proof.
     armed: Mutex<Direction>,
 }
 
-struct Place {
-    address: Option<(String, String)>,
-    database: String,
-}
-
-impl Place {
-    fn of(info: &ConnInfo) -> Self {
-        let address = info.hosts().first().map(|host| {
-            let name = match &host.address {
-                HostAddress::Name(name) => name.clone(),
-                HostAddress::Address { address, .. } => address.to_string(),
-                HostAddress::Socket(path) => path.to_string_lossy().into_owned(),
-            };
-            (name, host.port.to_string())
-        });
-        Self { address, database: info.dbname().to_owned() }
+fn environment_of(place: &Place, names: [&'static str; 3]) -> Vec<(&'static str, String)> {
+    let mut environment = vec![(names[2], place.database.clone())];
+    if let Some((host, port)) = &place.address {
+        environment.extend([(names[0], host.clone()), (names[1], port.to_string())]);
     }
-
-    fn environment(&self, names: [&'static str; 3]) -> Vec<(&'static str, String)> {
-        let mut environment = vec![(names[2], self.database.clone())];
-        if let Some((host, port)) = &self.address {
-            environment.extend([(names[0], host.clone()), (names[1], port.clone())]);
-        }
-        environment
-    }
+    environment
 }
 
 impl CommandSwitch {
     /// From the configuration.
-    pub fn new(config: CommandConfig, blue: &ConnInfo, green: &ConnInfo) -> Self {
-        let places = [Place::of(blue), Place::of(green)];
-        Self { config, places, armed: Mutex::default() }
+    ///
+    /// # Errors
+    /// The client's connection string can't be read.
+    pub fn new(
+        config: CommandConfig,
+        blue: &ConnInfo,
+        green: &ConnInfo,
+    ) -> Result<Self, SwitchConfigError> {
+        let client = config.client.as_deref().map(ConnInfo::parse).transpose();
+        let client = client
+            .map_err(|error| SwitchConfigError(format!("cutover.command.client: {error}")))?;
+        let places = Places::new(blue, green);
+        let ends = [blue.clone(), green.clone()];
+        Ok(Self { config, client, ends, places, armed: Mutex::default() })
+    }
+
+    fn end(&self, side: Side) -> &ConnInfo {
+        &self.ends[usize::from(side == Side::Green)]
     }
 
     fn armed(&self) -> Direction {
@@ -86,18 +86,11 @@ impl CommandSwitch {
     }
 
     fn environment(&self, direction: Direction) -> Vec<(&'static str, String)> {
-        let [blue, green] = &self.places;
-        let (from, to) = match direction {
-            Direction::Forward => (blue, green),
-            Direction::Back => (green, blue),
-        };
-        let mut environment =
-            from.environment(["CUTOVER_FROM_HOST", "CUTOVER_FROM_PORT", "CUTOVER_FROM_DATABASE"]);
-        environment.extend(to.environment([
-            "CUTOVER_TO_HOST",
-            "CUTOVER_TO_PORT",
-            "CUTOVER_TO_DATABASE",
-        ]));
+        let (from, to) = self.places.of(direction);
+        let from_names = ["CUTOVER_FROM_HOST", "CUTOVER_FROM_PORT", "CUTOVER_FROM_DATABASE"];
+        let to_names = ["CUTOVER_TO_HOST", "CUTOVER_TO_PORT", "CUTOVER_TO_DATABASE"];
+        let mut environment = environment_of(from, from_names);
+        environment.extend(environment_of(to, to_names));
         environment.push(("CUTOVER_DIRECTION", direction.name().to_owned()));
         environment
     }
@@ -193,7 +186,7 @@ impl TrafficSwitch for CommandSwitch {
         SwitchTraits { holds, moves: Moves::ByReconnect, members: 1 }
     }
 
-    async fn inspect(&self, _from: Side) -> PortResult<Vec<Check>> {
+    async fn inspect(&self, from: Side) -> PortResult<Vec<Check>> {
         let mut checks = Vec::new();
         if self.config.hold.is_empty() {
             checks.push(Check::warn(
@@ -208,11 +201,27 @@ impl TrafficSwitch for CommandSwitch {
                 "set cutover.command.release",
             ));
         }
-        if self.config.verify.is_empty() {
+        if let Some(client) = &self.client {
+            let serving = identity::of_side(self.end(from), from, soon()).await?;
+            match identity::through(client, "cutover probe", soon()).await {
+                Ok(reached) if reached == serving => checks
+                    .push(Check::ok("router-probe", format!("leads to {from}, {}", reached.shown))),
+                Ok(reached) => checks.push(Check::fail(
+                    "router-probe",
+                    format!("the router does not lead to {from} but to {}", reached.shown),
+                    format!("name the router that {from}'s clients use"),
+                )),
+                Err(error) => checks.push(Check::fail(
+                    "router-probe",
+                    error.text,
+                    "set cutover.command.client to what a client would use",
+                )),
+            }
+        } else if self.config.verify.is_empty() {
             checks.push(Check::warn(
                 "router-verify",
                 "nothing shows which side clients reach afterwards",
-                "set cutover.command.verify",
+                "set cutover.command.verify, or cutover.command.client",
             ));
         }
         if checks.is_empty() {
@@ -222,8 +231,7 @@ impl TrafficSwitch for CommandSwitch {
     }
 
     async fn arm(&self, to: Side, _deadline: Instant) -> PortResult<()> {
-        *self.armed.lock().unwrap_or_else(PoisonError::into_inner) =
-            Direction::leaving(to).reversed();
+        *self.armed.lock().unwrap_or_else(PoisonError::into_inner) = leading_to(to);
         Ok(())
     }
 
@@ -238,7 +246,7 @@ impl TrafficSwitch for CommandSwitch {
     }
 
     async fn switch(&self, proof: &Committed, deadline: Instant) -> PortResult<Vec<Member>> {
-        let (direction, epoch) = (Direction::leaving(proof.to()).reversed(), proof.epoch());
+        let (direction, epoch) = (leading_to(proof.to()), proof.epoch());
         let evidence = self.run("switch", &self.config.switch, direction, epoch, deadline).await?;
         let member = ROUTER.to_owned();
         Ok(vec![Member { member, target: proof.to().name().into(), verified: false, evidence }])
@@ -250,8 +258,13 @@ impl TrafficSwitch for CommandSwitch {
     }
 
     async fn verify(&self, proof: &Committed, deadline: Instant) -> PortResult<Vec<Member>> {
-        let (direction, epoch) = (Direction::leaving(proof.to()).reversed(), proof.epoch());
+        let (direction, epoch) = (leading_to(proof.to()), proof.epoch());
         let evidence = self.run("verify", &self.config.verify, direction, epoch, deadline).await?;
+        if let Some(client) = &self.client {
+            let to = proof.to();
+            let member = identity::verified(client, ROUTER, self.end(to), to, deadline).await?;
+            return Ok(vec![member]);
+        }
         let verified = !self.config.verify.is_empty();
         let member = ROUTER.to_owned();
         Ok(vec![Member { member, target: proof.to().name().into(), verified, evidence }])

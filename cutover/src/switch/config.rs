@@ -1,26 +1,102 @@
 //! What the operator writes about the routers, in the sidecar's configuration under `[cutover]`.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::proxy::ProxyConfig;
 
-/// `[[cutover.pgbouncer]]`, `[cutover.proxy]` and `[cutover.command]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+/// `[cutover]`: every router that clients use. Several kinds at once are all held and moved together.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SwitchConfig {
-    /// Every PgBouncer that clients use.
+    /// What serves as a router where none is named below.
+    pub router: Unnamed,
+    /// Every PgBouncer.
     pub pgbouncer: Vec<PgBouncerConfig>,
-    /// Or the operator's own commands.
+    /// Every HAProxy.
+    pub haproxy: Vec<HaProxyConfig>,
+    /// The operator's own endpoint.
+    pub webhook: Option<WebhookConfig>,
+    /// The operator's own commands.
     pub command: Option<CommandConfig>,
-    /// Or our own proxy.
+    /// Our own proxy.
     pub proxy: Option<ProxyConfig>,
 }
 
+/// What serves as a router where none is named.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unnamed {
+    /// Our own proxy, with everything by default.
+    #[default]
+    Embedded,
+    /// Nothing: cutovers are refused.
+    None,
+}
+
+/// One HAProxy process, in TCP mode, with a server for each side in one backend.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HaProxyConfig {
+    /// Its stats socket, level `admin`: a path, or `host:port`.
+    pub socket: String,
+    /// The backend.
+    pub backend: String,
+    /// Name of blue's server in it.
+    pub blue: String,
+    /// Name of green's server; `disabled` in the configuration.
+    pub green: String,
+    /// Connection string of a client, to see which server HAProxy leads to.
+    pub client: String,
+    /// Name for messages. Default: the socket.
+    pub name: Option<String>,
+}
+
+impl fmt::Debug for HaProxyConfig {
+    /// Without the connection string, which may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HaProxyConfig")
+            .field("socket", &self.socket)
+            .field("backend", &self.backend)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An endpoint that is posted to for each act.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookConfig {
+    /// Where to; `https://` wherever it leaves this host.
+    pub url: String,
+    /// File with the secret that signs requests.
+    pub secret_file: PathBuf,
+    /// The router behind it makes clients wait between `hold` and `release`.
+    #[serde(default)]
+    pub holds: bool,
+    /// It can tell whether it holds, and is asked that many times a second in the pause.
+    #[serde(default)]
+    pub ask_holding: bool,
+    /// Connection string of a client, to see which server the router leads to. Without it the
+    /// endpoint's word is taken.
+    pub client: Option<String>,
+}
+
+impl fmt::Debug for WebhookConfig {
+    /// Without URL and connection string, which may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebhookConfig")
+            .field("secret_file", &self.secret_file)
+            .field("holds", &self.holds)
+            .finish_non_exhaustive()
+    }
+}
+
 /// One PgBouncer process.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PgBouncerConfig {
     /// Connection string of its admin console (database `pgbouncer`). With `so_reuseport` each
@@ -59,7 +135,7 @@ impl fmt::Debug for PgBouncerConfig {
 
 /// The operator's commands. Each is a program and its arguments; no shell is involved. They are
 /// told what to do by `CUTOVER_*` variables, must be idempotent, and fail by a status other than 0.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CommandConfig {
     /// Makes clients wait. Without it they get errors between the fence and the release.
@@ -70,6 +146,21 @@ pub struct CommandConfig {
     pub release: Vec<String>,
     /// Prints the connection's identity or fails when clients don't reach `CUTOVER_TO_*`.
     pub verify: Vec<String>,
+    /// Connection string of a client, to see which server the router leads to. Looked at after
+    /// `verify`.
+    pub client: Option<String>,
+}
+
+impl fmt::Debug for CommandConfig {
+    /// Without the connection string, which may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CommandConfig")
+            .field("hold", &self.hold)
+            .field("switch", &self.switch)
+            .field("release", &self.release)
+            .field("verify", &self.verify)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The switches are configured in a way that can't work.
@@ -78,17 +169,41 @@ pub struct CommandConfig {
 pub struct SwitchConfigError(pub String);
 
 impl SwitchConfig {
+    /// Whether any router is named.
+    pub fn names_any(&self) -> bool {
+        !self.pgbouncer.is_empty()
+            || !self.haproxy.is_empty()
+            || self.webhook.is_some()
+            || self.command.is_some()
+            || self.proxy.is_some()
+    }
+
+    /// Fills in what is not said about our own proxy: that it is the router if nothing else is, its
+    /// address if `listen` gives one, and its control socket.
+    pub fn complete(&mut self, listen: Option<SocketAddr>, control: PathBuf) {
+        if !self.names_any() && self.router == Unnamed::Embedded {
+            self.proxy = Some(ProxyConfig { implicit: true, ..ProxyConfig::default() });
+        }
+        if let Some(proxy) = &mut self.proxy {
+            if let Some(listen) = listen {
+                proxy.listen = listen;
+            }
+            proxy.control.get_or_insert(control);
+        }
+    }
+
     /// What can be said without looking at the world.
     pub fn validate(&self) -> Result<(), SwitchConfigError> {
         let refuse = |why: &str| Err(SwitchConfigError(why.to_owned()));
-        if self.command.is_some() && !self.pgbouncer.is_empty() {
-            return refuse("cutover.command and cutover.pgbouncer exclude each other");
-        }
-        if self.proxy.is_some() && (self.command.is_some() || !self.pgbouncer.is_empty()) {
-            return refuse("cutover.proxy excludes cutover.command and cutover.pgbouncer");
-        }
         if self.command.as_ref().is_some_and(|command| command.switch.is_empty()) {
             return refuse("cutover.command.switch is required");
+        }
+        if self.haproxy.iter().any(|member| member.blue == member.green) {
+            return refuse("cutover.haproxy: blue and green must be two servers");
+        }
+        let http = |url: &str| url.starts_with("https://") || url.starts_with("http://");
+        if self.webhook.as_ref().is_some_and(|webhook| !http(&webhook.url)) {
+            return refuse("cutover.webhook.url must begin with https:// or http://");
         }
         if self.pgbouncer.iter().any(|member| member.database.is_empty()) {
             return refuse("cutover.pgbouncer.database is required");
@@ -117,4 +232,39 @@ fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<
         OneOrMany::One(name) => vec![name],
         OneOrMany::Many(names) => names,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_proxy_is_the_router_where_none_is_named() {
+        let complete = |text: &str| {
+            let mut config: SwitchConfig = toml::from_str(text).unwrap();
+            config.complete(None, "/state/proxy.sock".into());
+            config.validate().unwrap();
+            config
+        };
+        let proxy = complete("").proxy.unwrap();
+        assert!(proxy.implicit && proxy.start && proxy.listen.ip().is_loopback());
+        assert_eq!(proxy.control, Some("/state/proxy.sock".into()));
+        let named = complete("[proxy]\nlisten = '0.0.0.0:6432'\nstart = false").proxy.unwrap();
+        assert!(!named.implicit && !named.start);
+        assert_eq!(complete("router = 'none'").proxy, None);
+        assert_eq!(complete("[command]\nswitch = ['x']").proxy, None);
+        assert!(toml::from_str::<SwitchConfig>("[proxy]\nimplicit = true").is_err());
+    }
+
+    #[test]
+    fn it_survives_a_trip_to_another_process_and_shows_no_secret() {
+        let text = "[[haproxy]]\nsocket = '/s'\nbackend = 'be'\nblue = 'b'\ngreen = 'g'\n\
+                    client = 'postgres://u:hunter2@h/d'\n\
+                    [webhook]\nurl = 'https://h/?t=hunter2'\nsecret_file = '/f'\n\
+                    [command]\nswitch = ['x']\nclient = 'postgres://u:hunter2@h/d'\n[proxy]\n";
+        let config: SwitchConfig = toml::from_str(text).unwrap();
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<SwitchConfig>(&json).unwrap(), config);
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
 }

@@ -1,5 +1,7 @@
 //! Our own proxy (`replicator proxy`) as a traffic switch: orders over its control socket.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,20 +10,20 @@ use decoders::postgres::conninfo::ConnInfo;
 use tokio::time::Instant;
 
 use super::config::SwitchConfigError;
-use super::identity::{Identity, identity};
+use super::identity::{self, Identity};
 use crate::api::{Act, Check, Member};
 use crate::evidence::Committed;
 use crate::ports::{Epoch, Moves, PortError, PortResult, SwitchActs, SwitchTraits, TrafficSwitch};
 use crate::proxy::ProxyConfig;
 use crate::proxy::control::{Answer, Order, order};
 use crate::side::Side;
-use crate::sql::{Kind, SqlError, open, soon};
+use crate::sql::{Kind, SqlError, TextRow, open, soon};
 
 const PROXY: &str = "proxy";
 /// The longest that transactions may take to end.
 const WAIT_MAX: Duration = Duration::from_secs(2);
-/// Clients go on by themselves after this, to where the proxy leads then. Harmless on either side:
-/// the one that must not be written is closed by then.
+/// Clients go on by themselves this long after the window has ended, to where the proxy leads then.
+/// Harmless on either side: the one that must not be written is closed by then.
 const HOLD_LIMIT: Duration = Duration::from_secs(60);
 
 /// The embedded proxy.
@@ -32,6 +34,8 @@ pub struct EmbeddedSwitch {
     client: ConnInfo,
     /// As a client of blue's or green's user, when no connection string says otherwise.
     client_follows: bool,
+    listen: SocketAddr,
+    implicit: bool,
     serial: AtomicU64,
 }
 
@@ -65,6 +69,8 @@ impl EmbeddedSwitch {
             green: green.clone(),
             client,
             client_follows: config.client.is_none(),
+            listen: config.listen,
+            implicit: config.implicit,
             serial: AtomicU64::new(0),
         })
     }
@@ -88,7 +94,8 @@ impl EmbeddedSwitch {
 
     /// Gives an order. What the proxy itself has to object is in the answer.
     async fn ask(&self, what: &Order, deadline: Instant) -> PortResult<Answer> {
-        let remedy = "start it: replicator proxy";
+        let remedy = "`replicator run` starts it, if cutover.proxy.start is not false; \
+                      see proxy.log in the state directory";
         match tokio::time::timeout_at(deadline, order(&self.control, what)).await {
             Ok(Ok(answer)) => {
                 self.serial.fetch_max(answer.serial, Ordering::SeqCst);
@@ -123,14 +130,67 @@ impl EmbeddedSwitch {
             let password = info.hosts().first().and_then(|host| info.password_for(host));
             client = client.with_dbname(info.dbname()).with_user(info.user(), password);
         }
-        let session = open(&client, "cutover router", Kind::Plain, deadline).await?;
-        identity(&session, deadline).await
+        identity::through(&client, "cutover router", deadline).await
     }
 
     async fn identity_of(&self, side: Side, deadline: Instant) -> PortResult<Identity> {
-        let doing = |error: SqlError| error.at(side.name(), "asking which server it is");
-        let session = open(self.side(side), "cutover router", Kind::Server, deadline).await;
-        identity(&session.map_err(doing)?, deadline).await.map_err(doing)
+        identity::of_side(self.side(side), side, deadline).await
+    }
+
+    /// Sessions on `from` that no client of the proxy has, by application: they would not be held,
+    /// but closed.
+    async fn beside(
+        &self,
+        from: Side,
+        proxied: &[u32],
+        deadline: Instant,
+    ) -> PortResult<BTreeMap<String, u64>> {
+        let doing = |error: SqlError| error.at(from.name(), "looking for its clients");
+        let session = open(self.side(from), "cutover router", Kind::Server, deadline).await;
+        let session = session.map_err(doing)?;
+        let proxied: Vec<_> = proxied.iter().map(u32::to_string).collect();
+        // Who may not see what others do still sees who is there.
+        let sql = format!(
+            "SELECT coalesce(nullif(application_name, ''), usename::text, '?') AS who, \
+                    count(*) AS count \
+             FROM pg_catalog.pg_stat_activity \
+             WHERE datname = pg_catalog.current_database() AND usename IS NOT NULL \
+               AND (backend_type IS NULL OR backend_type = 'client backend') \
+               AND application_name NOT LIKE 'cutover%' \
+               AND NOT pid = ANY ('{{{}}}'::int[]) \
+             GROUP BY 1 ORDER BY 1",
+            proxied.join(",")
+        );
+        let rows = session.rows(&sql, deadline).await.map_err(doing)?;
+        let one = |row: &TextRow| {
+            Ok((row.get("who").unwrap_or_default().to_owned(), row.number("count")?))
+        };
+        rows.iter().map(one).collect::<Result<_, SqlError>>().map_err(doing)
+    }
+
+    /// Whether clients use the proxy at all.
+    async fn users(&self, from: Side, answer: &Answer) -> PortResult<Option<Check>> {
+        let beside = self.beside(from, &answer.servers, soon()).await?;
+        if beside.is_empty() {
+            return Ok(None);
+        }
+        let count: u64 = beside.values().sum();
+        let what = format!(
+            "{count} sessions reach {from} past the proxy ({}); they would be closed, and \
+             not find {} by themselves",
+            counted(&beside),
+            from.other()
+        );
+        let fix = format!("let them connect to the proxy at {}", self.listen);
+        // Nobody has said that the proxy is the router, and nobody uses it.
+        Ok(Some(match self.implicit && answer.clients == 0 {
+            true => Check::fail(
+                "proxy-unused",
+                what,
+                format!("{fix}; or name the router that they use under [cutover]"),
+            ),
+            false => Check::warn("proxy-beside", what, fix),
+        }))
     }
 
     fn act(&self, step: &str, text: String) -> Act {
@@ -139,7 +199,7 @@ impl EmbeddedSwitch {
 }
 
 /// `2 LISTEN, 1 temporary objects`.
-fn counted(what: &std::collections::BTreeMap<String, u64>) -> String {
+fn counted(what: &BTreeMap<String, u64>) -> String {
     let parts: Vec<_> = what.iter().map(|(what, count)| format!("{count} {what}")).collect();
     parts.join(", ")
 }
@@ -190,6 +250,7 @@ impl TrafficSwitch for EmbeddedSwitch {
                 )),
             }
         }
+        checks.extend(self.users(from, &answer).await?);
         if !answer.pinned.is_empty() {
             let count: u64 = answer.pinned.values().sum();
             checks.push(Check::warn(
@@ -207,18 +268,20 @@ impl TrafficSwitch for EmbeddedSwitch {
     }
 
     async fn hold(&self, epoch: Epoch, deadline: Instant) -> PortResult<String> {
-        let wait = deadline.saturating_duration_since(Instant::now()).min(WAIT_MAX);
+        let window = deadline.saturating_duration_since(Instant::now());
+        let wait = window.min(WAIT_MAX);
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let order = Order::Hold {
             epoch: epoch.0,
             serial: self.next_serial(),
             wait_ms: milliseconds(wait),
-            limit_ms: milliseconds(HOLD_LIMIT),
+            limit_ms: milliseconds(window + HOLD_LIMIT),
         };
         let answer = self.carry_out(&order, deadline + Duration::from_secs(1)).await;
         let answer = answer.map_err(|error| {
             error.remedy(
-                "a transaction is open for too long; end it, or allow more with --max-pause",
+                "a transaction is open for too long, or its client waits for another session of \
+                 its own that is held: end it, and try again",
             )
         })?;
         let mut text = format!("the proxy holds {} clients", answer.held + answer.entering);

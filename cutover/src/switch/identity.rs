@@ -1,9 +1,13 @@
 //! Which server answers: when it was started, to the microsecond, and the database's OID. Anybody
 //! may ask for both, and no two servers share them.
 
+use decoders::postgres::conninfo::ConnInfo;
 use tokio::time::Instant;
 
-use crate::sql::{Sql, SqlError};
+use crate::api::Member;
+use crate::ports::PortResult;
+use crate::side::Side;
+use crate::sql::{Kind, Sql, SqlError, open};
 
 /// A server and a database on it. Two are equal whichever way the server was reached.
 #[derive(Debug, Clone)]
@@ -42,6 +46,44 @@ pub(super) async fn identity(sql: &Sql, deadline: Instant) -> Result<Identity, S
         database: row.get("database").unwrap_or_default().to_owned(),
         shown: row.get("shown").unwrap_or_default().to_owned(),
     })
+}
+
+/// Which server a side is, asked directly.
+pub(super) async fn of_side(
+    info: &ConnInfo,
+    side: Side,
+    deadline: Instant,
+) -> PortResult<Identity> {
+    let doing = |error: SqlError| error.at(side.name(), "asking which server it is");
+    let session = open(info, "cutover router", Kind::Server, deadline).await.map_err(doing)?;
+    identity(&session, deadline).await.map_err(doing)
+}
+
+/// Which server a client of a router reaches.
+pub(super) async fn through(
+    client: &ConnInfo,
+    name: &str,
+    deadline: Instant,
+) -> Result<Identity, SqlError> {
+    let session = open(client, name, Kind::Plain, deadline).await?;
+    identity(&session, deadline).await
+}
+
+/// Whether a client of the router `member` reaches `to`.
+pub(super) async fn verified(
+    client: &ConnInfo,
+    member: &str,
+    end: &ConnInfo,
+    to: Side,
+    deadline: Instant,
+) -> PortResult<Member> {
+    let wanted = of_side(end, to, deadline).await?;
+    let reached = through(client, "cutover probe", deadline).await;
+    let reached = reached.map_err(|error| error.at(member, "asking through it"))?;
+    let verified = reached == wanted;
+    let target = if verified { to.name() } else { "unknown" };
+    let evidence = format!("a client of it reaches {}", reached.shown);
+    Ok(Member { member: member.to_owned(), target: target.into(), verified, evidence })
 }
 
 #[cfg(test)]

@@ -1,158 +1,141 @@
 //! Traffic switches: who holds the clients and sends them to the other side.
+//!
+//! | Router | Clients in the pause | Their sessions |
+//! |---|---|---|
+//! | PgBouncer | wait | go on |
+//! | our own proxy | wait | go on, but for those that are tied to their server |
+//! | HAProxy | are cut, and refused | connect again |
+//! | webhook, command | as the operator's own router does | connect again |
 
 mod command;
 mod config;
 mod embedded;
+mod haproxy;
 mod identity;
 mod ini;
 mod pgbouncer;
+mod place;
+mod several;
+mod webhook;
 
 pub use command::CommandSwitch;
-pub use config::{CommandConfig, PgBouncerConfig, SwitchConfig, SwitchConfigError};
+pub use config::{
+    CommandConfig, HaProxyConfig, PgBouncerConfig, SwitchConfig, SwitchConfigError, Unnamed,
+    WebhookConfig,
+};
 pub use embedded::EmbeddedSwitch;
+pub use haproxy::HaProxySwitch;
 pub use pgbouncer::PgBouncerSwitch;
+pub use webhook::WebhookSwitch;
 
 use decoders::postgres::conninfo::ConnInfo;
 use tokio::time::Instant;
 
 use crate::api::{Check, Member};
 use crate::evidence::Committed;
-use crate::ports::{Epoch, Moves, PortError, PortResult, SwitchActs, SwitchTraits, TrafficSwitch};
+use crate::ports::{Epoch, PortResult, SwitchActs, SwitchTraits, TrafficSwitch};
 use crate::side::Side;
 
-/// One of the switches.
-pub enum Switch {
-    /// PgBouncer, any number of members.
+/// All routers that clients use. Without any a run fails its prechecks.
+pub struct Switch(Vec<Router>);
+
+/// One kind of router, with all of its members.
+enum Router {
     PgBouncer(Box<PgBouncerSwitch>),
-    /// The operator's own commands.
+    HaProxy(Box<HaProxySwitch>),
+    Webhook(Box<WebhookSwitch>),
     Command(Box<CommandSwitch>),
-    /// Our own proxy.
     Embedded(Box<EmbeddedSwitch>),
-    /// None is configured: a run fails its prechecks.
-    Missing,
 }
 
 impl Switch {
     /// From the configuration.
+    ///
+    /// # Errors
+    /// Which key can't be used, and why.
     pub fn new(
         config: &SwitchConfig,
         blue: &ConnInfo,
         green: &ConnInfo,
     ) -> Result<Self, SwitchConfigError> {
         config.validate()?;
+        let mut routers = Vec::new();
+        if !config.pgbouncer.is_empty() {
+            let switch = PgBouncerSwitch::new(&config.pgbouncer, blue, green)?;
+            routers.push(Router::PgBouncer(Box::new(switch)));
+        }
+        if !config.haproxy.is_empty() {
+            let switch = HaProxySwitch::new(&config.haproxy, blue, green)?;
+            routers.push(Router::HaProxy(Box::new(switch)));
+        }
+        if let Some(webhook) = &config.webhook {
+            let switch = WebhookSwitch::new(webhook.clone(), blue, green)?;
+            routers.push(Router::Webhook(Box::new(switch)));
+        }
         if let Some(command) = &config.command {
-            let switch = CommandSwitch::new(command.clone(), blue, green);
-            return Ok(Switch::Command(Box::new(switch)));
+            let switch = CommandSwitch::new(command.clone(), blue, green)?;
+            routers.push(Router::Command(Box::new(switch)));
         }
         if let Some(proxy) = &config.proxy {
-            return Ok(Switch::Embedded(Box::new(EmbeddedSwitch::new(proxy, blue, green)?)));
+            let switch = EmbeddedSwitch::new(proxy, blue, green)?;
+            routers.push(Router::Embedded(Box::new(switch)));
         }
-        if config.pgbouncer.is_empty() {
-            return Ok(Switch::Missing);
-        }
-        Ok(Switch::PgBouncer(Box::new(PgBouncerSwitch::new(&config.pgbouncer, blue, green)?)))
+        Ok(Self(routers))
     }
 }
 
-fn missing() -> PortError {
-    PortError::new("router", "no traffic switch is configured").remedy(
-        "add [[cutover.pgbouncer]], [cutover.proxy] or [cutover.command] to the configuration",
-    )
+/// The same call to whichever it is. Futures are boxed: a run holds one of each act, and all kinds of
+/// routers side by side in each of them would be large.
+macro_rules! each {
+    ($router:expr, $switch:ident => $call:expr) => {
+        match $router {
+            Router::PgBouncer($switch) => $call,
+            Router::HaProxy($switch) => $call,
+            Router::Webhook($switch) => $call,
+            Router::Command($switch) => $call,
+            Router::Embedded($switch) => $call,
+        }
+    };
 }
 
-impl TrafficSwitch for Switch {
+impl TrafficSwitch for Router {
     fn traits(&self) -> SwitchTraits {
-        match self {
-            Switch::PgBouncer(switch) => switch.traits(),
-            Switch::Command(switch) => switch.traits(),
-            Switch::Embedded(switch) => switch.traits(),
-            Switch::Missing => SwitchTraits { holds: false, moves: Moves::ByReconnect, members: 0 },
-        }
+        each!(self, switch => switch.traits())
     }
 
     async fn inspect(&self, from: Side) -> PortResult<Vec<Check>> {
-        match self {
-            Switch::PgBouncer(switch) => switch.inspect(from).await,
-            Switch::Command(switch) => switch.inspect(from).await,
-            Switch::Embedded(switch) => switch.inspect(from).await,
-            Switch::Missing => Ok(vec![Check::fail(
-                "router",
-                "no traffic switch is configured, so clients could not be moved",
-                "add [[cutover.pgbouncer]], [cutover.proxy] or [cutover.command] to the configuration",
-            )]),
-        }
+        each!(self, switch => Box::pin(switch.inspect(from)).await)
     }
 
     async fn arm(&self, to: Side, deadline: Instant) -> PortResult<()> {
-        match self {
-            Switch::PgBouncer(switch) => switch.arm(to, deadline).await,
-            Switch::Command(switch) => switch.arm(to, deadline).await,
-            Switch::Embedded(switch) => switch.arm(to, deadline).await,
-            Switch::Missing => Err(missing()),
-        }
+        each!(self, switch => Box::pin(switch.arm(to, deadline)).await)
     }
 
     async fn hold(&self, epoch: Epoch, deadline: Instant) -> PortResult<String> {
-        match self {
-            Switch::PgBouncer(switch) => switch.hold(epoch, deadline).await,
-            Switch::Command(switch) => switch.hold(epoch, deadline).await,
-            Switch::Embedded(switch) => switch.hold(epoch, deadline).await,
-            Switch::Missing => Err(missing()),
-        }
+        each!(self, switch => Box::pin(switch.hold(epoch, deadline)).await)
     }
 
     async fn holding(&self, epoch: Epoch, deadline: Instant) -> PortResult<bool> {
-        match self {
-            Switch::PgBouncer(switch) => switch.holding(epoch, deadline).await,
-            Switch::Command(switch) => switch.holding(epoch, deadline).await,
-            Switch::Embedded(switch) => switch.holding(epoch, deadline).await,
-            Switch::Missing => Err(missing()),
-        }
+        each!(self, switch => Box::pin(switch.holding(epoch, deadline)).await)
     }
 
     async fn switch(&self, proof: &Committed, deadline: Instant) -> PortResult<Vec<Member>> {
-        match self {
-            Switch::PgBouncer(switch) => switch.switch(proof, deadline).await,
-            Switch::Command(switch) => switch.switch(proof, deadline).await,
-            Switch::Embedded(switch) => switch.switch(proof, deadline).await,
-            Switch::Missing => Err(missing()),
-        }
+        each!(self, switch => Box::pin(switch.switch(proof, deadline)).await)
     }
 
     async fn release(&self, epoch: Epoch, deadline: Instant) -> PortResult<()> {
-        match self {
-            Switch::PgBouncer(switch) => switch.release(epoch, deadline).await,
-            Switch::Command(switch) => switch.release(epoch, deadline).await,
-            Switch::Embedded(switch) => switch.release(epoch, deadline).await,
-            // Nothing can have been held.
-            Switch::Missing => Ok(()),
-        }
+        each!(self, switch => Box::pin(switch.release(epoch, deadline)).await)
     }
 
     async fn verify(&self, proof: &Committed, deadline: Instant) -> PortResult<Vec<Member>> {
-        match self {
-            Switch::PgBouncer(switch) => switch.verify(proof, deadline).await,
-            Switch::Command(switch) => switch.verify(proof, deadline).await,
-            Switch::Embedded(switch) => switch.verify(proof, deadline).await,
-            Switch::Missing => Err(missing()),
-        }
+        each!(self, switch => Box::pin(switch.verify(proof, deadline)).await)
     }
 
     fn name(&self) -> String {
-        match self {
-            Switch::PgBouncer(switch) => switch.name(),
-            Switch::Command(switch) => switch.name(),
-            Switch::Embedded(switch) => switch.name(),
-            Switch::Missing => "none".into(),
-        }
+        each!(self, switch => switch.name())
     }
 
     fn describe(&self, to: Side) -> SwitchActs {
-        match self {
-            Switch::PgBouncer(switch) => switch.describe(to),
-            Switch::Command(switch) => switch.describe(to),
-            Switch::Embedded(switch) => switch.describe(to),
-            Switch::Missing => SwitchActs::default(),
-        }
+        each!(self, switch => switch.describe(to))
     }
 }

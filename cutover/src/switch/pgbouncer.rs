@@ -6,9 +6,14 @@
 //! - `RESUME` of a database that is not paused is an error; whether it holds is looked up instead
 //!   of believed.
 //! - A `PAUSE` whose sender has gone may still be carried out: see `pause`.
+//! - Who connects between RELOAD and RESUME would let everybody wait for `server_login_retry`: see
+//!   [`login_retry`].
 //! - In session mode `PAUSE` waits for clients to *disconnect*: refused beforehand.
+//! - With `min_pool_size` it opens server connections by itself, also while a database is paused:
+//!   refused beforehand.
 //! - A configuration that can't be written is found out beforehand, too.
 
+mod login_retry;
 mod member;
 mod pause;
 mod precheck;
@@ -21,12 +26,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::config::{PgBouncerConfig, SwitchConfigError};
-use super::identity::{Identity, identity};
+use super::identity::{self, Identity};
 use crate::api::{Check, Member};
 use crate::evidence::Committed;
 use crate::ports::{Epoch, Moves, PortError, PortResult, SwitchActs, SwitchTraits, TrafficSwitch};
 use crate::side::Side;
-use crate::sql::{Kind, SqlError, ident, open, soon};
+use crate::sql::{ident, soon};
 use member::Bouncer;
 
 /// The longest a member may take to hold its clients.
@@ -58,9 +63,7 @@ impl PgBouncerSwitch {
             Side::Blue => &self.blue,
             Side::Green => &self.green,
         };
-        let doing = |error: SqlError| error.at(side.name(), "asking which server it is");
-        let session = open(info, "cutover router", Kind::Server, deadline).await.map_err(doing)?;
-        identity(&session, deadline).await.map_err(doing)
+        identity::of_side(info, side, deadline).await
     }
 
     /// Does the same with every member at once; the first error in the members' order.

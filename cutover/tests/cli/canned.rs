@@ -28,6 +28,8 @@ pub fn plan(checks: Vec<Check>) -> Plan {
         schema_version: SCHEMA_VERSION,
         hash: "7f3a0011".into(),
         epoch: 42,
+        direction: cutover::Direction::Forward,
+        way_back: true,
         blue: database("blue", "13.22"),
         green: database("green", "17.2"),
         router: "pgbouncer x3".into(),
@@ -70,6 +72,21 @@ pub fn status(phase: &str) -> Value {
     })
 }
 
+pub fn finish_plan(refused: Option<&str>) -> Value {
+    json!({
+        "schema_version": 1, "state": "not_asked", "serving": "green", "sealed": "blue",
+        "database": "shop", "refused": refused, "reopen": [],
+        "acts": [{"step": "finish", "where": "green", "text": "drop replication slot back"}]
+    })
+}
+
+pub fn finished() -> Value {
+    json!({
+        "schema_version": 1, "serving": "green", "sealed": "blue", "reopen": ["blue: ALTER .."],
+        "removed": ["green: replication slot back"]
+    })
+}
+
 pub fn error(code: &str, what: &str) -> Value {
     json!({
         "schema_version": 1, "code": code, "what": what, "where": "sidecar", "state": "gate",
@@ -88,6 +105,8 @@ pub fn started() -> RunStatus {
         waiting_for: None,
         abortable: true,
         serving: "blue".into(),
+        watch_until: None,
+        monitors: Vec::new(),
         last_event: 0,
         report: None,
     }
@@ -131,7 +150,10 @@ pub fn report(outcome: Outcome, pause_ms: Option<f64>, steps: Vec<Stepped>) -> R
         fence_proof: None,
         steps,
         way_back: None,
+        breach: None,
         checks: Checks::default(),
+        findings: Vec::new(),
+        drill: None,
         routers: vec![Member {
             member: "pgb-1".into(),
             target: serving.into(),

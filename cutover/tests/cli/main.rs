@@ -1,5 +1,6 @@
 //! The built command against a sidecar that says what each test wants.
 
+mod back;
 mod canned;
 mod command;
 mod looking;

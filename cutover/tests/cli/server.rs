@@ -26,6 +26,7 @@ pub struct State {
     pub plan: Value,
     pub status: Value,
     pub history: Value,
+    pub finish_plan: Value,
     pub run: Option<RunStatus>,
     pub events: Vec<RunEvent>,
     /// Answer to a start in the place of a run.
@@ -163,7 +164,9 @@ fn answer(shared: &Shared, request: Request) -> (u16, Value) {
         ("GET", "/v1/status") => (200, state.status.clone()),
         ("GET", "/v1/history") => (200, state.history.clone()),
         ("POST", "/v1/plan") => (200, state.plan.clone()),
-        ("POST", "/v1/cutover") => match state.start_refused.clone() {
+        ("GET", "/v1/finish") => (200, state.finish_plan.clone()),
+        ("POST", "/v1/finish") => (200, crate::canned::finished()),
+        ("POST", "/v1/cutover" | "/v1/rollback") => match state.start_refused.clone() {
             Some(refused) => refused,
             None => {
                 state.run = Some(crate::canned::started());

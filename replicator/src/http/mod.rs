@@ -6,11 +6,13 @@
 //! | `/metrics` | Prometheus | everything, also while the servers are down |
 //! | `/livez` | a supervisor | 200 as long as requests are answered at all |
 //! | `/startupz` | a supervisor | 200 once the copy is done |
-//! | `/readyz` | a supervisor | 200 while the stream runs, or green is open |
+//! | `/readyz` | a supervisor | 200 while the stream that carries runs, or has ended for good |
 //!
 //! With a token, everything but the three probes asks for it.
 
+mod audit;
 mod auth;
+mod overview;
 mod routes;
 
 use std::net::SocketAddr;
@@ -23,21 +25,28 @@ use cutover::{PostgresWorld, Service};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::chronicle::Chronicle;
 use crate::controlling::EngineReplication;
 use crate::status::Shared;
 use crate::store::RocksJournal;
+use crate::watchdog::SidecarLease;
 pub use auth::Token;
 
 /// The controller of a pipeline between two PostgreSQL databases.
-pub type Controller = Service<PostgresWorld<RocksJournal, EngineReplication, EngineReplication>>;
+pub type Controller =
+    Service<PostgresWorld<RocksJournal, EngineReplication, EngineReplication, SidecarLease>>;
 
 /// What the handlers need.
 #[derive(Clone)]
 pub struct Api {
-    /// The pipeline's self-knowledge.
+    /// What the stream from blue to green knows of itself.
     pub shared: Arc<Shared>,
+    /// The same of the stream back.
+    pub back: Arc<Shared>,
     /// The controller.
     pub service: Arc<Controller>,
+    /// What is written down of requests and runs.
+    pub chronicle: Chronicle,
 }
 
 /// Binds the address, so that a taken port is known before anything is touched.
@@ -61,8 +70,14 @@ pub async fn serve(
         .route("/v1/cutover", post(routes::start))
         .route("/v1/cutover/{run}", get(routes::update))
         .route("/v1/cutover/{run}/abort", post(routes::abort))
+        .route("/v1/cutover/{run}/report", get(routes::report))
+        .route("/v1/audit", get(audit::show))
+        .route("/v1/rollback", post(routes::rollback))
+        .route("/v1/finish", get(routes::finish_plan).post(routes::finish))
         .route("/v1/history", get(routes::history))
         .route("/metrics", get(routes::metrics))
+        // Whoever has no token is turned away before this one is asked.
+        .route_layer(middleware::from_fn_with_state(api.clone(), audit::record))
         .route_layer(middleware::from_fn_with_state(token, auth::require));
     let open = Router::new()
         .route("/livez", get(routes::livez))

@@ -9,12 +9,12 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use cutover::api::{
-    AbortRequest, ApiError, ErrorCode, History, Outcome, PipelinePhase, Plan, PlanRequest,
-    RunStatus, RunUpdate, StartCutover, Status,
+    AbortRequest, ApiError, ErrorCode, FinishPlan, FinishReport, FinishRequest, History,
+    PipelinePhase, Plan, PlanRequest, RunReport, RunStatus, RunUpdate, StartCutover, Status,
 };
 use serde::Deserialize;
 
-use super::Api;
+use super::{Api, overview};
 use crate::metrics;
 
 /// The longest that a request for events is held open.
@@ -46,7 +46,7 @@ type Answer<T> = Result<Json<T>, Refusal>;
 type Body<T> = Result<Json<T>, JsonRejection>;
 
 pub(super) async fn status(State(api): State<Api>) -> Json<Status> {
-    Json(api.shared.status(api.service.current()))
+    Json(overview::status(&api).await)
 }
 
 pub(super) async fn plan(State(api): State<Api>, body: Body<PlanRequest>) -> Answer<Plan> {
@@ -54,13 +54,45 @@ pub(super) async fn plan(State(api): State<Api>, body: Body<PlanRequest>) -> Ans
     Ok(Json(api.service.plan(request).await?))
 }
 
+/// A request that changes something goes on to its end although its sender may be gone: an act that
+/// is dropped in the middle is worse than one that nobody hears of.
+async fn to_its_end<T: Send + 'static>(
+    act: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, Refusal> {
+    let done = tokio::spawn(act).await;
+    let done =
+        done.map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string(), "API"))?;
+    Ok(done?)
+}
+
 pub(super) async fn start(
     State(api): State<Api>,
     body: Body<StartCutover>,
 ) -> Result<(StatusCode, Json<RunStatus>), Refusal> {
     let Json(request) = body?;
-    let status = api.service.start(request).await?;
+    let status = to_its_end(async move { api.service.start(request).await }).await?;
     Ok((StatusCode::ACCEPTED, Json(status)))
+}
+
+pub(super) async fn rollback(
+    State(api): State<Api>,
+    body: Body<StartCutover>,
+) -> Result<(StatusCode, Json<RunStatus>), Refusal> {
+    let Json(request) = body?;
+    let status = to_its_end(async move { api.service.rollback(request).await }).await?;
+    Ok((StatusCode::ACCEPTED, Json(status)))
+}
+
+pub(super) async fn finish_plan(State(api): State<Api>) -> Answer<FinishPlan> {
+    Ok(Json(api.service.finish_plan().await?))
+}
+
+pub(super) async fn finish(
+    State(api): State<Api>,
+    body: Body<FinishRequest>,
+) -> Answer<FinishReport> {
+    let Json(request) = body?;
+    Ok(Json(to_its_end(async move { api.service.finish(request).await }).await?))
 }
 
 #[derive(Deserialize)]
@@ -86,7 +118,11 @@ pub(super) async fn abort(
     body: Body<AbortRequest>,
 ) -> Answer<RunStatus> {
     let Json(request) = body?;
-    Ok(Json(api.service.abort(&run, request).await?))
+    Ok(Json(to_its_end(async move { api.service.abort(&run, request).await }).await?))
+}
+
+pub(super) async fn report(State(api): State<Api>, Path(run): Path<String>) -> Answer<RunReport> {
+    Ok(Json(api.service.report(&run).await?))
 }
 
 pub(super) async fn history(State(api): State<Api>) -> Answer<History> {
@@ -94,14 +130,8 @@ pub(super) async fn history(State(api): State<Api>) -> Answer<History> {
 }
 
 pub(super) async fn metrics(State(api): State<Api>) -> Result<Response, Refusal> {
-    let run = api.service.current();
     let history = api.service.history().await?;
-    let outcomes = [Outcome::Completed, Outcome::Aborted, Outcome::Held];
-    let runs = outcomes.map(|outcome| {
-        let ended = history.runs.iter().filter(|run| run.outcome == Some(outcome));
-        (outcome.name(), ended.count() as u64)
-    });
-    let sample = api.shared.sample(run.as_ref(), runs.to_vec());
+    let sample = overview::sample(&api, &history).await;
     let text = metrics::render(&sample)
         .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string(), "metrics"))?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -127,7 +157,7 @@ pub(super) async fn startupz(State(api): State<Api>) -> (StatusCode, String) {
 }
 
 fn probe(api: &Api, is_fine: impl Fn(PipelinePhase) -> bool) -> (StatusCode, String) {
-    let phase = api.shared.phase();
+    let phase = api.carrying().phase();
     let code = if is_fine(phase) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, format!("{}\n", phase.name()))
 }

@@ -209,10 +209,31 @@ impl Route {
             Leftover::Objects => {
                 *self.marker.lock().await = None;
                 let source = self.connect("blue", &self.ends.source).await?;
-                teardown::markers(&source).await?;
-                Ok(format!("{from}: markers and triggers"))
+                let mut done = teardown::markers(&source).await?;
+                done.extend(teardown::tables_but_decisions(&source).await?);
+                if done.is_empty() {
+                    done.push("nothing else was left".into());
+                }
+                Ok(format!("{from}: {}", done.join(", ")))
             }
         }
+    }
+
+    /// What removing one kind does, for a plan.
+    pub(crate) fn removal(&self, what: Leftover) -> Act {
+        let config = &self.config;
+        let [from, to] = [self.ends.direction.from(), self.ends.direction.to()];
+        let (place, text) = match what {
+            Leftover::Slot => (from, format!("drop replication slot {}", config.slot())),
+            Leftover::Publication => (from, format!("DROP PUBLICATION {}", config.publication())),
+            Leftover::Origins => {
+                (to, format!("drop the progress and the replication origins of {}", config.name))
+            }
+            Leftover::Objects => {
+                (from, "drop our tables but _cutover.decision, and our triggers".to_owned())
+            }
+        };
+        Act { step: "finish".into(), place: place.name().into(), text }
     }
 
     /// What arming does, for a plan.

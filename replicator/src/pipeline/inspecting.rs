@@ -48,6 +48,33 @@ WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest($1::text[], $2::text[]))
            AND pg_catalog.has_table_privilege(c.oid, 'DELETE'))
 ORDER BY 1 LIMIT 5";
 
+/// Triggers and rules that fire although our session is a replica's; `$3`: it can't be one, so that
+/// those of ordinary sessions fire as well. Our own don't count: see `sinks::postgres::catalog`.
+const FIRING: &str = "
+SELECT pg_catalog.format('%I on %s', g.tgname, c.oid::regclass) FROM pg_catalog.pg_trigger g
+JOIN pg_catalog.pg_class c ON c.oid = g.tgrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_proc p ON p.oid = g.tgfoid
+JOIN pg_catalog.pg_namespace f ON f.oid = p.pronamespace
+WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest($1::text[], $2::text[]))
+  AND NOT g.tgisinternal AND f.nspname <> '_cutover'
+  AND (g.tgenabled IN ('A', 'R') OR ($3 AND g.tgenabled = 'O'))
+UNION ALL
+SELECT pg_catalog.format('%I on %s', r.rulename, c.oid::regclass) FROM pg_catalog.pg_rewrite r
+JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest($1::text[], $2::text[]))
+  AND c.relkind IN ('r', 'p')
+  AND (r.ev_enabled IN ('A', 'R') OR ($3 AND r.ev_enabled = 'O'))
+UNION ALL
+SELECT pg_catalog.format('foreign key %I on %s', k.conname, k.conrelid::regclass)
+FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.confrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest($1::text[], $2::text[]))
+  AND $3 AND k.contype = 'f'
+  AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))
+ORDER BY 1 LIMIT 5";
+
 /// What the role may do about origins: see `sinks::postgres::session`.
 const ORIGINS: &str = "SELECT current_setting('is_superuser') = 'on'";
 
@@ -86,6 +113,9 @@ impl Route {
         let names: Vec<_> = names.into_iter().filter(|name| name.schema != "_cutover").collect();
         checks.push(identified(from, &source, &names).await?);
         checks.push(writable(to, &target, &names).await?);
+        if !self.config.apply.accept_triggers {
+            checks.push(quiet(to, &target, &names).await?);
+        }
         let strangers = origins::names(&source).await.map_err(|error| ask(from, error))?;
         let own = ours::origins(&self.config.counterpart());
         if let Some(name) = strangers.iter().find(|name| !own.contains(*name)) {
@@ -215,15 +245,57 @@ async fn writable(to: Side, target: &Session, names: &[QualifiedName]) -> PortRe
     })
 }
 
+/// Whether what the way back writes stays all that is written there.
+async fn quiet(to: Side, target: &Session, names: &[QualifiedName]) -> PortResult<Check> {
+    const NAME: &str = "way-back-triggers";
+    // The session is this check's own, and nothing is written in it after this.
+    let is_refused = target.batch_execute("SET session_replication_role = replica").await;
+    let is_ordinary = match is_refused {
+        Ok(()) => false,
+        Err(error) if error.as_db_error().is_some() => true,
+        Err(error) => return Err(ask(to, error)),
+    };
+    let (schemas, tables) = parts(names);
+    let rows = target.query(FIRING, &[&schemas, &tables, &is_ordinary]).await;
+    let found = first_column(to, rows)?;
+    Ok(match found.is_empty() {
+        true => {
+            Check::ok(NAME, format!("{to}: no trigger would repeat what comes from {}", to.other()))
+        }
+        false => Check::fail(
+            NAME,
+            format!(
+                "on {to} these would repeat what {}'s did already: {}",
+                to.other(),
+                found.join(", ")
+            ),
+            format!(
+                "on {to}: ALTER TABLE .. ENABLE TRIGGER (an ordinary one), and let our role SET \
+                 session_replication_role, {WITHOUT}"
+            ),
+        ),
+    })
+}
+
+fn parts(names: &[QualifiedName]) -> (Vec<&str>, Vec<&str>) {
+    names.iter().map(|name| (&*name.schema, &*name.name)).unzip()
+}
+
 async fn tables(
     side: Side,
     session: &Session,
     sql: &str,
     names: &[QualifiedName],
 ) -> PortResult<Vec<String>> {
-    let schemas: Vec<&str> = names.iter().map(|name| name.schema.as_ref()).collect();
-    let tables: Vec<&str> = names.iter().map(|name| name.name.as_ref()).collect();
-    let rows = session.query(sql, &[&schemas, &tables]).await.map_err(|error| ask(side, error))?;
+    let (schemas, tables) = parts(names);
+    first_column(side, session.query(sql, &[&schemas, &tables]).await)
+}
+
+fn first_column(
+    side: Side,
+    rows: Result<Vec<tokio_postgres::Row>, tokio_postgres::Error>,
+) -> PortResult<Vec<String>> {
+    let rows = rows.map_err(|error| ask(side, error))?;
     let found = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>();
     found.map_err(|error| ask(side, error))
 }

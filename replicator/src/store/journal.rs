@@ -3,6 +3,8 @@
 use cutover::ports::{Entry, Journal, PortError, PortResult};
 
 use super::{Store, StoreError};
+use crate::chronicle::Chronicle;
+use crate::watchdog::Guard;
 
 pub(super) const FAMILY: &str = "journal";
 
@@ -11,12 +13,24 @@ pub(super) const FAMILY: &str = "journal";
 #[derive(Clone)]
 pub struct RocksJournal {
     store: Store,
+    guard: Option<Guard>,
+    chronicle: Option<Chronicle>,
 }
 
 impl RocksJournal {
     /// The journal of this state directory.
     pub fn new(store: Store) -> Self {
-        Self { store }
+        Self { store, guard: None, chronicle: None }
+    }
+
+    /// The same; every entry is told to the watchdog before it is written here.
+    pub fn watched_by(self, guard: Guard) -> Self {
+        Self { guard: Some(guard), ..self }
+    }
+
+    /// The same; every entry that is written here is told to the chronicle.
+    pub fn chronicled_by(self, chronicle: Chronicle) -> Self {
+        Self { chronicle: Some(chronicle), ..self }
     }
 
     async fn blocking<T: Send + 'static>(
@@ -34,8 +48,15 @@ impl RocksJournal {
 
 impl Journal for RocksJournal {
     async fn append(&self, entry: &Entry) -> PortResult<()> {
-        let entry = entry.clone();
-        self.blocking(move |store| store.append_entry(&entry)).await
+        if let Some(guard) = &self.guard {
+            guard.tell(entry).await;
+        }
+        let written = entry.clone();
+        self.blocking(move |store| store.append_entry(&written)).await?;
+        if let Some(chronicle) = &self.chronicle {
+            chronicle.tell(entry);
+        }
+        Ok(())
     }
 
     async fn read_all(&self) -> PortResult<Vec<Entry>> {

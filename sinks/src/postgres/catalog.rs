@@ -215,9 +215,14 @@ ORDER BY i.indisprimary DESC, i.indnatts, c.relname"
     )
 }
 
+/// Without our own: they report TRUNCATE to the stream in the other direction, which leaves out what
+/// we apply.
 const TRIGGERS: &str = "
 SELECT tgname::text, tgenabled::text FROM pg_catalog.pg_trigger JOIN family f ON f.oid = tgrelid
 WHERE NOT tgisinternal AND tgenabled <> 'D'
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_proc p
+                  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+                  WHERE p.oid = tgfoid AND n.nspname = '_cutover')
 UNION
 SELECT rulename::text, ev_enabled::text FROM pg_catalog.pg_rewrite JOIN family f ON f.oid = ev_class
 WHERE ev_enabled <> 'D'

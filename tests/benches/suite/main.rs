@@ -3,9 +3,11 @@
 //! output; everything else goes to standard error.
 
 mod backfill;
+mod cutover_pause;
 mod huge_transaction;
 mod insert;
 mod latency;
+mod proxy;
 mod tpcb;
 mod update;
 
@@ -18,7 +20,7 @@ use tests::bench::catchup;
 use tests::bench::options::{Options, Sides};
 use tests::bench::report::{Better, Report, Series};
 
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 9] = [
     "catchup_tpcb",
     "cpu",
     "catchup_insert",
@@ -26,6 +28,8 @@ const NAMES: [&str; 7] = [
     "backfill",
     "latency",
     "huge_transaction",
+    "cutover_pause",
+    "proxy",
 ];
 
 /// The replicator beside its peers.
@@ -97,6 +101,14 @@ async fn run(name: &str, options: &Options) -> Result<Vec<Report>> {
         "backfill" => vec![backfill::run(options).await?],
         "latency" => vec![latency::run(options).await?],
         "huge_transaction" => vec![huge_transaction::run(options).await?],
+        "cutover_pause" => {
+            cutover_pause::run(options).await?;
+            Vec::new()
+        }
+        "proxy" => {
+            proxy::run(options).await?;
+            Vec::new()
+        }
         _ => bail!("no bench {name}"),
     })
 }

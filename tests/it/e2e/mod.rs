@@ -1,8 +1,13 @@
 //! End to end: the programs as an operator runs them, on real servers, under load.
 
 mod alerts;
+mod audit;
 mod bad_input;
+mod chaos;
 mod cutover;
+mod drill;
+mod finish;
+mod gate;
 mod handover;
 mod huge;
 mod lag;
@@ -10,10 +15,15 @@ mod lanes;
 mod network;
 mod operators;
 mod protect;
+mod proxy;
 mod restarts;
+mod rollback;
 mod schema_drift;
+mod switches;
 mod tail;
 mod truncate;
+mod watch;
+mod watchdog;
 mod way_back;
 
 use std::time::Duration;

@@ -1,7 +1,6 @@
 //! One client of the ledger. Everything goes over the simple protocol: named statements do not
 //! survive transaction pooling in PgBouncer before 1.21.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -9,20 +8,31 @@ use tokio::time::MissedTickBehavior;
 use tokio_postgres::Client;
 
 use super::Options;
+use super::crowd::Crowd;
 use super::record::{Outcome, Record};
 use crate::postgres::{connect_url, describe};
 
 /// Between two attempts to connect, so that a dead server does not keep a core busy.
 const RECONNECT: Duration = Duration::from_millis(50);
 
-/// Runs all clients until `stop` is set.
-pub async fn run_all(options: &Options, record: &Record, stop: &AtomicBool) -> Result<()> {
-    let clients = (1..=options.clients).map(|number| run(number, options, record, stop));
+/// Runs all clients until they are stopped.
+pub async fn run_all(options: &Options, record: &Record, crowd: &Crowd) -> Result<()> {
+    let routed = (1..=options.clients).map(|number| (number, None));
+    let direct = (0..options.direct.len()).map(|at| (options.clients + 1 + at as u32, Some(at)));
+    let clients =
+        routed.chain(direct).map(|(number, direct)| run(number, direct, options, record, crowd));
     futures_util::future::try_join_all(clients).await?;
     Ok(())
 }
 
-async fn run(number: u32, options: &Options, record: &Record, stop: &AtomicBool) -> Result<()> {
+async fn run(
+    number: u32,
+    direct: Option<usize>,
+    options: &Options,
+    record: &Record,
+    crowd: &Crowd,
+) -> Result<()> {
+    let url = direct.and_then(|at| options.direct.get(at)).unwrap_or(&options.url);
     let period = Duration::from_secs(1) * options.clients / options.rate.max(1);
     // Clients take turns instead of writing all at once.
     let first = tokio::time::Instant::now() + period * number / options.clients;
@@ -32,14 +42,21 @@ async fn run(number: u32, options: &Options, record: &Record, stop: &AtomicBool)
     let mut random = Random(u64::from(number));
     let mut connection: Option<Client> = None;
     let mut seq = 0;
-    while !stop.load(Ordering::SeqCst) {
+    while !crowd.is_stopped() {
         tick.tick().await;
+        crowd.between(direct).await;
+        if crowd.is_stopped() {
+            break;
+        }
         let client = match connection.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
-            None => match connect_url(&options.url).await {
+            None => match connect_url(url).await {
                 Ok(client) => client,
                 Err(error) => {
-                    record.note_connection_error(format!("{error:#}"));
+                    // A direct client is refused most of the time: no error of the product.
+                    if direct.is_none() {
+                        record.note_connection_error(format!("{error:#}"));
+                    }
                     tokio::time::sleep(RECONNECT).await;
                     continue;
                 }
@@ -51,7 +68,10 @@ async fn run(number: u32, options: &Options, record: &Record, stop: &AtomicBool)
         let start = Instant::now();
         let outcome = transfer.perform(&client).await;
         let keep = outcome == Outcome::Acknowledged;
-        record.note(id, outcome, start.elapsed())?;
+        match direct {
+            None => record.note(id, outcome, start.elapsed())?,
+            Some(_) => record.note_direct(id, outcome)?,
+        }
         if keep {
             connection = Some(client);
         }

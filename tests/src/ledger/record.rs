@@ -42,6 +42,20 @@ struct Notes {
     log: Option<File>,
 }
 
+impl Notes {
+    fn write(&mut self, id: Id, outcome: &Outcome) -> Result<()> {
+        let letter = match outcome {
+            Outcome::Acknowledged => 'A',
+            Outcome::Indeterminate(_) => 'I',
+            Outcome::Refused(_) => 'R',
+        };
+        if let Some(log) = &mut self.log {
+            writeln!(log, "{letter} {} {}", id.0, id.1).context("cannot write the ledger's log")?;
+        }
+        Ok(())
+    }
+}
+
 impl Record {
     pub fn new(accounts: u32, log: Option<&Path>) -> Result<Record> {
         let log = match log {
@@ -61,14 +75,7 @@ impl Record {
     /// Notes the end of one transaction. `took` is the time from its start to its answer.
     pub fn note(&self, id: Id, outcome: Outcome, took: Duration) -> Result<()> {
         let mut notes = self.lock();
-        let letter = match &outcome {
-            Outcome::Acknowledged => 'A',
-            Outcome::Indeterminate(_) => 'I',
-            Outcome::Refused(_) => 'R',
-        };
-        if let Some(log) = &mut notes.log {
-            writeln!(log, "{letter} {} {}", id.0, id.1).context("cannot write the ledger's log")?;
-        }
+        notes.write(id, &outcome)?;
         match outcome {
             Outcome::Acknowledged => {
                 notes.times.push(Instant::now());
@@ -84,6 +91,19 @@ impl Record {
                 notes.errors.push(error);
             }
         }
+        Ok(())
+    }
+
+    /// Notes the end of a transaction of a client that connects past the router: it counts for what
+    /// has to be there, not for what the router's clients notice.
+    pub fn note_direct(&self, id: Id, outcome: Outcome) -> Result<()> {
+        let mut notes = self.lock();
+        notes.write(id, &outcome)?;
+        match outcome {
+            Outcome::Acknowledged => notes.acknowledged.insert(id),
+            Outcome::Indeterminate(_) => notes.indeterminate.insert(id),
+            Outcome::Refused(_) => notes.refused.insert(id),
+        };
         Ok(())
     }
 
@@ -143,6 +163,13 @@ impl Record {
             last = *at;
         }
         longest
+    }
+
+    /// How long after `since` the first acknowledgement came, if one has come.
+    pub fn first_after(&self, since: Instant) -> Option<Duration> {
+        let notes = self.lock();
+        let at = notes.times.partition_point(|at| *at < since);
+        notes.times.get(at).map(|at| at.duration_since(since))
     }
 
     /// Acknowledged writes since then.

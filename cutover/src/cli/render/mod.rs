@@ -1,15 +1,19 @@
 //! The API's documents as text for people. Pure: values in, text out.
 
 mod error;
+mod finish;
 mod history;
+mod monitors;
 mod paint;
 mod plan;
 mod report;
 mod status;
+mod streams;
 mod timeline;
-mod units;
+pub mod units;
 
 pub use error::render_error;
+pub use finish::{render_finish_plan, render_finish_report};
 pub use history::render_history;
 pub use paint::Paint;
 pub use plan::{Detail, render_plan};

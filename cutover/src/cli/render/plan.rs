@@ -1,6 +1,7 @@
 //! A plan: both servers, what was checked, what would be done.
 
 use crate::api::{Checks, Plan, Server, Severity};
+use crate::side::{Direction, Side};
 
 use super::{Paint, units};
 
@@ -16,19 +17,32 @@ pub enum Detail {
 /// The plan as text.
 pub fn render_plan(plan: &Plan, detail: Detail, paint: Paint) -> String {
     let hash: String = plan.hash.chars().take(8).collect();
+    let of = match plan.direction {
+        Direction::Forward => "a cutover: blue serves now",
+        Direction::Back => "a rollback: green serves now",
+    };
     let mut text = format!(
-        "{}  epoch {}  router {}\n",
+        "{} of {of}  epoch {}  router {}\n",
         paint.bold(&format!("Plan {hash}")),
         plan.epoch,
         plan.router
     );
+    let server = |side| match side {
+        Side::Blue => server("blue", &plan.blue),
+        Side::Green => server("green", &plan.green),
+    };
     text.push_str(&format!(
         " now    clients -> {} -> {}\n after  clients -> {} -> {}\n",
         plan.router,
-        server("blue", &plan.blue),
+        server(plan.direction.from()),
         plan.router,
-        server("green", &plan.green),
+        server(plan.direction.to()),
     ));
+    text.push_str(&match (plan.way_back, plan.direction) {
+        (true, Direction::Forward) => " undo   cutover rollback, without losing anything\n".into(),
+        (true, Direction::Back) => " undo   cutover again, without losing anything\n".into(),
+        (false, _) => format!(" undo   {}\n", paint.warn("NONE: no way back is kept")),
+    });
     text.push_str(&format!(
         " gate   {}   write pause at most {}\n",
         plan.gate,
@@ -107,6 +121,8 @@ pub(super) mod tests {
             schema_version: SCHEMA_VERSION,
             hash: "7f3a00112233445566".into(),
             epoch: 42,
+            direction: crate::Direction::Forward,
+            way_back: true,
             blue: shop("blue", "13.22"),
             green: shop("green", "17.2"),
             router: "pgbouncer x3".into(),
@@ -133,14 +149,24 @@ pub(super) mod tests {
         ];
         assert_eq!(
             render_plan(&plan(checks), Detail::Summary, Paint::none()),
-            "Plan 7f3a0011  epoch 42  router pgbouncer x3\n \
+            "Plan 7f3a0011 of a cutover: blue serves now  epoch 42  router pgbouncer x3\n \
              now    clients -> pgbouncer x3 -> blue 13.22 postgres://db-blue:5432/shop\n \
              after  clients -> pgbouncer x3 -> green 17.2 postgres://db-green:5432/shop\n \
+             undo   cutover rollback, without losing anything\n \
              gate   lag <1s for 3s   write pause at most 2.00 s\n \
              checks 1 ok  1 warn  0 fail\n  \
              WARN long-txn   pid 8812 writing for 41 s\n                  fix: wait\n \
              ready\n"
         );
+    }
+
+    #[test]
+    fn a_rollback_goes_the_other_way() {
+        let back = Plan { direction: Direction::Back, way_back: false, ..plan(Vec::new()) };
+        let text = render_plan(&back, Detail::Summary, Paint::none());
+        assert!(text.starts_with("Plan 7f3a0011 of a rollback: green serves now"), "{text}");
+        assert!(text.contains(" now    clients -> pgbouncer x3 -> green 17.2"), "{text}");
+        assert!(text.contains(" undo   NONE: no way back is kept\n"), "{text}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub fn render_report(report: &RunReport, paint: Paint) -> String {
         Outcome::Completed => paint.good("completed"),
         Outcome::RolledBack => paint.good("rolled back"),
         Outcome::Held => paint.bad("HELD: a person has to decide"),
+        Outcome::Drilled => paint.good("drilled: nothing was changed over"),
         Outcome::Aborted => paint.warn("aborted: everything was put back"),
         Outcome::GateTimeout => paint.warn("the gate did not pass in time: nothing was touched"),
         Outcome::PrecheckFailed => paint.warn("a precheck failed: nothing was touched"),
@@ -35,6 +36,18 @@ pub fn render_report(report: &RunReport, paint: Paint) -> String {
             if member.verified { paint.good("verified") } else { paint.warn("NOT VERIFIED") };
         let (name, target, evidence) = (&member.member, &member.target, &member.evidence);
         text.push_str(&format!(" router   {name} -> {target}  {seen}  {evidence}\n"));
+    }
+    let back = match (report.outcome, report.way_back) {
+        (Outcome::Completed, Some(true)) => {
+            Some("blue follows green: cutover rollback loses nothing")
+        }
+        (Outcome::RolledBack, Some(true)) => {
+            Some("green follows blue: cutover --when-lag '<1s' goes there again")
+        }
+        _ => None,
+    };
+    if let Some(back) = back {
+        text.push_str(&format!(" way back {back}\n"));
     }
     for note in &report.notes {
         text.push_str(&format!(" note     {}\n", note.replace('\n', "\n          ")));
@@ -64,6 +77,8 @@ pub(super) mod tests {
             fence_proof: None,
             steps: Vec::new(),
             checks: Checks::default(),
+            findings: Vec::new(),
+            drill: None,
             routers: vec![Member {
                 member: "pgb-1".into(),
                 target: serving.into(),
@@ -71,6 +86,7 @@ pub(super) mod tests {
                 evidence: "port 5433 answered".into(),
             }],
             way_back: None,
+            breach: None,
             serving: serving.into(),
             error: None,
             notes: vec!["pause is 4 ms\nof 2 s".into()],
@@ -86,6 +102,11 @@ pub(super) mod tests {
              router   pgb-1 -> green  verified  port 5433 answered\n \
              note     pause is 4 ms\n          of 2 s\n"
         );
+        let back =
+            RunReport { way_back: Some(true), ..report(Outcome::RolledBack, "blue", Some(59.68)) };
+        let text = render_report(&back, Paint::none());
+        assert!(text.starts_with("rolled back  blue serves  write pause 59.7 ms"), "{text}");
+        assert!(text.contains(" way back green follows blue"), "{text}");
         let text = render_report(&report(Outcome::GateTimeout, "blue", None), Paint::none());
         assert!(text.contains("nothing was touched  blue serves  clients were never held"));
         let text = render_report(&report(Outcome::Held, "none", Some(3.0)), Paint::none());

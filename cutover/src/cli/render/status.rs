@@ -1,11 +1,13 @@
 //! The pipeline now, on one screen.
 
 use crate::api::{
-    Backfill, Lag, Outcome, PipelinePhase, Positions, RunStatus, Server, Status, TableProgress,
+    Backfill, FinishState, Lag, Outcome, PipelinePhase, Positions, RunStatus, Server, Status,
+    TableProgress,
 };
 use crate::phase::Phase;
+use crate::side::Direction;
 
-use super::{Paint, units};
+use super::{Paint, streams, units};
 
 /// Whether the data is safe, in words, and what to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +23,8 @@ pub struct Advice {
 /// What a status means to somebody who has to decide.
 pub fn advice(status: &Status) -> Advice {
     let run = status.cutover.as_ref();
-    let serving = match run.map(|run| run.serving.as_str()) {
+    let serving = run.map(|run| run.serving.as_str()).or(status.serving.as_deref());
+    let serving = match serving {
         Some("none") => "no database admits writes now".to_owned(),
         Some(serving) => format!("{serving} serves"),
         None => "blue serves".into(),
@@ -48,8 +51,10 @@ fn next(status: &Status) -> String {
                 return command
                     .unwrap_or_else(|| "read the notes of the run: cutover status --json".into());
             }
-            (_, Some(Outcome::Completed)) => {
-                return "nothing: green serves. Keep blue until you are sure".into();
+            (_, Some(Outcome::Completed)) => return after(status),
+            (Phase::Watching, None) => {
+                return "nothing: the clients are served and watched. Back: cutover rollback"
+                    .into();
             }
             (_, None) if run.abortable => {
                 return "wait for the run, or stop it: cutover abort".into();
@@ -68,7 +73,7 @@ fn next(status: &Status) -> String {
         | PipelinePhase::CatchingUp => "cutover wait --for-state streaming --timeout 1h".into(),
         PipelinePhase::Streaming => "cutover plan, then: cutover --when-lag '<1s'".into(),
         PipelinePhase::CuttingOver => "cutover status --watch".into(),
-        PipelinePhase::CutOver => "nothing: green serves. Keep blue until you are sure".into(),
+        PipelinePhase::CutOver => after(status),
         PipelinePhase::Reconnecting => {
             "nothing: it goes on by itself once the server is back".into()
         }
@@ -76,6 +81,18 @@ fn next(status: &Status) -> String {
             "read the sidecar's log, then start it again: replicator run".into()
         }
         PipelinePhase::Stopping => "start it again when you want to go on: replicator run".into(),
+    }
+}
+
+/// Once green serves.
+fn after(status: &Status) -> String {
+    match status.finish {
+        FinishState::UnderWay => "cutover finish, again: it was begun and has to be ended".into(),
+        FinishState::NotAsked if status.direction == Direction::Back => {
+            "nothing: green serves, blue follows. Back: cutover rollback. For good: cutover finish"
+                .into()
+        }
+        _ => "nothing: green serves. Keep blue until you are sure".into(),
     }
 }
 
@@ -100,7 +117,14 @@ pub fn render_status(status: &Status, paint: Paint) -> String {
     }
     row(&mut text, "blue", &server(&status.blue, paint));
     row(&mut text, "green", &server(&status.green, paint));
-    row(&mut text, "lag", &lag(&status.lag, paint));
+    for (name, value) in streams::rows(status, paint) {
+        row(&mut text, name, &value);
+    }
+    let of_which = match status.direction {
+        Direction::Forward => "",
+        Direction::Back => "  (of blue behind green)",
+    };
+    row(&mut text, "lag", &format!("{}{of_which}", lag(&status.lag, paint)));
     row(&mut text, "position", &positions(&status.positions));
     if let Some(copy) = &status.backfill {
         backfill(&mut text, copy, status.phase);
@@ -281,6 +305,11 @@ mod tests {
             waiting_for: None,
             blue: shop("blue", "13.22"),
             green: Server { up: false, version: None, ..shop("green", "17.2") },
+            serving: Some("blue".into()),
+            sealed: None,
+            direction: Direction::Forward,
+            streams: Vec::new(),
+            finish: FinishState::NotAsked,
             lag: Lag {
                 seconds: Some(0.05),
                 bytes: Some(1536),
@@ -324,6 +353,7 @@ mod tests {
             "shop  streaming for 4m12s  at 2026-11-21 12:04:16 UTC  sidecar 0.1.0\n \
              blue     up    13.22     postgres://db-blue:5432/shop\n \
              green    DOWN  -         postgres://db-green:5432/shop\n \
+             serves   blue\n \
              lag      0.05 s  1.5 KiB  3 tx in flight  drain ~3.2 ms\n \
              position head 5/9A1F02C8  received -  applied -  durable -  acked -\n \
              copy     12/20 tables  1,234,567 rows  1.0 GiB of ~4.0 GiB (25%)\n \
@@ -390,6 +420,8 @@ mod tests {
             waiting_for: None,
             abortable: phase < Phase::Committed,
             serving: serving.into(),
+            watch_until: None,
+            monitors: Vec::new(),
             last_event: 9,
             report: outcome.map(|outcome| report(outcome, serving, Some(59.7))),
         };

@@ -17,6 +17,7 @@ mod actors;
 mod clients;
 mod ports;
 mod random;
+mod watchdog;
 mod world;
 
 use std::sync::Arc;
@@ -29,16 +30,7 @@ use world::{Shared, State};
 
 use super::Standing;
 use crate::api::Outcome;
-use crate::ports::Entry;
 use crate::side::{Direction, Side};
-
-impl State {
-    /// What a watchdog has written down, once nobody else has the journal.
-    fn take_over(&mut self, entries: &[Entry]) {
-        let last = self.journal.last().map_or(0, |last| last.seq);
-        self.journal.extend(entries.iter().filter(|entry| entry.seq > last).cloned());
-    }
-}
 
 /// What one history was.
 #[derive(Debug, Default)]
@@ -46,6 +38,7 @@ struct Told {
     flips: u64,
     aborted: u64,
     held: u64,
+    drilled: u64,
     acknowledged: usize,
 }
 
@@ -73,7 +66,7 @@ async fn faults(stage: Arc<Stage>) {
             let pause = stage.shared.lock().random.ms(0, 2500);
             tokio::time::sleep(pause).await;
         }
-        let which = stage.shared.lock().random.below(9);
+        let which = stage.shared.lock().random.below(10);
         match which {
             0 | 1 => kill_sidecar(&stage),
             2 => {
@@ -100,6 +93,17 @@ async fn faults(stage: Arc<Stage>) {
                 state.cut[side as usize] = Instant::now() + long;
             }
             6 => stage.abort().await,
+            8 => {
+                let long = stage.shared.lock().random.ms(50, 6000);
+                let watchdog = stage.watchdog.lock().unwrap().clone();
+                if let Some(watchdog) = watchdog {
+                    stage.shared.lock().say(format!("{} stops for {long:?}", watchdog.name));
+                    watchdog.stop(Instant::now() + long);
+                }
+                if stage.shared.lock().random.per_mille(300) {
+                    kill_sidecar(&stage);
+                }
+            }
             7 => {
                 let mut state = stage.shared.lock();
                 state.say("somebody types RESUME");
@@ -139,6 +143,7 @@ async fn history(seed: u64) -> (Told, Vec<String>, Vec<String>) {
             match report.outcome {
                 Outcome::Completed | Outcome::RolledBack => told.flips += 1,
                 Outcome::Held => told.held += 1,
+                Outcome::Drilled => told.drilled += 1,
                 _ => told.aborted += 1,
             }
         }
@@ -244,12 +249,13 @@ fn number(name: &str, default: u64) -> u64 {
 fn no_history_ends_wrong() {
     let runs = number("SIM_RUNS", 2000);
     let first = number("SIM_SEED", 1);
-    let (mut flips, mut aborted, mut held, mut acknowledged) = (0, 0, 0, 0);
+    let (mut flips, mut aborted, mut held, mut drilled, mut acknowledged) = (0, 0, 0, 0, 0);
     for seed in first..first + runs {
         let (told, violations, schedule) = run_seed(seed);
         flips += told.flips;
         aborted += told.aborted;
         held += told.held;
+        drilled += told.drilled;
         acknowledged += told.acknowledged;
         assert!(
             violations.is_empty(),
@@ -259,7 +265,7 @@ fn no_history_ends_wrong() {
     }
     println!(
         "{{\"sim\":{runs},\"seed\":{first},\"flips\":{flips},\"aborted\":{aborted},\
-         \"held\":{held},\"acknowledged\":{acknowledged},\"illegal\":0}}"
+         \"held\":{held},\"drilled\":{drilled},\"acknowledged\":{acknowledged},\"illegal\":0}}"
     );
     assert!(runs < 100 || (flips > runs / 2 && aborted > runs / 10), "the histories are too dull");
 }

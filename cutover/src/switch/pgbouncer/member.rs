@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use decoders::postgres::conninfo::{ConnInfo, HostAddress};
@@ -27,6 +28,8 @@ pub(super) struct Bouncer {
     admin: ConnInfo,
     pub console: Slot,
     pauses: Pauses,
+    /// How often failed logins were to be tried again at once.
+    pub(super) hastened: AtomicU64,
     pub config_file: PathBuf,
     pub databases: Vec<String>,
     pub client: ConnInfo,
@@ -39,6 +42,8 @@ pub(super) struct Entry {
     pub database: String,
     pub place: Place,
     pub pool_mode: Option<String>,
+    /// Where it differs from the default, on versions that say so.
+    pub min_pool_size: Option<u64>,
     pub paused: bool,
 }
 
@@ -88,6 +93,7 @@ impl Bouncer {
         Ok(Self {
             console: Slot::new(admin.clone(), "cutover router", name.clone(), Kind::Plain),
             pauses: Pauses::default(),
+            hastened: AtomicU64::new(0),
             name,
             admin,
             config_file: config.config_file.clone(),
@@ -135,6 +141,7 @@ impl Bouncer {
                     dbname: text(row, "database"),
                 },
                 pool_mode: row.get("pool_mode").map(str::to_owned),
+                min_pool_size: row.get("min_pool_size").and_then(|size| size.parse().ok()),
                 paused: row.is_true("paused"),
             })
             .collect())
@@ -208,7 +215,7 @@ impl Bouncer {
     }
 
     /// Lets its clients go on.
-    pub async fn resume(&self, deadline: Instant) -> PortResult<()> {
+    pub async fn resume(self: Arc<Self>, deadline: Instant) -> PortResult<()> {
         self.settle(deadline).await;
         let console = self.console.get(deadline).await?;
         let mut paused = self.databases.clone();
@@ -225,6 +232,7 @@ impl Bouncer {
             let held = entries.into_iter().filter(|entry| entry.paused);
             paused = held.map(|entry| entry.database).collect();
         }
+        self.hasten().await;
         match paused.first() {
             Some(database) => Err(PortError::new(
                 self.name.clone(),

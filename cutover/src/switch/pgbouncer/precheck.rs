@@ -29,6 +29,7 @@ impl Bouncer {
         let mut checks = vec![Check::ok(self.check("console"), "answers")];
         checks.push(self.pool_mode(&entries, &config));
         checks.extend(self.session_users(deadline).await?);
+        checks.extend(self.kept_connections(&entries, &config));
         checks.extend(self.same_place(&entries));
         checks.extend(self.file(from.other(), &entries, &config, deadline).await?);
         if let Some(entry) = entries.iter().find(|entry| entry.paused) {
@@ -86,6 +87,26 @@ impl Bouncer {
                 Check::ok(self.check("pool-mode"), entries.first().map_or(default.to_owned(), of))
             }
         }
+    }
+
+    /// `min_pool_size` is kept up while a database is paused, too (only the global PAUSE stops it:
+    /// `janitor.c`). The closed side refuses these logins, and after one that was refused clients
+    /// wait for `server_login_retry` although the other side is there.
+    fn kept_connections(&self, entries: &[Entry], config: &[TextRow]) -> Option<Check> {
+        let default = setting(config, "min_pool_size").and_then(|size| size.parse().ok());
+        let size = |entry: &Entry| entry.min_pool_size.or(default).unwrap_or(0);
+        let entry = entries.iter().find(|entry| size(entry) > 0)?;
+        let retry = setting(config, "server_login_retry").unwrap_or("15");
+        Some(Check::fail(
+            self.check("min-pool-size"),
+            format!(
+                "{} has min_pool_size = {}: PgBouncer opens server connections in the pause, the \
+                 closed side refuses them, and clients then wait {retry} s (server_login_retry)",
+                entry.database,
+                size(entry)
+            ),
+            "min_pool_size = 0 and RELOAD, for the time of the cutover",
+        ))
     }
 
     /// A user's own pool_mode comes before the database's. Only users that have a pool here are

@@ -1,0 +1,23 @@
+//! The audit log, as it is shown.
+
+use serde::{Deserialize, Serialize};
+
+use super::schema_version;
+use crate::audit::Broken;
+
+/// Answer to `GET /v1/audit`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditPage {
+    /// [`SCHEMA_VERSION`](super::SCHEMA_VERSION).
+    #[serde(default = "schema_version")]
+    pub schema_version: u32,
+    /// Lines, byte for byte as they are in the log, oldest first.
+    pub lines: Vec<String>,
+    /// So many lines, from the first one on, prove each other.
+    pub verified: u64,
+    /// The hash of the last of them: whoever keeps it elsewhere can tell later that nothing was cut
+    /// off the end.
+    pub last_hash: String,
+    /// The first line that breaks the chain.
+    pub broken: Option<Broken>,
+}

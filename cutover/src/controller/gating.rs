@@ -1,0 +1,252 @@
+//! Waiting for the moment: the lag, the writers, the way back, the rows of both sides and the plan.
+//!
+//! What can pass by itself is waited for and said. What can't - rows that differ, a world that is no
+//! longer the plan's - ends the run with nothing touched.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::acts::precheck_failed;
+use super::{Run, stop};
+use crate::api::{Check, RunEventKind, Severity};
+use crate::gate::Gate;
+use crate::phase::{Stop, StopKind};
+use crate::ports::{
+    Clock, Fence, PortResult, Progress, Replication, WayBackStream, World, Writers,
+};
+
+/// An answer that takes longer than this counts as none, while the gate waits.
+const WRITERS_TIMEOUT: Duration = Duration::from_secs(1);
+/// Comparing the rows of both sides takes no longer than this.
+const COMPARE: Duration = Duration::from_secs(15);
+/// After an error, before the rows are compared again.
+const COMPARE_AGAIN: Duration = Duration::from_secs(1);
+/// A look at the plan is good for this long, and for as long as the gate has to hold after it.
+const PLAN_GOOD: Duration = Duration::from_secs(2);
+
+type Comparison<'a> = Pin<Box<dyn Future<Output = PortResult<Vec<Check>>> + Send + 'a>>;
+
+/// Compares both sides, of which one may be closed: `opening` opens it.
+async fn compare<W: World>(
+    world: &W,
+    opening: Option<<W::Fence as Fence>::Undo>,
+    deadline: Instant,
+) -> PortResult<Vec<Check>> {
+    let door = match &opening {
+        Some(undo) => Some(world.fence_of(world.direction().to()).airlock(undo, deadline).await?),
+        None => None,
+    };
+    world.ready_to_compare(deadline).await?;
+    drop(door);
+    world.compare(deadline).await
+}
+
+/// How far the comparison of both sides has come.
+enum Rows<'a> {
+    /// Not begun, or to be tried again: since when, and why.
+    Open(Instant, Option<String>),
+    /// Under way, and why the last try was for nothing.
+    Counting(Comparison<'a>, Option<String>),
+    /// No difference was found.
+    Compared,
+}
+
+impl Rows<'_> {
+    fn waiting_for(&self) -> Option<String> {
+        match self {
+            Rows::Open(_, Some(why)) | Rows::Counting(_, Some(why)) => {
+                Some(format!("the rows could not be compared: {why}"))
+            }
+            Rows::Open(_, None) | Rows::Counting(_, None) => {
+                Some("counting the rows of both sides".into())
+            }
+            Rows::Compared => None,
+        }
+    }
+
+    async fn counted(&mut self) -> PortResult<Vec<Check>> {
+        match self {
+            Rows::Counting(comparison, _) => comparison.await,
+            Rows::Open(..) | Rows::Compared => std::future::pending().await,
+        }
+    }
+}
+
+impl<W: World> Run<'_, W> {
+    pub(super) async fn gate(&mut self) -> Result<String, Stop> {
+        let order = self.order;
+        let world = self.world;
+        let mut gate = Gate::new(order.when_lag.clone(), order.hold_for, order.max_pause)
+            .leaving(self.direction().from());
+        let progress = world.replication().progress();
+        let ends = self.now() + order.gate_timeout;
+        let mut rows = Rows::Open(self.now(), None);
+        let mut planned_until = None;
+        let mut plan_unknown = None;
+        loop {
+            if let Some(asked) = self.hub.stop() {
+                return Err(asked);
+            }
+            let mut latest = progress.borrow().clone();
+            if progress.has_changed().is_err() {
+                latest.blocked = Some("the engine has stopped".into());
+            }
+            self.look_at_way_back(&mut latest);
+            let writers = self.writers(&mut latest).await;
+            let now = self.now();
+            let state = gate.observe(now, &latest, &writers);
+            if state.waiting_for.is_none()
+                && let Rows::Open(since, why) = &rows
+                && now >= *since
+            {
+                let why = why.clone();
+                let comparison = compare(world, self.opening.clone(), (now + COMPARE).min(ends));
+                rows = Rows::Counting(Box::pin(comparison), why);
+            }
+            let is_planned = self.plan.is_none() || planned_until.is_some_and(|until| now < until);
+            let lag = latest.lag.seconds;
+            if state.passed && is_planned && matches!(rows, Rows::Compared) {
+                self.gate_event(&latest, state.held, None);
+                let lag = lag.unwrap_or_default();
+                return Ok(format!("lag {lag:.2} s, {} held", order.when_lag));
+            }
+            let waiting_for = state
+                .waiting_for
+                .or_else(|| rows.waiting_for().filter(|_| state.passed))
+                .or_else(|| plan_unknown.clone().filter(|_| state.passed));
+            self.gate_event(&latest, state.held, waiting_for.clone());
+            let reason = waiting_for.unwrap_or_else(|| {
+                format!("the lag has to stay {} for {:?}", order.when_lag, order.hold_for)
+            });
+            if now >= ends {
+                return Err(Stop {
+                    kind: StopKind::GateTimeout,
+                    what: format!(
+                        "the gate did not pass within {:?}: {reason}",
+                        order.gate_timeout
+                    ),
+                    place: "gate".into(),
+                    remedy: Some("resolve what it waited for, or allow a larger lag".into()),
+                });
+            }
+            self.waiting(reason);
+            if state.passed && !is_planned && matches!(rows, Rows::Compared) {
+                plan_unknown = self.look_at_plan(ends).await?;
+                let Some(why) = &plan_unknown else {
+                    // Everything else is looked at once more, right away.
+                    planned_until = Some(self.now() + PLAN_GOOD + order.hold_for);
+                    continue;
+                };
+                self.waiting(why.clone());
+                self.gate_event(&latest, state.held, Some(why.clone()));
+            }
+            let tick = (now + self.limits.gate_tick).min(ends);
+            tokio::select! {
+                biased;
+                asked = self.hub.asked_to_stop() => return Err(asked),
+                found = rows.counted() => rows = self.compared(found)?,
+                () = world.clock().sleep_until(tick) => {}
+            }
+        }
+    }
+
+    fn gate_event(&self, latest: &Progress, held: Duration, waiting_for: Option<String>) {
+        self.hub.event(
+            self.world.clock().wall(),
+            RunEventKind::Gate {
+                lag_seconds: latest.lag.seconds,
+                condition: self.order.when_lag.to_string(),
+                held_seconds: held.as_secs_f64(),
+                needed_seconds: self.order.hold_for.as_secs_f64(),
+                waiting_for,
+                transactions_per_second: latest.transactions_per_second,
+                drain_estimate_ms: latest.lag.drain_estimate_seconds.map(|s| s * 1e3),
+            },
+        );
+    }
+
+    /// What the comparison has found. A difference does not go away by itself.
+    fn compared<'a>(&mut self, found: PortResult<Vec<Check>>) -> Result<Rows<'a>, Stop> {
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                let why = format!("{} ({})", error.what, error.place);
+                return Ok(Rows::Open(self.now() + COMPARE_AGAIN, Some(why)));
+            }
+        };
+        let differs: Vec<_> =
+            found.iter().filter(|check| check.severity == Severity::Fail).cloned().collect();
+        self.checks.extend(found);
+        match differs.as_slice() {
+            [] => Ok(Rows::Compared),
+            [first, ..] => Err(precheck_failed(first, differs.len())),
+        }
+    }
+
+    /// Whether the world is still the one that the plan was made of; `Some`: nobody can tell, and
+    /// why.
+    async fn look_at_plan(&self, deadline: Instant) -> Result<Option<String>, Stop> {
+        let looking = self.world.plan_hash(self.order);
+        let found = tokio::select! {
+            biased;
+            asked = self.hub.asked_to_stop() => return Err(asked),
+            found = looking => found,
+            () = self.world.clock().sleep_until(deadline) => {
+                return Ok(Some("the plan can't be looked at again: no answer in time".into()));
+            }
+        };
+        match found {
+            Ok(found) if found == self.plan => Ok(None),
+            Ok(_) => Err(Stop {
+                kind: StopKind::Precheck,
+                what:
+                    "the world is no longer the one that the plan was made of: a table, a right, \
+                       a setting or a router was changed since"
+                        .into(),
+                place: "plan".into(),
+                remedy: Some("look at what has changed with: cutover plan".into()),
+            }),
+            Err(error) => {
+                let why = stop(error);
+                Ok(Some(format!("the plan can't be looked at again: {} ({})", why.what, why.place)))
+            }
+        }
+    }
+
+    /// A way back that is not ready, or a side that somebody else writes, blocks the gate.
+    fn look_at_way_back(&self, latest: &mut Progress) {
+        if !self.order.way_back {
+            return;
+        }
+        let standby = self.world.way_back().standby();
+        let foreign = (standby.foreign.count > 0).then(|| {
+            format!(
+                "{} was written by somebody else: {} row changes, the first in {}",
+                self.direction().to(),
+                standby.foreign.count,
+                standby.foreign.first.as_deref().unwrap_or("an unknown table")
+            )
+        });
+        let blocked = standby.blocked.map(|why| format!("the way back is not ready: {why}"));
+        if let Some(why) = foreign.or(blocked) {
+            latest.blocked.get_or_insert(why);
+        }
+    }
+
+    /// What is under way on the serving side; if it does not say, the gate is blocked.
+    async fn writers(&self, latest: &mut Progress) -> Writers {
+        let deadline = self.now() + WRITERS_TIMEOUT;
+        let answer = tokio::select! {
+            biased;
+            answer = self.world.fence().writers() => answer.map_err(|error| error.what),
+            () = self.world.clock().sleep_until(deadline) => Err("no answer".into()),
+        };
+        answer.unwrap_or_else(|why| {
+            let from = self.direction().from();
+            latest.blocked.get_or_insert(format!("{from} can't be asked for its writers: {why}"));
+            Writers::default()
+        })
+    }
+}

@@ -1,0 +1,167 @@
+//! What is true after a run, asked of the servers and the clients, not of the product.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use super::pair::{Pair, SOON, Side, brief};
+use crate::ledger::LedgerReport;
+use crate::postgres::{Postgres, connect_url, describe};
+use crate::stage::{APP, DATABASE};
+
+/// How long one try to write may take.
+const TRY: Duration = Duration::from_secs(10);
+/// A closed side is ajar for moments, while sessions of ours go in.
+const AJAR: Duration = Duration::from_secs(10);
+
+/// What was found.
+#[derive(Debug)]
+pub struct Found {
+    pub serving: Side,
+    /// Clients were served again so long after the fault.
+    pub served_after: Option<Duration>,
+    pub ledger: LedgerReport,
+    /// The sidecar's account of its last run, if it has one.
+    pub report: Value,
+}
+
+/// Waits until nobody has anything left to do, and looks at everything. An error is an illegal
+/// state, in words. Clients go on afterwards.
+pub async fn judge(pair: &mut Pair, since: Instant) -> Result<Found> {
+    let status = quiet(pair).await?;
+    let report = status["cutover"]["report"].clone();
+    let more = pair.ledger.more_acknowledged(5, SOON).await;
+    more.with_context(|| format!("clients are not served; {}", brief(&status)))?;
+    let served_after = pair.ledger.record().first_after(since);
+
+    let serving = one_writer(pair).await?;
+    pair.serving = serving;
+    if serving == Side::Green {
+        pair.green_has_served = true;
+        pair.ledger.admit(1, true);
+    }
+    pair.ledger.rest(SOON).await.context("a client was never answered")?;
+    let looked = look(pair, serving).await;
+    let ledger = pair.ledger.check_resting(&pair.server(serving).url(DATABASE)).await;
+    pair.ledger.go_on();
+    looked?;
+    let ledger = ledger?;
+    if let Some(said) = report["serving"].as_str()
+        && report["outcome"] != "held"
+    {
+        ensure!(said == serving.name(), "{} serves, and the report says {said}", serving.name());
+    }
+    Ok(Found { serving, served_after, ledger, report })
+}
+
+/// Waits until the sidecar runs and no run goes on. A run that is held is one that goes on.
+async fn quiet(pair: &mut Pair) -> Result<Value> {
+    let is_broken = pair.is_broken;
+    pair.until("the end of the run", 2 * SOON, |status| {
+        let run = &status["cutover"];
+        let over = run.is_null() || !run["report"].is_null();
+        let streams = matches!(status["phase"].as_str(), Some("streaming" | "cut_over"));
+        over && (streams || is_broken || run["report"]["outcome"] == "held")
+    })
+    .await
+}
+
+async fn look(pair: &mut Pair, serving: Side) -> Result<()> {
+    let settings = settings(pair.server(serving)).await?;
+    let before = &pair.baseline[serving as usize];
+    ensure!(
+        settings == *before,
+        "{}'s settings are not as they were: {settings} instead of {before}",
+        serving.name()
+    );
+    for router in &pair.routers {
+        let client = connect_url(&router.url_as(APP)).await.context("through a router")?;
+        let asked = client.simple_query(
+            "SELECT current_setting('server_version_num'), pg_postmaster_start_time()",
+        );
+        tokio::time::timeout(TRY, asked).await.context("a router does not answer")??;
+    }
+    if !pair.is_broken {
+        // Whoever serves, the other side follows: there is a way to go, and a way back.
+        pair.until_carried(SOON).await?;
+    }
+    Ok(())
+}
+
+/// Exactly one side takes writes.
+async fn one_writer(pair: &mut Pair) -> Result<Side> {
+    let until = Instant::now() + AJAR;
+    loop {
+        let (blue, green) = (takes_writes(&pair.blue).await, closed_or_takes_writes(pair).await);
+        match (&blue, &green) {
+            (Ok(()), Err(_)) => return Ok(Side::Blue),
+            (Err(_), Ok(())) => return Ok(Side::Green),
+            (Ok(()), Ok(())) => bail!("TWO WRITERS: both sides take writes"),
+            (Err(blue), Err(green)) if Instant::now() >= until => {
+                bail!("nobody takes writes: blue says {blue:#}; green says {green:#}")
+            }
+            (Err(_), Err(_)) => pair.pass(Duration::from_millis(100)).await?,
+        }
+    }
+}
+
+/// Green before its first turn is open to whoever has its address, as any new server is: it is the
+/// routers that do not lead there.
+async fn closed_or_takes_writes(pair: &Pair) -> Result<()> {
+    let router = pair.routers.first();
+    let leads_there = match router {
+        Some(router) => Some(router.target_port().await? == pair.router_port(Side::Green)),
+        None => None,
+    };
+    if !pair.green_has_served && leads_there == Some(false) {
+        bail!("it has never served, and the router does not lead there");
+    }
+    if !pair.green_has_served && leads_there.is_none() {
+        let url = pair.app_url().to_owned();
+        let through = server_behind(&url).await?;
+        let own = server_behind(&pair.green.url(DATABASE)).await?;
+        ensure!(through == own, "it has never served, and the proxy does not lead there");
+    }
+    takes_writes(&pair.green).await
+}
+
+/// When the server behind this URL was started: no two share it.
+async fn server_behind(url: &str) -> Result<String> {
+    let asked = async {
+        let client = connect_url(url).await?;
+        let rows =
+            crate::postgres::rows(&client, "SELECT pg_postmaster_start_time()::text").await?;
+        rows.first().and_then(|row| row.first().cloned().flatten()).context("no answer")
+    };
+    tokio::time::timeout(TRY, asked).await.context("no answer in time")?
+}
+
+/// A committed write of the application, past every router.
+async fn takes_writes(server: &Postgres) -> Result<()> {
+    let token = format!("{:?}", std::time::SystemTime::now()).replace('\'', "");
+    let write = async {
+        let client = connect_url(&server.url_as(APP, DATABASE)).await?;
+        let insert = format!("INSERT INTO public.probe VALUES ('{token}')");
+        client.batch_execute(&insert).await.map_err(|error| describe(&error))
+    };
+    tokio::time::timeout(TRY, write).await.context("no answer in time")?
+}
+
+/// Everything that a fence may change: whether and how clients are let in. No list of rights means
+/// the default ones (manual 5.7), so both are read as what they allow.
+pub async fn settings(server: &Postgres) -> Result<String> {
+    let sql = format!(
+        "SELECT concat_ws(' | ', datallowconn, datconnlimit,
+             (SELECT string_agg(concat_ws(':', grantee, grantor, privilege_type, is_grantable), ', '
+                                ORDER BY grantee, grantor, privilege_type)
+              FROM aclexplode(coalesce(datacl, acldefault('d', datdba)))),
+             (SELECT string_agg(concat_ws(':', setrole, setconfig::text), ', ' ORDER BY setrole)
+              FROM pg_db_role_setting WHERE setdatabase = d.oid),
+             (SELECT string_agg(concat_ws(':', rolname, rolcanlogin, rolconfig::text), ', '
+                                ORDER BY rolname)
+              FROM pg_roles WHERE rolname !~ '^pg_'))
+         FROM pg_database d WHERE datname = '{DATABASE}'"
+    );
+    server.value("postgres", &sql).await
+}

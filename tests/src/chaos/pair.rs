@@ -1,0 +1,589 @@
+//! Two servers with a ledger under load, a router, a sidecar, and whoever starts again what dies.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use super::deck::{Cast, Direction, Router};
+use super::fault::Link;
+use super::marked;
+use super::points::Points;
+use crate::api::Api;
+use crate::compare::{self, Sequences};
+use crate::ledger::{self, Ledger};
+use crate::paths;
+use crate::pgbouncer::PgBouncer;
+use crate::ports::Port;
+use crate::postgres::{Postgres, connect_url};
+use crate::process::{self, Launch, Process};
+use crate::proxy::{FaultProxy, Mode};
+use crate::scratch::Scratch;
+use crate::stage::{APP, DATABASE};
+use crate::wait;
+
+/// For what takes a moment on a machine that does other things, too.
+pub const SOON: Duration = Duration::from_secs(60);
+/// The state directory's disk, where it can be filled.
+const DISK_MB: u32 = 384;
+const ACCOUNTS: u32 = 50;
+/// Between two looks at what has died.
+const TICK: Duration = Duration::from_millis(10);
+
+/// One of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Blue,
+    Green,
+}
+
+impl Side {
+    pub fn name(self) -> &'static str {
+        match self {
+            Side::Blue => "blue",
+            Side::Green => "green",
+        }
+    }
+
+    pub fn other(self) -> Side {
+        match self {
+            Side::Blue => Side::Green,
+            Side::Green => Side::Blue,
+        }
+    }
+
+    /// The slot on this side that the other one is fed from.
+    pub fn slot(self) -> String {
+        match self {
+            Side::Blue => format!("cutover_{DATABASE}"),
+            Side::Green => format!("cutover_{DATABASE}_back"),
+        }
+    }
+
+    /// The publication that goes with it.
+    pub fn publication(self) -> String {
+        self.slot()
+    }
+
+    /// A run that leaves this side.
+    pub fn leaving(self) -> Direction {
+        match self {
+            Side::Blue => Direction::Forward,
+            Side::Green => Direction::Back,
+        }
+    }
+}
+
+impl Direction {
+    pub fn from(self) -> Side {
+        match self {
+            Direction::Forward => Side::Blue,
+            Direction::Back => Side::Green,
+        }
+    }
+
+    pub fn to(self) -> Side {
+        self.from().other()
+    }
+}
+
+/// The network. Each client of a server has a way of its own.
+#[derive(Debug)]
+pub struct Links {
+    sidecar: [FaultProxy; 2],
+    router: [FaultProxy; 2],
+}
+
+impl Links {
+    fn new(blue: &Postgres, green: &Postgres) -> Result<Links> {
+        let start = |server: &Postgres| FaultProxy::start(server.port());
+        Ok(Links { sidecar: [start(blue)?, start(green)?], router: [start(blue)?, start(green)?] })
+    }
+
+    pub fn set(&self, link: Link, direction: Direction, mode: Mode) {
+        let (of, side) = match link {
+            Link::SidecarFrom => (&self.sidecar, direction.from()),
+            Link::SidecarTo => (&self.sidecar, direction.to()),
+            Link::RouterFrom => (&self.router, direction.from()),
+            Link::RouterTo => (&self.router, direction.to()),
+        };
+        of[side as usize].set(mode);
+    }
+
+    pub fn heal(&self) {
+        self.sidecar.iter().chain(&self.router).for_each(|proxy| proxy.set(Mode::Pass));
+    }
+}
+
+/// All of it. Dropping it ends everything.
+pub struct Pair {
+    /// Who started them: see [`Cast::pair`].
+    number: u64,
+    pub router: Router,
+    pub sidecar: Option<Process>,
+    /// When the sidecar died, if it is down.
+    died: Option<Instant>,
+    /// After what time it is started again; `None`: not by the supervisor.
+    pub restart_after: Option<Duration>,
+    /// How often it died since this was set to 0.
+    pub deaths: u32,
+    pub embedded: Option<Process>,
+    pub routers: Vec<PgBouncer>,
+    pub links: Links,
+    pub blue: Postgres,
+    pub green: Postgres,
+    pub points: Points,
+    pub mark: String,
+    /// Each side's settings before anything was done.
+    pub baseline: [String; 2],
+    /// Who serves, as last seen.
+    pub serving: Side,
+    /// Green has served once: it is closed whenever blue serves.
+    pub green_has_served: bool,
+    /// Its stream does not run any more, as expected.
+    pub is_broken: bool,
+    /// The state directory has a disk of its own, which can be filled.
+    pub has_small_disk: bool,
+    /// Runs so far.
+    pub runs: u64,
+    app_url: String,
+    api_port: Port,
+    client_port: Option<Port>,
+    scratch: Scratch,
+    /// Last: its clients end once everybody else is gone.
+    pub ledger: Ledger,
+}
+
+impl Pair {
+    /// Servers, router, load and sidecar, streaming.
+    pub async fn start(cast: &Cast) -> Result<Pair> {
+        let (blue, green) = (Postgres::builder(cast.blue), Postgres::builder(cast.green));
+        let (blue, green) = tokio::try_join!(
+            tokio::task::spawn_blocking(move || blue.start()),
+            tokio::task::spawn_blocking(move || green.start()),
+        )?;
+        let (blue, green) = (blue.context("blue")?, green.context("green")?);
+        for server in [&blue, &green] {
+            server.create_role(APP).await?;
+            let create = format!("CREATE DATABASE {DATABASE} OWNER {APP}");
+            server.execute("postgres", &create).await?;
+        }
+        let app = connect_url(&blue.url_as(APP, DATABASE)).await?;
+        ledger::prepare(&app, ACCOUNTS).await?;
+        app.batch_execute(TABLES).await?;
+        drop(app);
+
+        let links = Links::new(&blue, &green)?;
+        let scratch = Scratch::new()?;
+        let mut routers = Vec::new();
+        if let Router::PgBouncer { members } = cast.router {
+            for _ in 0..members {
+                let router = PgBouncer::builder_to(links.router[0].port(), DATABASE).user(APP);
+                routers.push(router.start()?);
+            }
+        }
+        let client_port = match cast.router {
+            Router::Embedded => Some(Port::reserve()?),
+            Router::PgBouncer { .. } => None,
+        };
+        let app_url = match (&client_port, routers.first()) {
+            (Some(port), _) => format!("postgres://{APP}@127.0.0.1:{}/{DATABASE}", port.number()),
+            (None, Some(router)) => router.url_as(APP),
+            (None, None) => bail!("a pair without a router"),
+        };
+        let state = scratch.path().join("state");
+        std::fs::create_dir_all(&state)?;
+        let has_small_disk = marked::mount(&state, DISK_MB);
+        let points = Points::new(scratch.path().join("failpoints"))?;
+        let options = ledger::Options {
+            clients: 4,
+            accounts: ACCOUNTS,
+            direct: vec![blue.url_as(APP, DATABASE), green.url_as(APP, DATABASE)],
+            log: Some(scratch.path().join("ledger.log")),
+            ..ledger::Options::new(app_url.clone())
+        };
+        let ledger = Ledger::start(options)?;
+        let mut pair = Pair {
+            number: cast.pair,
+            router: cast.router,
+            sidecar: None,
+            died: None,
+            restart_after: None,
+            deaths: 0,
+            embedded: None,
+            routers,
+            links,
+            blue,
+            green,
+            points,
+            mark: marked::of(scratch.path()),
+            baseline: [String::new(), String::new()],
+            serving: Side::Blue,
+            green_has_served: false,
+            is_broken: false,
+            has_small_disk,
+            runs: 0,
+            app_url,
+            api_port: Port::reserve()?,
+            client_port,
+            scratch,
+            ledger,
+        };
+        pair.write_configuration()?;
+        pair.start_embedded()?;
+        pair.start_sidecar()?;
+        pair.ledger.admit(0, true);
+        let streaming = pair
+            .until("the sidecar to stream", 2 * SOON, |status| {
+                status["phase"] == "streaming" && status["lag"]["known"] == true
+            })
+            .await;
+        if let Err(error) = streaming {
+            let kept = pair.keep_logs()?;
+            return Err(error.context(format!("logs: {}", kept.display())));
+        }
+        for side in [Side::Blue, Side::Green] {
+            pair.baseline[side as usize] = super::judge::settings(pair.server(side)).await?;
+        }
+        Ok(pair)
+    }
+
+    /// Whether a run can have this pair.
+    pub fn fits(&self, cast: &Cast) -> bool {
+        let is_fresh_enough = self.runs == 0 || !cast.fault.wants_a_fresh_pair();
+        let has_router = self.router == cast.router;
+        self.number == cast.pair && !self.is_broken && has_router && is_fresh_enough
+    }
+
+    /// Where the application connects.
+    pub fn app_url(&self) -> &str {
+        &self.app_url
+    }
+
+    /// The port by which routers reach that side.
+    pub fn router_port(&self, side: Side) -> u16 {
+        self.links.router[side as usize].port()
+    }
+
+    pub fn server(&self, side: Side) -> &Postgres {
+        match side {
+            Side::Blue => &self.blue,
+            Side::Green => &self.green,
+        }
+    }
+
+    pub fn server_mut(&mut self, side: Side) -> &mut Postgres {
+        match side {
+            Side::Blue => &mut self.blue,
+            Side::Green => &mut self.green,
+        }
+    }
+
+    pub fn api(&self) -> Api {
+        Api::new(self.api_port.number())
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        self.scratch.path().join("state")
+    }
+
+    pub fn path(&self) -> &std::path::Path {
+        self.scratch.path()
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.path().join("cutover.toml")
+    }
+
+    fn write_configuration(&self) -> Result<()> {
+        let url =
+            |server: &Postgres, proxy: &FaultProxy| proxy.url(&server.url(DATABASE), server.port());
+        let text = |links: &[FaultProxy; 2], state: &std::path::Path, api: u16| {
+            format!(
+                "name = \"{DATABASE}\"\nstate_dir = {state:?}\n\n[blue]\nurl = {:?}\n\n[green]\n\
+                 url = {:?}\n\n[api]\nlisten = \"127.0.0.1:{api}\"\n",
+                url(&self.blue, &links[0]),
+                url(&self.green, &links[1]),
+            )
+        };
+        let mut routers = String::new();
+        for router in &self.routers {
+            routers.push_str(&format!(
+                "\n[[cutover.pgbouncer]]\nadmin = {:?}\nconfig_file = {:?}\ndatabase = {:?}\n\
+                 client = {:?}\nblue_port = {}\ngreen_port = {}\n",
+                router.admin_url(),
+                router.config_file(),
+                router.database(),
+                router.url_as(APP),
+                self.links.router[0].port(),
+                self.links.router[1].port(),
+            ));
+        }
+        if let Some(port) = &self.client_port {
+            routers.push_str(&format!(
+                "\n[cutover.proxy]\nlisten = \"127.0.0.1:{}\"\ncontrol = {:?}\nclient = {:?}\n\
+                 start = false\n",
+                port.number(),
+                self.path().join("proxy.sock"),
+                format!("postgres://{APP}@127.0.0.1:{}/{DATABASE}", port.number()),
+            ));
+        }
+        let api = self.api_port.number();
+        let own = text(&self.links.sidecar, &self.state_dir(), api) + &routers;
+        std::fs::write(self.config_file(), own)?;
+        // The same pipeline as the router reaches it.
+        let routed = text(&self.links.router, &self.state_dir(), api) + &routers;
+        std::fs::write(self.path().join("proxy.toml"), routed)?;
+        Ok(())
+    }
+
+    /// One of our programs, with the mark of this pair.
+    pub fn launch(&self, program: &str) -> Result<Launch> {
+        // Its pg_dump is looked for where the servers are.
+        let launch = Launch::ours(program)?.env("CUTOVER_SERVERS", paths::servers());
+        Ok(launch.env(marked::MARK, &self.mark))
+    }
+
+    pub fn start_sidecar(&mut self) -> Result<()> {
+        let launch = self.launch("replicator")?.arg("run").arg("--config").arg(self.config_file());
+        let launch = launch.env("CUTOVER_FAILPOINTS", self.points.directory());
+        self.sidecar = Some(launch.start(&self.path().join("replicator"))?);
+        self.died = None;
+        Ok(())
+    }
+
+    /// A second one of the same configuration; with a state directory of its own, if wanted.
+    pub fn second_sidecar(&self, elsewhere: bool) -> Result<Process> {
+        let mut launch =
+            self.launch("replicator")?.arg("run").arg("--config").arg(self.config_file());
+        if elsewhere {
+            let state = self.path().join(format!("state-{}", self.runs));
+            launch = launch.arg("--state-dir").arg(state).args(["--listen", "127.0.0.1:0"]);
+        }
+        launch.start(&self.path().join("second"))
+    }
+
+    pub fn start_embedded(&mut self) -> Result<()> {
+        let Some(port) = self.client_port.as_ref().map(Port::number) else { return Ok(()) };
+        let launch = self.launch("replicator")?.arg("proxy").arg("--config");
+        let launch = launch.arg(self.path().join("proxy.toml"));
+        let mut process = launch.start(&self.path().join("proxy"))?;
+        wait::until_blocking("the proxy to listen", SOON, || {
+            if let Some(status) = process.ended()? {
+                bail!("the proxy ended with {status}:\n{}", process.log_tail());
+            }
+            Ok(std::net::TcpStream::connect(("127.0.0.1", port)).ok().map(drop))
+        })?;
+        self.embedded = Some(process);
+        Ok(())
+    }
+
+    /// `kill -9` of the router.
+    pub fn kill_router(&mut self) -> Result<()> {
+        for router in &mut self.routers {
+            router.stop()?;
+        }
+        if let Some(mut process) = self.embedded.take() {
+            process.kill9()?;
+        }
+        Ok(())
+    }
+
+    /// Starts what [`Pair::kill_router`] has killed.
+    pub fn start_router(&mut self) -> Result<()> {
+        for router in &mut self.routers {
+            router.start()?;
+        }
+        if self.embedded.is_none() {
+            self.start_embedded()?;
+        }
+        Ok(())
+    }
+
+    /// Sees who has died, and starts the sidecar again when it is time.
+    pub fn tend(&mut self) -> Result<()> {
+        if let Some(sidecar) = &mut self.sidecar
+            && sidecar.ended()?.is_some()
+        {
+            self.sidecar = None;
+            self.died = Some(Instant::now());
+            self.deaths += 1;
+        }
+        if let (Some(died), Some(after)) = (self.died, self.restart_after)
+            && died.elapsed() >= after
+        {
+            self.start_sidecar()?;
+        }
+        Ok(())
+    }
+
+    /// When the sidecar died, while it is down.
+    pub fn died(&self) -> Option<Instant> {
+        self.died
+    }
+
+    /// Waits for a while as a supervisor does.
+    pub async fn pass(&mut self, time: Duration) -> Result<()> {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            self.tend()?;
+            tokio::time::sleep(TICK).await;
+        }
+        Ok(())
+    }
+
+    /// The sidecar's status, if it answers.
+    pub fn status(&mut self) -> Option<Value> {
+        let runs = self.sidecar.as_mut().is_some_and(Process::is_running);
+        if runs { self.api().status().ok() } else { None }
+    }
+
+    /// Waits for a status, and meanwhile does what a supervisor does.
+    pub async fn until(
+        &mut self,
+        what: &str,
+        deadline: Duration,
+        mut ready: impl FnMut(&Value) -> bool,
+    ) -> Result<Value> {
+        let until = Instant::now() + deadline;
+        let mut last = Value::Null;
+        loop {
+            self.tend()?;
+            if self.died.is_some() && self.restart_after.is_none() {
+                let log = process::tail(&self.path().join("replicator.err"), 15);
+                bail!("the sidecar ended while it was waited for: {what}; its log ends:\n{log}");
+            }
+            if let Some(status) = self.status() {
+                if ready(&status) {
+                    return Ok(status);
+                }
+                last = status;
+            }
+            ensure!(
+                Instant::now() < until,
+                "waited {deadline:?} in vain for {what}; the sidecar's last status: {}",
+                brief(&last)
+            );
+            tokio::time::sleep(2 * TICK).await;
+        }
+    }
+
+    /// Nothing is set to go wrong any more.
+    pub fn heal(&mut self) -> Result<()> {
+        self.links.heal();
+        self.points.clear_all()
+    }
+
+    /// Waits until the slot that the other side is fed from has passed everything that is on the
+    /// serving side now: the sidecar reports only what is durable over there.
+    pub async fn until_carried(&mut self, deadline: Duration) -> Result<()> {
+        let (server, slot) = (self.serving, self.serving.slot());
+        let now = "SELECT pg_current_wal_insert_lsn()";
+        let goal = self.server(server).value("postgres", now).await?;
+        let passed = format!(
+            "SELECT coalesce(bool_or(confirmed_flush_lsn >= '{goal}'), false), \
+             coalesce(max(confirmed_flush_lsn::text), 'no such slot') \
+             FROM pg_replication_slots WHERE slot_name = '{slot}'"
+        );
+        let until = Instant::now() + deadline;
+        loop {
+            self.tend()?;
+            let rows = self.server(server).rows("postgres", &passed).await?;
+            let seen = rows.first().and_then(|row| row.get(1).cloned().flatten());
+            if rows.first().is_some_and(|row| row.first() == Some(&Some("t".into()))) {
+                return Ok(());
+            }
+            if Instant::now() >= until {
+                bail!(
+                    "what {} wrote does not arrive on the other side: {slot} stands at {}, {goal} \
+                     was to be reached; status: {}",
+                    server.name(),
+                    seen.unwrap_or_default(),
+                    self.status().map_or("no answer".into(), |status| brief(&status))
+                );
+            }
+            tokio::time::sleep(TICK).await;
+        }
+    }
+
+    /// Ends the sidecar in order, opens the closed side and compares everything.
+    pub async fn ensure_sides_equal(&mut self) -> Result<()> {
+        self.ledger.rest(SOON).await?;
+        self.until_carried(2 * SOON).await?;
+        if let Some(mut sidecar) = self.sidecar.take() {
+            sidecar.terminate()?;
+            sidecar.wait(SOON)?;
+        }
+        let closed = self.server(self.serving.other());
+        let open = format!("ALTER DATABASE {DATABASE} ALLOW_CONNECTIONS true");
+        closed.execute("postgres", &open).await?;
+        let (blue, green) = (self.blue.url(DATABASE), self.green.url(DATABASE));
+        compare::ensure_equal(&blue, &green, Sequences::Ignored).await?;
+        Ok(())
+    }
+
+    /// For messages: `13 -> 17 through pgbouncer x2`.
+    pub fn describe(&self) -> String {
+        describe(self.blue.major(), self.green.major(), self.router)
+    }
+
+    /// After a failure: copies every log into one directory, leaves that in place and names it.
+    pub fn keep_logs(&mut self) -> Result<PathBuf> {
+        let directory = self.scratch.keep().to_path_buf();
+        let mut logs = vec![
+            (self.blue.log_path(), "blue.log".to_owned()),
+            (self.green.log_path(), "green.log".to_owned()),
+        ];
+        for (number, router) in self.routers.iter().enumerate() {
+            logs.push((router.log_path(), format!("pgbouncer-{}.log", number + 1)));
+        }
+        for (from, name) in logs {
+            std::fs::copy(&from, directory.join(&name))
+                .with_context(|| format!("cannot keep {}", from.display()))?;
+        }
+        Ok(directory)
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        self.sidecar = None;
+        self.embedded = None;
+        marked::kill(&self.mark);
+        if self.has_small_disk {
+            marked::unmount(&self.state_dir());
+        }
+    }
+}
+
+pub fn describe(blue: u32, green: u32, router: Router) -> String {
+    let router = match router {
+        Router::PgBouncer { members } => format!("pgbouncer x{members}"),
+        Router::Embedded => "embedded proxy".into(),
+    };
+    format!("{blue} -> {green} through {router}")
+}
+
+/// What of a status says how it stands.
+pub fn brief(status: &Value) -> String {
+    let run = &status["cutover"];
+    let parts = [
+        ("phase", &status["phase"]),
+        ("waiting for", &status["waiting_for"]),
+        ("lag known", &status["lag"]["known"]),
+        ("last error", &status["last_error"]),
+        ("run's phase", &run["phase"]),
+        ("run waits for", &run["waiting_for"]),
+        ("outcome", &run["report"]["outcome"]),
+        ("error", &run["report"]["error"]),
+    ];
+    let shown = parts.iter().filter(|(_, value)| !value.is_null());
+    shown.map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>().join(", ")
+}
+
+/// Besides the ledger: what the judge and the faults write to.
+const TABLES: &str = "
+    CREATE TABLE public.probe (token text PRIMARY KEY);
+    CREATE TABLE public.victim (id int PRIMARY KEY, n int NOT NULL);
+    INSERT INTO public.victim SELECT n, 0 FROM generate_series(1, 20) n";

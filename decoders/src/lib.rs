@@ -1,7 +1,7 @@
 //! Bytes from a source to normalized change events.
 //!
 //! This crate owns the vocabulary of the whole engine ([`change`]), the contracts that a source
-//! of changes fulfils ([`source`]), and one module per engine that fulfils them ([`postgres`]).
+//! of changes fulfils ([`source`]), and one module per engine: [`postgres`], and of [`mysql`] so far the decoder.
 //!
 //! What is absent on purpose: no policy (when to retry, what to apply), no storage, no target.
 //! Nothing here depends on another crate of the workspace.
@@ -9,6 +9,7 @@
 pub mod assemble;
 pub mod change;
 pub mod json;
+pub mod mysql;
 pub mod postgres;
 pub mod source;
 pub mod spool;

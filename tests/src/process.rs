@@ -31,6 +31,7 @@ pub struct Launch {
     account: Account,
     orphan_signal: &'static str,
     directory: PathBuf,
+    input: Option<PathBuf>,
 }
 
 impl Launch {
@@ -43,6 +44,7 @@ impl Launch {
             orphan_signal: "KILL",
             // Any account may be there; a directory that the child cannot read gives warnings.
             directory: PathBuf::from("/tmp"),
+            input: None,
         }
     }
 
@@ -83,6 +85,12 @@ impl Launch {
         self
     }
 
+    /// A file that it reads as its standard input. Default: nothing.
+    pub fn input(mut self, file: impl Into<PathBuf>) -> Launch {
+        self.input = Some(file.into());
+        self
+    }
+
     fn command(&self) -> Command {
         let mut command = Command::new("setpriv");
         command.args(self.account.setpriv_arguments());
@@ -100,6 +108,10 @@ impl Launch {
         let err_path = with_suffix(log, "err");
         let mut command = self.command();
         command.stdout(append(&out_path)?).stderr(append(&err_path)?);
+        if let Some(input) = &self.input {
+            let file = File::open(input);
+            command.stdin(file.with_context(|| format!("cannot open {}", input.display()))?);
+        }
         let name = self.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let child = spawn(command).with_context(|| format!("cannot start {name}"))?;
         Ok(Process { name, child, out_path, err_path, ended: None })

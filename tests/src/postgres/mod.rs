@@ -17,6 +17,8 @@ use crate::process::{self, Launch, Process};
 use crate::scratch::{Account, Scratch};
 use crate::wait;
 
+pub(crate) use template::directory as template_directory;
+
 pub use sql::{Rows, connect_url, describe, rows};
 
 const START_DEADLINE: Duration = Duration::from_secs(60);

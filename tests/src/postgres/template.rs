@@ -73,7 +73,8 @@ fn include_settings(data: &Path) -> Result<()> {
     Ok(())
 }
 
-fn directory() -> Result<PathBuf> {
+/// Where data directories to copy from are kept.
+pub fn directory() -> Result<PathBuf> {
     let preferred = paths::servers().join("templates");
     let ours = std::fs::create_dir_all(&preferred).is_ok();
     if ours && access(&preferred, AccessFlags::W_OK).is_ok() {

@@ -12,7 +12,8 @@
 //! | `delay MS` | it takes so much longer |
 //! | `pause` | a file `NAME.reached` appears; it goes on once the file `NAME` is gone |
 //!
-//! `@N` behind the content means the N-th time only. Files, and not a library, because the test
+//! Who dies or stops takes the file away first: whoever comes by next, a watchdog or the next life,
+//! goes on. `@N` behind the content means the N-th time only. Files, and not a library, because the test
 //! that breaks things is another process, and has to see exactly where this one stands.
 
 /// Every name. [`reach`] refuses others in a build that has failpoints, so that the list by which
@@ -27,6 +28,12 @@ mod body {
     #[inline]
     pub async fn reach(_name: &str) -> PortResult<()> {
         Ok(())
+    }
+
+    /// Nothing but `act`, in this build.
+    #[inline]
+    pub(crate) async fn passing_by<F: Future>(act: F) -> F::Output {
+        act.await
     }
 
     /// Nothing, in this build.
@@ -69,9 +76,23 @@ mod body {
         *count
     }
 
+    tokio::task_local! {
+        /// Set within a rehearsal.
+        static PASSES_BY: ();
+    }
+
+    /// A rehearsal, which goes the way of a run and comes to none of its moments.
+    pub(crate) async fn passing_by<F: Future>(act: F) -> F::Output {
+        PASSES_BY.scope((), act).await
+    }
+
+    fn directory_if_here() -> Option<&'static Path> {
+        directory().filter(|_| PASSES_BY.try_with(|()| ()).is_err())
+    }
+
     /// The process has come to the moment `name`.
     pub async fn reach(name: &str) -> PortResult<()> {
-        match directory() {
+        match directory_if_here() {
             Some(directory) => reach_in(directory, name).await,
             None => Ok(()),
         }
@@ -79,7 +100,7 @@ mod body {
 
     /// The same for `OF.NAME.WHEN`, whose text is only made when it is needed.
     pub(crate) async fn reach_of(of: &str, name: &str, when: &str) -> PortResult<()> {
-        match directory() {
+        match directory_if_here() {
             Some(directory) => reach_in(directory, &format!("{of}.{name}.{when}")).await,
             None => Ok(()),
         }
@@ -102,8 +123,8 @@ mod body {
             return Ok(());
         }
         match wish.trim().split_once(' ').unwrap_or((wish.trim(), "")) {
-            ("kill", _) => signal(Signal::SIGKILL),
-            ("stop", _) => signal(Signal::SIGSTOP),
+            ("kill", _) => signal(Signal::SIGKILL, &at),
+            ("stop", _) => signal(Signal::SIGSTOP, &at),
             ("error", _) => Err(PortError::new("failpoint", format!("{name} was made to fail"))),
             ("delay", ms) => {
                 let ms = ms.trim().parse().map_err(|_| {
@@ -126,7 +147,10 @@ mod body {
         }
     }
 
-    fn signal(signal: Signal) -> PortResult<()> {
+    fn signal(signal: Signal, wish: &Path) -> PortResult<()> {
+        std::fs::remove_file(wish).map_err(|error| {
+            PortError::new("failpoint", format!("{}: {error}", wish.display())).caused_by(error)
+        })?;
         kill(Pid::this(), signal).map_err(|error| {
             PortError::new("failpoint", "the process can't signal itself").caused_by(error)
         })
@@ -134,7 +158,7 @@ mod body {
 }
 
 pub use body::reach;
-pub(crate) use body::reach_of;
+pub(crate) use body::{passing_by, reach_of};
 
 #[cfg(test)]
 mod tests {

@@ -14,9 +14,7 @@ use crate::api::{
     PlanRequest, RunStatus, RunUpdate, SCHEMA_VERSION, StartCutover,
 };
 use crate::controller::finish::{self, finish};
-use crate::controller::{
-    Closed, Finish, Limits, Order, Recovery, Scope, Standing, history, recover, run,
-};
+use crate::controller::{Finish, Limits, Order, Recovery, Scope, Standing, history, recover, run};
 use crate::gate::{LagExpr, ParseExprError};
 use crate::hub::RunHub;
 use crate::phase::{Phase, WatchEnd};
@@ -279,13 +277,7 @@ impl<W: World + 'static> Service<W> {
 
     /// `GET /v1/finish`: what ending the way back would remove. Touches nothing.
     pub async fn finish_plan(&self) -> Result<FinishPlan, ApiError> {
-        let mut standing = self.standing_to_finish().await?;
-        if let Some(watching) = self.current().filter(|run| run.phase == Phase::Watching) {
-            // As it is once that run has ended.
-            standing.serving = watching.direction.to();
-            let undo = serde_json::Value::Null;
-            standing.sealed = Some(Closed { side: watching.direction.from(), undo });
-        }
+        let standing = self.standing_to_finish().await?;
         let database = self.forward.servers().0.database;
         finish::plan(|direction| self.world_of(direction), &standing, database, self.watched())
             .map_err(unavailable)
@@ -299,12 +291,10 @@ impl<W: World + 'static> Service<W> {
 
     async fn standing_to_finish(&self) -> Result<Standing, ApiError> {
         let standing = self.standing().await.map_err(unavailable)?;
-        let watching = self.current().is_some_and(|run| run.phase == Phase::Watching);
         let unfinished = standing.unfinished.as_ref();
-        // A run that is watching has not ended in the journal; all that is left to it is to look.
-        let what = match unfinished.filter(|_| !watching) {
+        let what = match unfinished.filter(|run| run.reached != Phase::Watching) {
             Some(run) => format!("run {} is not over: nothing can be finished yet", run.run),
-            None if standing.sealed.is_none() && !watching => {
+            None if standing.sealed.is_none() => {
                 "nothing has been cut over that could be finished".to_owned()
             }
             None => return Ok(standing),
@@ -459,7 +449,7 @@ impl<W: World + 'static> Service<W> {
         let direction = request.direction.unwrap_or(possible);
         refuse_by_standing(&standing, direction)?;
         let world = self.world_of(direction).ok_or_else(no_way_back)?;
-        let epoch = self.next_epoch(&standing).await.map_err(unavailable)?;
+        let epoch = self.next_epoch(&standing).await.map_err(not_ready)?;
         let order = Order { epoch, ..order };
         let gate = format!("lag {} for {:?}", order.when_lag, order.hold_for);
         Ok(Plan { gate, ..rehearse(world.as_ref(), &order).await })

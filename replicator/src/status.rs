@@ -17,7 +17,7 @@ use crate::engine::budget::Budget;
 use crate::engine::frontier::Frontier;
 use crate::engine::marker::MarkerGate;
 use crate::engine::totals::AppliedTotals;
-use crate::metrics::Sample;
+use crate::metrics::StreamSample;
 use crate::protect::wal::WalStatus;
 
 /// Lag above which a stream is said to be catching up.
@@ -411,35 +411,26 @@ impl Shared {
             ),
             slot_retained_ratio: ratio.map(|(bytes, limit)| bytes as f64 / limit.max(1) as f64),
             halted: facts.phase == Phase::Halted,
+            ..Readings::default()
         }
     }
 
-    /// What a scrape shows.
-    pub fn sample(
-        &self,
-        cutover: Option<&api::RunStatus>,
-        runs: Vec<(&'static str, u64)>,
-    ) -> Sample {
-        let status = self.status(cutover.cloned());
+    /// What a scrape shows of this stream.
+    pub fn sample(&self) -> StreamSample {
+        let stream = self.stream();
         let frontier = *self.progress.borrow();
         let totals = *self.totals.borrow();
         let facts = self.facts();
-        let held = cutover
-            .and_then(|run| run.report.as_ref())
-            .is_some_and(|report| report.outcome == api::Outcome::Held);
         let slot = facts.slot;
-        let counters = &status.counters;
-        Sample {
-            pipeline: self.pipeline.clone(),
-            state: if held { "held" } else { status.phase.name() },
-            lag_seconds: status.lag.seconds,
-            lag_bytes: status.lag.bytes,
-            drain_estimate_seconds: status.lag.drain_estimate_seconds,
-            source_position_bytes: status
-                .positions
-                .head
-                .and_then(|at| at.lsn())
-                .map_or(0, |at| at.0),
+        let counters = &stream.counters;
+        StreamSample {
+            direction: self.direction,
+            state: stream.state,
+            carries: *self.carries.borrow(),
+            lag_seconds: stream.lag.seconds,
+            lag_bytes: stream.lag.bytes,
+            drain_estimate_seconds: stream.lag.drain_estimate_seconds,
+            source_position_bytes: facts.head.map_or(0, |at| at.0),
             received_position_bytes: frontier.received().0,
             applied_position_bytes: frontier.applied().0,
             durable_position_bytes: frontier.durable().0,
@@ -453,23 +444,19 @@ impl Shared {
             windows_shared: totals.shared_windows,
             lane_conflicts: totals.conflicts,
             apply_errors: self.errors.load(Ordering::Relaxed),
-            queue_bytes: self.budget.used_bytes() as u64,
             checkpoint_age_seconds: facts.covered_at.elapsed().as_secs_f64(),
             slot_retained_bytes: slot.retained_bytes,
             slot_retained_bytes_max: slot.retained_bytes_max,
             slot_active: slot.active,
-            blue_up: status.blue.up,
-            green_up: status.green.up,
             oldest_write_transaction_seconds: slot.oldest_write_transaction_seconds,
-            epoch: cutover.map_or(0, |run| run.epoch),
             fence_leaks: self.fence_leaks.load(Ordering::Relaxed),
-            alert_errors: self.alert_errors.load(Ordering::Relaxed),
-            runs,
-            last_pause_seconds: cutover
-                .and_then(|run| run.report.as_ref())
-                .and_then(|report| report.pause_ms)
-                .map(|pause_ms| pause_ms / 1000.0),
+            foreign_changes: stream.foreign.map_or(0, |foreign| foreign.changes),
         }
+    }
+
+    /// How many alerts could not be delivered.
+    pub fn alert_errors(&self) -> u64 {
+        self.alert_errors.load(Ordering::Relaxed)
     }
 }
 

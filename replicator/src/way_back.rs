@@ -23,7 +23,9 @@ const LAG_SECONDS_MAX: f64 = 1.0;
 
 impl WayBackStream for EngineReplication {
     async fn inspect(&self) -> PortResult<Vec<Check>> {
-        self.route.inspect(&self.store).await
+        let mut checks = self.route.inspect(&self.store).await?;
+        checks.extend(self.look_for_strangers());
+        Ok(checks)
     }
 
     async fn arm(&self, _token: &Token, deadline: Instant) -> PortResult<String> {
@@ -118,6 +120,36 @@ impl EngineReplication {
             true => Leaks::default(),
             false => self.leaks(),
         }
+    }
+
+    /// Whether somebody else has written to the side that must not be written, as far as this
+    /// stream has read. Nothing while nobody reads.
+    fn look_for_strangers(&self) -> Option<Check> {
+        const NAME: &str = "foreign-writes";
+        let (source, target) = (self.source(), self.route.ends.direction.to());
+        if *self.shared.carries.borrow() || !*self.shared.hot.borrow() {
+            return None;
+        }
+        let foreign = self.foreign();
+        if foreign.count == 0 {
+            let seen = format!("nobody else has written to {source} since the way back was armed");
+            return Some(Check::ok(NAME, seen));
+        }
+        let slot = self.route.config.slot();
+        Some(Check::fail(
+            NAME,
+            format!(
+                "{source} was written by somebody else: {} row changes, the first: {}. {source} may \
+                 differ from {target} there",
+                foreign.count,
+                foreign.first.as_deref().unwrap_or("unknown")
+            ),
+            format!(
+                "find out who writes to {source}, and make its rows equal to {target}'s again. Then \
+                 say so: stop the sidecar, SELECT pg_drop_replication_slot('{slot}') on {source}, \
+                 and start it; the next run arms the way back anew"
+            ),
+        ))
     }
 
     /// Waits until the stream has read everything that was there when it began to wait.

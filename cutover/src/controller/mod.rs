@@ -364,12 +364,7 @@ impl<'a, W: World> Run<'a, W> {
                 | Effect::ConfirmWayBack(_)
                 | Effect::Watch(_)
         );
-        (bound && self.world.lease().left().is_zero()).then(|| Stop {
-            kind: StopKind::Failed,
-            what: "the lease was lost: another sidecar may be acting".into(),
-            place: "lease".into(),
-            remedy: Some("make sure that only one sidecar runs for this pipeline".into()),
-        })
+        (bound && self.world.lease().left().is_zero()).then(lease_lost)
     }
 
     async fn failed(&mut self, why: &Stop) {
@@ -388,7 +383,9 @@ impl<'a, W: World> Run<'a, W> {
         let standing = Standing::read(&self.world.journal().read_all().await?)?;
         self.seq = standing.next_seq;
         let refuse = |what: String| Err(PortError::new("journal", what));
-        if let Some(other) = &standing.unfinished {
+        // One that only watches is no obstacle to a plan; a run ends it first.
+        let unfinished = standing.unfinished.as_ref();
+        if let Some(other) = unfinished.filter(|run| run.reached != Phase::Watching) {
             return refuse(format!("run {} (epoch {}) has not ended", other.run, other.epoch));
         }
         if standing.finish != Finish::NotAsked {
@@ -533,6 +530,19 @@ fn name_of(effect: &Effect) -> &'static str {
         Effect::ConfirmWayBack(_) => "confirm_way_back",
         Effect::Watch(_) => "watch",
         Effect::PutBack { .. } => "put_back",
+    }
+}
+
+fn lease_lost() -> Stop {
+    Stop {
+        kind: StopKind::Failed,
+        what: "the lease was lost: the watchdog or another sidecar may be acting".into(),
+        place: "lease".into(),
+        remedy: Some(
+            "make sure that only one sidecar runs for this pipeline, and that its host does not \
+             stall for seconds"
+                .into(),
+        ),
     }
 }
 

@@ -11,7 +11,8 @@ use crate::side::{Direction, Side};
 /// Who serves, what is closed, and what is unfinished.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Standing {
-    /// The side that serves, or served before the unfinished run.
+    /// The side that serves, or served before the unfinished run; one that is only watching any
+    /// more counts as done.
     pub serving: Side,
     /// The side that is closed for good, if one is.
     pub sealed: Option<Closed>,
@@ -119,6 +120,7 @@ impl Standing {
             let mut run = match (known, &entry.record) {
                 (Some(run), _) => run,
                 (None, Record::Began { request, direction }) => {
+                    standing.flip_if_watching(open.take().as_ref());
                     let way_back = request.get("way_back").and_then(serde_json::Value::as_bool);
                     let begun = standing.begin(entry, *direction, way_back == Some(true))?;
                     let is_drill = request.get("drill").and_then(serde_json::Value::as_bool);
@@ -173,8 +175,17 @@ impl Standing {
                 }
             }
         }
+        standing.flip_if_watching(open.as_ref());
         standing.unfinished = open.map(|open| open.run);
         Ok(standing)
+    }
+
+    /// A run that only watches has done everything else: its streams are turned, and its way back was
+    /// seen to carry.
+    fn flip_if_watching(&mut self, open: Option<&Open>) {
+        if let Some(run) = open.filter(|open| open.run.reached == Phase::Watching) {
+            self.flip(run, run.way_back);
+        }
     }
 
     fn begin(&self, entry: &Entry, direction: Direction, way_back: bool) -> PortResult<Open> {
@@ -340,6 +351,23 @@ mod tests {
         assert_eq!(paper.read().breach, Some(Breached { rolled_back: true, ..answered }));
         paper.begin(4, Direction::Forward);
         assert_eq!(paper.read().breach, None);
+    }
+
+    #[test]
+    fn a_run_that_only_watches_has_changed_who_serves() {
+        let mut paper = Paper::default();
+        paper.begin(1, Direction::Forward);
+        paper.reach(1, Phase::Reversing, serde_json::Value::Null);
+        assert_eq!(paper.read().serving, Side::Blue);
+        paper.reach(1, Phase::Watching, serde_json::Value::Null);
+        let standing = paper.read();
+        assert_eq!((standing.serving, standing.way_back), (Side::Green, true));
+        assert_eq!(standing.undo_of(Side::Blue), Some(&serde_json::json!(1)));
+        assert_eq!(standing.unfinished.unwrap().reached, Phase::Watching);
+        // Its end could not be written down: the next run tells.
+        paper.begin(2, Direction::Back);
+        let standing = paper.read();
+        assert_eq!((standing.serving, standing.unfinished.unwrap().epoch), (Side::Green, Epoch(2)));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::{Service, WATCH_END};
 use crate::api::{ApiError, MonitorStatus, RunStatus, StartCutover};
 use crate::controller::{Breached, Finish};
 use crate::hub::RunHub;
-use crate::phase::{Phase, WatchEnd};
+use crate::phase::WatchEnd;
 use crate::ports::{Clock, Replication, World};
 use crate::side::Direction;
 use crate::watch::Baseline;
@@ -126,7 +126,9 @@ impl<W: World + 'static> Service<W> {
                 return None;
             }
         };
-        lock(&self.board.breach).clone_from(&standing.breach);
+        // Whoever ends the move has decided about it.
+        let of_interest = standing.breach.clone().filter(|_| standing.finish == Finish::NotAsked);
+        *lock(&self.board.breach) = of_interest;
         let age = |breach: &Breached| self.forward.clock().wall().duration_since(breach.at).abs();
         standing.breach.filter(|breach| {
             !breach.answered
@@ -152,15 +154,5 @@ impl<W: World + 'static> Service<W> {
             ..StartCutover::default()
         };
         self.rollback(request).await
-    }
-
-    /// Whether the newest run is a rollback that was begun here and did not come to its end.
-    pub fn rollback_failed(&self) -> bool {
-        let answered = self.breach().is_some_and(|breach| breach.answered);
-        answered
-            && self.current().is_some_and(|run| {
-                run.direction == Direction::Back
-                    && matches!(run.phase, Phase::Aborted | Phase::Held)
-            })
     }
 }

@@ -18,6 +18,12 @@ pub struct AlertsConfig {
     pub lag_unknown: RuleConfig,
     /// Share of `max_slot_wal_keep_size` that the slot retains on blue.
     pub slot_retention: RuleConfig,
+    /// Lag of blue once green serves.
+    pub way_back_lag: RuleConfig,
+    /// Green serves, and nothing brings what it writes to blue.
+    pub way_back_broken: RuleConfig,
+    /// Monitors that say nothing while they watch.
+    pub watch_inconclusive: RuleConfig,
     /// Posted to on every change.
     pub webhook: Option<WebhookConfig>,
     /// Told of every alert, again each minute while it fires.
@@ -63,6 +69,9 @@ impl Default for AlertsConfig {
             lag_critical: RuleConfig { raise: 30.0, clear: 15.0, for_seconds: 120.0 },
             lag_unknown: RuleConfig { raise: 0.5, clear: 0.5, for_seconds: 30.0 },
             slot_retention: RuleConfig { raise: 0.5, clear: 0.4, for_seconds: 300.0 },
+            way_back_lag: RuleConfig { raise: 30.0, clear: 15.0, for_seconds: 60.0 },
+            way_back_broken: RuleConfig { raise: 0.5, clear: 0.5, for_seconds: 30.0 },
+            watch_inconclusive: RuleConfig { raise: 0.5, clear: 0.5, for_seconds: 60.0 },
             webhook: None,
             alertmanager: Vec::new(),
         }
@@ -77,6 +86,9 @@ impl AlertsConfig {
             ("lag_critical", self.lag_critical),
             ("lag_unknown", self.lag_unknown),
             ("slot_retention", self.slot_retention),
+            ("way_back_lag", self.way_back_lag),
+            ("way_back_broken", self.way_back_broken),
+            ("watch_inconclusive", self.watch_inconclusive),
         ];
         let mut problems: Vec<String> = rules
             .iter()

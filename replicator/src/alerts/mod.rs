@@ -1,4 +1,4 @@
-//! Lag alerts for those who have no Prometheus: an evaluator over the sidecar's own readings, and
+//! Alerts for those who have no Prometheus: an evaluator over the sidecar's own readings, and
 //! two ways out, a webhook and Alertmanager.
 //!
 //! The rules are those of `replicator/alerts/cutover.rules.yml`, which says the same to a
@@ -8,21 +8,36 @@ mod config;
 mod evaluator;
 mod notify;
 mod rules;
+mod runs;
+pub(crate) mod series;
 
 pub use config::{AlertmanagerConfig, AlertsConfig, RuleConfig, WebhookConfig};
 pub use evaluator::{Evaluator, Transition};
 pub use notify::{Notification, Notifier, NotifyError};
 pub use rules::{Readings, Rule, RuleName, Severity};
+pub use runs::RunReadings;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use crate::http::Controller;
+use crate::status::Shared;
+
 /// How often the rules are evaluated.
 const EVALUATION_INTERVAL: Duration = Duration::from_secs(1);
 /// How often Alertmanager is told again that an alert still fires; it forgets after a while.
 const RESEND_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What the rules look at now: the stream that carries, and the runs.
+pub fn read(forward: &Shared, back: &Shared, service: &Controller) -> Readings {
+    let carries_back = *back.carries.borrow();
+    let of_stream = if carries_back { back } else { forward }.readings();
+    let (run, breach) = (service.current(), service.breach());
+    let runs = RunReadings::of(run.as_ref(), breach.as_ref());
+    Readings { way_back: carries_back, runs, ..of_stream }
+}
 
 /// Evaluates all rules for as long as the future is polled, and sends what changes.
 ///

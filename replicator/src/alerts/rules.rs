@@ -1,6 +1,9 @@
 //! The alert rules and what they read.
 
+use cutover::api::MonitorState;
+
 use super::config::{AlertsConfig, RuleConfig};
+use super::runs::RunReadings;
 
 /// What the rules look at, as of one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -13,6 +16,18 @@ pub struct Readings {
     pub slot_retained_ratio: Option<f64>,
     /// The stream stopped and waits for a person.
     pub halted: bool,
+    /// Whether the stream is the way back: green serves, and blue follows.
+    pub way_back: bool,
+    /// The runs and the monitors of a time of watching.
+    pub runs: RunReadings,
+}
+
+impl Readings {
+    /// Whether green serves and nothing brings what it writes to blue.
+    pub fn is_way_back_broken(&self) -> bool {
+        let blind = self.streaming_expected && self.lag_seconds.is_none();
+        self.way_back && (self.halted || blind)
+    }
 }
 
 /// Name of a rule; the same in the Prometheus rules file.
@@ -28,6 +43,22 @@ pub enum RuleName {
     SlotRetention,
     /// The stream stopped and waits for a person.
     ReplicationHalted,
+    /// Green serves, and blue is far behind.
+    WayBackLagging,
+    /// Green serves, and nothing brings what it writes to blue.
+    WayBackBroken,
+    /// A monitor is breached.
+    WatchBreach,
+    /// A monitor says nothing.
+    WatchInconclusive,
+    /// The sidecar has taken the clients back by itself.
+    RolledBack,
+    /// The sidecar wanted to, and could not.
+    RollbackFailed,
+    /// A run waits for a person.
+    Held,
+    /// A router was not seen to lead where it should.
+    RouterUnverified,
 }
 
 impl RuleName {
@@ -39,6 +70,14 @@ impl RuleName {
             RuleName::LagUnknown => "CutoverLagUnknown",
             RuleName::SlotRetention => "CutoverSlotRetention",
             RuleName::ReplicationHalted => "CutoverReplicationHalted",
+            RuleName::WayBackLagging => "CutoverWayBackLagging",
+            RuleName::WayBackBroken => "CutoverWayBackBroken",
+            RuleName::WatchBreach => "CutoverWatchBreach",
+            RuleName::WatchInconclusive => "CutoverWatchInconclusive",
+            RuleName::RolledBack => "CutoverRolledBack",
+            RuleName::RollbackFailed => "CutoverRollbackFailed",
+            RuleName::Held => "CutoverHeld",
+            RuleName::RouterUnverified => "CutoverRouterUnverified",
         }
     }
 }
@@ -78,13 +117,34 @@ impl Rule {
     pub fn value(&self, readings: &Readings) -> Option<f64> {
         let as_number = |flag: bool| if flag { 1.0 } else { 0.0 };
         match self.name {
-            RuleName::LagHigh | RuleName::LagCritical => readings.lag_seconds,
+            // What is about blue's stream is over once green serves; the way back has its own rules.
+            RuleName::LagHigh
+            | RuleName::LagCritical
+            | RuleName::LagUnknown
+            | RuleName::ReplicationHalted
+                if readings.way_back =>
+            {
+                Some(0.0)
+            }
+            RuleName::WayBackLagging if !readings.way_back => Some(0.0),
+            RuleName::LagHigh | RuleName::LagCritical | RuleName::WayBackLagging => {
+                readings.lag_seconds
+            }
             RuleName::LagUnknown => {
                 let unknown = readings.streaming_expected && readings.lag_seconds.is_none();
                 Some(as_number(unknown))
             }
             RuleName::SlotRetention => readings.slot_retained_ratio,
             RuleName::ReplicationHalted => Some(as_number(readings.halted)),
+            RuleName::WayBackBroken => Some(as_number(readings.is_way_back_broken())),
+            RuleName::WatchBreach => Some(as_number(readings.runs.breached)),
+            RuleName::WatchInconclusive => {
+                Some(readings.runs.monitors_in(MonitorState::Inconclusive) as f64)
+            }
+            RuleName::RolledBack => Some(as_number(readings.runs.rolled_back)),
+            RuleName::RollbackFailed => Some(as_number(readings.runs.rollback_failed)),
+            RuleName::Held => Some(as_number(readings.runs.held)),
+            RuleName::RouterUnverified => Some(readings.runs.routers_unverified as f64),
         }
     }
 
@@ -100,13 +160,30 @@ impl Rule {
             RuleName::ReplicationHalted => {
                 "replication stopped and waits for a person; blue is serving"
             }
+            RuleName::WayBackLagging => "green serves, and blue is far behind: no rollback soon",
+            RuleName::WayBackBroken => {
+                "green serves, and what it writes does not get to blue: no rollback is possible"
+            }
+            RuleName::WatchBreach => "after the flip a monitor is breached: cutover status",
+            RuleName::WatchInconclusive => "after the flip a monitor has no data: cutover status",
+            RuleName::RolledBack => {
+                "a monitor was breached after the flip: the clients were taken back, blue serves"
+            }
+            RuleName::RollbackFailed => {
+                "a rollback that a monitor asked for did not come to its end: cutover status"
+            }
+            RuleName::Held => "the cutover needs a person: cutover status",
+            RuleName::RouterUnverified => {
+                "a router was not seen to lead to the side that serves: cutover status"
+            }
         }
     }
 }
 
 /// All rules with the configured levels.
 pub(super) fn rules(config: &AlertsConfig) -> Vec<Rule> {
-    let halted = RuleConfig { raise: 0.5, clear: 0.5, for_seconds: 0.0 };
+    let at_once = RuleConfig { raise: 0.5, clear: 0.5, for_seconds: 0.0 };
+    let rule = |name, severity, levels| Rule { name, severity, levels };
     vec![
         Rule { name: RuleName::LagHigh, severity: Severity::Warning, levels: config.lag_high },
         Rule { name: RuleName::LagCritical, severity: Severity::Page, levels: config.lag_critical },
@@ -116,7 +193,15 @@ pub(super) fn rules(config: &AlertsConfig) -> Vec<Rule> {
             severity: Severity::Warning,
             levels: config.slot_retention,
         },
-        Rule { name: RuleName::ReplicationHalted, severity: Severity::Page, levels: halted },
+        rule(RuleName::ReplicationHalted, Severity::Page, at_once),
+        rule(RuleName::WayBackLagging, Severity::Warning, config.way_back_lag),
+        rule(RuleName::WayBackBroken, Severity::Page, config.way_back_broken),
+        rule(RuleName::WatchBreach, Severity::Page, at_once),
+        rule(RuleName::WatchInconclusive, Severity::Warning, config.watch_inconclusive),
+        rule(RuleName::RolledBack, Severity::Warning, at_once),
+        rule(RuleName::RollbackFailed, Severity::Page, at_once),
+        rule(RuleName::Held, Severity::Page, at_once),
+        rule(RuleName::RouterUnverified, Severity::Warning, at_once),
     ]
 }
 
@@ -136,6 +221,21 @@ mod tests {
         let blind = Readings { streaming_expected: true, ..copying };
         assert_eq!(value(RuleName::LagUnknown, blind), Some(1.0));
         assert_eq!(value(RuleName::LagHigh, blind), None);
+    }
+
+    #[test]
+    fn once_green_serves_the_lag_is_the_way_backs() {
+        let behind =
+            Readings { lag_seconds: Some(9.0), streaming_expected: true, ..Readings::default() };
+        assert_eq!(value(RuleName::LagHigh, behind), Some(9.0));
+        assert_eq!(value(RuleName::WayBackLagging, behind), Some(0.0));
+        let back = Readings { way_back: true, ..behind };
+        assert_eq!(value(RuleName::LagHigh, back), Some(0.0));
+        assert_eq!(value(RuleName::WayBackLagging, back), Some(9.0));
+        assert_eq!(value(RuleName::WayBackBroken, back), Some(0.0));
+        let blind = Readings { lag_seconds: None, ..back };
+        assert_eq!(value(RuleName::WayBackBroken, blind), Some(1.0));
+        assert_eq!(value(RuleName::LagUnknown, blind), Some(0.0));
     }
 
     #[test]

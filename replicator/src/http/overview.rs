@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use cutover::api::{Problem, RunStatus, Status};
+use cutover::api::{History, Outcome, Problem, RunStatus, Status};
 use cutover::{Direction, Phase};
 
 use super::Api;
+use crate::alerts;
+use crate::metrics::Sample;
 use crate::status::Shared;
 
 impl Api {
@@ -60,4 +62,46 @@ pub(super) async fn status(api: &Api) -> Status {
         status.serving = Some(run.serving);
     }
     status
+}
+
+/// What a scrape shows.
+pub(super) async fn sample(api: &Api, history: &History) -> Sample {
+    const OUTCOMES: [Outcome; 4] =
+        [Outcome::Completed, Outcome::RolledBack, Outcome::Aborted, Outcome::Held];
+    let status = status(api).await;
+    let run = status.cutover.as_ref();
+    let report = run.and_then(|run| run.report.as_ref());
+    let watch_until = run.filter(|run| run.report.is_none()).and_then(|run| run.watch_until);
+    let runs = OUTCOMES.map(|outcome| {
+        let ended = history.runs.iter().filter(|run| run.outcome == Some(outcome));
+        (outcome.name(), ended.count() as u64)
+    });
+    Sample {
+        pipeline: status.pipeline,
+        state: match report {
+            Some(report) if report.outcome == Outcome::Held => "held",
+            _ => status.phase.name(),
+        },
+        serving: match status.serving.as_deref() {
+            Some("blue") => "blue",
+            Some("green") => "green",
+            _ => "none",
+        },
+        queue_bytes: api.shared.budget.used_bytes() as u64,
+        blue_up: status.blue.up,
+        green_up: status.green.up,
+        epoch: history.runs.iter().map(|run| run.epoch).max().unwrap_or(0),
+        watch_left_seconds: watch_until
+            .map_or(0.0, |until| until.duration_since(status.at).as_secs_f64().max(0.0)),
+        alert_errors: api.shared.alert_errors(),
+        runs: runs.to_vec(),
+        last_pause_seconds: history
+            .runs
+            .iter()
+            .filter(|run| run.outcome == Some(Outcome::Completed))
+            .find_map(|run| run.pause_ms)
+            .map(|pause_ms| pause_ms / 1000.0),
+        alerts: alerts::read(&api.shared, &api.back, &api.service),
+        streams: [&api.shared, &api.back].map(|shared| shared.sample()).to_vec(),
+    }
 }

@@ -9,8 +9,8 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use cutover::api::{
-    AbortRequest, ApiError, ErrorCode, FinishPlan, FinishReport, FinishRequest, History, Outcome,
-    PipelinePhase, Plan, PlanRequest, RunStatus, RunUpdate, StartCutover, Status,
+    AbortRequest, ApiError, ErrorCode, FinishPlan, FinishReport, FinishRequest, History,
+    PipelinePhase, Plan, PlanRequest, RunReport, RunStatus, RunUpdate, StartCutover, Status,
 };
 use serde::Deserialize;
 
@@ -121,19 +121,17 @@ pub(super) async fn abort(
     Ok(Json(to_its_end(async move { api.service.abort(&run, request).await }).await?))
 }
 
+pub(super) async fn report(State(api): State<Api>, Path(run): Path<String>) -> Answer<RunReport> {
+    Ok(Json(api.service.report(&run).await?))
+}
+
 pub(super) async fn history(State(api): State<Api>) -> Answer<History> {
     Ok(Json(api.service.history().await?))
 }
 
 pub(super) async fn metrics(State(api): State<Api>) -> Result<Response, Refusal> {
-    let run = api.service.current();
     let history = api.service.history().await?;
-    let outcomes = [Outcome::Completed, Outcome::Aborted, Outcome::Held];
-    let runs = outcomes.map(|outcome| {
-        let ended = history.runs.iter().filter(|run| run.outcome == Some(outcome));
-        (outcome.name(), ended.count() as u64)
-    });
-    let sample = api.shared.sample(run.as_ref(), runs.to_vec());
+    let sample = overview::sample(&api, &history).await;
     let text = metrics::render(&sample)
         .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string(), "metrics"))?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

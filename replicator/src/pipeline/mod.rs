@@ -41,7 +41,7 @@ use crate::config::Config;
 use crate::door::Door;
 use crate::protect::wal;
 use crate::status::Shared;
-use crate::store::{Stage, Store};
+use crate::store::{Role, Stage, Store};
 use failure::Failure;
 
 pub use ends::Ends;
@@ -178,6 +178,10 @@ impl Pipeline {
         if *self.shared.carries.borrow() { phase } else { PipelinePhase::CutOver }
     }
 
+    fn stands_by(&self) -> Result<bool, Failure> {
+        Ok(matches!(self.store.role()?, Role::Standby { .. }))
+    }
+
     /// False if the stream is over before it began.
     async fn wait_until_armed(&mut self) -> bool {
         tokio::select! {
@@ -194,8 +198,11 @@ impl Pipeline {
                 return Ok(Ended::Stopped);
             }
             match self.store.stage()? {
-                // A way back begins with a run that wants one.
-                None | Some(Stage::Preparing) if self.ends.direction == Direction::Back => {
+                // A way back begins with a run that wants one. A stream that stands by is one,
+                // whichever way it goes: it never copies, its target serves.
+                None | Some(Stage::Preparing)
+                    if self.ends.direction == Direction::Back || self.stands_by()? =>
+                {
                     if !self.wait_until_armed().await {
                         return Ok(Ended::CutOver);
                     }

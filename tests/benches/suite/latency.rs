@@ -1,6 +1,6 @@
 //! From the acknowledged commit on blue to the row being visible on green, at 500 transactions a
 //! second: pgbench's TPC-B at 400, and a probe that inserts 100 rows a second. Green is asked for
-//! the newest probe every 200 us by one connection, the same way for both sides.
+//! the newest probe every millisecond by one connection, the same way for both sides.
 //!
 //! blue commits with `synchronous_commit = on` here: with `off`, the WAL writer's 200 ms would be
 //! all that one sees.

@@ -3,6 +3,7 @@
 //! output; everything else goes to standard error.
 
 mod backfill;
+mod cutover_pause;
 mod huge_transaction;
 mod insert;
 mod latency;
@@ -18,7 +19,7 @@ use tests::bench::catchup;
 use tests::bench::options::{Options, Sides};
 use tests::bench::report::{Better, Report, Series};
 
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 8] = [
     "catchup_tpcb",
     "cpu",
     "catchup_insert",
@@ -26,6 +27,7 @@ const NAMES: [&str; 7] = [
     "backfill",
     "latency",
     "huge_transaction",
+    "cutover_pause",
 ];
 
 /// The replicator beside its peers.
@@ -97,6 +99,10 @@ async fn run(name: &str, options: &Options) -> Result<Vec<Report>> {
         "backfill" => vec![backfill::run(options).await?],
         "latency" => vec![latency::run(options).await?],
         "huge_transaction" => vec![huge_transaction::run(options).await?],
+        "cutover_pause" => {
+            cutover_pause::run(options).await?;
+            Vec::new()
+        }
         _ => bail!("no bench {name}"),
     })
 }

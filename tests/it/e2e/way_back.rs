@@ -99,17 +99,36 @@ async fn a_write_on_green_before_the_flip_is_seen() -> Result<()> {
     let finished = this.stage.cutover(&ARM_ONLY, 2 * SOON)?;
     ensure!(finished.code() == 4, "{}: {}", finished.code(), finished.stderr);
     this.stage.green.execute(DATABASE, "INSERT INTO alien VALUES (1)").await?;
+    let seen = this.stage.wait_status(&mut this.sidecar, "the write to be seen", SOON, |status| {
+        status["streams"][1]["foreign"]["changes"] == 1
+    });
+    seen.await?;
+    let shown = this.stage.cutover(&["status"], SOON)?.stdout;
+    ensure!(shown.contains("green WAS WRITTEN BY SOMEBODY ELSE: 1 row changes"), "{shown}");
     let mut arguments = GO.to_vec();
     arguments.extend(["--gate-timeout", "15s"]);
     let finished = this.stage.cutover(&arguments, 2 * SOON)?;
-    ensure!(finished.code() == 4, "{}: {}", finished.code(), finished.stderr);
+    ensure!(finished.code() == 3, "{}: {}", finished.code(), finished.stderr);
     let said = format!("{}{}", finished.stdout, finished.stderr);
     ensure!(said.contains("was written by somebody else") && said.contains("alien"), "{said}");
+    ensure!(said.contains(&format!("pg_drop_replication_slot('{SLOT}')")), "{said}");
     this.more(50).await?;
     let on_blue = this.stage.blue.value(DATABASE, "SELECT count(*) FROM alien").await?;
     assert_eq!(on_blue, "0");
-    this.ledger.stop()?;
-    Ok(())
+
+    // Done as the check says: green is made right, and the operator says so.
+    this.stage.green.execute(DATABASE, "DELETE FROM alien").await?;
+    this.sidecar.terminate()?;
+    this.sidecar.wait(SOON)?;
+    let drop = format!("SELECT pg_drop_replication_slot('{SLOT}')");
+    this.stage.green.execute(DATABASE, &drop).await?;
+    this.restart_sidecar()?;
+    this.wait_streaming().await?;
+    cut_over(&this).await?;
+    this.more(100).await?;
+    let report = this.stage.api().status()?["cutover"]["report"].clone();
+    assert_eq!(report["way_back"], true, "{report}");
+    ensure_blue_follows(&mut this).await
 }
 
 async fn green_serves_and_blue_follows(blue: u32, green: u32) -> Result<()> {
@@ -151,5 +170,28 @@ async fn a_sidecar_that_is_killed_while_green_serves_goes_on() -> Result<()> {
         let read = read.await;
         read.with_context(|| format!("the log ends:\n{}", this.sidecar.log_tail()))?;
     }
+    ensure_blue_follows(&mut this).await
+}
+
+/// What would stop the way back after the flip is found before it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trigger_on_blue_that_would_repeat_what_comes_back_stops_the_cutover() -> Result<()> {
+    let mut this = Move::streaming(Stage::builder(15, 17)).await?;
+    let trigger = "CREATE FUNCTION public.nothing() RETURNS trigger LANGUAGE plpgsql
+             AS 'BEGIN RETURN NEW; END';
+         CREATE TRIGGER again BEFORE INSERT ON ledger.accounts
+             FOR EACH ROW EXECUTE FUNCTION public.nothing();
+         ALTER TABLE ledger.accounts ENABLE ALWAYS TRIGGER again";
+    this.stage.blue.execute(DATABASE, trigger).await?;
+    let finished = this.stage.cutover(&GO, 2 * SOON)?;
+    let said = format!("{}{}", finished.stdout, finished.stderr);
+    ensure!(finished.code() == 3, "{}: {said}", finished.code());
+    ensure!(said.contains("again on ledger.accounts"), "{said}");
+    this.more(50).await?;
+
+    let ordinary = "ALTER TABLE ledger.accounts ENABLE TRIGGER again";
+    this.stage.blue.execute(DATABASE, ordinary).await?;
+    cut_over(&this).await?;
+    this.more(100).await?;
     ensure_blue_follows(&mut this).await
 }

@@ -57,11 +57,12 @@ pub async fn judge(pair: &mut Pair, since: Instant) -> Result<Found> {
 
 /// Waits until the sidecar runs and no run goes on. A run that is held is one that goes on.
 async fn quiet(pair: &mut Pair) -> Result<Value> {
+    let is_broken = pair.is_broken;
     pair.until("the end of the run", 2 * SOON, |status| {
         let run = &status["cutover"];
         let over = run.is_null() || !run["report"].is_null();
         let streams = matches!(status["phase"].as_str(), Some("streaming" | "cut_over"));
-        over && (streams || run["report"]["outcome"] == "held")
+        over && (streams || is_broken || run["report"]["outcome"] == "held")
     })
     .await
 }
@@ -80,6 +81,10 @@ async fn look(pair: &mut Pair, serving: Side) -> Result<()> {
             "SELECT current_setting('server_version_num'), pg_postmaster_start_time()",
         );
         tokio::time::timeout(TRY, asked).await.context("a router does not answer")??;
+    }
+    if !pair.is_broken {
+        // Whoever serves, the other side follows: there is a way to go, and a way back.
+        pair.until_carried(SOON).await?;
     }
     Ok(())
 }

@@ -321,7 +321,8 @@ impl Pair {
         }
         if let Some(port) = &self.client_port {
             routers.push_str(&format!(
-                "\n[cutover.proxy]\nlisten = \"127.0.0.1:{}\"\ncontrol = {:?}\nclient = {:?}\n",
+                "\n[cutover.proxy]\nlisten = \"127.0.0.1:{}\"\ncontrol = {:?}\nclient = {:?}\n\
+                 start = false\n",
                 port.number(),
                 self.path().join("proxy.sock"),
                 format!("postgres://{APP}@127.0.0.1:{}/{DATABASE}", port.number()),

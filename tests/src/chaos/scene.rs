@@ -120,7 +120,7 @@ fn start(pair: &Pair, direction: Direction) -> Result<Process> {
         "--for",
         "0s",
         "--gate-timeout",
-        "30s",
+        "20s",
         "--max-pause",
         MAX_PAUSE,
         "--reconnect-for",

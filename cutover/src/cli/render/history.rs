@@ -1,6 +1,7 @@
 //! The runs so far.
 
 use crate::api::{History, Outcome};
+use crate::side::Direction;
 
 use super::{Paint, units};
 
@@ -22,13 +23,17 @@ pub fn render_history(history: &History, paint: Paint) -> String {
             Some(_) => paint.warn(&how),
             None => paint.bold(&how),
         };
+        let what = match run.direction {
+            Direction::Forward => "cutover",
+            Direction::Back => "rollback",
+        };
         let pause = match (run.pause_ms, run.ended) {
             (Some(pause), _) => format!("pause {}", units::ms(pause)),
             (None, Some(_)) => "no pause".into(),
             (None, None) => "not over".into(),
         };
         text.push_str(&format!(
-            "{}  run {}  epoch {:<3}  {how}  {pause:<14}  {}",
+            "{}  run {}  epoch {:<3}  {what:<8}  {how}  {pause:<14}  {}",
             units::date(run.started),
             run.run,
             run.epoch,
@@ -66,7 +71,7 @@ mod tests {
         });
         assert_eq!(
             render_history(&history, Paint::none()),
-            "2026-11-21 12:00:04 UTC  run 7f3a  epoch 42   completed        pause 59.7 ms   ada  \
+            "2026-11-21 12:00:04 UTC  run 7f3a  epoch 42   cutover   completed        pause 59.7 ms   ada  \
              \"move to 17\"\n"
         );
     }

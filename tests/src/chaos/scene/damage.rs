@@ -126,8 +126,14 @@ impl Scene<'_> {
                 if self.reach(at).await? {
                     self.sidecar()?.freeze()?;
                     self.go_on(at)?;
+                    self.pair.restart_after = Some(Duration::from_millis(cast.restart_ms));
+                    let stopped = self.sidecar()?.pid();
                     self.pair.pass(Duration::from_millis(STOP_MS)).await?;
-                    self.sidecar()?.unfreeze()?;
+                    // A watchdog may have ended it.
+                    let same = self.pair.sidecar.as_mut().filter(|now| now.pid() == stopped);
+                    if let Some(sidecar) = same {
+                        sidecar.unfreeze()?;
+                    }
                 }
             }
             Fault::Network { link, how, at } => {

@@ -1,0 +1,192 @@
+//! The sidecar sees to it that a proxy runs: it finds the one that an earlier sidecar has left, or
+//! starts one, and starts another when that dies.
+//!
+//! A proxy is nobody's child for long: it has a session of its own, writes its log to
+//! `proxy.log` in the state directory, and stays when the sidecar ends, whichever way. What would
+//! end it with the sidecar is a supervisor that kills everything it can find (systemd's
+//! `KillMode=control-group`, a container whose first process the sidecar is): there, run
+//! `replicator proxy` as a service of its own, with `cutover.proxy.start = false`.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use cutover::proxy::control::{Answer, Order, order};
+use tokio::process::{Child, Command};
+
+use crate::cli::PipelineArgs;
+use crate::config::Config;
+
+/// Between two looks at a proxy that an earlier sidecar has started.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long one that was just started may take to answer.
+const START_MAX: Duration = Duration::from_secs(10);
+/// Between two looks at it meanwhile.
+const START_LOOK: Duration = Duration::from_millis(20);
+/// Before one that could not start is tried again; doubles up to the maximum.
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(15);
+/// An answer takes longer than this only on a machine that is badly overloaded.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// What a proxy of this pipeline is started with.
+#[derive(Debug, Clone)]
+pub struct Keeper {
+    control: PathBuf,
+    log: PathBuf,
+    listen: String,
+    arguments: Vec<OsString>,
+    environment: Vec<(&'static str, String)>,
+}
+
+/// Whether somebody answers at the control socket.
+enum Found {
+    Answer(Box<Answer>),
+    /// Somebody is there, but did not answer.
+    Mute(String),
+    Nobody,
+}
+
+impl Keeper {
+    /// `None`: no proxy is configured, or somebody else starts it.
+    pub fn new(args: &PipelineArgs, config: &Config) -> Option<Self> {
+        let proxy = config.cutover.proxy.as_ref().filter(|proxy| proxy.start)?;
+        let mut arguments: Vec<OsString> = vec!["proxy".into(), "--detached".into()];
+        let mut give = |flag: &str, value: OsString| arguments.extend([flag.into(), value]);
+        if let Some(path) = &args.config {
+            give("--config", path.into());
+        }
+        give("--name", config.name.clone().into());
+        give("--state-dir", config.state_dir.clone().into());
+        give("--client-listen", proxy.listen.to_string().into());
+        // Not as arguments: everybody may read those.
+        let mut environment = Vec::new();
+        for (name, url) in [("CUTOVER_BLUE", &args.blue), ("CUTOVER_GREEN", &args.green)] {
+            environment.extend(url.clone().map(|url| (name, url)));
+        }
+        Some(Self {
+            control: proxy.control.clone().unwrap_or_else(|| config.proxy_socket()),
+            log: config.state_dir.join("proxy.log"),
+            listen: proxy.listen.to_string(),
+            arguments,
+            environment,
+        })
+    }
+
+    async fn look(&self) -> Found {
+        match tokio::time::timeout(ANSWER_MAX, order(&self.control, &Order::Status)).await {
+            Ok(Ok(answer)) => Found::Answer(Box::new(answer)),
+            Ok(Err(error)) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Found::Nobody,
+                _ => Found::Mute(error.to_string()),
+            },
+            Err(_) => Found::Mute(format!("no answer in {ANSWER_MAX:?}")),
+        }
+    }
+
+    fn start(&self) -> io::Result<Child> {
+        let log = append(&self.log)?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .args(&self.arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        command.spawn()
+    }
+
+    /// Waits until the one that was just started answers. `false`: it has ended, or does not.
+    async fn answers(&self, child: &mut Child) -> bool {
+        let answering = async {
+            loop {
+                if matches!(self.look().await, Found::Answer(answer) if Some(answer.pid) == child.id())
+                {
+                    return true;
+                }
+                match child.try_wait() {
+                    Ok(None) => tokio::time::sleep(START_LOOK).await,
+                    Ok(Some(status)) => {
+                        tracing::warn!(log = %self.log.display(), "the proxy has ended: {status}");
+                        return false;
+                    }
+                    Err(error) => {
+                        tracing::warn!("the proxy can't be waited for: {error}");
+                        return false;
+                    }
+                }
+            }
+        };
+        tokio::time::timeout(START_MAX, answering).await.unwrap_or(false)
+    }
+
+    fn greet(&self, answer: &Answer) {
+        tracing::info!(pid = answer.pid, listen = answer.listen, side = %answer.side, "the proxy runs");
+        if !answer.listen.is_empty() && answer.listen != self.listen {
+            tracing::warn!(
+                listen = answer.listen,
+                configured = self.listen,
+                "the proxy that runs listens elsewhere; `replicator proxy --stop`, and one with \
+                 the configuration as it is now will be started"
+            );
+        }
+    }
+}
+
+/// Sees to it, for as long as it is polled.
+pub async fn keep(keeper: Keeper) {
+    let mut known = None;
+    let mut retry = RETRY_FIRST;
+    loop {
+        match keeper.look().await {
+            Found::Answer(answer) => {
+                retry = RETRY_FIRST;
+                if known != Some(answer.pid) {
+                    known = Some(answer.pid);
+                    keeper.greet(&answer);
+                }
+                tokio::time::sleep(LOOK_INTERVAL).await;
+                continue;
+            }
+            // A second one could not bind anything; this one may come back to its senses.
+            Found::Mute(why) => {
+                tracing::warn!("the proxy does not answer: {why}");
+                tokio::time::sleep(LOOK_INTERVAL).await;
+                continue;
+            }
+            Found::Nobody => {}
+        }
+        if let Some(pid) = known.take() {
+            tracing::error!(pid, "the proxy is gone, and its clients' connections with it");
+        }
+        match keeper.start() {
+            Ok(mut child) => {
+                if keeper.answers(&mut child).await {
+                    retry = RETRY_FIRST;
+                    known = child.id();
+                    if let Found::Answer(answer) = keeper.look().await {
+                        keeper.greet(&answer);
+                    }
+                    // It has nobody else to be waited for by; only its end is news.
+                    match child.wait().await {
+                        Ok(status) => tracing::warn!("the proxy has ended: {status}"),
+                        Err(error) => tracing::warn!("the proxy can't be waited for: {error}"),
+                    }
+                    continue;
+                }
+            }
+            Err(error) => tracing::error!("the proxy can't be started: {error}"),
+        }
+        tokio::time::sleep(retry).await;
+        retry = (retry * 2).min(RETRY_MAX);
+    }
+}
+
+/// Its log, for our own user only.
+fn append(path: &Path) -> io::Result<File> {
+    File::options().create(true).append(true).mode(0o600).open(path)
+}

@@ -5,11 +5,14 @@
 //! clients write really differs; [`objects`] compares what is not rows; [`sample`] says which chunks
 //! a sample takes and what that is worth; [`wire`] is what the sidecar and the command exchange.
 
+mod gate;
+mod markdown;
 pub mod objects;
 pub mod sample;
 pub mod suspect;
 pub mod wire;
 
+pub use gate::{Known, refusal};
 pub use wire::{
     KeyPart, Mode, ObjectFinding, Progress, RowDifference, RowKind, SampleWorth, TableReport,
     Verdict, VerifyReport, VerifyRequest, VerifyState, VerifyStatus,

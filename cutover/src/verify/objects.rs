@@ -96,7 +96,8 @@ pub fn compare_sequence(
         true => i128::from(last) + i128::from(increment),
         false => i128::from(last),
     };
-    let steps = (next(source) - next(target)) / i128::from(if increment == 0 { 1 } else { increment });
+    let steps =
+        (next(source) - next(target)) / i128::from(if increment == 0 { 1 } else { increment });
     (steps > 0).then(|| ObjectFinding {
         severity: Severity::Warn,
         kind: "sequence".into(),

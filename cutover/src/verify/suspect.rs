@@ -102,11 +102,8 @@ impl Suspect {
                 if is_settled { Ruling::Different } else { Ruling::Open }
             }
             _ => {
-                self.stand = Some(Stand {
-                    source: source.clone(),
-                    target: target.clone(),
-                    next: look.next,
-                });
+                self.stand =
+                    Some(Stand { source: source.clone(), target: target.clone(), next: look.next });
                 Ruling::Open
             }
         }

@@ -314,7 +314,6 @@ pub struct VerifyReport {
 
 impl VerifyReport {
     /// Puts a report together and judges it.
-    #[allow(clippy::too_many_arguments)] // Each is a field; a builder would only rename them.
     pub fn judged(
         id: String,
         mode: Mode,

@@ -67,7 +67,9 @@ fn by_key(reader: &Reader, rows: Vec<TextRow>) -> Result<ByKey, Trouble> {
 fn apart(here: ByKey, mut there: ByKey) -> Vec<Vec<String>> {
     let mut keys: Vec<Vec<String>> = here
         .into_iter()
-        .filter_map(|(key, contents)| (there.remove(&key).as_ref() != Some(&contents)).then_some(key))
+        .filter_map(|(key, contents)| {
+            (there.remove(&key).as_ref() != Some(&contents)).then_some(key)
+        })
         .collect();
     keys.extend(there.into_keys());
     keys.sort_unstable();
@@ -117,9 +119,6 @@ pub(super) async fn multiset(
     Ok(Compared { rows, rechecked, settled })
 }
 
-fn buckets(
-    reader: &Reader,
-    rows: Vec<TextRow>,
-) -> Result<HashMap<i64, TextRow>, Trouble> {
+fn buckets(reader: &Reader, rows: Vec<TextRow>) -> Result<HashMap<i64, TextRow>, Trouble> {
     rows.into_iter().map(|row| Ok((reader.number(row.first())?, row))).collect()
 }

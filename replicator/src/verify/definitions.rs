@@ -190,7 +190,8 @@ async fn indexes(
                JOIN pg_namespace n ON n.oid = c.relnamespace \
                WHERE c.relkind IN ('r', 'p') AND NOT i.relispartition";
     for row in reader.rows(sql).await? {
-        let [Some(table), Some(name), Some(valid), Some(unique), Some(text)] = row.as_slice() else {
+        let [Some(table), Some(name), Some(valid), Some(unique), Some(text)] = row.as_slice()
+        else {
             continue;
         };
         if !tables.contains(table) {

@@ -1,6 +1,7 @@
 //! One verification, from its request to its report.
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -8,7 +9,8 @@ use std::time::Duration;
 use cutover::Side;
 use cutover::api::{ApiError, ErrorCode, SCHEMA_VERSION};
 use cutover::verify::{
-    Mode, ObjectFinding, Progress, VerifyReport, VerifyRequest, VerifyState, VerifyStatus, objects,
+    Known, Mode, ObjectFinding, Progress, VerifyReport, VerifyRequest, VerifyState, VerifyStatus,
+    objects,
 };
 use decoders::QualifiedName;
 use decoders::postgres::catalog::{self, TableInfo, TablePattern};
@@ -19,6 +21,7 @@ use tokio::time::Instant;
 use super::canonical::Canonical;
 use super::definitions::{self, Definitions};
 use super::flag;
+use super::known;
 use super::plan::TablePlan;
 use super::reader::{Reader, Trouble};
 use super::work::{self, Bench, Counts, Pace, Shop};
@@ -131,7 +134,12 @@ impl Job {
         patterns: Vec<TablePattern>,
     ) {
         tracing::info!(id = self.id, mode = self.mode.name(), "verification begins");
+        let state_dir = stream.route.config.state_dir.clone();
         let compared = self.compare(stream, &request, &patterns).await;
+        let compared = match compared {
+            Ok(report) => remember(state_dir, report, &request).await,
+            Err(trouble) => Err(trouble),
+        };
         match &compared {
             Ok(report) => tracing::info!(
                 id = self.id,
@@ -233,10 +241,24 @@ impl Job {
     }
 }
 
-async fn tables(
-    reader: &Reader,
-    filter: &catalog::TableFilter,
-) -> Result<Vec<TableInfo>, Trouble> {
+/// Only differences, and a proof that there is none, are remembered: a look at one table takes
+/// nothing back that a look at all of them has found.
+async fn remember(
+    state_dir: PathBuf,
+    report: VerifyReport,
+    request: &VerifyRequest,
+) -> Result<VerifyReport, Trouble> {
+    let known = Known::of(&report, request.tables.is_empty() && !request.rows_only);
+    if !known.counts() {
+        return Ok(report);
+    }
+    let saved = tokio::task::spawn_blocking(move || known::save(&state_dir, &known)).await;
+    let failed = |why: String| Trouble::new("state directory", format!("verify.json: {why}"));
+    saved.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
+    Ok(report)
+}
+
+async fn tables(reader: &Reader, filter: &catalog::TableFilter) -> Result<Vec<TableInfo>, Trouble> {
     let tables = catalog::tables(reader.session(), filter).await;
     tables.map_err(|error| Trouble::new(reader.side, error.to_string()))
 }

@@ -16,6 +16,7 @@ mod canonical;
 mod compare;
 mod definitions;
 pub mod job;
+mod known;
 mod plan;
 mod reader;
 mod settle;
@@ -24,9 +25,11 @@ mod work;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use cutover::api::{ApiError, ErrorCode, PipelinePhase};
-use cutover::verify::{VerifyRequest, VerifyState, VerifyStatus};
+use cutover::Direction;
+use cutover::api::{ApiError, ErrorCode, PipelinePhase, StartCutover};
+use cutover::verify::{self, VerifyRequest, VerifyState, VerifyStatus};
 use decoders::postgres::catalog::TablePattern;
+use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::controlling::EngineReplication;
@@ -93,6 +96,28 @@ impl Verifier {
         let job = self.job(id)?;
         job.stop();
         self.status(id, Duration::from_secs(10)).await
+    }
+
+    /// Whether a cutover may begin, as far as verifications go. Drills may.
+    ///
+    /// # Errors
+    /// It may not, or what is known can't be read.
+    pub fn admit(&self, request: &StartCutover) -> Result<(), ApiError> {
+        if request.drill || (request.accept_differences && request.require_verified_ms.is_none()) {
+            return Ok(());
+        }
+        let known = known::load(&self.forward.route.config.state_dir).map_err(|error| {
+            let what = format!("what the last verification came to can't be read: {error}");
+            ApiError::new(ErrorCode::Unavailable, what, "state directory").next("cutover verify")
+        })?;
+        let require = request.require_verified_ms.map(Duration::from_millis);
+        let from = Direction::Forward.from();
+        match verify::refusal(known.as_ref(), require, from, Timestamp::now()) {
+            None => Ok(()),
+            Some(what) => Err(ApiError::new(ErrorCode::PrecheckFailed, what, PLACE)
+                .in_state("unchanged; blue serves")
+                .next("cutover verify; to go all the same: --accept-differences")),
+        }
     }
 
     fn job(&self, id: &str) -> Result<Arc<Job>, ApiError> {

@@ -21,8 +21,7 @@ const LONG: usize = 8192;
 
 /// Types whose order is the same on every server, by OID: numbers, times, bytes, UUIDs. Text goes by
 /// a collation, which the operating system defines.
-const ORDERED: [u32; 14] =
-    [16, 17, 20, 21, 23, 26, 700, 701, 1082, 1083, 1114, 1184, 1700, 2950];
+const ORDERED: [u32; 14] = [16, 17, 20, 21, 23, 26, 700, 701, 1082, 1083, 1114, 1184, 1700, 2950];
 
 /// A column of the key.
 #[derive(Debug, Clone)]
@@ -91,8 +90,7 @@ impl TablePlan {
                 None => limits.push(format!("column {} is on one side only", column.name)),
             }
         }
-        let expressions: Vec<_> =
-            columns.iter().map(|column| canonical.column(column)).collect();
+        let expressions: Vec<_> = columns.iter().map(|column| canonical.column(column)).collect();
         let is_rounded = expressions.iter().any(|expression| expression.is_rounded);
         for (column, _) in columns.iter().zip(&expressions).filter(|(_, e)| e.is_rounded) {
             limits.push(format!("floats inside of {} are compared to 15 digits", column.name));
@@ -107,9 +105,8 @@ impl TablePlan {
                  THEN octet_length({text}) || ' ' || {hash} ELSE {text} END"
             )
         };
-        let keyed = key_columns(source).filter(|key| {
-            key.iter().all(|column| target.column_named(&column.name).is_some())
-        });
+        let keyed = key_columns(source)
+            .filter(|key| key.iter().all(|column| target.column_named(&column.name).is_some()));
         let key: Vec<KeyColumn> = keyed
             .unwrap_or_default()
             .into_iter()
@@ -233,9 +230,8 @@ impl TablePlan {
             .iter()
             .enumerate()
             .map(|(number, key)| {
-                let literal = |(column, value): (&KeyColumn, &String)| {
-                    column.literal(value, target)
-                };
+                let literal =
+                    |(column, value): (&KeyColumn, &String)| column.literal(value, target);
                 let literals: Vec<_> = self.key.iter().zip(key).map(literal).collect();
                 format!("({number}, {})", literals.join(", "))
             })
@@ -247,10 +243,8 @@ impl TablePlan {
             .zip(&names)
             .map(|(column, name)| format!("{column} = v.{name}"))
             .collect();
-        let mut read = vec![
-            "t.xmin::text || ' ' || t.ctid::text".to_owned(),
-            "t.xmax::text = '0'".to_owned(),
-        ];
+        let mut read =
+            vec!["t.xmin::text || ' ' || t.ctid::text".to_owned(), "t.xmax::text = '0'".to_owned()];
         read.extend(self.cells.iter().cloned());
         // OFFSET 0: row by row through the index, however large the planner believes the list is.
         format!(

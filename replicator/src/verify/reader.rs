@@ -122,7 +122,10 @@ impl Reader {
         sets.pop().ok_or_else(|| Trouble::unexpected(self.side, "no answer"))
     }
 
-    pub fn number<T: std::str::FromStr>(&self, value: Option<&Option<String>>) -> Result<T, Trouble> {
+    pub fn number<T: std::str::FromStr>(
+        &self,
+        value: Option<&Option<String>>,
+    ) -> Result<T, Trouble> {
         let number = value.and_then(|value| value.as_deref()).and_then(|text| text.parse().ok());
         number.ok_or_else(|| Trouble::unexpected(self.side, "no number"))
     }

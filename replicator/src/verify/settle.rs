@@ -192,12 +192,7 @@ fn seen(
         .collect())
 }
 
-fn difference(
-    table: &TablePlan,
-    suspects: &Suspects,
-    number: usize,
-    look: &Look,
-) -> RowDifference {
+fn difference(table: &TablePlan, suspects: &Suspects, number: usize, look: &Look) -> RowDifference {
     let count = |seen: &Seen| match suspects {
         Suspects::Keys(_) => seen.rows.len() as u64,
         // One row that says how many.

@@ -370,8 +370,7 @@ async fn try_bound(
     let hi = hi.ok_or_else(|| Trouble::unexpected(side, "a key with NULL"))?;
     if let (Some(lo), true) = (lo, plan.order_differs) {
         let [here, there] = [false, true].map(|target| plan.is_behind_sql(lo, &hi, target));
-        let (here, there) =
-            tokio::try_join!(pair.source.rows(&here), pair.target.rows(&there))?;
+        let (here, there) = tokio::try_join!(pair.source.rows(&here), pair.target.rows(&there))?;
         let is_behind = |rows: &[Vec<Option<String>>]| {
             rows.first().is_some_and(|row| row.first() == Some(&Some("t".into())))
         };

@@ -21,6 +21,7 @@ mod rollback;
 mod schema_drift;
 mod tail;
 mod truncate;
+mod verify;
 mod watchdog;
 mod way_back;
 

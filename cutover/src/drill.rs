@@ -164,6 +164,7 @@ mod tests {
             drill,
             routers: Vec::new(),
             way_back: None,
+            breach: None,
             serving: "blue".into(),
             error: None,
             notes: Vec::new(),

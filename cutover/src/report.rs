@@ -264,6 +264,7 @@ mod tests {
                 evidence: "port 5433".into(),
             }],
             way_back: Some(true),
+            breach: None,
             serving: "green".into(),
             error: None,
             notes: vec!["one\nnote".into()],

@@ -1,11 +1,13 @@
 //! The effects that go forward.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Pause, Run, name_of, stop};
+use super::{Pause, Run, lease_lost, name_of, stop};
 use crate::api::{Check, Severity, Step};
 use crate::evidence::{Committed, Drained, Fenced, Sealed, Unproven, WayBack, WayBackReady};
 use crate::failpoint;
@@ -136,13 +138,29 @@ impl<W: World> Run<'_, W> {
         act: impl Future<Output = PortResult<T>>,
     ) -> Result<T, Stop> {
         self.waiting(what);
+        let mut act = pin!(act);
+        // Looked at before each of its steps: a process that was stopped for a while would
+        // otherwise do one more when it wakes, whoever acts by then.
+        let act = poll_fn(|context| match self.too_late(what, deadline) {
+            Some(why) => Poll::Ready(Err(why)),
+            None => act.as_mut().poll(context).map(|result| result.map_err(stop)),
+        });
         tokio::select! {
             biased;
             asked = self.hub.asked_to_stop() => Err(asked),
-            result = act => result.map_err(stop),
+            result = act => result,
             let_go = self.let_go(), if self.holds => Err(let_go),
             () = self.world.clock().sleep_until(deadline) => Err(self.too_long(what)),
         }
+    }
+
+    /// Why an act of the pause must not take another step.
+    fn too_late(&self, what: &str, deadline: Instant) -> Option<Stop> {
+        self.pause.filter(|pause| pause.ended.is_none())?;
+        if self.world.lease().left().is_zero() {
+            return Some(lease_lost());
+        }
+        (self.now() >= deadline).then(|| self.too_long(what))
     }
 
     /// Ends when a router no longer holds its clients although the pause goes on.

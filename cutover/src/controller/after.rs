@@ -5,7 +5,7 @@ use jiff::SignedDuration;
 
 use super::acts::internal;
 use super::{Run, stop};
-use crate::api::Step;
+use crate::api::{Breach, Step};
 use crate::evidence::Committed;
 use crate::phase::{Input, Stop, WatchEnd};
 use crate::ports::{Clock, Fence, Replication, WayBackStream, World};
@@ -86,16 +86,24 @@ impl<W: World> Run<'_, W> {
         }
         let at = self.begin(Step::Watch);
         self.waiting(format!("watching {}", committed.to()));
+        let ends = self
+            .world
+            .clock()
+            .wall()
+            .saturating_add(SignedDuration::try_from(left).unwrap_or_default());
+        self.hub.set(|status| status.watch_until = ends.ok());
         let until = self.now() + left;
         let end = tokio::select! {
             biased;
             end = self.hub.watch_ended() => end,
             () = self.world.clock().sleep_until(until) => WatchEnd::Over,
         };
+        self.notes.extend(self.hub.remarks());
         match &end {
             WatchEnd::Over => self.stepped(at, Ok("nothing was found")),
             WatchEnd::Cut(why) => self.stepped(at, Ok(why)),
             WatchEnd::Breached(what) => {
+                self.breach = Some(Breach { at: self.world.clock().wall(), what: what.clone() });
                 self.note(format!("while watching {}: {what}", committed.to()));
                 let why = Stop { place: committed.to().name().into(), ..internal(what) };
                 self.stepped(at, Err(&why));

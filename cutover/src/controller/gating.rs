@@ -47,8 +47,8 @@ async fn compare<W: World>(
 enum Rows<'a> {
     /// Not begun, or to be tried again: since when, and why.
     Open(Instant, Option<String>),
-    /// Under way.
-    Counting(Comparison<'a>),
+    /// Under way, and why the last try was for nothing.
+    Counting(Comparison<'a>, Option<String>),
     /// No difference was found.
     Compared,
 }
@@ -56,8 +56,10 @@ enum Rows<'a> {
 impl Rows<'_> {
     fn waiting_for(&self) -> Option<String> {
         match self {
-            Rows::Open(_, Some(why)) => Some(format!("the rows could not be compared: {why}")),
-            Rows::Open(_, None) | Rows::Counting(_) => {
+            Rows::Open(_, Some(why)) | Rows::Counting(_, Some(why)) => {
+                Some(format!("the rows could not be compared: {why}"))
+            }
+            Rows::Open(_, None) | Rows::Counting(_, None) => {
                 Some("counting the rows of both sides".into())
             }
             Rows::Compared => None,
@@ -66,7 +68,7 @@ impl Rows<'_> {
 
     async fn counted(&mut self) -> PortResult<Vec<Check>> {
         match self {
-            Rows::Counting(comparison) => comparison.await,
+            Rows::Counting(comparison, _) => comparison.await,
             Rows::Open(..) | Rows::Compared => std::future::pending().await,
         }
     }
@@ -96,11 +98,12 @@ impl<W: World> Run<'_, W> {
             let now = self.now();
             let state = gate.observe(now, &latest, &writers);
             if state.waiting_for.is_none()
-                && let Rows::Open(since, _) = rows
-                && now >= since
+                && let Rows::Open(since, why) = &rows
+                && now >= *since
             {
+                let why = why.clone();
                 let comparison = compare(world, self.opening.clone(), (now + COMPARE).min(ends));
-                rows = Rows::Counting(Box::pin(comparison));
+                rows = Rows::Counting(Box::pin(comparison), why);
             }
             let is_planned = self.plan.is_none() || planned_until.is_some_and(|until| now < until);
             let lag = latest.lag.seconds;
@@ -131,11 +134,13 @@ impl<W: World> Run<'_, W> {
             self.waiting(reason);
             if state.passed && !is_planned && matches!(rows, Rows::Compared) {
                 plan_unknown = self.look_at_plan(ends).await?;
-                if plan_unknown.is_none() {
+                let Some(why) = &plan_unknown else {
                     // Everything else is looked at once more, right away.
                     planned_until = Some(self.now() + PLAN_GOOD + order.hold_for);
                     continue;
-                }
+                };
+                self.waiting(why.clone());
+                self.gate_event(&latest, state.held, Some(why.clone()));
             }
             let tick = (now + self.limits.gate_tick).min(ends);
             tokio::select! {

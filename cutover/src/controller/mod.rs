@@ -354,9 +354,11 @@ impl<'a, W: World> Run<'a, W> {
     /// Nothing before the decision may be done by a controller that has lost its lease: somebody
     /// else may be undoing what it does. What comes after the decision is the same whoever does it.
     fn lease_lost(&self, before_act: &Effect) -> Option<Stop> {
+        // Arming is what takes it.
         let bound = !matches!(
             before_act,
-            Effect::PutBack { .. }
+            Effect::Arm
+                | Effect::PutBack { .. }
                 | Effect::ClaimAbort(..)
                 | Effect::Flip(_)
                 | Effect::Release(_)

@@ -55,6 +55,15 @@ struct Table {
     bytes: u64,
     /// The planner's, on the source; negative or 0: none.
     estimate: f64,
+    /// Row-level security hides rows from us, on either side: a count would mean nothing.
+    hidden: bool,
+}
+
+/// A table as the target has it.
+#[derive(Debug, Clone, Copy)]
+struct There {
+    estimate: f64,
+    hidden: bool,
 }
 
 impl PostgresCounts {
@@ -105,6 +114,9 @@ impl PostgresCounts {
         let target = self.target.get(deadline).await?;
         let mut tables = self.tables(&source, deadline).await?;
         let lacking = self.lacking(&target, &mut tables, deadline).await?;
+        let before = tables.len();
+        tables.retain(|table| !table.hidden);
+        let hidden = before - tables.len();
         let mut budget = COUNTED_BYTES;
         let fits = tables.iter().take(COUNTED_TABLES).take_while(|table| {
             let fits = table.bytes <= budget;
@@ -116,7 +128,7 @@ impl PostgresCounts {
             tables.into_iter().map(|table| (table.name, Rounds::default())).collect();
         self.count(&source, &target, stream, &mut counted, deadline).await?;
         let estimates = self.estimates(&target, &large, deadline).await?;
-        Ok(self.findings(&lacking, &counted, &estimates))
+        Ok(self.findings(&lacking, &counted, &estimates, hidden))
     }
 
     /// Rounds until everything is settled. Time that is up ends it early and is no error.
@@ -171,7 +183,8 @@ impl PostgresCounts {
     async fn tables(&self, source: &Sql, deadline: Instant) -> PortResult<Vec<Table>> {
         let query = format!(
             "SELECT p.schemaname AS schema, p.tablename AS name, \
-                    pg_catalog.pg_relation_size(c.oid) AS bytes, c.reltuples AS estimate \
+                    pg_catalog.pg_relation_size(c.oid) AS bytes, c.reltuples AS estimate, \
+                    pg_catalog.row_security_active(c.oid) AS hidden \
              FROM pg_catalog.pg_publication_tables p \
              JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname \
              JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename \
@@ -187,6 +200,7 @@ impl PostgresCounts {
                 name: QualifiedName::new(schema, name),
                 bytes: row.number("bytes").map_err(failed)?,
                 estimate: row.number("estimate").map_err(failed)?,
+                hidden: row.is_true("hidden"),
             });
         }
         Ok(tables)
@@ -199,28 +213,31 @@ impl PostgresCounts {
         tables: &mut Vec<Table>,
         deadline: Instant,
     ) -> PortResult<Vec<QualifiedName>> {
-        let known = self.reltuples(target, tables, deadline).await?;
+        let known = self.on_target(target, tables, deadline).await?;
         let mut lacking = Vec::new();
         let mut known = known.into_iter();
-        tables.retain(|table| {
-            let is_there = known.next().flatten().is_some();
-            if !is_there {
-                lacking.push(table.name.clone());
+        tables.retain_mut(|table| match known.next().flatten() {
+            Some(there) => {
+                table.hidden |= there.hidden;
+                true
             }
-            is_there
+            None => {
+                lacking.push(table.name.clone());
+                false
+            }
         });
         Ok(lacking)
     }
 
-    /// The planner's estimates on the target, in the order of `tables`; `None`: no such table.
-    async fn reltuples(
+    /// The tables as the target has them, in the order of `tables`; `None`: no such table.
+    async fn on_target(
         &self,
         target: &Sql,
         tables: &[Table],
         deadline: Instant,
-    ) -> PortResult<Vec<Option<f64>>> {
+    ) -> PortResult<Vec<Option<There>>> {
         let failed = |error: SqlError| error.at(self.to, "looking for the tables");
-        let mut estimates = vec![None; tables.len()];
+        let mut found = vec![None; tables.len()];
         for (chunk, part) in tables.chunks(CHUNK).enumerate() {
             let values: Vec<_> = part
                 .iter()
@@ -228,19 +245,21 @@ impl PostgresCounts {
                 .map(|(at, table)| format!("({at}, {})", literal(&table.name.to_string())))
                 .collect();
             let query = format!(
-                "SELECT t.at, c.reltuples AS estimate FROM (VALUES {}) AS t(at, name) \
+                "SELECT t.at, c.reltuples AS estimate, \
+                        pg_catalog.row_security_active(c.oid) AS hidden FROM (VALUES {}) AS t(at, name) \
                  JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(t.name)",
                 values.join(", ")
             );
             for row in target.rows(&query, deadline).await.map_err(failed)? {
                 let at: usize = row.number("at").map_err(failed)?;
                 let estimate = row.number("estimate").map_err(failed)?;
-                if let Some(place) = estimates.get_mut(chunk * CHUNK + at) {
-                    *place = Some(estimate);
+                let hidden = row.is_true("hidden");
+                if let Some(place) = found.get_mut(chunk * CHUNK + at) {
+                    *place = Some(There { estimate, hidden });
                 }
             }
         }
-        Ok(estimates)
+        Ok(found)
     }
 
     /// Estimates of the tables that are too large to be counted: name, source, target.
@@ -250,11 +269,12 @@ impl PostgresCounts {
         large: &[Table],
         deadline: Instant,
     ) -> PortResult<Vec<(QualifiedName, f64, f64)>> {
-        let there = self.reltuples(target, large, deadline).await?;
-        let both = large.iter().zip(there);
-        Ok(both
-            .map(|(table, there)| (table.name.clone(), table.estimate, there.unwrap_or(-1.0)))
-            .collect())
+        let there = self.on_target(target, large, deadline).await?;
+        let both = large.iter().zip(there).map(|(table, there)| {
+            let there = there.map_or(-1.0, |there| there.estimate);
+            (table.name.clone(), table.estimate, there)
+        });
+        Ok(both.collect())
     }
 
     fn findings(
@@ -262,6 +282,7 @@ impl PostgresCounts {
         lacking: &[QualifiedName],
         counted: &[(QualifiedName, Rounds)],
         estimates: &[(QualifiedName, f64, f64)],
+        hidden: usize,
     ) -> Vec<Check> {
         let (from, to) = (self.from, self.to);
         let mut findings = Vec::new();
@@ -329,6 +350,9 @@ impl PostgresCounts {
                 estimates.len(),
                 unknown.count()
             ));
+        }
+        if hidden > 0 {
+            said.push(format!("{hidden} have row security that hides rows from us: not compared"));
         }
         findings.push(Check::ok(NAME, said.join("; ")));
         findings

@@ -60,11 +60,6 @@ impl Gathering {
         self.samples.clear();
     }
 
-    /// Whether nothing was gathered.
-    pub fn is_empty(&self) -> bool {
-        self.samples.is_empty()
-    }
-
     /// What it comes to; `None` if there was no sample.
     pub fn before(&self) -> Option<Before> {
         if self.samples.is_empty() {

@@ -60,6 +60,7 @@ pub async fn supervise<W: World + 'static>(
         service,
         config,
         gathered: vec![Gathering::default(); monitors.len()],
+        gathered_of: None,
         monitors,
         stages,
         judges: Vec::new(),
@@ -166,6 +167,7 @@ struct Supervisor<W: World + 'static> {
     stages: watch::Sender<Stage>,
     /// What is known of the time before a flip, by monitor.
     gathered: Vec<Gathering>,
+    gathered_of: Option<Side>,
     /// Of the run that is watched, by monitor.
     judges: Vec<Judge>,
     shown: BTreeMap<String, Shown>,
@@ -277,12 +279,6 @@ impl<W: World + 'static> Supervisor<W> {
     }
 
     fn enter(&mut self, stage: Stage) {
-        if let (Stage::Before { side, .. }, Stage::Before { side: was, .. }) =
-            (&stage, &*self.stages.borrow())
-            && side != was
-        {
-            self.gathered.iter_mut().for_each(Gathering::clear);
-        }
         match &stage {
             Stage::After { run, .. } => {
                 let baseline = self.service.baseline_of(run);
@@ -306,8 +302,12 @@ impl<W: World + 'static> Supervisor<W> {
                         self.service.remark(run, text);
                     }
                 }
-                // Another side serves from now on.
+            }
+            // What was gathered of one side says nothing about the other.
+            Stage::Before { side, .. } if self.gathered_of != Some(*side) => {
+                self.gathered_of = Some(*side);
                 self.gathered.iter_mut().for_each(Gathering::clear);
+                self.service.keep_baseline(Baseline::default());
             }
             Stage::Before { .. } | Stage::Still => {}
         }

@@ -1,8 +1,10 @@
 //! The ports against real servers.
 
 mod bypass;
+mod conformance;
 mod fence;
 mod flip;
+mod lease;
 mod proxy;
 mod proxy_switch;
 mod router;

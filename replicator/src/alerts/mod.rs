@@ -35,7 +35,7 @@ pub fn read(forward: &Shared, back: &Shared, service: &Controller) -> Readings {
     let carries_back = *back.carries.borrow();
     let of_stream = if carries_back { back } else { forward }.readings();
     let (run, breach) = (service.current(), service.breach());
-    let runs = RunReadings::of(run.as_ref(), breach.as_ref());
+    let runs = RunReadings::of(run.as_ref(), breach.as_ref(), Timestamp::now());
     Readings { way_back: carries_back, runs, ..of_stream }
 }
 

@@ -2,6 +2,11 @@
 
 use cutover::api::{MonitorState, Outcome, RunStatus};
 use cutover::controller::Breached;
+use jiff::{SignedDuration, Timestamp};
+
+/// A breach is shown at least for so long: whoever looks once a second must not miss one that was
+/// answered sooner.
+const SHOWN_FOR: SignedDuration = SignedDuration::from_secs(5);
 
 /// As of one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -22,7 +27,7 @@ pub struct RunReadings {
 
 impl RunReadings {
     /// From the newest run, and the breach that ended the newest cutover's time of watching.
-    pub fn of(run: Option<&RunStatus>, breach: Option<&Breached>) -> Self {
+    pub fn of(run: Option<&RunStatus>, breach: Option<&Breached>, now: Timestamp) -> Self {
         let report = run.and_then(|run| run.report.as_ref());
         // An old run's monitors say nothing about the present.
         let monitors = run.filter(|run| run.report.is_none()).map_or(&[][..], |run| &run.monitors);
@@ -39,7 +44,9 @@ impl RunReadings {
         Self {
             monitors: MonitorState::ALL.map(count),
             breached: count(MonitorState::Breached) > 0
-                || breach.is_some_and(|breach| !is_back(breach)),
+                || breach.is_some_and(|breach| {
+                    !is_back(breach) || now.duration_since(breach.at).abs() < SHOWN_FOR
+                }),
             rolled_back: breach.is_some_and(is_back),
             rollback_failed: breach
                 .is_some_and(|breach| breach.answered && !is_back(breach) && at_rest),
@@ -57,11 +64,9 @@ impl RunReadings {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use cutover::api::{MonitorAction, MonitorStatus};
     use cutover::{Direction, Phase};
-    use jiff::Timestamp;
-
-    use super::*;
 
     fn watching(states: &[MonitorState]) -> RunStatus {
         let monitor = |(number, state): (usize, &MonitorState)| MonitorStatus {
@@ -90,10 +95,10 @@ mod tests {
     #[test]
     fn a_breach_stays_until_the_clients_are_back() {
         let run = watching(&[MonitorState::Healthy, MonitorState::Inconclusive]);
-        let readings = RunReadings::of(Some(&run), None);
+        let readings = RunReadings::of(Some(&run), None, Timestamp::UNIX_EPOCH);
         assert_eq!((readings.monitors, readings.breached), ([1, 1, 0], false));
         let run = watching(&[MonitorState::Breached]);
-        assert!(RunReadings::of(Some(&run), None).breached);
+        assert!(RunReadings::of(Some(&run), None, Timestamp::UNIX_EPOCH).breached);
         let due = Breached {
             run: "abc".into(),
             at: Timestamp::UNIX_EPOCH,
@@ -102,7 +107,8 @@ mod tests {
             rolled_back: false,
         };
         let shown = |breach: &Breached| {
-            let readings = RunReadings::of(None, Some(breach));
+            let later = Timestamp::UNIX_EPOCH + SHOWN_FOR;
+            let readings = RunReadings::of(None, Some(breach), later);
             (readings.breached, readings.rollback_failed, readings.rolled_back)
         };
         assert_eq!(shown(&due), (true, false, false));

@@ -4,7 +4,7 @@ use cutover::api::MonitorState;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 
 use super::rules::Readings;
 
@@ -45,11 +45,6 @@ pub(crate) fn register(registry: &mut Registry, readings: &Readings) {
             readings.runs.routers_unverified as f64,
         ),
         (
-            "cutover_way_back_carries",
-            "1 if green serves and what it writes goes to blue",
-            flag(readings.way_back),
-        ),
-        (
             "cutover_way_back_broken",
             "1 if green serves and nobody knows how far blue is behind",
             flag(readings.is_way_back_broken()),
@@ -58,7 +53,4 @@ pub(crate) fn register(registry: &mut Registry, readings: &Readings) {
     for (name, help, value) in gauges {
         registry.register(name, help, ConstGauge::new(value));
     }
-    let lag = readings.lag_seconds.filter(|_| readings.way_back).unwrap_or(f64::NAN);
-    let help = "How far blue is behind green once green serves";
-    registry.register_with_unit("cutover_way_back_lag", help, Unit::Seconds, ConstGauge::new(lag));
 }

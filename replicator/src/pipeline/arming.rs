@@ -209,8 +209,12 @@ impl Route {
             Leftover::Objects => {
                 *self.marker.lock().await = None;
                 let source = self.connect("blue", &self.ends.source).await?;
-                teardown::markers(&source).await?;
-                Ok(format!("{from}: markers and triggers"))
+                let mut done = teardown::markers(&source).await?;
+                done.extend(teardown::tables_but_decisions(&source).await?);
+                if done.is_empty() {
+                    done.push("nothing else was left".into());
+                }
+                Ok(format!("{from}: {}", done.join(", ")))
             }
         }
     }
@@ -226,7 +230,7 @@ impl Route {
                 (to, format!("drop the progress and the replication origins of {}", config.name))
             }
             Leftover::Objects => {
-                (from, "drop markers and the triggers that report TRUNCATE".to_owned())
+                (from, "drop our tables but _cutover.decision, and our triggers".to_owned())
             }
         };
         Act { step: "finish".into(), place: place.name().into(), text }

@@ -125,6 +125,24 @@ async fn objects(config: &Config, side: &'static str) -> Result<Vec<String>, Fai
     Ok(done)
 }
 
+/// Whatever tables are left in our schema, but for the decisions: they say for ever who serves.
+/// Another pipeline keeps everything. Says what was done.
+pub(super) async fn tables_but_decisions(session: &Session) -> Result<Vec<String>, Failure> {
+    let fail = |error| target_error("removing our tables", &error);
+    let sql = "SELECT c.oid::pg_catalog.regclass::text FROM pg_catalog.pg_class c \
+               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+               WHERE n.nspname = '_cutover' AND c.relkind = 'r' AND c.relname <> 'decision' \
+                 AND pg_catalog.to_regclass('_cutover.stream') IS NULL \
+                 AND pg_catalog.to_regclass('_cutover.marker') IS NULL ORDER BY 1";
+    let mut done = Vec::new();
+    for row in session.query(sql, &[]).await.map_err(fail)? {
+        let table: String = row.try_get(0).map_err(fail)?;
+        session.batch_execute(&format!("DROP TABLE IF EXISTS {table}")).await.map_err(fail)?;
+        done.push(format!("{table} dropped"));
+    }
+    Ok(done)
+}
+
 /// Markers and the triggers that report TRUNCATE, unless another pipeline uses them. Says what was
 /// done.
 pub(super) async fn markers(session: &Session) -> Result<Vec<String>, Failure> {

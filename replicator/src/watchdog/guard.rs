@@ -19,7 +19,7 @@ const START_MAX: Duration = Duration::from_secs(5);
 /// One that does not take a line within this time is as good as dead.
 const SAY_MAX: Duration = Duration::from_millis(500);
 /// One that was told that the run is over may take so long to end.
-const END_MAX: Duration = Duration::from_secs(5);
+const END_MAX: Duration = Duration::from_secs(1);
 /// Pause before another one is started in the place of one that could not be.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -31,8 +31,38 @@ pub struct Guard {
     heard: Heard,
 }
 
-/// When it was last told that we live. `None`: no watchdog runs, so none acts either.
-type Heard = Arc<Mutex<Option<Instant>>>;
+/// What the watchdog thinks of us.
+type Heard = Arc<Mutex<Standing>>;
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Standing {
+    /// No watchdog runs, so none acts either.
+    #[default]
+    Alone,
+    /// It was told at this moment that we live.
+    Heard(Instant),
+    /// It may have taken us for dead: whatever is said now comes too late. For the rest of the run.
+    Lost,
+}
+
+impl Standing {
+    fn left(self) -> Duration {
+        match self {
+            Standing::Alone => Duration::MAX,
+            Standing::Heard(at) => LEASE.saturating_sub(at.elapsed()),
+            Standing::Lost => Duration::ZERO,
+        }
+    }
+
+    /// It was told, or a successor was, at this moment.
+    fn told(&mut self, at: Instant) {
+        if !self.left().is_zero() {
+            *self = Standing::Heard(at);
+        } else {
+            *self = Standing::Lost;
+        }
+    }
+}
 
 enum Order {
     Watch(Vec<Entry>, oneshot::Sender<PortResult<()>>),
@@ -40,8 +70,8 @@ enum Order {
     Over(oneshot::Sender<()>),
 }
 
-fn lock(heard: &Heard) -> MutexGuard<'_, Option<Instant>> {
-    // A value of one word: never half-written.
+fn lock(heard: &Heard) -> MutexGuard<'_, Standing> {
+    // Every change is one assignment.
     heard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -93,10 +123,7 @@ impl Guard {
 
     /// How long the watchdog certainly does not act.
     pub fn left(&self) -> Duration {
-        match *lock(&self.heard) {
-            Some(heard) => LEASE.saturating_sub(heard.elapsed()),
-            None => Duration::MAX,
-        }
+        lock(&self.heard).left()
     }
 
     async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Option<T> {
@@ -178,22 +205,19 @@ impl Keeper {
         self.is_wanted = false;
         self.told.clear();
         self.failed = None;
-        let Some(mut running) = self.running.take() else { return };
-        let told = match Line::Over.write() {
-            Ok(over) => running.write(&over).await,
-            Err(_) => false,
-        };
-        if !told {
-            running.end().await;
+        if let Some(running) = self.running.take() {
+            running.leave().await;
         }
-        *lock(&self.heard) = None;
-        // It has nothing to do any more; it is only waited for because a child has to be.
-        tokio::spawn(async move {
-            drop(running.pipe);
-            if tokio::time::timeout(END_MAX, running.child.wait()).await.is_err() {
-                tracing::warn!("a watchdog without a run does not end");
-            }
-        });
+        *lock(&self.heard) = Standing::Alone;
+    }
+
+    /// What one that has died may have done: one that has ended by itself has acted.
+    fn lost(&self, how: &Ended) {
+        let mut standing = lock(&self.heard);
+        *standing = match standing.left().is_zero() || how.is_in_order {
+            true => Standing::Lost,
+            false => Standing::Alone,
+        };
     }
 
     /// Says a line, to a new watchdog if the old one has died.
@@ -208,13 +232,16 @@ impl Keeper {
         let sent = Instant::now();
         if let Some(running) = &mut self.running {
             if running.write(&text).await {
-                *lock(&self.heard) = Some(sent);
+                lock(&self.heard).told(sent);
                 return;
             }
             if let Some(mut running) = self.running.take() {
                 let how = running.end().await;
-                *lock(&self.heard) = None;
-                tracing::warn!("the watchdog has ended ({how}); another one takes its place");
+                self.lost(&how);
+                tracing::warn!(
+                    "the watchdog has ended ({}); another one takes its place",
+                    how.text
+                );
             }
         }
         let waits = self.failed.is_some_and(|failed| failed.elapsed() < RETRY);
@@ -260,7 +287,7 @@ impl Keeper {
         };
         match started {
             Ok(()) => {
-                *lock(&self.heard) = Some(sent);
+                lock(&self.heard).told(sent);
                 self.running = Some(running);
                 self.failed = None;
                 Ok(())
@@ -283,20 +310,42 @@ impl Running {
         matches!(written, Ok(Ok(())))
     }
 
-    /// Ends it *before* its pipe is closed, or it would take us for dead; says how it ended.
-    async fn end(&mut self) -> String {
-        if let Ok(Some(status)) = self.child.try_wait() {
-            return status.to_string();
-        }
-        if let Err(error) = self.child.start_kill() {
-            return format!("it can't be killed: {error}");
-        }
-        match tokio::time::timeout(SAY_MAX, self.child.wait()).await {
-            Ok(Ok(status)) => format!("it took no more lines, {status}"),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "it took no more lines and does not end".into(),
+    /// Its run is over; it is gone when this returns.
+    async fn leave(mut self) {
+        let told = match Line::Over.write() {
+            Ok(over) => self.write(&over).await,
+            Err(_) => false,
+        };
+        let is_gone = told && tokio::time::timeout(END_MAX, self.child.wait()).await.is_ok();
+        if !is_gone {
+            // It may have taken us for dead at the end, and be acting still.
+            let how = self.end().await;
+            tracing::warn!("the watchdog did not end with the run; it was ended: {}", how.text);
         }
     }
+
+    /// Ends it *before* its pipe is closed, or it would take us for dead; says how it ended.
+    async fn end(&mut self) -> Ended {
+        if let Ok(Some(status)) = self.child.try_wait() {
+            return Ended { is_in_order: status.success(), text: status.to_string() };
+        }
+        let killed = |text: String| Ended { is_in_order: false, text };
+        if let Err(error) = self.child.start_kill() {
+            return killed(format!("it can't be killed: {error}"));
+        }
+        match tokio::time::timeout(SAY_MAX, self.child.wait()).await {
+            Ok(Ok(status)) => killed(format!("it took no more lines, {status}")),
+            Ok(Err(error)) => killed(error.to_string()),
+            Err(_) => killed("it took no more lines and does not end".into()),
+        }
+    }
+}
+
+/// How a watchdog has ended.
+struct Ended {
+    /// By itself, without an error.
+    is_in_order: bool,
+    text: String,
 }
 
 /// `replicator watchdog`, the very program that runs here even if its file was replaced.
@@ -323,4 +372,25 @@ fn command() -> Command {
         };
     }
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_too_late_does_not_count() {
+        let mut standing = Standing::default();
+        assert_eq!(standing.left(), Duration::MAX);
+        let now = Instant::now();
+        standing.told(now);
+        assert!(standing.left() > LEASE / 2);
+        // Stopped for a while.
+        standing = Standing::Heard(now - LEASE);
+        assert_eq!(standing.left(), Duration::ZERO);
+        standing.told(now);
+        assert_eq!(standing, Standing::Lost, "the watchdog may be acting by now");
+        standing.told(Instant::now());
+        assert_eq!(standing.left(), Duration::ZERO);
+    }
 }

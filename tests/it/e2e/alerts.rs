@@ -12,13 +12,13 @@ use tests::wait;
 use super::{Move, SOON};
 
 /// An HTTP server that answers 200 and keeps what was posted.
-struct Receiver {
-    address: String,
+pub struct Receiver {
+    pub address: String,
     posted: Arc<Mutex<Vec<(String, Value)>>>,
 }
 
 impl Receiver {
-    fn start() -> Result<Receiver> {
+    pub fn start() -> Result<Receiver> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?.to_string();
         let posted = Arc::new(Mutex::new(Vec::new()));
@@ -35,7 +35,7 @@ impl Receiver {
         Ok(Receiver { address, posted })
     }
 
-    async fn wait(&self, what: &str, is_it: impl Fn(&str, &Value) -> bool) -> Result<()> {
+    pub async fn wait(&self, what: &str, is_it: impl Fn(&str, &Value) -> bool) -> Result<()> {
         wait::until(what, SOON, || async {
             let posted = self.posted.lock().expect("nobody panics with it");
             Ok(posted.iter().any(|(path, body)| is_it(path, body)).then_some(()))

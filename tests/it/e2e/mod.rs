@@ -19,9 +19,11 @@ mod proxy;
 mod restarts;
 mod rollback;
 mod schema_drift;
+mod switches;
 mod tail;
 mod truncate;
 mod verify;
+mod watch;
 mod watchdog;
 mod way_back;
 

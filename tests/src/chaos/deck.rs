@@ -181,6 +181,15 @@ fn every() -> Vec<Fault> {
         (before("confirm_way_back"), "act.confirm_way_back.before"),
     ];
     all.extend(twice.map(|(at, then)| Fault::KillTwice { at, then }));
+    let too = [
+        (before("raise_fence"), "act.put_back.before"),
+        (before("drain"), "act.put_back.after"),
+        ("journal.decide.after", "act.put_back.before"),
+        ("act.decide.after", "act.flip.before"),
+        (before("flip"), "act.flip.after"),
+        (before("release"), "act.release.after"),
+    ];
+    all.extend(too.map(|(at, then)| Fault::KillWatchdogToo { at, then }));
     all.push(Fault::DoubtThenKill { then: None });
     for at in [
         "journal.raise_fence.before",

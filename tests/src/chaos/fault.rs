@@ -137,6 +137,8 @@ pub enum Fault {
     Kill { who: Who, at: At },
     /// The sidecar is killed, and its next life is, too.
     KillTwice { at: &'static str, then: &'static str },
+    /// The sidecar is killed, and its watchdog while it does what has to be done.
+    KillWatchdogToo { at: &'static str, then: &'static str },
     /// An act fails, and the sidecar is killed while it puts everything back.
     FailThenKill { at: &'static str, then: &'static str },
     /// The answer to the commit is lost, and the sidecar is killed (or not) while it finds out.
@@ -178,6 +180,7 @@ impl Fault {
             Fault::None => "nothing".into(),
             Fault::Kill { who, .. } => format!("kill -9 {}", who.name()),
             Fault::KillTwice { .. } => "kill -9 sidecar twice".into(),
+            Fault::KillWatchdogToo { .. } => "kill -9 sidecar, its watchdog later".into(),
             Fault::FailThenKill { .. } => "act fails, then kill -9 sidecar".into(),
             Fault::DoubtThenKill { then: None } => "commit's answer lost".into(),
             Fault::DoubtThenKill { then: Some(_) } => {
@@ -218,7 +221,9 @@ impl Fault {
             | Fault::StrayResume { at }
             | Fault::ApplyConflict { at }
             | Fault::Ddl { at } => at.to_string(),
-            Fault::KillTwice { at, then } | Fault::FailThenKill { at, then } => {
+            Fault::KillTwice { at, then }
+            | Fault::KillWatchdogToo { at, then }
+            | Fault::FailThenKill { at, then } => {
                 format!("{at}, {then}")
             }
             Fault::DoubtThenKill { then } => {

@@ -13,10 +13,11 @@ use super::points::Points;
 use crate::api::Api;
 use crate::compare::{self, Sequences};
 use crate::ledger::{self, Ledger};
+use crate::paths;
 use crate::pgbouncer::PgBouncer;
 use crate::ports::Port;
 use crate::postgres::{Postgres, connect_url};
-use crate::process::{Launch, Process};
+use crate::process::{self, Launch, Process};
 use crate::proxy::{FaultProxy, Mode};
 use crate::scratch::Scratch;
 use crate::stage::{APP, DATABASE};
@@ -208,7 +209,7 @@ impl Pair {
             router: cast.router,
             sidecar: None,
             died: None,
-            restart_after: Some(Duration::from_millis(200)),
+            restart_after: None,
             deaths: 0,
             embedded: None,
             routers,
@@ -339,7 +340,9 @@ impl Pair {
 
     /// One of our programs, with the mark of this pair.
     pub fn launch(&self, program: &str) -> Result<Launch> {
-        Ok(Launch::ours(program)?.env(marked::MARK, &self.mark))
+        // Its pg_dump is looked for where the servers are.
+        let launch = Launch::ours(program)?.env("CUTOVER_SERVERS", paths::servers());
+        Ok(launch.env(marked::MARK, &self.mark))
     }
 
     pub fn start_sidecar(&mut self) -> Result<()> {
@@ -447,6 +450,10 @@ impl Pair {
         let mut last = Value::Null;
         loop {
             self.tend()?;
+            if self.died.is_some() && self.restart_after.is_none() {
+                let log = process::tail(&self.path().join("replicator.err"), 15);
+                bail!("the sidecar ended while it was waited for: {what}; its log ends:\n{log}");
+            }
             if let Some(status) = self.status() {
                 if ready(&status) {
                     return Ok(status);

@@ -48,6 +48,11 @@ impl Points {
         std::fs::write(self.0.join(name), what).with_context(|| format!("failpoint {name}"))
     }
 
+    /// The failpoints of the watchdogs that are started from now on.
+    pub fn of_watchdog(&self) -> Result<Points> {
+        Points::new(self.0.join("watchdog"))
+    }
+
     /// Nothing happens there any more; whoever pauses there goes on.
     pub fn clear(&self, name: &str) -> Result<()> {
         match std::fs::remove_file(self.0.join(name)) {
@@ -60,18 +65,18 @@ impl Points {
 
     /// Nothing happens anywhere any more, and nobody has been anywhere.
     pub fn clear_all(&self) -> Result<()> {
-        for entry in std::fs::read_dir(&self.0)? {
-            let path = entry?.path();
-            std::fs::remove_file(&path).with_context(|| path.display().to_string())?;
-        }
-        Ok(())
+        self.clear(TRACE)?;
+        self.clear(FORGOTTEN)?;
+        self.clear_all_but_trace()
     }
 
     /// The same, but it stays known who has been where.
     pub fn clear_all_but_trace(&self) -> Result<()> {
         for entry in std::fs::read_dir(&self.0)? {
             let path = entry?.path();
-            if !path.starts_with(self.0.join(TRACE)) && !path.starts_with(self.0.join(FORGOTTEN)) {
+            if path.is_dir() {
+                std::fs::remove_dir_all(&path).with_context(|| path.display().to_string())?;
+            } else if path != self.0.join(TRACE) && path != self.0.join(FORGOTTEN) {
                 std::fs::remove_file(&path).with_context(|| path.display().to_string())?;
             }
         }

@@ -3,6 +3,7 @@
 mod error;
 mod finish;
 mod history;
+mod monitors;
 mod paint;
 mod plan;
 mod report;

@@ -3,7 +3,7 @@
 use crate::api::{FinishState, Status, Stream, StreamState};
 use crate::side::Direction;
 
-use super::{Paint, units};
+use super::{Paint, monitors, units};
 
 /// Rows of name and text: who serves, what stays watched, and the stream that stands by. Nothing of
 /// a sidecar that does not say.
@@ -19,11 +19,12 @@ pub(super) fn rows(status: &Status, paint: Paint) -> Vec<(&'static str, String)>
         }
         rows.push(("serves", text));
     }
-    if let Some(until) = status.cutover.as_ref().filter(|run| run.report.is_none()) {
-        if let Some(until) = until.watch_until {
+    if let Some(run) = status.cutover.as_ref().filter(|run| run.report.is_none()) {
+        if let Some(until) = run.watch_until {
             // Turned round: how far ahead the end is.
             rows.push(("watch", format!("{} left", units::since(until, status.at))));
         }
+        rows.extend(monitors::rows(&run.monitors, paint));
     }
     match status.finish {
         FinishState::NotAsked => {}

@@ -8,14 +8,11 @@ use tokio::time::Instant;
 use super::ports::{Paper, Ports, ports, renew};
 use super::world::{Link, Process, Shared};
 use crate::api::{AbortRequest, Outcome, RunReport, StartCutover};
-use crate::controller::{Limits, Recovery, Scope, recover};
+use crate::controller::{Limits, Standing};
 use crate::phase::Phase;
-use crate::ports::Entry;
 use crate::service::{Defaults, Service};
 use crate::side::{Direction, Side};
 
-/// A process that is silent for so long is taken for dead by its watchdog.
-const LEASE: Duration = Duration::from_secs(3);
 /// How long the operator waits for an answer.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -28,6 +25,8 @@ pub struct Stage {
     pub sidecar: Mutex<Option<Sidecar>>,
     pub starting: Mutex<Option<Arc<Process>>>,
     pub watchdog: Mutex<Option<Arc<Process>>>,
+    /// The sidecar, still alive, whose watchdog has acted.
+    pub has_acted: Mutex<u64>,
     ids: Mutex<u64>,
 }
 
@@ -46,11 +45,12 @@ impl Stage {
             sidecar: Mutex::default(),
             starting: Mutex::default(),
             watchdog: Mutex::default(),
+            has_acted: Mutex::new(0),
             ids: Mutex::new(0),
         })
     }
 
-    fn process(&self, name: &str) -> Arc<Process> {
+    pub fn process(&self, name: &str) -> Arc<Process> {
         let mut ids = self.ids.lock().unwrap();
         *ids += 1;
         Process::new(*ids, name)
@@ -93,25 +93,30 @@ impl Stage {
             }
         }
         let link = Link { shared: self.shared.clone(), process: process.clone() };
-        while renew(&link).await.is_err() {
-            process.sleep(Duration::from_millis(100)).await;
-        }
-        let renewing = link.clone();
+        // A process is made once: there is nothing here yet.
+        let _first = process.kennel.set(Arc::downgrade(&self));
         tokio::spawn(async move {
             loop {
-                renewing.process.sleep(Duration::from_millis(500)).await;
+                link.process.sleep(Duration::from_millis(500)).await;
                 // What is left of the lease says how it went.
-                let _late = renew(&renewing).await;
+                let _late = renew(&link).await;
+            }
+        });
+        let (beating, shared) = (process.clone(), self.shared.clone());
+        tokio::spawn(async move {
+            loop {
+                beating.sleep(Duration::from_millis(250)).await;
+                beating.beat(&shared);
             }
         });
         let [forward, back] = ports(&self.shared, &process, &Paper::Disk, true);
         let defaults =
             Defaults { hold_for: Duration::ZERO, limits: limits(), ..Defaults::default() };
         let service = Service::both(forward, Some(back), defaults);
-        *process.pipe.lock().unwrap() = self.shared.lock().journal.clone();
-        let watchdog = self.process("watchdog");
-        *self.watchdog.lock().unwrap() = Some(watchdog.clone());
-        tokio::spawn(self.clone().watch_over(process.clone(), watchdog));
+        let interrupted = Standing::read(&self.shared.lock().journal);
+        if interrupted.is_ok_and(|standing| standing.unfinished.is_some()) {
+            process.watch(&self.shared);
+        }
         loop {
             match service.recover().await {
                 Ok(_) => break,
@@ -140,41 +145,6 @@ impl Stage {
         }
     }
 
-    /// Waits for its sidecar to die or to fall silent, and then serves the clients.
-    async fn watch_over(self: Arc<Self>, sidecar: Arc<Process>, watchdog: Arc<Process>) {
-        let mut silent_since: Option<Instant> = None;
-        while sidecar.is_alive() {
-            watchdog.sleep(Duration::from_millis(100)).await;
-            if !sidecar.is_stopped() {
-                silent_since = None;
-            } else if silent_since.get_or_insert_with(Instant::now).elapsed() > LEASE {
-                sidecar.kill(&self.shared);
-            }
-        }
-        watchdog.go_on().await;
-        let pipe = Arc::new(Mutex::new(sidecar.pipe.lock().unwrap().clone()));
-        let begun = pipe.lock().unwrap().len();
-        let worlds = ports(&self.shared, &watchdog, &Paper::Memory(pipe.clone()), false);
-        *watchdog.lease_until.lock().unwrap() = *sidecar.lease_until.lock().unwrap();
-        let world_of = |direction| Some(worlds[direction as usize].as_ref());
-        let recovered = recover(world_of, &limits(), Scope::Traffic, |_| {}).await;
-        watchdog.go_on().await;
-        self.shared.lock().say(format!(
-            "{}: {}",
-            watchdog.name,
-            match &recovered {
-                Ok(Recovery::Nothing) => "nothing to do".to_owned(),
-                Ok(Recovery::Finished(report)) => format!("{:?}", report.outcome),
-                Ok(Recovery::Left(phase)) => format!("left in {}", phase.name()),
-                Ok(Recovery::CutOver(_)) => "cut over".to_owned(),
-                Err(error) => error.to_string(),
-            }
-        ));
-        let added: Vec<Entry> = pipe.lock().unwrap().split_off(begun);
-        self.shared.lock().take_over(&added);
-        watchdog.kill(&self.shared);
-    }
-
     /// Asks for a run and waits for what becomes of it; `None`: nobody knows.
     pub async fn order(self: &Arc<Self>, direction: Direction) -> Option<RunReport> {
         let patience = Instant::now() + Duration::from_secs(40);
@@ -186,12 +156,13 @@ impl Stage {
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 continue;
             };
+            let drill = self.shared.lock().random.per_mille(150);
             let request = StartCutover {
                 when_lag: Some("<1s".into()),
                 gate_timeout_ms: Some(8000),
                 confirmation: Some("--yes".into()),
                 watch_ms: Some(self.shared.lock().random.below(2) * 700),
-                drill: self.shared.lock().random.per_mille(150),
+                drill,
                 ..StartCutover::default()
             };
             // A sidecar that dies or hangs does not answer.

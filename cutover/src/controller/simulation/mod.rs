@@ -17,6 +17,7 @@ mod actors;
 mod clients;
 mod ports;
 mod random;
+mod watchdog;
 mod world;
 
 use std::sync::Arc;
@@ -29,16 +30,7 @@ use world::{Shared, State};
 
 use super::Standing;
 use crate::api::Outcome;
-use crate::ports::Entry;
 use crate::side::{Direction, Side};
-
-impl State {
-    /// What a watchdog has written down, once nobody else has the journal.
-    fn take_over(&mut self, entries: &[Entry]) {
-        let last = self.journal.last().map_or(0, |last| last.seq);
-        self.journal.extend(entries.iter().filter(|entry| entry.seq > last).cloned());
-    }
-}
 
 /// What one history was.
 #[derive(Debug, Default)]
@@ -74,7 +66,7 @@ async fn faults(stage: Arc<Stage>) {
             let pause = stage.shared.lock().random.ms(0, 2500);
             tokio::time::sleep(pause).await;
         }
-        let which = stage.shared.lock().random.below(9);
+        let which = stage.shared.lock().random.below(10);
         match which {
             0 | 1 => kill_sidecar(&stage),
             2 => {
@@ -101,6 +93,17 @@ async fn faults(stage: Arc<Stage>) {
                 state.cut[side as usize] = Instant::now() + long;
             }
             6 => stage.abort().await,
+            8 => {
+                let long = stage.shared.lock().random.ms(50, 6000);
+                let watchdog = stage.watchdog.lock().unwrap().clone();
+                if let Some(watchdog) = watchdog {
+                    stage.shared.lock().say(format!("{} stops for {long:?}", watchdog.name));
+                    watchdog.stop(Instant::now() + long);
+                }
+                if stage.shared.lock().random.per_mille(300) {
+                    kill_sidecar(&stage);
+                }
+            }
             7 => {
                 let mut state = stage.shared.lock();
                 state.say("somebody types RESUME");

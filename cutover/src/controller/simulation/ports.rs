@@ -23,6 +23,8 @@ use crate::ports::{
 use crate::side::{Direction, Side};
 
 const SOON: Duration = Duration::from_secs(5);
+/// Whose lease has not been renewed for so long has lost it.
+pub const LEASE: Duration = Duration::from_secs(3);
 
 fn soon() -> Instant {
     Instant::now() + SOON
@@ -160,22 +162,30 @@ impl Clock for SimLink {
 
 impl Lease for SimLink {
     async fn acquire(&self, _: Epoch) -> PortResult<()> {
+        self.link.process.lease.lock().unwrap().1 = self.direction.to();
+        renew(&self.link).await?;
+        self.link.process.watch(&self.link.shared);
         Ok(())
     }
     fn left(&self) -> Duration {
-        let until = *self.link.process.lease_until.lock().unwrap();
-        until.saturating_duration_since(Instant::now())
+        let (until, _) = *self.link.process.lease.lock().unwrap();
+        until.saturating_duration_since(Instant::now()).min(self.link.process.left())
     }
     async fn renew(&self) -> PortResult<()> {
         renew(&self.link).await
+    }
+    async fn release(&self) {
+        self.link.process.go_on().await;
+        self.link.process.unwatch(&self.link.shared);
     }
 }
 
 /// Counted from before the statement was sent.
 pub async fn renew(link: &Link) -> PortResult<()> {
     let sent = Instant::now();
-    link.act("renew", Some(Side::Green), sent + Duration::from_secs(1), |_| Ok(())).await?;
-    *link.process.lease_until.lock().unwrap() = sent + Duration::from_secs(3);
+    let (_, side) = *link.process.lease.lock().unwrap();
+    link.act("renew", Some(side), sent + Duration::from_secs(1), |_| Ok(())).await?;
+    link.process.lease.lock().unwrap().0 = sent + LEASE;
     Ok(())
 }
 
@@ -571,6 +581,7 @@ impl Journal for SimLink {
             Paper::Disk => {
                 // The watchdog is told first.
                 self.link.process.pipe.lock().unwrap().push(entry.clone());
+                self.link.process.beat(&self.link.shared);
                 // A dead process writes nothing: unlike a server, its disk does not go on for it.
                 let (before, fails) = {
                     let mut state = self.link.shared.lock();

@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 
 use decoders::Lsn;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use super::actors::Stage;
 use super::random::Random;
 use crate::marker::Token;
 use crate::phase::Verdict;
@@ -137,6 +138,8 @@ pub struct State {
     /// What may never happen, and has.
     pub violations: Vec<String>,
     pub commits: u64,
+    /// A watchdog's SIGKILL ends its sidecar. Not if that is process 1 of a container.
+    pub kill_works: bool,
     /// Show the schedule while it happens.
     is_live: bool,
 }
@@ -146,6 +149,7 @@ impl State {
         let now = Instant::now();
         let mut random = Random::new(seed);
         let pace = [4, 20, 60][random.below(3) as usize];
+        let kill_works = random.per_mille(600);
         Self {
             random,
             pace,
@@ -161,6 +165,7 @@ impl State {
             began: now,
             violations: Vec::new(),
             commits: 0,
+            kill_works,
             is_live: std::env::var_os("SIM_SHOW").is_some(),
         }
     }
@@ -309,10 +314,27 @@ pub struct Process {
     is_dead: AtomicBool,
     death: Notify,
     stopped_until: Mutex<Instant>,
-    /// Until when its lease is certain.
-    pub lease_until: Mutex<Instant>,
+    /// Until when the lease's row is certainly its own, and on which side that is.
+    pub lease: Mutex<(Instant, Side)>,
     /// What it has written into its journal, as its watchdog sees it.
     pub pipe: Mutex<Vec<Entry>>,
+    /// What its watchdog thinks of it.
+    pub heard: Mutex<Heard>,
+    /// When it has last said that it lives.
+    pub last_beat: Mutex<Instant>,
+    /// Who starts its watchdogs.
+    pub kennel: OnceLock<Weak<Stage>>,
+}
+
+/// What a watchdog thinks of its sidecar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// There is none.
+    Alone,
+    /// It was told at this moment that the sidecar lives.
+    At(Instant),
+    /// It may have taken the sidecar for dead.
+    Lost,
 }
 
 impl Process {
@@ -324,8 +346,11 @@ impl Process {
             is_dead: AtomicBool::new(false),
             death: Notify::new(),
             stopped_until: Mutex::new(now),
-            lease_until: Mutex::new(now),
+            lease: Mutex::new((now, Side::Green)),
             pipe: Mutex::default(),
+            heard: Mutex::new(Heard::Alone),
+            last_beat: Mutex::new(now),
+            kennel: OnceLock::new(),
         })
     }
 
@@ -335,10 +360,6 @@ impl Process {
 
     pub fn stop(&self, until: Instant) {
         *self.stopped_until.lock().unwrap() = until;
-    }
-
-    pub fn is_stopped(&self) -> bool {
-        *self.stopped_until.lock().unwrap() > Instant::now()
     }
 
     /// SIGKILL. Its sessions end: the locks that it held go with them.

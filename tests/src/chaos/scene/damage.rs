@@ -64,6 +64,10 @@ pub async fn prepare(pair: &mut Pair, cast: &Cast) -> Result<Props> {
         Fault::None => {}
         Fault::Kill { who: Who::Sidecar, at: At::Point(name) } => points.set(name, "kill")?,
         Fault::KillTwice { at, .. } => points.set(at, "kill")?,
+        Fault::KillWatchdogToo { at, then } => {
+            points.set(at, "kill")?;
+            points.of_watchdog()?.set(then, "kill")?;
+        }
         Fault::FailThenKill { at, then } => {
             points.set(at, "error@1")?;
             points.set(then, "kill")?;
@@ -103,6 +107,9 @@ impl Scene<'_> {
             Fault::None => self.struck = Some(self.began),
             Fault::Kill { who: Who::Sidecar, at: At::Point(name) } => {
                 self.death_at(name).await?;
+            }
+            Fault::KillWatchdogToo { at, .. } => {
+                self.death_at(at).await?;
             }
             Fault::KillTwice { at, then } => {
                 if self.death_at_and_then(at, Some(then)).await? {

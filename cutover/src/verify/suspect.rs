@@ -6,7 +6,7 @@
 //! 1. *before*: the source's row, and the log's position behind it;
 //! 2. the stream has applied everything up to that position;
 //! 3. *target*: the target's row;
-//! 4. *after*: the source's transaction horizon, then the source's row again.
+//! 4. *after*: which transactions of the source are under way, then the source's row again.
 //!
 //! A version is what changes whenever a row is written (`xmin` and `ctid`).
 //!
@@ -21,16 +21,22 @@
 //!   in between is the source's row at some log position behind *before*. A commit is in the log,
 //!   and may be applied, before others see it on the source (it may wait for a synchronous standby);
 //!   so a change of the row that the target has and *after* does not see is possible until the
-//!   transaction ends. `is_free` (no `xmax` at *after*) excludes it; else the horizon of the
-//!   second look does, when it has passed every transaction that had begun at the first.
+//!   transaction ends. `is_free` (no `xmax` at *after*) excludes it; else it is excluded when of
+//!   all transactions that were under way at the first look none is at the second.
 //! - The source's row is absent. Then the target's is there, written before the first look's
 //!   *target*, and not written since. Were the stream right, the source's row would have been there,
 //!   unchanged, from then to the position before the second look's *target*; but the first look's
-//!   *after* lies in between and did not see it. The horizon excludes the commit that is not
-//!   visible yet.
+//!   *after* lies in between and did not see it. The commit that is not visible yet is excluded in
+//!   the same way.
+//!
+//! A snapshot's `xmax` does not tell which transactions are under way: it is the one behind the last
+//! that has completed, so the newest ones lie beyond it. Each holds the lock of its own number until
+//! others can see what it did, and `pg_locks` shows those locks to every role.
 //!
 //! Rows without a key are looked at as the set of all rows with the same content; their version is
 //! made of all their versions, and they are never free.
+
+use std::collections::BTreeSet;
 
 /// What one look has seen of a row, or of all rows with one key or one content, on one side.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,10 +58,8 @@ pub struct Look {
     pub target: Seen,
     /// The source's again.
     pub after: Seen,
-    /// The oldest transaction of the source that was under way, just before *after*.
-    pub horizon: u64,
-    /// The next transaction of the source, at the same time.
-    pub next: u64,
+    /// The transactions of the source that were under way, just before *after*.
+    pub running: BTreeSet<u32>,
 }
 
 /// What a look comes to.
@@ -74,7 +78,7 @@ pub enum Ruling {
 struct Stand {
     source: String,
     target: String,
-    next: u64,
+    running: BTreeSet<u32>,
 }
 
 /// A row that was seen to differ.
@@ -98,12 +102,15 @@ impl Suspect {
         let (source, target) = (&look.after.version, &look.target.version);
         match &self.stand {
             Some(stand) if stand.source == *source && stand.target == *target => {
-                let is_settled = look.after.is_free || look.horizon >= stand.next;
+                let is_settled = look.after.is_free || look.running.is_disjoint(&stand.running);
                 if is_settled { Ruling::Different } else { Ruling::Open }
             }
             _ => {
-                self.stand =
-                    Some(Stand { source: source.clone(), target: target.clone(), next: look.next });
+                self.stand = Some(Stand {
+                    source: source.clone(),
+                    target: target.clone(),
+                    running: look.running.clone(),
+                });
                 Ruling::Open
             }
         }
@@ -125,7 +132,7 @@ mod tests {
     }
 
     fn look(before: Seen, target: Seen, after: Seen) -> Look {
-        Look { before, target, after, horizon: 10, next: 10 }
+        Look { before, target, after, running: BTreeSet::new() }
     }
 
     #[test]
@@ -156,29 +163,27 @@ mod tests {
     fn a_commit_that_is_not_visible_yet_is_no_difference() {
         let mut suspect = Suspect::default();
         let locked = |version, content| Seen { is_free: false, ..seen(version, content) };
-        let waits = |horizon, next| Look {
-            horizon,
-            next,
+        let waits = |running: &[u32]| Look {
+            running: running.iter().copied().collect(),
             ..look(locked("1", "a"), seen("7", "b"), locked("1", "a"))
         };
-        assert_eq!(suspect.observe(&waits(50, 60)), Ruling::Open);
-        assert_eq!(suspect.observe(&waits(50, 90)), Ruling::Open);
-        assert_eq!(suspect.observe(&waits(59, 90)), Ruling::Open);
+        assert_eq!(suspect.observe(&waits(&[50, 60])), Ruling::Open);
+        assert_eq!(suspect.observe(&waits(&[50, 60, 70])), Ruling::Open);
+        assert_eq!(suspect.observe(&waits(&[60, 70])), Ruling::Open);
         // Everybody who was there at the first look is gone, and the row still is what it was.
-        assert_eq!(suspect.observe(&waits(60, 91)), Ruling::Different);
+        assert_eq!(suspect.observe(&waits(&[70, 80])), Ruling::Different);
     }
 
     #[test]
-    fn a_row_that_only_the_target_has_needs_the_horizon() {
+    fn a_row_that_only_the_target_has_waits_for_all_who_were_there() {
         let mut suspect = Suspect::default();
-        let extra = |horizon, next| Look {
-            horizon,
-            next,
+        let extra = |running: &[u32]| Look {
+            running: running.iter().copied().collect(),
             ..look(seen("", ""), seen("7", "b"), seen("", ""))
         };
-        assert_eq!(suspect.observe(&extra(5, 9)), Ruling::Open);
-        assert_eq!(suspect.observe(&extra(5, 9)), Ruling::Open);
-        assert_eq!(suspect.observe(&extra(9, 12)), Ruling::Different);
+        assert_eq!(suspect.observe(&extra(&[5])), Ruling::Open);
+        assert_eq!(suspect.observe(&extra(&[5])), Ruling::Open);
+        assert_eq!(suspect.observe(&extra(&[9])), Ruling::Different);
     }
 
     #[test]

@@ -142,6 +142,6 @@ impl Reader {
 pub(super) const HEAD: &str = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0'), \
      pg_size_bytes(current_setting('wal_segment_size'))";
 
-/// The oldest transaction that is under way, and the next one.
-pub(super) const HORIZON: &str = "SELECT txid_snapshot_xmin(s), txid_snapshot_xmax(s) \
-     FROM txid_current_snapshot() s";
+/// The transactions that have a number and are under way: a snapshot would not tell the newest.
+pub(super) const RUNNING: &str = "SELECT transactionid FROM pg_locks \
+     WHERE locktype = 'transactionid' AND mode = 'ExclusiveLock' AND granted";

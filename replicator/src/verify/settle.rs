@@ -1,7 +1,7 @@
 //! Rows that were seen to differ are looked at until it is known whether they do. The rules are
 //! [`cutover::verify::suspect`]'s.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cutover::verify::suspect::{Look, Ruling, Seen, Suspect};
@@ -9,7 +9,7 @@ use cutover::verify::{KeyPart, RowDifference, RowKind};
 use tokio::time::Instant;
 
 use super::plan::TablePlan;
-use super::reader::{HEAD, HORIZON, Reader, TextRow, Trouble};
+use super::reader::{HEAD, RUNNING, Reader, TextRow, Trouble};
 use super::work::{Pair, Shop};
 
 /// Rows in one look.
@@ -148,14 +148,14 @@ async fn look(
     shop.await_applied(source.head(&head)?).await?;
     let rows = target.rows(&suspects.sql(table, true)).await?;
     let there = seen(target, suspects, &rows, count)?;
-    let answer = source.sets(&format!("{HORIZON}; {sql}")).await?;
-    let [horizon, rows] = two(source, answer)?;
+    let answer = source.sets(&format!("{RUNNING}; {sql}")).await?;
+    let [running, rows] = two(source, answer)?;
     let after = seen(source, suspects, &rows, count)?;
-    let at = |at| source.number(horizon.first().and_then(|row| row.get(at)));
-    let (horizon, next) = (at(0)?, at(1)?);
+    let running = running.iter().map(|row| source.number(row.first()));
+    let running = running.collect::<Result<BTreeSet<u32>, _>>()?;
     let sides = before.into_iter().zip(there).zip(after);
     Ok(sides
-        .map(|((before, target), after)| Look { before, target, after, horizon, next })
+        .map(|((before, target), after)| Look { before, target, after, running: running.clone() })
         .collect())
 }
 

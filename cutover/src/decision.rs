@@ -84,10 +84,12 @@ impl Decision for PostgresDecision {
         let row = row.map_err(|error| error.at(self.place, "looking for the decision table"))?;
         if !row.is_true("there") {
             // Only when it is missing: without CREATE on the database the IF NOT EXISTS fails too.
-            session
-                .run(CREATE, deadline)
-                .await
-                .map_err(|error| error.at(self.place, "creating the decision table"))?;
+            // A side that an earlier run has closed is read-only by default.
+            let create = format!("BEGIN READ WRITE; {CREATE}; COMMIT");
+            if let Err(error) = session.run(&create, deadline).await {
+                self.session.close().await;
+                return Err(error.at(self.place, "creating the decision table"));
+            }
         }
         // Whether a row could be inserted, without leaving one.
         let probe = "BEGIN READ WRITE; INSERT INTO _cutover.decision (epoch, verdict) \

@@ -115,7 +115,14 @@ async fn rehearsed<W: World>(world: &W, order: &Order, depth: Depth) -> Rehearse
     let rehearsal = Rehearsal::new(&stage);
     // A drill is rehearsed as the run that it rehearses; what was agreed on is compared with what
     // comes out, and not by the rehearsal itself.
-    let order = Order { hold_for: Duration::ZERO, drill: false, plan_hash: None, ..order.clone() };
+    let order = Order {
+        hold_for: Duration::ZERO,
+        // Nothing opens: there is nothing to watch, and nobody to wait for.
+        watch: Duration::ZERO,
+        drill: false,
+        plan_hash: None,
+        ..order.clone()
+    };
     let hub = RunHub::new(order.run.clone(), order.epoch, world.direction(), SystemClock.wall());
     let limits = Limits::default();
     let report = crate::failpoint::passing_by(run(&rehearsal, &order, &limits, &hub)).await;

@@ -5,7 +5,9 @@
 //! | --- | --- |
 //! | [`postgres`] | one PostgreSQL server of any installed major |
 //! | [`pgbouncer`] | one or several PgBouncers in front of it |
+//! | [`haproxy`] | an HAProxy in front of both servers |
 //! | [`proxy`] | a TCP proxy that cuts, freezes and delays |
+//! | [`embedded`] | the embedded proxy, seen from outside |
 //! | [`process`] | child processes that never outlive the test, and our binaries among them |
 //! | [`api`] | the sidecar's HTTP API, as a stranger sees it |
 //! | [`stage`] | all of it put together: blue, green, router, configuration |
@@ -23,6 +25,8 @@ pub mod api;
 pub mod bench;
 pub mod chaos;
 pub mod compare;
+pub mod embedded;
+pub mod haproxy;
 pub mod ledger;
 pub mod paths;
 pub mod pgbench;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::api::Api;
+use crate::embedded::Embedded;
 use crate::pgbouncer::PgBouncer;
 use crate::ports::Port;
 use crate::postgres::{Postgres, connect_url};
@@ -29,6 +30,7 @@ pub struct Builder {
     blue: u32,
     green: u32,
     routers: usize,
+    embedded: bool,
     proxies: bool,
     blue_tweak: ServerTweak,
     green_tweak: ServerTweak,
@@ -40,6 +42,13 @@ impl Builder {
     /// How many PgBouncers; none is allowed.
     pub fn routers(mut self, count: usize) -> Builder {
         self.routers = count;
+        self
+    }
+
+    /// No router is configured: the sidecar serves clients with its own proxy.
+    pub fn embedded(mut self) -> Builder {
+        self.routers = 0;
+        self.embedded = true;
         self
     }
 
@@ -100,14 +109,18 @@ impl Builder {
         } else {
             (None, None)
         };
+        let scratch = Scratch::new()?;
+        let control = scratch.path().join("state").join("proxy.sock");
+        let embedded = self.embedded.then(|| Embedded::at(control)).transpose()?;
         let stage = Stage {
             blue,
             green,
             routers,
+            embedded,
             blue_proxy,
             green_proxy,
             api_port: Port::reserve()?,
-            scratch: Scratch::new()?,
+            scratch,
             extra_config: self.config,
         };
         stage.write_config()?;
@@ -121,6 +134,8 @@ pub struct Stage {
     pub blue: Postgres,
     pub green: Postgres,
     pub routers: Vec<PgBouncer>,
+    /// The sidecar's own proxy, if asked for.
+    pub embedded: Option<Embedded>,
     /// Between the sidecar and blue, if asked for.
     pub blue_proxy: Option<FaultProxy>,
     pub green_proxy: Option<FaultProxy>,
@@ -135,6 +150,7 @@ impl Stage {
             blue,
             green,
             routers: 1,
+            embedded: false,
             proxies: false,
             blue_tweak: Box::new(|builder| builder),
             green_tweak: Box::new(|builder| builder),
@@ -162,6 +178,9 @@ impl Stage {
 
     /// For the application, through the first router.
     pub fn app_url(&self) -> Result<String> {
+        if let Some(embedded) = &self.embedded {
+            return Ok(embedded.url_as(APP, DATABASE));
+        }
         Ok(self.routers.first().context("this stage has no router")?.url_as(APP))
     }
 
@@ -191,6 +210,10 @@ impl Stage {
             self.extra_config,
             self.api_port.number()
         );
+        if self.routers.is_empty() && self.embedded.is_none() && !text.contains("[cutover") {
+            // Its proxy would outlive the test, and all tests would want the same port.
+            text.push_str("\n[cutover]\nrouter = \"none\"\n");
+        }
         for router in &self.routers {
             text.push_str(&format!(
                 "\n[[cutover.pgbouncer]]\nadmin = {:?}\nconfig_file = {:?}\ndatabase = {:?}\n\
@@ -216,7 +239,14 @@ impl Stage {
 
     /// `replicator COMMAND --config FILE`, to add to.
     pub fn replicator_command(&self, command: &str) -> Result<Launch> {
-        Ok(Launch::ours("replicator")?.arg(command).arg("--config").arg(self.config_file()))
+        let launch = Launch::ours("replicator")?.arg(command).arg("--config");
+        let launch = launch.arg(self.config_file());
+        Ok(match &self.embedded {
+            Some(embedded) => {
+                launch.env("CUTOVER_CLIENT_LISTEN", format!("127.0.0.1:{}", embedded.port()))
+            }
+            None => launch,
+        })
     }
 
     /// `cutover --api URL`, to add to.

@@ -159,8 +159,12 @@ impl Inner {
         let row = session.row(there, deadline).await.map_err(failed("looking for the lease"))?;
         if !row.is_true("there") {
             // Only when it is missing: without CREATE on the database the IF NOT EXISTS fails too.
-            let create = format!("SET default_transaction_read_only = off; {CREATE}");
-            session.run(&create, deadline).await.map_err(failed("creating the lease's table"))?;
+            let create = format!("BEGIN READ WRITE; {CREATE}; COMMIT");
+            if let Err(error) = session.run(&create, deadline).await {
+                // It may be inside a failed transaction.
+                self.session.close().await;
+                return Err(failed("creating the lease's table")(error));
+            }
         }
         Ok(())
     }

@@ -89,6 +89,9 @@ fn body_length(header: [u8; HEADER]) -> Result<usize, Malformed> {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

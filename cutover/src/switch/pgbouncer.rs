@@ -6,6 +6,8 @@
 //! - `RESUME` of a database that is not paused is an error; whether it holds is looked up instead
 //!   of believed.
 //! - A `PAUSE` whose sender has gone may still be carried out: see `pause`.
+//! - Who connects between RELOAD and RESUME would let everybody wait for `server_login_retry`: see
+//!   [`member`].
 //! - In session mode `PAUSE` waits for clients to *disconnect*: refused beforehand.
 //! - With `min_pool_size` it opens server connections by itself, also while a database is paused:
 //!   refused beforehand.

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 /// Until when anything here must have happened.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
@@ -120,11 +120,15 @@ impl Drop for Postgres {
 
 /// Immediate shutdown: SIGQUIT reaches the server through `runuser`'s child.
 fn stop(child: &mut Child) {
+    signal(child, "-QUIT");
+}
+
+fn signal(child: &mut Child, signal: &str) {
     let pid = child.id();
     let children = Command::new("pgrep").args(["-P", &pid.to_string()]).output();
     let own = children.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
     for pid in own.unwrap_or_default().split_whitespace().chain([pid.to_string().as_str()]) {
-        Command::new("kill").args(["-QUIT", pid]).stderr(Stdio::null()).status().unwrap();
+        Command::new("kill").args([signal, pid]).stderr(Stdio::null()).status().unwrap();
     }
     child.wait().unwrap();
 }
@@ -199,21 +203,7 @@ impl PgBouncer {
                 Command::new("chown").arg("postgres").arg(file).status().unwrap();
             }
         }
-        let binary = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"]
-            .into_iter()
-            .map(PathBuf::from)
-            .chain(
-                std::env::var("CUTOVER_SERVERS")
-                    .map(|root| PathBuf::from(root).join("pgbouncer/bin/pgbouncer")),
-            )
-            .find(|path| path.exists())
-            .expect("PgBouncer is missing: run scripts/setup");
-        let child = as_server_user(&binary)
-            .arg(&ini)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let child = spawn_pgbouncer(&ini);
         let bouncer = Self { child, port, ini, _directory: directory };
         bouncer.client("pgbouncer").ready().await;
         bouncer
@@ -224,7 +214,28 @@ impl PgBouncer {
     }
 }
 
+/// A PgBouncer with this configuration.
+fn spawn_pgbouncer(ini: &Path) -> Child {
+    let binary = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"]
+        .into_iter()
+        .map(PathBuf::from)
+        .chain(
+            std::env::var("CUTOVER_SERVERS")
+                .map(|root| PathBuf::from(root).join("pgbouncer/bin/pgbouncer")),
+        )
+        .find(|path| path.exists())
+        .expect("PgBouncer is missing: run scripts/setup");
+    as_server_user(&binary).arg(ini).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
 impl PgBouncer {
+    /// `kill -9`, and started anew.
+    pub async fn crash(&mut self) {
+        signal(&mut self.child, "-KILL");
+        self.child = spawn_pgbouncer(&self.ini);
+        self.client("pgbouncer").ready().await;
+    }
+
     /// Edits the configuration and has it loaded.
     pub async fn edit(&self, change: impl FnOnce(String) -> String) {
         let text = std::fs::read_to_string(&self.ini).unwrap();

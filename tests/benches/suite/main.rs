@@ -7,6 +7,7 @@ mod cutover_pause;
 mod huge_transaction;
 mod insert;
 mod latency;
+mod proxy;
 mod tpcb;
 mod update;
 
@@ -19,7 +20,7 @@ use tests::bench::catchup;
 use tests::bench::options::{Options, Sides};
 use tests::bench::report::{Better, Report, Series};
 
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 9] = [
     "catchup_tpcb",
     "cpu",
     "catchup_insert",
@@ -28,6 +29,7 @@ const NAMES: [&str; 8] = [
     "latency",
     "huge_transaction",
     "cutover_pause",
+    "proxy",
 ];
 
 /// The replicator beside its peers.
@@ -101,6 +103,10 @@ async fn run(name: &str, options: &Options) -> Result<Vec<Report>> {
         "huge_transaction" => vec![huge_transaction::run(options).await?],
         "cutover_pause" => {
             cutover_pause::run(options).await?;
+            Vec::new()
+        }
+        "proxy" => {
+            proxy::run(options).await?;
             Vec::new()
         }
         _ => bail!("no bench {name}"),

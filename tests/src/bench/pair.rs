@@ -128,7 +128,7 @@ impl Pair {
         let config = self.file(&format!("{database}.toml"));
         let text = format!(
             "name = {database:?}\nstate_dir = {:?}\n\n[blue]\nurl = {:?}\n\n[green]\nurl = {:?}\n\n\
-             [api]\nlisten = \"127.0.0.1:{}\"\n\n{}\n",
+             [api]\nlisten = \"127.0.0.1:{}\"\n\n[cutover]\nrouter = \"none\"\n\n{}\n",
             self.file(&format!("state-{database}")),
             self.blue.url(BLUE),
             self.green.url(database),

@@ -1,0 +1,86 @@
+//! An HAProxy in TCP mode in front of two servers, of which the second is disabled.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use std::time::Duration;
+
+use crate::ports::Port;
+use crate::process::{Launch, Process};
+use crate::scratch::Scratch;
+use crate::wait;
+
+const PROGRAM: &str = "/usr/sbin/haproxy";
+const START_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Dropping it stops it.
+#[derive(Debug)]
+pub struct HaProxy {
+    port: Port,
+    process: Option<Process>,
+    scratch: Scratch,
+}
+
+impl HaProxy {
+    /// In front of these ports of loopback.
+    pub fn start(blue: u16, green: u16) -> Result<HaProxy> {
+        let (scratch, port) = (Scratch::new()?, Port::reserve()?);
+        let mut haproxy = HaProxy { port, process: None, scratch };
+        let text = format!(
+            "global\n  stats socket {} level admin\ndefaults\n  mode tcp\n  timeout connect 5s\n  \
+             timeout client 1h\n  timeout server 1h\nfrontend clients\n  bind 127.0.0.1:{}\n  \
+             default_backend databases\nbackend databases\n  server blue 127.0.0.1:{blue}\n  \
+             server green 127.0.0.1:{green} disabled\n",
+            haproxy.socket().display(),
+            haproxy.port(),
+        );
+        std::fs::write(haproxy.scratch.path().join("haproxy.cfg"), text)?;
+        haproxy.restart()?;
+        Ok(haproxy)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port.number()
+    }
+
+    /// Its stats socket.
+    pub fn socket(&self) -> PathBuf {
+        self.scratch.path().join("admin.sock")
+    }
+
+    /// For clients of this database.
+    pub fn url_as(&self, user: &str, database: &str) -> String {
+        format!("postgres://{user}@127.0.0.1:{}/{database}", self.port())
+    }
+
+    /// What the operator writes about it.
+    pub fn config(&self, user: &str, database: &str) -> String {
+        format!(
+            "[[cutover.haproxy]]\nsocket = {:?}\nbackend = \"databases\"\nblue = \"blue\"\n\
+             green = \"green\"\nclient = {:?}\n",
+            self.socket(),
+            self.url_as(user, database)
+        )
+    }
+
+    /// `kill -9` and a new start: what was set at run time is gone.
+    pub fn restart(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.kill9()?;
+        }
+        let launch =
+            Launch::new(PROGRAM).args(["-db", "-f"]).arg(self.scratch.path().join("haproxy.cfg"));
+        let mut process =
+            launch.start(&self.scratch.path().join("haproxy")).context("run scripts/setup")?;
+        let port = self.port();
+        wait::until_blocking("HAProxy to listen", START_DEADLINE, || {
+            if let Some(status) = process.ended()? {
+                bail!("HAProxy ended with {status}:\n{}", process.log_tail());
+            }
+            Ok(std::net::TcpStream::connect(("127.0.0.1", port)).ok().map(drop))
+        })?;
+        self.process = Some(process);
+        Ok(())
+    }
+}

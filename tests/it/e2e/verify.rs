@@ -316,3 +316,39 @@ async fn one_at_a_time_and_it_can_be_stopped() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cutover_asks_for_its_proof() -> Result<()> {
+    let tables = "CREATE TABLE kept (id int PRIMARY KEY);
+                  INSERT INTO kept SELECT generate_series(1, 100)";
+    let mut this = Move::streaming_with(Stage::builder(15, 17), tables).await?;
+    let go = ["--when-lag", "<1s", "--yes", "--require-verified", "1h"];
+    let refused = |arguments: &[&str], why: &str| -> Result<()> {
+        let finished = this.stage.cutover(arguments, SOON)?;
+        let (code, said) = (finished.code(), finished.stderr);
+        ensure!(code == 3 && said.contains(why), "{code} instead of 3: {said}");
+        Ok(())
+    };
+    refused(&go, "no verification")?;
+    ensure_equal(verify(&this.stage, &["--mode", "count"])?)?;
+    refused(&go, "no verification")?;
+    let green = &this.stage.green;
+    green.execute(DATABASE, "DELETE FROM kept WHERE id = 7").await?;
+    assert_eq!(verify(&this.stage, &["--table", "kept"])?.0, 9);
+    refused(&go[..3], "1 differences")?;
+    green.execute(DATABASE, "INSERT INTO kept VALUES (7)").await?;
+    ensure_equal(verify(&this.stage, &["--table", "kept"])?)?;
+    refused(&go[..3], "1 differences")?;
+    ensure_equal(verify(&this.stage, &[])?)?;
+    this.sidecar.terminate()?;
+    this.sidecar.wait(SOON)?;
+    this.restart_sidecar()?;
+    this.wait_streaming().await?;
+    let finished = this.stage.cutover(&go, 2 * SOON)?;
+    ensure!(finished.code() == 0, "{}: {}", finished.code(), finished.stderr);
+
+    // The other way round now: green is the one that is right.
+    let report = ensure_equal(verify(&this.stage, &["--table", "kept"])?)?;
+    assert_eq!((&report["source"], &report["target"]), (&"green".into(), &"blue".into()));
+    Ok(())
+}

@@ -18,7 +18,7 @@ use super::reader::{Reader, Trouble};
 use crate::controlling::EngineReplication;
 use crate::door::Door;
 
-/// How long the stream may take to apply what was just read.
+/// How long the stream may take to apply what was just read; a new connection is made in that time.
 const APPLY: Duration = Duration::from_secs(60);
 /// Tries of one chunk while a server is away.
 const TRIES: u32 = 6;
@@ -81,10 +81,7 @@ impl Shop {
     /// Waits until everything up to `position` is on the target.
     pub async fn await_applied(&self, position: Lsn) -> Result<(), Trouble> {
         let applied = self.stream.await_applied(position, Instant::now() + APPLY).await;
-        applied.map_err(|error| Trouble {
-            is_transient: true,
-            ..Trouble::new("stream", format!("{}: {}", error.place, error.what))
-        })
+        applied.map_err(|error| Trouble::new(error.place, error.what))
     }
 
     async fn open(&self) -> Result<Pair, Trouble> {

@@ -21,6 +21,10 @@ use crate::watch::Baseline;
 
 /// How long a first try to reach the routers may take; every act tries again.
 const CONNECT: Duration = Duration::from_secs(2);
+/// How long one try to read or to claim the decision may take.
+const ANSWER: Duration = Duration::from_secs(2);
+/// The side that was to open is open.
+const SERVED: [Phase; 4] = [Phase::Flipped, Phase::Open, Phase::Reversing, Phase::Watching];
 
 /// How far whoever recovers may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,7 +147,7 @@ impl<W: World> Run<'_, W> {
         let until = self.now() + self.limits.decision;
         let to = self.direction().to();
         loop {
-            let why = match self.ask().await {
+            let why = match self.ask(reached).await {
                 Ok(Some(verdict)) => {
                     return match Committed::recovered(self.order.epoch, to, verdict) {
                         Ok(committed) => Found::Committed { reached, committed },
@@ -173,14 +177,23 @@ impl<W: World> Run<'_, W> {
         }
     }
 
-    async fn ask(&self) -> PortResult<Option<Verdict>> {
-        let deadline = self.now() + Duration::from_secs(2);
+    /// A flip opens the side that was closed before, and a watchdog or an earlier life may have
+    /// done it. The airlock, which leaves that side closed behind it, would take it from its
+    /// clients: it is for a side that does not let us in, and not at all once clients are served.
+    async fn ask(&self, reached: Phase) -> PortResult<Option<Verdict>> {
+        let decision = self.world.decision();
+        let direct = decision.read(self.order.epoch, self.now() + ANSWER).await;
+        let is_open = self.opening.is_none() || SERVED.contains(&reached);
+        if direct.is_ok() || is_open {
+            return direct;
+        }
+        let deadline = self.now() + ANSWER;
         let _airlock = self.airlock(deadline).await?;
-        self.world.decision().read(self.order.epoch, deadline).await
+        decision.read(self.order.epoch, deadline).await
     }
 
     async fn claim(&self) -> PortResult<Verdict> {
-        let deadline = self.now() + Duration::from_secs(2);
+        let deadline = self.now() + ANSWER;
         let _airlock = self.airlock(deadline).await?;
         self.world.decision().decide(self.order.epoch, Verdict::Abort, deadline).await
     }

@@ -84,7 +84,8 @@ impl Switch {
     }
 }
 
-/// The same call to whichever it is.
+/// The same call to whichever it is. Futures are boxed: a run holds one of each act, and all kinds of
+/// routers side by side in each of them would be large.
 macro_rules! each {
     ($router:expr, $switch:ident => $call:expr) => {
         match $router {
@@ -103,31 +104,31 @@ impl TrafficSwitch for Router {
     }
 
     async fn inspect(&self, from: Side) -> PortResult<Vec<Check>> {
-        each!(self, switch => switch.inspect(from).await)
+        each!(self, switch => Box::pin(switch.inspect(from)).await)
     }
 
     async fn arm(&self, to: Side, deadline: Instant) -> PortResult<()> {
-        each!(self, switch => switch.arm(to, deadline).await)
+        each!(self, switch => Box::pin(switch.arm(to, deadline)).await)
     }
 
     async fn hold(&self, epoch: Epoch, deadline: Instant) -> PortResult<String> {
-        each!(self, switch => switch.hold(epoch, deadline).await)
+        each!(self, switch => Box::pin(switch.hold(epoch, deadline)).await)
     }
 
     async fn holding(&self, epoch: Epoch, deadline: Instant) -> PortResult<bool> {
-        each!(self, switch => switch.holding(epoch, deadline).await)
+        each!(self, switch => Box::pin(switch.holding(epoch, deadline)).await)
     }
 
     async fn switch(&self, proof: &Committed, deadline: Instant) -> PortResult<Vec<Member>> {
-        each!(self, switch => switch.switch(proof, deadline).await)
+        each!(self, switch => Box::pin(switch.switch(proof, deadline)).await)
     }
 
     async fn release(&self, epoch: Epoch, deadline: Instant) -> PortResult<()> {
-        each!(self, switch => switch.release(epoch, deadline).await)
+        each!(self, switch => Box::pin(switch.release(epoch, deadline)).await)
     }
 
     async fn verify(&self, proof: &Committed, deadline: Instant) -> PortResult<Vec<Member>> {
-        each!(self, switch => switch.verify(proof, deadline).await)
+        each!(self, switch => Box::pin(switch.verify(proof, deadline)).await)
     }
 
     fn name(&self) -> String {

@@ -7,12 +7,13 @@
 //!   of believed.
 //! - A `PAUSE` whose sender has gone may still be carried out: see `pause`.
 //! - Who connects between RELOAD and RESUME would let everybody wait for `server_login_retry`: see
-//!   [`member`].
+//!   [`login_retry`].
 //! - In session mode `PAUSE` waits for clients to *disconnect*: refused beforehand.
 //! - With `min_pool_size` it opens server connections by itself, also while a database is paused:
 //!   refused beforehand.
 //! - A configuration that can't be written is found out beforehand, too.
 
+mod login_retry;
 mod member;
 mod pause;
 mod precheck;

@@ -16,7 +16,7 @@ use crate::api::MonitorAction;
 enum Probe {
     Serving(ServingProbe),
     WayBack(WayBackProbe),
-    Sql(SqlProbe),
+    Sql(Box<SqlProbe>),
     Http(HttpProbe),
     Prometheus(PrometheusProbe),
 }
@@ -96,7 +96,7 @@ impl Monitor {
             latency_ratio_max: config.latency_ratio_max,
             latency_ms_floor: config.latency_ms_floor,
         };
-        Self { rule, probe: Probe::Sql(SqlProbe::new(config)), timing: Some(timing) }
+        Self { rule, probe: Probe::Sql(Box::new(SqlProbe::new(config))), timing: Some(timing) }
     }
 
     fn http(config: &HttpConfig) -> Self {

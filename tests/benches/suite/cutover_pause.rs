@@ -19,10 +19,11 @@ use tests::process::Process;
 use tests::stage::{APP, DATABASE, Stage};
 
 const ROUNDS: usize = 50;
-/// Of pgbench; the ledger's come on top.
-const RATE_PER_S: u32 = 2_000;
+/// Of pgbench, times `BENCH_SCALE`; the ledger's come on top.
+const RATE_PER_S: u64 = 2_000;
 const CLIENTS: u32 = 8;
-const SCALE: u32 = 10;
+/// pgbench's, times `BENCH_SCALE`.
+const SCALE: u64 = 10;
 const LEDGER_RATE_PER_S: u32 = 100;
 /// The floor that was set for this figure, in the place of a peer: nobody else publishes one.
 const FLOOR_MS: f64 = 600.0;
@@ -36,7 +37,8 @@ pub async fn run(options: &Options) -> Result<()> {
         None => ROUNDS,
     };
     let mut stage = set(options).await?;
-    match rounds_on(&stage, rounds).await {
+    let rate = u32::try_from(options.scaled(RATE_PER_S))?;
+    match rounds_on(&stage, rounds, rate).await {
         Ok(found) => {
             println!("{}", found.line()?);
             Ok(())
@@ -61,7 +63,7 @@ async fn set(options: &Options) -> Result<Stage> {
     }
     let stage = builder.start().await?;
     let blue = stage.blue.url_as(APP, DATABASE);
-    pgbench::init(&blue, SCALE)?;
+    pgbench::init(&blue, u32::try_from(options.scaled(SCALE))?)?;
     let app = connect_url(&blue).await?;
     // It has no key.
     app.batch_execute("ALTER TABLE pgbench_history REPLICA IDENTITY FULL").await?;
@@ -69,13 +71,13 @@ async fn set(options: &Options) -> Result<Stage> {
     Ok(stage)
 }
 
-async fn rounds_on(stage: &Stage, rounds: usize) -> Result<Found> {
+async fn rounds_on(stage: &Stage, rounds: usize, rate: u32) -> Result<Found> {
     let mut sidecar = stage.replicator()?;
     stage.wait_streaming(&mut sidecar, 1.0, DEADLINE).await?;
     let url = stage.app_url()?;
     let ledger = ledger::Options { rate: LEDGER_RATE_PER_S, ..ledger::Options::new(url.clone()) };
     let mut ledger = Ledger::start(ledger)?;
-    let mut load = Pgbench::start(&url, CLIENTS, RATE_PER_S, &stage.path().join("pgbench"))?;
+    let mut load = Pgbench::start(&url, CLIENTS, rate, &stage.path().join("pgbench"))?;
     ledger.more_acknowledged(100, SOON).await?;
     stage.wait_streaming(&mut sidecar, 1.0, DEADLINE).await?;
     let began = Instant::now();

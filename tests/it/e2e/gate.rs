@@ -117,28 +117,3 @@ async fn a_row_that_green_lacks_is_refused_with_the_tables_name() -> Result<()> 
     report.ensure_exact()?;
     report.ensure_unnoticed()
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_world_that_left_its_plan_while_the_gate_waited_is_refused() -> Result<()> {
-    let mut this = Move::streaming_with(Stage::builder(15, 17), TABLES).await?;
-    let writer = connect_url(&this.stage.blue.url_as(APP, DATABASE)).await?;
-    writer.batch_execute("BEGIN; INSERT INTO held VALUES (1)").await?;
-    let mut run = start(&this)?;
-    wait_said(&this, &mut run, "has been writing for").await?;
-    // Somebody takes a table out of the stream: it would not be locked, nor be complete on green.
-    let names = "SELECT pubname FROM pg_publication WHERE pubname LIKE 'cutover%'";
-    let publication = this.stage.blue.value(DATABASE, names).await?;
-    let drop = format!("ALTER PUBLICATION {publication} DROP TABLE quiet");
-    this.stage.blue.execute(DATABASE, &drop).await?;
-    writer.batch_execute("COMMIT").await?;
-    ended(&mut run, 3).with_context(|| this.sidecar.log_tail())?;
-    let report = this.stage.api().status()?["cutover"]["report"].clone();
-    let what = report["error"]["what"].as_str().unwrap_or_default();
-    ensure!(what.contains("no longer the one that the plan was made of"), "{report}");
-    ensure!(report["pause_ms"].is_null(), "{report}");
-    this.more(50).await?;
-    this.ledger.stop()?;
-    let report = this.ledger.check(&this.stage.blue.url(DATABASE)).await?;
-    report.ensure_exact()?;
-    report.ensure_unnoticed()
-}

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use tests::ports::Port;
 use tests::process::{Launch, Process};
@@ -70,12 +70,22 @@ impl Move {
         self.stage.cutover_command()?.args(GO).start(&self.stage.path().join(log))
     }
 
-    async fn wait_watching(&mut self) -> Result<Value> {
-        self.stage
-            .wait_status(&mut self.sidecar, "the time of watching", 2 * SOON, |status| {
-                status["cutover"]["phase"] == "watching"
-            })
-            .await
+    /// Waits until the run of this command watches.
+    async fn wait_watching(&mut self, command: &mut Process) -> Result<Value> {
+        let api = self.stage.api();
+        let sidecar = &self.sidecar;
+        tests::wait::until("the time of watching", 2 * SOON, || {
+            let found = (|| {
+                if let Some(status) = command.ended()? {
+                    bail!("the command ended with {status}");
+                }
+                let status = api.status().ok();
+                Ok(status.filter(|status| status["cutover"]["phase"] == "watching"))
+            })();
+            async { found }
+        })
+        .await
+        .with_context(|| format!("{}\nthe log ends:\n{}", command.log_tail(), sidecar.log_tail()))
     }
 
     async fn wait_monitor(&mut self, name: &str, state: &str) -> Result<Value> {
@@ -126,7 +136,7 @@ async fn a_page_that_breaks_after_the_flip_takes_the_clients_back_once() -> Resu
     let mut this = Move::streaming(Stage::builder(15, 17).config(&config)).await?;
     this.more(100).await?;
     let mut command = this.begin_cutover("first")?;
-    this.wait_watching().await?;
+    this.wait_watching(&mut command).await?;
     let status = this.wait_monitor("page", "healthy").await?;
     assert_eq!(status["cutover"]["serving"], "green", "{status}");
     this.more(200).await?;
@@ -148,7 +158,7 @@ async fn a_page_that_breaks_after_the_flip_takes_the_clients_back_once() -> Resu
     }
 
     let mut command = this.begin_cutover("second")?;
-    this.wait_watching().await?;
+    this.wait_watching(&mut command).await?;
     // Enough bad answers for a breach, were it the flip's doing.
     let status = this
         .stage
@@ -220,7 +230,7 @@ async fn alerts_and_silence_leave_the_clients_where_they_are() -> Result<()> {
     .with_context(|| watcher.log_tail())?;
 
     let mut command = this.begin_cutover("cutover")?;
-    this.wait_watching().await?;
+    this.wait_watching(&mut command).await?;
     for name in ["page", "orders", "replicator", "serving", "way_back"] {
         this.wait_monitor(name, "healthy").await?;
     }
@@ -256,12 +266,12 @@ async fn a_restart_goes_on_watching_for_the_time_that_is_left() -> Result<()> {
     let mut this = Move::streaming(Stage::builder(15, 17).config(&config)).await?;
     this.more(100).await?;
     let mut command = this.begin_cutover("cutover")?;
-    this.wait_watching().await?;
+    this.wait_watching(&mut command).await?;
     let before = this.wait_monitor("page", "healthy").await?["cutover"].clone();
 
     this.sidecar.kill9()?;
     this.restart_sidecar()?;
-    this.wait_watching().await?;
+    this.wait_watching(&mut command).await?;
     let after = this.wait_monitor("page", "healthy").await?["cutover"].clone();
     assert_eq!(before["run"], after["run"]);
     let until = |run: &Value| run["watch_until"].as_str().unwrap_or("unknown").to_owned();

@@ -11,7 +11,8 @@ use tests::wait;
 
 use super::{Move, SOON, set};
 
-const GO: [&str; 3] = ["--when-lag", "<1s", "--yes"];
+/// With a pause that a slow machine keeps, too: what is tested is what comes after the end.
+const GO: [&str; 5] = ["--when-lag", "<1s", "--max-pause", "30s", "--yes"];
 
 /// Everything of blue's settings that a fence may change.
 const SETTINGS: &str = "SELECT concat_ws(' | ', datallowconn, datacl, \
@@ -29,7 +30,9 @@ struct Scene {
 
 impl Scene {
     async fn set() -> Result<Scene> {
-        let (stage, ledger) = set(Stage::builder(15, 17), "CREATE TABLE probe (id int)").await?;
+        let (stage, ledger) =
+            set(Stage::builder(15, 17), "CREATE TABLE probe (id bigserial PRIMARY KEY, v int)")
+                .await?;
         std::fs::create_dir(stage.path().join("failpoints"))?;
         let sidecar = sidecar(&stage)?;
         let mut this = Move { stage, sidecar, ledger };
@@ -93,7 +96,7 @@ impl Scene {
         })
         .await
         .with_context(|| self.log())?;
-        stage.on_blue("INSERT INTO probe VALUES (1)").await?;
+        stage.on_blue("INSERT INTO probe (v) VALUES (1)").await?;
         assert_eq!(stage.routers[0].target_port().await?, stage.blue.port());
         let committed = "SELECT count(*) FROM _cutover.decision WHERE verdict = 'commit'";
         assert_eq!(stage.green.value(DATABASE, committed).await?, "0");
@@ -104,7 +107,7 @@ impl Scene {
     async fn ensure_flipped(&self) -> Result<()> {
         let stage = &self.this.stage;
         assert_eq!(stage.routers[0].target_port().await?, stage.green.port());
-        ensure!(stage.on_blue("INSERT INTO probe VALUES (1)").await.is_err(), "blue is open");
+        ensure!(stage.on_blue("INSERT INTO probe (v) VALUES (1)").await.is_err(), "blue is open");
         Ok(())
     }
 

@@ -148,10 +148,14 @@ async fn takes_writes(server: &Postgres) -> Result<()> {
     tokio::time::timeout(TRY, write).await.context("no answer in time")?
 }
 
-/// Everything that a fence may change: whether and how clients are let in.
+/// Everything that a fence may change: whether and how clients are let in. No list of rights means
+/// the default ones (manual 5.7), so both are read as what they allow.
 pub async fn settings(server: &Postgres) -> Result<String> {
     let sql = format!(
-        "SELECT concat_ws(' | ', datallowconn, datconnlimit, coalesce(datacl::text, 'no acl'),
+        "SELECT concat_ws(' | ', datallowconn, datconnlimit,
+             (SELECT string_agg(concat_ws(':', grantee, grantor, privilege_type, is_grantable), ', '
+                                ORDER BY grantee, grantor, privilege_type)
+              FROM aclexplode(coalesce(datacl, acldefault('d', datdba)))),
              (SELECT string_agg(concat_ws(':', setrole, setconfig::text), ', ' ORDER BY setrole)
               FROM pg_db_role_setting WHERE setdatabase = d.oid),
              (SELECT string_agg(concat_ws(':', rolname, rolcanlogin, rolconfig::text), ', '

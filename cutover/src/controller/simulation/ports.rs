@@ -246,8 +246,13 @@ impl Fence for SimFence {
     }
     async fn lower(&self, _: &u32, deadline: Instant) -> PortResult<()> {
         let side = self.1;
+        let sessions = self.0.shared.lock().side(side).fence_sessions;
         let lower = move |state: &mut State| {
             let database = state.side(side);
+            // One that was on its way when somebody else lowered: its session was ended.
+            if database.fence_sessions != sessions {
+                return Err(PortError::new(side.name(), "the fence's session was ended"));
+            }
             database.fence_sessions += 1;
             database.read_only = false;
             database.sealed = false;

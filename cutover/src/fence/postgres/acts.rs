@@ -247,7 +247,7 @@ pub(super) fn describe(undo: &PostgresUndo) -> FenceActs {
     raise.push(act("fence", scan_sql(&undo.database, None)));
     raise.push(act("fence", lock_sql(&undo.tables, LOCK_TIMEOUT_MS)));
     let mut back = vec![act("abort", end_own_sql(&undo.database))];
-    back.extend(acts("abort", lower(undo, &Current::fenced(undo)).statements));
+    back.extend(acts("abort", lower(undo, &Current::entered(undo)).statements));
     if let Some(at) = undo.at.as_deref().filter(|_| undo.may_alter) {
         back.push(act("abort", close_since_sql(&undo.database, at, "now")));
     }

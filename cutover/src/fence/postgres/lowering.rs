@@ -55,6 +55,22 @@ impl Current {
         }
     }
 
+    /// As our own sessions leave it that came in meanwhile: CONNECT is taken from everybody else. For
+    /// a person who opens it by hand; granting what is granted already does no harm.
+    pub fn entered(undo: &PostgresUndo) -> Self {
+        let fenced = Self::fenced(undo);
+        if !undo.closes_door() {
+            return fenced;
+        }
+        let grants = undo.connect.iter().flat_map(|connect| &connect.grants);
+        let roles = grants
+            .flat_map(|grant| grant.grantee.iter().chain([&grant.grantor]))
+            .cloned()
+            .collect();
+        let connect = Connect { grants: Vec::new(), ..fenced.connect.clone() };
+        Self { roles, connect, ..fenced }
+    }
+
     pub async fn read(
         fence: &PostgresFence,
         sql: &Sql,
@@ -268,6 +284,7 @@ impl PostgresFence {
 #[cfg(test)]
 mod tests {
     use super::super::SealBy;
+    use super::super::grants::Grant;
     use super::*;
 
     fn undo() -> PostgresUndo {
@@ -283,6 +300,17 @@ mod tests {
             version_num: 150_000,
             connect: Some(Connect::default()),
         }
+    }
+
+    #[test]
+    fn whoever_opens_it_by_hand_gives_connect_back() {
+        let owner = "app".to_owned();
+        let everybody = Grant { grantee: None, grantor: owner.clone(), grantable: false };
+        let connect = Some(Connect { owner, grants: vec![everybody] });
+        let undo = PostgresUndo { connect, ..undo() };
+        let statements = lower(&undo, &Current::entered(&undo)).statements;
+        assert_eq!(statements[0], "GRANT CONNECT ON DATABASE \"shop\" TO PUBLIC");
+        assert_eq!(statements[1], "ALTER DATABASE \"shop\" ALLOW_CONNECTIONS true");
     }
 
     #[test]

@@ -120,7 +120,7 @@ fn of_table(table: &TableInfo, objects: &mut Vec<Described>) {
 async fn defaults(
     reader: &Reader,
     tables: &BTreeSet<String>,
-    objects: &mut Vec<Described>,
+    objects: &mut [Described],
 ) -> Result<(), Trouble> {
     let sql = "SELECT '\"' || replace(n.nspname, '\"', '\"\"') || '\".\"' \
                       || replace(c.relname, '\"', '\"\"') || '\"', \

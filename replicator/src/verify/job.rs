@@ -34,13 +34,20 @@ const CONNECTIONS_DEFAULT: u32 = 3;
 const SAMPLE_DEFAULT: f64 = 1.0;
 const SETTLE_DEFAULT: Duration = Duration::from_secs(60);
 
+/// What is being done.
+#[derive(Clone)]
+struct Work {
+    shop: Arc<Shop>,
+    benches: Vec<Arc<Bench>>,
+}
+
 /// A verification.
 pub struct Job {
     id: String,
     mode: Mode,
     started: Timestamp,
     began: Instant,
-    shop: Mutex<Option<(Arc<Shop>, Vec<Arc<Bench>>)>>,
+    work: Mutex<Option<Work>>,
     outcome: Mutex<Option<Result<VerifyReport, ApiError>>>,
     stop: watch::Sender<bool>,
     ended: watch::Sender<bool>,
@@ -59,7 +66,7 @@ impl Job {
             mode: request.mode,
             started: Timestamp::now(),
             began: Instant::now(),
-            shop: Mutex::default(),
+            work: Mutex::default(),
             outcome: Mutex::default(),
             stop: flag(),
             ended: flag(),
@@ -105,8 +112,9 @@ impl Job {
     }
 
     fn progress(&self) -> Progress {
-        let shop = locked(&self.shop);
-        let Some((shop, benches)) = shop.as_ref() else { return Progress::default() };
+        let Some(Work { shop, benches }) = locked(&self.work).clone() else {
+            return Progress::default();
+        };
         let counts = &shop.counts;
         let rows_done = counts.rows.load(Ordering::Relaxed);
         let estimated: u64 = benches.iter().map(|bench| bench.plan.rows_estimated).sum();
@@ -223,7 +231,7 @@ impl Job {
             pace: Pace::new(request.rows_per_second),
             counts: Counts::default(),
         });
-        *locked(&self.shop) = Some((Arc::clone(&shop), benches.clone()));
+        *locked(&self.work) = Some(Work { shop: Arc::clone(&shop), benches: benches.clone() });
         drop((source, target));
         let workers = request.connections.unwrap_or(CONNECTIONS_DEFAULT) - 1;
         let mut stop = self.stop.subscribe();

@@ -443,6 +443,14 @@ async fn a_source_that_does_not_say_what_was_rolled_back_is_read_after_the_commi
     assert!(trial.spool.is_retired());
     drop(stream);
     options.spool = None;
+    // The server notices a moment later that the connection is gone.
+    let free = format!("SELECT active FROM pg_replication_slots WHERE slot_name = '{SLOT}'");
+    tests::wait::until("the slot to be free", DEADLINE, || async {
+        let row = trial.writer.query_one(&free, &[]).await?;
+        Ok((!row.get::<_, bool>(0)).then_some(()))
+    })
+    .await
+    .unwrap();
     let mut stream = PgStream::open(&info, options).await.unwrap();
     let seen = drain(&mut stream, trial.stage.head().await).await;
     assert_eq!(seen.iter().map(|part| part.changes.len()).sum::<usize>(), 4_000);

@@ -109,9 +109,10 @@ async fn prepared_transactions_race_the_door(major: &str) {
         let orphan = "SELECT gid FROM pg_prepared_xacts";
         if let Some(gid) = text(&session, orphan).await {
             let rollback = format!("ROLLBACK PREPARED '{gid}'");
-            // Its own client may have been quicker.
+            // Its own client may have been quicker, or be at it (object_not_in_prerequisite_state).
             if let Err(error) = session.batch_execute(&rollback).await {
-                assert_eq!(error.code().map(|code| code.code()), Some("42704"), "{error}");
+                let code = error.code().map(|code| code.code().to_owned());
+                assert!(matches!(code.as_deref(), Some("42704" | "55000")), "{error}: {code:?}");
             }
         }
     }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use tests::ledger::LedgerReport;
 use tests::pgbench::Seen;
 
+use crate::flip::Flip;
 use crate::story::{Story, count};
 
 pub struct Verdict {
@@ -16,10 +17,8 @@ pub struct Verdict {
     pub pgbench_rows: Result<u64>,
     /// Rows that are equal on both sides.
     pub catalog: Result<u64>,
-    /// The sidecar's own report of the run.
-    pub report: Value,
-    /// Between two acknowledged ledger writes, since shortly before the cutover.
-    pub longest_gap: Duration,
+    /// Every change of sides, in order; one at least.
+    pub flips: Vec<Flip>,
     /// The slowest acknowledged ledger transaction of the whole demo.
     pub slowest: Duration,
 }
@@ -46,32 +45,22 @@ impl Verdict {
                 Err(error) => format!("{error:#}"),
             },
         );
-        self.timeline();
-        line(
-            "write pause",
-            &format!(
-                "{} by the sidecar; clients: {} ms between two writes, slowest write {} ms",
-                self.pause_ms().map_or("unknown".to_owned(), |pause| format!("{pause:.1} ms")),
-                self.longest_gap.as_millis(),
-                self.slowest.as_millis()
-            ),
-        );
-        line("took", &format!("{:.1} s", story.seconds()));
-    }
-
-    fn timeline(&self) {
-        let steps = self.report["steps"].as_array();
-        for step in steps.into_iter().flatten() {
-            let text = |key: &str| step[key].as_str().unwrap_or_default().to_owned();
-            let offset =
-                step["offset_ms"].as_f64().map_or(" ".repeat(9), |offset| format!("{offset:+9.1}"));
-            let took = step["ms"].as_f64().unwrap_or_default();
-            println!("  {offset}  {:<9} {took:8.1} ms  {}", text("step"), text("summary"));
+        if let Some(first) = self.flips.first() {
+            timeline(&first.report);
         }
-    }
-
-    fn pause_ms(&self) -> Option<f64> {
-        self.report["pause_ms"].as_f64()
+        for flip in &self.flips {
+            let pause = pause_ms(&flip.report);
+            line(
+                &format!("pause {}", flip.name),
+                &format!(
+                    "{} by the sidecar; clients: {} ms between two writes",
+                    pause.map_or("unknown".to_owned(), |pause| format!("{pause:.1} ms")),
+                    flip.longest_gap.as_millis()
+                ),
+            );
+        }
+        line("slowest", &format!("{} ms for a client's write", self.slowest.as_millis()));
+        line("took", &format!("{:.1} s", story.seconds()));
     }
 
     /// Fails with everything that did not hold.
@@ -83,8 +72,8 @@ impl Verdict {
         if !self.pgbench.errors.is_empty() {
             failures.push(format!("pgbench saw errors: {}", self.pgbench.errors.join("; ")));
         }
-        if self.pause_ms().is_none() {
-            failures.push(format!("the sidecar reports no pause: {}", self.report));
+        for flip in self.flips.iter().filter(|flip| pause_ms(&flip.report).is_none()) {
+            failures.push(format!("the sidecar reports no pause: {}", flip.report));
         }
         for outcome in [self.pgbench_rows, self.catalog] {
             if let Err(error) = outcome {
@@ -97,6 +86,21 @@ impl Verdict {
         println!("\nNothing lost, nothing twice, no client noticed.");
         Ok(())
     }
+}
+
+fn timeline(report: &Value) {
+    let steps = report["steps"].as_array();
+    for step in steps.into_iter().flatten() {
+        let text = |key: &str| step[key].as_str().unwrap_or_default().to_owned();
+        let offset =
+            step["offset_ms"].as_f64().map_or(" ".repeat(9), |offset| format!("{offset:+9.1}"));
+        let took = step["ms"].as_f64().unwrap_or_default();
+        println!("  {offset}  {:<9} {took:8.1} ms  {}", text("step"), text("summary"));
+    }
+}
+
+fn pause_ms(report: &Value) -> Option<f64> {
+    report["pause_ms"].as_f64()
 }
 
 fn line(what: &str, text: &str) {

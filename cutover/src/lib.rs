@@ -39,6 +39,7 @@ pub mod service;
 pub mod side;
 mod sql;
 pub mod switch;
+pub mod verify;
 pub mod watch;
 pub mod way_back;
 pub mod world;

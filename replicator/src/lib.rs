@@ -27,5 +27,6 @@ pub mod sidecar;
 pub mod status;
 pub mod store;
 pub mod tail;
+pub mod verify;
 pub mod watchdog;
 pub mod way_back;

@@ -29,6 +29,7 @@ use crate::pipeline::{Ended, Ends, Pipeline, ReaderChoice, teardown as removal};
 use crate::proxy::{self, Keeper};
 use crate::status::Shared;
 use crate::store::{RocksJournal, Store};
+use crate::verify::Verifier;
 use crate::watchdog::protocol::Hello;
 use crate::watchdog::{Guard, SidecarLease, turn};
 use crate::{probe, tail as tailing};
@@ -235,6 +236,7 @@ async fn run_pipeline(config: Config, keeper: Option<Keeper>) -> Result<(), Fail
 
     let mut tasks = Tasks::default();
     let api = Api {
+        verifier: Verifier::new(forward.clone(), back.clone()),
         chronicle,
         shared: Arc::clone(&shared),
         back: Arc::clone(&back_shared),

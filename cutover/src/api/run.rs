@@ -34,6 +34,13 @@ pub struct StartCutover {
     /// Only rehearse it: hold the clients, drain without a fence, and put everything back.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub drill: bool,
+    /// Refuse unless a verification of everything that is not older than this, milliseconds, has
+    /// found both sides equal. One that has found differences refuses in any case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub require_verified_ms: Option<u64>,
+    /// Go although the last verification has found differences.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub accept_differences: bool,
     /// Who asks, for the record.
     pub actor: Option<String>,
     /// Why, for the record.

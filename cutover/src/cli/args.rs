@@ -9,6 +9,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::api::PipelinePhase;
 use crate::gate::LagExpr;
 use crate::phase::Phase;
+use crate::verify::Mode;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -121,6 +122,12 @@ pub struct RunArgs {
     /// Keep no stream back to the side that is left: it can't be returned to.
     #[arg(long)]
     pub no_way_back: bool,
+    /// Only if a verification of everything has found both sides equal within this time: 24h.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub require_verified: Option<Duration>,
+    /// Although the last verification has found differences.
+    #[arg(long, conflicts_with = "require_verified")]
+    pub accept_differences: bool,
     /// Don't ask. Needed where there is no terminal.
     #[arg(long)]
     pub yes: bool,
@@ -157,6 +164,9 @@ pub enum Command {
     Report(ReportArgs),
     /// Who asked for what, and what was done: the audit log.
     Audit(AuditArgs),
+    /// Compare both sides while they are live, row by row and object by object. Exit code 9 if
+    /// something differs.
+    Verify(VerifyArgs),
     /// Wait until the pipeline or its run has come so far.
     Wait(WaitArgs),
 }
@@ -260,6 +270,45 @@ pub struct AuditArgs {
     pub file: Option<PathBuf>,
 }
 
+/// `cutover verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// full: every value; checksum: a hash of every row; sample: the same for some chunks; count:
+    /// only which keys there are.
+    #[arg(long, default_value = "checksum")]
+    pub mode: Mode,
+    /// Only these tables: schema.table, with * and ?. May be repeated.
+    #[arg(long, value_name = "TABLE")]
+    pub table: Vec<String>,
+    /// Percent of the chunks that a sample takes [default: 1].
+    #[arg(long, value_name = "PERCENT")]
+    pub sample: Option<f64>,
+    /// Connections to each server [default: 3].
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(2..=32))]
+    pub connections: Option<u32>,
+    /// Most rows a second [default: no limit].
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub rate: Option<u64>,
+    /// Rows in a chunk [default: by the width of the rows].
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub chunk_rows: Option<u32>,
+    /// How long a row that is being written may take to be caught at rest [default: 60s].
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub settle: Option<Duration>,
+    /// Nothing but rows: no definitions, no sequences.
+    #[arg(long)]
+    pub rows_only: bool,
+    /// The result as Markdown.
+    #[arg(long, conflicts_with = "json")]
+    pub markdown: bool,
+    /// Follow the verification that is under way, or show the last one.
+    #[arg(long, conflicts_with = "stop")]
+    pub attach: bool,
+    /// Stop the one that is under way.
+    #[arg(long)]
+    pub stop: bool,
+}
+
 /// `cutover wait`.
 #[derive(Debug, Args)]
 pub struct WaitArgs {
@@ -337,6 +386,8 @@ impl Cli {
             ("--gate-timeout", run.gate_timeout.is_some()),
             ("--watch", run.watch.is_some()),
             ("--no-way-back", run.no_way_back),
+            ("--require-verified", run.require_verified.is_some()),
+            ("--accept-differences", run.accept_differences),
             ("--yes", run.yes),
             ("--dry-run", run.dry_run),
         ];
@@ -346,6 +397,15 @@ impl Cli {
                 ErrorKind::ArgumentConflict,
                 &format!("{option} belongs to a cutover, not to another command (or after it)"),
             ),
+            (Some(Command::Rollback(args)), None)
+                if args.require_verified.is_some() || args.accept_differences =>
+            {
+                refuse(
+                    ErrorKind::ArgumentConflict,
+                    "a way back is never refused: --require-verified and --accept-differences \
+                     belong to a cutover",
+                )
+            }
             (None, _) if run.gate.lag().is_none() => refuse(
                 ErrorKind::MissingRequiredArgument,
                 "a cutover needs a condition: cutover --when-lag '<1s'",

@@ -14,6 +14,7 @@ use crate::api::{
     Plan, PlanRequest, RunReport, RunStatus, RunUpdate, SCHEMA_VERSION, StartCutover, Status,
 };
 use crate::side::Direction;
+use crate::verify::{VerifyRequest, VerifyStatus};
 
 use super::args::CommonArgs;
 use super::exit::Exit;
@@ -151,6 +152,22 @@ impl Client {
         let wait_ms = wait.as_millis();
         let path = format!("/v1/cutover/{run}?after={after}&wait_ms={wait_ms}");
         self.get(&path, wait + QUICK)
+    }
+
+    /// `POST /v1/verify`.
+    pub fn verify(&self, request: &VerifyRequest) -> Result<VerifyStatus, ClientError> {
+        self.post("/v1/verify", request, THOROUGH)
+    }
+
+    /// `GET /v1/verify/{id}`: waits at most `wait` for its end.
+    pub fn verified(&self, id: &str, wait: Duration) -> Result<VerifyStatus, ClientError> {
+        let wait_ms = wait.as_millis();
+        self.get(&format!("/v1/verify/{id}?wait_ms={wait_ms}"), wait + QUICK)
+    }
+
+    /// `POST /v1/verify/{id}/stop`.
+    pub fn stop_verify(&self, id: &str) -> Result<VerifyStatus, ClientError> {
+        self.post(&format!("/v1/verify/{id}/stop"), &serde_json::json!({}), THOROUGH)
     }
 
     /// What to say when the sidecar could not be asked; `state` says what that means for a run.

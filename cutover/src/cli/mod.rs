@@ -22,6 +22,7 @@ mod report;
 mod run;
 mod screen;
 mod successor;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -79,6 +80,7 @@ fn dispatch(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
         Some(Command::Drill(args)) => drill::drill(&client, screen, &cli.common, args),
         Some(Command::Report(args)) => report::report(&client, screen, args),
         Some(Command::Audit(args)) => audit::audit(&client, screen, args),
+        Some(Command::Verify(args)) => verify::verify(&client, screen, &cli.common, args),
         Some(Command::Wait(args)) => look::wait(&client, screen, args),
     }
 }

@@ -61,6 +61,8 @@ pub fn change_over(
         no_way_back: args.no_way_back,
         watch_ms: args.watch.map(millis),
         drill: false,
+        require_verified_ms: args.require_verified.map(millis),
+        accept_differences: args.accept_differences,
         actor: actor.clone(),
         reason: common.reason.clone(),
         confirmation: Some(confirmation),

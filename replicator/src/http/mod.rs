@@ -14,6 +14,7 @@ mod audit;
 mod auth;
 mod overview;
 mod routes;
+mod verify;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use crate::chronicle::Chronicle;
 use crate::controlling::EngineReplication;
 use crate::status::Shared;
 use crate::store::RocksJournal;
+use crate::verify::Verifier;
 use crate::watchdog::SidecarLease;
 pub use auth::Token;
 
@@ -45,6 +47,8 @@ pub struct Api {
     pub back: Arc<Shared>,
     /// The controller.
     pub service: Arc<Controller>,
+    /// Compares the two sides.
+    pub verifier: Verifier,
     /// What is written down of requests and runs.
     pub chronicle: Chronicle,
 }
@@ -75,6 +79,9 @@ pub async fn serve(
         .route("/v1/rollback", post(routes::rollback))
         .route("/v1/finish", get(routes::finish_plan).post(routes::finish))
         .route("/v1/history", get(routes::history))
+        .route("/v1/verify", post(verify::start))
+        .route("/v1/verify/{id}", get(verify::status))
+        .route("/v1/verify/{id}/stop", post(verify::stop))
         .route("/metrics", get(routes::metrics))
         // Whoever has no token is turned away before this one is asked.
         .route_layer(middleware::from_fn_with_state(api.clone(), audit::record))

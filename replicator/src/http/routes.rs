@@ -70,6 +70,7 @@ pub(super) async fn start(
     body: Body<StartCutover>,
 ) -> Result<(StatusCode, Json<RunStatus>), Refusal> {
     let Json(request) = body?;
+    api.verifier.admit(&request)?;
     let status = to_its_end(async move { api.service.start(request).await }).await?;
     Ok((StatusCode::ACCEPTED, Json(status)))
 }

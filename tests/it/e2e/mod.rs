@@ -22,6 +22,7 @@ mod schema_drift;
 mod switches;
 mod tail;
 mod truncate;
+mod verify;
 mod watch;
 mod watchdog;
 mod way_back;

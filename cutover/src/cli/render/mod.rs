@@ -11,6 +11,7 @@ mod status;
 mod streams;
 mod timeline;
 pub mod units;
+mod verify;
 
 pub use error::render_error;
 pub use finish::{render_finish_plan, render_finish_report};
@@ -21,3 +22,4 @@ pub use report::render_report;
 pub use status::{advice, render_status};
 pub use timeline::{render_gate, render_step};
 pub use units::clock;
+pub use verify::{render_verified, render_verifying};

@@ -1,0 +1,19 @@
+//! Proof that one side is the other: what is asked for, what is found, and the rules by which a
+//! row that looks different is a difference.
+//!
+//! Nothing here touches a server. [`suspect`] decides when a row that was seen to differ while
+//! clients write really differs; [`objects`] compares what is not rows; [`sample`] says which chunks
+//! a sample takes and what that is worth; [`wire`] is what the sidecar and the command exchange.
+
+mod gate;
+mod markdown;
+pub mod objects;
+pub mod sample;
+pub mod suspect;
+pub mod wire;
+
+pub use gate::{Known, refusal};
+pub use wire::{
+    KeyPart, Mode, ObjectFinding, Progress, RowDifference, RowKind, SampleWorth, TableReport,
+    Verdict, VerifyReport, VerifyRequest, VerifyState, VerifyStatus,
+};

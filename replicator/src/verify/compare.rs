@@ -1,0 +1,124 @@
+//! One chunk of a table, compared.
+
+use std::collections::HashMap;
+
+use cutover::verify::Mode;
+
+use super::plan::{Range, TablePlan};
+use super::reader::{Reader, TextRow, Trouble};
+use super::settle::{Settled, Suspects, settle};
+use super::work::{Pair, Shop};
+
+/// Buckets that a table without a key is hashed into, less one.
+const BUCKETS_MASK: i64 = 4095;
+
+/// What a chunk has come to.
+#[derive(Debug, Default)]
+pub(super) struct Compared {
+    pub rows: u64,
+    pub rechecked: u64,
+    pub settled: Settled,
+}
+
+/// A range of a table with a key. Where both sides are read at about the same time and have the
+/// same content, that is the proof; only what differs has to be looked at in order.
+pub(super) async fn range(
+    shop: &Shop,
+    pair: &Pair,
+    table: &TablePlan,
+    range: &Range,
+    enough: usize,
+) -> Result<Compared, Trouble> {
+    let (source, target) = (&pair.source, &pair.target);
+    let is_full = shop.mode == Mode::Full;
+    let mut rows = 0;
+    if !is_full {
+        let [here, there] = [false, true].map(|side| table.sum_sql(range, side));
+        let (here, there) = tokio::try_join!(source.rows(&here), target.rows(&there))?;
+        rows = source.number(here.first().and_then(|row| row.first()))?;
+        if here == there {
+            return Ok(Compared { rows, ..Compared::default() });
+        }
+    }
+    let [here, there] = [false, true].map(|side| table.rows_sql(range, side, is_full));
+    let (here, there) = tokio::try_join!(source.rows(&here), target.rows(&there))?;
+    rows = rows.max(here.len() as u64);
+    let keys = apart(by_key(source, here)?, by_key(target, there)?);
+    let rechecked = keys.len() as u64;
+    let settled = settle(shop, pair, table, &Suspects::Keys(keys), enough).await?;
+    Ok(Compared { rows, rechecked, settled })
+}
+
+type ByKey = HashMap<Vec<String>, Vec<Option<String>>>;
+
+/// Contents by key; several, where a side has a key more than once.
+fn by_key(reader: &Reader, rows: Vec<TextRow>) -> Result<ByKey, Trouble> {
+    let mut contents = ByKey::with_capacity(rows.len());
+    for mut row in rows {
+        let key: Option<Vec<String>> = row.split_off(1).into_iter().collect();
+        let key = key.ok_or_else(|| Trouble::unexpected(reader.side, "a key with NULL"))?;
+        contents.entry(key).or_default().extend(row);
+    }
+    contents.values_mut().for_each(|contents| contents.sort_unstable());
+    Ok(contents)
+}
+
+/// Keys whose contents are not the same, in a stable order.
+fn apart(here: ByKey, mut there: ByKey) -> Vec<Vec<String>> {
+    let mut keys: Vec<Vec<String>> = here
+        .into_iter()
+        .filter_map(|(key, contents)| {
+            (there.remove(&key).as_ref() != Some(&contents)).then_some(key)
+        })
+        .collect();
+    keys.extend(there.into_keys());
+    keys.sort_unstable();
+    keys
+}
+
+/// A whole table without a key: rows with the same content are counted.
+pub(super) async fn multiset(
+    shop: &Shop,
+    pair: &Pair,
+    table: &TablePlan,
+    enough: usize,
+) -> Result<Compared, Trouble> {
+    let (source, target) = (&pair.source, &pair.target);
+    let sql = table.buckets_sql(BUCKETS_MASK);
+    let (here, there) = tokio::try_join!(source.rows(&sql), target.rows(&sql))?;
+    let mut rows = 0;
+    for row in &here {
+        rows += source.number::<u64>(row.get(1))?;
+    }
+    let (here, mut there) = (buckets(source, here)?, buckets(target, there)?);
+    let mut apart: Vec<i64> = here
+        .into_iter()
+        .filter_map(|(at, sum)| (there.remove(&at).as_ref() != Some(&sum)).then_some(at))
+        .collect();
+    apart.extend(there.into_keys());
+    if apart.is_empty() {
+        return Ok(Compared { rows, ..Compared::default() });
+    }
+    let sql = table.contents_sql(BUCKETS_MASK, &apart);
+    let (here, there) = tokio::try_join!(source.rows(&sql), target.rows(&sql))?;
+    let (here, mut there) = (buckets(source, here)?, buckets(target, there)?);
+    let mut hashes: Vec<i64> = here
+        .into_iter()
+        .filter_map(|(hash, count)| (there.remove(&hash).as_ref() != Some(&count)).then_some(hash))
+        .collect();
+    hashes.extend(there.into_keys());
+    hashes.sort_unstable();
+    let rechecked = hashes.len() as u64;
+    // A look has one literal for each: what is beyond is as good as "everything".
+    let is_cut = hashes.len() > enough;
+    hashes.truncate(enough);
+    let mut settled = settle(shop, pair, table, &Suspects::Contents(hashes), enough).await?;
+    if is_cut {
+        settled.unsettled += 1;
+    }
+    Ok(Compared { rows, rechecked, settled })
+}
+
+fn buckets(reader: &Reader, rows: Vec<TextRow>) -> Result<HashMap<i64, TextRow>, Trouble> {
+    rows.into_iter().map(|row| Ok((reader.number(row.first())?, row))).collect()
+}

@@ -1,0 +1,209 @@
+//! Reads what is no row: tables, columns, constraints, indexes, triggers, types, sequences.
+
+use std::collections::BTreeSet;
+
+use cutover::verify::objects::{Described, Property, Rigor};
+use decoders::QualifiedName;
+use decoders::postgres::catalog::{
+    self, SequenceInfo, SequenceValue, TableFilter, TableInfo, TypeDetail, quote_ident,
+};
+
+use super::reader::{Reader, Trouble};
+
+/// What a side has, besides rows.
+pub(super) struct Definitions {
+    pub objects: Vec<Described>,
+    pub sequences: Vec<(SequenceInfo, Option<SequenceValue>)>,
+}
+
+fn property(name: &str, value: impl ToString, rigor: Rigor) -> Property {
+    Property { name: name.to_owned(), value: value.to_string(), rigor }
+}
+
+fn exact(name: &str, value: impl ToString) -> Property {
+    property(name, value, Rigor::Exact)
+}
+
+fn yes(value: bool) -> &'static str {
+    if value { "yes" } else { "no" }
+}
+
+/// Everything about the tables that `wanted` takes, and about types and sequences.
+pub(super) async fn read(
+    reader: &Reader,
+    tables: &[TableInfo],
+    wanted: impl Fn(&QualifiedName) -> bool,
+    filter: &TableFilter,
+) -> Result<Definitions, Trouble> {
+    let failed = |error: catalog::CatalogError| Trouble::new(reader.side, error.to_string());
+    let mut objects = Vec::new();
+    let tables: Vec<&TableInfo> = tables.iter().filter(|table| wanted(&table.name)).collect();
+    let names: BTreeSet<String> = tables.iter().map(|table| table.name.to_string()).collect();
+    for table in &tables {
+        of_table(table, &mut objects);
+    }
+    defaults(reader, &names, &mut objects).await?;
+    constraints(reader, &names, &mut objects).await?;
+    indexes(reader, &names, &mut objects).await?;
+    for found in catalog::user_types(reader.session()).await.map_err(failed)? {
+        let what = match found.detail {
+            TypeDetail::Enum(labels) => exact("labels", format!("{labels:?}")),
+            TypeDetail::Domain(base) => exact("base type", base),
+            TypeDetail::Composite(parts) => exact("attributes", format!("{parts:?}")),
+            TypeDetail::Range => exact("kind", "range"),
+            TypeDetail::Base => exact("kind", "base type"),
+        };
+        let name = found.name.to_string();
+        objects.push(Described { kind: "type".into(), name, properties: vec![what] });
+    }
+    let mut sequences = Vec::new();
+    for found in catalog::sequences(reader.session()).await.map_err(failed)? {
+        let is_ours = match &found.owned_by {
+            Some((table, _)) => wanted(table),
+            None => filter.takes(&found.name),
+        };
+        if !is_ours {
+            continue;
+        }
+        let properties = vec![
+            exact("type", &found.data_type),
+            exact("increment", found.increment),
+            exact("lowest value", found.min),
+            exact("highest value", found.max),
+            exact("cycles", yes(found.cycles)),
+        ];
+        let name = found.name.to_string();
+        objects.push(Described { kind: "sequence".into(), name, properties });
+        let value = match found.readable {
+            true => {
+                let names = [found.name.clone()];
+                let values = catalog::sequence_values(reader.session(), &names).await;
+                values.map_err(failed)?.pop()
+            }
+            false => None,
+        };
+        sequences.push((found, value));
+    }
+    Ok(Definitions { objects, sequences })
+}
+
+fn of_table(table: &TableInfo, objects: &mut Vec<Described>) {
+    let properties = vec![exact("kind", format!("{:?}", table.kind))];
+    let name = table.name.to_string();
+    objects.push(Described { kind: "table".into(), name, properties });
+    for column in &table.columns {
+        let generated = column.generated.map_or("no".into(), |how| format!("{how:?}"));
+        let identity = column.identity.map_or("no".into(), |how| format!("{how:?}"));
+        let collation = column.collation.clone();
+        let properties = vec![
+            exact("type", &column.type_name),
+            exact("not null", yes(column.not_null)),
+            exact("has a default", yes(column.has_default)),
+            exact("generated", generated),
+            exact("identity", identity),
+            exact("collation", collation.unwrap_or_else(|| "the default".into())),
+        ];
+        let name = format!("{}.{}", table.name, quote_ident(&column.name));
+        objects.push(Described { kind: "column".into(), name, properties });
+    }
+    for trigger in &table.triggers {
+        let properties = vec![
+            exact("fires", format!("{:?}", trigger.firing)),
+            exact("function", &trigger.function),
+            exact("for each row", yes(trigger.row_level)),
+        ];
+        let name = format!("{}.{}", table.name, quote_ident(&trigger.name));
+        objects.push(Described { kind: "trigger".into(), name, properties });
+    }
+}
+
+async fn defaults(
+    reader: &Reader,
+    tables: &BTreeSet<String>,
+    objects: &mut [Described],
+) -> Result<(), Trouble> {
+    let sql = "SELECT '\"' || replace(n.nspname, '\"', '\"\"') || '\".\"' \
+                      || replace(c.relname, '\"', '\"\"') || '\"', \
+                      a.attname, pg_get_expr(d.adbin, d.adrelid) \
+               FROM pg_attrdef d JOIN pg_class c ON c.oid = d.adrelid \
+               JOIN pg_namespace n ON n.oid = c.relnamespace \
+               JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum \
+               WHERE c.relkind IN ('r', 'p') AND NOT a.attisdropped";
+    for row in reader.rows(sql).await? {
+        let [Some(table), Some(column), Some(expression)] = row.as_slice() else { continue };
+        let name = format!("{table}.{}", quote_ident(column));
+        let is_it = |one: &&mut Described| one.kind == "column" && one.name == name;
+        if tables.contains(table)
+            && let Some(column) = objects.iter_mut().find(is_it)
+        {
+            column.properties.push(property("expression", expression, Rigor::Text));
+        }
+    }
+    Ok(())
+}
+
+async fn constraints(
+    reader: &Reader,
+    tables: &BTreeSet<String>,
+    objects: &mut Vec<Described>,
+) -> Result<(), Trouble> {
+    // What partitions have from their parents is compared there.
+    let sql = "SELECT '\"' || replace(n.nspname, '\"', '\"\"') || '\".\"' \
+                      || replace(c.relname, '\"', '\"\"') || '\"', \
+                      k.conname, k.contype, k.convalidated, pg_get_constraintdef(k.oid) \
+               FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid \
+               JOIN pg_namespace n ON n.oid = c.relnamespace \
+               WHERE k.contype IN ('c', 'f', 'p', 'u', 'x') AND c.relkind IN ('r', 'p') \
+                 AND NOT (c.relispartition AND k.coninhcount > 0)";
+    for row in reader.rows(sql).await? {
+        let [Some(table), Some(name), Some(kind), Some(valid), Some(text)] = row.as_slice() else {
+            continue;
+        };
+        // Only the parent's own constraints, not the actions that it puts on partitions.
+        if !tables.contains(table) {
+            continue;
+        }
+        let valid = yes(valid == "t");
+        let properties = vec![
+            exact("kind", kind),
+            exact("valid", valid),
+            property("definition", text, Rigor::Text),
+        ];
+        let name = format!("{table}.{}", quote_ident(name));
+        objects.push(Described { kind: "constraint".into(), name, properties });
+    }
+    Ok(())
+}
+
+async fn indexes(
+    reader: &Reader,
+    tables: &BTreeSet<String>,
+    objects: &mut Vec<Described>,
+) -> Result<(), Trouble> {
+    let sql = "SELECT '\"' || replace(n.nspname, '\"', '\"\"') || '\".\"' \
+                      || replace(c.relname, '\"', '\"\"') || '\"', \
+                      '\"' || replace(n.nspname, '\"', '\"\"') || '\".\"' \
+                      || replace(i.relname, '\"', '\"\"') || '\"', \
+                      x.indisvalid AND x.indisready, x.indisunique, pg_get_indexdef(i.oid) \
+               FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid \
+               JOIN pg_class c ON c.oid = x.indrelid \
+               JOIN pg_namespace n ON n.oid = c.relnamespace \
+               WHERE c.relkind IN ('r', 'p') AND NOT i.relispartition";
+    for row in reader.rows(sql).await? {
+        let [Some(table), Some(name), Some(valid), Some(unique), Some(text)] = row.as_slice()
+        else {
+            continue;
+        };
+        if !tables.contains(table) {
+            continue;
+        }
+        let properties = vec![
+            exact("valid", yes(valid == "t")),
+            exact("unique", yes(unique == "t")),
+            property("definition", text, Rigor::Text),
+        ];
+        let name = name.clone();
+        objects.push(Described { kind: "index".into(), name, properties });
+    }
+    Ok(())
+}

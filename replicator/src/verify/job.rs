@@ -1,0 +1,291 @@
+//! One verification, from its request to its report.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use cutover::Side;
+use cutover::api::{ApiError, ErrorCode, SCHEMA_VERSION};
+use cutover::verify::{
+    Known, Mode, ObjectFinding, Progress, VerifyReport, VerifyRequest, VerifyState, VerifyStatus,
+    objects,
+};
+use decoders::QualifiedName;
+use decoders::postgres::catalog::{self, TableInfo, TablePattern};
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::canonical::Canonical;
+use super::definitions::{self, Definitions};
+use super::flag;
+use super::known;
+use super::plan::TablePlan;
+use super::reader::{Reader, Trouble};
+use super::work::{self, Bench, Counts, Pace, Shop};
+use crate::controlling::EngineReplication;
+
+/// Connections to each server: one finds chunks, the others compare them.
+pub(super) const CONNECTIONS: RangeInclusive<u32> = 2..=32;
+const CONNECTIONS_DEFAULT: u32 = 3;
+/// Percent of the chunks.
+const SAMPLE_DEFAULT: f64 = 1.0;
+const SETTLE_DEFAULT: Duration = Duration::from_secs(60);
+
+/// What is being done.
+#[derive(Clone)]
+struct Work {
+    shop: Arc<Shop>,
+    benches: Vec<Arc<Bench>>,
+}
+
+/// A verification.
+pub struct Job {
+    id: String,
+    mode: Mode,
+    started: Timestamp,
+    began: Instant,
+    work: Mutex<Option<Work>>,
+    outcome: Mutex<Option<Result<VerifyReport, ApiError>>>,
+    stop: watch::Sender<bool>,
+    ended: watch::Sender<bool>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Job {
+    /// Not begun yet.
+    pub(super) fn new(request: &VerifyRequest) -> Self {
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        Self {
+            id: id[..8].to_owned(),
+            mode: request.mode,
+            started: Timestamp::now(),
+            began: Instant::now(),
+            work: Mutex::default(),
+            outcome: Mutex::default(),
+            stop: flag(),
+            ended: flag(),
+        }
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(super) fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    pub(super) fn ended(&self) -> watch::Receiver<bool> {
+        self.ended.subscribe()
+    }
+
+    /// As it is now.
+    pub fn status(&self) -> VerifyStatus {
+        let outcome = locked(&self.outcome).clone();
+        let state = match &outcome {
+            None => VerifyState::Running,
+            Some(Ok(report)) if report.stopped => VerifyState::Stopped,
+            Some(Ok(_)) => VerifyState::Done,
+            Some(Err(_)) => VerifyState::Failed,
+        };
+        let (report, error) = match outcome {
+            Some(Ok(report)) => (Some(report), None),
+            Some(Err(error)) => (None, Some(error)),
+            None => (None, None),
+        };
+        VerifyStatus {
+            schema_version: SCHEMA_VERSION,
+            id: self.id.clone(),
+            mode: self.mode,
+            state,
+            started: self.started,
+            progress: self.progress(),
+            report,
+            error,
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        let Some(Work { shop, benches }) = locked(&self.work).clone() else {
+            return Progress::default();
+        };
+        let counts = &shop.counts;
+        let rows_done = counts.rows.load(Ordering::Relaxed);
+        let estimated: u64 = benches.iter().map(|bench| bench.plan.rows_estimated).sum();
+        let part = shop.sample.map_or(1.0, |(percent, _)| percent / 100.0);
+        let seconds = self.began.elapsed().as_secs_f64().max(1e-3);
+        let rate = rows_done as f64 / seconds;
+        let left = (estimated as f64 * part - rows_done as f64).max(0.0);
+        Progress {
+            tables: benches.len() as u64,
+            tables_done: counts.tables_done.load(Ordering::Relaxed),
+            rows_estimated: estimated,
+            rows_done,
+            rows_rechecked: counts.rechecked.load(Ordering::Relaxed),
+            differences: counts.differences.load(Ordering::Relaxed),
+            rows_per_second: rate,
+            eta_seconds: (rows_done > 0).then(|| left / rate),
+        }
+    }
+
+    /// Runs to its end, which [`Job::ended`] tells.
+    pub(super) async fn run(
+        self: Arc<Self>,
+        stream: EngineReplication,
+        request: VerifyRequest,
+        patterns: Vec<TablePattern>,
+    ) {
+        tracing::info!(id = self.id, mode = self.mode.name(), "verification begins");
+        let state_dir = stream.route.config.state_dir.clone();
+        let compared = self.compare(stream, &request, &patterns).await;
+        let compared = match compared {
+            Ok(report) => remember(state_dir, report, &request).await,
+            Err(trouble) => Err(trouble),
+        };
+        match &compared {
+            Ok(report) => tracing::info!(
+                id = self.id,
+                verdict = ?report.verdict,
+                rows = report.rows,
+                differences = report.differences,
+                "verification ends"
+            ),
+            // The words of a server may quote a value: they are in the answer only.
+            Err(trouble) => {
+                tracing::error!(id = self.id, place = trouble.place, "verification failed");
+            }
+        }
+        let outcome = compared.map_err(|trouble| {
+            ApiError::new(ErrorCode::Unavailable, trouble.what, trouble.place)
+                .in_state("nothing was changed; the stream goes on")
+                .next("cutover verify")
+        });
+        *locked(&self.outcome) = Some(outcome);
+        self.ended.send_replace(true);
+    }
+
+    async fn compare(
+        &self,
+        stream: EngineReplication,
+        request: &VerifyRequest,
+        patterns: &[TablePattern],
+    ) -> Result<VerifyReport, Trouble> {
+        let (ends, config) = (stream.route.ends.clone(), stream.route.config.clone());
+        let (from, to) = (ends.direction.from(), ends.direction.to());
+        let door = stream.route.door.clone();
+        let (source, target) = tokio::try_join!(
+            Reader::open(&ends.source, from, &door),
+            Reader::open(&ends.target, to, &door),
+        )?;
+        let wanted = |name: &QualifiedName| {
+            patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(name))
+        };
+        let here = tables(&source, &config.tables).await?;
+        let there = tables(&target, &config.tables).await?;
+        let canonical = Canonical::of(&source, &target).await?;
+        let mut benches = Vec::new();
+        for table in here.iter().filter(|table| table.is_decoded() && wanted(&table.name)) {
+            // A table that the target lacks is among the objects, or an error if those are not
+            // asked for.
+            let other = there.iter().find(|other| other.name == table.name);
+            let lacking = TableInfo { columns: Vec::new(), ..table.clone() };
+            let plan = TablePlan::new(table, other.unwrap_or(&lacking), &canonical, request);
+            let bench = Bench::new(plan);
+            if other.is_none() {
+                bench.report.lock().await.error = Some(format!("{to} does not have it"));
+            }
+            benches.push(Arc::new(bench));
+        }
+        if benches.is_empty() {
+            return Err(Trouble::new(from, "no replicated table has such a name"));
+        }
+        // The largest first, so that they do not end last.
+        benches.sort_by_key(|bench| std::cmp::Reverse(bench.plan.bytes));
+        let objects = match request.rows_only {
+            true => Vec::new(),
+            false => {
+                let both = [
+                    definitions::read(&source, &here, wanted, &config.tables).await?,
+                    definitions::read(&target, &there, wanted, &config.tables).await?,
+                ];
+                let majors = [&source, &target].map(|r| r.session().server_version() / 10_000);
+                compare_objects(&both, [from, to], majors[0] == majors[1])
+            }
+        };
+        let seed = u64::from_str_radix(&self.id, 16).unwrap_or_default();
+        let percent = request.sample_percent.unwrap_or(SAMPLE_DEFAULT);
+        let shop = Arc::new(Shop {
+            mode: self.mode,
+            settle: request.settle_ms.map_or(SETTLE_DEFAULT, Duration::from_millis),
+            source: (ends.source, from),
+            target: (ends.target, to),
+            door,
+            stream,
+            sample: (self.mode == Mode::Sample).then_some((percent, seed)),
+            pace: Pace::new(request.rows_per_second),
+            counts: Counts::default(),
+        });
+        *locked(&self.work) = Some(Work { shop: Arc::clone(&shop), benches: benches.clone() });
+        drop((source, target));
+        let workers = request.connections.unwrap_or(CONNECTIONS_DEFAULT) - 1;
+        let mut stop = self.stop.subscribe();
+        let stopped = tokio::select! {
+            done = work::all(shop, benches.clone(), workers) => done.map(|()| false)?,
+            _ = stop.wait_for(|stop| *stop) => true,
+        };
+        let mut reports = Vec::new();
+        for bench in benches {
+            reports.push(bench.report.lock().await.clone());
+        }
+        reports.sort_by(|a, b| a.table.cmp(&b.table));
+        let (id, started) = (self.id.clone(), self.started);
+        Ok(VerifyReport::judged(id, self.mode, [from, to], started, reports, objects, stopped))
+    }
+}
+
+/// Only differences, and a proof that there is none, are remembered: a look at one table takes
+/// nothing back that a look at all of them has found.
+async fn remember(
+    state_dir: PathBuf,
+    report: VerifyReport,
+    request: &VerifyRequest,
+) -> Result<VerifyReport, Trouble> {
+    let known = Known::of(&report, request.tables.is_empty() && !request.rows_only);
+    if !known.counts() {
+        return Ok(report);
+    }
+    let saved = tokio::task::spawn_blocking(move || known::save(&state_dir, &known)).await;
+    let failed = |why: String| Trouble::new("state directory", format!("verify.json: {why}"));
+    saved.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
+    Ok(report)
+}
+
+async fn tables(reader: &Reader, filter: &catalog::TableFilter) -> Result<Vec<TableInfo>, Trouble> {
+    let tables = catalog::tables(reader.session(), filter).await;
+    tables.map_err(|error| Trouble::new(reader.side, error.to_string()))
+}
+
+fn compare_objects(
+    [source, target]: &[Definitions; 2],
+    sides: [Side; 2],
+    same_major: bool,
+) -> Vec<ObjectFinding> {
+    let mut found = objects::compare([&source.objects, &target.objects], sides, same_major);
+    for (info, here) in &source.sequences {
+        let there = target.sequences.iter().find(|(other, _)| other.name == info.name);
+        let values = here.as_ref().zip(there.and_then(|(_, value)| value.as_ref()));
+        let name = info.name.to_string();
+        let finding = values.and_then(|(here, there)| {
+            let both = [here, there].map(|value| (value.last_value, value.is_called));
+            objects::compare_sequence(&name, info.increment, both, sides)
+        });
+        found.extend(finding);
+    }
+    found
+}

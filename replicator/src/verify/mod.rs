@@ -1,0 +1,171 @@
+//! Online verification: is the target the source's exact copy, now, while clients write?
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`mod@job`] | one verification from its request to its report |
+//! | `plan`, `canonical` | what is read of a table: chunks, keys, text that every server prints alike |
+//! | `work` | chunks dealt to workers; limits, retries |
+//! | `compare` | a chunk: sums, then rows |
+//! | `settle` | a row that looks different: is it? (rules: [`cutover::verify::suspect`]) |
+//! | `definitions` | everything that is no row |
+//!
+//! Hashes and sums are computed by the servers. Nothing is written on either side, no lock is held
+//! and no snapshot is kept longer than a chunk takes.
+
+mod canonical;
+mod compare;
+mod definitions;
+pub mod job;
+mod known;
+mod plan;
+mod reader;
+mod settle;
+mod work;
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use cutover::Direction;
+use cutover::api::{ApiError, ErrorCode, PipelinePhase, StartCutover};
+use cutover::verify::{self, VerifyRequest, VerifyState, VerifyStatus};
+use decoders::postgres::catalog::TablePattern;
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use crate::controlling::EngineReplication;
+use job::Job;
+
+/// Where errors of requests happen.
+const PLACE: &str = "verification";
+
+/// Runs one verification at a time and remembers the last one. Cheap to clone.
+#[derive(Clone)]
+pub struct Verifier {
+    forward: EngineReplication,
+    back: EngineReplication,
+    last: Arc<Mutex<Option<Arc<Job>>>>,
+}
+
+impl Verifier {
+    /// Of both directions; the one that carries is verified.
+    pub fn new(forward: EngineReplication, back: EngineReplication) -> Self {
+        Self { forward, back, last: Arc::default() }
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<Arc<Job>>> {
+        self.last.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Begins a verification.
+    ///
+    /// # Errors
+    /// One is under way; the request makes no sense; nothing streams.
+    pub fn start(&self, request: VerifyRequest) -> Result<VerifyStatus, ApiError> {
+        let patterns = checked(&request)?;
+        let stream = self.carrying()?;
+        let mut last = self.last();
+        if let Some(job) = last.as_ref().filter(|job| job.status().state == VerifyState::Running) {
+            let what = format!("verification {} is under way", job.id());
+            return Err(ApiError::new(ErrorCode::Busy, what, PLACE)
+                .next("cutover verify --attach, or cutover verify --stop"));
+        }
+        let job = Arc::new(Job::new(&request));
+        *last = Some(Arc::clone(&job));
+        let status = job.status();
+        tokio::spawn(job.run(stream, request, patterns));
+        Ok(status)
+    }
+
+    /// The verification now, or when it has ended if that is within `wait`.
+    ///
+    /// # Errors
+    /// There is no such verification.
+    pub async fn status(&self, id: &str, wait: Duration) -> Result<VerifyStatus, ApiError> {
+        let job = self.job(id)?;
+        let mut ended = job.ended();
+        // Time that is up is no error; a job that is gone has ended.
+        let _ = tokio::time::timeout(wait, ended.wait_for(|ended| *ended)).await;
+        Ok(job.status())
+    }
+
+    /// Stops it and waits for its end.
+    ///
+    /// # Errors
+    /// There is no such verification.
+    pub async fn stop(&self, id: &str) -> Result<VerifyStatus, ApiError> {
+        let job = self.job(id)?;
+        job.stop();
+        self.status(id, Duration::from_secs(10)).await
+    }
+
+    /// Whether a cutover may begin, as far as verifications go. Drills may.
+    ///
+    /// # Errors
+    /// It may not, or what is known can't be read.
+    pub fn admit(&self, request: &StartCutover) -> Result<(), ApiError> {
+        if request.drill || (request.accept_differences && request.require_verified_ms.is_none()) {
+            return Ok(());
+        }
+        let known = known::load(&self.forward.route.config.state_dir).map_err(|error| {
+            let what = format!("what the last verification came to can't be read: {error}");
+            ApiError::new(ErrorCode::Unavailable, what, "state directory").next("cutover verify")
+        })?;
+        let require = request.require_verified_ms.map(Duration::from_millis);
+        let from = Direction::Forward.from();
+        match verify::refusal(known.as_ref(), require, from, Timestamp::now()) {
+            None => Ok(()),
+            Some(what) => Err(ApiError::new(ErrorCode::PrecheckFailed, what, PLACE)
+                .in_state("unchanged; blue serves")
+                .next("cutover verify; to go all the same: --accept-differences")),
+        }
+    }
+
+    fn job(&self, id: &str) -> Result<Arc<Job>, ApiError> {
+        let last = self.last().clone();
+        last.filter(|job| id == "last" || job.id() == id).ok_or_else(|| {
+            let what = "there is no such verification since the sidecar was started";
+            ApiError::new(ErrorCode::NotFound, what, PLACE).next("cutover verify")
+        })
+    }
+
+    /// The stream whose target is to be its source's copy.
+    fn carrying(&self) -> Result<EngineReplication, ApiError> {
+        let phases = [PipelinePhase::Streaming, PipelinePhase::CatchingUp];
+        let carries = |stream: &&EngineReplication| {
+            *stream.shared.carries.borrow() && phases.contains(&stream.shared.phase())
+        };
+        [&self.forward, &self.back].into_iter().find(carries).cloned().ok_or_else(|| {
+            let phase = self.forward.shared.phase().name();
+            let what = format!("nothing streams from one side to the other ({phase})");
+            ApiError::new(ErrorCode::Unavailable, what, PLACE)
+                .next("cutover wait --for-state streaming, then again")
+        })
+    }
+}
+
+/// The request's tables, if it makes sense.
+fn checked(request: &VerifyRequest) -> Result<Vec<TablePattern>, ApiError> {
+    let refuse = |what: String| Err(ApiError::new(ErrorCode::BadRequest, what, PLACE));
+    if let Some(percent) = request.sample_percent
+        && !(percent > 0.0 && percent <= 100.0)
+    {
+        return refuse("a sample takes more than 0 and at most 100 percent".into());
+    }
+    if request.connections.is_some_and(|count| !(job::CONNECTIONS).contains(&count)) {
+        let (least, most) = (job::CONNECTIONS.start(), job::CONNECTIONS.end());
+        return refuse(format!("{least} to {most} connections"));
+    }
+    if request.rows_per_second == Some(0) || request.chunk_rows == Some(0) {
+        return refuse("rows a second and rows of a chunk have to be more than 0".into());
+    }
+    let patterns = request.tables.iter().map(|text| text.parse());
+    match patterns.collect::<Result<Vec<TablePattern>, _>>() {
+        Ok(patterns) => Ok(patterns),
+        Err(error) => refuse(error.to_string()),
+    }
+}
+
+/// A flag that others wait for.
+fn flag() -> watch::Sender<bool> {
+    watch::Sender::new(false)
+}

@@ -1,0 +1,379 @@
+//! The chunks of all tables, dealt to workers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use cutover::Side;
+use cutover::ports::Replication;
+use cutover::verify::{Mode, TableReport, sample};
+use decoders::Lsn;
+use decoders::postgres::conninfo::ConnInfo;
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::Instant;
+
+use super::compare::{self, Compared};
+use super::plan::{Range, TablePlan};
+use super::reader::{Reader, Trouble};
+use crate::controlling::EngineReplication;
+use crate::door::Door;
+
+/// How long the stream may take to apply what was just read; a new connection is made in that time.
+const APPLY: Duration = Duration::from_secs(60);
+/// Tries of one chunk while a server is away.
+const TRIES: u32 = 6;
+/// Before the second of them; each further pause is twice as long.
+const TRY_PAUSE: Duration = Duration::from_millis(500);
+/// Differences of a table in its report.
+const NAMED: usize = 100;
+/// Differences of a table after which it is given up: it is not equal, and settling each row of a
+/// table that was never copied would take for ever.
+const ENOUGH: u64 = 10_000;
+
+/// What all workers share.
+pub(super) struct Shop {
+    pub mode: Mode,
+    pub settle: Duration,
+    pub source: (ConnInfo, Side),
+    pub target: (ConnInfo, Side),
+    pub door: Door,
+    pub stream: EngineReplication,
+    /// Percent of the chunks, and the seed.
+    pub sample: Option<(f64, u64)>,
+    pub pace: Pace,
+    pub counts: Counts,
+}
+
+/// Numbers that grow while the work goes on.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub rows: AtomicU64,
+    pub rechecked: AtomicU64,
+    pub differences: AtomicU64,
+    pub tables_done: AtomicU64,
+}
+
+/// At most so many rows a second.
+pub(super) struct Pace {
+    rows_per_second: Option<u64>,
+    free_at: Mutex<Instant>,
+}
+
+impl Pace {
+    pub fn new(rows_per_second: Option<u64>) -> Self {
+        Self { rows_per_second, free_at: Mutex::new(Instant::now()) }
+    }
+
+    /// Waits until the rows that were read are paid for.
+    async fn pay(&self, rows: u64) {
+        let Some(rate) = self.rows_per_second else { return };
+        let due = {
+            let mut free_at = self.free_at.lock().await;
+            let cost = Duration::from_secs_f64(rows as f64 / rate.max(1) as f64);
+            *free_at = (*free_at).max(Instant::now()) + cost;
+            *free_at
+        };
+        tokio::time::sleep_until(due).await;
+    }
+}
+
+impl Shop {
+    /// Waits until everything up to `position` is on the target.
+    pub async fn await_applied(&self, position: Lsn) -> Result<(), Trouble> {
+        let applied = self.stream.await_applied(position, Instant::now() + APPLY).await;
+        applied.map_err(|error| Trouble::new(error.place, error.what))
+    }
+
+    async fn open(&self) -> Result<Pair, Trouble> {
+        let ((source, from), (target, to)) = (&self.source, &self.target);
+        let (source, target) = tokio::try_join!(
+            Reader::open(source, *from, &self.door),
+            Reader::open(target, *to, &self.door),
+        )?;
+        Ok(Pair { source, target, rounded: false })
+    }
+}
+
+/// A worker's sessions.
+pub(super) struct Pair {
+    pub source: Reader,
+    pub target: Reader,
+    rounded: bool,
+}
+
+impl Pair {
+    async fn set_for(&mut self, table: &TablePlan) -> Result<(), Trouble> {
+        if self.rounded != table.is_rounded {
+            let settings = table.settings();
+            tokio::try_join!(self.source.sets(&settings), self.target.sets(&settings))?;
+            self.rounded = table.is_rounded;
+        }
+        Ok(())
+    }
+}
+
+/// A table and what is known of it so far.
+pub(super) struct Bench {
+    pub plan: TablePlan,
+    pub report: Mutex<TableReport>,
+    began: Mutex<Option<Instant>>,
+    /// Chunks that were dealt and are not done; and one for the dealer.
+    open: AtomicU64,
+}
+
+impl Bench {
+    pub fn new(plan: TablePlan) -> Self {
+        let report = TableReport {
+            table: plan.name.to_string(),
+            key: plan.key.iter().map(|column| column.name.clone()).collect(),
+            limits: plan.limits.clone(),
+            ..TableReport::default()
+        };
+        let report = Mutex::new(report);
+        Self { plan, report, began: Mutex::new(None), open: AtomicU64::new(1) }
+    }
+
+    async fn is_given_up(&self) -> bool {
+        let report = self.report.lock().await;
+        report.error.is_some() || report.cut_short
+    }
+
+    async fn failed(&self, trouble: &Trouble) {
+        self.report.lock().await.error.get_or_insert_with(|| trouble.to_string());
+    }
+
+    async fn left(&self, shop: &Shop) {
+        if self.open.fetch_sub(1, Ordering::SeqCst) == 1 {
+            let began = *self.began.lock().await;
+            let seconds = began.map_or(0.0, |began| began.elapsed().as_secs_f64());
+            self.report.lock().await.seconds = seconds;
+            shop.counts.tables_done.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    async fn take(&self, compared: Compared, shop: &Shop) {
+        let counts = &shop.counts;
+        counts.rows.fetch_add(compared.rows, Ordering::Relaxed);
+        counts.rechecked.fetch_add(compared.rechecked, Ordering::Relaxed);
+        let found = compared.settled.differences;
+        counts.differences.fetch_add(found.len() as u64, Ordering::Relaxed);
+        let mut report = self.report.lock().await;
+        report.chunks += 1;
+        report.rows += compared.rows;
+        report.rechecked += compared.rechecked;
+        report.in_motion += compared.settled.in_motion;
+        report.unsettled += compared.settled.unsettled;
+        for one in found {
+            use cutover::verify::RowKind;
+            match one.kind {
+                RowKind::Missing => report.missing += 1,
+                RowKind::Extra => report.extra += 1,
+                RowKind::Different => report.different += 1,
+            }
+            if report.differences.len() < NAMED {
+                report.differences.push(one);
+            }
+        }
+        report.cut_short |= report.differing() >= ENOUGH;
+    }
+}
+
+/// A chunk of a table; `None`: all of a table without a key.
+type Task = (Arc<Bench>, Option<Range>);
+
+/// Compares all tables on `workers` pairs of connections, and one more that finds the chunks.
+pub(super) async fn all(
+    shop: Arc<Shop>,
+    benches: Vec<Arc<Bench>>,
+    workers: u32,
+) -> Result<(), Trouble> {
+    let (tasks, queue) = mpsc::channel::<Task>(workers as usize * 2);
+    let queue = Arc::new(Mutex::new(queue));
+    let mut set = tokio::task::JoinSet::new();
+    set.spawn(deal(Arc::clone(&shop), benches, tasks));
+    for _ in 0..workers {
+        set.spawn(work(Arc::clone(&shop), Arc::clone(&queue)));
+    }
+    // Dropping the set, also when this is dropped, ends all of them.
+    while let Some(ended) = set.join_next().await {
+        ended.map_err(|error| Trouble::new("verification", error.to_string()))??;
+    }
+    Ok(())
+}
+
+async fn work(shop: Arc<Shop>, queue: Arc<Mutex<mpsc::Receiver<Task>>>) -> Result<(), Trouble> {
+    let mut pair = None;
+    loop {
+        let task = queue.lock().await.recv().await;
+        let Some((bench, range)) = task else { return Ok(()) };
+        if !bench.is_given_up().await {
+            bench.began.lock().await.get_or_insert_with(Instant::now);
+            let compared = retried(&shop, &mut pair, &bench, range.as_ref()).await;
+            match compared {
+                Ok(compared) => {
+                    let rows = compared.rows;
+                    bench.take(compared, &shop).await;
+                    shop.pace.pay(rows).await;
+                }
+                Err(trouble) => bench.failed(&trouble).await,
+            }
+        }
+        bench.left(&shop).await;
+    }
+}
+
+/// A chunk, again while a server is away or the stream is behind.
+async fn retried(
+    shop: &Shop,
+    pair: &mut Option<Pair>,
+    bench: &Bench,
+    range: Option<&Range>,
+) -> Result<Compared, Trouble> {
+    let mut pause = TRY_PAUSE;
+    for _ in 1..TRIES {
+        match once(shop, pair, bench, range).await {
+            Err(trouble) if trouble.is_transient => {
+                *pair = None;
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            ended => return ended,
+        }
+    }
+    once(shop, pair, bench, range).await
+}
+
+async fn once(
+    shop: &Shop,
+    pair: &mut Option<Pair>,
+    bench: &Bench,
+    range: Option<&Range>,
+) -> Result<Compared, Trouble> {
+    let pair = match pair {
+        Some(pair) => pair,
+        None => pair.insert(shop.open().await?),
+    };
+    let plan = &bench.plan;
+    pair.set_for(plan).await?;
+    let enough = ENOUGH as usize;
+    match range {
+        Some(range) => compare::range(shop, pair, plan, range, enough).await,
+        None => compare::multiset(shop, pair, plan, enough).await,
+    }
+}
+
+/// Finds the chunks of one table after the other.
+async fn deal(
+    shop: Arc<Shop>,
+    benches: Vec<Arc<Bench>>,
+    tasks: mpsc::Sender<Task>,
+) -> Result<(), Trouble> {
+    let mut pair = None;
+    for bench in benches {
+        let dealt = deal_one(&shop, &mut pair, &bench, &tasks).await;
+        if let Err(trouble) = dealt {
+            bench.failed(&trouble).await;
+            pair = None;
+        }
+        bench.left(&shop).await;
+    }
+    Ok(())
+}
+
+async fn deal_one(
+    shop: &Shop,
+    pair: &mut Option<Pair>,
+    bench: &Arc<Bench>,
+    tasks: &mpsc::Sender<Task>,
+) -> Result<(), Trouble> {
+    if bench.plan.key.is_empty() {
+        bench.report.lock().await.chunks_in_all = 1;
+        return give(bench, None, tasks).await;
+    }
+    let mut lo: Option<Vec<String>> = None;
+    let mut number = 0;
+    while !bench.is_given_up().await {
+        let hi = next_bound(shop, pair, &bench.plan, lo.as_ref()).await?;
+        bench.report.lock().await.chunks_in_all += 1;
+        let range = Range { number, lo, hi: hi.clone() };
+        if shop.sample.is_none_or(|(percent, seed)| sample::takes(seed, number, percent)) {
+            give(bench, Some(range), tasks).await?;
+        }
+        let Some(hi) = hi else { return Ok(()) };
+        lo = Some(hi);
+        number += 1;
+    }
+    Ok(())
+}
+
+async fn give(
+    bench: &Arc<Bench>,
+    range: Option<Range>,
+    tasks: &mpsc::Sender<Task>,
+) -> Result<(), Trouble> {
+    bench.open.fetch_add(1, Ordering::SeqCst);
+    let given = tasks.send((Arc::clone(bench), range)).await;
+    given.map_err(|_| Trouble::new("verification", "no worker is left"))
+}
+
+/// Where the chunk that begins at `lo` ends; `None`: nowhere.
+///
+/// Ranges have to partition the keys on both sides, each by its own order. A bound that is not
+/// behind the last one on a side (another collation) is passed over.
+async fn next_bound(
+    shop: &Shop,
+    pair: &mut Option<Pair>,
+    plan: &TablePlan,
+    lo: Option<&Vec<String>>,
+) -> Result<Option<Vec<String>>, Trouble> {
+    let mut skipped = plan.chunk_rows;
+    let mut pause = TRY_PAUSE;
+    let mut tries = 1;
+    loop {
+        match try_bound(shop, pair, plan, lo, skipped).await {
+            Ok(Bound::At(bound)) => return Ok(bound),
+            Ok(Bound::Unordered) => skipped += plan.chunk_rows,
+            Err(trouble) if trouble.is_transient && tries < TRIES => {
+                *pair = None;
+                tokio::time::sleep(pause).await;
+                (pause, tries) = (pause * 2, tries + 1);
+            }
+            Err(trouble) => return Err(trouble),
+        }
+    }
+}
+
+enum Bound {
+    At(Option<Vec<String>>),
+    Unordered,
+}
+
+async fn try_bound(
+    shop: &Shop,
+    pair: &mut Option<Pair>,
+    plan: &TablePlan,
+    lo: Option<&Vec<String>>,
+    skipped: i64,
+) -> Result<Bound, Trouble> {
+    let pair = match pair {
+        Some(pair) => pair,
+        None => pair.insert(shop.open().await?),
+    };
+    pair.set_for(plan).await?;
+    let found = pair.source.rows(&plan.bound_sql(lo, skipped)).await?;
+    let Some(row) = found.into_iter().next() else { return Ok(Bound::At(None)) };
+    let side = pair.source.side;
+    let hi: Option<Vec<String>> = row.into_iter().collect();
+    let hi = hi.ok_or_else(|| Trouble::unexpected(side, "a key with NULL"))?;
+    if let (Some(lo), true) = (lo, plan.order_differs) {
+        let [here, there] = [false, true].map(|target| plan.is_behind_sql(lo, &hi, target));
+        let (here, there) = tokio::try_join!(pair.source.rows(&here), pair.target.rows(&there))?;
+        let is_behind = |rows: &[Vec<Option<String>>]| {
+            rows.first().is_some_and(|row| row.first() == Some(&Some("t".into())))
+        };
+        if !is_behind(&here) || !is_behind(&there) {
+            return Ok(Bound::Unordered);
+        }
+    }
+    Ok(Bound::At(Some(hi)))
+}

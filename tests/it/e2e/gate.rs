@@ -52,7 +52,7 @@ async fn ensure_green_serves(mut this: Move) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_write_transaction_is_named_and_waited_for() -> Result<()> {
-    let mut this = Move::streaming_with(Stage::builder(15, 17), TABLES).await?;
+    let this = Move::streaming_with(Stage::builder(15, 17), TABLES).await?;
     let writer = connect_url(&this.stage.blue.url_as(APP, DATABASE)).await?;
     writer.batch_execute("BEGIN; INSERT INTO held VALUES (1)").await?;
     let pid: i32 = writer.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
@@ -68,7 +68,7 @@ async fn a_long_write_transaction_is_named_and_waited_for() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_that_is_prepared_meanwhile_is_named_and_waited_for() -> Result<()> {
     let builder = Stage::builder(14, 18).blue_setting("max_prepared_transactions", "10");
-    let mut this = Move::streaming_with(builder, TABLES).await?;
+    let this = Move::streaming_with(builder, TABLES).await?;
     let app = connect_url(&this.stage.blue.url_as(APP, DATABASE)).await?;
     // The writer keeps the run at its gate until the transaction is prepared.
     app.batch_execute("BEGIN; INSERT INTO held VALUES (1)").await?;

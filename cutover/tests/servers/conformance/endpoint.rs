@@ -13,11 +13,13 @@ use tokio::task::JoinHandle;
 
 use super::little_router::tell;
 
+/// Every request that was carried out: phase and idempotency key.
+type Done = Arc<Mutex<Vec<(String, Option<String>)>>>;
+
 /// It runs in this process.
 pub(super) struct Endpoint {
     pub port: u16,
-    /// Every request that was carried out: phase and idempotency key.
-    pub done: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    pub done: Done,
     serving: JoinHandle<()>,
 }
 
@@ -54,7 +56,7 @@ struct Desk {
     secret: String,
     ends: [u16; 2],
     orders: u16,
-    done: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    done: Done,
     /// Acts that were told to come again.
     busy: Mutex<HashMap<String, u32>>,
 }

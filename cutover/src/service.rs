@@ -162,10 +162,12 @@ impl<W: World + 'static> Service<W> {
         self.start_run(Direction::Forward, request).await
     }
 
-    /// `POST /v1/rollback`: the same the other way round. A run that is still watching is ended.
+    /// `POST /v1/rollback`: the same the other way round. A run that is still watching is ended, and
+    /// blue, which was there before, is watched only if that is asked for.
     pub async fn rollback(self: &Arc<Self>, request: StartCutover) -> Result<RunStatus, ApiError> {
         let when_lag = request.when_lag.clone().or_else(|| Some("<1s".into()));
-        self.start_run(Direction::Back, StartCutover { when_lag, ..request }).await
+        let watch_ms = request.watch_ms.or(Some(0));
+        self.start_run(Direction::Back, StartCutover { when_lag, watch_ms, ..request }).await
     }
 
     /// Ends the time of watching of the active run; `false`: none is watching.

@@ -46,7 +46,7 @@ sim: toolchain ## Cutovers and rollbacks with everything that can go wrong, in m
 
 chaos: toolchain ## Cutovers and rollbacks of real servers while all goes wrong: RUNS=300 SEED=1 AT=0 ONLY='kill -9 router'
 	@scripts/setup packages servers 10 11 12 13 14 15 16 17 18 rocksdb >&2
-	@$(ENV) cargo build -p replicator -p cutover -p tests --bins >&2
+	@$(ENV) cargo build --workspace --bins >&2
 	@$(ENV) $$CARGO_TARGET_DIR/debug/chaos --runs $(or $(RUNS),300) --seed $(or $(SEED),1) --at $(or $(AT),0) \
 		$(if $(ONLY),--only '$(ONLY)') $(if $(MINUTES),--minutes $(MINUTES))
 

@@ -332,18 +332,25 @@ impl Stage {
 
     /// After a failure: copies every log into one directory, leaves that in place and names it.
     pub fn keep_logs(&mut self) -> Result<PathBuf> {
-        let directory = self.scratch.keep().to_path_buf();
-        let mut logs = vec![
-            (self.blue.log_path(), "blue.log".to_owned()),
-            (self.green.log_path(), "green.log".to_owned()),
-        ];
-        for (number, router) in self.routers.iter().enumerate() {
-            logs.push((router.log_path(), format!("pgbouncer-{}.log", number + 1)));
-        }
-        for (from, name) in logs {
-            std::fs::copy(&from, directory.join(&name))
-                .with_context(|| format!("cannot keep {}", from.display()))?;
-        }
-        Ok(directory)
+        keep_logs(&mut self.scratch, [&self.blue, &self.green], &self.routers)
     }
+}
+
+/// Copies the logs of blue, green and their routers into `scratch`, which stays, and names it.
+pub(crate) fn keep_logs(
+    scratch: &mut Scratch,
+    [blue, green]: [&Postgres; 2],
+    routers: &[PgBouncer],
+) -> Result<PathBuf> {
+    let directory = scratch.keep().to_path_buf();
+    let mut logs =
+        vec![(blue.log_path(), "blue.log".to_owned()), (green.log_path(), "green.log".to_owned())];
+    for (number, router) in routers.iter().enumerate() {
+        logs.push((router.log_path(), format!("pgbouncer-{}.log", number + 1)));
+    }
+    for (from, name) in logs {
+        std::fs::copy(&from, directory.join(&name))
+            .with_context(|| format!("cannot keep {}", from.display()))?;
+    }
+    Ok(directory)
 }

@@ -39,7 +39,7 @@ async fn settings(this: &Move) -> Result<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_predicts_the_pause_and_the_run_after_it_is_the_second_one() -> Result<()> {
-    let mut this = Move::streaming(Stage::builder(13, 17).routers(2)).await?;
+    let this = Move::streaming(Stage::builder(13, 17).routers(2)).await?;
     this.more(50).await?;
     let before = settings(&this).await?;
     let predicted = drill(&this, "3")?;
@@ -72,11 +72,7 @@ async fn it_predicts_the_pause_and_the_run_after_it_is_the_second_one() -> Resul
     ensure!(finished.code() == 0, "{}\n{}", finished.stderr, this.sidecar.log_tail());
     let report = this.stage.api().status()?["cutover"]["report"].clone();
     println!("the run: {} ms", report["pause_ms"]);
-    this.more(50).await?;
-    this.ledger.stop()?;
-    let report = this.ledger.check(&this.stage.green.url(DATABASE)).await?;
-    report.ensure_exact()?;
-    report.ensure_unnoticed()
+    this.ensure_green_serves().await
 }
 
 /// Who cuts the sidecar down in the middle of a drill finds everything as it was.

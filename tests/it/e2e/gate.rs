@@ -42,14 +42,6 @@ fn ended(run: &mut Process, code: i32) -> Result<()> {
     Ok(())
 }
 
-async fn ensure_green_serves(mut this: Move) -> Result<()> {
-    this.more(50).await?;
-    this.ledger.stop()?;
-    let report = this.ledger.check(&this.stage.green.url(DATABASE)).await?;
-    report.ensure_exact()?;
-    report.ensure_unnoticed()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_write_transaction_is_named_and_waited_for() -> Result<()> {
     let this = Move::streaming_with(Stage::builder(15, 17), TABLES).await?;
@@ -62,7 +54,7 @@ async fn a_long_write_transaction_is_named_and_waited_for() -> Result<()> {
     this.more(50).await?;
     writer.batch_execute("COMMIT").await.context("nobody may have ended it")?;
     ended(&mut run, 0).with_context(|| this.sidecar.log_tail())?;
-    ensure_green_serves(this).await
+    this.ensure_green_serves().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,7 +71,7 @@ async fn a_transaction_that_is_prepared_meanwhile_is_named_and_waited_for() -> R
     this.more(50).await?;
     app.batch_execute("COMMIT PREPARED 'left over'").await?;
     ended(&mut run, 0).with_context(|| this.sidecar.log_tail())?;
-    ensure_green_serves(this).await
+    this.ensure_green_serves().await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -91,6 +91,15 @@ impl Move {
         Ok((status.code().unwrap_or(-1), sidecar.stderr()?))
     }
 
+    /// Green serves: the load goes on there, and no client has noticed anything.
+    pub async fn ensure_green_serves(mut self) -> Result<()> {
+        self.more(50).await?;
+        self.ledger.stop()?;
+        let report = self.ledger.check(&self.stage.green.url(DATABASE)).await?;
+        report.ensure_exact()?;
+        report.ensure_unnoticed()
+    }
+
     /// Stops the load, waits until green has caught up, and compares everything.
     pub async fn ensure_exact_copy(&mut self) -> Result<LedgerReport> {
         self.ledger.stop()?;

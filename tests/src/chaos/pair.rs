@@ -530,19 +530,7 @@ impl Pair {
 
     /// After a failure: copies every log into one directory, leaves that in place and names it.
     pub fn keep_logs(&mut self) -> Result<PathBuf> {
-        let directory = self.scratch.keep().to_path_buf();
-        let mut logs = vec![
-            (self.blue.log_path(), "blue.log".to_owned()),
-            (self.green.log_path(), "green.log".to_owned()),
-        ];
-        for (number, router) in self.routers.iter().enumerate() {
-            logs.push((router.log_path(), format!("pgbouncer-{}.log", number + 1)));
-        }
-        for (from, name) in logs {
-            std::fs::copy(&from, directory.join(&name))
-                .with_context(|| format!("cannot keep {}", from.display()))?;
-        }
-        Ok(directory)
+        crate::stage::keep_logs(&mut self.scratch, [&self.blue, &self.green], &self.routers)
     }
 }
 

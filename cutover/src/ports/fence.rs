@@ -1,0 +1,171 @@
+//! One side that is made to refuse writes, and what was seen of it.
+
+use super::PortResult;
+use crate::api::{Act, Check};
+use crate::marker::Token;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::future::Future;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What was seen once blue refused writes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FenceReport {
+    /// Sessions that were closed.
+    pub sessions_closed: u64,
+    /// Scans in a row that found no foreign session from before the tables were locked.
+    pub clean_scans: u32,
+    /// Those of them that have a transaction id, described; must be empty.
+    pub foreign_writers: Vec<String>,
+    /// Prepared transactions; must be empty.
+    pub prepared: Vec<String>,
+    /// Replicated tables that are locked.
+    pub tables_locked: u64,
+    /// Replicated tables.
+    pub tables_total: u64,
+    /// The next transaction id that blue would give away.
+    pub next_xid: u64,
+}
+
+/// What was seen once blue was closed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealReport {
+    /// Blue was seen to refuse a client's connection, or its catalog says that it will.
+    pub refuses_clients: bool,
+    /// The mechanism, for example `ALLOW_CONNECTIONS false`.
+    pub mechanism: String,
+    /// The table locks were held until the seal was in place.
+    pub locks_held: bool,
+    /// Foreign sessions with a transaction id; must be empty.
+    pub foreign_writers: Vec<String>,
+    /// Prepared transactions; must be empty.
+    pub prepared: Vec<String>,
+    /// Transaction ids that the sealing itself has used.
+    pub own_xids: u64,
+}
+
+/// A marker that was committed on blue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MarkerWritten {
+    /// Its token.
+    pub token: Token,
+    /// Its transaction id, 64 bits (epoch included).
+    pub xid: u64,
+}
+
+/// What is under way on blue that a cutover would have to wait for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Writers {
+    /// Age of the oldest open transaction that has written.
+    pub oldest: Option<Duration>,
+    /// Who that is, described with pid, role and application.
+    pub oldest_who: Option<String>,
+    /// Prepared transactions.
+    pub prepared: Vec<String>,
+}
+
+/// Keeps the door of a sealed side ajar for our own new sessions, for as long as it lives. What it
+/// is made of is the fence's matter.
+#[derive(Default)]
+pub struct Airlock(Option<Box<dyn std::any::Any + Send + Sync>>);
+
+impl Airlock {
+    /// One that does its work when `guard` is dropped.
+    pub fn new(guard: impl std::any::Any + Send + Sync) -> Self {
+        Self(Some(Box::new(guard)))
+    }
+}
+
+impl fmt::Debug for Airlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Airlock").field("guarded", &self.0.is_some()).finish()
+    }
+}
+
+/// Makes one side refuse writes, proves it, and undoes it. "Blue" below is that side: in a run
+/// back it is green.
+pub trait Fence: Send + Sync {
+    /// Settings as they were before: all that `lower` needs, even in another process.
+    type Undo: Clone + fmt::Debug + Send + Sync + Serialize + DeserializeOwned;
+
+    /// Prechecks, and which mechanisms the rights on blue allow. Reads only.
+    fn inspect(&self) -> impl Future<Output = PortResult<Vec<Check>>> + Send;
+
+    /// The prior settings. Reads only; journaled before anything is changed.
+    fn prepare(&self) -> impl Future<Output = PortResult<Self::Undo>> + Send;
+
+    /// What is under way on blue now. Called several times a second while the gate waits.
+    fn writers(&self) -> impl Future<Output = PortResult<Writers>> + Send;
+
+    /// The volatile layer: read-only default, other sessions closed, tables locked.
+    fn raise(
+        &self,
+        undo: &Self::Undo,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<FenceReport>> + Send;
+
+    /// Commits a marker on blue in a session of our own, flushed.
+    fn mark(
+        &self,
+        token: &Token,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<MarkerWritten>> + Send;
+
+    /// The durable layer.
+    fn seal(
+        &self,
+        undo: &Self::Undo,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<SealReport>> + Send;
+
+    /// Closes blue again if an interrupted act has left it ajar: after the decision the seal has to
+    /// be whole before anything else happens. Sealed already: no more than a look. The default is
+    /// for seals that no act leaves ajar.
+    fn reseal(
+        &self,
+        undo: &Self::Undo,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<()>> + Send {
+        let _ = (undo, deadline);
+        async { Ok(()) }
+    }
+
+    /// Lets our own sessions into a sealed side: whoever has to connect there holds the guard
+    /// while it does. The default is for seals that do not keep us out.
+    fn airlock(
+        &self,
+        undo: &Self::Undo,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<Airlock>> + Send {
+        let _ = (undo, deadline);
+        async { Ok(Airlock::default()) }
+    }
+
+    /// Back to exactly the settings in `undo`, from whatever state blue is in.
+    fn lower(
+        &self,
+        undo: &Self::Undo,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<()>> + Send;
+
+    /// Lets go of our own sessions and locks once blue is closed for good.
+    fn leave(&self) -> impl Future<Output = ()> + Send;
+
+    /// The statements of `raise`, `seal` and `lower`.
+    fn describe(&self, undo: &Self::Undo) -> FenceActs;
+}
+
+/// The fence's statements.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FenceActs {
+    /// Of the volatile layer.
+    pub raise: Vec<Act>,
+    /// Of a marker.
+    pub mark: Vec<Act>,
+    /// Of the durable layer.
+    pub seal: Vec<Act>,
+    /// Of the way back.
+    pub lower: Vec<Act>,
+}

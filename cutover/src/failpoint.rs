@@ -13,8 +13,9 @@
 //! | `pause` | a file `NAME.reached` appears; it goes on once the file `NAME` is gone |
 //!
 //! Who dies or stops takes the file away first: whoever comes by next, a watchdog or the next life,
-//! goes on. `@N` behind the content means the N-th time only. Files, and not a library, because the test
-//! that breaks things is another process, and has to see exactly where this one stands.
+//! goes on. `@N` behind the content means the N-th time in the life of this process only, `@once` the
+//! next time only. Files, and not a library, because the test that breaks things is another process,
+//! and has to see exactly where this one stands.
 
 /// Every name. [`reach`] refuses others in a build that has failpoints, so that the list by which
 /// tests go can't fall behind. In a file of its own for those that must not depend on this crate.
@@ -119,8 +120,11 @@ mod body {
         let at = directory.join(name);
         let Ok(wish) = std::fs::read_to_string(&at) else { return Ok(()) };
         let (wish, nth) = wish.trim().split_once('@').unwrap_or((wish.trim(), ""));
-        if !nth.is_empty() && nth.trim().parse() != Ok(count) {
-            return Ok(());
+        match nth.trim() {
+            "" => {}
+            "once" => std::fs::remove_file(&at).map_err(failed)?,
+            nth if nth.parse() == Ok(count) => {}
+            _ => return Ok(()),
         }
         match wish.trim().split_once(' ').unwrap_or((wish.trim(), "")) {
             ("kill", _) => signal(Signal::SIGKILL, &at),
@@ -181,6 +185,9 @@ mod tests {
         std::fs::write(at.join(name), "error@3").unwrap();
         body::reach_in(at, name).await.unwrap();
         assert!(body::reach_in(at, name).await.is_err());
+        std::fs::write(at.join(name), "error@once").unwrap();
+        assert!(body::reach_in(at, name).await.is_err());
+        body::reach_in(at, name).await.unwrap();
         std::fs::write(at.join(name), "delay 1").unwrap();
         body::reach_in(at, name).await.unwrap();
         std::fs::write(at.join(name), "dance").unwrap();
@@ -197,6 +204,6 @@ mod tests {
         let (waited, ()) = tokio::join!(waiting, going_on);
         waited.unwrap();
         let trace = std::fs::read_to_string(at.join("trace")).unwrap();
-        assert_eq!(trace.lines().count(), 6);
+        assert_eq!(trace.lines().count(), 8);
     }
 }

@@ -144,6 +144,8 @@ pub enum StopKind {
     Crash,
     /// It was a drill, which goes no further.
     Drilled,
+    /// Somebody else acts for this pipeline, or has acted since.
+    Superseded,
 }
 
 /// How the time of watching after the flip ended.

@@ -420,7 +420,7 @@ impl<W: World> Replication for Rehearsal<'_, W> {
         let token = token.clone();
         self.stage.note([Act {
             step: "drain".into(),
-            place: "green".into(),
+            place: self.direction().to().name().into(),
             text: "wait until the marker is applied and flushed".into(),
         }]);
         Ok(MarkerDurable { token, end_lsn: Self::MARKER, durable: Self::MARKER })

@@ -4,6 +4,7 @@
 //! them may be, the journal says.
 
 mod breach;
+mod starting;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,13 +15,13 @@ use crate::api::{
     PlanRequest, RunStatus, RunUpdate, SCHEMA_VERSION, StartCutover,
 };
 use crate::controller::finish::{self, finish};
-use crate::controller::{Finish, Limits, Order, Recovery, Scope, Standing, history, recover, run};
-use crate::gate::{LagExpr, ParseExprError};
+use crate::controller::{Limits, Order, Recovery, Scope, Standing, history, recover};
 use crate::hub::RunHub;
 use crate::phase::{Phase, WatchEnd};
-use crate::ports::{Clock, Decision, Epoch, Fence, Journal, PortError, PortResult, World};
-use crate::rehearse::{plan_hash, rehearse};
-use crate::side::{Direction, Side};
+use crate::ports::{Journal, PortError, PortResult, World};
+use crate::rehearse::rehearse;
+use crate::side::Direction;
+use starting::refuse_by_standing;
 
 /// What a request means that says nothing about it.
 #[derive(Debug, Clone, PartialEq)]
@@ -157,58 +158,25 @@ impl<W: World + 'static> Service<W> {
         runs.truncate(RUNS_KEPT);
     }
 
-    /// `POST /v1/cutover`: starts a run and returns at once.
-    pub async fn start(self: &Arc<Self>, request: StartCutover) -> Result<RunStatus, ApiError> {
-        self.start_run(Direction::Forward, request).await
-    }
-
-    /// `POST /v1/rollback`: the same the other way round. A run that is still watching is ended, and
-    /// blue, which was there before, is watched only if that is asked for.
-    pub async fn rollback(self: &Arc<Self>, request: StartCutover) -> Result<RunStatus, ApiError> {
-        let when_lag = request.when_lag.clone().or_else(|| Some("<1s".into()));
-        let watch_ms = request.watch_ms.or(Some(0));
-        self.start_run(Direction::Back, StartCutover { when_lag, watch_ms, ..request }).await
-    }
-
     /// Ends the time of watching of the active run; `false`: none is watching.
     pub fn end_watch(&self, end: WatchEnd) -> bool {
         self.hub().is_some_and(|hub| hub.end_watch(end))
     }
 
-    async fn start_run(
-        self: &Arc<Self>,
-        direction: Direction,
-        request: StartCutover,
-    ) -> Result<RunStatus, ApiError> {
-        let world = self.world_of(direction).ok_or_else(no_way_back)?;
-        let order = self.order(&request)?;
-        self.confirm(request.confirmation.as_deref())?;
+    /// Looks once more at a held run, as an operator's abort does: the world may be better now, and
+    /// what is to be done is written in the journal and on the side that was to open. `false`: none
+    /// is held.
+    ///
+    /// # Errors
+    /// The journal's.
+    pub async fn try_held_again(self: &Arc<Self>) -> PortResult<bool> {
+        let is_held = |run: &RunStatus| run.phase == Phase::Held && run.report.is_some();
         let _starting = self.starting.lock().await;
-        let standing = self.settle(direction).await?;
-        let epoch = self.next_epoch(&standing).await.map_err(not_ready)?;
-        let order = Order { epoch, ..order };
-        if let Some(expected) = &request.plan_hash {
-            let found = plan_hash(world.as_ref(), &order).await.map_err(not_ready)?;
-            // The epoch is part of the acts: a run in between makes the plan another one.
-            if found != *expected {
-                return Err(ApiError::new(
-                    ErrorCode::PrecheckFailed,
-                    "the world has changed since the plan was made",
-                    "plan",
-                )
-                .next("cutover plan"));
-            }
+        if !self.current().is_some_and(|run| is_held(&run)) {
+            return Ok(false);
         }
-        let started = world.clock().wall();
-        let hub = Arc::new(RunHub::new(order.run.clone(), order.epoch, direction, started));
-        self.board.prepare(&hub);
-        self.show(hub.clone());
-        let status = hub.status();
-        let service = self.clone();
-        tokio::spawn(async move {
-            run(world.as_ref(), &order, &service.defaults.limits, &hub).await;
-        });
-        Ok(status)
+        self.recover_now().await?;
+        Ok(true)
     }
 
     fn confirm(&self, typed: Option<&str>) -> Result<(), ApiError> {
@@ -237,23 +205,6 @@ impl<W: World + 'static> Service<W> {
             // It shows as active then, and whoever asked is told so.
             tracing::warn!("the run that was watching does not end");
         }
-    }
-
-    /// Whether a run in this direction may begin now; ends a watch that is in its way.
-    async fn settle(self: &Arc<Self>, direction: Direction) -> Result<Standing, ApiError> {
-        let watching = |run: &RunStatus| run.direction == direction.reversed();
-        self.leave_watch(watching, format!("a run {direction} begins")).await;
-        self.refuse_if_busy()?;
-        let mut standing = self.standing().await.map_err(unavailable)?;
-        if standing.unfinished.is_some() {
-            // Its end could not be written down: look again, which ends it in the journal, too.
-            let recovery = self.recover_in(Scope::Full, |hub| self.show(hub)).await;
-            recovery.map_err(unavailable)?;
-            self.refuse_if_busy()?;
-            standing = self.standing().await.map_err(unavailable)?;
-        }
-        refuse_by_standing(&standing, direction)?;
-        Ok(standing)
     }
 
     /// `POST /v1/finish`: ends the way back for good. Goes on where an interrupted one has stopped;
@@ -328,65 +279,6 @@ impl<W: World + 'static> Service<W> {
         }
     }
 
-    async fn next_epoch(&self, standing: &Standing) -> PortResult<Epoch> {
-        let mut newest = standing.epoch;
-        for side in Side::ALL {
-            // Decisions of runs to blue are on blue; without a way back there are none.
-            if side == Side::Blue && self.back.is_none() {
-                continue;
-            }
-            newest = newest.max(self.last_epoch(standing, side).await?);
-        }
-        Ok(Epoch(newest.0 + 1))
-    }
-
-    async fn last_epoch(&self, standing: &Standing, side: Side) -> PortResult<Epoch> {
-        let world = self.forward.as_ref();
-        let undo = standing.undo_of(side).cloned().map(serde_json::from_value).transpose();
-        let undo = undo.map_err(|error| {
-            PortError::new("journal", format!("{side}'s prior settings can't be read: {error}"))
-        })?;
-        let deadline = world.clock().now() + ASK;
-        let _airlock = match &undo {
-            Some(undo) => Some(world.fence_of(side).airlock(undo, deadline).await?),
-            None => None,
-        };
-        world.decision_of(side).last_epoch().await
-    }
-
-    fn order(&self, request: &StartCutover) -> Result<Order, ApiError> {
-        let refuse = |what: String| ApiError::new(ErrorCode::BadRequest, what, "request");
-        let Some(when_lag) = &request.when_lag else {
-            return Err(refuse("when_lag is missing, for example <1s".into()));
-        };
-        let when_lag: LagExpr =
-            when_lag.parse().map_err(|error: ParseExprError| refuse(error.to_string()))?;
-        let ms = |given: Option<u64>, default| given.map_or(default, Duration::from_millis);
-        let max_pause = ms(request.max_pause_ms, self.defaults.max_pause);
-        if !(PAUSE_MIN..=PAUSE_MAX).contains(&max_pause) {
-            return Err(refuse(format!(
-                "max_pause_ms must be between {} and {}",
-                PAUSE_MIN.as_millis(),
-                PAUSE_MAX.as_millis()
-            )));
-        }
-        let way_back = self.back.is_some() && !request.no_way_back;
-        Ok(Order {
-            run: uuid::Uuid::new_v4().simple().to_string()[..8].to_owned(),
-            epoch: Epoch(0),
-            when_lag,
-            hold_for: ms(request.for_ms, self.defaults.hold_for),
-            gate_timeout: ms(request.gate_timeout_ms, self.defaults.gate_timeout),
-            max_pause,
-            way_back,
-            watch: ms(request.watch_ms, self.defaults.watch),
-            drill: request.drill,
-            plan_hash: request.plan_hash.clone(),
-            actor: request.actor.clone(),
-            reason: request.reason.clone(),
-        })
-    }
-
     /// `GET /v1/cutover/{run}`: events after `after`, waiting at most `wait` for the first.
     pub async fn update(
         &self,
@@ -421,8 +313,18 @@ impl<W: World + 'static> Service<W> {
         }
         let status = hub.status();
         if status.phase == Phase::Held && status.report.is_some() {
-            let _starting = self.starting.lock().await;
-            self.recover_now().await.map_err(unavailable)?;
+            // Not given up with the request: who has asked may leave, and nobody else would see the
+            // run to its end.
+            let service = self.clone();
+            let recovering = tokio::spawn(async move {
+                let _starting = service.starting.lock().await;
+                service.recover_now().await
+            });
+            let recovered = recovering.await.unwrap_or_else(|error| {
+                Err(PortError::new("sidecar", "looking at the run again has stopped")
+                    .caused_by(error))
+            });
+            recovered.map_err(unavailable)?;
             return Ok(self.current().unwrap_or(status));
         }
         Err(ApiError::new(
@@ -462,44 +364,6 @@ impl<W: World + 'static> Service<W> {
         let entries = self.forward.journal().read_all().await.map_err(unavailable)?;
         Ok(History { schema_version: SCHEMA_VERSION, runs: history(&entries) })
     }
-}
-
-/// Refuses a run that the journal rules out, whatever the servers say.
-fn refuse_by_standing(standing: &Standing, direction: Direction) -> Result<(), ApiError> {
-    let (from, to) = (direction.from(), direction.to());
-    let refuse = |what: String, next: &str| {
-        let state = format!("unchanged: {} serves", standing.serving);
-        Err(ApiError::new(ErrorCode::PrecheckFailed, what, "sidecar").in_state(state).next(next))
-    };
-    match standing.finish {
-        Finish::NotAsked => {}
-        Finish::UnderWay => {
-            return refuse(
-                "the way back was given up: finish was begun and has to be ended".into(),
-                "cutover finish",
-            );
-        }
-        Finish::Done => {
-            return refuse(
-                format!(
-                    "the move was finished; {} serves, and no stream leads to {to} any more",
-                    standing.serving
-                ),
-                "cutover history",
-            );
-        }
-    }
-    if standing.serving != from {
-        let next = match standing.serving {
-            Side::Blue => "cutover --when-lag '<1s'",
-            Side::Green => "cutover rollback",
-        };
-        return refuse(format!("{to} serves already"), next);
-    }
-    if standing.sealed.is_some() && !standing.way_back {
-        return refuse(format!("the last run left no way back to {to}"), "cutover history");
-    }
-    Ok(())
 }
 
 fn no_way_back() -> ApiError {

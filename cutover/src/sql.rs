@@ -12,10 +12,15 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_postgres::SimpleQueryMessage;
 
-use crate::ports::{PortError, PortResult};
+use crate::ports::{Nature, PortError, PortResult};
 
 /// How long a cancel request may take: it opens a connection of its own.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// "database is not currently accepting connections".
+pub(crate) const DATABASE_CLOSED: &str = "55000";
+/// "role is not permitted to log in".
+pub(crate) const LOGIN_REFUSED: &str = "28000";
 
 /// A row of text, with its columns' names.
 #[derive(Debug, Clone)]
@@ -250,7 +255,9 @@ impl Slot {
         }
         let opened = open(&self.info, &self.name, self.kind, deadline).await.map_err(|error| {
             // Nothing was sent yet but the login.
-            PortError::new(self.place.clone(), error.text)
+            let is_closed = error.is(DATABASE_CLOSED);
+            let nature = if is_closed { Nature::ClosedDoor } else { Nature::Plain };
+            PortError::new(self.place.clone(), error.text).of(nature)
         })?;
         let opened = Arc::new(opened);
         *session = Some(opened.clone());

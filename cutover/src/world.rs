@@ -70,10 +70,12 @@ impl<J> PostgresPair<J> {
         }
     }
 
-    /// The same; a commit is refused unless this tenant holds its lease.
+    /// The same; a commit is refused unless this tenant holds its lease, and what is closed is closed
+    /// in its name.
     pub fn leased_to(self, tenant: &Tenant) -> Self {
         let decisions = self.decisions.map(|decision| decision.leased_to(tenant.clone()));
-        Self { decisions, ..self }
+        let fences = self.fences.map(|fence| fence.leased_to(tenant.clone()));
+        Self { decisions, fences, ..self }
     }
 
     /// The fence of a side.

@@ -40,6 +40,10 @@ const EXIT_USAGE: u8 = 2;
 const SERVERS_INTERVAL: Duration = Duration::from_millis(500);
 /// How often a held run is looked at again.
 const HELD_INTERVAL: Duration = Duration::from_millis(500);
+/// After what time a held run is looked at again by itself, the first time.
+const HELD_RETRY_FIRST: Duration = Duration::from_secs(2);
+/// And at most: each look leaves an entry in the journal.
+const HELD_RETRY_MAX: Duration = Duration::from_secs(300);
 /// How long an end of the process waits for a run to put everything back.
 const RUN_ABORT_GRACE: Duration = Duration::from_secs(30);
 /// How long it waits for a run that is past its point of no return.
@@ -278,7 +282,8 @@ async fn run_pipeline(config: Config, keeper: Option<Keeper>) -> Result<(), Fail
     );
 
     guard_recovery(&guard, &journal).await;
-    recover(&service, &shared, stop.subscribe()).await?;
+    tasks.spawn(look_at_held_runs(Arc::clone(&service)));
+    recover(&service, &shared, &guard, stop.subscribe()).await?;
     door.recovered();
     tasks.spawn(cutover::watch::supervise(
         Arc::clone(&service),
@@ -299,7 +304,12 @@ async fn run_pipeline(config: Config, keeper: Option<Keeper>) -> Result<(), Fail
         finished: finished.subscribe(),
     };
     let way_back = tokio::spawn(run_back(pipeline(&back, &finished[1]), stop.subscribe()));
-    let ended = pipeline(&forward, &finished[0]).run().await;
+    let mut carrying = pipeline(&forward, &finished[0]);
+    let ended = tokio::select! {
+        ended = carrying.run() => ended,
+        // What it would stream belongs to somebody else.
+        failure = until_superseded(&service) => Err(failure),
+    };
     end_the_run(&service).await;
     if ended.is_err() {
         way_back.abort();
@@ -385,6 +395,7 @@ async fn pass_servers_on(shared: Arc<Shared>, service: Arc<Controller>) {
 async fn recover(
     service: &Arc<Controller>,
     shared: &Shared,
+    guard: &Guard,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
     let recovered = tokio::select! {
@@ -397,14 +408,42 @@ async fn recover(
         Ok(
             Recovery::Nothing | Recovery::Finished(_) | Recovery::Left(_) | Recovery::CutOver(_),
         ) => {
-            hold_while_held(service, shared, stop).await;
-            Ok(())
+            tokio::select! {
+                () = hold_while_held(service, shared, stop) => Ok(()),
+                failure = until_superseded(service) => Err(failure),
+            }
+        }
+        Err(error) if error.is_superseded() => {
+            // Nor for its watchdog is anything left to do.
+            guard.over().await;
+            Err(superseded(error.place, error.what, error.remedy))
         }
         Err(error) => Err(Failure::halt(
             error.place.clone(),
             format!("an interrupted cutover can't be recovered: {error}"),
             error.remedy.clone().unwrap_or("replicator run, once that server answers".into()),
         )),
+    }
+}
+
+/// This state directory does not count any more: nothing may go on from it.
+fn superseded(place: String, what: String, remedy: Option<String>) -> Failure {
+    let remedy = remedy.unwrap_or_else(|| "stop this sidecar for good".into());
+    Failure {
+        state: Some("nothing was changed; another sidecar acts for this pipeline".into()),
+        ..Failure::halt(place, what, remedy)
+    }
+}
+
+/// Ends once a run was held because somebody else acts for this pipeline.
+async fn until_superseded(service: &Controller) -> Failure {
+    loop {
+        tokio::time::sleep(HELD_INTERVAL).await;
+        let report = service.current().and_then(|run| run.report);
+        let error = report.and_then(|report| report.error);
+        if let Some(error) = error.filter(|error| error.code == api::ErrorCode::Superseded) {
+            return superseded(error.place, error.what, error.next_command);
+        }
     }
 }
 
@@ -427,6 +466,24 @@ async fn hold_while_held(service: &Controller, shared: &Shared, mut stop: watch:
         tokio::select! {
             () = tokio::time::sleep(HELD_INTERVAL) => {}
             _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+/// A held run is looked at again and again, at ever longer intervals: most often it is a server or a
+/// router that was away, and it comes back while nobody is awake. What a person would be asked for
+/// is decided already, on the side that was to open.
+async fn look_at_held_runs(service: Arc<Controller>) {
+    let mut pause = HELD_RETRY_FIRST;
+    loop {
+        tokio::time::sleep(pause).await;
+        match service.try_held_again().await {
+            Ok(false) => pause = HELD_RETRY_FIRST,
+            Ok(true) => pause = (2 * pause).min(HELD_RETRY_MAX),
+            Err(error) => {
+                tracing::error!("the held cutover can't be looked at again: {error}");
+                pause = (2 * pause).min(HELD_RETRY_MAX);
+            }
         }
     }
 }

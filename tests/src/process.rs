@@ -13,7 +13,8 @@ use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use nix::sys::signal::{Signal, kill};
+pub use nix::sys::signal::Signal;
+use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
 use crate::paths;
@@ -286,6 +287,11 @@ pub fn kill_all(pids: &[u32]) {
         // ESRCH is the aim, not a failure.
         let _ = kill(pid(*each), Signal::SIGKILL);
     }
+}
+
+/// Sends a signal to a process that is not a child of ours.
+pub fn signal(id: u32, signal: Signal) -> Result<()> {
+    kill(pid(id), signal).with_context(|| format!("cannot send {signal} to process {id}"))
 }
 
 fn pid(id: u32) -> Pid {

@@ -18,6 +18,8 @@ pub enum ErrorCode {
     Busy,
     /// The run is past its point of no return, or over (409).
     TooLate,
+    /// Another sidecar acts for this pipeline, or has acted since: this one does nothing more (409).
+    Superseded,
     /// A precheck failed; nothing was touched (412).
     PrecheckFailed,
     /// The sidecar can't do this now: starting, stopping, a server is down (503).
@@ -33,7 +35,7 @@ impl ErrorCode {
             ErrorCode::BadRequest => 400,
             ErrorCode::Unauthorized => 401,
             ErrorCode::NotFound => 404,
-            ErrorCode::Busy | ErrorCode::TooLate => 409,
+            ErrorCode::Busy | ErrorCode::TooLate | ErrorCode::Superseded => 409,
             ErrorCode::PrecheckFailed => 412,
             ErrorCode::Internal => 500,
             ErrorCode::Unavailable => 503,

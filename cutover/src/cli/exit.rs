@@ -25,7 +25,7 @@ pub enum Exit {
     RolledBack = 6,
     /// A person has to decide; the side that may not serve stays closed.
     Held = 7,
-    /// Another run is active.
+    /// Another run is active, or another sidecar acts for the pipeline.
     Busy = 8,
     /// What was verified is not what it has to be.
     Mismatch = 9,
@@ -60,7 +60,7 @@ impl From<ErrorCode> for Exit {
         match code {
             ErrorCode::BadRequest | ErrorCode::Unauthorized => Exit::Usage,
             ErrorCode::PrecheckFailed => Exit::NotReady,
-            ErrorCode::Busy => Exit::Busy,
+            ErrorCode::Busy | ErrorCode::Superseded => Exit::Busy,
             ErrorCode::Unavailable => Exit::Unreachable,
             ErrorCode::NotFound | ErrorCode::TooLate | ErrorCode::Internal => Exit::Failed,
         }

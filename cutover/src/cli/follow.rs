@@ -38,6 +38,8 @@ const GATE_LINE_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 enum Heard {
     Update(Box<Result<RunUpdate, ClientError>>),
+    /// The run has ended in an earlier life of the sidecar.
+    Report(Box<RunReport>),
     Interrupt,
 }
 
@@ -113,6 +115,7 @@ pub fn follow(
     loop {
         let ended = match from.recv_timeout(RETRY) {
             Ok(Heard::Update(update)) => follower.update(*update)?,
+            Ok(Heard::Report(report)) => Some(follower.finished(&report)),
             Ok(Heard::Interrupt) => follower.interrupted()?,
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return Err(follower.lost("nothing to hear")),
@@ -133,7 +136,20 @@ pub fn follow(
 fn poll(client: &Client, run: &str, to: &Sender<Heard>) {
     let mut after = 0;
     loop {
-        let update = client.update(run, after, WAIT);
+        let update = match client.update(run, after, WAIT) {
+            // A sidecar that was started again knows of runs that have ended by their reports alone.
+            Err(ClientError::Refused(error)) if error.code == ErrorCode::NotFound => {
+                match client.report(run) {
+                    Ok(report) => {
+                        // Nobody listens: the run's end is not waited for any more.
+                        let _ = to.send(Heard::Report(Box::new(report)));
+                        return;
+                    }
+                    Err(_) => Err(ClientError::Refused(error)),
+                }
+            }
+            update => update,
+        };
         let pause = match &update {
             Ok(update) if update.status.report.is_some() => None,
             Ok(update) => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Pause, Run, lease_lost, name_of, stop};
+use super::{Pause, Run, lease_lost, name_of, ownership, stop};
 use crate::api::{Check, Severity, Step};
 use crate::evidence::{Committed, Drained, Fenced, Sealed, Unproven, WayBack, WayBackReady};
 use crate::failpoint;
@@ -19,9 +19,13 @@ use crate::ports::{
 
 /// Connecting to the routers takes no longer than this.
 const CONNECT: Duration = Duration::from_secs(10);
+/// How long a look at the side that was left may take while clients wait for the flip.
+const LOOK: Duration = Duration::from_millis(300);
 /// Between two looks whether the routers still hold.
 const HOLD_TICK: Duration = Duration::from_millis(50);
-/// How long an answer to that may take.
+/// A stream that is down for so long within the pause is not waited for: the clients wait, too.
+const STALLED: Duration = Duration::from_millis(400);
+/// How long an answer to whether they hold may take.
 const HOLD_ANSWER: Duration = Duration::from_secs(1);
 
 impl<W: World> Run<'_, W> {
@@ -106,6 +110,9 @@ impl<W: World> Run<'_, W> {
                 if !state.phase().is_committed() {
                     return Input::Stop(why);
                 }
+                if why.kind == StopKind::Superseded {
+                    return Input::GiveUp(why);
+                }
                 if !matches!(state, State::Reversing(_)) {
                     return self.again_or_give_up(self.limits.forward, why).await;
                 }
@@ -150,6 +157,7 @@ impl<W: World> Run<'_, W> {
             asked = self.hub.asked_to_stop() => Err(asked),
             result = act => result,
             let_go = self.let_go(), if self.holds => Err(let_go),
+            stalled = self.stalled(), if self.holds => Err(stalled),
             () = self.world.clock().sleep_until(deadline) => Err(self.too_long(what)),
         }
     }
@@ -174,6 +182,31 @@ impl<W: World> Run<'_, W> {
                 return somebody_let_go();
             }
         }
+    }
+
+    /// Ends when a stream that the run needs has been down for [`STALLED`].
+    async fn stalled(&self) -> Stop {
+        let mut since: Option<Instant> = None;
+        loop {
+            let now = self.now();
+            let progress = self.world.replication().progress();
+            let forward = progress.borrow().blocked.clone();
+            let why = forward.or_else(|| self.way_back_blocked());
+            match (why, since) {
+                (None, _) => since = None,
+                (Some(_), None) => since = Some(now),
+                (Some(why), Some(began)) if now >= began + STALLED => return stream_down(why),
+                (Some(_), Some(_)) => {}
+            }
+            self.world.clock().sleep_until(now + HOLD_TICK).await;
+        }
+    }
+
+    /// Why the way back is not ready, if this run is to leave one.
+    pub(super) fn way_back_blocked(&self) -> Option<String> {
+        let blocked = || self.world.way_back().standby().blocked;
+        let why = self.order.way_back.then(blocked).flatten()?;
+        Some(format!("the way back is not ready: {why}"))
     }
 
     fn too_long(&self, what: &str) -> Stop {
@@ -365,6 +398,9 @@ impl<W: World> Run<'_, W> {
             let to = self.direction().to();
             return Some(internal(&format!("{to} was written by somebody else")));
         }
+        if let Some(why) = self.way_back_blocked() {
+            return Some(stream_down(why));
+        }
         let holding = world.switch().holding(self.order.epoch, deadline);
         let holding = tokio::time::timeout_at(deadline, holding).await;
         match holding {
@@ -437,18 +473,64 @@ impl<W: World> Run<'_, W> {
         let to = committed.to();
         self.waiting(format!("pointing the routers at {to}"));
         let deadline = self.try_until();
-        if let Some(undo) = self.undo.clone().filter(|_| self.is_recovered) {
-            // Whoever died here may have left the closed side's door ajar.
-            self.world.fence().reseal(&undo, deadline).await.map_err(stop)?;
+        if let Some(undo) = self.undo.clone() {
+            self.still_closed(&undo, deadline).await?;
         }
         if let Some(undo) = &self.opening {
             // It is decided, and the other side is closed: this one may open.
             self.world.fence_of(to).lower(undo, deadline).await.map_err(stop)?;
         }
-        let members = self.world.switch().switch(committed, deadline).await.map_err(stop)?;
-        let count = members.len();
-        self.members = members;
-        Ok(format!("{count} routers point at {to}"))
+        match self.world.switch().switch(committed, deadline).await {
+            Ok(members) => self.members = members,
+            Err(error) => {
+                self.open_switched(committed).await;
+                return Err(stop(error));
+            }
+        }
+        Ok(format!("{} routers point at {to}", self.members.len()))
+    }
+
+    /// A member that can't be told keeps only its own clients waiting: it is decided.
+    async fn open_switched(&mut self, committed: &Committed) {
+        let opened = self.world.switch().open_switched(committed, self.try_until()).await;
+        if opened.len() <= self.members.len() {
+            return;
+        }
+        let to = committed.to();
+        let names: Vec<_> = opened.iter().map(|member| member.member.as_str()).collect();
+        self.note(format!("{} led to {to} before the others did", names.join(", ")));
+        self.members = opened;
+        self.hub.set(|status| status.serving = to.name().into());
+    }
+
+    /// The side that was left is closed, and by this run: who has stood still since the decision
+    /// might find that others have gone on, and back.
+    async fn still_closed(
+        &self,
+        undo: &<W::Fence as Fence>::Undo,
+        deadline: Instant,
+    ) -> Result<(), Stop> {
+        let fence = self.world.fence();
+        let looked = if self.is_recovered {
+            // Whoever died here may have left the closed side's door ajar.
+            fence.reseal(undo, deadline).await
+        } else {
+            let soon = deadline.min(self.now() + LOOK);
+            match fence.still_ours(undo, soon).await {
+                Err(error) if !error.is_superseded() => {
+                    // It was sealed a moment ago. That it does not answer holds nobody up.
+                    tracing::warn!("whether {} is still ours: {error}", self.direction().from());
+                    Ok(())
+                }
+                looked => looked,
+            }
+        };
+        match looked {
+            Err(error) if error.is_superseded() => {
+                Err(stop(ownership::explained(self.world, error).await))
+            }
+            looked => looked.map_err(stop),
+        }
     }
 
     async fn open(&mut self, committed: &Committed) -> Result<String, Stop> {
@@ -496,6 +578,15 @@ fn step_of(effect: &Effect) -> Option<Step> {
         Effect::Watch(_) => Step::Watch,
         Effect::PutBack { .. } => return None,
     })
+}
+
+fn stream_down(why: String) -> Stop {
+    Stop {
+        kind: StopKind::Failed,
+        what: why,
+        place: "stream".into(),
+        remedy: Some("cutover status says what the stream waits for; run it again then".into()),
+    }
 }
 
 fn somebody_let_go() -> Stop {

@@ -229,8 +229,7 @@ impl<W: World> Run<'_, W> {
                 standby.foreign.first.as_deref().unwrap_or("an unknown table")
             )
         });
-        let blocked = standby.blocked.map(|why| format!("the way back is not ready: {why}"));
-        if let Some(why) = foreign.or(blocked) {
+        if let Some(why) = foreign.or_else(|| self.way_back_blocked()) {
             latest.blocked.get_or_insert(why);
         }
     }

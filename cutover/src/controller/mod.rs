@@ -17,6 +17,7 @@ pub mod finish;
 mod gating;
 #[cfg(test)]
 mod gating_tests;
+mod ownership;
 mod recover;
 mod report;
 #[cfg(test)]
@@ -41,7 +42,7 @@ use crate::hub::RunHub;
 use crate::marker::Token;
 use crate::phase::{Effect, Input, Phase, State, Stop, StopKind, step};
 use crate::ports::{
-    Clock, Entry, Epoch, Fence, Journal, Lease, PortError, PortResult, Record, World,
+    Clock, Entry, Epoch, Fence, Journal, Lease, Nature, PortError, PortResult, Record, World,
 };
 use crate::side::Direction;
 
@@ -187,6 +188,8 @@ struct Run<'a, W: World> {
     measures: Option<DrillMeasures>,
     steps: Vec<Stepped>,
     members: Vec<Member>,
+    /// The last try of going back left nothing undone but a router that could not be told.
+    only_routers_left: bool,
     /// The drain marker's end on the closed side; from the journal if an earlier life of this
     /// process has written it.
     marker: Option<Lsn>,
@@ -234,6 +237,7 @@ impl<'a, W: World> Run<'a, W> {
             measures: None,
             steps: Vec::new(),
             members: Vec::new(),
+            only_routers_left: false,
             marker: None,
             way_back: None,
             breach: None,
@@ -316,7 +320,8 @@ impl<'a, W: World> Run<'a, W> {
         let mut detail = serde_json::Value::Null;
         if matches!(effect, Effect::HoldTraffic) {
             // Read as late as possible: an operator may have changed a setting during the wait.
-            let undo = self.world.fence().prepare().await?;
+            let fence = self.world.fence();
+            let undo = fence.signed(fence.prepare().await?, &self.order.run, self.order.epoch);
             detail = serde_json::json!({ "undo": undo, "baseline": self.hub.baseline() });
             self.undo = Some(undo);
         }
@@ -336,13 +341,17 @@ impl<'a, W: World> Run<'a, W> {
         }
         let next = name_of(effect);
         failpoint::reach_of("journal", next, "before").await?;
-        self.append(Record::Reached {
+        let record = Record::Reached {
             phase: state.phase(),
             seen: self.seen.clone(),
             next: Some(if self.is_drilled(effect) { "drill" } else { next }.to_owned()),
             detail,
-        })
-        .await?;
+        };
+        match effect {
+            // It is done all the same, and clients wait for it.
+            Effect::PutBack { .. } => self.append_by(record, self.now() + JOURNAL_MIN).await?,
+            _ => self.append(record).await?,
+        }
         failpoint::reach_of("journal", next, "after").await
     }
 
@@ -352,7 +361,8 @@ impl<'a, W: World> Run<'a, W> {
     }
 
     /// Nothing before the decision may be done by a controller that has lost its lease: somebody
-    /// else may be undoing what it does. What comes after the decision is the same whoever does it.
+    /// else may be undoing what it does. What comes after the decision is the same whoever does it;
+    /// it and going back are bound by the claim on the side that was closed.
     fn lease_lost(&self, before_act: &Effect) -> Option<Stop> {
         // Arming is what takes it.
         let bound = !matches!(
@@ -375,7 +385,8 @@ impl<'a, W: World> Run<'a, W> {
         } else {
             tracing::warn!(run = %self.order.run, epoch = %self.order.epoch, place = %why.place, "{}", why.what);
         }
-        if let Err(error) = self.append(Record::Stopped { why: why.clone() }).await {
+        let record = Record::Stopped { why: why.clone() };
+        if let Err(error) = self.append_by(record, self.now() + JOURNAL_MIN).await {
             self.note(format!("the journal could not be written: {error}"));
         }
     }
@@ -405,6 +416,18 @@ impl<'a, W: World> Run<'a, W> {
     }
 
     async fn append(&mut self, record: Record) -> PortResult<()> {
+        // A disk that hangs must not hold the clients: within the pause an entry gets no more time
+        // than the pause has left.
+        let deadline = match self.pause {
+            Some(pause) if pause.ended.is_none() => {
+                self.window_ends().max(self.now() + JOURNAL_MIN)
+            }
+            _ => self.now() + JOURNAL_MAX,
+        };
+        self.append_by(record, deadline).await
+    }
+
+    async fn append_by(&mut self, record: Record, deadline: Instant) -> PortResult<()> {
         let entry = Entry {
             seq: self.seq,
             run: self.order.run.clone(),
@@ -414,13 +437,6 @@ impl<'a, W: World> Run<'a, W> {
         };
         // A failed append may have been written all the same: its number is used up.
         self.seq += 1;
-        // A disk that hangs must not hold the clients: within the pause an entry gets no more time
-        // than the pause has left.
-        let soonest = self.now() + JOURNAL_MIN;
-        let deadline = match self.pause {
-            Some(pause) if pause.ended.is_none() => self.window_ends().max(soonest),
-            _ => self.now() + JOURNAL_MAX,
-        };
         let appended = tokio::time::timeout_at(deadline, self.world.journal().append(&entry)).await;
         appended.unwrap_or_else(|_| {
             Err(PortError::new("journal", "writing the journal took too long").in_doubt())
@@ -550,5 +566,9 @@ fn lease_lost() -> Stop {
 
 /// A port's error as a reason to stop.
 fn stop(error: PortError) -> Stop {
-    Stop { kind: StopKind::Failed, what: error.what, place: error.place, remedy: error.remedy }
+    let kind = match error.nature {
+        Nature::Superseded => StopKind::Superseded,
+        Nature::Plain | Nature::ClosedDoor => StopKind::Failed,
+    };
+    Stop { kind, what: error.what, place: error.place, remedy: error.remedy }
 }

@@ -6,15 +6,15 @@ use decoders::Lsn;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 
-use super::{Driven, Limits, Order, Run, Standing, read_undo, stop};
+use super::{Driven, Finish, Limits, Order, Run, Standing, ownership, read_undo, stop};
 use crate::api::{Outcome, RunReport};
 use crate::evidence::Committed;
 use crate::hub::RunHub;
 use crate::marker::Token;
-use crate::phase::{Effect, Found, Phase, Verdict, resume};
+use crate::phase::{Effect, Found, Phase, Stop, StopKind, Verdict, resume};
 use crate::ports::{
-    Clock, Decision, Entry, Epoch, Fence, Journal, PortError, PortResult, Record, TrafficSwitch,
-    World,
+    Clock, Decision, Entry, Epoch, Fence, Journal, Nature, PortError, PortResult, Record,
+    TrafficSwitch, World,
 };
 use crate::side::Direction;
 use crate::watch::Baseline;
@@ -23,6 +23,8 @@ use crate::watch::Baseline;
 const CONNECT: Duration = Duration::from_secs(2);
 /// How long one try to read or to claim the decision may take.
 const ANSWER: Duration = Duration::from_secs(2);
+/// How long a side may take to say that a state directory is older than itself.
+const OUTDATED: Duration = Duration::from_secs(1);
 /// The side that was to open is open.
 const SERVED: [Phase; 4] = [Phase::Flipped, Phase::Open, Phase::Reversing, Phase::Watching];
 
@@ -68,7 +70,8 @@ pub enum Recovery {
 /// `on_found` is given.
 ///
 /// Which way is decided by the decision row alone, unless no commit can ever have been sent: then
-/// nobody is even asked. `world_of` gives the ports of a direction; `None`: there is no such stream.
+/// nobody has to be asked. A state directory that does not count any more changes nothing, which is
+/// an error; whether it does is argued in [`ownership`]. `world_of` gives the ports of a direction; `None`: there is no such stream.
 pub async fn recover<'a, W: World + 'a>(
     world_of: impl Fn(Direction) -> Option<&'a W>,
     limits: &Limits,
@@ -84,6 +87,10 @@ pub async fn recover<'a, W: World + 'a>(
     };
     let any = world_of(Direction::Forward).ok_or_else(|| absent(Direction::Forward))?;
     let entries = any.journal().read_all().await?;
+    // A watchdog has been told everything that its sidecar knew, and clients wait for it.
+    if scope != Scope::Traffic {
+        ownership::settle(&world_of, &entries).await?;
+    }
     let Some(newest) = LastRun::<W>::direction(&entries) else { return Ok(Recovery::Nothing) };
     let world = world_of(newest).ok_or_else(|| absent(newest))?;
     let Some(last) = LastRun::<W>::read(&entries)? else { return Ok(Recovery::Nothing) };
@@ -102,6 +109,9 @@ pub async fn recover<'a, W: World + 'a>(
         world.direction(),
         last.started,
     ));
+    // Whatever it was about to do is decided, or is being undone: there is nothing left to abort, and
+    // nobody who asks for that must be told yes.
+    hub.set(|status| status.abortable = false);
     on_found(hub.clone());
     let mut run = Run::new(world, &order, limits, &hub, last.started);
     run.seq = standing.next_seq;
@@ -117,7 +127,7 @@ pub async fn recover<'a, W: World + 'a>(
     if let Err(error) = world.switch().arm(world.direction().to(), connect).await {
         tracing::warn!(run = %order.run, "connecting to the routers: {error}");
     }
-    let found = run.look(last.reached, last.commit_intended).await;
+    let found = run.look(last.reached, last.commit_intended, scope).await;
     let (state, effect) = resume(found);
     Ok(match run.drive(state, effect, scope).await {
         Driven::Ended(state) => Recovery::Finished(Box::new(run.conclude(&state).await)),
@@ -126,7 +136,12 @@ pub async fn recover<'a, W: World + 'a>(
 }
 
 /// What was closed for good and is not served stays closed, whatever an interrupted act has left.
+/// Not once `finish` was asked for: it tells a person how to open that side, and from then on the side
+/// is the person's.
 async fn reseal<W: World>(world: &W, standing: &Standing) {
+    if standing.finish != Finish::NotAsked {
+        return;
+    }
     let Some(closed) = &standing.sealed else { return };
     let deadline = world.clock().now() + CONNECT;
     let sealed = async {
@@ -135,13 +150,18 @@ async fn reseal<W: World>(world: &W, standing: &Standing) {
     };
     if let Err(error) = sealed.await {
         // Nobody serves from there, and the routers lead elsewhere: no reason not to start.
-        tracing::error!("whether {} is still sealed could not be seen: {error}", closed.side);
+        tracing::error!("whether {} is still sealed by us could not be seen: {error}", closed.side);
     }
 }
 
 impl<W: World> Run<'_, W> {
-    async fn look(&mut self, reached: Phase, commit_intended: bool) -> Found {
+    async fn look(&mut self, reached: Phase, commit_intended: bool, scope: Scope) -> Found {
         if !commit_intended && !reached.is_committed() {
+            if scope != Scope::Traffic
+                && let Some(why) = self.outdated().await
+            {
+                return Found::Unknown { reached, why };
+            }
             return Found::NotCommitted { reached };
         }
         let until = self.now() + self.limits.decision;
@@ -177,6 +197,23 @@ impl<W: World> Run<'_, W> {
         }
     }
 
+    /// Why this is not the newest state of its directory: the run was committed, and it does not
+    /// know that it was going to be. Nothing, if nobody answers: going back must not need the other
+    /// side.
+    async fn outdated(&self) -> Option<Stop> {
+        let (to, epoch) = (self.direction().to(), self.order.epoch);
+        let read = self.world.decision().read(epoch, self.now() + OUTDATED).await;
+        matches!(read, Ok(Some(Verdict::Commit))).then(|| Stop {
+            kind: StopKind::Superseded,
+            what: format!(
+                "{to} says that epoch {epoch} was committed, and this state directory was never \
+                 about to: it is from a backup, or another sidecar has changed over"
+            ),
+            place: to.name().into(),
+            remedy: Some(format!("stop this sidecar for good: {to} serves")),
+        })
+    }
+
     /// A flip opens the side that was closed before, and a watchdog or an earlier life may have
     /// done it. The airlock, which leaves that side closed behind it, would take it from its
     /// clients: it is for a side that does not let us in, and not at all once clients are served.
@@ -184,8 +221,11 @@ impl<W: World> Run<'_, W> {
         let decision = self.world.decision();
         let direct = decision.read(self.order.epoch, self.now() + ANSWER).await;
         let is_open = self.opening.is_none() || SERVED.contains(&reached);
-        if direct.is_ok() || is_open {
-            return direct;
+        match &direct {
+            // Whatever else keeps us out - no connection is free, no answer in time - it may be open
+            // and serve.
+            Err(error) if error.nature == Nature::ClosedDoor && !is_open => {}
+            _ => return direct,
         }
         let deadline = self.now() + ANSWER;
         let _airlock = self.airlock(deadline).await?;

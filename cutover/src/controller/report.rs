@@ -1,7 +1,9 @@
 //! What a run leaves behind.
 
 use super::{Run, serving};
-use crate::api::{ApiError, Checks, ErrorCode, HistoryItem, Outcome, RunReport, SCHEMA_VERSION};
+use crate::api::{
+    Act, ApiError, Checks, ErrorCode, HistoryItem, Outcome, RunReport, SCHEMA_VERSION,
+};
 use crate::phase::{Phase, State, Stop, StopKind};
 use crate::ports::{Clock, Entry, Fence, Lease, Record, TrafficSwitch, World};
 use crate::side::Direction;
@@ -24,6 +26,10 @@ impl<W: World> Run<'_, W> {
         });
         let serving = match state {
             State::Held { reached: Phase::Open | Phase::Flipped, .. } => {
+                self.direction().to().name()
+            }
+            // For the clients of those routers that could be told.
+            State::Held { reached: Phase::Committed, .. } if !self.members.is_empty() => {
                 self.direction().to().name()
             }
             state => serving(self.direction(), state.phase()),
@@ -76,6 +82,7 @@ impl<W: World> Run<'_, W> {
             StopKind::Precheck => ErrorCode::PrecheckFailed,
             StopKind::GateTimeout | StopKind::Deadline | StopKind::Asked => ErrorCode::Unavailable,
             StopKind::Failed | StopKind::Crash | StopKind::Drilled => ErrorCode::Internal,
+            StopKind::Superseded => ErrorCode::Superseded,
         };
         let from = self.direction().from();
         let state = if self.pause.is_some() || why.kind == StopKind::Crash {
@@ -92,17 +99,50 @@ impl<W: World> Run<'_, W> {
 
     /// Nobody but a person can go on: the exact question, and the commands.
     fn held(&mut self, reached: Phase, why: &Stop) -> ApiError {
+        if why.kind == StopKind::Superseded {
+            // No statement that opens anything: somebody else decides that.
+            self.notes.push(
+                "This sidecar has changed nothing since, and will not. Stop it; its state directory \
+                 is of no use any more."
+                    .into(),
+            );
+            let error = ApiError::new(ErrorCode::Superseded, why.what.clone(), why.place.clone())
+                .in_state(format!(
+                    "held after {}; another sidecar acts for this pipeline",
+                    reached.name()
+                ));
+            return match &why.remedy {
+                Some(remedy) => error.next(remedy.clone()),
+                None => error,
+            };
+        }
         let acts = self.undo.as_ref().map(|undo| self.world.fence().describe(undo));
         let (from, to) = (self.direction().from(), self.direction().to());
         let switch = self.world.switch().describe(to);
         let epoch = self.order.epoch;
         let (question, commands) = if reached.is_committed() {
-            let mut commands: Vec<_> = switch.switch.iter().chain(&switch.release).collect();
+            // Before the flip is complete these are the ones that lead there and let clients go on.
+            let opened = if reached == Phase::Committed { &self.members[..] } else { &[] };
+            let is_missing = |act: &&Act| !opened.iter().any(|member| member.member == act.place);
+            let mut commands: Vec<_> =
+                switch.switch.iter().chain(&switch.release).filter(is_missing).collect();
             commands.dedup();
+            let missing = match opened {
+                [] => format!("Do all routers lead to {to}?"),
+                _ => {
+                    let mut names: Vec<_> = commands.iter().map(|act| act.place.as_str()).collect();
+                    names.sort_unstable();
+                    names.dedup();
+                    if !names.contains(&why.place.as_str()) {
+                        names.push(&why.place);
+                    }
+                    format!("All routers lead to {to} but {}.", names.join(", "))
+                }
+            };
             (
                 format!(
-                    "It is decided that {to} serves (epoch {epoch}), {from} is sealed. Do all \
-                     routers lead to {to}? Make them, then restart the sidecar: it finishes the rest."
+                    "It is decided that {to} serves (epoch {epoch}), {from} is sealed. {missing} \
+                     Make them, then restart the sidecar: it finishes the rest."
                 ),
                 commands.into_iter().map(|act| format!("{}: {}", act.place, act.text)).collect(),
             )
@@ -151,9 +191,11 @@ fn outcome_of(kind: StopKind) -> Outcome {
         StopKind::Precheck => Outcome::PrecheckFailed,
         StopKind::GateTimeout => Outcome::GateTimeout,
         StopKind::Drilled => Outcome::Drilled,
-        StopKind::Deadline | StopKind::Asked | StopKind::Failed | StopKind::Crash => {
-            Outcome::Aborted
-        }
+        StopKind::Deadline
+        | StopKind::Asked
+        | StopKind::Failed
+        | StopKind::Crash
+        | StopKind::Superseded => Outcome::Aborted,
     }
 }
 

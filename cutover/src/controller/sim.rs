@@ -64,8 +64,17 @@ pub struct State {
     pub compared: Vec<Result<Vec<Check>, &'static str>>,
     /// The hashes that the plan has, one after the other; the last one stays. None: no plan.
     pub plans: Vec<Result<&'static str, &'static str>>,
+    /// From this act on the journal does not answer.
+    pub journal_hangs_after: Option<&'static str>,
+    /// The stream stops when the routers hold.
+    pub stream_stops_at_hold: bool,
+    /// Since when the routers hold, and how long they did.
+    pub held_since: Option<Instant>,
+    pub held_for: Option<std::time::Duration>,
     /// What is under way on blue, one answer after the other; the last one stays.
     pub under_way: Vec<Writers>,
+    /// There is another router, which does whatever it is told.
+    pub another: bool,
 }
 
 /// The next of some answers; the last one stays.
@@ -277,14 +286,15 @@ impl Fence for Sim {
         })
         .await
     }
-    async fn lower(&self, undo: &u32, _: Instant) -> PortResult<()> {
+    async fn lower(&self, undo: &u32, deadline: Instant) -> PortResult<()> {
         assert_eq!(*undo, 7);
-        self.act("lower", |state| {
+        let lower = self.act("lower", |state| {
             state.read_only = false;
             state.sealed = false;
             Ok(())
-        })
-        .await
+        });
+        let late = |_| Err(PortError::new("sim", "lower took too long"));
+        tokio::time::timeout_at(deadline, lower).await.unwrap_or_else(late)
     }
     async fn leave(&self) {}
     fn describe(&self, _: &u32) -> FenceActs {
@@ -308,6 +318,7 @@ impl TrafficSwitch for Sim {
     async fn hold(&self, _: Epoch, _: Instant) -> PortResult<String> {
         self.act("hold", |state| {
             state.held = true;
+            state.held_since = Some(Instant::now());
             Ok("1/1 hold".into())
         })
         .await
@@ -321,9 +332,18 @@ impl TrafficSwitch for Sim {
         })
         .await
     }
+    async fn open_switched(&self, _: &Committed, _: Instant) -> Vec<Member> {
+        if !self.get().another {
+            return Vec::new();
+        }
+        let another = Member { member: "another".into(), ..member() };
+        self.act("open_switched", |_| Ok(vec![another])).await.unwrap_or_default()
+    }
     async fn release(&self, _: Epoch, _: Instant) -> PortResult<()> {
         self.act("release_router", |state| {
             state.held = false;
+            state.held_for =
+                state.held_since.take().map(|since| since.elapsed()).or(state.held_for);
             Ok(())
         })
         .await
@@ -346,7 +366,10 @@ fn member() -> Member {
 
 impl Replication for Sim {
     fn progress(&self) -> watch::Receiver<Progress> {
+        let state = self.get();
+        let blocked = (state.stream_stops_at_hold && state.held).then(|| "it has stopped".into());
         self.progress.send_modify(|progress| {
+            progress.blocked = blocked;
             progress.lag.at = Instant::now() + std::time::Duration::from_secs(3600);
         });
         self.progress.subscribe()
@@ -425,6 +448,10 @@ impl Journal for Sim {
     async fn append(&self, entry: &Entry) -> PortResult<()> {
         // Through text, as a store would.
         let text = serde_json::to_vec(entry).unwrap();
+        let hangs_after = self.get().journal_hangs_after;
+        if hangs_after.is_some_and(|act| self.get().log.iter().any(|logged| logged == act)) {
+            std::future::pending::<()>().await;
+        }
         let entry: Entry = serde_json::from_slice(&text).unwrap();
         self.act("journal", |state| {
             state.journal.push(entry);

@@ -125,7 +125,7 @@ impl Standing {
                     let begun = standing.begin(entry, *direction, way_back == Some(true))?;
                     let is_drill = request.get("drill").and_then(serde_json::Value::as_bool);
                     match direction {
-                        Direction::Forward if is_drill == Some(true) => {}
+                        _ if is_drill == Some(true) => {}
                         Direction::Forward => standing.breach = None,
                         Direction::Back => {
                             standing.breach.iter_mut().for_each(|breach| breach.answered = true);

@@ -180,6 +180,34 @@ async fn after_the_decision_it_only_goes_forward() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_router_that_can_not_be_told_keeps_no_other_waiting() {
+    let sim = Sim::with(&[("switch", Fault::Fails, u32::MAX)]);
+    sim.state.lock().unwrap().another = true;
+    let report = run_in(&sim).await.unwrap();
+    assert_eq!(report.outcome, Outcome::Held);
+    assert_eq!((&report.serving[..], report.routers.len()), ("green", 1));
+    let named = "All routers lead to green but sim.";
+    assert!(report.notes.iter().any(|note| note.contains(named)), "{:?}", report.notes);
+    let acts: Vec<_> = sim.get().log;
+    let at = |name: &str| acts.iter().position(|act| act == name).unwrap();
+    assert_eq!(acts[at("switch") + 1], "open_switched");
+    assert!(acts.iter().filter(|act| *act == "switch").count() > 1, "it was not tried again");
+    let Recovery::Finished(report) = next_life(&sim).await else { panic!("not recovered") };
+    assert_eq!(report.outcome, Outcome::Completed);
+    assert_green_serves(&sim, "the router was back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_router_that_is_gone_does_not_hold_a_run_that_went_back() {
+    let sim = Sim::with(&[("mark", Fault::Fails, 1), ("release_router", Fault::Fails, u32::MAX)]);
+    let report = run_in(&sim).await.unwrap();
+    assert_eq!((report.outcome, &report.serving[..]), (Outcome::Aborted, "blue"));
+    let named = "blue serves, but sim could not be told so: release_router failed";
+    assert!(report.notes.iter().any(|note| note.contains(named)), "{:?}", report.notes);
+    assert!(!sim.get().read_only && !sim.get().armed);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_answer_to_the_commit_is_settled_by_the_row() {
     let sim = Sim::with(&[("commit", Fault::DoneInDoubt, 1)]);
     assert_eq!(run_in(&sim).await.unwrap().outcome, Outcome::Completed);
@@ -291,4 +319,40 @@ async fn a_rehearsal_touches_nothing_and_lists_everything() {
     assert_eq!(state.log, ["inspect", "prepare"]);
     assert!(sim.get().log.iter().all(|act| act != "hold"));
     let _ = Phase::Done;
+}
+
+/// How long clients waited in a run that was put back.
+async fn held_ms_in(sim: &Sim, case: &str) -> u128 {
+    let report = run_in(sim).await.unwrap();
+    assert_eq!(report.outcome, Outcome::Aborted, "{case}: {report:?}");
+    let held_for = sim.get().held_for.expect("the routers were let go");
+    held_for.as_millis()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_stops_in_the_pause_is_not_waited_for() {
+    let sim = Sim::with(&[("await_marker", Fault::Hangs, 1)]);
+    sim.state.lock().unwrap().stream_stops_at_hold = true;
+    let held_ms = held_ms_in(&sim, "the stream").await;
+    assert!(held_ms < 700, "clients waited {held_ms} ms for a stream that was down");
+    assert_blue_serves(&sim, "the stream");
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_do_not_wait_until_a_frozen_server_answers() {
+    let sim = Sim::with(&[("await_marker", Fault::Fails, 1), ("lower", Fault::Hangs, 4)]);
+    let held_ms = held_ms_in(&sim, "lower").await;
+    assert!(held_ms < 1000, "clients waited {held_ms} ms");
+    assert_blue_serves(&sim, "lower");
+}
+
+#[tokio::test(start_paused = true)]
+async fn going_back_does_not_wait_for_the_journal() {
+    let sim = Sim::with(&[("await_marker", Fault::Fails, 1)]);
+    sim.state.lock().unwrap().journal_hangs_after = Some("await_marker");
+    // Its end can't be written either: only what clients wait for counts.
+    let run = run_in(&sim);
+    drop(tokio::time::timeout(Duration::from_secs(60), run).await);
+    let held_ms = sim.get().held_for.expect("the routers were let go").as_millis();
+    assert!(held_ms < 700, "clients waited {held_ms} ms for the journal");
 }

@@ -19,6 +19,8 @@
 //!
 //! Our own sessions are open by then. One that is lost comes back through the [`airlock`].
 //!
+//! Every one of these transactions also says, or asks, whose the closed side is: see [`claim`].
+//!
 //! `ALTER SYSTEM` is not used although a superuser could: it would make every other database of
 //! the server read-only, and what it adds for this one (sessions that live on turn read-only)
 //! is worth nothing since no session lives on.
@@ -31,6 +33,7 @@
 
 mod acts;
 mod airlock;
+mod claim;
 mod counted;
 mod grants;
 mod locks;
@@ -46,6 +49,8 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 pub use airlock::PostgresDoor;
+pub use claim::Comment;
+use claim::{Held, Needs};
 use counted::Counted;
 pub use grants::{Connect, Grant};
 use sessions::{Closed, Gone};
@@ -53,13 +58,16 @@ pub use undo::{PostgresUndo, SealBy};
 
 use super::door::Door;
 use crate::api::Check;
+use crate::lease::Tenant;
 use crate::marker::{MarkerKind, Token};
 use crate::ports::{
-    Airlock, Fence, FenceActs, FenceReport, MarkerWritten, PortError, PortResult, SealReport,
-    Writers,
+    Airlock, Claim, Claimed, Epoch, Fence, FenceActs, FenceReport, MarkerWritten, PortError,
+    PortResult, SealReport, Writers,
 };
 use crate::side::Side;
-use crate::sql::{Kind, Slot, Sql, SqlError, TextRow, ident, literal, open, soon};
+use crate::sql::{
+    DATABASE_CLOSED, Kind, LOGIN_REFUSED, Slot, Sql, SqlError, TextRow, ident, literal, open, soon,
+};
 
 /// `application_name` of the session that holds the table locks.
 const LOCKS: &str = "cutover locks";
@@ -85,6 +93,8 @@ pub struct PostgresFence {
     door: PostgresDoor,
     /// The run's first marker, where transaction ids decide.
     counted: Mutex<Counted>,
+    /// In whose name it is closed.
+    tenant: Option<Tenant>,
 }
 
 /// Any other database of the same server.
@@ -111,8 +121,14 @@ impl PostgresFence {
             marker: Slot::new(blue.clone(), MARKER, place, Kind::Server),
             door: PostgresDoor::new(&blue, place),
             counted: Mutex::default(),
+            tenant: None,
             blue,
         }
+    }
+
+    /// The same; whatever it closes is closed in the name of this tenant.
+    pub fn leased_to(self, tenant: Tenant) -> Self {
+        Self { tenant: Some(tenant), ..self }
     }
 
     /// The door of this database: whoever opens a session of ours to it enters by it.
@@ -192,8 +208,7 @@ impl PostgresFence {
     async fn refuses_clients(&self, deadline: Instant) -> PortResult<bool> {
         match open(&self.blue, "cutover probe", Kind::Plain, deadline).await {
             Ok(_) => Ok(false),
-            // 55000: not accepting connections; 28000: may not log in.
-            Err(error) if error.is("55000") || error.is("28000") => Ok(true),
+            Err(error) if error.is(DATABASE_CLOSED) || error.is(LOGIN_REFUSED) => Ok(true),
             Err(error) => Err(error.at(self.place, "trying whether a login is refused")),
         }
     }
@@ -244,7 +259,7 @@ impl Fence for PostgresFence {
                 rows.iter().filter_map(|row| row.at(0).map(str::to_owned)).collect()
             }
         };
-        Ok(PostgresUndo {
+        let mut undo = PostgresUndo {
             may_alter,
             at: row.get("at").map(str::to_owned),
             read_only: row.get("read_only").map(str::to_owned),
@@ -255,7 +270,40 @@ impl Fence for PostgresFence {
             version_num: admin.version_num(),
             connect: Some(grants::read(&admin, place, &database, deadline).await?),
             database,
-        })
+            comments: Vec::new(),
+            claim: None,
+        };
+        undo.comments = claim::read(&admin, place, &undo, deadline).await?;
+        Ok(undo)
+    }
+
+    fn signed(&self, undo: PostgresUndo, run: &str, epoch: Epoch) -> PostgresUndo {
+        let claim = self.tenant.as_ref().map(|tenant| Claim {
+            pipeline: tenant.pipeline.clone(),
+            holder: tenant.holder.clone(),
+            run: run.to_owned(),
+            epoch,
+        });
+        PostgresUndo { claim, ..undo }
+    }
+
+    async fn claimed(&self, deadline: Instant) -> PortResult<Option<Claimed<PostgresUndo>>> {
+        let Some(tenant) = &self.tenant else { return Ok(None) };
+        let outside = self.outside.get(deadline).await?;
+        let found = claim::find(&outside, self.place, self.database(), deadline).await?;
+        Ok(found.filter(|found| found.claim.pipeline == tenant.pipeline))
+    }
+
+    async fn still_ours(&self, undo: &PostgresUndo, deadline: Instant) -> PortResult<()> {
+        if undo.claim.is_none() || !undo.closes_door() && undo.roles.is_empty() {
+            return Ok(());
+        }
+        let outside = self.outside.get(deadline).await?;
+        let found = claim::read(&outside, self.place, undo, deadline).await?;
+        match claim::held(&found, undo.claim.as_ref()) {
+            Held::Us => Ok(()),
+            held => Err(claim::superseded(self.place, &held)),
+        }
     }
 
     async fn writers(&self) -> PortResult<Writers> {
@@ -290,10 +338,11 @@ impl Fence for PostgresFence {
         self.door.sealed(undo).await;
         *self.counted.lock().await = if undo.closes_door() { Counted::No } else { Counted::Soon };
         let mut close = acts::close_door(undo);
-        close.push(acts::stamp_sql(self.database()));
-        let closed = outside.row(&close.join("; "), deadline).await;
-        let closed = closed.map_err(doing(place, "closing the door"))?;
-        self.door.stamped(closed.get("stamp").filter(|_| undo.closes_door()).map(str::to_owned));
+        close.extend(claim::mark(undo));
+        let doors = &self.outside;
+        let what = "closing the door";
+        let stamp = claim::change(doors, place, undo, Needs::Free, close, what, deadline).await?;
+        self.door.stamped(stamp.filter(|_| undo.closes_door()));
         let passed = sessions::starting(&outside, place, self.database(), deadline).await?;
 
         let mut closed = Closed::new();
@@ -414,13 +463,16 @@ impl Fence for PostgresFence {
     async fn reseal(&self, undo: &PostgresUndo, deadline: Instant) -> PortResult<()> {
         let place = self.place;
         let outside = self.outside.get(deadline).await?;
-        self.door.sealed(undo).await;
         let now = lowering::Current::read(self, &outside, undo, deadline).await?;
-        if !now.is_closed(undo) {
+        if now.is_closed(undo) {
+            self.still_ours(undo, deadline).await?;
+        } else {
+            let (doors, close) = (&self.outside, acts::close_door(undo));
+            let what = "closing the door again";
+            claim::change(doors, place, undo, Needs::Ours, close, what, deadline).await?;
             tracing::warn!("{place} was found open; it is closed again");
-            let close = acts::close_door(undo).join("; ");
-            outside.run(&close, deadline).await.map_err(doing(place, "closing the door"))?;
         }
+        self.door.sealed(undo).await;
         let gone = if undo.closes_door() {
             Gone::All(sessions::starting(&outside, place, &undo.database, deadline).await?)
         } else {

@@ -17,7 +17,7 @@ use decoders::postgres::conninfo::ConnInfo;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::ports::{Epoch, Lease, PortError, PortResult};
+use crate::ports::{Epoch, Lease, LeaseRow, Nature, PortError, PortResult};
 use crate::side::Side;
 use crate::sql::{Kind, Slot, literal, soon};
 
@@ -88,6 +88,7 @@ impl Drop for Inner {
 /// The row as it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Row {
+    epoch: Epoch,
     holder: String,
     renewal: u64,
 }
@@ -105,13 +106,19 @@ impl Inner {
     async fn row(&self, deadline: Instant) -> PortResult<Option<Row>> {
         let session = self.session.get(deadline).await?;
         let query = format!(
-            "SELECT holder, renewal FROM _cutover.lease WHERE pipeline = {}",
+            "SELECT epoch, holder, renewal FROM _cutover.lease WHERE pipeline = {}",
             self.pipeline()
         );
         let failed = |error: crate::sql::SqlError| error.at(self.place, "reading the lease");
-        let rows = session.rows(&query, deadline).await.map_err(failed)?;
+        let rows = match session.rows(&query, deadline).await {
+            Ok(rows) => rows,
+            // No table or no schema yet.
+            Err(error) if error.is("42P01") || error.is("3F000") => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
         let Some(row) = rows.first() else { return Ok(None) };
         Ok(Some(Row {
+            epoch: row.number("epoch").map(Epoch).map_err(failed)?,
             holder: row.get("holder").unwrap_or_default().to_owned(),
             renewal: row.number("renewal").map_err(failed)?,
         }))
@@ -204,10 +211,38 @@ impl Inner {
         }
     }
 
+    async fn inherit(&self, from: &LeaseRow) -> PortResult<bool> {
+        let mut seen: Option<(Row, Instant)> = None;
+        loop {
+            let sent = Instant::now();
+            let Some(found) = self.row(soon()).await? else { return Ok(false) };
+            let is_ours = found.holder == self.tenant.holder;
+            if found.epoch != from.epoch || !(is_ours || found.holder == from.holder) {
+                return Ok(false);
+            }
+            let is_stale = match &seen {
+                Some((row, _)) if *row != found => return Err(self.held_by(&found.holder)),
+                Some((_, since)) => sent - *since > LEASE,
+                None => false,
+            };
+            if (is_ours || is_stale) && self.take(Some(&found), from.epoch, soon()).await? {
+                let mut held = self.held();
+                held.epoch = from.epoch;
+                held.until = Some(sent + LEASE);
+                return Ok(true);
+            }
+            if seen.is_none() {
+                seen = Some((found, Instant::now()));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     fn held_by(&self, holder: &str) -> PortError {
         let pipeline = &self.tenant.pipeline;
         PortError::new("lease", format!("another sidecar acts for pipeline {pipeline}: {holder}"))
             .remedy("let it go on, or stop it; only one sidecar may run for a pipeline")
+            .of(Nature::Superseded)
     }
 
     async fn renew(&self) -> PortResult<()> {
@@ -275,6 +310,19 @@ impl Lease for PostgresLease {
 
     async fn renew(&self) -> PortResult<()> {
         self.0.renew().await
+    }
+
+    async fn look(&self, deadline: Instant) -> PortResult<Option<LeaseRow>> {
+        let row = self.0.row(deadline).await?;
+        Ok(row.map(|row| LeaseRow { epoch: row.epoch, holder: row.holder }))
+    }
+
+    async fn inherit(&self, from: &LeaseRow) -> PortResult<bool> {
+        let is_ours = self.0.inherit(from).await?;
+        if is_ours {
+            self.keep();
+        }
+        Ok(is_ours)
     }
 
     async fn release(&self) {

@@ -1,6 +1,6 @@
 //! One side that is made to refuse writes, and what was seen of it.
 
-use super::PortResult;
+use super::{Epoch, PortResult};
 use crate::api::{Act, Check};
 use crate::marker::Token;
 use serde::de::DeserializeOwned;
@@ -66,6 +66,36 @@ pub struct Writers {
     pub prepared: Vec<String>,
 }
 
+/// Who has closed a side: one run of one state directory. It stands on the closed side itself, for
+/// as long as that is closed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// Who acted, as in the lease.
+    pub holder: String,
+    /// The run.
+    pub run: String,
+    /// Its epoch.
+    pub epoch: Epoch,
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pipeline, holder, run, epoch } = self;
+        write!(f, "run {run} (epoch {epoch}) of pipeline {pipeline}, sidecar {holder}")
+    }
+}
+
+/// A claim as it was found, with all that opening the side again takes.
+#[derive(Debug, Clone)]
+pub struct Claimed<U> {
+    /// Whose it is.
+    pub claim: Claim,
+    /// The side's prior settings.
+    pub undo: U,
+}
+
 /// Keeps the door of a sealed side ajar for our own new sessions, for as long as it lives. What it
 /// is made of is the fence's matter.
 #[derive(Default)]
@@ -96,6 +126,34 @@ pub trait Fence: Send + Sync {
     /// The prior settings. Reads only; journaled before anything is changed.
     fn prepare(&self) -> impl Future<Output = PortResult<Self::Undo>> + Send;
 
+    /// Makes `undo` the one of a run: closing blue by it says on blue who has done so, and from then
+    /// on nothing but this `undo` changes blue. The default is for fences that nobody else comes near.
+    fn signed(&self, undo: Self::Undo, run: &str, epoch: Epoch) -> Self::Undo {
+        let _ = (run, epoch);
+        undo
+    }
+
+    /// Who has closed blue, if it was a run of this pipeline: of whichever state directory. Works
+    /// while blue is closed. An error: nobody can tell.
+    fn claimed(
+        &self,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<Option<Claimed<Self::Undo>>>> + Send {
+        let _ = deadline;
+        async { Ok(None) }
+    }
+
+    /// An error of [`Nature::Superseded`](super::Nature::Superseded) if blue is no longer closed by
+    /// who closed it with `undo`. Any other: nobody can tell.
+    fn still_ours(
+        &self,
+        undo: &Self::Undo,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<()>> + Send {
+        let _ = (undo, deadline);
+        async { Ok(()) }
+    }
+
     /// What is under way on blue now. Called several times a second while the gate waits.
     fn writers(&self) -> impl Future<Output = PortResult<Writers>> + Send;
 
@@ -121,8 +179,9 @@ pub trait Fence: Send + Sync {
     ) -> impl Future<Output = PortResult<SealReport>> + Send;
 
     /// Closes blue again if an interrupted act has left it ajar: after the decision the seal has to
-    /// be whole before anything else happens. Sealed already: no more than a look. The default is
-    /// for seals that no act leaves ajar.
+    /// be whole before anything else happens. Sealed already: no more than a look. Changes nothing if
+    /// it is not closed by `undo` any more, which is an error. The default is for seals that no act
+    /// leaves ajar.
     fn reseal(
         &self,
         undo: &Self::Undo,
@@ -132,8 +191,8 @@ pub trait Fence: Send + Sync {
         async { Ok(()) }
     }
 
-    /// Lets our own sessions into a sealed side: whoever has to connect there holds the guard
-    /// while it does. The default is for seals that do not keep us out.
+    /// Lets our own sessions into a side that was sealed by `undo`, and into no other: whoever has to
+    /// connect there holds the guard while it does. The default is for seals that do not keep us out.
     fn airlock(
         &self,
         undo: &Self::Undo,
@@ -143,7 +202,9 @@ pub trait Fence: Send + Sync {
         async { Ok(Airlock::default()) }
     }
 
-    /// Back to exactly the settings in `undo`, from whatever state blue is in.
+    /// Back to exactly the settings in `undo`, from whatever state blue is in - if it is the one that
+    /// acting by `undo` has led to. A blue that somebody else has closed stays closed, which is an
+    /// error; one that is open already stays as it is.
     fn lower(
         &self,
         undo: &Self::Undo,

@@ -22,10 +22,12 @@ use std::future::Future;
 use tokio::time::Instant;
 
 pub use engine::{Leaks, Leftover, MarkerDecoded, MarkerDurable, Progress, Replication};
-pub use fence::{Airlock, Fence, FenceActs, FenceReport, MarkerWritten, SealReport, Writers};
+pub use fence::{
+    Airlock, Claim, Claimed, Fence, FenceActs, FenceReport, MarkerWritten, SealReport, Writers,
+};
 pub use record::{Decision, Entry, Journal, Record};
 pub use traffic::{Moves, SwitchActs, SwitchTraits, TrafficSwitch};
-pub use way_back::{Lease, Standby, WayBackStream};
+pub use way_back::{Lease, LeaseRow, Standby, WayBackStream};
 
 /// Number of a run, growing by one with each. Every act of a run carries it.
 #[derive(
@@ -40,6 +42,19 @@ impl fmt::Display for Epoch {
     }
 }
 
+/// What a failure means for who goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Nature {
+    /// Nothing in particular.
+    #[default]
+    Plain,
+    /// A server is there, and its closed door has refused us.
+    ClosedDoor,
+    /// Somebody else acts for this pipeline, or has acted since. Trying again changes nothing, and
+    /// nothing may be undone or finished from here.
+    Superseded,
+}
+
 /// An act or an observation failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
@@ -52,6 +67,8 @@ pub struct PortError {
     pub remedy: Option<String>,
     /// Whether the act may have happened all the same (its answer was lost).
     pub in_doubt: bool,
+    /// What kind of failure it is, for who has to go on differently.
+    pub nature: Nature,
     /// The error beneath.
     #[source]
     pub cause: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -60,7 +77,14 @@ pub struct PortError {
 impl PortError {
     /// An act that did not happen.
     pub fn new(place: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { what: what.into(), place: place.into(), remedy: None, in_doubt: false, cause: None }
+        Self {
+            what: what.into(),
+            place: place.into(),
+            remedy: None,
+            in_doubt: false,
+            nature: Nature::Plain,
+            cause: None,
+        }
     }
 
     /// The same with something to do about it.
@@ -73,6 +97,17 @@ impl PortError {
     pub fn in_doubt(mut self) -> Self {
         self.in_doubt = true;
         self
+    }
+
+    /// The same, and what it means.
+    pub fn of(mut self, nature: Nature) -> Self {
+        self.nature = nature;
+        self
+    }
+
+    /// Whether somebody else acts for this pipeline.
+    pub fn is_superseded(&self) -> bool {
+        self.nature == Nature::Superseded
     }
 
     /// The same with the error beneath it.

@@ -56,14 +56,32 @@ pub trait TrafficSwitch: Send + Sync {
         deadline: Instant,
     ) -> impl Future<Output = PortResult<bool>> + Send;
 
-    /// Every member points at the proof's side and still holds.
+    /// Every member points at the proof's side and still holds, unless [`open_switched`] has let its
+    /// clients go on: those are not disturbed again. An error leaves no other member untold.
+    ///
+    /// [`open_switched`]: TrafficSwitch::open_switched
     fn switch(
         &self,
         proof: &Committed,
         deadline: Instant,
     ) -> impl Future<Output = PortResult<Vec<Member>>> + Send;
 
-    /// Every member lets its clients go on, to wherever it points.
+    /// After a [`switch`](TrafficSwitch::switch) that some members have not carried out: lets the
+    /// clients of those go on that point at the proof's side. It is decided and the other side is
+    /// closed, so nobody has to wait for a member that can't be told. Those that let theirs go on,
+    /// now or before; what fails is logged and done again after the next try. The default is for
+    /// switches of one member.
+    fn open_switched(
+        &self,
+        proof: &Committed,
+        deadline: Instant,
+    ) -> impl Future<Output = Vec<Member>> + Send {
+        let _ = (proof, deadline);
+        async { Vec::new() }
+    }
+
+    /// Every member lets its clients go on, to wherever it points. An error keeps no other member
+    /// from it.
     fn release(
         &self,
         epoch: Epoch,

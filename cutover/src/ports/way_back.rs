@@ -77,8 +77,21 @@ pub trait WayBackStream: Send + Sync {
     fn describe(&self) -> Vec<Act>;
 }
 
-/// The right to act. Taken by the sidecar when it starts, renewed by it in the background; a
-/// controller looks before every act how much is left.
+/// The lease of a pipeline as it stands on the side that is to open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseRow {
+    /// The run that it was last taken for.
+    pub epoch: Epoch,
+    /// Who holds it; empty: it was given back.
+    pub holder: String,
+}
+
+/// The right to act. Taken when a run arms, renewed in the background until it is over; a controller
+/// looks before every act that goes forward how much is left.
+///
+/// It does not bind what goes back or what finishes: a process that has died can't renew it, and its
+/// watchdog must serve the clients all the same. What binds these is the [`Claim`](super::Claim) on
+/// the side that was closed.
 pub trait Lease: Send + Sync {
     /// Takes it for a run, or fails and names the holder.
     fn acquire(&self, epoch: Epoch) -> impl Future<Output = PortResult<()>> + Send;
@@ -88,6 +101,20 @@ pub trait Lease: Send + Sync {
 
     /// Makes it last longer. An error leaves it as it was.
     fn renew(&self) -> impl Future<Output = PortResult<()>> + Send;
+
+    /// The row. `None`: nobody has ever taken it. The default is for leases that nobody competes for.
+    fn look(&self, deadline: Instant) -> impl Future<Output = PortResult<Option<LeaseRow>>> + Send {
+        let _ = deadline;
+        async { Ok(None) }
+    }
+
+    /// Takes it from the one who holds it for this very run, once that one has not renewed it for a
+    /// whole lease. `false`: it is not his any more. An error: he still acts. The default is for
+    /// leases that nobody competes for.
+    fn inherit(&self, from: &LeaseRow) -> impl Future<Output = PortResult<bool>> + Send {
+        let _ = from;
+        async { Ok(false) }
+    }
 
     /// The run is over: somebody else may have it at once. Nothing to give back: no error.
     fn release(&self) -> impl Future<Output = ()> + Send {

@@ -2,6 +2,9 @@
 //!
 //! One thing is changed on the way: SCRAM-SHA-256-PLUS is not offered, because it would bind the
 //! login to one of two TLS channels. And with TLS on both legs, see [`super::vouch`].
+//!
+//! Of the client nothing is passed on but answers to what the server asks. What it has sent ahead
+//! stays where it is until the session begins, which has to know every message.
 
 use std::io;
 
@@ -46,6 +49,8 @@ pub(super) async fn admit(
 ) -> io::Result<Option<Admitted>> {
     let mut server_inbox = Inbox::default();
     let mut asked = Asked::Nothing;
+    // The server waits for the client.
+    let mut awaits = false;
     let mut overheard = Overheard::default();
     let mut admitted = Admitted {
         parameters: Vec::new(),
@@ -76,6 +81,8 @@ pub(super) async fn admit(
                     }
                     b'R' => {
                         asked = request(&mut message, &mut overheard, &mut admitted.shown);
+                        // Ok, and the last word of a SASL exchange, behind which it comes.
+                        awaits = !matches!(message.int32(0), Some(0 | 12));
                     }
                     b'S' => admitted.parameters.extend(
                         messages::pair(&message.body)
@@ -100,8 +107,13 @@ pub(super) async fn admit(
                     return Ok(Some(admitted));
                 }
             }
-            message = client_inbox.next(client, TOKEN_MAX) => {
+            message = answer_of(client, client_inbox, awaits) => {
                 let message = message?;
+                if message.tag != b'p' {
+                    let what = "a message that does not answer the server's question";
+                    return Err(messages::invalid(what.to_owned()));
+                }
+                awaits = false;
                 match asked {
                     Asked::Password => {
                         let secret = message.body.strip_suffix(b"\0").unwrap_or(&message.body);
@@ -121,6 +133,20 @@ pub(super) async fn admit(
                 server.flush().await?;
             }
         }
+    }
+}
+
+/// The client's next message once the server waits for it. It may leave at any time.
+async fn answer_of(
+    client: &mut ClientStream,
+    inbox: &mut Inbox,
+    awaits: bool,
+) -> io::Result<Message> {
+    if awaits {
+        return inbox.next(client, TOKEN_MAX).await;
+    }
+    loop {
+        inbox.take_in(client, TOKEN_MAX).await?;
     }
 }
 

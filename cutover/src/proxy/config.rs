@@ -25,7 +25,7 @@ pub struct ProxyConfig {
     pub control: Option<PathBuf>,
     /// Users whose sessions can be moved although the proxy can't learn their key: lines of
     /// `"user" "password"`, as in PgBouncer's `auth_file`; a SCRAM verifier may stand for the
-    /// password.
+    /// password, an MD5 hash may not.
     pub users_file: Option<PathBuf>,
     /// TLS towards clients. Without it they are told that there is none.
     pub tls: Option<ProxyTls>,

@@ -20,12 +20,15 @@ use tokio::time::Instant;
 use super::Shared;
 use super::config::{HOLD_MAX, InTransaction};
 use super::gate::Hold;
+use super::opposite::{self, End, Opposite};
 use crate::side::Side;
 
 /// The longest order or answer.
 const LINE_MAX: u64 = 1 << 20;
 /// How long clients that are cut may take to be gone, and how long a survey may take.
 const SETTLE_MAX: Duration = Duration::from_secs(3);
+/// How long trying clients' logins on the other side may take.
+const TRIALS_MAX: Duration = Duration::from_millis(1500);
 /// How long a hold waits for logins that are under way. Who takes longer - somebody types a
 /// password - keeps nobody waiting, and has to connect again should the side change.
 const LOGIN_GRACE: Duration = Duration::from_millis(300);
@@ -101,6 +104,22 @@ pub struct Answer {
     pub listen: String,
     /// Processes of the server on the side where the proxy leads that serve its clients.
     pub servers: Vec<u32>,
+    /// What it was told is blue.
+    pub blue: Option<End>,
+    /// What it was told is green.
+    pub green: Option<End>,
+    /// What a survey has found on the other side.
+    pub opposite: Option<Opposite>,
+}
+
+impl Answer {
+    /// What the proxy was told is that side; `None`: an earlier version, which does not say.
+    pub fn end(&self, side: Side) -> Option<&End> {
+        match side {
+            Side::Blue => self.blue.as_ref(),
+            Side::Green => self.green.as_ref(),
+        }
+    }
 }
 
 /// What was ordered so far; the part that outlives the process is written to a file.
@@ -186,11 +205,17 @@ async fn converse(shared: &Arc<Shared>, stream: UnixStream) -> io::Result<()> {
         }
         let order = serde_json::from_str::<Order>(&line);
         let last = matches!(order, Ok(Order::Stop));
+        let mut opposite = None;
         let error = match order {
+            Ok(Order::Survey) => {
+                opposite = Some(survey(shared).await);
+                None
+            }
             Ok(order) => carry_out(shared, order).await.err(),
             Err(error) => Some(format!("the order can't be read: {error}")),
         };
-        let mut answer = serde_json::to_vec(&shared.answer(error))?;
+        let answer = Answer { opposite, ..shared.answer(error) };
+        let mut answer = serde_json::to_vec(&answer)?;
         answer.push(b'\n');
         stream.write_all(&answer).await?;
         if last {
@@ -215,12 +240,7 @@ pub async fn order(path: &Path, order: &Order) -> io::Result<Answer> {
 
 async fn carry_out(shared: &Arc<Shared>, order: Order) -> Result<(), String> {
     match order {
-        Order::Status | Order::Stop => Ok(()),
-        Order::Survey => {
-            shared.gates.change(|gate| gate.survey += 1);
-            shared.wait_for(Instant::now() + SETTLE_MAX, |census| census.behind == 0).await;
-            Ok(())
-        }
+        Order::Status | Order::Stop | Order::Survey => Ok(()),
         Order::Release { epoch, serial } => shared.admit_order(epoch, |orders| {
             orders.released = orders.released.max(serial);
             shared.gates.change(|gate| gate.hold = None);
@@ -261,9 +281,15 @@ async fn carry_out(shared: &Arc<Shared>, order: Order) -> Result<(), String> {
                 return Ok(());
             }
             if shared.config.in_transaction == InTransaction::Cut {
-                shared.gates.change(|gate| {
-                    gate.hold = gate.hold.map(|hold| Hold { cut_busy: true, ..hold });
+                let ours = |hold: &Hold| hold.serial == serial;
+                let gate = shared.gates.change(|gate| {
+                    if let Some(hold) = gate.hold.as_mut().filter(|hold| ours(hold)) {
+                        hold.cut_busy = true;
+                    }
                 });
+                if !gate.hold.as_ref().is_some_and(ours) {
+                    return Err("another hold has taken its place, or it was released".to_owned());
+                }
                 let until = Instant::now() + SETTLE_MAX;
                 if shared.wait_for(until, |census| census.at_rest()).await {
                     return Ok(());
@@ -275,6 +301,24 @@ async fn carry_out(shared: &Arc<Shared>, order: Order) -> Result<(), String> {
             Err(format!("its clients did not come to rest in time: {}", busy.join(", ")))
         }
     }
+}
+
+/// Asks every idle session what it carries, and the other side which server it is and whether it
+/// takes their logins.
+async fn survey(shared: &Shared) -> Opposite {
+    shared.trials.clear();
+    let gate = shared.gates.change(|gate| gate.survey += 1);
+    let info = shared.ends.of(gate.side.other());
+    let until = Instant::now() + SETTLE_MAX;
+    let (_, mut opposite) = tokio::join!(
+        shared.wait_for(until, |census| census.behind == 0),
+        opposite::server(info, until)
+    );
+    if opposite.server.is_some() {
+        let until = Instant::now() + TRIALS_MAX;
+        opposite.refused = opposite::refused(&shared.trials, info, until).await;
+    }
+    opposite
 }
 
 /// Nobody came to end it.
@@ -335,6 +379,9 @@ impl Shared {
             pid: std::process::id(),
             listen: self.address.to_string(),
             servers: self.cancels.servers(gate.side),
+            blue: Some(End::of(&self.ends.blue)),
+            green: Some(End::of(&self.ends.green)),
+            opposite: None,
         }
     }
 }

@@ -27,7 +27,9 @@ impl Customs {
             let rest = &sql[at..];
             if let Some(call) = strip_word(rest, b"_config") {
                 self.call(call);
-            } else if rest.first().is_some_and(u8::is_ascii_whitespace) {
+            } else if begins_comment(rest) {
+                self.opaque = true;
+            } else if rest.first().is_some_and(|byte| is_space(byte) || *byte == b'"') {
                 self.assignment(rest);
             }
         }
@@ -43,38 +45,55 @@ impl Customs {
         self.opaque
     }
 
-    /// `set_config('name', ..`.
+    /// `set_config('name', ..`. A name that is not wholly there as one literal is computed.
     fn call(&mut self, rest: &[u8]) {
-        let Some(arguments) = rest.trim_ascii_start().strip_prefix(b"(") else { return };
-        match arguments.trim_ascii_start().strip_prefix(b"'") {
-            Some(literal) => {
-                let end = literal.iter().position(|byte| *byte == b'\'').unwrap_or(literal.len());
-                if literal[..end].contains(&b'.') {
-                    self.keep(&literal[..end]);
-                }
-            }
-            None => self.opaque = true,
+        let rest = rest.strip_prefix(b"\"").unwrap_or(rest);
+        if begins_comment(trim(rest)) {
+            self.opaque = true;
+            return;
+        }
+        // Another word, or no call.
+        let Some(arguments) = trim(rest).strip_prefix(b"(") else { return };
+        let Some(literal) = trim(arguments).strip_prefix(b"'") else {
+            self.opaque = true;
+            return;
+        };
+        let end = literal.iter().position(|byte| *byte == b'\'').unwrap_or(literal.len());
+        let (name, behind) = literal.split_at(end);
+        let behind = trim(behind.strip_prefix(b"'").unwrap_or(behind));
+        let behind = behind.strip_prefix(b"::").map_or(behind, |cast| {
+            let cast = trim(cast);
+            trim(strip_word(cast, b"text").unwrap_or(cast))
+        });
+        if behind.first() != Some(&b',') || !name.iter().all(is_legal) {
+            self.opaque = true;
+        } else if name.contains(&b'.') {
+            self.keep(name);
         }
     }
 
     /// `SET [SESSION] name = ..`, `SET name TO ..`.
     fn assignment(&mut self, rest: &[u8]) {
-        let rest = rest.trim_ascii_start();
+        let rest = trim(rest);
         let rest = strip_word(rest, b"session").filter(|rest| spaced(rest)).unwrap_or(rest);
-        let rest = rest.trim_ascii_start();
-        let legal = |byte: &u8| byte.is_ascii_alphanumeric() || b"._$\"".contains(byte);
-        let end = rest.iter().position(|byte| !legal(byte)).unwrap_or(rest.len());
-        let name = &rest[..end];
-        if name.contains(&b'.') {
+        let rest = trim(rest);
+        let part = |byte: &u8| is_legal(byte) || *byte == b'"' || !byte.is_ascii();
+        let end = rest.iter().position(|byte| !part(byte)).unwrap_or(rest.len());
+        let (name, behind) = rest.split_at(end);
+        // A name may be written in pieces, and with escapes (`U&"\0061pp"`).
+        let behind = trim(behind);
+        if begins_comment(behind) || matches!(behind.first(), Some(b'.' | b'&')) {
+            self.opaque = true;
+        } else if name.contains(&b'.') {
             self.keep(name);
         }
     }
 
     fn keep(&mut self, name: &[u8]) {
         let name: Vec<u8> = name.iter().copied().filter(|byte| *byte != b'"').collect();
-        let legal = |byte: &u8| byte.is_ascii_alphanumeric() || b"._$".contains(byte);
+        let is_plain = name.len() <= NAME_MAX && name.iter().all(is_legal);
         match String::from_utf8(name) {
-            Ok(name) if name.len() <= NAME_MAX && name.bytes().all(|byte| legal(&byte)) => {
+            Ok(name) if is_plain => {
                 if self.names.contains(&name) {
                 } else if self.names.len() < NAMES_MAX {
                     self.names.push(name);
@@ -103,7 +122,27 @@ fn strip_word<'a>(text: &'a [u8], word: &[u8]) -> Option<&'a [u8]> {
 }
 
 fn spaced(rest: &[u8]) -> bool {
-    rest.first().is_some_and(u8::is_ascii_whitespace)
+    rest.first().is_some_and(is_space)
+}
+
+/// White space as PostgreSQL's scanner knows it: also a vertical tab.
+fn is_space(byte: &u8) -> bool {
+    byte.is_ascii_whitespace() || *byte == 0x0b
+}
+
+fn trim(text: &[u8]) -> &[u8] {
+    let begin = text.iter().position(|byte| !is_space(byte)).unwrap_or(text.len());
+    &text[begin..]
+}
+
+/// What a comment hides is not looked for.
+fn begins_comment(text: &[u8]) -> bool {
+    text.starts_with(b"/*") || text.starts_with(b"--")
+}
+
+/// Of a name that needs no quotes.
+fn is_legal(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"._$".contains(byte)
 }
 
 #[cfg(test)]
@@ -134,7 +173,43 @@ mod tests {
 
     #[test]
     fn computed_names_are_noticed() {
-        assert!(names("select set_config($1, $2, false)").1);
-        assert!(names("select set_config('app.' || x, $2, false)").0 == ["app."]);
+        for sql in [
+            "select set_config($1, $2, false)",
+            "select set_config('app.' || x, $2, false)",
+            "select set_config('app' || '.tenant', $1, false)",
+            "select set_config('app.'\n'tenant', $1, false)",
+            "select set_config('app''.x', $1, false)",
+            "select set_config('app\\056tenant', $1, false)",
+            "select set_config(E'app.\\x74', $1, false)",
+            "select set_config(setting_name => 'app.x', new_value => $1, is_local => false)",
+            "select set_config/**/('app.x', $1, false)",
+            "select set_config(/**/'app.x', $1, false)",
+            "SET/**/app.t = 1",
+            "SET --\napp.t = 1",
+            "set session/* */app.t to 1",
+            "SET app/**/.t = 1",
+            "SET app . t = 1",
+            "SET U&\"\\0061pp\".t = 1",
+            "SET größe.t = 1",
+        ] {
+            assert!(names(sql).1, "{sql}");
+        }
+    }
+
+    #[test]
+    fn every_way_to_write_a_name_is_understood() {
+        for sql in [
+            "SET\u{b}app.t = 1",
+            "SET\"app\".\"t\" = 1",
+            "select set_config('app.t'::text, $1, false)",
+            "select set_config('app.t' :: text , $1, false)",
+            "select pg_catalog.\"set_config\"('app.t', $1, false)",
+        ] {
+            assert_eq!(names(sql), (vec!["app.t".to_owned()], false), "{sql}");
+        }
+        for sql in ["SELECT 'a set', 'set.', set_configuration(x)", "UPDATE t SET (a, b) = (1, 2)"]
+        {
+            assert_eq!(names(sql), (vec![], false), "{sql}");
+        }
     }
 }

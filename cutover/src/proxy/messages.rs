@@ -36,6 +36,21 @@ pub(super) struct Inbox {
 const READ: usize = 8 << 10;
 
 impl Inbox {
+    /// For a conversation that goes on where `aside` ends: a message that has come in part is
+    /// taken from there.
+    pub fn behind(aside: &mut Vec<u8>) -> Self {
+        let mut at = 0;
+        while let Some((header, rest)) = aside[at..].split_first_chunk::<5>() {
+            let length = i32::from_be_bytes([header[1], header[2], header[3], header[4]]);
+            let body = usize::try_from(length).ok().and_then(|length| length.checked_sub(4));
+            match body.filter(|body| *body <= rest.len()) {
+                Some(body) => at += 5 + body,
+                None => break,
+            }
+        }
+        Self { bytes: aside.split_off(at), touched: false }
+    }
+
     /// The next message. Dropping the future loses nothing.
     ///
     /// # Errors
@@ -83,6 +98,19 @@ impl Inbox {
             }
             self.fill(stream).await?;
         }
+    }
+
+    /// Takes in what comes, up to about `most` bytes that nobody has asked for. Dropping the future
+    /// loses nothing.
+    pub async fn take_in(
+        &mut self,
+        stream: &mut (impl AsyncRead + Unpin),
+        most: usize,
+    ) -> io::Result<()> {
+        if self.bytes.len() >= most {
+            return std::future::pending().await;
+        }
+        self.fill(stream).await
     }
 
     /// What came behind the last message.
@@ -180,6 +208,14 @@ pub(super) fn run(out: &mut Vec<u8>, statement: &[u8], values: &[&[u8]]) {
     });
 }
 
+/// Describe of a statement.
+pub(super) fn describe(out: &mut Vec<u8>, statement: &[u8]) {
+    message(out, b'D', |body| {
+        body.push(b'S');
+        text(body, statement);
+    });
+}
+
 /// Close of a statement.
 pub(super) fn close(out: &mut Vec<u8>, statement: &[u8]) {
     message(out, b'C', |body| {
@@ -234,6 +270,22 @@ pub(super) fn has_error(mut bytes: &[u8]) -> bool {
     false
 }
 
+/// Appends those of a type; the last one may be incomplete, and is left out.
+pub(super) fn append_all(mut bytes: &[u8], tag: u8, out: &mut Vec<u8>) {
+    while let Some((header, rest)) = bytes.split_first_chunk::<5>() {
+        let length = i32::from_be_bytes([header[1], header[2], header[3], header[4]]);
+        let body = usize::try_from(length).ok().and_then(|length| length.checked_sub(4));
+        let Some((body, behind)) = body.and_then(|body| rest.split_at_checked(body)) else {
+            return;
+        };
+        if header[0] == tag {
+            out.extend_from_slice(header);
+            out.extend_from_slice(body);
+        }
+        bytes = behind;
+    }
+}
+
 /// SQLSTATE and text of an ErrorResponse.
 pub(super) fn error_fields(body: &[u8]) -> (String, String) {
     let (mut sqlstate, mut what) = (String::new(), String::new());
@@ -266,6 +318,29 @@ mod tests {
         assert_eq!(inbox.take_rest(), b"Q\0\0");
     }
 
+    /// The server was read up to the middle of a message.
+    #[tokio::test]
+    async fn a_message_that_was_read_in_part_is_read_to_its_end() {
+        let mut bytes = Vec::new();
+        for payload in [&b"one"[..], b"two"] {
+            message(&mut bytes, b'A', |body| body.extend_from_slice(payload));
+        }
+        let first = bytes.len() / 2;
+        for cut in 0..=bytes.len() {
+            let mut aside = bytes[..cut].to_vec();
+            let mut inbox = Inbox::behind(&mut aside);
+            assert_eq!(aside.len(), [0, first, 2 * first][cut / first]);
+            let mut rest = &bytes[cut..];
+            while !aside.is_empty() || !inbox.is_empty() || !rest.is_empty() {
+                if aside.len() == bytes.len() {
+                    break;
+                }
+                inbox.next(&mut rest, 100).await.unwrap().append_to(&mut aside);
+            }
+            assert_eq!(aside, bytes);
+        }
+    }
+
     #[test]
     fn a_farewell_is_found_behind_other_messages() {
         let mut bytes = Vec::new();
@@ -275,6 +350,17 @@ mod tests {
         assert!(has_error(&bytes));
         assert!(!has_error(&bytes[..9]));
         assert!(!has_error(b"E\0\0"));
+    }
+
+    #[test]
+    fn messages_of_a_type_are_picked_out() {
+        let mut bytes = Vec::new();
+        for tag in *b"NZAZ" {
+            message(&mut bytes, tag, |body| body.push(b'I'));
+        }
+        let mut out = Vec::new();
+        append_all(&bytes[..bytes.len() - 1], b'Z', &mut out);
+        assert_eq!(out, b"Z\0\0\0\x05I");
     }
 
     #[tokio::test]

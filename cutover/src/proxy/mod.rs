@@ -9,6 +9,7 @@
 //!   login, scram, vouch,
 //!   users                   getting in on the other side in its name
 //!   replay                  the same session there
+//! opposite   what is on the side that it does not lead to, before anybody goes there
 //! gate       what all sessions look at: side, hold    <---- control: orders over a socket
 //! ```
 //!
@@ -18,7 +19,10 @@
 //! something that the proxy can't repeat, is counted beforehand and cut at the flip with one
 //! 57P01. What no server tells about a session is lost in a move, as with any pooler: `currval`,
 //! `lastval`, seeds of random numbers, what procedural languages keep, and custom settings that
-//! only functions set.
+//! only functions set. Types that users have made have other OIDs on the other side: who has named
+//! one in a Parse is tied, because a driver that does goes on doing it. What a driver has kept of
+//! the *answers* - OIDs of result columns, of the elements of an array that it sends in binary -
+//! passes by unseen and is out of date after a move.
 //!
 //! It is a process of its own (`replicator proxy`), so that no death of the sidecar touches a
 //! client. Where it leads is in a file beside its control socket and outlives it; a hold does not.
@@ -34,6 +38,7 @@ mod inspect;
 mod listener;
 mod login;
 mod messages;
+mod opposite;
 mod replay;
 mod scram;
 mod session;
@@ -51,7 +56,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use decoders::postgres::conninfo::ConnInfo;
+use decoders::postgres::conninfo::{ConnInfo, TargetSessionAttrs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
@@ -60,6 +65,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 pub use config::{InTransaction, ProxyConfig, ProxyTls};
+pub use opposite::{End, Opposite, Server};
 
 use crate::side::Side;
 use cancel::Cancels;
@@ -94,6 +100,15 @@ impl Ends {
     }
 }
 
+/// Why the proxy can't lead to what a connection string says. Which of several hosts is meant would
+/// show only after a login, and the login is the client's.
+pub(crate) fn unusable(info: &ConnInfo) -> Option<&'static str> {
+    (info.hosts().len() > 1 && info.target_session_attrs != TargetSessionAttrs::Any).then_some(
+        "the embedded proxy can't choose among several hosts by target_session_attrs; name the \
+         one host that serves",
+    )
+}
+
 /// Counts since the start.
 #[derive(Debug, Default)]
 struct Totals {
@@ -108,6 +123,7 @@ struct Shared {
     gates: Arc<Gates>,
     users: Users,
     cancels: Cancels,
+    trials: opposite::Trials,
     tls: Option<TlsAcceptor>,
     totals: Totals,
     orders: Mutex<Orders>,
@@ -140,6 +156,11 @@ impl Proxy {
         green: ConnInfo,
     ) -> Result<Self, ProxyError> {
         let failed = |what: String| move |error: io::Error| ProxyError(format!("{what}: {error}"));
+        for (side, info) in [(Side::Blue, &blue), (Side::Green, &green)] {
+            if let Some(why) = unusable(info) {
+                return Err(ProxyError(format!("{side}: {why}")));
+            }
+        }
         let orders_file = control.with_extension("route");
         let orders =
             Orders::read(&orders_file).map_err(failed(orders_file.display().to_string()))?;
@@ -156,6 +177,7 @@ impl Proxy {
             gates: Arc::new(Gates::new(orders.side)),
             users,
             cancels: Cancels::default(),
+            trials: opposite::Trials::default(),
             tls,
             totals: Totals::default(),
             orders: Mutex::new(orders),

@@ -15,6 +15,14 @@ use super::startup::Startup;
 /// How long one try may take.
 const TRY_MAX: Duration = Duration::from_secs(5);
 
+/// Name of our statement.
+const NAME: &[u8] = b"cutover_proxy_replay";
+
+/// Whether a setting ends statements or sessions that take too long.
+fn is_timeout(name: &[u8]) -> bool {
+    name.ends_with(b"_timeout")
+}
+
 /// A session that is ready for its client.
 pub(super) struct Fresh {
     pub server: RawConnection,
@@ -42,6 +50,7 @@ pub(super) async fn open(
         fresh.settings(memory).await?;
         fresh.prepared(memory).await?;
         fresh.unnamed(unnamed).await?;
+        fresh.timeouts(memory).await?;
         let rest = fresh.inbox.take_rest();
         Ok(Fresh { server: fresh.server, entered: fresh.entered, rest })
     };
@@ -59,18 +68,37 @@ struct Replay {
 
 impl Replay {
     async fn settings(&mut self, memory: &Memory) -> Result<(), LoginError> {
-        let mut out = Vec::new();
-        messages::parse(&mut out, b"", b"SELECT pg_catalog.set_config($1, $2, false)", &[25, 25]);
         // What follows is in the client's encoding.
-        let (encoding, others): (Vec<_>, Vec<_>) =
-            memory.settings.iter().partition(|(name, _)| name == b"client_encoding");
-        for (name, value) in encoding.into_iter().chain(others) {
-            messages::run(&mut out, b"", &[name, value]);
-        }
+        let (encoding, others): (Vec<_>, Vec<_>) = memory
+            .settings
+            .iter()
+            .filter(|(name, _)| !is_timeout(name))
+            .partition(|(name, _)| name == b"client_encoding");
+        let settings = encoding.into_iter().chain(others);
+        let settings = settings.map(|(name, value)| (&name[..], &value[..]));
         // Last: the role may not be allowed to set what was set before it.
-        if let Some(role) = &memory.role {
-            messages::run(&mut out, b"", &[b"role", role]);
+        let role = memory.role.iter().map(|role| (&b"role"[..], &role[..]));
+        self.set(settings.chain(role)).await
+    }
+
+    /// After everything else that is replayed, so that they bound the client's statements only.
+    async fn timeouts(&mut self, memory: &Memory) -> Result<(), LoginError> {
+        let timeouts = memory.settings.iter().filter(|(name, _)| is_timeout(name));
+        self.set(timeouts.map(|(name, value)| (&name[..], &value[..]))).await
+    }
+
+    /// By a named statement: the unnamed one is the client's.
+    async fn set<'a>(
+        &mut self,
+        settings: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    ) -> Result<(), LoginError> {
+        let mut out = Vec::new();
+        let sql = b"SELECT pg_catalog.set_config($1, $2, false)";
+        messages::parse(&mut out, NAME, sql, &[25, 25]);
+        for (name, value) in settings {
+            messages::run(&mut out, NAME, &[name, value]);
         }
+        messages::close(&mut out, NAME);
         messages::sync(&mut out);
         self.converse(&out, "its settings").await?;
         Ok(())
@@ -110,16 +138,13 @@ impl Replay {
         Ok(())
     }
 
-    /// One that the old server has refused is refused again; the client knows.
+    /// Its types are built in or left to the server: who names others is not moved.
     async fn unnamed(&mut self, unnamed: Option<&[u8]>) -> Result<(), LoginError> {
         let Some(unnamed) = unnamed else { return Ok(()) };
         let mut out = Vec::new();
         Message { tag: b'P', body: unnamed.to_vec() }.append_to(&mut out);
         messages::sync(&mut out);
-        match self.converse(&out, "its unnamed statement").await {
-            Err(error) if error.transient => Err(error),
-            _ => Ok(()),
-        }
+        self.converse(&out, "its unnamed statement").await.map(|_| ())
     }
 
     /// Sends, and reads up to the ReadyForQuery. Rows come back.

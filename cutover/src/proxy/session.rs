@@ -99,9 +99,11 @@ impl Session {
         early: Vec<u8>,
     ) -> Self {
         let place = Place { side, host: server.host().clone(), key: admitted.key };
+        let gate = shared.gates.now();
         Self {
-            gate: shared.gates.now(),
-            surveyed: 0,
+            // Who comes after a survey is no part of it.
+            surveyed: gate.survey,
+            gate,
             cancel: shared.cancels.enter(place),
             shared,
             presence,

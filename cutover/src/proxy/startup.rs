@@ -53,6 +53,14 @@ impl Startup {
         }
     }
 
+    /// A login of the proxy's own.
+    pub fn own(user: &[u8], application: &[u8]) -> Self {
+        let parameter = |name: &[u8], value: &[u8]| (name.to_vec(), value.to_vec());
+        let parameters =
+            vec![parameter(b"user", user), parameter(b"application_name", application)];
+        Self { version: 3 << 16, parameters }
+    }
+
     fn get(&self, name: &[u8]) -> Option<&[u8]> {
         self.parameters.iter().find(|(known, _)| known == name).map(|(_, value)| &value[..])
     }

@@ -25,7 +25,12 @@ pub(super) struct Talk {
     told: Vec<u8>,
     /// A statement was too long to be looked at.
     unseen: bool,
+    /// The client has named types in a Parse that are not built in.
+    user_types: bool,
 }
+
+/// The first OID that PostgreSQL gives to what users make (`FirstNormalObjectId`).
+const FIRST_USER_OID: u32 = 16_384;
 
 impl Talk {
     /// Right after a login.
@@ -40,6 +45,7 @@ impl Talk {
             piece_lost: false,
             told: Vec::new(),
             unseen: false,
+            user_types: false,
         }
     }
 
@@ -48,12 +54,19 @@ impl Talk {
         self.has_unnamed.then_some(&self.unnamed[..])
     }
 
+    /// The server has said that there is none: it had refused the Parse.
+    pub fn forget_unnamed(&mut self) {
+        self.has_unnamed = false;
+    }
+
     /// Why what is known is not enough for a move.
     pub fn obstacle(&self) -> Option<&'static str> {
         if self.customs.is_opaque() {
             Some("set_config with a computed name")
         } else if self.unseen {
             Some("a statement of more than 1 MiB")
+        } else if self.user_types {
+            Some("parameters of user-defined types")
         } else {
             None
         }
@@ -67,12 +80,23 @@ impl Talk {
         }
         let name = body.iter().position(|byte| *byte == 0).unwrap_or(body.len());
         self.customs.look(&body[name..]);
+        // It knows them by numbers that mean something else on another server, and goes on using
+        // them.
+        self.user_types |= parameter_types(&body[name..]).any(|oid| oid >= FIRST_USER_OID);
         if name == 0 {
             self.unnamed.clear();
             self.unnamed.extend_from_slice(body);
             self.has_unnamed = true;
         }
     }
+}
+
+/// Types of the parameters in a Parse, behind the statement's name; 0 where the server finds out.
+fn parameter_types(behind_name: &[u8]) -> impl Iterator<Item = u32> {
+    let mut texts = behind_name.splitn(3, |byte| *byte == 0);
+    let counted = texts.nth(2).unwrap_or_default();
+    let types = counted.get(2..).unwrap_or_default().chunks_exact(4);
+    types.map(|oid| oid.iter().fold(0, |oid, byte| oid << 8 | u32::from(*byte)))
 }
 
 /// The client's messages.
@@ -97,9 +121,8 @@ impl Sink for FromClient<'_> {
             talk.piece_lost = false;
         }
         if talk.piece.len() + part.len() > STATEMENT_MAX {
-            // A Query can't be the unnamed statement, and one of this size sets nothing by name.
             talk.piece_lost = true;
-            talk.unseen |= tag == b'P';
+            talk.unseen = true;
             talk.has_unnamed = false;
         }
         if !talk.piece_lost {
@@ -137,6 +160,8 @@ impl Sink for FromServer<'_> {
                     note(&mut talk.parameters, name, value);
                 }
             }
+            b'N' | b'A' => {}
+            _ if first && talk.turns.is_curious() => talk.turns.server(tag),
             _ => {}
         }
     }
@@ -184,6 +209,36 @@ mod tests {
         assert_eq!(talk.customs.names(), ["app.x"]);
         scanner.scan(b"Q\0\0\0\x0dSELECT 2\0", &mut FromClient(&mut talk)).unwrap();
         assert_eq!(talk.unnamed(), None);
+    }
+
+    #[test]
+    fn a_statement_that_is_too_long_to_be_looked_at_pins() {
+        for tag in *b"QPd" {
+            let mut talk = Talk::new(Vec::new());
+            let mut bytes = Vec::new();
+            let long = vec![b' '; STATEMENT_MAX + 1];
+            messages::message(&mut bytes, tag, |body| body.extend_from_slice(&long));
+            let mut scanner = Scanner::default();
+            for part in bytes.chunks(64 << 10) {
+                scanner.scan(part, &mut FromClient(&mut talk)).unwrap();
+            }
+            assert_eq!(talk.obstacle().is_some(), tag != b'd', "{}", char::from(tag));
+        }
+    }
+
+    #[test]
+    fn types_that_only_one_server_knows_by_their_number_pin() {
+        let pins = |name: &[u8], sql: &[u8], types: &[u32]| {
+            let mut talk = Talk::new(Vec::new());
+            let mut bytes = Vec::new();
+            messages::parse(&mut bytes, name, sql, types);
+            Scanner::default().scan(&bytes, &mut FromClient(&mut talk)).unwrap();
+            talk.obstacle().is_some()
+        };
+        assert!(!pins(b"", b"SELECT $1, $2", &[]));
+        assert!(!pins(b"s", b"SELECT $1, $2", &[0, 16_383]));
+        assert!(pins(b"s", b"SELECT $1, $2", &[23, 16_384]));
+        assert!(pins(b"", b"", &[70_000]));
     }
 
     #[test]

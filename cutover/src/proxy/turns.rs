@@ -22,6 +22,14 @@ pub(super) struct Turns {
     copy_in: bool,
     /// The end of COPY data was sent before the server was seen to read any.
     copy_early: bool,
+    /// A Sync was booked as swallowed by the COPY that is under way.
+    swallowed: bool,
+    /// That COPY has failed. Had the server not begun to read its data, it answers that Sync all the
+    /// same: one ReadyForQuery more may come than is awaited. It says nothing new, so the session
+    /// may rest before it is here.
+    one_more: bool,
+    /// Since then the client has sent something that is answered by more than a ReadyForQuery.
+    one_more_shows: bool,
     /// Nobody can tell any more.
     confused: bool,
     /// Of the last ReadyForQuery.
@@ -37,6 +45,9 @@ impl Turns {
             open: false,
             copy_in: false,
             copy_early: false,
+            swallowed: false,
+            one_more: false,
+            one_more_shows: false,
             confused: false,
             status: IDLE,
         }
@@ -44,6 +55,11 @@ impl Turns {
 
     /// The client has sent a message of this type.
     pub fn client(&mut self, tag: u8) {
+        if self.awaited == 0 && !self.open && matches!(tag, b'Q' | b'P') {
+            // The end of COPY data that the server no longer wanted has nothing to do with these.
+            self.copy_early = false;
+        }
+        self.one_more_shows |= self.one_more && b"QFPBDEC".contains(&tag);
         match tag {
             b'Q' | b'F' => {
                 self.awaited += 1;
@@ -51,7 +67,7 @@ impl Turns {
                 self.open = false;
             }
             // Swallowed; the one behind CopyDone counts.
-            b'S' if self.copy_in => {}
+            b'S' if self.copy_in => self.swallowed = true,
             b'S' => {
                 self.awaited += 1;
                 self.simple = false;
@@ -66,13 +82,17 @@ impl Turns {
         }
     }
 
-    /// The server has sent a message of this type, other than ReadyForQuery.
+    /// The server has sent a message of this type, other than ReadyForQuery. Only of those that are
+    /// matched here it needs to know, unless it [is curious](Turns::is_curious).
     pub fn server(&mut self, tag: u8) {
+        // Whatever it is, it is behind where one more would have come.
+        self.one_more &= !self.one_more_shows;
         match tag {
             b'G' if !self.copy_early => match (self.awaited, self.simple) {
                 (1, true) => self.copy_in = true,
                 // The Sync behind the Execute is among what is swallowed.
                 (0 | 1, _) => {
+                    self.swallowed = self.awaited == 1;
                     self.awaited = 0;
                     self.open = true;
                     self.copy_in = true;
@@ -81,14 +101,43 @@ impl Turns {
             },
             b'W' => self.confused = true,
             // From here on the server wants a Sync again, or is done with a Query.
-            b'E' => self.copy_in = false,
+            b'E' => {
+                self.failed_copy();
+                self.copy_in = false;
+            }
             _ => {}
         }
     }
 
+    fn failed_copy(&mut self) {
+        // `swallowed` is of the COPY whose data, or their end, were sent last.
+        if !std::mem::take(&mut self.swallowed) {
+            return;
+        }
+        if self.awaited > 1 {
+            // What came behind the COPY is on its way already: too much to tell apart.
+            self.confused = true;
+        } else {
+            self.one_more = true;
+            self.one_more_shows = false;
+        }
+    }
+
+    /// Whether any answer says something, whatever its type. Notices and notifications are none, nor
+    /// are settings.
+    pub fn is_curious(&self) -> bool {
+        self.one_more
+    }
+
     /// ReadyForQuery.
     pub fn ready(&mut self, status: u8) {
-        self.awaited = self.awaited.saturating_sub(1);
+        self.swallowed = false;
+        match (self.one_more, self.awaited) {
+            // Nothing else can have been answered, or a statement would have said more.
+            (true, 0) => self.one_more = false,
+            (true, _) if self.one_more_shows => self.one_more = false,
+            _ => self.awaited = self.awaited.saturating_sub(1),
+        }
         self.status = status;
         self.copy_in = false;
         self.copy_early &= self.awaited > 0;
@@ -157,6 +206,55 @@ mod tests {
             "P B E d c S <G <C <I",
         ] {
             assert!(play(script).at_rest(), "{script}");
+        }
+    }
+
+    /// The server may have given up a COPY before it read any of its data: then it answers the Sync
+    /// that went before them, and that answer is no other statement's.
+    #[test]
+    fn an_answer_too_many_ends_no_statement() {
+        let failed = "P B E S <G d <E f S <I";
+        for (rest, is_at_rest) in [
+            ("", true),
+            ("<I", true),
+            ("Q", false),
+            ("Q <I", false),
+            ("Q <I <C", false),
+            ("Q <I <C <I", true),
+            ("<I Q <C <I", true),
+            ("Q <C <I", true),
+            ("Q <C <I Q <C", false),
+            ("P B E S <I", false),
+            ("P B E S <1 <2 <C <I", true),
+            // Nobody can tell which one this is, and it does not matter.
+            ("S <I", true),
+            ("S <I Q <I", false),
+        ] {
+            let turns = play(&format!("{failed} {rest}"));
+            assert_eq!(turns.at_rest(), is_at_rest, "{rest}: {turns:?}");
+        }
+        // It has come before the client has sent the second one.
+        assert!(!play("P B E S <G d <E <I f S").at_rest());
+        assert!(play("P B E S <G d <E <I f S <I Q <C <I").at_rest());
+        // And with more on its way nobody can tell.
+        assert!(!play("P B E S <G d c S Q <E <I <I").at_rest());
+    }
+
+    /// A client sends the end of its data after the server has given up the COPY.
+    #[test]
+    fn a_copy_that_failed_says_nothing_about_the_next() {
+        let late = "Q <G d <E <I d c";
+        for (script, rests) in [
+            ("Q <G d", false),
+            ("Q <G d c <C <I", true),
+            // With the Sync that is swallowed.
+            ("P B E S <G d c", false),
+            ("P B E S <G d c S <C <I", true),
+        ] {
+            let turns = play(&format!("{late} {script}"));
+            assert_eq!(turns.at_rest(), rests, "{script}: {turns:?}");
+            let copies = script.ends_with('d');
+            assert_eq!(turns.copy_in, copies, "{script}: {turns:?}");
         }
     }
 

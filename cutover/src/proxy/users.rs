@@ -3,11 +3,12 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use decoders::postgres::conninfo::ConnInfo;
 use decoders::postgres::session;
+use tokio::sync::Semaphore;
 
 use super::login::Credential;
 use super::scram::{ClientKey, Overheard, Verifier};
@@ -38,16 +39,24 @@ enum Secret {
     Verifier(Verifier),
 }
 
-/// What the database has said, by the role: until when it is believed, and the role's verifier if
+/// Roles have no longer names (`NAMEDATALEN`). Whoever asks has not logged in yet.
+const NAME_MAX: usize = 63;
+/// Answers of the database that are kept.
+const KEPT_MAX: usize = 1024;
+/// Questions to it at a time.
+const ASKING_MAX: usize = 8;
+
+/// What the database has said about a role: until when it is believed, and the role's verifier if
 /// there is one.
-type LookedUp = HashMap<Vec<u8>, (Instant, Option<Verifier>)>;
+type Known = (Instant, Option<Verifier>);
+/// Of any number of sessions that want to know, one asks.
+type Asked = Arc<tokio::sync::Mutex<Option<Known>>>;
 
 /// The users that are known.
 pub(super) struct Users {
     file: HashMap<Vec<u8>, Secret>,
-    looked_up: Mutex<LookedUp>,
-    /// Of any number of sessions that want to know, one asks.
-    asking: tokio::sync::Mutex<()>,
+    asked: Mutex<HashMap<Vec<u8>, Asked>>,
+    asking: Semaphore,
 }
 
 impl Users {
@@ -66,11 +75,11 @@ impl Users {
                     continue;
                 }
                 let (user, secret) =
-                    entry(line).ok_or_else(|| failed(&format!("line {} can't be read", at + 1)))?;
+                    entry(line).map_err(|why| failed(&format!("line {} {why}", at + 1)))?;
                 file.insert(user.into_bytes(), secret);
             }
         }
-        Ok(Self { file, looked_up: Mutex::default(), asking: tokio::sync::Mutex::default() })
+        Ok(Self { file, asked: Mutex::default(), asking: Semaphore::new(ASKING_MAX) })
     }
 
     /// What to log in with for a client.
@@ -113,30 +122,57 @@ impl Users {
         if let Some(Secret::Verifier(verifier)) = self.file.get(user) {
             return Some(verifier.clone());
         }
-        if let Some(known) = self.known(user) {
-            return known;
+        if user.len() > NAME_MAX {
+            return None;
         }
-        let _asking = self.asking.lock().await;
-        if let Some(known) = self.known(user) {
-            return known;
+        let entry = self.entry(user)?;
+        let mut known = entry.lock().await;
+        if let Some((until, verifier)) = &*known
+            && Instant::now() < *until
+        {
+            return verifier.clone();
         }
-        let (verifier, believed) =
-            match tokio::time::timeout(LOOKUP_MAX, look_up(user, server)).await {
-                Ok(Ok(verifier)) => (verifier, REMEMBERED),
-                Ok(Err(failure)) => {
-                    tracing::debug!("no verifier from pg_authid: {}", failure.why);
-                    (None, if failure.for_good { REMEMBERED } else { FAILED })
-                }
-                Err(_) => (None, FAILED),
-            };
-        lock(&self.looked_up).insert(user.to_vec(), (Instant::now() + believed, verifier.clone()));
+        let asking = async {
+            // Never closed.
+            let _permit = self.asking.acquire().await;
+            look_up(user, server).await
+        };
+        let (verifier, believed) = match tokio::time::timeout(LOOKUP_MAX, asking).await {
+            Ok(Ok(verifier)) => (verifier, REMEMBERED),
+            Ok(Err(failure)) => {
+                tracing::debug!("no verifier from pg_authid: {}", failure.why);
+                (None, if failure.for_good { REMEMBERED } else { FAILED })
+            }
+            Err(_) => (None, FAILED),
+        };
+        *known = Some((Instant::now() + believed, verifier.clone()));
         verifier
     }
 
-    fn known(&self, user: &[u8]) -> Option<Option<Verifier>> {
-        let looked_up = lock(&self.looked_up);
-        let (until, verifier) = looked_up.get(user)?;
-        (Instant::now() < *until).then(|| verifier.clone())
+    /// The place of a role's answer. `None`: there are too many whose answer is awaited.
+    fn entry(&self, user: &[u8]) -> Option<Asked> {
+        let mut asked = lock(&self.asked);
+        if let Some(entry) = asked.get(user) {
+            return Some(entry.clone());
+        }
+        if asked.len() >= KEPT_MAX {
+            make_room(&mut asked);
+        }
+        (asked.len() < KEPT_MAX).then(|| asked.entry(user.to_vec()).or_default().clone())
+    }
+}
+
+/// Forgets what is no longer believed; if that is not enough, that there is nobody of a name: names
+/// that somebody has made up do not displace those that exist.
+fn make_room(asked: &mut HashMap<Vec<u8>, Asked>) {
+    let now = Instant::now();
+    let keeps = |entry: &Asked, keep: &dyn Fn(&Known) -> bool| {
+        // One that somebody holds is being asked for.
+        entry.try_lock().map_or(true, |known| known.as_ref().is_some_and(keep))
+    };
+    asked.retain(|_, entry| keeps(entry, &|(until, _)| now < *until));
+    if asked.len() >= KEPT_MAX {
+        asked.retain(|_, entry| keeps(entry, &|(_, verifier)| verifier.is_some()));
     }
 }
 
@@ -168,14 +204,21 @@ async fn look_up(user: &[u8], server: &ConnInfo) -> Result<Option<Verifier>, NoA
 }
 
 /// `"user" "secret"`; a quote inside is doubled.
-fn entry(line: &str) -> Option<(String, Secret)> {
-    let (user, rest) = quoted(line)?;
-    let (secret, _) = quoted(rest.trim_start())?;
+fn entry(line: &str) -> Result<(String, Secret), &'static str> {
+    let parts = quoted(line).and_then(|(user, rest)| Some((user, quoted(rest.trim_start())?.0)));
+    let (user, secret) = parts.ok_or("can't be read")?;
+    let is_md5 = secret.strip_prefix("md5").is_some_and(|digits| {
+        digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+    });
+    if is_md5 {
+        // It is enough for a login by MD5 only, and nothing else is to be had from it.
+        return Err("has an MD5 hash: give the password itself or a SCRAM verifier");
+    }
     let secret = match Verifier::parse(&secret) {
         Some(verifier) => Secret::Verifier(verifier),
         None => Secret::Password(secret.into_bytes()),
     };
-    Some((user, secret))
+    Ok((user, secret))
 }
 
 fn quoted(text: &str) -> Option<(String, &str)> {
@@ -200,11 +243,50 @@ mod tests {
 
     #[test]
     fn a_users_file_is_read_as_pgbouncer_does() {
-        let (user, secret) = entry("\"o\"\"brien\" \"pa ss\" ; comment").unwrap();
+        let (user, secret) = entry("\"o\"\"brien\" \"pa ss\" ; comment").ok().unwrap();
         assert_eq!(user, "o\"brien");
         assert!(matches!(secret, Secret::Password(password) if password == b"pa ss"));
-        assert!(entry("user pass").is_none());
-        assert!(entry("\"user\"").is_none());
+        assert!(entry("user pass").is_err());
+        assert!(entry("\"user\"").is_err());
+    }
+
+    #[test]
+    fn an_md5_hash_is_no_password() {
+        let hash = "md5d41d8cd98f00b204e9800998ecf8427e";
+        let why = entry(&format!("\"user\" \"{hash}\"")).err().unwrap();
+        assert!(why.contains("MD5"), "{why}");
+        assert!(entry("\"user\" \"md5 is a word of mine\"").is_ok());
+    }
+
+    /// Nobody has logged in yet who asks for these.
+    #[tokio::test]
+    async fn names_that_somebody_makes_up_cost_no_memory_and_no_time() {
+        let users = Users::read(None).unwrap();
+        // Nobody is asked about a name that no role can have: this server does not exist.
+        let server = ConnInfo::parse("postgresql://u@192.0.2.1/d").unwrap();
+        assert!(users.verifier(&[b'x'; 64], &server).await.is_none());
+        assert!(lock(&users.asked).is_empty());
+
+        let known = |verifier: Option<&str>, seconds| {
+            let until = Instant::now() + Duration::from_secs(seconds);
+            let verifier = verifier.map(|text| Verifier::parse(text).unwrap());
+            Arc::new(tokio::sync::Mutex::new(Some((until, verifier))))
+        };
+        let verifier = "SCRAM-SHA-256$4096:c2FsdHNhbHRzYWx0c2FsdA==$\
+                        AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:\
+                        AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+        lock(&users.asked).insert(b"clerk".to_vec(), known(Some(verifier), 30));
+        for number in 0..3 * KEPT_MAX {
+            let entry = users.entry(format!("made up {number}").as_bytes());
+            *entry.unwrap().lock().await = Some((Instant::now() + REMEMBERED, None));
+        }
+        assert!(lock(&users.asked).len() <= KEPT_MAX);
+        assert!(users.verifier(b"clerk", &server).await.is_some());
+
+        // Who waits for an answer about one role keeps nobody else from his.
+        let slow = users.entry(b"slow").unwrap();
+        let _asking = slow.lock().await;
+        assert!(users.verifier(b"clerk", &server).await.is_some());
     }
 
     #[test]

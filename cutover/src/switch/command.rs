@@ -13,7 +13,13 @@
 //! | `CUTOVER_FROM_HOST`, `_PORT`, `_DATABASE` | the side that is closed: blue in a cutover |
 //! | `CUTOVER_TO_HOST`, `_PORT`, `_DATABASE` | the side that opens: green in a cutover |
 //!
+//! The same programs and arguments serve both directions, so where to lead has to be taken from
+//! `CUTOVER_TO_*`: a side that is named in the arguments is the wrong one in a rollback.
+//!
 //! A release before the point of no return leads to the side that is not closed after all.
+//!
+//! `verify` may object, by a status other than 0. That clients reach the right side is seen only
+//! through `client`, which every report calls `verified` for.
 //!
 //! A status other than 0 before the point of no return aborts the run; after it the command is
 //! run again until it succeeds or the run is held.
@@ -29,8 +35,8 @@ use tokio::process::Command;
 use tokio::time::Instant;
 
 use super::config::{CommandConfig, SwitchConfigError};
-use super::identity;
-use super::place::{Place, Places, leading_to};
+use super::place::{Course, Place, Places, leading_to};
+use super::{identity, those_that_did};
 use crate::api::{Act, Check, Member};
 use crate::evidence::Committed;
 use crate::ports::{Epoch, Moves, PortError, PortResult, SwitchActs, SwitchTraits, TrafficSwitch};
@@ -49,6 +55,7 @@ pub struct CommandSwitch {
     places: Places,
     /// The direction of the run that was armed last, for what comes without a proof.
     armed: Mutex<Direction>,
+    course: Course,
 }
 
 fn environment_of(place: &Place, names: [&'static str; 3]) -> Vec<(&'static str, String)> {
@@ -74,7 +81,8 @@ impl CommandSwitch {
             .map_err(|error| SwitchConfigError(format!("cutover.command.client: {error}")))?;
         let places = Places::new(blue, green);
         let ends = [blue.clone(), green.clone()];
-        Ok(Self { config, client, ends, places, armed: Mutex::default() })
+        let (armed, course) = (Mutex::default(), Course::default());
+        Ok(Self { config, client, ends, places, armed, course })
     }
 
     fn end(&self, side: Side) -> &ConnInfo {
@@ -148,6 +156,12 @@ impl CommandSwitch {
         Err(PortError::new(ROUTER, format!("{phase}: {program} failed ({status}){said}")))
     }
 
+    /// One that was told to lead to `to`; what came of it is not known.
+    fn member(&self, to: Side, evidence: String) -> Member {
+        let (member, target) = (ROUTER.to_owned(), to.name().into());
+        Member { member, target, verified: false, evidence }
+    }
+
     fn act(&self, step: &str, argv: &[String]) -> Vec<Act> {
         if argv.is_empty() {
             return Vec::new();
@@ -217,12 +231,16 @@ impl TrafficSwitch for CommandSwitch {
                     "set cutover.command.client to what a client would use",
                 )),
             }
-        } else if self.config.verify.is_empty() {
-            checks.push(Check::warn(
-                "router-verify",
-                "nothing shows which side clients reach afterwards",
-                "set cutover.command.verify, or cutover.command.client",
-            ));
+        } else {
+            let what = match self.config.verify.is_empty() {
+                true => "nothing shows which side clients reach afterwards",
+                false => {
+                    "which side clients reach afterwards is what the `verify` command says, and \
+                     not looked at"
+                }
+            };
+            let fix = "set cutover.command.client to what a client would use";
+            checks.push(Check::warn("router-verify", what, fix));
         }
         if checks.is_empty() {
             checks.push(Check::ok("router", "commands are configured"));
@@ -247,9 +265,27 @@ impl TrafficSwitch for CommandSwitch {
 
     async fn switch(&self, proof: &Committed, deadline: Instant) -> PortResult<Vec<Member>> {
         let (direction, epoch) = (leading_to(proof.to()), proof.epoch());
+        if self.course.is_open(epoch) {
+            return Ok(vec![self.member(proof.to(), "switched before".into())]);
+        }
         let evidence = self.run("switch", &self.config.switch, direction, epoch, deadline).await?;
-        let member = ROUTER.to_owned();
-        Ok(vec![Member { member, target: proof.to().name().into(), verified: false, evidence }])
+        self.course.switched(epoch);
+        Ok(vec![self.member(proof.to(), evidence)])
+    }
+
+    async fn open_switched(&self, proof: &Committed, deadline: Instant) -> Vec<Member> {
+        let epoch = proof.epoch();
+        let opened = async {
+            if !self.course.is_switched(epoch) {
+                return Ok(None);
+            }
+            if !self.course.is_open(epoch) {
+                self.release(epoch, deadline).await?;
+                self.course.opened(epoch);
+            }
+            Ok(Some(self.member(proof.to(), "switched".into())))
+        };
+        those_that_did(vec![opened.await])
     }
 
     async fn release(&self, epoch: Epoch, deadline: Instant) -> PortResult<()> {
@@ -265,9 +301,12 @@ impl TrafficSwitch for CommandSwitch {
             let member = identity::verified(client, ROUTER, self.end(to), to, deadline).await?;
             return Ok(vec![member]);
         }
-        let verified = !self.config.verify.is_empty();
-        let member = ROUTER.to_owned();
-        Ok(vec![Member { member, target: proof.to().name().into(), verified, evidence }])
+        // A status is no evidence: a command that looks at nothing ends with 0, too.
+        let evidence = match self.config.verify.is_empty() {
+            true => "not looked at".to_owned(),
+            false => format!("`verify` ended with 0 {evidence}").trim_end().to_owned(),
+        };
+        Ok(vec![self.member(proof.to(), evidence)])
     }
 
     fn name(&self) -> String {

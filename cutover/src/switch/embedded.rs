@@ -11,11 +11,12 @@ use tokio::time::Instant;
 
 use super::config::SwitchConfigError;
 use super::identity::{self, Identity};
+use super::those_that_did;
 use crate::api::{Act, Check, Member};
 use crate::evidence::Committed;
 use crate::ports::{Epoch, Moves, PortError, PortResult, SwitchActs, SwitchTraits, TrafficSwitch};
-use crate::proxy::ProxyConfig;
 use crate::proxy::control::{Answer, Order, order};
+use crate::proxy::{End, ProxyConfig, unusable};
 use crate::side::Side;
 use crate::sql::{Kind, SqlError, TextRow, open, soon};
 
@@ -25,6 +26,9 @@ const WAIT_MAX: Duration = Duration::from_secs(2);
 /// Clients go on by themselves this long after the window has ended, to where the proxy leads then.
 /// Harmless on either side: the one that must not be written is closed by then.
 const HOLD_LIMIT: Duration = Duration::from_secs(60);
+
+/// SQLSTATE of a connection to a database with `ALLOW_CONNECTIONS false`.
+const CLOSED: &str = "55000";
 
 /// The embedded proxy.
 pub struct EmbeddedSwitch {
@@ -137,6 +141,75 @@ impl EmbeddedSwitch {
         identity::of_side(self.side(side), side, deadline).await
     }
 
+    /// Whether the proxy was told the same servers as we were.
+    fn told(&self, answer: &Answer) -> Option<Check> {
+        let fix = "give both the same connection strings; `replicator proxy --stop` ends the one \
+                   that runs, and its clients connect again to the one that is started then";
+        for side in Side::ALL {
+            if let Some(why) = unusable(self.side(side)) {
+                return Some(Check::fail("proxy-hosts", format!("{side}: {why}"), fix));
+            }
+            let ours = End::of(self.side(side));
+            let what = match answer.end(side) {
+                Some(theirs) if *theirs == ours => continue,
+                Some(theirs) => {
+                    format!("{side} is {theirs} to the proxy, and {ours} to the sidecar")
+                }
+                None => {
+                    format!("the proxy is of an earlier version and does not say what {side} is")
+                }
+            };
+            return Some(Check::fail("proxy-ends", what, fix));
+        }
+        None
+    }
+
+    /// Whether the proxy would lead its clients to the same server as the sidecar means by `to`, and
+    /// whether they would get in there.
+    async fn opposite(&self, to: Side, answer: &Answer) -> Vec<Check> {
+        let fail = |what: String| {
+            vec![Check::fail(
+                "proxy-opposite",
+                what,
+                format!(
+                    "make {to} reachable from where the proxy runs, the same way as for the sidecar"
+                ),
+            )]
+        };
+        let wanted = identity::directly(self.side(to), soon()).await;
+        let found = answer.opposite.clone().unwrap_or_default();
+        let server = found.server.as_ref().map(Identity::of_server);
+        let refusal = found.error.unwrap_or_else(|| "it does not say why".into());
+        let mut checks = match (wanted, server) {
+            (Ok(wanted), Some(server)) if wanted == server => {
+                vec![Check::ok("proxy-opposite", format!("{to} is {} to it, too", server.shown))]
+            }
+            (Ok(wanted), Some(server)) => {
+                fail(format!("it would lead to {}, and {to} is {}", server.shown, wanted.shown))
+            }
+            (Ok(_), None) => fail(format!("{to} does not let the proxy in: {refusal}")),
+            // Nobody gets into a database that an earlier run has closed; what the proxy was told
+            // was compared.
+            (Err(error), None) if error.is(CLOSED) => {
+                vec![Check::ok("proxy-opposite", format!("{to} is closed, to the proxy as well"))]
+            }
+            (Err(error), _) => fail(format!("{to} does not let the sidecar in: {}", error.text)),
+        };
+        if !found.refused.is_empty() {
+            let who: Vec<_> =
+                found.refused.iter().map(|(user, why)| format!("{user} ({why})")).collect();
+            checks.push(Check::warn(
+                "proxy-logins",
+                format!(
+                    "{to} refuses clients' logins as the proxy would repeat them: {}",
+                    who.join(", ")
+                ),
+                format!("give {to} the same roles, passwords (verifiers) and pg_hba.conf rules"),
+            ));
+        }
+        checks
+    }
+
     /// Sessions on `from` that no client of the proxy has, by application: they would not be held,
     /// but closed.
     async fn beside(
@@ -217,7 +290,7 @@ impl TrafficSwitch for EmbeddedSwitch {
                 return Ok(vec![Check::fail("proxy", error.what, fix)]);
             }
         };
-        let mut checks = Vec::new();
+        let mut checks: Vec<_> = self.told(&answer).into_iter().collect();
         if answer.side != from {
             checks.push(Check::fail(
                 "proxy-side",
@@ -249,6 +322,7 @@ impl TrafficSwitch for EmbeddedSwitch {
                     "set cutover.proxy.client to what a client would use",
                 )),
             }
+            checks.extend(self.opposite(from.other(), &answer).await);
         }
         checks.extend(self.users(from, &answer).await?);
         if !answer.pinned.is_empty() {
@@ -301,6 +375,22 @@ impl TrafficSwitch for EmbeddedSwitch {
         let evidence = format!("it leads {} clients there", answer.clients);
         let target = answer.side.name().to_owned();
         Ok(vec![Member { member: PROXY.into(), target, verified: false, evidence }])
+    }
+
+    async fn open_switched(&self, proof: &Committed, deadline: Instant) -> Vec<Member> {
+        let opened = async {
+            let answer = self.carry_out(&Order::Status, deadline).await?;
+            if (answer.side, answer.epoch) != (proof.to(), proof.epoch().0) {
+                return Ok(None);
+            }
+            if answer.holding {
+                self.release(proof.epoch(), deadline).await?;
+            }
+            let target = answer.side.name().to_owned();
+            let evidence = format!("it leads {} clients there", answer.clients);
+            Ok(Some(Member { member: PROXY.into(), target, verified: false, evidence }))
+        };
+        those_that_did(vec![opened.await])
     }
 
     async fn release(&self, epoch: Epoch, deadline: Instant) -> PortResult<()> {

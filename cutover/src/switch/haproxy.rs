@@ -13,13 +13,13 @@ mod member;
 mod socket;
 mod table;
 
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use tokio::time::Instant;
 
 use decoders::postgres::conninfo::ConnInfo;
 
 use super::config::{HaProxyConfig, SwitchConfigError};
-use super::identity;
+use super::{identity, those_that_did};
 use crate::api::{Check, Member};
 use crate::evidence::Committed;
 use crate::ports::{Epoch, Moves, PortResult, SwitchActs, SwitchTraits, TrafficSwitch};
@@ -63,7 +63,7 @@ impl TrafficSwitch for HaProxySwitch {
     async fn inspect(&self, from: Side) -> PortResult<Vec<Check>> {
         let serving = identity::of_side(self.end(from), from, soon()).await?;
         let each = self.members.iter().map(|member| member.inspect(from, &serving));
-        let checks = futures_util::future::join_all(each).await;
+        let checks = join_all(each).await;
         Ok(checks.into_iter().flatten().collect())
     }
 
@@ -84,11 +84,20 @@ impl TrafficSwitch for HaProxySwitch {
 
     async fn switch(&self, proof: &Committed, deadline: Instant) -> PortResult<Vec<Member>> {
         let to = proof.to();
-        try_join_all(self.members.iter().map(|member| member.point(to, deadline))).await
+        // All to their end: one that can't be told must not keep another from it.
+        let pointed = self.members.iter().map(|member| member.point(to, deadline));
+        join_all(pointed).await.into_iter().collect()
+    }
+
+    async fn open_switched(&self, proof: &Committed, deadline: Instant) -> Vec<Member> {
+        let to = proof.to();
+        let opened = self.members.iter().map(|member| member.open_at(to, deadline));
+        those_that_did(join_all(opened).await)
     }
 
     async fn release(&self, _epoch: Epoch, deadline: Instant) -> PortResult<()> {
-        try_join_all(self.members.iter().map(|member| member.open(deadline))).await.map(|_| ())
+        let opened = self.members.iter().map(|member| member.open(deadline));
+        join_all(opened).await.into_iter().collect()
     }
 
     async fn verify(&self, proof: &Committed, deadline: Instant) -> PortResult<Vec<Member>> {

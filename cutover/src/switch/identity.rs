@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use crate::api::Member;
 use crate::ports::PortResult;
+use crate::proxy::Server;
 use crate::side::Side;
 use crate::sql::{Kind, Sql, SqlError, open};
 
@@ -20,6 +21,17 @@ pub(super) struct Identity {
     pub shown: String,
 }
 
+impl Identity {
+    /// As the embedded proxy tells it.
+    pub fn of_server(server: &Server) -> Self {
+        Self {
+            started: server.started,
+            database: server.database.clone(),
+            shown: server.shown.clone(),
+        }
+    }
+}
+
 impl PartialEq for Identity {
     fn eq(&self, other: &Self) -> bool {
         (self.started, &self.database) == (other.started, &other.database)
@@ -30,7 +42,7 @@ impl Eq for Identity {}
 
 // An integer: how many digits of a fraction are printed depends on version and settings, and the
 // router's session has other settings than ours.
-const ASK: &str = "SELECT (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::int8 \
+pub(crate) const ASK: &str = "SELECT (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::int8 \
      AS started, \
      (SELECT oid FROM pg_catalog.pg_database \
       WHERE datname = pg_catalog.current_database()) AS database, \
@@ -55,8 +67,13 @@ pub(super) async fn of_side(
     deadline: Instant,
 ) -> PortResult<Identity> {
     let doing = |error: SqlError| error.at(side.name(), "asking which server it is");
-    let session = open(info, "cutover router", Kind::Server, deadline).await.map_err(doing)?;
-    identity(&session, deadline).await.map_err(doing)
+    directly(info, deadline).await.map_err(doing)
+}
+
+/// The same, with the server's own code if it refuses.
+pub(super) async fn directly(info: &ConnInfo, deadline: Instant) -> Result<Identity, SqlError> {
+    let session = open(info, "cutover router", Kind::Server, deadline).await?;
+    identity(&session, deadline).await
 }
 
 /// Which server a client of a router reaches.

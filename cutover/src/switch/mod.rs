@@ -28,6 +28,8 @@ pub use haproxy::HaProxySwitch;
 pub use pgbouncer::PgBouncerSwitch;
 pub use webhook::WebhookSwitch;
 
+pub(crate) use identity::ASK as WHICH_SERVER;
+
 use decoders::postgres::conninfo::ConnInfo;
 use tokio::time::Instant;
 
@@ -84,6 +86,17 @@ impl Switch {
     }
 }
 
+/// The members that have done it. Why the others have not is only logged: their act is tried again.
+fn those_that_did(results: Vec<PortResult<Option<Member>>>) -> Vec<Member> {
+    let did = |result: PortResult<Option<Member>>| {
+        result.unwrap_or_else(|error| {
+            tracing::warn!("{}: {error}", error.place);
+            None
+        })
+    };
+    results.into_iter().filter_map(did).collect()
+}
+
 /// The same call to whichever it is. Futures are boxed: a run holds one of each act, and all kinds of
 /// routers side by side in each of them would be large.
 macro_rules! each {
@@ -121,6 +134,10 @@ impl TrafficSwitch for Router {
 
     async fn switch(&self, proof: &Committed, deadline: Instant) -> PortResult<Vec<Member>> {
         each!(self, switch => Box::pin(switch.switch(proof, deadline)).await)
+    }
+
+    async fn open_switched(&self, proof: &Committed, deadline: Instant) -> Vec<Member> {
+        each!(self, switch => Box::pin(switch.open_switched(proof, deadline)).await)
     }
 
     async fn release(&self, epoch: Epoch, deadline: Instant) -> PortResult<()> {

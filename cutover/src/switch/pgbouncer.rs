@@ -27,6 +27,7 @@ use tokio::time::Instant;
 
 use super::config::{PgBouncerConfig, SwitchConfigError};
 use super::identity::{self, Identity};
+use super::those_that_did;
 use crate::api::{Check, Member};
 use crate::evidence::Committed;
 use crate::ports::{Epoch, Moves, PortError, PortResult, SwitchActs, SwitchTraits, TrafficSwitch};
@@ -71,6 +72,17 @@ impl PgBouncerSwitch {
     where
         F: Future<Output = PortResult<T>> + Send + 'static,
     {
+        self.each(act).await?.into_iter().collect()
+    }
+
+    /// The same, with what came of it for each member, in their order.
+    async fn each<T: Send + 'static, F>(
+        &self,
+        act: impl Fn(Arc<Bouncer>) -> F,
+    ) -> PortResult<Vec<PortResult<T>>>
+    where
+        F: Future<Output = PortResult<T>> + Send + 'static,
+    {
         let mut set = JoinSet::new();
         for (at, member) in self.members.iter().enumerate() {
             let acting = act(member.clone());
@@ -84,7 +96,7 @@ impl PgBouncerSwitch {
             })?;
             results[at] = Some(result);
         }
-        results.into_iter().flatten().collect()
+        Ok(results.into_iter().flatten().collect())
     }
 }
 
@@ -129,6 +141,12 @@ impl TrafficSwitch for PgBouncerSwitch {
     async fn switch(&self, proof: &Committed, deadline: Instant) -> PortResult<Vec<Member>> {
         let to = proof.to();
         self.all(|member| async move { member.retarget(to, deadline).await }).await
+    }
+
+    async fn open_switched(&self, proof: &Committed, deadline: Instant) -> Vec<Member> {
+        let to = proof.to();
+        let opened = self.each(|member| async move { member.resume_at(to, deadline).await });
+        those_that_did(opened.await.unwrap_or_else(|error| vec![Err(error)]))
     }
 
     async fn release(&self, _epoch: Epoch, deadline: Instant) -> PortResult<()> {

@@ -1,8 +1,42 @@
 //! Where a side is, for those who can't read a connection string: host, port, database.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use decoders::postgres::conninfo::{ConnInfo, HostAddress};
 
+use crate::ports::Epoch;
 use crate::side::{Direction, Side};
+
+/// How far a router has come in a run whose acts can't be looked up: nobody is told again to switch
+/// whose clients go on already.
+#[derive(Debug, Default)]
+pub(super) struct Course(Mutex<Option<(Epoch, bool)>>);
+
+impl Course {
+    /// It was switched in this run.
+    pub fn switched(&self, epoch: Epoch) {
+        *self.lock() = Some((epoch, false));
+    }
+
+    /// And its clients were let go on.
+    pub fn opened(&self, epoch: Epoch) {
+        *self.lock() = Some((epoch, true));
+    }
+
+    /// Whether it was switched in this run.
+    pub fn is_switched(&self, epoch: Epoch) -> bool {
+        self.lock().is_some_and(|(of, _)| of == epoch)
+    }
+
+    /// Whether its clients were let go on after that.
+    pub fn is_open(&self, epoch: Epoch) -> bool {
+        *self.lock() == Some((epoch, true))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(Epoch, bool)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// One side's address.
 #[derive(Debug, Clone)]

@@ -89,6 +89,11 @@ impl TrafficSwitch for Switch {
         Ok(all(moved)?.into_iter().flatten().collect())
     }
 
+    async fn open_switched(&self, proof: &Committed, deadline: Instant) -> Vec<Member> {
+        let opening = self.0.iter().map(|router| router.open_switched(proof, deadline));
+        join_all(opening).await.into_iter().flatten().collect()
+    }
+
     async fn release(&self, epoch: Epoch, deadline: Instant) -> PortResult<()> {
         // Without any, nothing can have been held. One that fails keeps no other from it.
         let released = self.0.iter().map(|router| router.release(epoch, deadline));

@@ -11,11 +11,14 @@
 //!
 //! Any 2xx says that it is done. An answer in JSON may say more: `detail`, for the report;
 //! `holding` (true or false); `serving` (`blue` or `green`), which `verify` needs unless a
-//! connection string of a client is configured. Answers 408, 425, 429 and 5xx, and no answer, are
-//! tried again until the deadline; any other one is a refusal.
+//! connection string of a client is configured. `verify` is asked before a run, too, with epoch 0.
+//! Answers 408, 425, 429 and 5xx, and no answer, are tried again until the deadline; any other one,
+//! a redirect among them, is a refusal.
 //!
-//! Requests of one switch follow each other: one that nobody waits for any more comes to its end
-//! before the next begins, so that a late hold never overtakes the release.
+//! Requests of one process follow each other: one that nobody waits for any more comes to its end
+//! before the next begins, so that a late hold of that process never overtakes its release. Between
+//! two processes - a sidecar that was killed and whoever recovers its run - the endpoint has to
+//! see to that by the epoch: a hold of a run whose release it has carried out is void.
 
 mod signature;
 
@@ -28,8 +31,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::config::{SwitchConfigError, WebhookConfig};
-use super::identity;
-use super::place::{Place, Places, leading_to};
+use super::place::{Course, Place, Places, leading_to};
+use super::{identity, those_that_did};
 use crate::api::{Act, Check, Member};
 use crate::evidence::Committed;
 use crate::ports::{Epoch, Moves, PortError, PortResult, SwitchActs, SwitchTraits, TrafficSwitch};
@@ -43,6 +46,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 /// The longest answer that is read.
 const ANSWER_MAX: u64 = 64 << 10;
+/// The epoch of a question that belongs to no run.
+const NO_RUN: Epoch = Epoch(0);
 /// What of a refusal is shown.
 const SHOWN_MAX: usize = 300;
 
@@ -55,6 +60,7 @@ pub struct WebhookSwitch {
     agent: ureq::Agent,
     /// The direction of the run that was armed last, for what comes without a proof.
     armed: Mutex<Direction>,
+    course: Course,
     /// One request at a time.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
@@ -90,7 +96,13 @@ impl WebhookSwitch {
         let client = config.client.as_deref().map(ConnInfo::parse).transpose();
         let client = client
             .map_err(|error| SwitchConfigError(format!("cutover.webhook.client: {error}")))?;
-        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        // A redirect would be followed with a GET, which does nothing and is answered with 200.
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .build()
+            .into();
         Ok(Self {
             config,
             client,
@@ -98,6 +110,7 @@ impl WebhookSwitch {
             places: Places::new(blue, green),
             agent,
             armed: Mutex::default(),
+            course: Course::default(),
             turn: Arc::default(),
         })
     }
@@ -204,6 +217,32 @@ impl WebhookSwitch {
         }
     }
 
+    /// What the endpoint itself says about who serves. One that says nothing would be found out after
+    /// the decision only.
+    async fn asked(&self, from: Side) -> Check {
+        let fix = "set cutover.webhook.client to what a client would use";
+        match self.post("verify", leading_to(from), NO_RUN, soon()).await {
+            Ok(Answer { serving: Some(side), .. }) if side == from => Check::warn(
+                "webhook-verify",
+                "which side clients reach afterwards is what the endpoint says, and not looked at",
+                fix,
+            ),
+            Ok(Answer { serving: Some(side), .. }) => Check::fail(
+                "webhook-verify",
+                format!("the endpoint says that {side} serves, and {from} does"),
+                "find out who has turned it",
+            ),
+            Ok(Answer { serving: None, .. }) => Check::fail(
+                "webhook-verify",
+                "the endpoint does not say which side serves, and nothing else shows it",
+                format!("answer `verify` with {{\"serving\": \"{from}\"}}, or {fix}"),
+            ),
+            Err(error) => {
+                Check::fail("webhook-verify", error.what, error.remedy.unwrap_or_default())
+            }
+        }
+    }
+
     fn member(&self, to: Side, verified: bool, evidence: String) -> Member {
         Member { member: WEBHOOK.into(), target: to.name().into(), verified, evidence }
     }
@@ -266,11 +305,7 @@ impl TrafficSwitch for WebhookSwitch {
                     ),
                 });
             }
-            None => checks.push(Check::warn(
-                "webhook-verify",
-                "which side clients reach afterwards is what the endpoint says, and not looked at",
-                "set cutover.webhook.client to what a client would use",
-            )),
+            None => checks.push(self.asked(from).await),
         }
         if checks.is_empty() {
             checks.push(Check::ok("webhook", "configured"));
@@ -297,9 +332,28 @@ impl TrafficSwitch for WebhookSwitch {
     }
 
     async fn switch(&self, proof: &Committed, deadline: Instant) -> PortResult<Vec<Member>> {
-        let to = proof.to();
-        let answer = self.post("switch", leading_to(to), proof.epoch(), deadline).await?;
+        let (to, epoch) = (proof.to(), proof.epoch());
+        if self.course.is_open(epoch) {
+            return Ok(vec![self.member(to, false, "switched before".into())]);
+        }
+        let answer = self.post("switch", leading_to(to), epoch, deadline).await?;
+        self.course.switched(epoch);
         Ok(vec![self.member(to, false, answer.detail.unwrap_or_default())])
+    }
+
+    async fn open_switched(&self, proof: &Committed, deadline: Instant) -> Vec<Member> {
+        let (to, epoch) = (proof.to(), proof.epoch());
+        let opened = async {
+            if !self.course.is_switched(epoch) {
+                return Ok(None);
+            }
+            if !self.course.is_open(epoch) {
+                self.release(epoch, deadline).await?;
+                self.course.opened(epoch);
+            }
+            Ok(Some(self.member(to, false, "switched".into())))
+        };
+        those_that_did(vec![opened.await])
     }
 
     async fn release(&self, epoch: Epoch, deadline: Instant) -> PortResult<()> {
@@ -319,7 +373,10 @@ impl TrafficSwitch for WebhookSwitch {
                 target: serving.name().into(),
                 ..self.member(to, serving == to, format!("it says that {serving} serves {said}"))
             },
-            None => self.member(to, false, format!("it does not say which side serves {said}")),
+            None => Member {
+                target: "unknown".into(),
+                ..self.member(to, false, format!("it does not say which side serves {said}"))
+            },
         }])
     }
 

@@ -29,7 +29,7 @@ pub(super) async fn settings(login: &Login, outside: &Login) -> String {
          WHERE setdatabase = d.oid), '-') || ' ' || (SELECT string_agg(rolname || rolcanlogin, \
          ',' ORDER BY rolname) FROM pg_roles) || ' ' || (SELECT setting FROM pg_settings \
          WHERE name = 'default_transaction_read_only') || ' ' || coalesce(d.datacl::text, 'NULL') \
-         FROM pg_database d WHERE datname = '{}'",
+         || ' ' || coalesce(shobj_description(d.oid, 'pg_database'), 'NULL') FROM pg_database d WHERE datname = '{}'",
         login.info().dbname()
     );
     text(&session, &query).await.unwrap()

@@ -6,7 +6,7 @@ use cutover::Side;
 use cutover::decision::PostgresDecision;
 use cutover::lease::{PostgresLease, Tenant};
 use cutover::phase::Verdict;
-use cutover::ports::{Decision, Epoch, Lease};
+use cutover::ports::{Decision, Epoch, Lease, Nature};
 
 use super::support::{Login, Postgres, deadline, text, until};
 
@@ -87,4 +87,21 @@ async fn a_side_that_is_read_only_by_default_takes_a_lease() {
     lease.acquire(Epoch(1)).await.unwrap();
     lease.renew().await.unwrap();
     assert!(!lease.left().is_zero());
+}
+
+/// Only a closed door is a closed door: who is kept out by anything else may be kept out of a side
+/// that serves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_side_that_is_full_is_told_from_one_that_is_closed() {
+    let server = Postgres::start().await;
+    let green = server.database("green", "CREATE ROLE mover LOGIN CONNECTION LIMIT 0").await;
+    let mover = server.login("mover", "green");
+    let asked = |login: Login| async move {
+        let decision = PostgresDecision::new(login.info(), Side::Green);
+        decision.read(Epoch(1), deadline()).await.unwrap_err().nature
+    };
+    assert_eq!(asked(mover).await, Nature::Plain);
+    let close = "ALTER DATABASE green ALLOW_CONNECTIONS false";
+    server.info("postgres").open().await.batch_execute(close).await.unwrap();
+    assert_eq!(asked(green).await, Nature::ClosedDoor);
 }

@@ -1,12 +1,14 @@
 //! The ports against real servers.
 
 mod bypass;
+mod claim;
 mod conformance;
 mod fence;
 mod flip;
 mod lease;
 mod proxy;
 mod proxy_switch;
+mod raw;
 mod router;
 mod sequences;
 mod support;

@@ -1,5 +1,6 @@
 //! The embedded proxy between real clients and real servers.
 
+use std::error::Error;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,7 +10,10 @@ use cutover::proxy::{InTransaction, Proxy, ProxyConfig};
 use decoders::postgres::session::Session;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
+use tokio_postgres::types::private::BytesMut;
+use tokio_postgres::types::{IsNull, Kind, ToSql, Type, to_sql_checked};
 
+use super::raw::Raw;
 use super::support::{Login, Postgres, number, text, until};
 
 static SERIAL: AtomicU64 = AtomicU64::new(1);
@@ -155,7 +159,8 @@ async fn a_session_keeps_what_it_carries() {
     let types = "SELECT count(*) FROM pg_prepared_statements \
                  WHERE parameter_types = ARRAY['mood', 'int4']::regtype[]";
     assert_eq!(number(&client, types).await, 1);
-    drop(statement);
+    let row = client.query_one(&statement, &[&Label("happy"), &7]).await.unwrap();
+    assert_eq!(row.get::<_, String>(0), "happy7");
     // A cancel request finds the session where it is now.
     let sleep = client.batch_execute("SELECT pg_sleep(60)");
     let cancel = async {
@@ -170,6 +175,116 @@ async fn a_session_keeps_what_it_carries() {
     };
     let (slept, ()) = tokio::join!(sleep, cancel);
     assert_eq!(slept.unwrap_err().code().unwrap().code(), "57014");
+}
+
+/// A value of an enum, as text.
+#[derive(Debug)]
+struct Label(&'static str);
+
+impl ToSql for Label {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        out.extend_from_slice(self.0.as_bytes());
+        Ok(IsNull::No)
+    }
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+    to_sql_checked!();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_names_types_by_numbers_of_one_server_is_counted_and_cut() {
+    let (_blue_server, green_server, blue, green) = pair().await;
+    green.open().await.batch_execute("CREATE TYPE other AS ENUM ('x')").await.unwrap();
+    for login in [&blue, &green] {
+        let schema = "CREATE TYPE mood AS ENUM ('sad', 'happy')";
+        login.open().await.batch_execute(schema).await.unwrap();
+    }
+    let stage = Stage::start(&blue, &green).await;
+    let (tied, free) = (stage.client().await, stage.client().await);
+    let oid: u32 = tied.query_one("SELECT 'mood'::regtype::oid", &[]).await.unwrap().get(0);
+    let mood = Type::new("mood".into(), oid, Kind::Simple, "public".into());
+    let rows = tied.query_typed("SELECT $1::text", &[(&Label("sad"), mood)]).await.unwrap();
+    assert_eq!(rows[0].get::<_, String>(0), "sad");
+    let pinned = stage.must(Order::Survey).await.pinned;
+    let why = "parameters of user-defined types".to_owned();
+    assert_eq!(pinned, std::collections::BTreeMap::from([(why, 1)]));
+    stage.turn(Side::Green).await;
+    until("it is cut", || async { tied.closed_reason().is_some() }).await;
+    assert_eq!(number(&free, WHERE).await, i64::from(green_server.port));
+}
+
+/// The unnamed statement is there after the move, or the session is not moved; one that the server
+/// has refused is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unnamed_statement_goes_along() {
+    let (_blue_server, _green_server, blue, green) = pair().await;
+    let (one, all) =
+        ("CREATE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1'", [&blue, &green]);
+    for login in all {
+        login.open().await.batch_execute(one).await.unwrap();
+    }
+    blue.open().await.batch_execute(&one.replace("one", "only_on_blue")).await.unwrap();
+    let stage = Stage::start(&blue, &green).await;
+    let mut clients = Vec::new();
+    for (sql, parsed) in [("one()", b'1'), ("only_on_blue()", b'1'), ("nowhere()", b'E')] {
+        let mut client = Raw::open(stage.port).await;
+        client.send(&[(b'P', format!("\0SELECT {sql}\0\0\0").as_bytes()), (b'S', b"")]).await;
+        assert_eq!(client.until(b'Z').await.first(), Some(&parsed), "{sql}");
+        clients.push(client);
+    }
+    stage.turn(Side::Green).await;
+    until("one is cut", || async { stage.status().await.cut == 1 }).await;
+    let bind: [(u8, &[u8]); 3] = [(b'B', b"\0\0\0\0\0\0\0\0"), (b'E', b"\0\0\0\0\0"), (b'S', b"")];
+    clients[0].send(&bind).await;
+    assert_eq!(clients[0].until(b'Z').await, b"2DCZ");
+    assert_eq!(clients[1].until(b'E').await, b"E");
+    clients[2].send(&bind).await;
+    assert_eq!(clients[2].until(b'Z').await, b"EZ");
+    assert_eq!(stage.status().await.moved, 2);
+}
+
+/// A survey is about those who are there. Asking who comes later would cost each login of the next
+/// weeks a question.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_after_a_survey_is_not_asked() {
+    let (_blue_server, _green_server, blue, green) = pair().await;
+    let stage = Stage::start(&blue, &green).await;
+    stage.must(Order::Survey).await;
+    let client = Raw::open(stage.port).await;
+    until("it is served", || async { stage.status().await.entering == 0 }).await;
+    // The last thing that the proxy says to a server that it asks.
+    let asked = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle' AND query = 'ROLLBACK'";
+    let admin = blue.open().await;
+    assert_eq!(number(&admin, asked).await, 0);
+    stage.must(Order::Survey).await;
+    assert_eq!(number(&admin, asked).await, 1);
+    drop(client);
+}
+
+/// What the proxy asks and repeats takes longer than this client allows for its own statements.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_with_a_short_timeout_is_moved_with_it() {
+    let (_blue_server, green_server, blue, green) = pair().await;
+    let stage = Stage::start(&blue, &green).await;
+    let (client, plain) = (stage.client().await, stage.client().await);
+    // 40 MB of statements: to list them takes longer than that, and to prepare them, too.
+    let padding = " ".repeat(100 << 10);
+    let mut statements = Vec::new();
+    for number in 0..400 {
+        let sql = format!("SELECT {number}::bigint /*{padding}*/");
+        statements.push(client.prepare(&sql).await.unwrap());
+    }
+    client.batch_execute("SET lock_timeout = '7s'; SET statement_timeout = '50ms'").await.unwrap();
+    stage.turn(Side::Green).await;
+    let answer = stage.status().await;
+    assert_eq!((answer.pinned, answer.cut), (std::collections::BTreeMap::new(), 0));
+    client.batch_execute("SET statement_timeout = 0").await.unwrap();
+    assert_eq!(number(&client, WHERE).await, i64::from(green_server.port));
+    let row = client.query_one(&statements[150], &[]).await.unwrap();
+    assert_eq!(row.get::<_, i64>(0), 150);
+    assert_eq!(text(&client, "SHOW lock_timeout").await.unwrap(), "7s");
+    assert_eq!(text(&plain, "SHOW statement_timeout").await.unwrap(), "0");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -271,6 +386,82 @@ async fn a_client_does_not_notice_what_the_fence_does_to_its_server() {
     assert_eq!(number(&client, WHERE).await, i64::from(blue_server.port));
     assert_eq!(text(&client, "SELECT current_setting('app.x')").await.unwrap(), "7");
     number(&second.await.unwrap(), WHERE).await;
+    assert_eq!(stage.status().await.cut, 0);
+}
+
+/// The clients of a hold have their own time, whatever became of an earlier one's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_was_replaced_cuts_nobody() {
+    let (_blue_server, _green_server, blue, green) = pair().await;
+    let mut config = ProxyConfig::new("127.0.0.1:0".parse().unwrap());
+    config.in_transaction = InTransaction::Cut;
+    let stage = Stage::with(config, &blue, &green).await;
+    let client = stage.client().await;
+    client.batch_execute("BEGIN").await.unwrap();
+    let hold = |serial, wait_ms| {
+        let (control, what) =
+            (stage.control.clone(), Order::Hold { epoch: 1, serial, wait_ms, limit_ms: 60_000 });
+        tokio::spawn(async move { order(&control, &what).await.unwrap() })
+    };
+    let stale = hold(1, 1500);
+    until("the first one is seen", || async { stage.status().await.serial == 1 }).await;
+    let newer = hold(2, 60_000);
+    until("the second one is seen", || async { stage.status().await.serial == 2 }).await;
+    assert!(stale.await.unwrap().error.unwrap().contains("another hold"));
+    client.batch_execute("COMMIT").await.unwrap();
+    let held = newer.await.unwrap();
+    assert_eq!((held.error, held.cut), (None, 0));
+    stage.release(2).await;
+}
+
+/// A client that does not wait for its login's end: what it sends ahead opens a transaction, which
+/// the proxy has to know of.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_ahead_of_the_login_counts() {
+    let (_blue_server, _green_server, blue, green) = pair().await;
+    let stage = Stage::start(&blue, &green).await;
+    let begin = super::raw::bytes(&[(b'Q', b"BEGIN\0"), (b'Q', b"SELECT 1\0")]);
+    let mut client = Raw::open_with(stage.port, &begin).await;
+    for answer in [&b"CZ"[..], b"TDCZ"] {
+        assert_eq!(client.until(b'Z').await, answer);
+    }
+    let (serial, hold) = stage.hold();
+    let open = || async { stage.status().await.busy.contains_key("in a transaction") };
+    until("its transaction is seen", open).await;
+    client.send(&[(b'Q', b"COMMIT\0")]).await;
+    client.until(b'Z').await;
+    assert_eq!(hold.await.unwrap().error, None);
+    stage.release(serial).await;
+}
+
+/// More notifications come to a held client than the proxy takes in meanwhile, so it stops in the
+/// middle of one of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_was_held_hears_everything() {
+    let (_blue_server, _green_server, blue, green) = pair().await;
+    let stage = Stage::start(&blue, &green).await;
+    let mut client = Raw::open(stage.port).await;
+    client.send(&[(b'Q', b"LISTEN news\0")]).await;
+    client.until(b'Z').await;
+    let (serial, hold) = stage.hold();
+    assert_eq!(hold.await.unwrap().error, None);
+    let notifying = blue.open().await;
+    let news =
+        "SELECT pg_notify('news', lpad(n::text, 4001, '-')) FROM generate_series(1, 100) AS n";
+    notifying.batch_execute(news).await.unwrap();
+    let unsent = "SELECT (pg_notification_queue_usage() > 0)::int";
+    until("the listener's server has sent them", || async {
+        number(&notifying, unsent).await == 0
+    })
+    .await;
+    stage.release(serial).await;
+    client.send(&[(b'Q', b"SELECT 1\0")]).await;
+    let (mut heard, mut answered) = (0, false);
+    while heard < 100 || !answered {
+        let tags = client.until_any(b"AZ").await;
+        heard += tags.iter().filter(|tag| **tag == b'A').count();
+        answered |= tags.contains(&b'Z');
+    }
     assert_eq!(stage.status().await.cut, 0);
 }
 

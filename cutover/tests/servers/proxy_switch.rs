@@ -9,10 +9,11 @@ use cutover::evidence::Committed;
 use cutover::phase::Verdict;
 use cutover::ports::{Epoch, TrafficSwitch};
 use cutover::proxy::control::{Answer, Order, order};
+use cutover::proxy::{Proxy, ProxyConfig};
 use cutover::switch::{Switch, SwitchConfig};
 
 use super::proxy::Stage;
-use super::support::{Login, Postgres, deadline, number};
+use super::support::{Login, Postgres, deadline, number, until};
 
 fn switch(control: &Path, port: u16, blue: &Login, green: &Login) -> Switch {
     let text =
@@ -72,6 +73,76 @@ async fn a_run_forth_and_back_through_the_port() {
     let release = Order::Release { epoch: 3, serial: 0 };
     order(&stage.control, &release).await.unwrap();
     assert!(!switch.holding(Epoch(3), deadline()).await.unwrap());
+}
+
+/// A proxy that an earlier attempt has left still leads to that attempt's green: nothing about blue
+/// gives it away, and clients must not find out at the flip.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_with_another_green_is_found_beforehand() {
+    let (one, two) = tokio::join!(Postgres::start(), Postgres::start());
+    let (blue, green) = (one.database("shop", "").await, two.database("shop", "").await);
+    let stale = two.database("stale", "").await;
+    let stage = Stage::start(&blue, &stale).await;
+    let switch = switch(&stage.control, stage.port, &blue, &green);
+    let wrong = vec!["proxy-ends".to_owned(), "proxy-opposite".to_owned()];
+    assert_eq!(worst(&switch, Side::Blue).await, (Severity::Fail, wrong));
+}
+
+/// The text may be the same and the server another one: a name that was given to a new machine, an
+/// address that is translated for one of the two.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_green_that_only_the_proxy_can_not_reach_is_found_beforehand() {
+    let (one, two) = tokio::join!(Postgres::start(), Postgres::start());
+    let (blue, green) = (one.database("shop", "").await, two.database("shop", "").await);
+    green.open().await.batch_execute("CREATE ROLE sidecar SUPERUSER LOGIN").await.unwrap();
+    let nobody = Login(green.0.replace("postgres@", "nobody@"));
+    let stage = Stage::start(&blue, &nobody).await;
+    let sidecar = Login(green.0.replace("postgres@", "sidecar@"));
+    let switch = switch(&stage.control, stage.port, &blue, &sidecar);
+    let wrong = vec!["proxy-opposite".to_owned()];
+    assert_eq!(worst(&switch, Side::Blue).await, (Severity::Fail, wrong));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_green_lacks_is_found_beforehand() {
+    let (one, two) = tokio::join!(Postgres::start(), Postgres::start());
+    let (blue, green) = (one.database("shop", "").await, two.database("shop", "").await);
+    let admin = one.database("admin", "").await.open().await;
+    admin.batch_execute("CREATE ROLE clerk LOGIN").await.unwrap();
+    let stage = Stage::start(&blue, &green).await;
+    let switch = switch(&stage.control, stage.port, &blue, &green);
+    let client = Login(format!("postgresql://clerk@127.0.0.1:{}/shop", stage.port)).open().await;
+    // Whoever has made the database is on his way out.
+    let warned = (Severity::Warn, vec!["proxy-logins".to_owned()]);
+    until("only that is wrong", || async { worst(&switch, Side::Blue).await == warned }).await;
+    green.open().await.batch_execute("CREATE ROLE clerk LOGIN").await.unwrap();
+    assert_eq!(worst(&switch, Side::Blue).await.0, Severity::Ok);
+    drop(client);
+}
+
+/// After a cutover blue lets nobody in, and the way back begins all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_side_that_is_closed_is_no_obstacle() {
+    let (one, two) = tokio::join!(Postgres::start(), Postgres::start());
+    let (blue, green) = (one.database("shop", "").await, two.database("shop", "").await);
+    let stage = Stage::start(&blue, &green).await;
+    let switch = switch(&stage.control, stage.port, &blue, &green);
+    switch.switch(&committed(1, Side::Green), deadline()).await.unwrap();
+    let admin = one.database("admin", "").await.open().await;
+    admin.batch_execute("ALTER DATABASE shop ALLOW_CONNECTIONS false").await.unwrap();
+    until("all is well", || async { worst(&switch, Side::Green).await.0 == Severity::Ok }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_hosts_of_which_one_has_to_be_chosen_are_refused() {
+    let blue = Login("postgresql://u@one,two/shop?target_session_attrs=read-write".into());
+    let green = Login("postgresql://u@three/shop?target_session_attrs=read-write".into());
+    let control = tempfile::tempdir().unwrap();
+    let config = ProxyConfig::new("127.0.0.1:0".parse().unwrap());
+    let control = control.path().join("proxy.sock");
+    let started = Proxy::start(config, &control, blue.info(), green.info()).await;
+    let error = started.err().unwrap().to_string();
+    assert!(error.starts_with("blue: ") && error.contains("target_session_attrs"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

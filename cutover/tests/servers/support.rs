@@ -231,7 +231,17 @@ fn spawn_pgbouncer(ini: &Path) -> Child {
 impl PgBouncer {
     /// `kill -9`, and started anew.
     pub async fn crash(&mut self) {
+        self.kill();
+        self.restart().await;
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
         signal(&mut self.child, "-KILL");
+    }
+
+    /// Started anew after that.
+    pub async fn restart(&mut self) {
         self.child = spawn_pgbouncer(&self.ini);
         self.client("pgbouncer").ready().await;
     }

@@ -22,7 +22,24 @@ pub struct ServerError {
     pub message: String,
     /// May contain row values: for the operator on request, not for logs.
     pub detail: Option<String>,
-    pub hint: Option<String>,
+    pub hint: Option<Box<str>>,
+    /// What it is about, if the server names anything.
+    pub about: Option<Box<About>>,
+}
+
+/// Names of what a server's error is about.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct About {
+    pub constraint: Option<String>,
+    pub column: Option<String>,
+    pub datatype: Option<String>,
+}
+
+impl About {
+    /// Most errors name nothing, and errors travel through many hands.
+    fn boxed(self) -> Option<Box<About>> {
+        (self != About::default()).then(|| Box::new(self))
+    }
 }
 
 impl fmt::Display for ServerError {
@@ -47,7 +64,9 @@ impl ServerError {
             message: String::new(),
             detail: None,
             hint: None,
+            about: None,
         };
+        let mut about = About::default();
         let mut plain_severity = None;
         while let Some(field) = fields.next()? {
             let value = String::from_utf8_lossy(field.value_bytes()).into_owned();
@@ -57,17 +76,22 @@ impl ServerError {
                 b'C' => error.sqlstate = value,
                 b'M' => error.message = value,
                 b'D' => error.detail = Some(value),
-                b'H' => error.hint = Some(value),
+                b'H' => error.hint = Some(value.into()),
+                b'n' => about.constraint = Some(value),
+                b'c' => about.column = Some(value),
+                b'd' => about.datatype = Some(value),
                 _ => {}
             }
         }
         if let Some(severity) = plain_severity {
             error.severity = severity;
         }
+        error.about = about.boxed();
         Ok(error)
     }
 
-    pub(super) fn from_db(error: &tokio_postgres::error::DbError) -> ServerError {
+    /// As the client library has read it.
+    pub fn from_db(error: &tokio_postgres::error::DbError) -> ServerError {
         let severity = match error.parsed_severity() {
             Some(severity) => severity.to_string(),
             None => error.severity().to_owned(),
@@ -77,7 +101,13 @@ impl ServerError {
             sqlstate: error.code().code().to_owned(),
             message: error.message().to_owned(),
             detail: error.detail().map(str::to_owned),
-            hint: error.hint().map(str::to_owned),
+            hint: error.hint().map(Into::into),
+            about: About {
+                constraint: error.constraint().map(str::to_owned),
+                column: error.column().map(str::to_owned),
+                datatype: error.datatype().map(str::to_owned),
+            }
+            .boxed(),
         }
     }
 
@@ -146,7 +176,11 @@ impl ConnectError {
                 | AuthError::ServerUnproven(_)
                 | AuthError::Exchange(_) => false,
             },
-            ConnectError::Server { source, .. } => source.is_transient(),
+            // A database that lets nobody in (55000) does so until somebody opens it: a fence of ours
+            // among others.
+            ConnectError::Server { source, .. } => {
+                source.is_transient() || source.sqlstate == "55000"
+            }
             ConnectError::Protocol { .. } => false,
             ConnectError::Hosts(errors) => errors.iter().any(ConnectError::is_transient),
         }
@@ -238,11 +272,11 @@ pub enum ProtocolError {
 /// Why an established replication connection cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
-    #[error("replication connection to {host} lost: {source}")]
+    #[error("connection to {host} lost: {source}")]
     Io { host: String, source: io::Error },
     #[error("{0}")]
     Server(ServerError),
-    #[error("replication connection to {host}: {source}")]
+    #[error("connection to {host}: {source}")]
     Protocol { host: String, source: ProtocolError },
 }
 
@@ -282,7 +316,15 @@ mod tests {
             message: "m".to_owned(),
             detail: Some("Key (id)=(secret row value)".to_owned()),
             hint: None,
+            about: None,
         }
+    }
+
+    #[test]
+    fn a_database_that_lets_nobody_in_may_be_opened() {
+        let source = server("55000");
+        assert!(!source.is_transient(), "a lost slot has the same code");
+        assert!(ConnectError::Server { host: "h".to_owned(), source }.is_transient());
     }
 
     #[test]

@@ -96,6 +96,20 @@ impl Link {
         result.map_err(|source| self.io(source))
     }
 
+    /// Sends all output; takes in what comes meanwhile, because a server that waits for us to read
+    /// does not read either.
+    pub async fn push(&mut self) -> Result<(), WireError> {
+        let result = poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(flushed) = self.poll_flush(cx) {
+                    return Poll::Ready(flushed);
+                }
+                ready!(self.poll_fill(cx))?;
+            }
+        });
+        result.await.map_err(|source| self.io(source))
+    }
+
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.out.is_empty() && !self.unflushed {
             return Poll::Ready(Ok(()));

@@ -12,7 +12,9 @@ use tokio_postgres::{AsyncMessage, CancelToken, Client, Connection, SimpleQueryM
 use super::conninfo::{ChannelBinding, ConnInfo, Host};
 use super::error::{AuthError, ConnectError, ProtocolError, ServerError, is_network};
 use super::establish::{Endpoint, ServerState, Startup, TlsUse, establish, open, refused};
+use super::pipelined::Pipelined;
 use super::settings;
+use super::shared::share;
 use super::transport::{Negotiated, Transport};
 
 /// An open SQL session; dereferences to [`Client`]. Dropping it closes the connection.
@@ -39,6 +41,15 @@ pub async fn connect_plain(
 ) -> Result<Session, ConnectError> {
     let startup = SqlStartup { info, application_name, apply_settings: false };
     establish(info, &startup).await
+}
+
+/// As [`connect`], with a second speaker: see [`super::pipelined`].
+pub async fn connect_pipelined(
+    info: &ConnInfo,
+    application_name: &str,
+) -> Result<(Session, Pipelined), ConnectError> {
+    let startup = SqlStartup { info, application_name, apply_settings: true };
+    establish(info, &PipelinedStartup(startup)).await
 }
 
 impl Session {
@@ -212,6 +223,31 @@ impl Startup for SqlStartup<'_> {
         });
         let on = |at: usize| row.and_then(|row| row.try_get(at).ok().flatten()) == Some("t");
         Ok(ServerState { in_recovery: on(0), read_only: on(1) })
+    }
+}
+
+/// A session whose socket has a second speaker.
+struct PipelinedStartup<'a>(SqlStartup<'a>);
+
+impl Startup for PipelinedStartup<'_> {
+    type Output = (Session, Pipelined);
+
+    async fn start(
+        &self,
+        transport: Transport,
+        endpoint: &Endpoint,
+    ) -> Result<(Session, Pipelined), ConnectError> {
+        let (library, other) = share(transport);
+        let session = self.0.start(Transport::Library(library), endpoint).await?;
+        Ok((session, Pipelined::new(other, endpoint.host.clone())))
+    }
+
+    async fn state(
+        &self,
+        connection: &mut (Session, Pipelined),
+        endpoint: &Endpoint,
+    ) -> Result<ServerState, ConnectError> {
+        self.0.state(&mut connection.0, endpoint).await
     }
 }
 

@@ -422,6 +422,7 @@ mod tests {
             message: "x".to_owned(),
             detail: None,
             hint: None,
+            about: None,
         };
         for blamed in ["XX000", "XX001", "42P01"] {
             assert!(is_undecodable(&error(blamed)), "{blamed}");

@@ -14,6 +14,7 @@ use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 use tokio_rustls::client;
 
 use super::conninfo::TcpLiveness;
+use super::shared::{LibraryEnd, OtherEnd};
 
 /// Where exactly to connect: one address of one host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,19 +33,29 @@ pub(super) enum Transport {
         /// `tls-server-end-point` data (RFC 5929).
         end_point: Option<Vec<u8>>,
     },
+    /// One of those, as the client library has it when it is not the only speaker.
+    Library(LibraryEnd),
+    /// The same, as the other speaker has it.
+    Other(OtherEnd),
 }
 
 impl Transport {
     /// `tls-server-end-point` data for SCRAM-SHA-256-PLUS.
     pub fn end_point(&self) -> Option<&[u8]> {
         match self {
-            Transport::Tcp(_) | Transport::Unix(_) => None,
+            Transport::Tcp(_) | Transport::Unix(_) | Transport::Other(_) => None,
             Transport::Tls { end_point, .. } => end_point.as_deref(),
+            Transport::Library(end) => end.end_point(),
         }
     }
 
     pub fn is_tls(&self) -> bool {
-        matches!(self, Transport::Tls { .. })
+        match self {
+            Transport::Tcp(_) | Transport::Unix(_) => false,
+            Transport::Tls { .. } => true,
+            Transport::Library(end) => end.is_tls(),
+            Transport::Other(end) => end.is_tls(),
+        }
     }
 }
 
@@ -91,6 +102,8 @@ impl AsyncRead for Transport {
             Transport::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Transport::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
             Transport::Tls { stream, .. } => Pin::new(stream).poll_read(cx, buffer),
+            Transport::Library(end) => Pin::new(end).poll_read(cx, buffer),
+            Transport::Other(end) => Pin::new(end).poll_read(cx, buffer),
         }
     }
 }
@@ -105,6 +118,8 @@ impl AsyncWrite for Transport {
             Transport::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Transport::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
             Transport::Tls { stream, .. } => Pin::new(stream).poll_write(cx, bytes),
+            Transport::Library(end) => Pin::new(end).poll_write(cx, bytes),
+            Transport::Other(end) => Pin::new(end).poll_write(cx, bytes),
         }
     }
 
@@ -113,6 +128,8 @@ impl AsyncWrite for Transport {
             Transport::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Transport::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Transport::Tls { stream, .. } => Pin::new(stream).poll_flush(cx),
+            Transport::Library(end) => Pin::new(end).poll_flush(cx),
+            Transport::Other(end) => Pin::new(end).poll_flush(cx),
         }
     }
 
@@ -121,6 +138,8 @@ impl AsyncWrite for Transport {
             Transport::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Transport::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Transport::Tls { stream, .. } => Pin::new(stream).poll_shutdown(cx),
+            Transport::Library(end) => Pin::new(end).poll_shutdown(cx),
+            Transport::Other(end) => Pin::new(end).poll_shutdown(cx),
         }
     }
 }

@@ -23,6 +23,8 @@ pub struct Failure {
     pub what: String,
     /// What a person should do.
     pub remedy: Option<String>,
+    /// What the state is now, where it is not that blue serves; a sentence.
+    pub state: Option<String>,
     /// What is true of the data now, a sentence.
     pub data: &'static str,
     /// The process's exit code, when it stops.
@@ -47,6 +49,7 @@ impl Failure {
             place: place.into(),
             what: what.into(),
             remedy: None,
+            state: None,
             data: SAFE,
             exit_code: EXIT_ERROR,
         }
@@ -83,10 +86,13 @@ impl Failure {
 
     /// As it is printed when the process ends: what, where, state, safety, next command.
     pub fn report(&self) -> String {
+        let state = self
+            .state
+            .as_deref()
+            .unwrap_or("replication stopped; blue is serving and keeps its log for us");
         let next = self.remedy.as_deref().unwrap_or("replicator run (it resumes where it stopped)");
         format!(
-            "error: {}\n  where: {}\n  state: replication stopped; blue is serving and keeps its log \
-             for us\n  data:  {}\n  next:  {next}",
+            "error: {}\n  where: {}\n  state: {state}\n  data:  {}\n  next:  {next}",
             self.what, self.place, self.data
         )
     }

@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use cutover::Side;
+use cutover::proxy::End;
 use cutover::proxy::control::{Answer, Order, order};
 use tokio::process::{Child, Command};
 
@@ -39,6 +41,8 @@ pub struct Keeper {
     control: PathBuf,
     log: PathBuf,
     listen: String,
+    /// Blue and green, if their connection strings can be read.
+    ends: Option<[End; 2]>,
     arguments: Vec<OsString>,
     environment: Vec<(&'static str, String)>,
 }
@@ -72,6 +76,11 @@ impl Keeper {
             control: proxy.control.clone().unwrap_or_else(|| config.proxy_socket()),
             log: config.state_dir.join("proxy.log"),
             listen: proxy.listen.to_string(),
+            ends: match (config.blue.resolve("blue"), config.green.resolve("green")) {
+                (Ok(blue), Ok(green)) => Some([End::of(&blue), End::of(&green)]),
+                // Whoever needs them says so.
+                _ => None,
+            },
             arguments,
             environment,
         })
@@ -133,6 +142,15 @@ impl Keeper {
                 "the proxy that runs listens elsewhere; `replicator proxy --stop`, and one with \
                  the configuration as it is now will be started"
             );
+        }
+        for (side, ours) in Side::ALL.into_iter().zip(self.ends.iter().flatten()) {
+            if let Some(theirs) = answer.end(side).filter(|theirs| *theirs != ours) {
+                tracing::error!(
+                    "{side} is {theirs} to the proxy that runs, and {ours} to the configuration: \
+                     no cutover can begin; `replicator proxy --stop`, and one with the \
+                     configuration as it is now will be started"
+                );
+            }
         }
     }
 }

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use cutover::lease::PostgresLease;
-use cutover::ports::{Epoch, Journal, Lease, PortResult};
+use cutover::ports::{Epoch, Journal, Lease, LeaseRow, PortResult};
+use tokio::time::Instant;
 
 use super::Guard;
 use crate::store::RocksJournal;
@@ -36,6 +37,14 @@ impl Lease for SidecarLease {
     async fn renew(&self) -> PortResult<()> {
         // The watchdog hears its beat anyway.
         self.row.renew().await
+    }
+
+    async fn look(&self, deadline: Instant) -> PortResult<Option<LeaseRow>> {
+        self.row.look(deadline).await
+    }
+
+    async fn inherit(&self, from: &LeaseRow) -> PortResult<bool> {
+        self.row.inherit(from).await
     }
 
     async fn release(&self) {

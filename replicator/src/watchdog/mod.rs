@@ -44,7 +44,7 @@ pub use lease::SidecarLease;
 pub use process::run;
 
 /// A sidecar that is silent for so long while clients are held is taken for dead.
-pub const LEASE: Duration = Duration::from_secs(3);
+pub const LEASE: Duration = Duration::from_secs(2);
 
 /// How often the sidecar says that it lives.
 const BEAT: Duration = Duration::from_millis(250);

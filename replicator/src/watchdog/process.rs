@@ -284,6 +284,10 @@ fn is_over(recovered: &Result<Recovery, PortError>, told: &Told, ended: Instant)
                 return true;
             }
             let why = report.error.as_ref().map_or("", |error| error.what.as_str());
+            if report.error.as_ref().is_some_and(|e| e.code == api::ErrorCode::Superseded) {
+                tracing::error!(%run, took_ms, "WATCHDOG: nothing is left to do here: {why}");
+                return true;
+            }
             tracing::error!(%run, took_ms, "WATCHDOG: the run is held, clients wait: {why}");
             for note in &report.notes {
                 tracing::error!(%run, "WATCHDOG: {note}");

@@ -1,6 +1,6 @@
 //! One column of many rows as an array parameter.
 //!
-//! The values go from the frames that they came in straight into the driver's message, in the form
+//! The values go from the frames that they came in straight into the message to green, in the form
 //! in which they came: binary values as a binary array (`array_recv` in `arrayfuncs.c`), text
 //! values as an array literal (PostgreSQL manual, 8.15.6 Array Input and Output Syntax).
 

@@ -4,8 +4,8 @@
 //! .."), so a server's error is never passed on as it is: only its code, the names of the objects
 //! it is about, and its message where the class of the code can't carry values.
 
+use decoders::postgres::error::{ServerError, WireError};
 use decoders::source::Disposition;
-use tokio_postgres::error::DbError;
 
 use crate::target::TargetError;
 
@@ -22,9 +22,23 @@ impl Refusal {
     /// Reads an error.
     pub fn of(error: &tokio_postgres::Error) -> Self {
         match error.as_db_error() {
-            Some(db) => Self { code: Some(db.code().code().to_owned()), text: describe(db) },
+            Some(db) => Self::of_server(&ServerError::from_db(db)),
             None => Self { code: None, text: describe_client(error) },
         }
+    }
+
+    /// Reads an error of our own wire.
+    pub(super) fn of_wire(error: &WireError) -> Self {
+        match error {
+            WireError::Server(error) => Self::of_server(error),
+            WireError::Io { .. } | WireError::Protocol { .. } => {
+                Self { code: None, text: format!("the connection to green failed: {error}") }
+            }
+        }
+    }
+
+    fn of_server(error: &ServerError) -> Self {
+        Self { code: Some(error.sqlstate.clone()), text: describe(error) }
     }
 
     /// Whether the world may get better by itself.
@@ -108,16 +122,23 @@ pub fn target_error(doing: &str, error: &tokio_postgres::Error) -> TargetError {
     Refusal::of(error).into_error(doing)
 }
 
-fn describe(db: &DbError) -> String {
-    let code = db.code().code();
+/// The same for an error of our own wire.
+pub(super) fn wire_error(doing: &str, error: &WireError) -> TargetError {
+    Refusal::of_wire(error).into_error(doing)
+}
+
+fn describe(error: &ServerError) -> String {
+    let code = error.sqlstate.as_str();
     let mut text = match message_may_quote_values(code) {
         true => match name_of(code) {
             Some(name) => format!("{name} ({code})"),
             None => format!("SQLSTATE {code}"),
         },
-        false => format!("{} ({code})", db.message()),
+        false => format!("{} ({code})", error.message),
     };
-    let named = [("constraint", db.constraint()), ("column", db.column()), ("type", db.datatype())];
+    let Some(about) = &error.about else { return text };
+    let named =
+        [("constraint", &about.constraint), ("column", &about.column), ("type", &about.datatype)];
     for (kind, name) in named {
         if let Some(name) = name {
             text.push_str(&format!(", {kind} {name:?}"));

@@ -1,10 +1,10 @@
 //! The statements around every transaction's rows.
 
-use tokio_postgres::{Client, Statement};
-
 use super::pipeline::{Failure, Param, Pipeline, Purpose};
 use super::session::{Capabilities, OriginTracking, TriggerSuppression};
+use super::wire::{Statement, Wire};
 use crate::plan::one_row;
+use crate::target::TargetError;
 use crate::{own, progress};
 
 /// Statements that frame every transaction.
@@ -39,34 +39,36 @@ pub(super) const BACK: &str =
 
 impl Frame {
     pub async fn prepare(
-        client: &Client,
+        wire: &mut Wire,
         capabilities: &Capabilities,
         pipeline: &str,
         may_mark: bool,
-    ) -> Result<Self, tokio_postgres::Error> {
-        let begin = client.prepare("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
+    ) -> Result<Self, TargetError> {
+        const DOING: &str = "preparing the lane on green";
+        let begin =
+            wire.prepare("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", &[], DOING).await?;
         let own = match may_mark {
-            true => Some(client.prepare(&own::statement(pipeline)).await?),
+            true => Some(wire.prepare(&own::statement(pipeline), &[], DOING).await?),
             false => None,
         };
         let defer_constraints = match capabilities.triggers {
             TriggerSuppression::ReplicaRole => None,
             TriggerSuppression::RefuseTables => {
-                Some(client.prepare("SET CONSTRAINTS ALL DEFERRED").await?)
+                Some(wire.prepare("SET CONSTRAINTS ALL DEFERRED", &[], DOING).await?)
             }
         };
         let mark_origin = match capabilities.origin {
             OriginTracking::Active { .. } => {
                 let sql = "SELECT pg_catalog.pg_replication_origin_xact_setup($1, $2)";
-                Some(client.prepare(sql).await?)
+                Some(wire.prepare(sql, &[], DOING).await?)
             }
             OriginTracking::Unavailable { .. } => None,
         };
-        let advance = client.prepare(&one_row::demanded(&[], progress::ADVANCE)).await?;
-        let commit = client.prepare("COMMIT").await?;
-        let save = client.prepare(SAVE).await?;
-        let release = client.prepare(RELEASE).await?;
-        let related = client.prepare(RELATED).await?;
+        let advance = wire.prepare(&one_row::demanded(&[], progress::ADVANCE), &[], DOING).await?;
+        let commit = wire.prepare("COMMIT", &[], DOING).await?;
+        let save = wire.prepare(SAVE, &[], DOING).await?;
+        let release = wire.prepare(RELEASE, &[], DOING).await?;
+        let related = wire.prepare(RELATED, &[], DOING).await?;
         Ok(Self {
             begin,
             own,
@@ -100,7 +102,7 @@ impl Frame {
         tables: Vec<u32>,
         partitioned: Vec<u32>,
     ) -> Result<(), Failure> {
-        pipe.send(self.related.clone(), vec![tables, partitioned], 0, Purpose::Apart).await
+        pipe.send(&self.related, &[tables, partitioned], 0, Purpose::Apart).await
     }
 
     pub async fn send(
@@ -109,7 +111,7 @@ impl Frame {
         statement: &Statement,
         doing: &'static str,
     ) -> Result<(), Failure> {
-        let none: Vec<Param<'_>> = Vec::new();
-        pipe.send(statement.clone(), none, 0, Purpose::Frame(doing)).await
+        let none: [Param<'_>; 0] = [];
+        pipe.send(statement, &none, 0, Purpose::Frame(doing)).await
     }
 }

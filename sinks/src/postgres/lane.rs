@@ -9,17 +9,18 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use decoders::change::{Lsn, Transaction};
+use decoders::postgres::pipelined::Pipelined;
 use decoders::postgres::session::Session;
 use decoders::source::Disposition;
 use tokio_postgres::types::{PgLsn, ToSql};
 
 use super::catalog::read_table;
 use super::caution::Caution;
-use super::error::target_error;
 use super::frame::{BACK, Frame};
 use super::pipeline::{Failure, Pipeline, Purpose};
 use super::session::{self, Capabilities, TriggerSuppression};
 use super::sets;
+use super::wire::Wire;
 use super::writer::Writer;
 use crate::mark::{LaneMark, Share};
 use crate::own;
@@ -30,6 +31,7 @@ use crate::target::{Applied, Lane, LaneId, TargetError};
 /// What a lane needs to know at its start.
 pub(super) struct LaneStart {
     pub session: Session,
+    pub pipelined: Pipelined,
     pub id: LaneId,
     pub pipeline: String,
     pub backend_pid: i32,
@@ -72,7 +74,8 @@ struct Standing {
 
 /// One applying connection to PostgreSQL.
 pub struct PgLane {
-    session: Arc<Session>,
+    /// None after a call that failed or was dropped half-way: nothing can be said about the session.
+    wire: Option<Wire>,
     id: LaneId,
     pipeline: String,
     backend_pid: i32,
@@ -88,34 +91,38 @@ pub struct PgLane {
     /// The last ended source transaction: commit LSN and time.
     last_commit: (Lsn, i64),
     open: Open,
-    /// A call failed or was dropped half-way: nothing more can be said about the session.
-    broken: bool,
 }
 
 impl PgLane {
     pub(super) async fn start(start: LaneStart) -> Result<Self, TargetError> {
-        let LaneStart { session, id, pipeline, backend_pid, capabilities, fire, progress } = start;
+        let LaneStart {
+            session,
+            pipelined,
+            id,
+            pipeline,
+            backend_pid,
+            capabilities,
+            fire,
+            progress,
+        } = start;
         session::set_up_lane(&session).await?;
         let may_mark = own::may_mark(&session, capabilities.server_version).await?;
-        let frame = Frame::prepare(&session, &capabilities, &pipeline, may_mark)
-            .await
-            .map_err(|e| target_error("preparing the lane on green", &e))?;
-        let session = Arc::new(session);
+        let mut wire = Wire::new(session, pipelined);
+        let frame = Frame::prepare(&mut wire, &capabilities, &pipeline, may_mark).await?;
         Ok(Self {
-            session: session.clone(),
+            wire: Some(wire),
             id,
             pipeline,
             backend_pid,
             capabilities,
             frame: Arc::new(frame),
-            writer: Writer::new(session, fire),
+            writer: Writer::new(fire),
             caution: Caution::default(),
             ways: Ways::default(),
             written: progress.mark.floor,
             mark: progress.mark,
             last_commit: (Lsn::INVALID, 0),
             open: Open::default(),
-            broken: false,
         })
     }
 
@@ -146,6 +153,7 @@ impl PgLane {
 
     async fn write(
         &mut self,
+        wire: &mut Wire,
         transactions: &[Transaction],
         share: Share,
     ) -> Result<Applied, Failure> {
@@ -155,16 +163,16 @@ impl PgLane {
         let changes: usize = transactions.iter().map(|transaction| transaction.changes.len()).sum();
         if changes >= FEWEST_CHANGES && !self.caution.skips() {
             let before = self.standing();
-            match self.write_whole(transactions, share).await {
+            match self.write_whole(wire, transactions, share).await {
                 Ok(applied) => {
                     self.caution.succeeded();
                     self.ways.as_a_whole += 1;
                     return Ok(applied);
                 }
-                Err(failure) => self.refused(failure, before).await?,
+                Err(failure) => self.refused(wire, failure, before).await?,
             }
         }
-        let applied = self.write_rows(transactions, share).await?;
+        let applied = self.write_rows(wire, transactions, share).await?;
         self.ways.row_by_row += 1;
         Ok(applied)
     }
@@ -172,11 +180,11 @@ impl PgLane {
     /// Row by row, in the order of the stream.
     async fn write_rows(
         &mut self,
+        wire: &mut Wire,
         transactions: &[Transaction],
         share: Share,
     ) -> Result<Applied, Failure> {
-        let session = self.session.clone();
-        let mut pipe = Pipeline::new(&session);
+        let mut pipe = Pipeline::new(wire);
         for transaction in transactions {
             self.admit(transaction)?;
             self.begin(&mut pipe).await?;
@@ -192,10 +200,10 @@ impl PgLane {
     /// As net changes, many rows at once.
     async fn write_whole(
         &mut self,
+        wire: &mut Wire,
         transactions: &[Transaction],
         share: Share,
     ) -> Result<Applied, Failure> {
-        let session = self.session.clone();
         let frame = self.frame.clone();
         let continues = self.open.begun;
         for transaction in transactions {
@@ -204,14 +212,14 @@ impl PgLane {
         }
         if continues {
             // Before anything can go wrong: what a refusal goes back to is there.
-            let mut pipe = Pipeline::new(&session);
+            let mut pipe = Pipeline::new(wire);
             frame.send(&mut pipe, &frame.save, "saving the state before a batch on green").await?;
             pipe.drain().await?;
         }
-        let steps = self.writer.reduce(transactions).await?;
+        let steps = self.writer.reduce(wire, transactions).await?;
         let work = sets::work(&steps);
         let foreign_keys_fire = self.capabilities.triggers == TriggerSuppression::RefuseTables;
-        let mut pipe = Pipeline::new(&session);
+        let mut pipe = Pipeline::new(wire);
         self.begin(&mut pipe).await?;
         for one in &work {
             self.writer.work(&mut pipe, one, foreign_keys_fire).await?;
@@ -258,7 +266,12 @@ impl PgLane {
 
     /// Takes a batch back that green refused as a whole, so that it can be written row by row.
     /// Gives the failure back if that is not the data's fault or can't be done.
-    async fn refused(&mut self, failure: Failure, before: Standing) -> Result<(), Failure> {
+    async fn refused(
+        &mut self,
+        wire: &mut Wire,
+        failure: Failure,
+        before: Standing,
+    ) -> Result<(), Failure> {
         if failure.error.disposition == Disposition::Retry {
             return Err(failure);
         }
@@ -269,7 +282,8 @@ impl PgLane {
         );
         let back = if before.open.begun { BACK } else { "ROLLBACK" };
         // No savepoint: COMMIT itself was refused, and the earlier parts are gone with it.
-        if self.session.batch_execute(back).await.is_err() {
+        let Ok(session) = wire.session().await else { return Err(failure) };
+        if session.batch_execute(back).await.is_err() {
             return Err(failure);
         }
         self.caution.failed();
@@ -343,7 +357,7 @@ impl PgLane {
             let params: Vec<Box<dyn ToSql + Sync + Send>> =
                 vec![Box::new(end), Box::new(system_time(committed_at_us))];
             let purpose = Purpose::Frame("marking the transaction's origin on green");
-            pipe.send(origin.clone(), params, 0, purpose).await?;
+            pipe.send(origin, &params, 0, purpose).await?;
         }
         let params: Vec<Box<dyn ToSql + Sync + Send>> = vec![
             Box::new(self.pipeline.clone()),
@@ -356,7 +370,7 @@ impl PgLane {
             Box::new(self.mark.end.map(lsn)),
             Box::new(self.mark.transactions),
         ];
-        pipe.send(frame.advance.clone(), params, 0, Purpose::Progress).await
+        pipe.send(&frame.advance, &params, 0, Purpose::Progress).await
     }
 
     /// What a share may begin with. A part of a window, or what is left of one, lies behind the
@@ -372,21 +386,22 @@ impl PgLane {
     }
 
     /// Ends the failed transaction and looks whether green was altered under us.
-    async fn give_up(&mut self, failure: Failure) -> TargetError {
+    async fn give_up(&mut self, mut wire: Wire, failure: Failure) -> TargetError {
         let Failure { error, suspect } = failure;
-        if self.session.batch_execute("ROLLBACK").await.is_err() {
-            // The connection is gone, and the transaction with it.
+        // On any trouble here the connection is gone, and the transaction with it.
+        let Ok(session) = wire.session().await else { return error };
+        if session.batch_execute("ROLLBACK").await.is_err() {
             return error;
         }
         if error.conflict {
             // Nothing is left of the transaction, so the lane is what it was.
             self.open = Open::default();
-            self.broken = false;
+            self.wire = Some(wire);
             return error;
         }
         let Some(schema) = suspect else { return error };
         let before = self.writer.statements.plan(&schema).map(|plan| plan.green().clone());
-        match read_table(&self.session, &schema.name).await {
+        match read_table(session, &schema.name).await {
             Ok(now) if now != before => TargetError::retry(format!(
                 "the definition of {} on green changed; reading it again ({error})",
                 schema.name
@@ -402,27 +417,28 @@ impl Lane for PgLane {
         transactions: &[Transaction],
         share: Share,
     ) -> Result<Applied, TargetError> {
-        if self.broken {
+        let Some(mut wire) = self.wire.take() else {
             return Err(TargetError::retry("this lane failed before and can't be used again"));
-        }
-        self.broken = true;
+        };
         self.expect(share);
-        match self.write(transactions, share).await {
+        match self.write(&mut wire, transactions, share).await {
             Ok(applied) => {
-                self.broken = false;
+                self.wire = Some(wire);
                 Ok(applied)
             }
-            Err(failure) => Err(self.give_up(failure).await),
+            Err(failure) => Err(self.give_up(wire, failure).await),
         }
     }
 
     async fn close(self) {
         // In the middle of a transaction, or after an error, the end of the session rolls back.
-        if self.broken || self.open.begun {
-            return;
-        }
+        let Some(mut wire) = self.wire.filter(|_| !self.open.begun) else { return };
         let (id, origin) = (self.id.0, &self.capabilities.origin);
-        if let Err(error) = session::leave(&self.session, &self.pipeline, id, origin).await {
+        let left = match wire.session().await {
+            Ok(session) => session::leave(session, &self.pipeline, id, origin).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = left {
             tracing::debug!(%error, lane = id, "a lane was not closed in order");
         }
     }

@@ -17,6 +17,7 @@ pub mod session;
 mod sets;
 mod statements;
 mod target;
+mod wire;
 mod writer;
 
 pub use error::{Refusal, target_error};

@@ -1,20 +1,16 @@
-//! Statements on their way: sent at once, in order, without waiting for each other's answers.
+//! Statements on their way: sent in order, without waiting for each other's answers.
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 use decoders::change::{Lsn, TableSchema, Value};
-use futures_util::SinkExt as _;
-use futures_util::future::join;
+use decoders::postgres::error::WireError;
 use tokio_postgres::types::{BorrowToSql, Format, IsNull, ToSql, Type};
-use tokio_postgres::{Client, Statement};
 
 use super::error::Refusal;
+use super::wire::{Statement, Wire};
 use crate::plan::{InnerOids, one_row};
 use crate::target::TargetError;
 
@@ -101,64 +97,62 @@ impl From<TargetError> for Failure {
     }
 }
 
-type Answer = Result<u64, tokio_postgres::Error>;
-type Running<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
-
-enum State<'a> {
-    Running(Running<'a>),
-    Answered(Answer),
-}
+type Answer = Result<u64, WireError>;
 
 struct Sent<'a> {
     purpose: Purpose<'a>,
     bytes: usize,
-    state: State<'a>,
 }
 
 /// The unanswered statements of one session, oldest first.
 ///
-/// Each is put on the wire when it is sent; answers are taken in order, so the first error seen is
-/// the first that happened, not one of the "transaction is aborted" that follow it. While anything
-/// is unanswered nothing else may be awaited on the session: its answer would wait behind ours.
+/// They go out as they fill a packet, and are answered together: when the first answer is waited for,
+/// green is asked for all of them. Answers are taken in order, and after an error there are no more,
+/// so the error is the first that happened.
 pub(super) struct Pipeline<'a> {
-    client: &'a Client,
+    wire: &'a mut Wire,
     sent: VecDeque<Sent<'a>>,
     bytes: usize,
+    /// How many of them, from the oldest on, green was asked to answer.
+    asked: usize,
 }
 
 impl<'a> Pipeline<'a> {
-    pub fn new(client: &'a Client) -> Self {
-        Self { client, sent: VecDeque::new(), bytes: 0 }
+    pub fn new(wire: &'a mut Wire) -> Self {
+        Self { wire, sent: VecDeque::new(), bytes: 0, asked: 0 }
     }
 
     /// Sends a statement; waits only for older ones, and only if too much is unanswered.
-    pub async fn send<P>(
+    pub async fn send<P: BorrowToSql>(
         &mut self,
-        statement: Statement,
-        params: Vec<P>,
+        statement: &Statement,
+        params: &[P],
         bytes: usize,
         purpose: Purpose<'a>,
-    ) -> Result<(), Failure>
-    where
-        P: BorrowToSql + Send + 'a,
-    {
-        while self.sent.len() >= WINDOW_STATEMENTS
-            || (self.bytes + bytes > WINDOW_BYTES && !self.sent.is_empty())
-        {
-            self.take_oldest().await?;
+    ) -> Result<(), Failure> {
+        self.make_room(bytes).await?;
+        self.wire.execute(statement, params).await?;
+        self.note(purpose, bytes);
+        Ok(self.wire.push_if_much().await?)
+    }
+
+    /// COPY of rows. Its data follows at once: should green refuse the statement, or anything before
+    /// it, it does not look at them.
+    pub async fn copy(
+        &mut self,
+        statement: &Statement,
+        pieces: impl Iterator<Item = Bytes>,
+        purpose: Purpose<'a>,
+    ) -> Result<(), Failure> {
+        self.make_room(0).await?;
+        let none: [Param<'_>; 0] = [];
+        self.wire.execute(statement, &none).await?;
+        self.note(purpose, 0);
+        for piece in pieces {
+            self.wire.copy_data(&piece)?;
+            self.wire.push_if_much().await?;
         }
-        let client = self.client;
-        let mut running: Running<'a> =
-            Box::pin(async move { client.execute_raw(&statement, params).await });
-        // The first poll copies the values into the outgoing buffer and hands it to the connection.
-        let polled = poll_fn(|cx| Poll::Ready(running.as_mut().poll(cx))).await;
-        let state = match polled {
-            Poll::Ready(answer) => State::Answered(answer),
-            Poll::Pending => State::Running(running),
-        };
-        self.bytes += bytes;
-        self.sent.push_back(Sent { purpose, bytes, state });
-        Ok(())
+        Ok(self.wire.copy_done()?)
     }
 
     /// Waits until everything is answered as it must be.
@@ -169,48 +163,42 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
-    /// COPY of rows, once everything before is answered. Its data goes out as soon as green is
-    /// ready for it, without a pause between the two.
-    pub async fn copy(
-        &mut self,
-        statement: &Statement,
-        pieces: impl Iterator<Item = Bytes> + Send,
-        purpose: Purpose<'a>,
-    ) -> Result<(), Failure> {
-        let client = self.client;
-        let before = async {
-            let answered = self.drain().await;
-            // After a failure nobody listens any more: what is unread would block the connection.
-            self.sent.clear();
-            answered
-        };
-        let (before, begun) = join(before, client.copy_in::<_, Bytes>(statement)).await;
-        before?;
-        let copied = async {
-            let mut sink = std::pin::pin!(begun?);
-            for piece in pieces {
-                sink.feed(piece).await?;
-            }
-            sink.finish().await
-        };
-        check(purpose, copied.await)
+    /// The session, once everything is answered as it must be.
+    pub async fn settled(&mut self) -> Result<&mut Wire, Failure> {
+        self.drain().await?;
+        Ok(self.wire)
+    }
+
+    async fn make_room(&mut self, bytes: usize) -> Result<(), Failure> {
+        while self.sent.len() >= WINDOW_STATEMENTS
+            || (self.bytes + bytes > WINDOW_BYTES && !self.sent.is_empty())
+        {
+            self.take_oldest().await?;
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, purpose: Purpose<'a>, bytes: usize) {
+        self.bytes += bytes;
+        self.sent.push_back(Sent { purpose, bytes });
     }
 
     async fn take_oldest(&mut self) -> Result<(), Failure> {
-        let Some(Sent { purpose, bytes, state }) = self.sent.pop_front() else { return Ok(()) };
+        if self.asked == 0 {
+            self.wire.ask();
+            self.asked = self.sent.len();
+        }
+        let Some(Sent { purpose, bytes }) = self.sent.pop_front() else { return Ok(()) };
         self.bytes -= bytes;
-        let answer = match state {
-            State::Running(running) => running.await,
-            State::Answered(answer) => answer,
-        };
-        check(purpose, answer)
+        self.asked -= 1;
+        check(purpose, self.wire.answer().await)
     }
 }
 
 /// The count of a statement that green refused because it was not one ([`one_row`]).
-fn count_told(error: &tokio_postgres::Error) -> Option<u64> {
-    let db = error.as_db_error()?;
-    one_row::counted(db.code().code(), db.message())
+fn count_told(error: &WireError) -> Option<u64> {
+    let error = error.server_error()?;
+    one_row::counted(&error.sqlstate, &error.message)
 }
 
 fn check(purpose: Purpose<'_>, answer: Answer) -> Result<(), Failure> {
@@ -228,7 +216,7 @@ fn check(purpose: Purpose<'_>, answer: Answer) -> Result<(), Failure> {
             Err(TargetError::halt(message, "Please report it").into())
         }
         (Purpose::Apart, Err(e)) => {
-            Err(Refusal::of(&e).into_error("reading green's partitions").into())
+            Err(Refusal::of_wire(&e).into_error("reading green's partitions").into())
         }
         (Purpose::Row { op, table, commit_lsn }, Ok(rows)) => {
             let message = format!(
@@ -251,7 +239,7 @@ fn check(purpose: Purpose<'_>, answer: Answer) -> Result<(), Failure> {
             Err(TargetError::halt(message, "Compare the table (cutover verify)").into())
         }
         (Purpose::Rows { op, table, rows, commits: (first, last) }, Err(e)) => {
-            let refusal = Refusal::of(&e);
+            let refusal = Refusal::of_wire(&e);
             let suspect = refusal.hints_at_changed_catalog().then(|| table.clone());
             let doing =
                 format!("{op} of {rows} rows on {} (blue's commits {first} to {last})", table.name);
@@ -261,14 +249,14 @@ fn check(purpose: Purpose<'_>, answer: Answer) -> Result<(), Failure> {
             Err(TargetError::retry("somebody else moved this lane's progress on green").into())
         }
         (Purpose::Row { op, table, commit_lsn }, Err(e)) => {
-            let refusal = Refusal::of(&e);
+            let refusal = Refusal::of_wire(&e);
             let suspect = refusal.hints_at_changed_catalog().then(|| table.clone());
             let doing = format!("{op} on {} (blue's commit {commit_lsn})", table.name);
             Err(Failure { error: refusal.into_error(&doing), suspect })
         }
         (Purpose::Progress, Err(e)) => {
-            Err(Refusal::of(&e).into_error("writing progress on green").into())
+            Err(Refusal::of_wire(&e).into_error("writing progress on green").into())
         }
-        (Purpose::Frame(doing), Err(e)) => Err(Refusal::of(&e).into_error(doing).into()),
+        (Purpose::Frame(doing), Err(e)) => Err(Refusal::of_wire(&e).into_error(doing).into()),
     }
 }

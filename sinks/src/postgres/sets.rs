@@ -2,15 +2,14 @@
 //!
 //! # Where each byte goes
 //! A value stays in the frame that it came in until its statement is written. `UPDATE`, `DELETE`
-//! and small `INSERT`s copy it from there into the driver's message, as one element of an array
-//! ([`ArrayParam`]); large `INSERT`s into a piece of COPY data ([`Pieces`]). That is the only copy
-//! made here. The driver then copies the message, or the piece, into its socket's buffer.
+//! and small `INSERT`s copy it from there into the message that goes to the socket, as one element
+//! of an array ([`ArrayParam`]): the only copy. Large `INSERT`s copy it into a piece of COPY data
+//! ([`Pieces`]), and the piece is copied into its message.
 //!
 //! # Order
 //! Within a table deletes come first, then updates, then inserts: what frees a unique value comes
 //! before what takes it. Where triggers and foreign keys don't fire, tables know nothing of each
-//! other: everything that needs no answer goes out first, then one COPY after the other, because a
-//! COPY waits for green to be ready. Where foreign keys are checked, deletes go from the table that
+//! other: the large `INSERT`s go out last, so that green works on the rest meanwhile. Where foreign keys are checked, deletes go from the table that
 //! was touched last to the first, and everything else from the first to the last. That is right for
 //! what was written parents first; the rest is refused by green and then written row by row.
 
@@ -23,6 +22,7 @@ use super::catalog::{GreenTable, TableKind};
 use super::copy_rows::{self, Pieces};
 use super::pipeline::{Failure, Pipeline, Purpose};
 use super::statements::{Many, PreparedSet};
+use super::wire::Wire;
 use super::writer::{Writer, lost_plan};
 use crate::net::{NetTable, Step, UpdateGroup, reduce};
 use crate::plan::{SetShape, Shape, TablePlan};
@@ -126,6 +126,7 @@ impl Writer {
     /// unanswered.
     pub async fn reduce<'t>(
         &mut self,
+        wire: &mut Wire,
         transactions: &'t [Transaction],
     ) -> Result<Vec<Step<'t>>, Failure> {
         for transaction in transactions {
@@ -137,7 +138,7 @@ impl Writer {
                     continue;
                 };
                 if self.statements.plan(table).is_none() {
-                    self.statements.add_table(&self.session, table, self.fire).await?;
+                    self.statements.add_table(wire, table, self.fire).await?;
                 }
             }
         }
@@ -262,7 +263,7 @@ impl Writer {
                 }
                 let (op, table, commits) = (rows.op(), rows.plan.schema(), rows.commits);
                 let purpose = Purpose::Rows { op, table, rows: some.len(), commits };
-                pipe.send(prepared.statement.clone(), params, bytes, purpose).await?;
+                pipe.send(&prepared.statement, &params, bytes, purpose).await?;
             }
         }
         Ok(())
@@ -300,8 +301,8 @@ impl Writer {
         if let Some(known) = self.statements.set(plan.schema(), many) {
             return Ok(known);
         }
-        pipe.drain().await?;
-        let prepared = self.statements.prepare_set(&self.session, plan, many).await;
+        let wire = pipe.settled().await?;
+        let prepared = self.statements.prepare_set(wire, plan, many).await;
         prepared.map_err(|error| Failure { error, suspect: Some(plan.schema().clone()) })
     }
 }

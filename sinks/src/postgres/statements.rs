@@ -4,11 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use decoders::change::TableSchema;
-use tokio_postgres::types::{Kind, Type};
-use tokio_postgres::{Client, Statement};
 
 use super::catalog::{GreenTable, read_table};
-use super::error::target_error;
+use super::wire::{Statement, Wire};
 use crate::plan::{
     self, CopyFormat, Fire, ParamType, RowStatement, SetShape, SetStatement, Shape, TablePlan,
 };
@@ -75,10 +73,10 @@ impl Statements {
         self.by_address.get(&address(schema)).map(|at| &self.tables[*at])
     }
 
-    /// Reads green's table and fits the version to it. Nothing may be unanswered on the session.
+    /// Reads green's table and fits the version to it. Nothing may be unanswered.
     pub async fn add_table(
         &mut self,
-        client: &Client,
+        wire: &mut Wire,
         schema: &Arc<TableSchema>,
         fire: Fire,
     ) -> Result<(), TargetError> {
@@ -89,7 +87,7 @@ impl Statements {
         let at = match known {
             Some(at) => at,
             None => {
-                let Some(green) = read_table(client, &schema.name).await? else {
+                let Some(green) = read_table(wire.session().await?, &schema.name).await? else {
                     return Err(missing_table(schema));
                 };
                 let plan = Arc::new(TablePlan::new(schema.clone(), green, fire)?);
@@ -103,17 +101,17 @@ impl Statements {
     }
 
     /// Green's table, for statements without columns: the version's columns need not fit. Nothing
-    /// may be unanswered on the session.
+    /// may be unanswered.
     pub async fn green(
         &self,
-        client: &Client,
+        wire: &mut Wire,
         schema: &Arc<TableSchema>,
         fire: Fire,
     ) -> Result<GreenTable, TargetError> {
         if let Some(plan) = self.plan(schema) {
             return Ok(plan.green().clone());
         }
-        let green = read_table(client, &schema.name).await?;
+        let green = read_table(wire.session().await?, &schema.name).await?;
         let green = green.ok_or_else(|| missing_table(schema))?;
         plan::check_triggers(&green, fire)?;
         Ok(green)
@@ -122,7 +120,7 @@ impl Statements {
     /// Prepares the statement for a shape. The table must be known and nothing unanswered.
     pub async fn prepare(
         &mut self,
-        client: &Client,
+        wire: &mut Wire,
         plan: &Arc<TablePlan>,
         schema: &Arc<TableSchema>,
         shape: &Shape,
@@ -131,7 +129,7 @@ impl Statements {
             self.forget_prepared();
         }
         let row = plan.statement(shape);
-        let statement = prepare_typed(client, schema, &row.sql, &row.types).await?;
+        let statement = prepare_typed(wire, schema, &row.sql, &row.types).await?;
         let prepared = Arc::new(Prepared { row, statement });
         if let Some(at) = self.by_address.get(&address(schema)) {
             self.tables[*at].prepared.insert(shape.clone(), prepared.clone());
@@ -149,7 +147,7 @@ impl Statements {
     /// unanswered.
     pub async fn prepare_set(
         &mut self,
-        client: &Client,
+        wire: &mut Wire,
         plan: &Arc<TablePlan>,
         many: &Many,
     ) -> Result<Option<Arc<PreparedSet>>, TargetError> {
@@ -166,7 +164,7 @@ impl Statements {
         let prepared = match set {
             None => None,
             Some(set) => {
-                let statement = prepare_typed(client, plan.schema(), &set.sql, &set.types).await?;
+                let statement = prepare_typed(wire, plan.schema(), &set.sql, &set.types).await?;
                 Some(Arc::new(PreparedSet { set, statement }))
             }
         };
@@ -187,21 +185,13 @@ impl Statements {
 }
 
 async fn prepare_typed(
-    client: &Client,
+    wire: &mut Wire,
     schema: &TableSchema,
     sql: &str,
     types: &[ParamType],
 ) -> Result<Statement, TargetError> {
-    let types: Vec<Type> = types.iter().map(|t| parameter_type(t.oid, &t.name)).collect();
-    client.prepare_typed(sql, &types).await.map_err(|e| {
-        target_error(&format!("preparing a statement for {} on green", schema.name), &e)
-    })
-}
-
-/// Only the OID goes over the wire.
-fn parameter_type(oid: u32, name: &str) -> Type {
-    Type::from_oid(oid)
-        .unwrap_or_else(|| Type::new(name.to_owned(), oid, Kind::Simple, String::new()))
+    let types: Vec<u32> = types.iter().map(|t| t.oid).collect();
+    wire.prepare(sql, &types, &format!("preparing a statement for {} on green", schema.name)).await
 }
 
 pub(super) fn missing_table(schema: &TableSchema) -> TargetError {

@@ -9,7 +9,7 @@ use decoders::postgres::session::Session;
 
 use super::catalog::read_table;
 use super::conflicts;
-use super::connect::connect;
+use super::connect::{connect, connect_pipelined};
 use super::lane::{LaneStart, PgLane};
 use super::session::{self, Blocker, Capabilities, OriginTracking, TriggerSuppression};
 use super::statements::missing_table;
@@ -142,7 +142,7 @@ impl Target for PgTarget {
     async fn open_lane(&self, id: LaneId) -> Result<PgLane, TargetError> {
         let stream = &self.options.stream;
         let application = progress::application_name(&stream.pipeline, id);
-        let client = connect(&self.green, &application).await?;
+        let (client, pipelined) = connect_pipelined(&self.green, &application).await?;
         let triggers = session::set_up(&client).await?;
         let server_version = client.server_version();
         let backend_pid = session::backend_pid(&client).await?;
@@ -172,6 +172,7 @@ impl Target for PgTarget {
         *self.capabilities.lock().unwrap_or_else(PoisonError::into_inner) = capabilities.clone();
         PgLane::start(LaneStart {
             session: client,
+            pipelined,
             id,
             pipeline: stream.pipeline.clone(),
             backend_pid,

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use decoders::change::{ChangeEvent, Lsn, TableSchema};
-use decoders::postgres::session::Session;
 
 use super::array::Images;
 use super::catalog::GreenTable;
@@ -15,14 +14,13 @@ use crate::target::TargetError;
 
 /// Writes changes to one session.
 pub(super) struct Writer {
-    pub session: Arc<Session>,
     pub fire: Fire,
     pub statements: Statements,
 }
 
 impl Writer {
-    pub fn new(session: Arc<Session>, fire: Fire) -> Self {
-        Self { session, fire, statements: Statements::default() }
+    pub fn new(fire: Fire) -> Self {
+        Self { fire, statements: Statements::default() }
     }
 
     /// One change as it came.
@@ -80,7 +78,7 @@ impl Writer {
             let inner_oids = plan.green_column(slot.position()).inner_oids.clone();
             params.push(Param { value, inner_oids });
         }
-        pipe.send(prepared.statement.clone(), params, bytes, purpose).await
+        pipe.send(&prepared.statement, &params, bytes, purpose).await
     }
 
     /// Makes sure that there is a plan for the table.
@@ -90,8 +88,8 @@ impl Writer {
         table: &Arc<TableSchema>,
     ) -> Result<(), Failure> {
         if self.statements.plan(table).is_none() {
-            pipe.drain().await?;
-            self.statements.add_table(&self.session, table, self.fire).await?;
+            let wire = pipe.settled().await?;
+            self.statements.add_table(wire, table, self.fire).await?;
         }
         Ok(())
     }
@@ -103,8 +101,8 @@ impl Writer {
         table: &Arc<TableSchema>,
         shape: &Shape,
     ) -> Result<Arc<Prepared>, Failure> {
-        pipe.drain().await?;
-        let prepared = self.statements.prepare(&self.session, plan, table, shape).await;
+        let wire = pipe.settled().await?;
+        let prepared = self.statements.prepare(wire, plan, table, shape).await;
         // A table altered since its plan was made shows here first.
         prepared.map_err(|error| Failure { error, suspect: Some(table.clone()) })
     }
@@ -120,13 +118,13 @@ impl Writer {
         if tables.is_empty() {
             return Ok(());
         }
-        pipe.drain().await?;
+        let wire = pipe.settled().await?;
         let mut greens: Vec<GreenTable> = Vec::with_capacity(tables.len());
         for table in tables {
-            greens.push(self.statements.green(&self.session, table, self.fire).await?);
+            greens.push(self.statements.green(wire, table, self.fire).await?);
         }
         let sql = plan::truncate(&greens.iter().collect::<Vec<_>>(), restart_identity);
-        self.session.batch_execute(&sql).await.map_err(|e| {
+        wire.session().await?.batch_execute(&sql).await.map_err(|e| {
             let names: Vec<String> = tables.iter().map(|table| table.name.to_string()).collect();
             let doing = format!("TRUNCATE of {} (blue's commit {commit_lsn})", names.join(", "));
             truncate_error(&doing, &e)

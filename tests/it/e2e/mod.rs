@@ -19,6 +19,7 @@ mod proxy;
 mod restarts;
 mod rollback;
 mod schema_drift;
+mod superseded;
 mod switches;
 mod tail;
 mod truncate;

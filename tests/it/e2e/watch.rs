@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::ports::Port;
 use tests::process::{Launch, Process};
 use tests::stage::{DATABASE, Stage};
@@ -282,6 +282,23 @@ async fn a_restart_goes_on_watching_for_the_time_that_is_left() -> Result<()> {
     );
     let later: f64 = this.stage.green.value(DATABASE, &later).await?.parse()?;
     ensure!(later.abs() < 2.0, "the window ends {later} s later than before the restart");
+
+    // What can't end in another server does not end the watch, and with it the rollback.
+    let api = this.stage.api();
+    let begun = json!({ "when_lag": "<1s", "for_ms": 0, "confirmation": "--yes" });
+    let with = |key: &str, value: Value| {
+        let mut request = begun.clone();
+        request[key] = value;
+        request
+    };
+    for (refused, code) in
+        [(with("drill", true.into()), 409), (with("plan_hash", "of another world".into()), 412)]
+    {
+        let answer = api.post("/v1/rollback", &refused)?;
+        assert_eq!(answer.status, code, "{}", answer.body);
+    }
+    let run = api.status()?["cutover"].clone();
+    assert_eq!((&run["run"], run["phase"].as_str()), (&after["run"], Some("watching")));
 
     this.more(100).await?;
     page.answer(503);

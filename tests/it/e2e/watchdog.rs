@@ -6,33 +6,37 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tests::process::{self, Process};
-use tests::stage::{APP, DATABASE, Stage};
+use tests::stage::{self, APP, DATABASE, Stage};
 use tests::wait;
 
 use super::{Move, SOON, set};
 
 /// With a pause that a slow machine keeps, too: what is tested is what comes after the end.
-const GO: [&str; 5] = ["--when-lag", "<1s", "--max-pause", "30s", "--yes"];
+pub const GO: [&str; 5] = ["--when-lag", "<1s", "--max-pause", "30s", "--yes"];
 
 /// Everything of blue's settings that a fence may change.
 const SETTINGS: &str = "SELECT concat_ws(' | ', datallowconn, datacl, \
     (SELECT string_agg(concat_ws(' ', setrole, setconfig), ';' ORDER BY setrole) \
      FROM pg_db_role_setting WHERE setdatabase = d.oid), \
-    (SELECT string_agg(concat(rolname, rolcanlogin), ' ' ORDER BY rolname) FROM pg_roles)) \
+    (SELECT string_agg(concat(rolname, rolcanlogin), ' ' ORDER BY rolname) FROM pg_roles), \
+    shobj_description(oid, 'pg_database')) \
     FROM pg_database d WHERE datname = 'shop'";
 
 /// A move under load whose sidecar can be caught at named moments.
-struct Scene {
-    this: Move,
+pub struct Scene {
+    pub this: Move,
     settings: String,
-    operator: Option<Process>,
+    pub operator: Option<Process>,
 }
 
 impl Scene {
     async fn set() -> Result<Scene> {
+        Scene::set_on(Stage::builder(15, 17)).await
+    }
+
+    pub async fn set_on(builder: stage::Builder) -> Result<Scene> {
         let (stage, ledger) =
-            set(Stage::builder(15, 17), "CREATE TABLE probe (id bigserial PRIMARY KEY, v int)")
-                .await?;
+            set(builder, "CREATE TABLE probe (id bigserial PRIMARY KEY, v int)").await?;
         std::fs::create_dir(stage.path().join("failpoints"))?;
         let sidecar = sidecar(&stage)?;
         let mut this = Move { stage, sidecar, ledger };
@@ -41,12 +45,12 @@ impl Scene {
         Ok(Scene { this, settings, operator: None })
     }
 
-    fn point(&self, name: &str) -> PathBuf {
+    pub fn point(&self, name: &str) -> PathBuf {
         self.this.stage.path().join("failpoints").join(name)
     }
 
     /// Starts a run and waits until the sidecar stands at this moment.
-    async fn stand_at(&mut self, name: &str) -> Result<()> {
+    pub async fn stand_at(&mut self, name: &str) -> Result<()> {
         std::fs::write(self.point(name), "pause")?;
         let launch = self.this.stage.cutover_command()?.args(GO);
         self.operator = Some(launch.start(&self.this.stage.path().join("operator"))?);
@@ -63,7 +67,7 @@ impl Scene {
     }
 
     /// The watchdog of the running sidecar.
-    async fn watchdog(&self) -> Result<u32> {
+    pub async fn watchdog(&self) -> Result<u32> {
         let sidecar = self.this.sidecar.pid();
         wait::until("a watchdog", SOON, || async {
             Ok(process::children_of(sidecar).into_iter().find(|pid| {
@@ -75,7 +79,7 @@ impl Scene {
     }
 
     /// Waits until clients write again, and says how long that took.
-    async fn served(&self, since: Instant, what: &str) -> Result<()> {
+    pub async fn served(&self, since: Instant, what: &str) -> Result<()> {
         let served = self.this.ledger.more_acknowledged(20, Duration::from_secs(10)).await;
         served.with_context(|| format!("{what}; the log ends:\n{}", self.log()))?;
         println!("{what}: clients are served after {:?}", since.elapsed());
@@ -87,7 +91,7 @@ impl Scene {
     }
 
     /// Blue serves, and everything is as it was before the run.
-    async fn ensure_put_back(&self) -> Result<()> {
+    pub async fn ensure_put_back(&self) -> Result<()> {
         let stage = &self.this.stage;
         // Who writes again may do so a moment before the last setting was looked at.
         wait::until("blue's settings as they were", SOON, || async {
@@ -104,7 +108,7 @@ impl Scene {
     }
 
     /// Green serves, blue lets nobody in.
-    async fn ensure_flipped(&self) -> Result<()> {
+    pub async fn ensure_flipped(&self) -> Result<()> {
         let stage = &self.this.stage;
         assert_eq!(stage.routers[0].target_port().await?, stage.green.port());
         ensure!(stage.on_blue("INSERT INTO probe (v) VALUES (1)").await.is_err(), "blue is open");
@@ -134,14 +138,14 @@ impl Scene {
         Ok(status["cutover"]["report"].clone())
     }
 
-    async fn ensure_exact_on_green(&mut self) -> Result<()> {
+    pub async fn ensure_exact_on_green(&mut self) -> Result<()> {
         self.this.more(50).await?;
         let green = self.this.stage.green.url(DATABASE);
         self.this.ledger.check(&green).await?.ensure_exact()
     }
 }
 
-fn sidecar(stage: &Stage) -> Result<Process> {
+pub fn sidecar(stage: &Stage) -> Result<Process> {
     let points = stage.path().join("failpoints");
     stage
         .replicator_command("run")?

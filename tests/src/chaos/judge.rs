@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::pair::{Pair, SOON, Side, brief};
@@ -19,21 +20,25 @@ const AJAR: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Found {
     pub serving: Side,
-    /// Clients were served again so long after the fault.
-    pub served_after: Option<Duration>,
+    /// The longest time without service after the fault, as far as somebody could have served.
+    pub longest_wait: Duration,
+    /// The same from when the run was given up on, if it was.
+    pub abort_wait: Option<Duration>,
     pub ledger: LedgerReport,
     /// The sidecar's account of its last run, if it has one.
     pub report: Value,
 }
 
 /// Waits until nobody has anything left to do, and looks at everything. An error is an illegal
-/// state, in words. Clients go on afterwards.
+/// state, in words. Clients go on afterwards. `since`: the fault, or the end of what nobody could have
+/// served through.
 pub async fn judge(pair: &mut Pair, since: Instant) -> Result<Found> {
     let status = quiet(pair).await?;
     let report = status["cutover"]["report"].clone();
     let more = pair.ledger.more_acknowledged(5, SOON).await;
     more.with_context(|| format!("clients are not served; {}", brief(&status)))?;
-    let served_after = pair.ledger.record().first_after(since);
+    let longest_wait = pair.ledger.longest_gap(since);
+    let abort_wait = gave_up_at(&report).map(|at| pair.ledger.longest_gap(at.max(since)));
 
     let serving = one_writer(pair).await?;
     pair.serving = serving;
@@ -52,7 +57,16 @@ pub async fn judge(pair: &mut Pair, since: Instant) -> Result<Found> {
     {
         ensure!(said == serving.name(), "{} serves, and the report says {said}", serving.name());
     }
-    Ok(Found { serving, served_after, ledger, report })
+    Ok(Found { serving, longest_wait, abort_wait, ledger, report })
+}
+
+/// When the run began to go back, by its own account.
+fn gave_up_at(report: &Value) -> Option<Instant> {
+    let steps = report["steps"].as_array()?;
+    let abort = steps.iter().find(|step| step["step"] == "abort")?;
+    let start: Timestamp = abort["start"].as_str()?.parse().ok()?;
+    let ago = Timestamp::now().duration_since(start);
+    Instant::now().checked_sub(Duration::try_from(ago).ok()?)
 }
 
 /// Waits until the sidecar runs and no run goes on. A run that is held is one that goes on.

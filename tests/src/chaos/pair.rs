@@ -122,7 +122,9 @@ pub struct Pair {
     number: u64,
     pub router: Router,
     pub sidecar: Option<Process>,
-    /// When the sidecar died, if it is down.
+    /// When the sidecar was started last.
+    started: Option<Instant>,
+    /// When it died, if it is down.
     died: Option<Instant>,
     /// After what time it is started again; `None`: not by the supervisor.
     pub restart_after: Option<Duration>,
@@ -208,6 +210,7 @@ impl Pair {
             number: cast.pair,
             router: cast.router,
             sidecar: None,
+            started: None,
             died: None,
             restart_after: None,
             deaths: 0,
@@ -349,6 +352,7 @@ impl Pair {
         let launch = self.launch("replicator")?.arg("run").arg("--config").arg(self.config_file());
         let launch = launch.env("CUTOVER_FAILPOINTS", self.points.directory());
         self.sidecar = Some(launch.start(&self.path().join("replicator"))?);
+        self.started = Some(Instant::now());
         self.died = None;
         Ok(())
     }
@@ -421,6 +425,14 @@ impl Pair {
     /// When the sidecar died, while it is down.
     pub fn died(&self) -> Option<Instant> {
         self.died
+    }
+
+    /// When it was, or will be, started again by the supervisor.
+    pub fn starts_at(&self) -> Option<Instant> {
+        match self.died {
+            Some(died) => self.restart_after.map(|after| died + after),
+            None => self.started,
+        }
     }
 
     /// Waits for a while as a supervisor does.

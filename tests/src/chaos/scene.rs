@@ -27,6 +27,9 @@ pub struct Scene<'a> {
     pub began: Instant,
     /// When the fault happened, if it did.
     pub struck: Option<Instant>,
+    /// From when on somebody could serve again: a dead router, a dead server and two dead guardians
+    /// are nobody's delay.
+    pub able: Option<Instant>,
     /// Failpoints at which a process died.
     pub killed_at: Vec<&'static str>,
     /// Sessions and processes that belong to the fault.
@@ -62,8 +65,16 @@ async fn play_it(pair: &mut Pair, cast: &Cast) -> Result<Told> {
     let props = damage::prepare(pair, cast).await.context("preparing the fault")?;
     let command = start(pair, cast.direction)?;
     let began = Instant::now();
-    let mut scene =
-        Scene { pair, cast, command, began, struck: None, killed_at: Vec::new(), props };
+    let mut scene = Scene {
+        pair,
+        cast,
+        command,
+        began,
+        struck: None,
+        able: None,
+        killed_at: Vec::new(),
+        props,
+    };
     let struck = scene.strike().await.with_context(|| cast.fault.to_string());
     let ended = match struck {
         Ok(()) => scene.end().await,
@@ -73,11 +84,13 @@ async fn play_it(pair: &mut Pair, cast: &Cast) -> Result<Told> {
     scene.props.clear(scene.pair).await?;
     scene.pair.points.clear_all_but_trace()?;
     scene.pair.links.heal();
-    let Scene { struck, killed_at, .. } = scene;
+    let Scene { struck, able, killed_at, .. } = scene;
     if cast.fault.breaks_the_pair() && struck.is_some() {
         pair.is_broken = true;
     }
-    let found = judge::judge(pair, struck.unwrap_or(began)).await.context("after the run")?;
+    let since = struck.unwrap_or(began);
+    let since = able.map_or(since, |able| able.max(since));
+    let found = judge::judge(pair, since).await.context("after the run")?;
     let told = Told::found(pair, cast, code, struck, began, &killed_at, &found);
     if struck.is_none() || cast.fault == Fault::None {
         ensure!(

@@ -165,13 +165,6 @@ impl Record {
         longest
     }
 
-    /// How long after `since` the first acknowledgement came, if one has come.
-    pub fn first_after(&self, since: Instant) -> Option<Duration> {
-        let notes = self.lock();
-        let at = notes.times.partition_point(|at| *at < since);
-        notes.times.get(at).map(|at| at.duration_since(since))
-    }
-
     /// Acknowledged writes since then.
     pub fn acknowledged_since(&self, since: Instant) -> usize {
         self.lock().times.iter().rev().take_while(|at| **at >= since).count()

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::ports::{Paper, Ports, ports, renew};
-use super::world::{Link, Process, Shared};
+use super::world::{Link, Process, Shared, State, router_name};
 use crate::api::{AbortRequest, Outcome, RunReport, StartCutover};
 use crate::controller::{Limits, Standing};
 use crate::phase::Phase;
@@ -22,12 +22,15 @@ type Sidecar = (Arc<Process>, Arc<Service<Ports>>);
 /// The processes of now.
 pub struct Stage {
     pub shared: Arc<Shared>,
+    /// Over which state directory its processes act.
+    directory: usize,
+    /// Until when the host is off.
+    off_until: Mutex<Instant>,
     pub sidecar: Mutex<Option<Sidecar>>,
     pub starting: Mutex<Option<Arc<Process>>>,
     pub watchdog: Mutex<Option<Arc<Process>>>,
     /// The sidecar, still alive, whose watchdog has acted.
     pub has_acted: Mutex<u64>,
-    ids: Mutex<u64>,
 }
 
 pub fn limits() -> Limits {
@@ -39,21 +42,25 @@ pub fn limits() -> Limits {
 }
 
 impl Stage {
-    pub fn new(shared: Arc<Shared>) -> Arc<Self> {
+    pub fn new(shared: Arc<Shared>, directory: usize) -> Arc<Self> {
         Arc::new(Self {
             shared,
+            directory,
+            off_until: Mutex::new(Instant::now()),
             sidecar: Mutex::default(),
             starting: Mutex::default(),
             watchdog: Mutex::default(),
             has_acted: Mutex::new(0),
-            ids: Mutex::new(0),
         })
     }
 
     pub fn process(&self, name: &str) -> Arc<Process> {
-        let mut ids = self.ids.lock().unwrap();
-        *ids += 1;
-        Process::new(*ids, name)
+        let id = {
+            let mut state = self.shared.lock();
+            state.processes += 1;
+            state.processes
+        };
+        Process::new(id, name, self.directory)
     }
 
     /// The sidecar that is at work, if one is.
@@ -71,6 +78,13 @@ impl Stage {
     /// Starts sidecars for ever, each some time after the death of the one before.
     pub async fn supervise(self: Arc<Self>) {
         loop {
+            loop {
+                let until = *self.off_until.lock().unwrap();
+                if until <= Instant::now() {
+                    break;
+                }
+                tokio::time::sleep_until(until).await;
+            }
             let process = self.process("sidecar");
             *self.starting.lock().unwrap() = Some(process.clone());
             let started = tokio::spawn(self.clone().start(process.clone()));
@@ -113,7 +127,7 @@ impl Stage {
         let defaults =
             Defaults { hold_for: Duration::ZERO, limits: limits(), ..Defaults::default() };
         let service = Service::both(forward, Some(back), defaults);
-        let interrupted = Standing::read(&self.shared.lock().journal);
+        let interrupted = Standing::read(&self.shared.lock().journals[self.directory]);
         if interrupted.is_ok_and(|standing| standing.unfinished.is_some()) {
             process.watch(&self.shared);
         }
@@ -132,17 +146,58 @@ impl Stage {
             *self.sidecar.lock().unwrap() = Some((process.clone(), service.clone()));
         }
         process.go_on().await;
-        self.shared.lock().say(format!("{} streams", process.name));
-        for direction in Direction::ALL {
-            self.shared.lock().stream(direction).restart();
+        if !self.adopt() {
+            self.shared.lock().say(format!("{}: green has been cut over to", process.name));
+            return;
         }
-        *self.sidecar.lock().unwrap() = Some((process.clone(), service));
         loop {
+            let streams = {
+                let mut state = self.shared.lock();
+                state.take_slots(&process) || state.reads(&process)
+            };
+            if streams && self.sidecar.lock().unwrap().is_none() {
+                *self.sidecar.lock().unwrap() = Some((process.clone(), service.clone()));
+            }
             process.sleep(Duration::from_millis(4)).await;
             for direction in Direction::ALL {
-                self.shared.lock().pump(direction);
+                let mut state = self.shared.lock();
+                if state.reads(&process) {
+                    state.pump(direction);
+                }
             }
         }
+    }
+
+    /// A new state directory takes the pipeline up, unless it has changed over.
+    fn adopt(&self) -> bool {
+        let mut state = self.shared.lock();
+        if self.directory == 0 || state.is_adopted {
+            return true;
+        }
+        let decisions = &state.side(Side::Green).decisions;
+        let has_flipped =
+            decisions.values().any(|verdict| *verdict == crate::phase::Verdict::Commit);
+        state.is_adopted = !has_flipped;
+        state.is_adopted
+    }
+
+    /// Everything of this host ends at once, and comes back after a while.
+    pub fn power_cut(&self, long: Duration) {
+        *self.off_until.lock().unwrap() = Instant::now() + long;
+        let watchdog = self.watchdog.lock().unwrap().clone();
+        for process in [self.sidecar_process(), watchdog].into_iter().flatten() {
+            process.kill(&self.shared);
+        }
+    }
+
+    /// The host stands still for a while, and nothing on it knows.
+    pub fn freeze(&self, long: Duration) {
+        let until = Instant::now() + long;
+        let watchdog = self.watchdog.lock().unwrap().clone();
+        for process in [self.sidecar_process(), watchdog].into_iter().flatten() {
+            process.stop(until);
+        }
+        self.shared.lock().say(format!("host {} stands still for {long:?}", self.directory));
     }
 
     /// Asks for a run and waits for what becomes of it; `None`: nobody knows.
@@ -252,5 +307,29 @@ pub fn check_report(shared: &Shared, report: &RunReport) {
     if report.outcome != Outcome::Held && is_flipped != says_flipped {
         state
             .violated(format!("run {} says {:?}, the row {verdict:?}", report.run, report.outcome));
+    }
+    // An act that takes long may still be on its way.
+    let is_calm = (state.slow, state.lossy) == (0, 0);
+    if report.outcome == Outcome::Held && is_flipped && is_calm {
+        given_up(&mut state, report);
+    }
+}
+
+/// After the decision: nobody waits for somebody else's router.
+fn given_up(state: &mut State, report: &RunReport) {
+    let to = report.direction.to();
+    for (at, router) in state.routers.clone().into_iter().enumerate() {
+        let name = router_name(at);
+        if router.is_up() && router.held && router.target == to {
+            state.violated(format!("{name} leads to {to} and holds its clients for another one"));
+        }
+        let is_named = report.notes.iter().any(|note| note.contains(&name))
+            || report.error.iter().any(|error| error.place == name);
+        // It may have died a moment ago.
+        let is_lasting = !router.is_up() && router.down_since.elapsed() > Duration::from_secs(6);
+        let is_flipping = report.error.iter().any(|error| error.state.contains("after committed"));
+        if is_lasting && is_flipping && !is_named {
+            state.violated(format!("{name} is down, and nobody says so: {:?}", report.notes));
+        }
     }
 }

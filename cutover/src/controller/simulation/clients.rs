@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::world::Shared;
 use crate::side::Side;
 
-/// One through the router: it waits while the router holds, and starts over after an error.
-pub async fn through_the_router(shared: Arc<Shared>) {
+/// One through a router: it waits while that holds or is dead, and starts over after an error.
+pub async fn through_a_router(shared: Arc<Shared>, at: usize) {
     loop {
         let (pause, takes, answer) = {
             let mut state = shared.lock();
@@ -16,11 +16,12 @@ pub async fn through_the_router(shared: Arc<Shared>) {
         tokio::time::sleep(pause).await;
         let begun = {
             let mut state = shared.lock();
-            if state.router.held {
+            let router = &mut state.routers[at];
+            if router.held || !router.is_up() {
                 None
             } else {
-                state.router.busy += 1;
-                let side = state.router.target;
+                router.busy += 1;
+                let side = router.target;
                 Some((side, state.side(side).kills))
             }
         };
@@ -28,7 +29,7 @@ pub async fn through_the_router(shared: Arc<Shared>) {
         tokio::time::sleep(takes).await;
         let written = {
             let mut state = shared.lock();
-            state.router.busy -= 1;
+            state.routers[at].busy -= 1;
             state.write(side, false, kills)
         };
         tokio::time::sleep(answer).await;

@@ -6,7 +6,9 @@
 //! - only the side that the decisions name ever admits a client's write;
 //! - at every decision the side that opens has all that the other acknowledged;
 //! - an abort is accepted before a decision, never after one;
-//! - once the world is well again, clients are served by that side, the router leads there, the
+//! - whoever gives up after a decision has let the clients of every router go on that could be told,
+//!   and names the others;
+//! - once the world is well again, clients are served by that side, the routers lead there, the
 //!   other side is closed (or was never left), both sides come to hold the same, and nothing that a
 //!   client was told is missing or there twice.
 //!
@@ -17,6 +19,8 @@ mod actors;
 mod clients;
 mod ports;
 mod random;
+mod restarts;
+mod two_directories;
 mod watchdog;
 mod world;
 
@@ -29,7 +33,7 @@ use actors::{Stage, check_report};
 use world::{Shared, State};
 
 use super::Standing;
-use crate::api::Outcome;
+use crate::api::{Outcome, PlanRequest};
 use crate::side::{Direction, Side};
 
 /// What one history was.
@@ -66,7 +70,7 @@ async fn faults(stage: Arc<Stage>) {
             let pause = stage.shared.lock().random.ms(0, 2500);
             tokio::time::sleep(pause).await;
         }
-        let which = stage.shared.lock().random.below(10);
+        let which = stage.shared.lock().random.below(13);
         match which {
             0 | 1 => kill_sidecar(&stage),
             2 => {
@@ -107,8 +111,19 @@ async fn faults(stage: Arc<Stage>) {
             7 => {
                 let mut state = stage.shared.lock();
                 state.say("somebody types RESUME");
-                state.router.held = false;
+                let at = state.random.below(2) as usize;
+                state.routers[at].held = false;
             }
+            9 | 10 => {
+                let mut state = stage.shared.lock();
+                let at = state.random.below(2) as usize;
+                // Sometimes for longer than anybody tries.
+                let most = if state.random.per_mille(300) { 120_000 } else { 8000 };
+                let long = state.random.ms(50, most);
+                state.say(format!("{} dies for {long:?}", world::router_name(at)));
+                state.routers[at].crash(Instant::now() + long);
+            }
+            11 => stage.shared.lock().misled = true,
             _ => {
                 let mut state = stage.shared.lock();
                 state.say("answers get lost");
@@ -127,10 +142,10 @@ fn kill_sidecar(stage: &Stage) {
 
 async fn history(seed: u64) -> (Told, Vec<String>, Vec<String>) {
     let shared = Shared::new(seed);
-    let stage = Stage::new(shared.clone());
+    let stage = Stage::new(shared.clone(), 0);
     tokio::spawn(stage.clone().supervise());
-    for _ in 0..3 {
-        tokio::spawn(clients::through_the_router(shared.clone()));
+    for at in [0, 0, 1] {
+        tokio::spawn(clients::through_a_router(shared.clone(), at));
     }
     tokio::spawn(clients::past_the_router(shared.clone()));
     let mut told = Told::default();
@@ -169,6 +184,7 @@ async fn settle(stage: &Arc<Stage>) {
         state.say("the world is well again");
         (state.lossy, state.slow) = (0, 0);
         state.cut = [Instant::now(); 2];
+        state.routers.iter_mut().for_each(|router| router.down_until = Instant::now());
     }
     let until = Instant::now() + Duration::from_secs(60);
     loop {
@@ -195,19 +211,28 @@ async fn settle(stage: &Arc<Stage>) {
 /// What is not as it has to be at the end.
 fn wrong(state: &mut State) -> Option<String> {
     let serving = state.truth();
-    let other = serving.other();
-    let standing = match Standing::read(&state.journal) {
+    let standing = match Standing::read(&state.journals[0]) {
         Ok(standing) => standing,
         Err(error) => return Some(format!("the journal: {error}")),
     };
     if standing.serving != serving || standing.unfinished.is_some() {
         return Some(format!("the journal says {standing:?}, the decisions {serving}"));
     }
-    if state.router.held {
-        return Some("clients are still held".into());
-    }
-    if state.router.target != serving {
-        return Some(format!("the router leads to {other}"));
+    unserved(state)
+}
+
+/// Why clients are not served as they have to be, or somebody could write who must not.
+fn unserved(state: &mut State) -> Option<String> {
+    let serving = state.truth();
+    let other = serving.other();
+    for (at, router) in state.routers.iter().enumerate() {
+        let name = world::router_name(at);
+        if router.held {
+            return Some(format!("clients are still held at {name}"));
+        }
+        if router.target != serving {
+            return Some(format!("{name} leads to {other}"));
+        }
     }
     if !state.side(serving).admits(false) {
         return Some(format!("{serving} is closed"));
@@ -274,5 +299,30 @@ fn no_history_ends_wrong() {
 fn a_seed_is_the_same_history_again() {
     for seed in 1..10 {
         assert_eq!(run_seed(seed).2, run_seed(seed).2, "seed {seed}");
+    }
+}
+
+/// Blue is what has to have it then.
+#[tokio::test(start_paused = true)]
+async fn the_plan_of_a_rollback_waits_for_its_marker_on_blue() {
+    let shared = Shared::new(1);
+    let stage = Stage::new(shared.clone(), 0);
+    tokio::spawn(stage.clone().supervise());
+    for direction in [Direction::Forward, Direction::Back] {
+        let mut plan = None;
+        while plan.is_none() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let Some(service) = stage.service() else { continue };
+            plan = service.plan(PlanRequest::default()).await.ok();
+        }
+        let plan = plan.unwrap();
+        assert_eq!(plan.direction, direction);
+        let waits = plan.acts.iter().filter(|act| act.text.contains("marker is applied"));
+        let places: Vec<_> = waits.map(|act| act.place.as_str()).collect();
+        assert_eq!(places, [direction.to().name()], "{:?}", plan.checks);
+        // Some of the orders are drills.
+        while shared.lock().truth() == direction.from() {
+            stage.order(direction).await;
+        }
     }
 }

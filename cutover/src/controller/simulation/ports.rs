@@ -5,20 +5,23 @@ use std::time::Duration;
 
 use decoders::Lsn;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::world::{Item, Link, Process, Role, Shared, State, lsn_behind};
+use super::world::{
+    Item, Link, Process, Role, Shared, SimClaim, SimLease, State, lsn_behind, router_name,
+};
 use crate::api::{Act, Check, Member, Server};
 use crate::evidence::Committed;
 use crate::lag::LagReading;
 use crate::marker::Token;
 use crate::phase::Verdict;
 use crate::ports::{
-    Clock, Decision, Entry, Epoch, Fence, FenceActs, FenceReport, Journal, Leaks, Lease, Leftover,
-    MarkerDecoded, MarkerDurable, MarkerWritten, Moves, PortError, PortResult, Progress,
-    Replication, SealReport, SequenceReport, Sequences, Standby, SwitchActs, SwitchTraits,
-    TrafficSwitch, WayBackStream, World, Writers,
+    Airlock, Claim, Claimed, Clock, Decision, Entry, Epoch, Fence, FenceActs, FenceReport, Journal,
+    Leaks, Lease, LeaseRow, Leftover, MarkerDecoded, MarkerDurable, MarkerWritten, Moves, Nature,
+    PortError, PortResult, Progress, Replication, SealReport, SequenceReport, Sequences, Standby,
+    SwitchActs, SwitchTraits, TrafficSwitch, WayBackStream, World, Writers,
 };
 use crate::side::{Direction, Side};
 
@@ -161,55 +164,236 @@ impl Clock for SimLink {
 }
 
 impl Lease for SimLink {
-    async fn acquire(&self, _: Epoch) -> PortResult<()> {
-        self.link.process.lease.lock().unwrap().1 = self.direction.to();
-        renew(&self.link).await?;
+    async fn acquire(&self, epoch: Epoch) -> PortResult<()> {
+        let to = self.direction.to();
+        let mut seen: Option<(SimLease, Instant)> = None;
+        loop {
+            let sent = Instant::now();
+            let found = self.lease_row(to).await?;
+            let is_free = found.as_ref().is_none_or(|row| {
+                row.directory.is_none() || row.directory == Some(self.link.process.directory)
+            });
+            let is_stale = match (&found, &seen) {
+                (Some(row), Some((before, since))) if row == before => sent - *since > LEASE,
+                (Some(row), Some((before, _))) if row.directory == before.directory => {
+                    return Err(held_by_another());
+                }
+                _ => false,
+            };
+            if (is_free || is_stale) && take_lease(&self.link, to, found.clone(), epoch).await? {
+                break;
+            }
+            if let Some(row) = found
+                && seen.as_ref().is_none_or(|(before, _)| *before != row)
+            {
+                seen = Some((row, Instant::now()));
+            }
+            self.link.process.sleep(Duration::from_millis(200)).await;
+        }
         self.link.process.watch(&self.link.shared);
         Ok(())
     }
     fn left(&self) -> Duration {
-        let (until, _) = *self.link.process.lease.lock().unwrap();
+        let (until, _, _) = *self.link.process.lease.lock().unwrap();
         until.saturating_duration_since(Instant::now()).min(self.link.process.left())
     }
     async fn renew(&self) -> PortResult<()> {
         renew(&self.link).await
     }
+    async fn look(&self, _: Instant) -> PortResult<Option<LeaseRow>> {
+        let row = self.lease_row(self.direction.to()).await?;
+        let holder = |row: &SimLease| {
+            row.directory.map(|directory| directory.to_string()).unwrap_or_default()
+        };
+        Ok(row.map(|row| LeaseRow { epoch: row.epoch, holder: holder(&row) }))
+    }
+    async fn inherit(&self, from: &LeaseRow) -> PortResult<bool> {
+        let (to, ours) = (self.direction.to(), self.link.process.directory);
+        let mut seen: Option<(SimLease, Instant)> = None;
+        loop {
+            let sent = Instant::now();
+            let Some(found) = self.lease_row(to).await? else { return Ok(false) };
+            let is_ours = found.directory == Some(ours);
+            let is_his = found.directory.is_some_and(|holder| holder.to_string() == from.holder);
+            if found.epoch != from.epoch || !(is_ours || is_his) {
+                return Ok(false);
+            }
+            let is_stale = match &seen {
+                Some((row, _)) if *row != found => return Err(held_by_another()),
+                Some((_, since)) => sent - *since > LEASE,
+                None => false,
+            };
+            if (is_ours || is_stale)
+                && take_lease(&self.link, to, Some(found.clone()), from.epoch).await?
+            {
+                return Ok(true);
+            }
+            seen.get_or_insert((found, Instant::now()));
+            self.link.process.sleep(Duration::from_millis(200)).await;
+        }
+    }
     async fn release(&self) {
         self.link.process.go_on().await;
         self.link.process.unwatch(&self.link.shared);
+        let side = {
+            let mut held = self.link.process.lease.lock().unwrap();
+            if held.2.take().is_none() {
+                return;
+            }
+            held.1
+        };
+        let ours = self.link.process.directory;
+        let release = move |state: &mut State| {
+            let row = state.side(side).lease.as_mut();
+            if let Some(row) = row.filter(|row| row.directory == Some(ours)) {
+                row.directory = None;
+                row.renewal += 1;
+            }
+            Ok(())
+        };
+        let deadline = Instant::now() + Duration::from_secs(1);
+        // Whoever wants it waits until it has run out.
+        let _unheard = self.link.act("give_lease_back", Some(side), deadline, release).await;
     }
+}
+
+impl SimLink {
+    async fn lease_row(&self, side: Side) -> PortResult<Option<SimLease>> {
+        let row = move |state: &mut State| Ok(state.side(side).lease.clone());
+        self.link.act("read_lease", Some(side), soon(), row).await
+    }
+}
+
+fn held_by_another() -> PortError {
+    PortError::new("lease", "another sidecar acts").of(Nature::Superseded)
+}
+
+/// Compare-and-set; counted from before the statement was sent.
+async fn take_lease(
+    link: &Link,
+    side: Side,
+    found: Option<SimLease>,
+    epoch: Epoch,
+) -> PortResult<bool> {
+    let (sent, directory) = (Instant::now(), link.process.directory);
+    let take = move |state: &mut State| {
+        let row = &mut state.side(side).lease;
+        if *row != found {
+            return Ok(false);
+        }
+        let renewal = found.map_or(0, |row| row.renewal) + 1;
+        *row = Some(SimLease { directory: Some(directory), epoch, renewal });
+        Ok(true)
+    };
+    let is_ours = link.act("take_lease", Some(side), soon(), take).await?;
+    if is_ours {
+        *link.process.lease.lock().unwrap() = (sent + LEASE, side, Some(epoch));
+    }
+    Ok(is_ours)
 }
 
 /// Counted from before the statement was sent.
 pub async fn renew(link: &Link) -> PortResult<()> {
     let sent = Instant::now();
-    let (_, side) = *link.process.lease.lock().unwrap();
-    link.act("renew", Some(side), sent + Duration::from_secs(1), |_| Ok(())).await?;
-    link.process.lease.lock().unwrap().0 = sent + LEASE;
+    let (_, side, epoch) = *link.process.lease.lock().unwrap();
+    let Some(epoch) = epoch else { return Ok(()) };
+    let directory = Some(link.process.directory);
+    let renew = move |state: &mut State| {
+        let row = state.side(side).lease.as_mut();
+        let row = row.filter(|row| row.directory == directory && row.epoch == epoch);
+        Ok(row.map(|row| row.renewal += 1).is_some())
+    };
+    let is_ours = link.act("renew", Some(side), sent + Duration::from_secs(1), renew).await?;
+    let mut held = link.process.lease.lock().unwrap();
+    if held.2 == Some(epoch) {
+        held.0 = if is_ours { sent + LEASE } else { Instant::now() };
+    }
     Ok(())
 }
 
+/// The prior settings, and whose fence it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SimUndo(Option<SimClaim>);
+
+impl State {
+    /// What a guard says: see `fence::postgres::claim`.
+    fn is_ours(&mut self, side: Side, undo: &SimUndo) -> bool {
+        let claim = &self.sides[side as usize].claim;
+        !self.has_claims || claim.is_some() && *claim == undo.0
+    }
+
+    fn is_anothers(&mut self, side: Side, undo: &SimUndo) -> bool {
+        self.sides[side as usize].claim.is_some() && !self.is_ours(side, undo)
+    }
+}
+
+fn not_ours(side: Side, claim: &Option<SimClaim>) -> PortError {
+    PortError::new(side.name(), format!("{side} is {claim:?}'s")).of(Nature::Superseded)
+}
+
 impl Fence for SimFence {
-    type Undo = u32;
+    type Undo = SimUndo;
 
     async fn inspect(&self) -> PortResult<Vec<Check>> {
-        self.0.act("inspect", Some(self.1), soon(), |_| Ok(vec![Check::ok("sim", "fine")])).await
+        let side = self.1;
+        let inspect = move |state: &mut State| {
+            let database = state.side(side);
+            Ok(vec![match database.sealed || database.claim.is_some() {
+                true => Check::fail("sim", "closed", "open it"),
+                false => Check::ok("sim", "fine"),
+            }])
+        };
+        self.0.act("inspect", Some(self.1), soon(), inspect).await
     }
-    async fn prepare(&self) -> PortResult<u32> {
-        self.0.act("prepare", Some(self.1), soon(), |_| Ok(7)).await
+    async fn prepare(&self) -> PortResult<SimUndo> {
+        self.0.act("prepare", Some(self.1), soon(), |_| Ok(SimUndo(None))).await
+    }
+    fn signed(&self, _: SimUndo, run: &str, epoch: Epoch) -> SimUndo {
+        let directory = self.0.process.directory;
+        SimUndo(Some(SimClaim { directory, run: run.to_owned(), epoch }))
+    }
+    async fn claimed(&self, deadline: Instant) -> PortResult<Option<Claimed<SimUndo>>> {
+        let side = self.1;
+        let find = move |state: &mut State| {
+            let has_claims = state.has_claims;
+            Ok(state.side(side).claim.clone().filter(|_| has_claims))
+        };
+        let found = self.0.act("claimed", Some(side), deadline, find).await?;
+        Ok(found.map(|claim| Claimed {
+            claim: Claim {
+                pipeline: "sim".into(),
+                holder: claim.directory.to_string(),
+                run: claim.run.clone(),
+                epoch: claim.epoch,
+            },
+            undo: SimUndo(Some(claim)),
+        }))
+    }
+    async fn still_ours(&self, undo: &SimUndo, deadline: Instant) -> PortResult<()> {
+        let (side, undo) = (self.1, undo.clone());
+        let look = move |state: &mut State| match state.is_ours(side, &undo) {
+            true => Ok(()),
+            false => Err(not_ours(side, &state.side(side).claim)),
+        };
+        self.0.act("still_ours", Some(side), deadline, look).await
     }
     async fn writers(&self) -> PortResult<Writers> {
         Ok(Writers::default())
     }
-    async fn raise(&self, _: &u32, deadline: Instant) -> PortResult<FenceReport> {
-        let (side, id) = (self.1, self.0.process.id);
+    async fn raise(&self, undo: &SimUndo, deadline: Instant) -> PortResult<FenceReport> {
+        let (side, id, undo) = (self.1, self.0.process.id, undo.clone());
         let sessions = self.0.shared.lock().side(side).fence_sessions;
         let alive = self.0.process.clone();
         let raise = move |state: &mut State| {
+            let is_anothers = state.is_anothers(side, &undo);
             let database = state.side(side);
             if database.fence_sessions != sessions {
                 return Err(PortError::new(side.name(), "the fence's session was ended"));
             }
+            if is_anothers {
+                return Err(not_ours(side, &database.claim));
+            }
+            database.claim = undo.0;
             database.read_only = true;
             // A dead session is granted no lock.
             database.locked_by = alive.is_alive().then_some(id);
@@ -221,13 +405,17 @@ impl Fence for SimFence {
     async fn mark(&self, token: &Token, deadline: Instant) -> PortResult<MarkerWritten> {
         mark(&self.0, self.1, token, deadline).await
     }
-    async fn seal(&self, _: &u32, deadline: Instant) -> PortResult<SealReport> {
-        let (side, id) = (self.1, self.0.process.id);
+    async fn seal(&self, undo: &SimUndo, deadline: Instant) -> PortResult<SealReport> {
+        let (side, id, undo) = (self.1, self.0.process.id, undo.clone());
         let sessions = self.0.shared.lock().side(side).fence_sessions;
         let seal = move |state: &mut State| {
+            let is_ours = state.is_ours(side, &undo);
             let database = state.side(side);
             if database.fence_sessions != sessions {
                 return Err(PortError::new(side.name(), "the fence's session was ended"));
+            }
+            if !is_ours {
+                return Err(not_ours(side, &database.claim));
             }
             database.sealed = true;
             database.kills += 1;
@@ -236,24 +424,54 @@ impl Fence for SimFence {
         };
         self.0.act("seal", Some(side), deadline, seal).await
     }
-    async fn reseal(&self, _: &u32, deadline: Instant) -> PortResult<()> {
-        let side = self.1;
+    async fn reseal(&self, undo: &SimUndo, deadline: Instant) -> PortResult<()> {
+        let (side, undo) = (self.1, undo.clone());
         let reseal = move |state: &mut State| {
-            state.side(side).sealed = true;
+            let is_ours = state.is_ours(side, &undo);
+            let database = state.side(side);
+            if !is_ours {
+                return Err(not_ours(side, &database.claim));
+            }
+            database.sealed = true;
             Ok(())
         };
         self.0.act("reseal", Some(side), deadline, reseal).await
     }
-    async fn lower(&self, _: &u32, deadline: Instant) -> PortResult<()> {
-        let side = self.1;
+    /// What closes behind it is the side, whatever it was before.
+    async fn airlock(&self, undo: &SimUndo, deadline: Instant) -> PortResult<Airlock> {
+        let (side, undo) = (self.1, undo.clone());
+        let enter = move |state: &mut State| {
+            let is_ours = state.is_ours(side, &undo);
+            let database = state.side(side);
+            if !is_ours {
+                return Err(not_ours(side, &database.claim));
+            }
+            database.sealed = true;
+            Ok(Airlock::default())
+        };
+        self.0.act("airlock", Some(side), deadline, enter).await
+    }
+    async fn lower(&self, undo: &SimUndo, deadline: Instant) -> PortResult<()> {
+        let (side, undo) = (self.1, undo.clone());
         let sessions = self.0.shared.lock().side(side).fence_sessions;
         let lower = move |state: &mut State| {
+            let (is_anothers, has_claims) = (state.is_anothers(side, &undo), state.has_claims);
             let database = state.side(side);
+            if is_anothers {
+                return Err(not_ours(side, &database.claim));
+            }
             // One that was on its way when somebody else lowered: its session was ended.
             if database.fence_sessions != sessions {
                 return Err(PortError::new(side.name(), "the fence's session was ended"));
             }
             database.fence_sessions += 1;
+            if database.claim.is_none() && has_claims {
+                return match database.sealed {
+                    true => Err(not_ours(side, &database.claim)),
+                    false => Ok(()),
+                };
+            }
+            database.claim = None;
             database.read_only = false;
             database.sealed = false;
             database.locked_by = None;
@@ -268,7 +486,7 @@ impl Fence for SimFence {
             database.locked_by = None;
         }
     }
-    fn describe(&self, _: &u32) -> FenceActs {
+    fn describe(&self, _: &SimUndo) -> FenceActs {
         FenceActs::default()
     }
 }
@@ -290,7 +508,7 @@ async fn mark(
 
 impl TrafficSwitch for SimLink {
     fn traits(&self) -> SwitchTraits {
-        SwitchTraits { holds: true, moves: Moves::Transparently, members: 1 }
+        SwitchTraits { holds: true, moves: Moves::Transparently, members: 2 }
     }
     async fn inspect(&self, _: Side) -> PortResult<Vec<Check>> {
         Ok(Vec::new())
@@ -300,22 +518,26 @@ impl TrafficSwitch for SimLink {
     }
     async fn hold(&self, _: Epoch, deadline: Instant) -> PortResult<String> {
         let id = self.link.process.id;
-        let released = *self.link.shared.lock().router.released.entry(id).or_default();
+        let released = *self.link.shared.lock().released.entry(id).or_default();
         let hold = move |state: &mut State| {
-            let router = &mut state.router;
-            if router.released.get(&id).is_some_and(|now| *now != released) {
+            if state.released.get(&id).is_some_and(|now| *now != released) {
                 return Err(PortError::new("router", "let go meanwhile"));
             }
-            router.held = true;
-            Ok(())
+            state.each_router(|router| router.held = true)
         };
         self.link.act("hold", None, deadline, hold).await?;
-        let idle = |state: &mut State| (state.router.busy == 0).then_some(());
+        let idle =
+            |state: &mut State| state.routers.iter().all(|router| router.busy == 0).then_some(());
         self.link.until("the last transaction's end", deadline, idle).await?;
-        Ok("1/1 hold".into())
+        Ok("2/2 hold".into())
     }
     async fn holding(&self, _: Epoch, deadline: Instant) -> PortResult<bool> {
-        self.link.act("holding", None, deadline, |state| Ok(state.router.held)).await
+        let holding = |state: &mut State| {
+            let mut held = true;
+            state.each_router(|router| held &= router.held)?;
+            Ok(held)
+        };
+        self.link.act("holding", None, deadline, holding).await
     }
     async fn switch(&self, proof: &Committed, deadline: Instant) -> PortResult<Vec<Member>> {
         let (epoch, to) = (proof.epoch(), proof.to());
@@ -323,42 +545,90 @@ impl TrafficSwitch for SimLink {
             if state.side(to).decisions.get(&epoch) != Some(&Verdict::Commit) {
                 state.violated(format!("flipped to {to} without a decision"));
             }
-            state.router.target = to;
-            Ok(vec![member(to)])
+            state.each_router(|router| router.target = to)?;
+            Ok(members(state))
         };
         self.link.act("switch", None, deadline, switch).await
     }
+    async fn open_switched(&self, proof: &Committed, deadline: Instant) -> Vec<Member> {
+        let to = proof.to();
+        let open = move |state: &mut State| {
+            // Those that are down are named by nobody, so what is left of them does not matter.
+            let told = state.each_router(|router| router.held &= router.target != to);
+            let told = told.map_or_else(|error| error.place, |()| String::new());
+            state.say(format!("those that lead to {to} go on; not told: {told}"));
+            let there = |member: &Member| member.target == to.name();
+            Ok(members(state).into_iter().filter(there).collect())
+        };
+        self.link.act("open_switched", None, deadline, open).await.unwrap_or_default()
+    }
     async fn release(&self, _: Epoch, deadline: Instant) -> PortResult<()> {
         let id = self.link.process.id;
-        *self.link.shared.lock().router.released.entry(id).or_default() += 1;
-        let release = |state: &mut State| {
-            state.router.held = false;
-            Ok(())
-        };
+        *self.link.shared.lock().released.entry(id).or_default() += 1;
+        let release = |state: &mut State| state.each_router(|router| router.held = false);
         self.link.act("release", None, deadline, release).await
     }
     async fn verify(&self, _: &Committed, deadline: Instant) -> PortResult<Vec<Member>> {
-        let verify = |state: &mut State| Ok(vec![member(state.router.target)]);
+        let verify = |state: &mut State| {
+            state.each_router(|_| ())?;
+            let mut members = members(state);
+            if std::mem::take(&mut state.misled) {
+                state.say("a router leads elsewhere");
+                members[0].target = "unknown".into();
+                members[0].verified = false;
+            }
+            Ok(members)
+        };
         self.link.act("verify", None, deadline, verify).await
     }
     fn name(&self) -> String {
         "sim".into()
     }
-    fn describe(&self, _: Side) -> SwitchActs {
-        SwitchActs::default()
+    fn describe(&self, to: Side) -> SwitchActs {
+        let act = |place| Act { step: "flip".into(), place, text: format!("lead to {to}") };
+        let switch = (0..2).map(|at| act(router_name(at))).collect();
+        SwitchActs { switch, ..SwitchActs::default() }
     }
 }
 
-fn member(target: Side) -> Member {
-    Member {
-        member: "sim".into(),
-        target: target.name().into(),
+/// Those that are up.
+fn members(state: &State) -> Vec<Member> {
+    let up = state.routers.iter().enumerate().filter(|(_, router)| router.is_up());
+    up.map(|(at, router)| Member {
+        member: router_name(at),
+        target: router.target.name().into(),
         verified: true,
         evidence: String::new(),
-    }
+    })
+    .collect()
 }
 
 impl Engine {
+    /// Nothing is found by who does not read.
+    fn if_reader<T>(
+        &self,
+        look: impl Fn(&mut State) -> Option<T>,
+    ) -> impl Fn(&mut State) -> Option<T> {
+        let process = self.link.process.clone();
+        move |state| state.reads(&process).then(|| look(state)).flatten()
+    }
+
+    fn reads(&self) -> bool {
+        self.runs && self.link.shared.lock().reads(&self.link.process)
+    }
+
+    fn leaks_seen(&self) -> Leaks {
+        if self.reads() { leaks(&self.link.shared, self.direction) } else { Leaks::default() }
+    }
+
+    async fn decoded(&self, token: &Token, deadline: Instant) -> PortResult<MarkerDecoded> {
+        let (direction, name) = (self.direction, token.to_string());
+        let found = move |state: &mut State| state.stream(direction).markers.get(&name).copied();
+        let (at, leaks) = self.link.until("the marker", deadline, self.if_reader(found)).await?;
+        let leaks = Leaks { count: leaks, first: None };
+        Ok(MarkerDecoded { token: token.clone(), end_lsn: lsn_behind(at), leaks })
+    }
+
     fn no_engine<T>() -> PortResult<T> {
         Err(PortError::new("engine", "this process has no engine"))
     }
@@ -370,7 +640,7 @@ impl Replication for Engine {
     }
     async fn arm(&self, token: &Token) -> PortResult<()> {
         self.link.process.go_on().await;
-        if !self.runs {
+        if !self.reads() {
             return Self::no_engine();
         }
         self.link.shared.lock().stream(self.direction).armed = Some(token.clone());
@@ -384,19 +654,19 @@ impl Replication for Engine {
             let at = stream.markers.get(&name)?.0;
             (stream.applied > at).then_some(at)
         };
-        let at = self.link.until("the marker", deadline, found).await?;
+        let at = self.link.until("the marker", deadline, self.if_reader(found)).await?;
         let (token, end_lsn) = (token.clone(), lsn_behind(at));
         Ok(MarkerDurable { token, end_lsn, durable: end_lsn })
     }
     async fn await_decoded(&self, token: &Token, deadline: Instant) -> PortResult<MarkerDecoded> {
-        decoded(&self.link, self.direction, token, deadline).await
+        self.decoded(token, deadline).await
     }
     fn leaks(&self) -> Leaks {
-        leaks(&self.link.shared, self.direction)
+        self.leaks_seen()
     }
     async fn release(&self, _: &Token) -> PortResult<()> {
         self.link.process.go_on().await;
-        if self.runs {
+        if self.reads() {
             let mut state = self.link.shared.lock();
             let stream = state.stream(self.direction);
             stream.armed = None;
@@ -428,25 +698,12 @@ fn leaks(shared: &Shared, direction: Direction) -> Leaks {
     Leaks { count, first: None }
 }
 
-async fn decoded(
-    link: &Link,
-    direction: Direction,
-    token: &Token,
-    deadline: Instant,
-) -> PortResult<MarkerDecoded> {
-    let name = token.to_string();
-    let found = move |state: &mut State| state.stream(direction).markers.get(&name).copied();
-    let (at, leaks) = link.until("the marker", deadline, found).await?;
-    let leaks = Leaks { count: leaks, first: None };
-    Ok(MarkerDecoded { token: token.clone(), end_lsn: lsn_behind(at), leaks })
-}
-
 impl WayBackStream for Engine {
     async fn inspect(&self) -> PortResult<Vec<Check>> {
         Ok(Vec::new())
     }
     async fn arm(&self, _: &Token, deadline: Instant) -> PortResult<String> {
-        if !self.runs {
+        if !self.reads() {
             return Self::no_engine();
         }
         let direction = self.direction;
@@ -464,13 +721,13 @@ impl WayBackStream for Engine {
         self.link.act("arm_back", Some(direction.from()), deadline, arm).await
     }
     fn standby(&self) -> Standby {
-        Standby { blocked: None, foreign: leaks(&self.link.shared, self.direction) }
+        Standby { blocked: None, foreign: self.leaks_seen() }
     }
     async fn mark(&self, token: &Token, deadline: Instant) -> PortResult<MarkerWritten> {
         mark(&self.link, self.direction.from(), token, deadline).await
     }
     async fn await_decoded(&self, token: &Token, deadline: Instant) -> PortResult<MarkerDecoded> {
-        decoded(&self.link, self.direction, token, deadline).await
+        self.decoded(token, deadline).await
     }
     async fn turn(&self, _: &Committed, _: &Token, since: Lsn) -> PortResult<()> {
         self.link.process.go_on().await;
@@ -499,7 +756,7 @@ impl WayBackStream for Engine {
             let at = stream.markers.get(&name)?.0;
             (stream.applied > at).then_some(())
         };
-        self.link.until("the beat", deadline, found).await?;
+        self.link.until("the beat", deadline, self.if_reader(found)).await?;
         Ok(began.elapsed())
     }
     fn describe(&self) -> Vec<Act> {
@@ -550,9 +807,14 @@ impl Decision for SimDecision {
         verdict: Verdict,
         deadline: Instant,
     ) -> PortResult<Verdict> {
-        let side = self.1;
+        let (side, directory) = (self.1, self.0.process.directory);
         let decide = move |state: &mut State| {
             let is_new = !state.side(side).decisions.contains_key(&epoch);
+            let lease = state.side(side).lease.clone();
+            let is_leased = |row: SimLease| row.directory == Some(directory) && row.epoch == epoch;
+            if is_new && verdict == Verdict::Commit && !lease.is_some_and(is_leased) {
+                return Err(PortError::new(side.name(), "another sidecar has taken the lease"));
+            }
             if is_new && verdict == Verdict::Commit {
                 state.committed(side);
             }
@@ -594,13 +856,14 @@ impl Journal for SimLink {
                     (state.random.ms(0, 3), state.random.per_mille(lossy))
                 };
                 self.link.process.sleep(before).await;
+                let directory = self.link.process.directory;
                 let done = {
                     let mut state = self.link.shared.lock();
-                    let last = state.journal.last().map_or(0, |last| last.seq);
+                    let last = state.journals[directory].last().map_or(0, |last| last.seq);
                     if entry.seq <= last {
                         Err(PortError::new("journal", format!("entry {} is not new", entry.seq)))
                     } else {
-                        state.journal.push(entry);
+                        state.journals[directory].push(entry);
                         Ok(())
                     }
                 };
@@ -616,7 +879,7 @@ impl Journal for SimLink {
         self.link.process.go_on().await;
         Ok(match &self.paper {
             Paper::Memory(entries) => entries.lock().unwrap().clone(),
-            Paper::Disk => self.link.shared.lock().journal.clone(),
+            Paper::Disk => self.link.shared.lock().journals[self.link.process.directory].clone(),
         })
     }
 }

@@ -29,7 +29,7 @@ impl Process {
     /// A run is about to touch clients.
     pub fn watch(self: &Arc<Self>, shared: &Arc<Shared>) {
         self.unwatch(shared);
-        *self.pipe.lock().unwrap() = shared.lock().journal.clone();
+        *self.pipe.lock().unwrap() = shared.lock().journals[self.directory].clone();
         if let Some(stage) = self.kennel.get().and_then(std::sync::Weak::upgrade) {
             *self.heard.lock().unwrap() = Heard::At(Instant::now());
             *stage.has_acted.lock().unwrap() = 0;

@@ -1,4 +1,4 @@
-//! Two databases, a router, two streams and a state directory in memory; and what every process
+//! Two databases, two routers, two streams and a state directory in memory; and what every process
 //! sees of them. An act is carried out by the *server*: whoever asked for it may be dead by then.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 
 use decoders::Lsn;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
@@ -27,12 +28,33 @@ pub enum Item {
     Marker(Token),
 }
 
+/// A run of a state directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SimClaim {
+    pub directory: usize,
+    pub run: String,
+    pub epoch: Epoch,
+}
+
+/// The lease's row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SimLease {
+    /// `None`: it was given back.
+    pub directory: Option<usize>,
+    pub epoch: Epoch,
+    pub renewal: u64,
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct Database {
     pub read_only: bool,
     pub sealed: bool,
     /// The process that holds the table locks.
     pub locked_by: Option<u64>,
+    /// Whose it is while it is closed.
+    pub claim: Option<SimClaim>,
+    /// The lease of runs that open this side.
+    pub lease: Option<SimLease>,
     pub log: Vec<Item>,
     pub rows: BTreeSet<u64>,
     pub sequence: u64,
@@ -52,14 +74,34 @@ impl Database {
     }
 }
 
-#[derive(Debug, Clone, Default)]
+/// One member.
+#[derive(Debug, Clone)]
 pub struct Router {
     pub held: bool,
     pub target: Side,
     /// Transactions that are under way through it.
     pub busy: u64,
-    /// Of each process, how often it has let go: a hold that it began before that is void.
-    pub released: BTreeMap<u64, u64>,
+    /// Until when it is dead. It comes back where it led before, and holds nobody.
+    pub down_until: Instant,
+    /// When it has last died.
+    pub down_since: Instant,
+}
+
+impl Router {
+    fn new(now: Instant) -> Self {
+        Self { held: false, target: Side::Blue, busy: 0, down_until: now, down_since: now }
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.down_until <= Instant::now()
+    }
+
+    /// It dies.
+    pub fn crash(&mut self, until: Instant) {
+        self.held = false;
+        self.down_until = until;
+        self.down_since = Instant::now();
+    }
 }
 
 /// What a state directory says about a stream.
@@ -119,10 +161,22 @@ impl Stream {
 pub struct State {
     pub random: Random,
     pub sides: [Database; 2],
-    pub router: Router,
+    pub routers: [Router; 2],
+    /// Of each process, how often it has let go: a hold that it began before that is void.
+    pub released: BTreeMap<u64, u64>,
+    /// The next look through the routers finds one that leads to the other side.
+    pub misled: bool,
     pub streams: [Stream; 2],
-    /// The state directory's journal.
-    pub journal: Vec<Entry>,
+    /// Each state directory's journal. There are two of them in some histories.
+    pub journals: [Vec<Entry>; 2],
+    /// Whether a closed side looks whose it is before it lets itself be changed.
+    pub has_claims: bool,
+    /// Whether the second directory has taken the pipeline up.
+    pub is_adopted: bool,
+    /// Who reads the slots; nobody else can.
+    pub reader: Option<Arc<Process>>,
+    /// Processes so far.
+    pub processes: u64,
     /// Until when nothing gets through to a side.
     pub cut: [Instant; 2],
     /// Chance of a lost answer, per mille.
@@ -154,9 +208,15 @@ impl State {
             random,
             pace,
             sides: Default::default(),
-            router: Router::default(),
+            routers: [Router::new(now), Router::new(now)],
+            released: BTreeMap::new(),
+            misled: false,
             streams: [Stream::new(true, Role::Carry), Stream::new(false, Role::Standby(0))],
-            journal: Vec::new(),
+            journals: Default::default(),
+            has_claims: true,
+            is_adopted: false,
+            reader: None,
+            processes: 0,
             cut: [now; 2],
             lossy: 0,
             slow: 0,
@@ -188,8 +248,40 @@ impl State {
         &mut self.sides[side as usize]
     }
 
+    /// Tells every router that is up; the others are an error.
+    pub fn each_router(&mut self, mut tell: impl FnMut(&mut Router)) -> PortResult<()> {
+        let mut result = Ok(());
+        for (at, router) in self.routers.iter_mut().enumerate() {
+            if router.is_up() {
+                tell(router);
+            } else if result.is_ok() {
+                result = Err(PortError::new(router_name(at), "it does not answer"));
+            }
+        }
+        result
+    }
+
     pub fn stream(&mut self, direction: Direction) -> &mut Stream {
         &mut self.streams[direction as usize]
+    }
+
+    /// Whether this process has the slots.
+    pub fn reads(&self, process: &Process) -> bool {
+        self.reader.as_ref().is_some_and(|reader| reader.id == process.id)
+    }
+
+    /// Gives the slots to this process, unless somebody who is well has them. `true`: only now.
+    pub fn take_slots(&mut self, process: &Arc<Process>) -> bool {
+        let is_free = |reader: &Arc<Process>| !reader.is_alive() || reader.is_stopped();
+        if self.reads(process) || !self.reader.as_ref().is_none_or(is_free) {
+            return false;
+        }
+        self.say(format!("{} streams", process.name));
+        self.reader = Some(process.clone());
+        for direction in Direction::ALL {
+            self.stream(direction).restart();
+        }
+        true
     }
 
     /// The side that the decisions say serves.
@@ -309,13 +401,15 @@ impl Shared {
 pub struct Process {
     pub id: u64,
     pub name: String,
+    /// Over which state directory.
+    pub directory: usize,
     // A notification wakes in the order of waiting; a watch channel does not, and would make a
     // history of its own each time.
     is_dead: AtomicBool,
     death: Notify,
     stopped_until: Mutex<Instant>,
-    /// Until when the lease's row is certainly its own, and on which side that is.
-    pub lease: Mutex<(Instant, Side)>,
+    /// Until when the lease's row is certainly its own, on which side that is, and for which run.
+    pub lease: Mutex<(Instant, Side, Option<Epoch>)>,
     /// What it has written into its journal, as its watchdog sees it.
     pub pipe: Mutex<Vec<Entry>>,
     /// What its watchdog thinks of it.
@@ -338,15 +432,17 @@ pub enum Heard {
 }
 
 impl Process {
-    pub fn new(id: u64, name: &str) -> Arc<Self> {
+    pub fn new(id: u64, name: &str, directory: usize) -> Arc<Self> {
         let now = Instant::now();
+        let host = ["", "B:"][directory];
         Arc::new(Self {
             id,
-            name: format!("{name}{id}"),
+            directory,
+            name: format!("{host}{name}{id}"),
             is_dead: AtomicBool::new(false),
             death: Notify::new(),
             stopped_until: Mutex::new(now),
-            lease: Mutex::new((now, Side::Green)),
+            lease: Mutex::new((now, Side::Green, None)),
             pipe: Mutex::default(),
             heard: Mutex::new(Heard::Alone),
             last_beat: Mutex::new(now),
@@ -356,6 +452,10 @@ impl Process {
 
     pub fn is_alive(&self) -> bool {
         !self.is_dead.load(Ordering::SeqCst)
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        *self.stopped_until.lock().unwrap() > Instant::now()
     }
 
     pub fn stop(&self, until: Instant) {
@@ -486,6 +586,10 @@ impl Link {
             self.process.sleep(Duration::from_millis(2)).await;
         }
     }
+}
+
+pub fn router_name(at: usize) -> String {
+    format!("router {at}")
 }
 
 /// The position behind an item.

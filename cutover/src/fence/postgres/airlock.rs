@@ -9,6 +9,8 @@
 //! A crash in between leaves CONNECT revoked and blue read-only by default; the next start closes
 //! the door (`reseal`) or puts everything back (`lower`).
 //!
+//! Both change only a side that was closed by the same run ([`super::claim`]).
+//!
 //! With NOLOGIN instead of a closed door our own role still comes in, and none of this is needed.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -18,8 +20,9 @@ use std::time::Duration;
 use decoders::postgres::conninfo::ConnInfo;
 use tokio::time::Instant;
 
+use super::claim::{self, Needs};
 use super::sessions::{self, Closed, Gone, SCAN_PAUSE};
-use super::{PostgresUndo, SealBy, acts, doing, elsewhere, grants};
+use super::{PostgresUndo, SealBy, acts, elsewhere, grants};
 use crate::fence::door::{Door, DoorGuard};
 use crate::ports::{PortError, PortResult};
 use crate::sql::{Kind, Slot, soon};
@@ -163,28 +166,22 @@ impl PostgresDoor {
         let outside = inner.outside.get(deadline).await?;
         let connect = grants::read(&outside, inner.place, &undo.database, deadline).await?;
         let keeper = grants::keeper(&outside, inner.place, deadline).await?;
-        let mut batch = vec!["BEGIN".to_owned()];
-        batch.extend(connect.revoke_all(&undo.database, &keeper));
+        let mut batch = connect.revoke_all(&undo.database, &keeper);
         batch.push(acts::allow_connections(undo, true));
-        batch.push("COMMIT".to_owned());
         inner.own_xids.fetch_add(1, Ordering::SeqCst);
-        if let Err(error) = outside.run(&batch.join("; "), deadline).await {
-            // It may be inside a failed transaction.
-            inner.outside.close().await;
-            return Err(error.at(inner.place, "opening the airlock"));
-        }
+        let (doors, what) = (&inner.outside, "opening the airlock");
+        claim::change(doors, inner.place, undo, Needs::Ours, batch, what, deadline).await?;
         Ok(())
     }
 
     async fn close(&self, undo: &PostgresUndo, deadline: Instant) -> PortResult<()> {
         let (inner, database) = (&*self.0, undo.database.as_str());
-        let outside = inner.outside.get(deadline).await?;
         inner.own_xids.fetch_add(1, Ordering::SeqCst);
-        let close =
-            format!("{}; {}", acts::allow_connections(undo, false), acts::stamp_sql(database));
-        let row = outside.row(&close, deadline).await;
-        let row = row.map_err(doing(inner.place, "closing the airlock"))?;
-        self.stamped(row.get("stamp").map(str::to_owned));
+        let close = vec![acts::allow_connections(undo, false)];
+        let (doors, what) = (&inner.outside, "closing the airlock");
+        let stamp = claim::change(doors, inner.place, undo, Needs::Ours, close, what, deadline);
+        self.stamped(stamp.await?);
+        let outside = inner.outside.get(deadline).await?;
         // It is closed. What may have come in until then is found out, and if it can't be closed
         // (only a superuser can close a superuser) that is said.
         let mut closed = Closed::new();
@@ -227,6 +224,12 @@ impl PostgresDoor {
                         *state = State::Closed(undo);
                         return;
                     }
+                    // It is no longer ours to close: who serves there now must not be shut out.
+                    Err(error) if error.is_superseded() => {
+                        tracing::error!("the airlock is left as it is: {error}");
+                        *state = State::Open;
+                        return;
+                    }
                     Err(error) => tracing::error!("the airlock is open: {error}"),
                 }
             }
@@ -265,7 +268,12 @@ impl Door for PostgresDoor {
                 // From here on it may be open, however this ends: the guard closes it.
                 *state = State::Ajar { undo: undo.clone(), since };
                 let guard = self.guard();
-                self.open(&undo).await?;
+                if let Err(error) = self.open(&undo).await {
+                    if error.is_superseded() {
+                        *state = State::Unsealed;
+                    }
+                    return Err(error);
+                }
                 let door = self.clone();
                 tokio::spawn(async move {
                     tokio::time::sleep_until(since + AJAR_MAX).await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::claim::{self, Comment, Held, Needs};
 use super::grants::{self, Connect, Keeper};
 use super::sessions::SCAN_PAUSE;
 use super::{
@@ -30,6 +31,8 @@ pub(super) struct Current {
     /// Of the roles in the undo list's grants: those that exist.
     pub roles: BTreeSet<String>,
     pub keeper: Keeper,
+    /// What says whose it is.
+    pub comments: Vec<Comment>,
 }
 
 /// The statements that undo, and what they leave because somebody else has changed it.
@@ -52,6 +55,7 @@ impl Current {
             connect: undo.connect.clone().unwrap_or_default(),
             roles: BTreeSet::new(),
             keeper: Keeper { name: String::new(), superuser: true },
+            comments: claim::marked(undo),
         }
     }
 
@@ -97,6 +101,7 @@ impl Current {
             connect: grants::read(sql, place, &undo.database, deadline).await?,
             roles: roles.into_keys().collect(),
             keeper: grants::keeper(sql, place, deadline).await?,
+            comments: claim::read(sql, place, undo, deadline).await?,
         })
     }
 }
@@ -128,6 +133,11 @@ impl Current {
         let read_only = !undo.may_alter || self.read_only.as_deref() == Some("on");
         door && read_only && self.no_login.len() == self.of_undo
     }
+
+    /// Whether nobody keeps clients out.
+    fn is_open(&self, undo: &PostgresUndo) -> bool {
+        self.allow_connections == undo.allow_connections && self.no_login.is_empty()
+    }
 }
 
 /// From what is there now to what `undo` says: nothing, if it is so already. What is neither as it
@@ -157,6 +167,7 @@ pub(super) fn lower(undo: &PostgresUndo, now: &Current) -> Lowering {
     }
     let login = now.no_login.iter().map(|role| format!("ALTER ROLE {} LOGIN", ident(role)));
     lowering.statements.extend(login);
+    lowering.statements.extend(claim::unmark(undo, &now.comments));
     lowering
 }
 
@@ -169,6 +180,11 @@ impl PostgresFence {
     ) -> PortResult<()> {
         // From outside: blue itself may refuse us.
         let outside = self.outside.get(deadline).await?;
+        // Before any session is ended, which may be of who acts now.
+        let found = claim::read(&outside, self.place, undo, deadline).await?;
+        if let other @ Held::Other(_) = claim::held(&found, undo.claim.as_ref()) {
+            return Err(claim::superseded(self.place, &other));
+        }
         // The airlock might close blue again behind our back.
         while !self.door.give_up() {
             self.end_own_sessions(&outside, &undo.database, deadline).await?;
@@ -176,6 +192,14 @@ impl PostgresFence {
         }
         self.end_own_sessions(&outside, &undo.database, deadline).await?;
         let now = Current::read(self, &outside, undo, deadline).await?;
+        match claim::held(&now.comments, undo.claim.as_ref()) {
+            Held::Us => {}
+            // By a version without claims, or by nobody: it is looked at as it is.
+            Held::Nobody if undo.claim.is_none() => {}
+            // It was never closed, or was opened by who had the right to.
+            Held::Nobody if now.is_open(undo) => return Ok(()),
+            held => return Err(claim::superseded(self.place, &held)),
+        }
         let lowering = lower(undo, &now);
         for what in &lowering.left {
             tracing::warn!("{what} was changed by somebody else meanwhile, and stays as it is");
@@ -183,12 +207,9 @@ impl PostgresFence {
         if lowering.statements.is_empty() {
             return Ok(());
         }
-        let batch = format!("BEGIN; {}; COMMIT", lowering.statements.join("; "));
-        if let Err(error) = outside.run(&batch, deadline).await {
-            // It may be inside a failed transaction.
-            self.outside.close().await;
-            return Err(error.at(self.place, "opening the database again"));
-        }
+        let (doors, what) = (&self.outside, "opening the database again");
+        let open = lowering.statements;
+        claim::change(doors, self.place, undo, Needs::Ours, open, what, deadline).await?;
         let now = Current::read(self, &outside, undo, deadline).await?;
         if !lower(undo, &now).statements.is_empty() {
             return Err(PortError::new(
@@ -299,6 +320,8 @@ mod tests {
             tables: Vec::new(),
             version_num: 150_000,
             connect: Some(Connect::default()),
+            comments: Vec::new(),
+            claim: None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! What our role may do on blue, and what else a run would stumble over.
 
-use super::{PostgresFence, doing, grants};
+use super::{PostgresFence, claim, doing, grants};
 use crate::api::Check;
 use crate::marker::MarkerKind;
 use crate::ports::PortResult;
@@ -72,9 +72,11 @@ pub(super) async fn inspect(fence: &PostgresFence) -> PortResult<Vec<Check>> {
 
     let mut checks = vec![primary(&rights), open_for_writes(&rights, database)];
     checks.push(seal(fence, &admin, &rights, &prior, &who).await?);
-    if prior.is_true("may_alter") {
-        checks.push(airlock(fence, &admin, &rights, &who).await?);
-    }
+    checks.push(match prior.is_true("may_alter") {
+        true => airlock(fence, &admin, &rights, &who).await?,
+        false => own_role(fence, &admin, &who).await?,
+    });
+    checks.push(unclaimed(fence, &admin).await?);
     checks.push(signal(&rights, &who));
     checks.push(stats(&rights, &who));
     let tables = fence.tables(&admin, deadline).await?;
@@ -227,13 +229,7 @@ async fn airlock(
         }
     }
     // These come through the door with us, for as long as it is ajar.
-    let query = format!(
-        "SELECT count(*) AS found FROM pg_catalog.pg_stat_activity WHERE usename = session_user \
-         AND {}",
-        super::acts::foreign(database)
-    );
-    let row = admin.row(&query, soon()).await.and_then(|row| row.number::<u64>("found"));
-    let found = row.map_err(doing(place, "looking for sessions under our role"))?;
+    let found = under_our_role(fence, admin).await?;
     if found > 0 {
         return Ok(Check::warn(
             "fence-airlock",
@@ -245,6 +241,59 @@ async fn airlock(
         ));
     }
     Ok(Check::ok("fence-airlock", "sessions of ours that are lost can come back"))
+}
+
+/// Sessions of others that log in as our own role.
+async fn under_our_role(fence: &PostgresFence, admin: &Sql) -> PortResult<u64> {
+    let query = format!(
+        "SELECT count(*) AS found FROM pg_catalog.pg_stat_activity WHERE usename = session_user \
+         AND {}",
+        super::acts::foreign(fence.database())
+    );
+    let row = admin.row(&query, soon()).await.and_then(|row| row.number::<u64>("found"));
+    row.map_err(doing(fence.place, "looking for sessions under our role"))
+}
+
+/// Where roles are locked out, our own is not: whoever else logs in as it is closed and comes back,
+/// and writes once the table locks are gone, while the other side serves.
+async fn own_role(fence: &PostgresFence, admin: &Sql, who: &str) -> PortResult<Check> {
+    const NAME: &str = "fence-own-role";
+    let found = under_our_role(fence, admin).await?;
+    if found == 0 {
+        return Ok(Check::ok(NAME, format!("nobody else uses our role {who}")));
+    }
+    Ok(Check::fail(
+        NAME,
+        format!(
+            "{found} sessions of others use our role {who}, which may log in to {} whatever is \
+             sealed",
+            fence.place
+        ),
+        "give cutover a role of its own, or make it the owner of the database",
+    ))
+}
+
+/// Whether what a run would close says that somebody else has closed it.
+async fn unclaimed(fence: &PostgresFence, admin: &Sql) -> PortResult<Check> {
+    const NAME: &str = "fence-claim";
+    let (place, database) = (fence.place, fence.database());
+    let found = claim::find(admin, place, database, soon()).await?;
+    Ok(match found {
+        None => Check::ok(NAME, "nobody else has closed it, and not taken that back"),
+        Some(found) => Check::fail(
+            NAME,
+            format!(
+                "{place} is open, and its comment says that it was closed by {}: somebody has opened \
+                 it by hand",
+                found.claim
+            ),
+            format!(
+                "make sure that it is {place} that serves, and that no other sidecar acts for it; \
+                 then: COMMENT ON DATABASE {} IS NULL",
+                ident(database)
+            ),
+        ),
+    })
 }
 
 fn signal(rights: &TextRow, who: &str) -> Check {

@@ -3,7 +3,9 @@
 use decoders::QualifiedName;
 use serde::{Deserialize, Serialize};
 
+use super::claim::Comment;
 use super::grants::Connect;
+use crate::ports::Claim;
 
 /// How blue is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +42,12 @@ pub struct PostgresUndo {
     /// Who may connect; `None` in journals of older versions, which did not touch it.
     #[serde(default)]
     pub connect: Option<Connect>,
+    /// The comments of what is closed; none in journals of older versions, which did not touch them.
+    #[serde(default)]
+    pub comments: Vec<Comment>,
+    /// Who closes it by this list; `None` in journals of older versions, and where nobody has a lease.
+    #[serde(default)]
+    pub claim: Option<Claim>,
 }
 
 impl PostgresUndo {

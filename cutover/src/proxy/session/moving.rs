@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{Session, Stopped};
 use crate::proxy::cancel::Place;
 use crate::proxy::frames::Scanner;
-use crate::proxy::inspect::{self, Unanswered};
+use crate::proxy::inspect::{self, Question, Unanswered};
 use crate::proxy::messages;
 use crate::proxy::replay;
 use crate::proxy::talk::tell_differences;
@@ -31,6 +31,9 @@ impl Session {
         self.surveyed = self.gate.survey;
         if self.at_rest() && self.held.is_empty() {
             let pin = self.obstacle().await;
+            if let (None, Some(credential)) = (&pin, &self.credential) {
+                self.shared.trials.note(&self.startup, credential);
+            }
             self.shared.gates.pinned(&self.presence.handle, pin);
         }
     }
@@ -70,11 +73,19 @@ impl Session {
     }
 
     async fn ask(&mut self) {
-        let user = self.startup.user();
-        let names = self.talk.customs.names();
+        let question = Question {
+            user: self.startup.user(),
+            customs: self.talk.customs.names(),
+            unnamed: self.talk.unnamed().is_some(),
+        };
         self.credential = None;
-        match inspect::ask(&mut self.server, user, names, &mut self.aside).await {
-            Ok(memory) => self.memory = Some(Ok(memory)),
+        match inspect::ask(&mut self.server, &question, &mut self.aside).await {
+            Ok(memory) => {
+                if memory.lacks_unnamed {
+                    self.talk.forget_unnamed();
+                }
+                self.memory = Some(Ok(memory));
+            }
             Err(Unanswered::Refused(why)) => {
                 self.memory = Some(Err(format!("it could not be asked: {why}")));
             }
@@ -122,6 +133,9 @@ impl Session {
         self.was_held = false;
         self.down = Scanner::default();
         self.talk.turns = Turns::new();
+        // What the old server still had to say is of no interest any more, but the client may count
+        // these.
+        messages::append_all(&self.aside, b'Z', &mut self.to_client.bytes);
         self.aside = fresh.rest;
         tell_differences(&mut self.talk, &fresh.entered.parameters, &mut self.to_client.bytes);
         self.shared.totals.moved.fetch_add(1, Ordering::Relaxed);

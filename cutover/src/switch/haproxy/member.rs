@@ -186,10 +186,14 @@ impl HaProxy {
         Ok(true)
     }
 
-    /// Clients belong to `side` from now on; nobody is let in yet. Closes it first if it was
-    /// started anew and has forgotten that.
+    /// Clients belong to `side` from now on; nobody is let in yet, unless they were by
+    /// [`HaProxy::open_at`]. Closes it first if it was started anew and has forgotten that.
     pub async fn point(&self, side: Side, deadline: Instant) -> PortResult<Member> {
         let mut servers = self.servers(deadline).await?;
+        let is_open_there = Self::open_sides(&servers)[..] == [side];
+        if is_open_there && Self::noted(&servers) == Some(side) {
+            return Ok(self.pointing_at(side));
+        }
         if !Self::open_sides(&servers).is_empty() {
             for side in Side::ALL {
                 self.set(side, "state maint", deadline).await?;
@@ -205,9 +209,22 @@ impl HaProxy {
         if noted != Some(side) {
             return Err(self.error(format!("its weights do not lead to {}", self.server(side))));
         }
+        Ok(self.pointing_at(side))
+    }
+
+    fn pointing_at(&self, side: Side) -> Member {
         let evidence = format!("{}/{} has the weight", self.backend, self.server(side));
         let target = side.name().to_owned();
-        Ok(Member { member: self.name.clone(), target, verified: false, evidence })
+        Member { member: self.name.clone(), target, verified: false, evidence }
+    }
+
+    /// Lets clients go on if they belong to `side`.
+    pub async fn open_at(&self, side: Side, deadline: Instant) -> PortResult<Option<Member>> {
+        if Self::noted(&self.servers(deadline).await?) != Some(side) {
+            return Ok(None);
+        }
+        self.open(deadline).await?;
+        Ok(Some(self.pointing_at(side)))
     }
 
     /// Lets clients go on, to where they belong.

@@ -243,6 +243,32 @@ impl Bouncer {
         }
     }
 
+    /// Lets its clients go on if it leads to `side`.
+    pub async fn resume_at(
+        self: Arc<Self>,
+        side: Side,
+        deadline: Instant,
+    ) -> PortResult<Option<Member>> {
+        let entries = self.entries(deadline).await?;
+        if !entries.iter().all(|entry| Self::leads_to(self.target(side), entry)) {
+            return Ok(None);
+        }
+        if entries.iter().any(|entry| entry.paused) {
+            self.clone().resume(deadline).await?;
+        }
+        Ok(Some(self.leading_to(side)))
+    }
+
+    fn leading_to(&self, side: Side) -> Member {
+        let target = self.target(side);
+        Member {
+            member: self.name.clone(),
+            target: side.name().into(),
+            verified: false,
+            evidence: format!("SHOW DATABASES: {}:{}", target.host, target.port),
+        }
+    }
+
     /// Waits until every `PAUSE` that was sent has been carried out, so that none comes after the
     /// RESUME. Bounded: whatever is in the way, clients are let go.
     async fn settle(&self, deadline: Instant) {
@@ -310,12 +336,7 @@ impl Bouncer {
                 Some(_) => tokio::time::sleep(LOOK_PAUSE).await,
             }
         }
-        Ok(Member {
-            member: self.name.clone(),
-            target: side.name().into(),
-            verified: false,
-            evidence: format!("SHOW DATABASES: {}:{}", target.host, target.port),
-        })
+        Ok(self.leading_to(side))
     }
 
     /// Which server a client of this member reaches.

@@ -21,6 +21,17 @@ async fn roles_are_locked_out(major: &str) {
     }
     blue.outside.batch_execute("SELECT pg_reload_conf()").await.unwrap();
 
+    // Whoever else uses our own role can't be locked out.
+    let name = "fence-own-role";
+    let found = |checks: Vec<cutover::api::Check>| {
+        checks.into_iter().find(|check| check.name == name).unwrap().severity
+    };
+    assert_eq!(found(blue.fence.inspect().await.unwrap()), cutover::api::Severity::Ok);
+    let namesake = blue.client("mover").await;
+    assert_eq!(found(blue.fence.inspect().await.unwrap()), cutover::api::Severity::Fail);
+    drop(namesake);
+    until("nobody is inside", || async { blue.clients_inside().await == 0 }).await;
+
     // Nobody else: a seal as good as the other one.
     let client = blue.client("app").await;
     let raised = blue.raise().await;

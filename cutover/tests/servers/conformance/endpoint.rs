@@ -20,7 +20,20 @@ type Done = Arc<Mutex<Vec<(String, Option<String>)>>>;
 pub(super) struct Endpoint {
     pub port: u16,
     pub done: Done,
+    /// How it has gone wrong.
+    pub fault: Arc<Mutex<Fault>>,
     serving: JoinHandle<()>,
+}
+
+/// What an endpoint gets wrong.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) enum Fault {
+    #[default]
+    None,
+    /// It answers with nothing but a status.
+    SaysNothing,
+    /// It has moved to another address.
+    Redirects,
 }
 
 impl Endpoint {
@@ -29,7 +42,9 @@ impl Endpoint {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let done = Arc::new(Mutex::new(Vec::new()));
+        let fault = Arc::new(Mutex::new(Fault::None));
         let desk = Arc::new(Desk {
+            fault: fault.clone(),
             secret: secret.to_owned(),
             ends,
             orders,
@@ -42,7 +57,7 @@ impl Endpoint {
                 tokio::spawn(answer(desk.clone(), stream));
             }
         });
-        Self { port, done, serving }
+        Self { port, done, fault, serving }
     }
 }
 
@@ -57,6 +72,7 @@ struct Desk {
     ends: [u16; 2],
     orders: u16,
     done: Done,
+    fault: Arc<Mutex<Fault>>,
     /// Acts that were told to come again.
     busy: Mutex<HashMap<String, u32>>,
 }
@@ -65,12 +81,14 @@ async fn answer(desk: Arc<Desk>, stream: TcpStream) {
     let mut stream = BufReader::new(stream);
     let mut headers = HashMap::new();
     let mut line = String::new();
+    let mut is_post = false;
     loop {
         line.clear();
         // A connection that is kept and not used again.
         if stream.read_line(&mut line).await.unwrap_or(0) == 0 {
             return;
         }
+        is_post |= line.starts_with("POST ");
         match line.trim().split_once(": ") {
             Some((name, value)) => {
                 headers.insert(name.to_ascii_lowercase(), value.to_owned());
@@ -79,12 +97,18 @@ async fn answer(desk: Arc<Desk>, stream: TcpStream) {
             None => {}
         }
     }
+    if !is_post {
+        // A page for people, as many a server has one.
+        let page = "HTTP/1.1 200 x\r\nconnection: close\r\ncontent-length: 2\r\n\r\nhi";
+        stream.write_all(page.as_bytes()).await.unwrap();
+        return stream.shutdown().await.unwrap();
+    }
     let length = headers["content-length"].parse().unwrap();
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.unwrap();
     let (status, text) = desk.carry_out(&headers, &body).await;
     let head = format!(
-        "HTTP/1.1 {status} x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        "HTTP/1.1 {status} x\r\nlocation: /elsewhere\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
         text.len()
     );
     stream.write_all(format!("{head}{text}").as_bytes()).await.unwrap();
@@ -95,6 +119,10 @@ impl Desk {
     async fn carry_out(&self, headers: &HashMap<String, String>, body: &[u8]) -> (u16, String) {
         if !self.is_signed(&headers["cutover-signature"], body) {
             return (401, "who are you?".into());
+        }
+        let fault = *self.fault.lock().unwrap();
+        if fault == Fault::Redirects {
+            return (302, String::new());
         }
         let order: Value = serde_json::from_slice(body).unwrap();
         let (phase, key) = (order["phase"].as_str().unwrap(), order["key"].as_str().unwrap());
@@ -118,7 +146,7 @@ impl Desk {
         self.done.lock().unwrap().push((phase.to_owned(), headers.get("idempotency-key").cloned()));
         match phase {
             "holding" => (200, json!({ "holding": told == "true" }).to_string()),
-            "verify" => {
+            "verify" if fault == Fault::None => {
                 let green = told == self.ends[1].to_string();
                 (200, json!({ "serving": if green { "green" } else { "blue" } }).to_string())
             }

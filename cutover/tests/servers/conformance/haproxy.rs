@@ -1,5 +1,7 @@
 //! An HAProxy of our own.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -48,6 +50,15 @@ impl HaProxy {
             self.socket(),
             self.client().0
         )
+    }
+
+    /// A command on its socket.
+    pub fn tell(&self, command: &str) {
+        let mut stream = UnixStream::connect(self.socket()).unwrap();
+        stream.write_all(format!("{command}\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(!answer.contains("No such") && !answer.contains("Unknown"), "{command}: {answer}");
     }
 
     pub fn crash(&mut self) {

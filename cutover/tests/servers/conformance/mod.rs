@@ -8,14 +8,14 @@ mod routers;
 use std::time::Duration;
 
 use cutover::Side;
-use cutover::api::{Check, Severity};
+use cutover::api::{Check, Member, Severity};
 use cutover::evidence::Committed;
 use cutover::phase::Verdict;
 use cutover::ports::{Epoch, TrafficSwitch};
 use cutover::switch::Switch;
 use decoders::postgres::session::connect_plain;
 
-use super::support::{Login, Postgres, deadline, number};
+use super::support::{Login, Postgres, deadline, number, until};
 
 const WHERE: &str = "SELECT inet_server_port()";
 
@@ -31,6 +31,9 @@ trait Bed {
 
     /// A switch that knows nothing yet, as another process would have it.
     fn switch(&self) -> Switch;
+
+    /// Somebody makes it lead to `side`, behind its switch's back.
+    async fn turn(&mut self, ends: &Ends, epoch: u64, side: Side);
 
     /// `kill -9`, and a supervisor that starts it anew.
     async fn crash(&mut self);
@@ -80,6 +83,7 @@ async fn conforms<B: Bed>(bed: &mut B, ends: &Ends) {
 
     for (epoch, to) in [(2, Side::Green), (3, Side::Blue)] {
         forth(bed, ends, epoch, to).await;
+        turned_by_somebody(bed, ends, epoch, to).await;
     }
     aborted(bed, ends, 4).await;
     killed_while_held(bed, ends, 5).await;
@@ -130,6 +134,26 @@ async fn release<B: Bed>(bed: &B, ends: &Ends, proof: &Committed, to: Side) {
         assert!(member.verified && member.target == to.name(), "{members:?}");
     }
     assert_eq!(reached(&bed.client()).await, Ok(ends.port(to)));
+}
+
+/// A member that leads to the wrong side is not verified.
+async fn turned_by_somebody<B: Bed>(bed: &mut B, ends: &Ends, epoch: u64, to: Side) {
+    let proof = committed(epoch, to);
+    bed.turn(ends, epoch, to.other()).await;
+    leads(bed, ends, to.other()).await;
+    let members = bed.switch().verify(&proof, deadline()).await.unwrap();
+    let is_wrong = |member: &Member| !member.verified && member.target != to.name();
+    assert!(!members.is_empty() && members.iter().all(is_wrong), "{members:?}");
+    bed.turn(ends, epoch, to).await;
+    leads(bed, ends, to).await;
+    let members = bed.switch().verify(&proof, deadline()).await.unwrap();
+    assert!(members.iter().all(|member| member.verified), "{members:?}");
+}
+
+/// Some take a moment until they do what they were told.
+async fn leads<B: Bed>(bed: &B, ends: &Ends, to: Side) {
+    let there = || async { reached(&bed.client()).await == Ok(ends.port(to)) };
+    until("it leads there", there).await;
 }
 
 /// The controller dies before it has decided: another process lets clients go on where they were.

@@ -4,15 +4,16 @@ use std::io::Write;
 
 use cutover::Side;
 use cutover::ports::{Epoch, TrafficSwitch};
+use cutover::proxy::control::{Order, order};
 use cutover::proxy::{Proxy, ProxyConfig};
 use cutover::switch::{Switch, SwitchConfig};
 use tempfile::{NamedTempFile, TempDir};
 
 use super::super::support::{Login, PgBouncer, deadline, free_port, number};
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Fault};
 use super::haproxy::HaProxy;
-use super::little_router::LittleRouter;
-use super::{Bed, Ends, WHERE, committed, conforms, failed, reached};
+use super::little_router::{LittleRouter, tell};
+use super::{Bed, Ends, WHERE, again, committed, conforms, failed, reached};
 
 fn switch_of(text: &str, blue: &Login, green: &Login) -> Switch {
     let config: SwitchConfig = toml::from_str(text).unwrap();
@@ -55,6 +56,10 @@ impl Bed for OnPgBouncer {
     fn switch(&self) -> Switch {
         self.1.switch()
     }
+    async fn turn(&mut self, ends: &Ends, _epoch: u64, side: Side) {
+        let port = |side: Side| format!("port={} ", ends.port(side));
+        self.0.edit(|text| text.replace(&port(side.other()), &port(side))).await;
+    }
     async fn crash(&mut self) {
         self.0.crash().await;
     }
@@ -78,6 +83,12 @@ impl Bed for OnHaProxy {
     }
     fn switch(&self) -> Switch {
         self.1.switch()
+    }
+    /// The server of the side that serves gets the other one's address.
+    async fn turn(&mut self, ends: &Ends, epoch: u64, side: Side) {
+        let serves = if epoch == 2 { "green" } else { "blue" };
+        let command = format!("set server shop/{serves} addr 127.0.0.1 port {}", ends.port(side));
+        self.0.tell(&command);
     }
     async fn crash(&mut self) {
         self.0.crash();
@@ -117,6 +128,11 @@ impl Bed for OnEmbedded {
     fn switch(&self) -> Switch {
         self.told.switch()
     }
+    async fn turn(&mut self, _ends: &Ends, epoch: u64, side: Side) {
+        let control = self.directory.path().join("proxy.sock");
+        let answer = order(&control, &Order::Route { epoch, side }).await.unwrap();
+        assert_eq!(answer.error, None);
+    }
     async fn crash(&mut self) {
         drop(self.proxy.take());
         // Its listener goes with its tasks.
@@ -155,6 +171,10 @@ impl<const KNOWS: bool> Bed for OnLittleRouter<KNOWS> {
     fn switch(&self) -> Switch {
         self.1.switch()
     }
+    async fn turn(&mut self, ends: &Ends, _epoch: u64, side: Side) {
+        let route = format!("route {}", ends.port(side));
+        assert_eq!(tell(self.0.orders(), &route).await.unwrap(), "ok");
+    }
     async fn crash(&mut self) {
         self.0.crash().await;
     }
@@ -164,7 +184,7 @@ impl<const KNOWS: bool> Bed for OnLittleRouter<KNOWS> {
 async fn command() {
     let ends = Ends::start().await;
     let router = LittleRouter::start(ends.servers[0].port).await;
-    let tell = |order: &str| {
+    let by_script = |order: &str| {
         let script = format!(
             "exec 3<>/dev/tcp/127.0.0.1/{} && echo {order} >&3 && read -r answer <&3 && \
              [ \"$answer\" = ok ]",
@@ -174,11 +194,19 @@ async fn command() {
     };
     let text = format!(
         "[command]\nhold = {}\nswitch = {}\nrelease = {}\nclient = {:?}\n",
-        tell("hold"),
-        tell("route $CUTOVER_TO_PORT"),
-        tell("release"),
+        by_script("hold"),
+        by_script("route $CUTOVER_TO_PORT"),
+        by_script("release"),
         router.client().0
     );
+    // Without `client` a status of 0 is all there is, and it proves nothing.
+    let blind = text.lines().filter(|line| !line.starts_with("client"));
+    let blind = format!("{}\nverify = [\"true\"]\n", blind.collect::<Vec<_>>().join("\n"));
+    let blind = switch_of(&blind, &ends.blue, &ends.green);
+    let checks = blind.inspect(Side::Blue).await.unwrap();
+    assert!(checks.iter().any(|check| check.name == "router-verify"), "{checks:?}");
+    let members = blind.verify(&committed(1, Side::Green), deadline()).await.unwrap();
+    assert!(!members[0].verified, "{members:?}");
     let told = Told::new(&ends, text);
     conforms(&mut OnLittleRouter::<false>(router, told), &ends).await;
 }
@@ -202,6 +230,20 @@ async fn webhook() {
     let done = endpoint.done.lock().unwrap().clone();
     assert!(done.contains(&("hold".into(), Some("2.hold".into()))), "{done:?}");
     assert!(done.contains(&("verify".into(), None)), "{done:?}");
+
+    // One that does not say who serves is found before a run, and proves nothing after it.
+    let known = switch_of(&text, &ends.blue, &ends.green);
+    *endpoint.fault.lock().unwrap() = Fault::SaysNothing;
+    let failing = failed(&known, Side::Blue).await;
+    assert!(failing.len() == 1 && failing[0].name == "webhook-verify", "{failing:?}");
+    let members = known.verify(&committed(8, Side::Green), deadline()).await.unwrap();
+    assert_eq!((members[0].verified, &members[0].target[..]), (false, "unknown"));
+    // A redirect is no consent, whatever is to be found where it leads.
+    *endpoint.fault.lock().unwrap() = Fault::Redirects;
+    let error = known.switch(&committed(8, Side::Green), deadline()).await.unwrap_err();
+    assert!(error.what.contains("status 302"), "{error}");
+    *endpoint.fault.lock().unwrap() = Fault::None;
+    let done = endpoint.done.lock().unwrap().clone();
 
     // Who does not know the secret is not listened to, and not asked again.
     std::fs::write(secret.path(), "guessed").unwrap();
@@ -241,5 +283,50 @@ async fn several_kinds_at_once() {
     assert!(members.len() == 2 && members.iter().all(|member| member.verified), "{members:?}");
     for client in [bouncer.client("shop"), haproxy.client()] {
         assert_eq!(reached(&client).await, Ok(ends.port(Side::Green)));
+    }
+}
+
+/// After the decision one router can't be told: the clients of the others go on, and are not disturbed
+/// while it is told again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_gone_keeps_no_other_waiting() {
+    let ends = Ends::start().await;
+    let first = PgBouncer::start("shop", ends.servers[0].port, "shop", "transaction").await;
+    let mut gone = PgBouncer::start("shop", ends.servers[0].port, "shop", "transaction").await;
+    let haproxy = HaProxy::start(&ends);
+    let text =
+        format!("{}{}{}", pgbouncer_config(&gone), pgbouncer_config(&first), haproxy.config());
+    let switch = switch_of(&text, &ends.blue, &ends.green);
+    let proof = committed(2, Side::Green);
+    switch.arm(Side::Green, deadline()).await.unwrap();
+    switch.hold(Epoch(2), deadline()).await.unwrap();
+    assert_eq!(switch.open_switched(&proof, deadline()).await, [], "nobody was told yet");
+    assert!(switch.holding(Epoch(2), deadline()).await.unwrap());
+    gone.kill();
+    let error = switch.switch(&proof, deadline()).await.unwrap_err();
+    assert!(error.place.contains(&gone.port.to_string()), "{error:?}");
+    let opened = switch.open_switched(&proof, deadline()).await;
+    assert_eq!(opened.len(), 2, "{opened:?}");
+    assert!(opened.iter().all(|member| member.target == "green"), "{opened:?}");
+    let clients = [first.client("shop"), haproxy.client()];
+    let mut sessions = Vec::new();
+    for client in &clients {
+        sessions.push(client.open().await);
+    }
+    switch.switch(&proof, deadline()).await.unwrap_err();
+    assert_eq!(switch.open_switched(&proof, deadline()).await.len(), 2);
+    for session in &sessions {
+        assert_eq!(number(session, WHERE).await, ends.port(Side::Green), "it was disturbed");
+    }
+    gone.restart().await;
+    again("the switch", || async {
+        switch.switch(&proof, deadline()).await.map_err(|error| error.to_string())
+    })
+    .await;
+    switch.release(Epoch(2), deadline()).await.unwrap();
+    let members = switch.verify(&proof, deadline()).await.unwrap();
+    assert!(members.len() == 3 && members.iter().all(|member| member.verified), "{members:?}");
+    for session in &sessions {
+        assert_eq!(number(session, WHERE).await, ends.port(Side::Green), "it was disturbed");
     }
 }

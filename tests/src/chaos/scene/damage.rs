@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 
 use super::{GETTING_THERE, Scene};
 use crate::chaos::deck::{Cast, STOP_MS};
-use crate::chaos::fault::{At, Break, Fault, Session, Who};
+use crate::chaos::fault::{At, Break, Fault, Link, Session, Who};
 use crate::chaos::marked;
 use crate::chaos::pair::{Pair, SOON, Side};
 use crate::postgres::connect_url;
@@ -69,7 +69,7 @@ pub async fn prepare(pair: &mut Pair, cast: &Cast) -> Result<Props> {
             points.of_watchdog()?.set(then, "kill")?;
         }
         Fault::FailThenKill { at, then } => {
-            points.set(at, "error@1")?;
+            points.set(at, "error@once")?;
             points.set(then, "kill")?;
         }
         Fault::DoubtThenKill { then } => {
@@ -78,7 +78,7 @@ pub async fn prepare(pair: &mut Pair, cast: &Cast) -> Result<Props> {
                 points.set(then, "kill")?;
             }
         }
-        Fault::Fail { at } => points.set(at, "error@1")?,
+        Fault::Fail { at } => points.set(at, "error@once")?,
         Fault::Session { what, at: None } => begin(pair, cast, *what, &mut props).await?,
         Fault::Session { at: Some(at), .. }
         | Fault::Kill { at, .. }
@@ -110,6 +110,7 @@ impl Scene<'_> {
             }
             Fault::KillWatchdogToo { at, .. } => {
                 self.death_at(at).await?;
+                self.able = self.pair.starts_at();
             }
             Fault::KillTwice { at, then } => {
                 if self.death_at_and_then(at, Some(then)).await? {
@@ -154,6 +155,9 @@ impl Scene<'_> {
                     self.go_on(at)?;
                     self.pair.pass(outage).await?;
                     self.pair.links.heal();
+                    if matches!(link, Link::SidecarFrom | Link::RouterFrom) {
+                        self.able = Some(Instant::now());
+                    }
                 }
             }
             Fault::DiskFull { at } => {
@@ -314,12 +318,15 @@ impl Scene<'_> {
         name: &'static str,
         then: Option<&'static str>,
     ) -> Result<bool> {
-        self.pair.restart_after = None;
         let deaths = self.pair.deaths;
         let until = Instant::now() + GETTING_THERE;
         let mut been = None;
         while self.pair.deaths == deaths {
             self.pair.tend()?;
+            if self.pair.died().is_none() {
+                // Once it is up, possibly again, its next death is to be seen before it comes back.
+                self.pair.restart_after = None;
+            }
             if self.pair.points.has_been(name) {
                 // A watchdog that recovers comes by the same moments, and dies of them, too.
                 let been = *been.get_or_insert_with(Instant::now);
@@ -351,11 +358,7 @@ impl Scene<'_> {
         if !self.reach(&at).await? {
             return Ok(());
         }
-        self.pair.links.set(
-            crate::chaos::fault::Link::SidecarTo,
-            self.cast.direction,
-            Mode::Freeze,
-        );
+        self.pair.links.set(Link::SidecarTo, self.cast.direction, Mode::Freeze);
         self.go_on(&at)?;
         match then {
             Some(then) => {
@@ -407,7 +410,14 @@ impl Scene<'_> {
         if matches!(who, Who::Router | Who::All) {
             self.pair.start_router()?;
         }
-        self.pair.tend()
+        self.pair.tend()?;
+        match who {
+            Who::Router | Who::From => self.able = Some(Instant::now()),
+            Who::All => self.able = self.pair.starts_at().max(Some(Instant::now())),
+            Who::SidecarAndWatchdog => self.able = self.pair.starts_at(),
+            Who::Sidecar | Who::Watchdog | Who::To => {}
+        }
+        Ok(())
     }
 
     /// As an administrator would who has mistaken it for an orphan.

@@ -15,6 +15,8 @@ use crate::controlling::EngineReplication;
 
 /// How long chunks may begin before there is a pause.
 const OPEN: Duration = Duration::from_millis(50);
+/// No pause is longer: a table without a key is read in one piece, which may have taken minutes.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// How often it is looked whether clients work.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// What is learned of a quiet blue before the first chunk, if clients work.
@@ -141,7 +143,8 @@ impl<'a> Duty<'a> {
             let share = self.governor.share();
             let by_lag = self.lag().is_none_or(|lag| lag > LAG[0]);
             self.tell(share, Some(if by_lag { HeldBy::Lag } else { HeldBy::Clients }));
-            self.pause(opened.elapsed().mul_f64(1.0 / share - 1.0)).await?;
+            let pause = opened.elapsed().mul_f64(1.0 / share - 1.0).min(PAUSE_MAX);
+            self.pause(pause).await?;
         }
     }
 

@@ -22,6 +22,13 @@ const CHUNK_ROWS_UNKNOWN: i64 = 2_000;
 /// memory. Bytes.
 const LONG: usize = 8192;
 
+/// Types of which a value's text is short, by OID: numbers, times, names, UUIDs.
+const SHORT: [u32; 16] =
+    [16, 18, 19, 20, 21, 23, 26, 700, 701, 1082, 1083, 1114, 1184, 1186, 1266, 2950];
+/// `text` and `varchar`: their length is known without printing them.
+const TEXTS: [u32; 2] = [25, 1043];
+const NUMERIC: u32 = 1700;
+
 /// Types whose order is the same on every server, by OID: numbers, times, bytes, UUIDs. Text goes by
 /// a collation, which the operating system defines.
 const ORDERED: [u32; 14] = [16, 17, 20, 21, 23, 26, 700, 701, 1082, 1083, 1114, 1184, 1700, 2950];
@@ -102,8 +109,14 @@ impl TablePlan {
         }
         let sql: Vec<String> = expressions.into_iter().map(|expression| expression.sql).collect();
         let hash = |sql: &String| canonical.hash(&canonical.text(std::slice::from_ref(sql)));
-        let short = |sql: &String| {
-            let text = canonical.text(std::slice::from_ref(sql));
+        let short = |(column, sql): (&ColumnInfo, &String)| {
+            if is_short(column) {
+                return sql.clone();
+            }
+            let text = match TEXTS.contains(&column.type_oid) {
+                true => sql.clone(),
+                false => canonical.text(std::slice::from_ref(sql)),
+            };
             let hash = hash(sql);
             format!(
                 "CASE WHEN octet_length({text}) > {LONG} \
@@ -134,6 +147,7 @@ impl TablePlan {
             ((CHUNK_BYTES as f64 / width) as i64).clamp(*CHUNK_ROWS.start(), *CHUNK_ROWS.end())
         });
         let is_count = request.mode == Mode::Count;
+        let of_source = columns.iter().map(|(here, _)| *here);
         let hashed: Vec<Hashed<'_>> = columns
             .iter()
             .zip(&sql)
@@ -157,7 +171,7 @@ impl TablePlan {
             limits,
             is_rounded,
             predicate: None,
-            row_text: canonical.text(&sql.iter().map(short).collect::<Vec<_>>()),
+            row_text: canonical.text(&of_source.zip(&sql).map(short).collect::<Vec<_>>()),
             cells: match is_count {
                 true => Vec::new(),
                 false => sql.iter().map(hash).collect(),
@@ -337,6 +351,11 @@ impl TablePlan {
             values.join(", ")
         )
     }
+}
+
+/// Whether no value of the column can be long. A `numeric` with a precision has 1,000 digits at most.
+fn is_short(column: &ColumnInfo) -> bool {
+    SHORT.contains(&column.type_oid) || (column.type_oid == NUMERIC && column.type_modifier >= 0)
 }
 
 fn numbers(numbers: &[i64]) -> String {

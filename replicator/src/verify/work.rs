@@ -239,9 +239,7 @@ async fn work(shop: Arc<Shop>, queue: Arc<Mutex<mpsc::Receiver<Task>>>) -> Resul
         let Some((bench, range)) = task else { return Ok(()) };
         if !bench.is_given_up().await {
             bench.began.lock().await.get_or_insert_with(Instant::now);
-            let pass = shop.gate.enter().await;
             let compared = retried(&shop, &mut pair, &bench, range.as_ref()).await;
-            drop(pass);
             match compared {
                 Ok(compared) => {
                     let rows = compared.rows;

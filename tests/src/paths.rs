@@ -16,7 +16,8 @@ pub fn servers() -> PathBuf {
     cache()
 }
 
-fn cache() -> PathBuf {
+/// What survives a fresh clone: `$CUTOVER_CACHE`, or its default.
+pub fn cache() -> PathBuf {
     if let Some(dir) = std::env::var_os("CUTOVER_CACHE") {
         return PathBuf::from(dir);
     }

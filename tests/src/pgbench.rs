@@ -1,5 +1,7 @@
 //! pgbench through the router: a workload that somebody else wrote, and its own invariant.
 
+mod latencies;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,6 +12,8 @@ use tokio_postgres::Client;
 use crate::paths;
 use crate::postgres::rows;
 use crate::process::{Launch, Process};
+
+pub use latencies::Latencies;
 
 const INIT_DEADLINE: Duration = Duration::from_secs(600);
 

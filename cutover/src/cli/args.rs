@@ -9,7 +9,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::api::PipelinePhase;
 use crate::gate::LagExpr;
 use crate::phase::Phase;
-use crate::verify::Mode;
+use crate::verify::{Mode, Predicate};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -280,6 +280,10 @@ pub struct VerifyArgs {
     /// Only these tables: schema.table, with * and ?. May be repeated.
     #[arg(long, value_name = "TABLE")]
     pub table: Vec<String>,
+    /// Only the rows of this table for which a condition holds, on both sides: 'public.orders: id >
+    /// 1000'. Once for each table. Such a verification is no proof for a cutover.
+    #[arg(long = "where", value_name = "TABLE: CONDITION")]
+    pub predicates: Vec<Predicate>,
     /// Percent of the chunks that a sample takes [default: 1].
     #[arg(long, value_name = "PERCENT")]
     pub sample: Option<f64>,
@@ -289,12 +293,19 @@ pub struct VerifyArgs {
     /// Most rows a second [default: no limit].
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
     pub rate: Option<u64>,
+    /// Read all the time. Otherwise clients of the database are spared: only so much is read that
+    /// the slowest of their answers stay about as slow as they are.
+    #[arg(long)]
+    pub unlimited: bool,
     /// Rows in a chunk [default: by the width of the rows].
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..))]
     pub chunk_rows: Option<u32>,
     /// How long a row that is being written may take to be caught at rest [default: 60s].
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub settle: Option<Duration>,
+    /// Start anew, also where a verification of the same was interrupted or stopped.
+    #[arg(long, conflicts_with_all = ["attach", "stop"])]
+    pub fresh: bool,
     /// Nothing but rows: no definitions, no sequences.
     #[arg(long)]
     pub rows_only: bool,

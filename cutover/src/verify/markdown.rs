@@ -24,6 +24,7 @@ impl VerifyReport {
             let columns: std::collections::BTreeSet<&str> =
                 table.differences.iter().flat_map(|one| &one.columns).map(String::as_str).collect();
             let mut remarks: Vec<String> = table.limits.clone();
+            remarks.extend(table.predicate.as_ref().map(|only| format!("only where {only}")));
             if !columns.is_empty() {
                 remarks.push(format!(
                     "columns: {}",
@@ -43,6 +44,14 @@ impl VerifyReport {
                 table.unsettled,
                 table.in_motion,
                 cell(&remarks.join("; "))
+            ));
+        }
+        if let Some(before) = &self.resumed {
+            text.push_str(&format!(
+                "\n- {} rows in {} chunks were read before {}, when it went on after an interruption",
+                before.rows,
+                before.chunks,
+                before.at.strftime(stamp)
             ));
         }
         for found in &self.objects {

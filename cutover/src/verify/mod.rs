@@ -8,12 +8,14 @@
 mod gate;
 mod markdown;
 pub mod objects;
+mod predicate;
 pub mod sample;
 pub mod suspect;
 pub mod wire;
 
 pub use gate::{Known, refusal};
+pub use predicate::Predicate;
 pub use wire::{
-    KeyPart, Mode, ObjectFinding, Progress, RowDifference, RowKind, SampleWorth, TableReport,
-    Verdict, VerifyReport, VerifyRequest, VerifyState, VerifyStatus,
+    HeldBy, KeyPart, Limit, Mode, ObjectFinding, Progress, Resumed, RowDifference, RowKind,
+    SampleWorth, TableReport, Verdict, VerifyReport, VerifyRequest, VerifyState, VerifyStatus,
 };

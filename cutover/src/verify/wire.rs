@@ -12,6 +12,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::predicate::Predicate;
 use crate::api::{ApiError, SCHEMA_VERSION, Severity};
 use crate::side::Side;
 
@@ -61,22 +62,39 @@ pub struct VerifyRequest {
     pub mode: Mode,
     /// Patterns of tables, `schema.table` with `*` and `?`; none: all that are replicated.
     pub tables: Vec<String>,
+    /// Only the rows of some tables for which a condition holds; the other tables are compared
+    /// whole.
+    pub predicates: Vec<Predicate>,
     /// Percent of the chunks of a sample. Default 1.
     pub sample_percent: Option<f64>,
     /// Connections to each server, 1 to 32. Default 2.
     pub connections: Option<u32>,
     /// Most rows a second that are read from each server. Default: no limit.
     pub rows_per_second: Option<u64>,
+    /// Read all the time, whoever works. Otherwise, while clients work on the source, chunks are
+    /// read for such a part of the time that the 99th percentile of what clients see does not grow
+    /// by more than a fifth, and less while the stream is behind.
+    pub unlimited: bool,
     /// Rows in a chunk. Default: by the width of the table's rows.
     pub chunk_rows: Option<u32>,
     /// How long a row that looks different may take to settle, milliseconds. Default 60 s.
     pub settle_ms: Option<u64>,
+    /// Don't go on with a verification that the sidecar's end has interrupted, or that was stopped.
+    pub fresh: bool,
     /// Leave out everything but rows.
     pub rows_only: bool,
     /// Who asks, for the record.
     pub actor: Option<String>,
     /// Why, for the record.
     pub reason: Option<String>,
+}
+
+impl VerifyRequest {
+    /// Whether everything is asked for: all replicated tables, all of their rows, and what is no
+    /// row. Only such a verification can be a proof for a cutover.
+    pub fn is_whole(&self) -> bool {
+        self.tables.is_empty() && self.predicates.is_empty() && !self.rows_only
+    }
 }
 
 /// How far a verification is.
@@ -91,6 +109,25 @@ pub enum VerifyState {
     Stopped,
     /// It could not go on; the error is there.
     Failed,
+}
+
+/// Who is spared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeldBy {
+    /// Clients work on the source, and would feel more.
+    Clients,
+    /// The stream is behind, or nobody knows how far.
+    Lag,
+}
+
+/// How much a verification may read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Limit {
+    /// Part of the time, above 0; 1: all the time.
+    pub share: f64,
+    /// Why it is not all the time.
+    pub held_by: Option<HeldBy>,
 }
 
 /// What has been done.
@@ -112,6 +149,9 @@ pub struct Progress {
     pub rows_per_second: f64,
     /// Seconds that remain at that rate; `None`: not known yet.
     pub eta_seconds: Option<f64>,
+    /// How much it may read now; `None`: it has not begun to read.
+    #[serde(default)]
+    pub limit: Option<Limit>,
 }
 
 /// A verification, as it is now.
@@ -212,12 +252,21 @@ pub struct TableReport {
     pub table: String,
     /// Columns of the key by which rows were matched; empty: rows were compared as a multiset.
     pub key: Vec<String>,
+    /// Only rows for which this holds were compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicate: Option<String>,
     /// Rows of the source that were compared.
     pub rows: u64,
     /// Chunks that were compared.
     pub chunks: u64,
     /// Chunks in all.
     pub chunks_in_all: u64,
+    /// Rows among them that were read before the verification was interrupted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rows_before: u64,
+    /// Chunks of those.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub chunks_before: u64,
     /// Rows that looked different at first, because they were being written, and were looked at
     /// again.
     pub rechecked: u64,
@@ -254,6 +303,10 @@ impl TableReport {
     }
 }
 
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// Something that is no row: a sequence, a constraint, an index, a column, a type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectFinding {
@@ -277,6 +330,17 @@ pub struct SampleWorth {
     /// Had more than this part of the chunks been damaged, the sample would have hit one with a
     /// probability of 95 %. `None` where nothing was compared.
     pub bound_95: Option<f64>,
+}
+
+/// A verification that was interrupted and went on: what was not read again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resumed {
+    /// When it went on (the last time).
+    pub at: Timestamp,
+    /// Rows that had been compared before.
+    pub rows: u64,
+    /// Chunks of those.
+    pub chunks: u64,
 }
 
 /// The result.
@@ -310,9 +374,19 @@ pub struct VerifyReport {
     pub objects: Vec<ObjectFinding>,
     /// Somebody stopped it.
     pub stopped: bool,
+    /// It was interrupted and went on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<Resumed>,
 }
 
 impl VerifyReport {
+    /// The same, of a verification that went on at this moment.
+    pub fn resumed_at(self, at: Option<Timestamp>) -> Self {
+        let rows = self.tables.iter().map(|table| table.rows_before).sum();
+        let chunks = self.tables.iter().map(|table| table.chunks_before).sum();
+        Self { resumed: at.map(|at| Resumed { at, rows, chunks }), ..self }
+    }
+
     /// Puts a report together and judges it.
     pub fn judged(
         id: String,
@@ -354,6 +428,7 @@ impl VerifyReport {
             tables,
             objects,
             stopped,
+            resumed: None,
         }
     }
 }

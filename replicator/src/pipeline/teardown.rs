@@ -63,6 +63,7 @@ pub async fn teardown(config: &Config) -> Result<Vec<String>, Failure> {
             let store = store.towards(direction);
             store.forget_stage()?;
             store.forget_checkpoint()?;
+            store.forget_verification()?;
         }
         done.push(format!("state directory {}: pipeline forgotten", config.state_dir.display()));
     }

@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | `checkpoint` | how far green is known to be durable | a re-read from the slot's position |
 //! | `stage` | how far the set-up of the pipeline got, and what each stream is for | see [`stage`], [`role`] |
+//! | `verification` | how far a verification got | it starts anew |
 //! | `journal` | the cutover's write-ahead journal | green's decision row still decides |
 //!
 //! Beside it, in a directory of its own, lies the [`spool`] of the stream, which is not durable.
@@ -17,6 +18,7 @@ mod journal;
 mod role;
 mod spool;
 mod stage;
+mod verification;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,12 +33,14 @@ pub use journal::RocksJournal;
 pub use role::Role;
 pub use spool::RocksSpool;
 pub use stage::Stage;
+pub use verification::{FinishedChunk, Unfinished};
 
 /// Bytes of log after which RocksDB writes its memory out.
 const LOG_BYTES: u64 = 256 << 10;
 
 /// Column families, created when missing.
-const FAMILIES: [&str; 3] = [checkpoint::FAMILY, stage::FAMILY, journal::FAMILY];
+const FAMILIES: [&str; 4] =
+    [checkpoint::FAMILY, stage::FAMILY, journal::FAMILY, verification::FAMILY];
 
 /// Why the store can't go on. Every one of these stops the engine: without its memory it may not act.
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use decoders::postgres::catalog::{ColumnInfo, quote_ident};
 
 use super::reader::{Reader, Trouble};
+use super::row_hash::RECORD_HASH;
 
 /// Since this version floats are printed as the shortest exact text.
 const SHORTEST_FLOATS: u32 = 120_000;
@@ -36,6 +37,7 @@ const FLOATS: [(u32, &str); 9] = [
 #[derive(Debug, Clone)]
 pub(super) struct Canonical {
     extended_hash: bool,
+    record_hash: bool,
     recode: bool,
     floats_differ: bool,
     char_differs: bool,
@@ -74,6 +76,7 @@ impl Canonical {
         }
         let mut canonical = Self {
             extended_hash: versions.iter().all(|version| *version >= EXTENDED_HASH),
+            record_hash: versions.iter().all(|version| *version >= RECORD_HASH),
             recode: encodings[0] != encodings[1],
             floats_differ: between(SHORTEST_FLOATS),
             char_differs: between(ESCAPED_CHAR),
@@ -108,6 +111,11 @@ impl Canonical {
     /// The text of several columns: `record_out` tells NULL from empty, and where a value ends.
     pub fn text(&self, expressions: &[String]) -> String {
         format!("ROW({})::text", expressions.join(", "))
+    }
+
+    /// Whether both servers hash records alike: they can, and texts are the same bytes on both.
+    pub fn hashes_records(&self) -> bool {
+        self.record_hash && !self.recode
     }
 
     /// A hash of 64 bits of a text. Only 11 and later have a fast one; MD5 is everywhere.

@@ -33,20 +33,29 @@ pub(super) async fn range(
     let is_full = shop.mode == Mode::Full;
     let mut rows = 0;
     if !is_full {
-        let [here, there] = [false, true].map(|side| table.sum_sql(range, side));
-        let (here, there) = tokio::try_join!(source.rows(&here), target.rows(&there))?;
+        let sql = [false, true].map(|side| table.sum_sql(range, side));
+        let [here, there] = both(shop, pair, &sql).await?;
         rows = source.number(here.first().and_then(|row| row.first()))?;
         if here == there {
             return Ok(Compared { rows, ..Compared::default() });
         }
     }
-    let [here, there] = [false, true].map(|side| table.rows_sql(range, side, is_full));
-    let (here, there) = tokio::try_join!(source.rows(&here), target.rows(&there))?;
+    let sql = [false, true].map(|side| table.rows_sql(range, side, is_full));
+    let [here, there] = both(shop, pair, &sql).await?;
     rows = rows.max(here.len() as u64);
     let keys = apart(by_key(source, here)?, by_key(target, there)?);
     let rechecked = keys.len() as u64;
     let settled = settle(shop, pair, table, &Suspects::Keys(keys), enough).await?;
     Ok(Compared { rows, rechecked, settled })
+}
+
+/// A statement for each side, both at once, when clients can bear it. What follows a difference waits
+/// for the stream more than it reads, and is not counted.
+async fn both(shop: &Shop, pair: &Pair, sql: &[String; 2]) -> Result<[Vec<TextRow>; 2], Trouble> {
+    let _pass = shop.gate.enter().await;
+    let [here, there] = sql;
+    let (here, there) = tokio::try_join!(pair.source.rows(here), pair.target.rows(there))?;
+    Ok([here, there])
 }
 
 type ByKey = HashMap<Vec<String>, Vec<Option<String>>>;
@@ -85,7 +94,7 @@ pub(super) async fn multiset(
 ) -> Result<Compared, Trouble> {
     let (source, target) = (&pair.source, &pair.target);
     let sql = table.buckets_sql(BUCKETS_MASK);
-    let (here, there) = tokio::try_join!(source.rows(&sql), target.rows(&sql))?;
+    let [here, there] = both(shop, pair, &[sql.clone(), sql]).await?;
     let mut rows = 0;
     for row in &here {
         rows += source.number::<u64>(row.get(1))?;
@@ -100,7 +109,7 @@ pub(super) async fn multiset(
         return Ok(Compared { rows, ..Compared::default() });
     }
     let sql = table.contents_sql(BUCKETS_MASK, &apart);
-    let (here, there) = tokio::try_join!(source.rows(&sql), target.rows(&sql))?;
+    let [here, there] = both(shop, pair, &[sql.clone(), sql]).await?;
     let (here, mut there) = (buckets(source, here)?, buckets(target, there)?);
     let mut hashes: Vec<i64> = here
         .into_iter()

@@ -13,19 +13,23 @@ use cutover::verify::{
     objects,
 };
 use decoders::QualifiedName;
-use decoders::postgres::catalog::{self, TableInfo, TablePattern};
+use decoders::postgres::catalog::{self, TableInfo};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::canonical::Canonical;
+use super::chosen::Chosen;
 use super::definitions::{self, Definitions};
 use super::flag;
+use super::gate::Gate;
 use super::known;
 use super::plan::TablePlan;
 use super::reader::{Reader, Trouble};
+use super::resume::Memory;
 use super::work::{self, Bench, Counts, Pace, Shop};
 use crate::controlling::EngineReplication;
+use crate::store::{FinishedChunk, Unfinished};
 
 /// Connections to each server: one finds chunks, the others compare them.
 pub(super) const CONNECTIONS: RangeInclusive<u32> = 2..=32;
@@ -46,6 +50,8 @@ pub struct Job {
     id: String,
     mode: Mode,
     started: Timestamp,
+    /// When it went on, if it was interrupted.
+    resumed: Option<Timestamp>,
     began: Instant,
     work: Mutex<Option<Work>>,
     outcome: Mutex<Option<Result<VerifyReport, ApiError>>>,
@@ -58,13 +64,18 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Job {
-    /// Not begun yet.
-    pub(super) fn new(request: &VerifyRequest) -> Self {
-        let id = uuid::Uuid::new_v4().simple().to_string();
+    /// Not begun yet; or to go on.
+    pub(super) fn new(request: &VerifyRequest, unfinished: Option<Unfinished>) -> Self {
+        let new = uuid::Uuid::new_v4().simple().to_string();
+        let now = Timestamp::now();
+        let resumed = unfinished.is_some().then_some(now);
+        let (id, started) =
+            unfinished.map_or((new[..8].to_owned(), now), |found| (found.id, found.started));
         Self {
-            id: id[..8].to_owned(),
+            id,
             mode: request.mode,
-            started: Timestamp::now(),
+            started,
+            resumed,
             began: Instant::now(),
             work: Mutex::default(),
             outcome: Mutex::default(),
@@ -120,7 +131,8 @@ impl Job {
         let estimated: u64 = benches.iter().map(|bench| bench.plan.rows_estimated).sum();
         let part = shop.sample.map_or(1.0, |(percent, _)| percent / 100.0);
         let seconds = self.began.elapsed().as_secs_f64().max(1e-3);
-        let rate = rows_done as f64 / seconds;
+        let rows_before = counts.rows_before.load(Ordering::Relaxed);
+        let rate = rows_done.saturating_sub(rows_before) as f64 / seconds;
         let left = (estimated as f64 * part - rows_done as f64).max(0.0);
         Progress {
             tables: benches.len() as u64,
@@ -130,7 +142,8 @@ impl Job {
             rows_rechecked: counts.rechecked.load(Ordering::Relaxed),
             differences: counts.differences.load(Ordering::Relaxed),
             rows_per_second: rate,
-            eta_seconds: (rows_done > 0).then(|| left / rate),
+            eta_seconds: (rate > 0.0).then(|| left / rate),
+            limit: Some(shop.gate.limit()),
         }
     }
 
@@ -139,11 +152,12 @@ impl Job {
         self: Arc<Self>,
         stream: EngineReplication,
         request: VerifyRequest,
-        patterns: Vec<TablePattern>,
+        chosen: Chosen,
     ) {
-        tracing::info!(id = self.id, mode = self.mode.name(), "verification begins");
+        let is_resumed = self.resumed.is_some();
+        tracing::info!(id = self.id, mode = self.mode.name(), is_resumed, "verification begins");
         let state_dir = stream.route.config.state_dir.clone();
-        let compared = self.compare(stream, &request, &patterns).await;
+        let compared = self.compare(stream, &request, &chosen).await;
         let compared = match compared {
             Ok(report) => remember(state_dir, report, &request).await,
             Err(trouble) => Err(trouble),
@@ -174,7 +188,7 @@ impl Job {
         &self,
         stream: EngineReplication,
         request: &VerifyRequest,
-        patterns: &[TablePattern],
+        chosen: &Chosen,
     ) -> Result<VerifyReport, Trouble> {
         let (ends, config) = (stream.route.ends.clone(), stream.route.config.clone());
         let (from, to) = (ends.direction.from(), ends.direction.to());
@@ -183,12 +197,13 @@ impl Job {
             Reader::open(&ends.source, from, &door),
             Reader::open(&ends.target, to, &door),
         )?;
-        let wanted = |name: &QualifiedName| {
-            patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(name))
-        };
+        let wanted = |name: &QualifiedName| chosen.takes(name);
         let here = tables(&source, &config.tables).await?;
         let there = tables(&target, &config.tables).await?;
         let canonical = Canonical::of(&source, &target).await?;
+        let question = (self.id.as_str(), self.started, from);
+        let is_resumed = self.resumed.is_some();
+        let (memory, before) = Memory::open(&stream.store, is_resumed, question, request).await?;
         let mut benches = Vec::new();
         for table in here.iter().filter(|table| table.is_decoded() && wanted(&table.name)) {
             // A table that the target lacks is among the objects, or an error if those are not
@@ -196,7 +211,11 @@ impl Job {
             let other = there.iter().find(|other| other.name == table.name);
             let lacking = TableInfo { columns: Vec::new(), ..table.clone() };
             let plan = TablePlan::new(table, other.unwrap_or(&lacking), &canonical, request);
-            let bench = Bench::new(plan);
+            let plan = plan.restricted_to(chosen.predicate(&table.name)?);
+            let (name, fingerprint) = (plan.name.to_string(), plan.fingerprint());
+            let of_it = |done: &&FinishedChunk| done.table == name && done.plan == fingerprint;
+            let done = before.iter().filter(of_it).cloned().collect();
+            let bench = Bench::new(plan, done);
             if other.is_none() {
                 bench.report.lock().await.error = Some(format!("{to} does not have it"));
             }
@@ -205,6 +224,8 @@ impl Job {
         if benches.is_empty() {
             return Err(Trouble::new(from, "no replicated table has such a name"));
         }
+        let plans: Vec<&TablePlan> = benches.iter().map(|bench| &bench.plan).collect();
+        chosen.check(&plans, [&source, &target]).await?;
         // The largest first, so that they do not end last.
         benches.sort_by_key(|bench| std::cmp::Reverse(bench.plan.bytes));
         let objects = match request.rows_only {
@@ -229,6 +250,8 @@ impl Job {
             stream,
             sample: (self.mode == Mode::Sample).then_some((percent, seed)),
             pace: Pace::new(request.rows_per_second),
+            memory,
+            gate: Gate::new(!request.unlimited),
             counts: Counts::default(),
         });
         *locked(&self.work) = Some(Work { shop: Arc::clone(&shop), benches: benches.clone() });
@@ -236,16 +259,22 @@ impl Job {
         let workers = request.connections.unwrap_or(CONNECTIONS_DEFAULT) - 1;
         let mut stop = self.stop.subscribe();
         let stopped = tokio::select! {
-            done = work::all(shop, benches.clone(), workers) => done.map(|()| false)?,
+            done = work::all(Arc::clone(&shop), benches.clone(), workers) => done.map(|()| false)?,
             _ = stop.wait_for(|stop| *stop) => true,
+            () = shop.govern(), if !request.unlimited => unreachable!("governs for ever"),
         };
+        if !stopped {
+            shop.memory.forget().await;
+        }
         let mut reports = Vec::new();
         for bench in benches {
             reports.push(bench.report.lock().await.clone());
         }
         reports.sort_by(|a, b| a.table.cmp(&b.table));
         let (id, started) = (self.id.clone(), self.started);
-        Ok(VerifyReport::judged(id, self.mode, [from, to], started, reports, objects, stopped))
+        let sides = [from, to];
+        let report = VerifyReport::judged(id, self.mode, sides, started, reports, objects, stopped);
+        Ok(report.resumed_at(self.resumed))
     }
 }
 
@@ -256,7 +285,7 @@ async fn remember(
     report: VerifyReport,
     request: &VerifyRequest,
 ) -> Result<VerifyReport, Trouble> {
-    let known = Known::of(&report, request.tables.is_empty() && !request.rows_only);
+    let known = Known::of(&report, request.is_whole());
     if !known.counts() {
         return Ok(report);
     }

@@ -4,21 +4,30 @@
 //! |---|---|
 //! | [`mod@job`] | one verification from its request to its report |
 //! | `plan`, `canonical` | what is read of a table: chunks, keys, text that every server prints alike |
+//! | `chosen` | tables and rows that an operator has chosen |
+//! | `row_hash` | a row as a number that every server computes alike |
 //! | `work` | chunks dealt to workers; limits, retries |
 //! | `compare` | a chunk: sums, then rows |
 //! | `settle` | a row that looks different: is it? (rules: [`cutover::verify::suspect`]) |
+//! | `gate`, `governor` | how much is read while clients of the source work |
+//! | `resume` | what was done before a restart |
 //! | `definitions` | everything that is no row |
 //!
 //! Hashes and sums are computed by the servers. Nothing is written on either side, no lock is held
 //! and no snapshot is kept longer than a chunk takes.
 
 mod canonical;
+mod chosen;
 mod compare;
 mod definitions;
+mod gate;
+mod governor;
 pub mod job;
 mod known;
 mod plan;
 mod reader;
+mod resume;
+mod row_hash;
 mod settle;
 mod work;
 
@@ -28,11 +37,11 @@ use std::time::Duration;
 use cutover::Direction;
 use cutover::api::{ApiError, ErrorCode, PipelinePhase, StartCutover};
 use cutover::verify::{self, VerifyRequest, VerifyState, VerifyStatus};
-use decoders::postgres::catalog::TablePattern;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::controlling::EngineReplication;
+use chosen::Chosen;
 use job::Job;
 
 /// Where errors of requests happen.
@@ -61,7 +70,7 @@ impl Verifier {
     /// # Errors
     /// One is under way; the request makes no sense; nothing streams.
     pub fn start(&self, request: VerifyRequest) -> Result<VerifyStatus, ApiError> {
-        let patterns = checked(&request)?;
+        let chosen = checked(&request)?;
         let stream = self.carrying()?;
         let mut last = self.last();
         if let Some(job) = last.as_ref().filter(|job| job.status().state == VerifyState::Running) {
@@ -69,10 +78,15 @@ impl Verifier {
             return Err(ApiError::new(ErrorCode::Busy, what, PLACE)
                 .next("cutover verify --attach, or cutover verify --stop"));
         }
-        let job = Arc::new(Job::new(&request));
+        let (store, source) = (&stream.store, stream.route.ends.direction.from());
+        let unfinished = resume::unfinished(store, source, &request).map_err(|error| {
+            ApiError::new(ErrorCode::Unavailable, error.to_string(), "state directory")
+                .next("cutover verify --fresh")
+        })?;
+        let job = Arc::new(Job::new(&request, unfinished));
         *last = Some(Arc::clone(&job));
         let status = job.status();
-        tokio::spawn(job.run(stream, request, patterns));
+        tokio::spawn(job.run(stream, request, chosen));
         Ok(status)
     }
 
@@ -143,8 +157,8 @@ impl Verifier {
     }
 }
 
-/// The request's tables, if it makes sense.
-fn checked(request: &VerifyRequest) -> Result<Vec<TablePattern>, ApiError> {
+/// The request's tables and rows, if it makes sense.
+fn checked(request: &VerifyRequest) -> Result<Chosen, ApiError> {
     let refuse = |what: String| Err(ApiError::new(ErrorCode::BadRequest, what, PLACE));
     if let Some(percent) = request.sample_percent
         && !(percent > 0.0 && percent <= 100.0)
@@ -158,10 +172,9 @@ fn checked(request: &VerifyRequest) -> Result<Vec<TablePattern>, ApiError> {
     if request.rows_per_second == Some(0) || request.chunk_rows == Some(0) {
         return refuse("rows a second and rows of a chunk have to be more than 0".into());
     }
-    let patterns = request.tables.iter().map(|text| text.parse());
-    match patterns.collect::<Result<Vec<TablePattern>, _>>() {
-        Ok(patterns) => Ok(patterns),
-        Err(error) => refuse(error.to_string()),
+    match Chosen::of(request) {
+        Ok(chosen) => Ok(chosen),
+        Err(what) => refuse(what),
     }
 }
 

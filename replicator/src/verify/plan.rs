@@ -1,11 +1,14 @@
 //! What is read of a table, and in which pieces.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use cutover::verify::{Mode, VerifyRequest};
 use decoders::QualifiedName;
 use decoders::change::Generated;
 use decoders::postgres::catalog::{ColumnInfo, TableInfo, quote_ident, quote_literal};
 
 use super::canonical::Canonical;
+use super::row_hash::{Hashed, row_hash};
 
 /// Bytes of table that a chunk is meant to have.
 const CHUNK_BYTES: i64 = 4 << 20;
@@ -18,6 +21,13 @@ const CHUNK_ROWS_UNKNOWN: i64 = 2_000;
 /// Values longer than this are compared by their hash in `full` mode, too: a chunk has to fit into
 /// memory. Bytes.
 const LONG: usize = 8192;
+
+/// Types of which a value's text is short, by OID: numbers, times, names, UUIDs.
+const SHORT: [u32; 16] =
+    [16, 18, 19, 20, 21, 23, 26, 700, 701, 1082, 1083, 1114, 1184, 1186, 1266, 2950];
+/// `text` and `varchar`: their length is known without printing them.
+const TEXTS: [u32; 2] = [25, 1043];
+const NUMERIC: u32 = 1700;
 
 /// Types whose order is the same on every server, by OID: numbers, times, bytes, UUIDs. Text goes by
 /// a collation, which the operating system defines.
@@ -55,6 +65,8 @@ pub(super) struct TablePlan {
     pub limits: Vec<String>,
     /// Floats inside of composite types and ranges are printed with 15 digits.
     pub is_rounded: bool,
+    /// Only rows for which this holds.
+    pub predicate: Option<String>,
     row_hash: String,
     row_text: String,
     cells: Vec<String>,
@@ -86,20 +98,26 @@ impl TablePlan {
         let mut columns = Vec::new();
         for column in source.columns.iter().filter(|column| !is_virtual(column)) {
             match target.column_named(&column.name) {
-                Some(_) => columns.push(column),
+                Some(other) => columns.push((column, other)),
                 None => limits.push(format!("column {} is on one side only", column.name)),
             }
         }
-        let expressions: Vec<_> = columns.iter().map(|column| canonical.column(column)).collect();
+        let expressions: Vec<_> = columns.iter().map(|(here, _)| canonical.column(here)).collect();
         let is_rounded = expressions.iter().any(|expression| expression.is_rounded);
-        for (column, _) in columns.iter().zip(&expressions).filter(|(_, e)| e.is_rounded) {
+        for ((column, _), _) in columns.iter().zip(&expressions).filter(|(_, e)| e.is_rounded) {
             limits.push(format!("floats inside of {} are compared to 15 digits", column.name));
         }
         let sql: Vec<String> = expressions.into_iter().map(|expression| expression.sql).collect();
-        let hashed = |sql: &String| canonical.hash(&canonical.text(std::slice::from_ref(sql)));
-        let short = |sql: &String| {
-            let text = canonical.text(std::slice::from_ref(sql));
-            let hash = hashed(sql);
+        let hash = |sql: &String| canonical.hash(&canonical.text(std::slice::from_ref(sql)));
+        let short = |(column, sql): (&ColumnInfo, &String)| {
+            if is_short(column) {
+                return sql.clone();
+            }
+            let text = match TEXTS.contains(&column.type_oid) {
+                true => sql.clone(),
+                false => canonical.text(std::slice::from_ref(sql)),
+            };
+            let hash = hash(sql);
             format!(
                 "CASE WHEN octet_length({text}) > {LONG} \
                  THEN octet_length({text}) || ' ' || {hash} ELSE {text} END"
@@ -129,6 +147,14 @@ impl TablePlan {
             ((CHUNK_BYTES as f64 / width) as i64).clamp(*CHUNK_ROWS.start(), *CHUNK_ROWS.end())
         });
         let is_count = request.mode == Mode::Count;
+        let of_source = columns.iter().map(|(here, _)| *here);
+        let hashed: Vec<Hashed<'_>> = columns
+            .iter()
+            .zip(&sql)
+            .map(|((source, target), printed)| Hashed { source, target, printed })
+            .collect();
+        let is_key = |column: &ColumnInfo| key.iter().any(|part| part.name == column.name);
+        let row_hash = row_hash(canonical, &hashed, is_key);
         let chunk_rows = match (request.chunk_rows, request.mode) {
             (Some(rows), _) => i64::from(rows).max(1),
             (None, Mode::Full) => by_width.min(CHUNK_ROWS_FULL),
@@ -137,23 +163,35 @@ impl TablePlan {
         Self {
             name: source.name.clone(),
             order_differs: !key.iter().all(ordered),
+            row_hash: if is_count { "0::int8".into() } else { row_hash },
             key,
             chunk_rows,
             rows_estimated: rows.unwrap_or(0.0) as u64,
             bytes: source.bytes,
             limits,
             is_rounded,
-            row_hash: match is_count {
-                true => "0::int8".into(),
-                false => canonical.hash(&canonical.text(&sql)),
-            },
-            row_text: canonical.text(&sql.iter().map(short).collect::<Vec<_>>()),
+            predicate: None,
+            row_text: canonical.text(&of_source.zip(&sql).map(short).collect::<Vec<_>>()),
             cells: match is_count {
                 true => Vec::new(),
-                false => sql.iter().map(hashed).collect(),
+                false => sql.iter().map(hash).collect(),
             },
-            columns: columns.iter().map(|column| column.name.clone()).collect(),
+            columns: columns.iter().map(|(column, _)| column.name.clone()).collect(),
         }
+    }
+
+    /// The same, of the rows for which this holds.
+    pub fn restricted_to(self, predicate: Option<String>) -> Self {
+        Self { predicate, ..self }
+    }
+
+    /// Of what is compared, and how: not the same, and what was compared proves nothing. It may
+    /// change with the version of this program.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let names: Vec<&String> = self.key.iter().map(|column| &column.name).collect();
+        (&self.row_hash, &self.row_text, &self.predicate, names).hash(&mut hasher);
+        hasher.finish()
     }
 
     /// To be run before anything else is read of this table.
@@ -174,15 +212,30 @@ impl TablePlan {
         row(&parts)
     }
 
+    /// What has to be one valid statement on both sides before anything is read by the predicate.
+    pub fn predicate_sql(&self) -> Option<String> {
+        let predicate = self.predicate_condition()?;
+        Some(format!("SELECT FROM ONLY {} t WHERE {predicate}", self.name))
+    }
+
+    fn predicate_condition(&self) -> Option<String> {
+        self.predicate.as_ref().map(|predicate| format!("({predicate})"))
+    }
+
+    /// Of statements that read all of a table.
+    fn only(&self) -> String {
+        self.predicate_condition().map_or(String::new(), |predicate| format!(" WHERE {predicate}"))
+    }
+
     fn condition(&self, range: &Range, target: bool) -> String {
         let key = row(&self.key_names());
         let bound = |operator: &str, bound: &Option<Vec<String>>| {
             let bound = bound.as_ref()?;
             Some(format!("{key} {operator} {}", self.key_literal(bound, target)))
         };
-        let both: Vec<String> =
-            [bound(">=", &range.lo), bound("<", &range.hi)].into_iter().flatten().collect();
-        if both.is_empty() { String::new() } else { format!(" WHERE {}", both.join(" AND ")) }
+        let all = [bound(">=", &range.lo), bound("<", &range.hi), self.predicate_condition()];
+        let all: Vec<String> = all.into_iter().flatten().collect();
+        if all.is_empty() { String::new() } else { format!(" WHERE {}", all.join(" AND ")) }
     }
 
     /// The key that is `skipped` rows behind `lo`, on the source.
@@ -261,19 +314,22 @@ impl TablePlan {
     /// The whole table in buckets of row hashes: bucket, rows, sum.
     pub fn buckets_sql(&self, mask: i64) -> String {
         format!(
-            "SELECT x.h & {mask}, count(*), sum(x.h) FROM (SELECT {} AS h FROM ONLY {} t) x \
+            "SELECT x.h & {mask}, count(*), sum(x.h) FROM (SELECT {} AS h FROM ONLY {} t{}) x \
              GROUP BY 1",
-            self.row_hash, self.name
+            self.row_hash,
+            self.name,
+            self.only()
         )
     }
 
     /// The hashes in some buckets, and how many rows have each.
     pub fn contents_sql(&self, mask: i64, buckets: &[i64]) -> String {
         format!(
-            "SELECT x.h, count(*) FROM (SELECT {} AS h FROM ONLY {} t) x \
+            "SELECT x.h, count(*) FROM (SELECT {} AS h FROM ONLY {} t{}) x \
              WHERE x.h & {mask} IN ({}) GROUP BY 1",
             self.row_hash,
             self.name,
+            self.only(),
             numbers(buckets)
         )
     }
@@ -287,13 +343,19 @@ impl TablePlan {
             .collect();
         format!(
             "SELECT v.n, sum(hashtext(x.v))::text || ' ' || count(*)::text, false, count(*) \
-             FROM (SELECT t.xmin::text || t.ctid::text AS v, {} AS h FROM ONLY {} t) x \
+             FROM (SELECT t.xmin::text || t.ctid::text AS v, {} AS h FROM ONLY {} t{}) x \
              JOIN (VALUES {}) v(n, h) ON v.h = x.h GROUP BY v.n",
             self.row_hash,
             self.name,
+            self.only(),
             values.join(", ")
         )
     }
+}
+
+/// Whether no value of the column can be long. A `numeric` with a precision has 1,000 digits at most.
+fn is_short(column: &ColumnInfo) -> bool {
+    SHORT.contains(&column.type_oid) || (column.type_oid == NUMERIC && column.type_modifier >= 0)
 }
 
 fn numbers(numbers: &[i64]) -> String {

@@ -116,6 +116,16 @@ impl Reader {
         Ok(sets)
     }
 
+    /// Whether this is one statement that the server would run.
+    pub async fn check(&self, sql: &str) -> Result<(), Trouble> {
+        let prepared = self.session.prepare(sql).await;
+        let failed = |error| Trouble {
+            is_transient: session::is_transient(&error),
+            ..Trouble::new(self.side, session::describe(&error))
+        };
+        prepared.map(|_| ()).map_err(failed)
+    }
+
     /// The rows of one statement.
     pub async fn rows(&self, sql: &str) -> Result<Vec<TextRow>, Trouble> {
         let mut sets = self.sets(sql).await?;

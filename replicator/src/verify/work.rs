@@ -13,10 +13,14 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
 
 use super::compare::{self, Compared};
+use super::gate::Gate;
 use super::plan::{Range, TablePlan};
 use super::reader::{Reader, Trouble};
+use super::resume::Memory;
+use super::settle::Settled;
 use crate::controlling::EngineReplication;
 use crate::door::Door;
+use crate::store::FinishedChunk;
 
 /// How long the stream may take to apply what was just read; a new connection is made in that time.
 const APPLY: Duration = Duration::from_secs(60);
@@ -41,6 +45,8 @@ pub(super) struct Shop {
     /// Percent of the chunks, and the seed.
     pub sample: Option<(f64, u64)>,
     pub pace: Pace,
+    pub memory: Memory,
+    pub gate: Gate,
     pub counts: Counts,
 }
 
@@ -48,6 +54,8 @@ pub(super) struct Shop {
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub rows: AtomicU64,
+    /// Of those, rows that were read before a restart.
+    pub rows_before: AtomicU64,
     pub rechecked: AtomicU64,
     pub differences: AtomicU64,
     pub tables_done: AtomicU64,
@@ -84,6 +92,12 @@ impl Shop {
         applied.map_err(|error| Trouble::new(error.place, error.what))
     }
 
+    /// Spares the source's clients for as long as it is polled, which is for ever.
+    pub async fn govern(&self) {
+        let (source, from) = &self.source;
+        self.gate.govern(&self.stream, || Reader::open(source, *from, &self.door)).await;
+    }
+
     async fn open(&self) -> Result<Pair, Trouble> {
         let ((source, from), (target, to)) = (&self.source, &self.target);
         let (source, target) = tokio::try_join!(
@@ -116,21 +130,25 @@ impl Pair {
 pub(super) struct Bench {
     pub plan: TablePlan,
     pub report: Mutex<TableReport>,
+    /// What was done before a restart, in the order of keys.
+    before: Vec<FinishedChunk>,
     began: Mutex<Option<Instant>>,
     /// Chunks that were dealt and are not done; and one for the dealer.
     open: AtomicU64,
 }
 
 impl Bench {
-    pub fn new(plan: TablePlan) -> Self {
+    pub fn new(plan: TablePlan, mut before: Vec<FinishedChunk>) -> Self {
+        before.sort_by_key(|chunk| chunk.number);
         let report = TableReport {
             table: plan.name.to_string(),
             key: plan.key.iter().map(|column| column.name.clone()).collect(),
             limits: plan.limits.clone(),
+            predicate: plan.predicate.clone(),
             ..TableReport::default()
         };
         let report = Mutex::new(report);
-        Self { plan, report, began: Mutex::new(None), open: AtomicU64::new(1) }
+        Self { plan, report, before, began: Mutex::new(None), open: AtomicU64::new(1) }
     }
 
     async fn is_given_up(&self) -> bool {
@@ -149,6 +167,19 @@ impl Bench {
             self.report.lock().await.seconds = seconds;
             shop.counts.tables_done.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// A chunk that was done before a restart.
+    async fn restore(&self, chunk: FinishedChunk, shop: &Shop) {
+        let rows = chunk.rows;
+        shop.counts.rows_before.fetch_add(rows, Ordering::Relaxed);
+        let mut report = self.report.lock().await;
+        report.rows_before += rows;
+        report.chunks_before += 1;
+        drop(report);
+        let FinishedChunk { rechecked, in_motion, differences, .. } = chunk;
+        let settled = Settled { differences, in_motion, unsettled: 0 };
+        self.take(Compared { rows, rechecked, settled }, shop).await;
     }
 
     async fn take(&self, compared: Compared, shop: &Shop) {
@@ -212,6 +243,7 @@ async fn work(shop: Arc<Shop>, queue: Arc<Mutex<mpsc::Receiver<Task>>>) -> Resul
             match compared {
                 Ok(compared) => {
                     let rows = compared.rows;
+                    shop.memory.keep(&bench.plan, range.as_ref(), &compared).await;
                     bench.take(compared, &shop).await;
                     shop.pace.pay(rows).await;
                 }
@@ -286,14 +318,39 @@ async fn deal_one(
     bench: &Arc<Bench>,
     tasks: &mpsc::Sender<Task>,
 ) -> Result<(), Trouble> {
+    let mut before = bench.before.iter().cloned().peekable();
     if bench.plan.key.is_empty() {
         bench.report.lock().await.chunks_in_all = 1;
-        return give(bench, None, tasks).await;
+        match before.next() {
+            Some(done) => bench.restore(done, shop).await,
+            None => give(bench, None, tasks).await?,
+        }
+        return Ok(());
     }
     let mut lo: Option<Vec<String>> = None;
     let mut number = 0;
     while !bench.is_given_up().await {
+        if let Some(next) = before.peek() {
+            bench.report.lock().await.chunks_in_all += 1;
+            if lo == next.lo {
+                let Some(done) = before.next() else { return Ok(()) };
+                (lo, number) = (done.hi.clone(), done.number + 1);
+                bench.restore(done, shop).await;
+                if lo.is_none() {
+                    return Ok(());
+                }
+            } else {
+                // What was under way when it was interrupted; as many chunks as there were workers
+                // at most.
+                let range = Range { number, lo, hi: next.lo.clone() };
+                (lo, number) = (next.lo.clone(), next.number);
+                give(bench, Some(range), tasks).await?;
+            }
+            continue;
+        }
+        let pass = shop.gate.enter().await;
         let hi = next_bound(shop, pair, &bench.plan, lo.as_ref()).await?;
+        drop(pass);
         bench.report.lock().await.chunks_in_all += 1;
         let range = Range { number, lo, hi: hi.clone() };
         if shop.sample.is_none_or(|(percent, seed)| sample::takes(seed, number, percent)) {

@@ -10,6 +10,7 @@ mod latency;
 mod proxy;
 mod tpcb;
 mod update;
+mod verify;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -20,7 +21,7 @@ use tests::bench::catchup;
 use tests::bench::options::{Options, Sides};
 use tests::bench::report::{Better, Report, Series};
 
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 12] = [
     "catchup_tpcb",
     "cpu",
     "catchup_insert",
@@ -30,6 +31,9 @@ const NAMES: [&str; 9] = [
     "huge_transaction",
     "cutover_pause",
     "proxy",
+    "verify_checksum",
+    "verify_full",
+    "verify_load",
 ];
 
 /// The replicator beside its peers.
@@ -109,6 +113,9 @@ async fn run(name: &str, options: &Options) -> Result<Vec<Report>> {
             proxy::run(options).await?;
             Vec::new()
         }
+        "verify_checksum" => vec![verify::checksum::run(options).await?],
+        "verify_full" => vec![verify::full::run(options).await?],
+        "verify_load" => vec![verify::load::run(options).await?],
         _ => bail!("no bench {name}"),
     })
 }

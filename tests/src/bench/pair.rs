@@ -145,6 +145,11 @@ impl Pair {
         Launch::new(&self.replicator)
     }
 
+    /// The replicator's API.
+    pub fn api(&self) -> &Api {
+        &self.api
+    }
+
     /// What the replicator says about itself; `None` while it does not answer.
     pub fn status(&self) -> Option<Value> {
         self.api.status().ok()

@@ -1,7 +1,7 @@
 //! A verification.
 
 use crate::api::Severity;
-use crate::verify::{Progress, RowDifference, TableReport, Verdict, VerifyReport};
+use crate::verify::{HeldBy, Progress, RowDifference, TableReport, Verdict, VerifyReport};
 
 use super::{Paint, units};
 
@@ -13,8 +13,16 @@ const VALUE: usize = 60;
 /// One line: how far it is.
 pub fn render_verifying(progress: &Progress) -> String {
     let eta = progress.eta_seconds.map_or("?".into(), units::seconds);
+    let limit = progress.limit.as_ref().and_then(|limit| Some((limit.share, limit.held_by?)));
+    let limit = limit.map_or(String::new(), |(share, held_by)| {
+        let why = match held_by {
+            HeldBy::Clients => "clients work",
+            HeldBy::Lag => "the stream is behind",
+        };
+        format!("  reads {:.0} % of the time: {why}", share * 100.0)
+    });
     format!(
-        " {}/{} tables  {} rows, {}/s, about {eta} to go  {} looked at again  {} differences",
+        " {}/{} tables  {} rows, {}/s, about {eta} to go  {} looked at again  {} differences{limit}",
         progress.tables_done,
         progress.tables,
         units::count(progress.rows_done),
@@ -38,6 +46,9 @@ pub fn render_verified(report: &VerifyReport, paint: Paint) -> String {
         let more = table.differing() as usize - table.differences.len().min(SHOWN);
         if more > 0 {
             text.push_str(&format!("  and {more} more\n"));
+        }
+        if let Some(predicate) = &table.predicate {
+            text.push_str(&format!("  only where {predicate}\n"));
         }
         for limit in &table.limits {
             text.push_str(&format!("  note: {limit}\n"));
@@ -123,6 +134,13 @@ fn verdict(report: &VerifyReport, paint: Paint) -> String {
     let seconds = report.ended.duration_since(report.started).as_secs_f64();
     let rows = units::count(report.rows);
     text.push_str(&format!(": {rows} rows in {}\n", units::seconds(seconds)));
+    if let Some(before) = &report.resumed {
+        text.push_str(&format!(
+            "{} of them, in {} chunks, had been read before it was interrupted\n",
+            units::count(before.rows),
+            units::count(before.chunks)
+        ));
+    }
     if let Some(sample) = &report.sample {
         let worth = sample.bound_95.map_or("nothing was compared".into(), |bound| {
             format!(

@@ -1,0 +1,69 @@
+//! What an operator has chosen: tables, and rows of tables.
+
+use cutover::verify::VerifyRequest;
+use decoders::QualifiedName;
+use decoders::postgres::catalog::TablePattern;
+
+use super::plan::TablePlan;
+use super::reader::{Reader, Trouble};
+
+/// The tables and conditions of a request.
+#[derive(Debug, Clone)]
+pub(super) struct Chosen {
+    tables: Vec<TablePattern>,
+    predicates: Vec<(TablePattern, String)>,
+}
+
+impl Chosen {
+    /// Of a request.
+    ///
+    /// # Errors
+    /// A pattern or a condition that can't be one; one sentence.
+    pub fn of(request: &VerifyRequest) -> Result<Self, String> {
+        let pattern = |text: &String| text.parse::<TablePattern>().map_err(|e| e.to_string());
+        let tables = request.tables.iter().map(pattern).collect::<Result<_, _>>()?;
+        let mut predicates = Vec::new();
+        for predicate in &request.predicates {
+            predicate.check()?;
+            predicates.push((pattern(&predicate.table)?, predicate.condition.clone()));
+        }
+        Ok(Self { tables, predicates })
+    }
+
+    /// Whether a table is to be compared.
+    pub fn takes(&self, table: &QualifiedName) -> bool {
+        self.tables.is_empty() || self.tables.iter().any(|pattern| pattern.matches(table))
+    }
+
+    /// The condition on a table's rows.
+    ///
+    /// # Errors
+    /// There are several.
+    pub fn predicate(&self, table: &QualifiedName) -> Result<Option<String>, Trouble> {
+        let mut found = self.predicates.iter().filter(|(pattern, _)| pattern.matches(table));
+        let first = found.next().map(|(_, condition)| condition.clone());
+        match found.next() {
+            Some(_) => Err(Trouble::new("request", format!("{table} has several conditions"))),
+            None => Ok(first),
+        }
+    }
+
+    /// Each condition has to be for a table, and one that both sides understand.
+    ///
+    /// # Errors
+    /// Otherwise.
+    pub async fn check(&self, plans: &[&TablePlan], sides: [&Reader; 2]) -> Result<(), Trouble> {
+        for (pattern, condition) in &self.predicates {
+            if !plans.iter().any(|plan| pattern.matches(&plan.name)) {
+                let what = format!("the condition {condition} is for no table that is compared");
+                return Err(Trouble::new("request", what));
+            }
+        }
+        for sql in plans.iter().filter_map(|plan| plan.predicate_sql()) {
+            for side in sides {
+                side.check(&sql).await?;
+            }
+        }
+        Ok(())
+    }
+}

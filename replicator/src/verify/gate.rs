@@ -1,0 +1,195 @@
+//! Lets chunks be read for a share of the time while clients of blue work, and all the time while
+//! none does.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use cutover::verify::{HeldBy, Limit};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::governor::{ASK_EVERY, Governor, LAG};
+use super::reader::{Reader, Trouble};
+use crate::controlling::EngineReplication;
+
+/// How long chunks may begin before there is a pause.
+const OPEN: Duration = Duration::from_millis(50);
+/// No pause is longer: a table without a key is read in one piece, which may have taken minutes.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// How often it is looked whether clients work.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// What is learned of a quiet blue before the first chunk, if clients work.
+const LEARN: Duration = Duration::from_secs(1);
+/// Before another try to reach blue.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Sessions that are not ours and have done something in the last second. Of sessions that this role
+/// may not see into it is not known: they count. A session in a transaction counts, too.
+const CLIENTS: &str = "SELECT count(*) FROM pg_stat_activity \
+     WHERE coalesce(backend_type, 'client backend') = 'client backend' \
+       AND application_name NOT LIKE 'cutover %' \
+       AND datname IS NOT NULL \
+       AND (state_change IS NULL OR state_change > now() - interval '1 s' \
+            OR state NOT LIKE 'idle%')";
+
+/// Where chunks wait until they may be read.
+pub(super) struct Gate {
+    open: watch::Sender<bool>,
+    reading: AtomicU64,
+    limit: Mutex<Limit>,
+}
+
+/// Leave to read a chunk, until it is dropped.
+pub(super) struct Pass<'a>(&'a Gate);
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        self.0.reading.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Gate {
+    /// Closed until somebody governs it; or open for good.
+    pub fn new(is_limited: bool) -> Self {
+        Self {
+            open: watch::Sender::new(!is_limited),
+            reading: AtomicU64::new(0),
+            limit: Mutex::new(Limit { share: 1.0, held_by: None }),
+        }
+    }
+
+    /// Waits until a chunk may be read.
+    pub async fn enter(&self) -> Pass<'_> {
+        let mut open = self.open.subscribe();
+        // The sender lives as long as this.
+        let _ = open.wait_for(|open| *open).await;
+        self.reading.fetch_add(1, Ordering::SeqCst);
+        Pass(self)
+    }
+
+    /// As it is now.
+    pub fn limit(&self) -> Limit {
+        self.locked().clone()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Limit> {
+        self.limit.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn is_reading(&self) -> bool {
+        self.reading.load(Ordering::SeqCst) > 0
+    }
+
+    /// Opens and closes it for as long as this is polled. `open` makes a session on blue.
+    pub async fn govern<F>(&self, stream: &EngineReplication, open: impl Fn() -> F)
+    where
+        F: Future<Output = Result<Reader, Trouble>>,
+    {
+        loop {
+            let governed = match open().await {
+                Ok(reader) => Duty::new(self, stream, reader).run().await,
+                Err(trouble) => trouble,
+            };
+            // Not a word of it: a server's message may quote a value.
+            tracing::debug!(place = governed.place, "blue is not watched for a moment");
+            // The workers see for themselves whether blue can be reached.
+            self.open.send_replace(true);
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}
+
+/// Reading and pausing by turns.
+struct Duty<'a> {
+    gate: &'a Gate,
+    stream: &'a EngineReplication,
+    reader: Reader,
+    governor: Governor,
+    looked: Option<(Instant, bool)>,
+}
+
+impl<'a> Duty<'a> {
+    fn new(gate: &'a Gate, stream: &'a EngineReplication, reader: Reader) -> Self {
+        Self { gate, stream, reader, governor: Governor::default(), looked: None }
+    }
+
+    async fn run(mut self) -> Trouble {
+        let Err(trouble) = self.turns().await;
+        trouble
+    }
+
+    async fn turns(&mut self) -> Result<std::convert::Infallible, Trouble> {
+        if self.has_to_share().await? {
+            self.gate.open.send_replace(false);
+            self.pause(LEARN).await?;
+        }
+        loop {
+            while !self.has_to_share().await? {
+                self.gate.open.send_replace(true);
+                self.tell(1.0, None);
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            let opened = Instant::now();
+            self.gate.open.send_replace(true);
+            while opened.elapsed() < OPEN {
+                self.ask().await?;
+            }
+            self.gate.open.send_replace(false);
+            // What was begun is read to its end; that is part of the time in which we are felt.
+            while self.gate.is_reading() && self.has_to_share().await? {
+                self.ask().await?;
+            }
+            let share = self.governor.share();
+            let by_lag = self.lag().is_none_or(|lag| lag > LAG[0]);
+            self.tell(share, Some(if by_lag { HeldBy::Lag } else { HeldBy::Clients }));
+            let pause = opened.elapsed().mul_f64(1.0 / share - 1.0).min(PAUSE_MAX);
+            self.pause(pause).await?;
+        }
+    }
+
+    async fn pause(&mut self, time: Duration) -> Result<(), Trouble> {
+        let until = Instant::now() + time;
+        while Instant::now() < until && self.has_to_share().await? {
+            self.ask().await?;
+        }
+        Ok(())
+    }
+
+    /// Asks once, not too often.
+    async fn ask(&mut self) -> Result<(), Trouble> {
+        let was_reading = self.gate.is_reading();
+        let asked = Instant::now();
+        self.reader.sets("SELECT 1").await?;
+        let took = asked.elapsed();
+        // An answer during which reading began or ended belongs to neither.
+        if was_reading == self.gate.is_reading() {
+            let lag = self.lag();
+            self.governor.answered(took, was_reading, lag);
+        }
+        tokio::time::sleep(ASK_EVERY.saturating_sub(took)).await;
+        Ok(())
+    }
+
+    fn lag(&self) -> Option<f64> {
+        self.stream.shared.lag_now().seconds
+    }
+
+    /// Whether there is anybody to spare.
+    async fn has_to_share(&mut self) -> Result<bool, Trouble> {
+        if let Some((looked, share)) = self.looked
+            && looked.elapsed() < LOOK_EVERY
+        {
+            return Ok(share);
+        }
+        let rows = self.reader.rows(CLIENTS).await?;
+        let count: u64 = self.reader.number(rows.first().and_then(|row| row.first()))?;
+        let share = count > 0 || self.lag().is_none_or(|lag| lag > LAG[0]);
+        self.looked = Some((Instant::now(), share));
+        Ok(share)
+    }
+
+    fn tell(&self, share: f64, held_by: Option<HeldBy>) {
+        *self.gate.locked() = Limit { share, held_by };
+    }
+}

@@ -92,27 +92,38 @@ impl Direction {
 #[derive(Debug)]
 pub struct Links {
     sidecar: [FaultProxy; 2],
-    router: [FaultProxy; 2],
+    /// `None`: the router goes the sidecar's way. The embedded proxy does, because both have to be told
+    /// the same servers.
+    router: Option<[FaultProxy; 2]>,
 }
 
 impl Links {
-    fn new(blue: &Postgres, green: &Postgres) -> Result<Links> {
+    fn new(blue: &Postgres, green: &Postgres, router: Router) -> Result<Links> {
         let start = |server: &Postgres| FaultProxy::start(server.port());
-        Ok(Links { sidecar: [start(blue)?, start(green)?], router: [start(blue)?, start(green)?] })
+        let sidecar = [start(blue)?, start(green)?];
+        let router = match router {
+            Router::Embedded => None,
+            Router::PgBouncer { .. } => Some([start(blue)?, start(green)?]),
+        };
+        Ok(Links { sidecar, router })
+    }
+
+    fn of_router(&self) -> &[FaultProxy; 2] {
+        self.router.as_ref().unwrap_or(&self.sidecar)
     }
 
     pub fn set(&self, link: Link, direction: Direction, mode: Mode) {
         let (of, side) = match link {
             Link::SidecarFrom => (&self.sidecar, direction.from()),
             Link::SidecarTo => (&self.sidecar, direction.to()),
-            Link::RouterFrom => (&self.router, direction.from()),
-            Link::RouterTo => (&self.router, direction.to()),
+            Link::RouterFrom => (self.of_router(), direction.from()),
+            Link::RouterTo => (self.of_router(), direction.to()),
         };
         of[side as usize].set(mode);
     }
 
     pub fn heal(&self) {
-        self.sidecar.iter().chain(&self.router).for_each(|proxy| proxy.set(Mode::Pass));
+        self.sidecar.iter().chain(self.of_router()).for_each(|proxy| proxy.set(Mode::Pass));
     }
 }
 
@@ -176,12 +187,12 @@ impl Pair {
         app.batch_execute(TABLES).await?;
         drop(app);
 
-        let links = Links::new(&blue, &green)?;
+        let links = Links::new(&blue, &green, cast.router)?;
         let scratch = Scratch::new()?;
         let mut routers = Vec::new();
         if let Router::PgBouncer { members } = cast.router {
             for _ in 0..members {
-                let router = PgBouncer::builder_to(links.router[0].port(), DATABASE).user(APP);
+                let router = PgBouncer::builder_to(links.of_router()[0].port(), DATABASE).user(APP);
                 routers.push(router.start()?);
             }
         }
@@ -266,7 +277,7 @@ impl Pair {
 
     /// The port by which routers reach that side.
     pub fn router_port(&self, side: Side) -> u16 {
-        self.links.router[side as usize].port()
+        self.links.of_router()[side as usize].port()
     }
 
     pub fn server(&self, side: Side) -> &Postgres {
@@ -319,8 +330,8 @@ impl Pair {
                 router.config_file(),
                 router.database(),
                 router.url_as(APP),
-                self.links.router[0].port(),
-                self.links.router[1].port(),
+                self.links.of_router()[0].port(),
+                self.links.of_router()[1].port(),
             ));
         }
         if let Some(port) = &self.client_port {
@@ -336,7 +347,7 @@ impl Pair {
         let own = text(&self.links.sidecar, &self.state_dir(), api) + &routers;
         std::fs::write(self.config_file(), own)?;
         // The same pipeline as the router reaches it.
-        let routed = text(&self.links.router, &self.state_dir(), api) + &routers;
+        let routed = text(self.links.of_router(), &self.state_dir(), api) + &routers;
         std::fs::write(self.path().join("proxy.toml"), routed)?;
         Ok(())
     }

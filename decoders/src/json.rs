@@ -20,6 +20,9 @@
 //! - A logical message has `prefix` and `content` instead of schema, table and images.
 //! - `position` is where to resume behind the transaction. Null in the parts of a large
 //!   transaction before its last.
+//! - MySQL and MariaDB: see [`JsonEvents::of_binlog`].
+
+mod binlog;
 
 use std::sync::Arc;
 
@@ -45,10 +48,21 @@ pub struct JsonEvent<'a> {
     #[serde(flatten)]
     detail: Detail<'a>,
     committed_at: Option<String>,
-    transaction_id: u32,
+    transaction_id: TransactionNumber,
     #[serde(skip_serializing_if = "Option::is_none")]
     origin: Option<&'a str>,
+    /// The distributed transaction that this one prepares.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prepared: Option<String>,
     position: Option<String>,
+}
+
+/// What the source calls a transaction.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+enum TransactionNumber {
+    Xid(u32),
+    Gtid(String),
 }
 
 #[derive(Debug, Serialize)]
@@ -72,6 +86,15 @@ enum Detail<'a> {
     Message {
         prefix: &'a str,
         content: TextOrBytes<'a>,
+    },
+    Statement {
+        schema: &'a str,
+        kind: crate::mysql::stream::Kind,
+        tables: Vec<String>,
+        statement: &'a str,
+    },
+    Xa {
+        xa: String,
     },
 }
 
@@ -97,8 +120,9 @@ impl JsonEvents {
             op,
             detail,
             committed_at: committed_at.clone(),
-            transaction_id: transaction.xid,
+            transaction_id: TransactionNumber::Xid(transaction.xid),
             origin: transaction.origin.as_deref(),
+            prepared: None,
             position: position.clone(),
         })
     }

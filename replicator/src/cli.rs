@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use decoders::mysql::gtid::BinlogPosition;
 use decoders::postgres::catalog::TablePattern;
 
 use crate::config::{Config, ConfigError, Endpoint};
@@ -101,7 +102,8 @@ pub struct CheckArgs {
 /// `replicator tail`.
 #[derive(Clone, Debug, Args)]
 pub struct TailArgs {
-    /// The database to look at.
+    /// The database to look at: postgres://, or mysql:// and mariadb:// for the binlog of a server
+    /// (of one database, if the URL names it).
     #[arg(long, env = "CUTOVER_BLUE", hide_env_values = true)]
     pub blue: String,
     /// Look at this slot, which must exist, from where it stands; it is not moved. Without it a
@@ -111,6 +113,14 @@ pub struct TailArgs {
     /// Publication to read. Without it a publication of all published tables is made and removed.
     #[arg(long)]
     pub publication: Option<String>,
+    /// MySQL and MariaDB: begin behind these GTIDs, as an event's `position` has them. Without it
+    /// from now on.
+    #[arg(long, conflicts_with_all = ["slot", "publication"])]
+    pub from: Option<BinlogPosition>,
+    /// MySQL and MariaDB: the identity as a replica, which no other replica may have. Without it a
+    /// random one.
+    #[arg(long, conflicts_with_all = ["slot", "publication"])]
+    pub server_id: Option<u32>,
     /// Only these tables.
     #[arg(long = "include-table")]
     pub include: Vec<TablePattern>,

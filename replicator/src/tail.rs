@@ -4,9 +4,11 @@
 //! connection, whatever ends it. Tables whose UPDATE or DELETE would *fail* while they are
 //! published (no usable replica identity) are left out: a look must not break the application.
 
+mod binlog;
+
 use std::io::{BufWriter, Write};
 
-use decoders::json::JsonEvents;
+use decoders::json::{JsonEvent, JsonEvents};
 use decoders::postgres::catalog::{self, ResolvedIdentity, TableFilter};
 use decoders::postgres::conninfo::ConnInfo;
 use decoders::postgres::publication::{self, PublicationOptions};
@@ -24,6 +26,16 @@ use crate::pipeline::failure::{Failure, chain, of_connect};
 /// # Errors
 /// Blue's, or stdout's. A closed pipe (`| head`) is a normal end.
 pub async fn tail(args: &TailArgs, mut stop: watch::Receiver<bool>) -> Result<(), Failure> {
+    if decoders::mysql::server::is_mysql_url(&args.blue) {
+        return binlog::tail(args, stop).await;
+    }
+    if args.from.is_some() || args.server_id.is_some() {
+        return Err(Failure::halt(
+            "--from, --server-id",
+            "PostgreSQL has no GTIDs and no server ids",
+            "replicator tail --blue URL [--slot SLOT --publication PUBLICATION]",
+        ));
+    }
     let blue = ConnInfo::parse(&args.blue).map_err(|error| {
         Failure::halt("--blue", error.to_string(), "replicator tail --blue postgres://USER@HOST/DB")
     })?;
@@ -97,13 +109,10 @@ async fn print(
             // Only a reader that catches up does that; this one streams.
             SourceEvent::Handover => break,
             SourceEvent::Transaction(transaction) => {
-                for event in
-                    events.of(&transaction).take(usize::try_from(left).unwrap_or(usize::MAX))
-                {
+                let room = usize::try_from(left).unwrap_or(usize::MAX);
+                for event in events.of(&transaction).take(room) {
                     left -= 1;
-                    let line = serde_json::to_string(&event)
-                        .map_err(|error| Failure::halt("tail", error.to_string(), "report this"))?;
-                    if let Err(error) = writeln!(out, "{line}") {
+                    if let Err(error) = line(&mut out, &event)? {
                         return end_of(error);
                     }
                 }
@@ -121,6 +130,13 @@ async fn print(
     // Everything is printed; a walsender that is slow to hear of it holds nobody up.
     drop(stream);
     Ok(())
+}
+
+/// Writes one event. The outer error is ours, the inner one is stdout's.
+fn line(out: &mut impl Write, event: &JsonEvent<'_>) -> Result<std::io::Result<()>, Failure> {
+    let line = serde_json::to_string(event)
+        .map_err(|error| Failure::halt("tail", error.to_string(), "report this"))?;
+    Ok(writeln!(out, "{line}"))
 }
 
 fn end_of(error: std::io::Error) -> Result<(), Failure> {

@@ -14,5 +14,6 @@ mod known_defects;
 mod oracle;
 mod random;
 mod replay;
+mod stream;
 mod streams;
 mod types;

@@ -17,6 +17,7 @@ mod identity;
 mod judge;
 mod legacy;
 mod locale;
+pub mod mysql;
 mod privileges;
 mod report;
 mod request;

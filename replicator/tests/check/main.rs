@@ -3,6 +3,7 @@
 
 mod existing;
 mod faults;
+mod mysql;
 mod pairs;
 mod reach;
 mod support;

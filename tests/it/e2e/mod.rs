@@ -22,6 +22,7 @@ mod schema_drift;
 mod superseded;
 mod switches;
 mod tail;
+mod tail_binlog;
 mod truncate;
 mod verify;
 mod verify_chosen;

@@ -4,6 +4,7 @@
 //! system schemas, views, and the engine's schema `_cutover`.
 
 mod column;
+mod facts;
 mod key;
 mod scope;
 mod table;
@@ -12,6 +13,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::{FromRow, Queryable};
 
 pub use column::{ColumnInfo, GeneratedAs};
+pub use facts::{Rights, Surroundings, Variables, collations, enabled_events, surroundings};
 pub use key::{ForeignKey, KeyColumn, ReferentialAction, UniqueKey};
 pub use table::{TableInfo, TableKind, Trigger, table, tables};
 

@@ -46,6 +46,18 @@ fn judge(error: &Error) -> (Disposition, Option<&'static str>) {
         Error::Driver(DriverError::NoClientSslFlagFromServer) => {
             (Halt, Some("enable TLS on the server, or use ssl-mode=PREFERRED or DISABLED"))
         }
+        // A server also asks for a plugin of its choice if it does not know the account.
+        Error::Driver(
+            DriverError::UnknownAuthPlugin { .. }
+            | DriverError::MysqlOldPasswordDisabled
+            | DriverError::CleartextPluginDisabled,
+        ) => (
+            Halt,
+            Some(
+                "check user and password; the account must authenticate with caching_sha2_password \
+                 or mysql_native_password",
+            ),
+        ),
         Error::Server(server) => match server.code {
             // Too many connections, shutdown in progress, killed, out of resources, locks, starting.
             1040

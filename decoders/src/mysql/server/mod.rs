@@ -6,7 +6,9 @@ mod url;
 use std::fmt;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, DriverError, Error};
+use mysql_async::{DriverError, Error};
+
+pub use mysql_async::Conn;
 
 pub use failure::{code, describe, failure};
 pub use url::{ParseUrlError, ServerUrl, SslMode, is_mysql_url};

@@ -1,0 +1,70 @@
+//! What is known about the two servers, before any judgement.
+
+use std::collections::BTreeSet;
+
+use decoders::SourceError;
+use decoders::change::QualifiedName;
+use decoders::mysql::catalog::{self, CatalogError, Rights, Surroundings, TableInfo, Variables};
+use decoders::mysql::server::{self, Conn, Server, ServerUrl};
+use decoders::postgres::catalog::TableFilter;
+
+use super::BinlogCheckRequest;
+
+/// A group of facts, or why they could not be had.
+pub type Probe<T> = Result<T, CatalogError>;
+
+/// Everything known about both sides.
+#[derive(Debug)]
+pub struct Facts {
+    /// Blue, if it could be reached.
+    pub blue: Result<Box<SideFacts>, SourceError>,
+    /// Green, if it could be reached.
+    pub green: Result<Box<SideFacts>, SourceError>,
+}
+
+/// What is asked of either side.
+#[derive(Debug)]
+pub struct SideFacts {
+    /// The server.
+    pub server: Server,
+    /// Global settings.
+    pub variables: Probe<Variables>,
+    /// The account's rights.
+    pub rights: Probe<Rights>,
+    /// Tables; on blue those that the filter takes, on green all.
+    pub tables: Probe<Vec<TableInfo>>,
+    /// Enabled events of the scheduler.
+    pub events: Probe<Vec<QualifiedName>>,
+    /// Collations that the server knows.
+    pub collations: Probe<BTreeSet<String>>,
+    /// What it is part of.
+    pub surroundings: Probe<Surroundings>,
+}
+
+/// Asks both sides at the same time. Changes nothing.
+pub async fn gather(request: &BinlogCheckRequest, blue: &ServerUrl, green: &ServerUrl) -> Facts {
+    let everything = TableFilter::default();
+    let (blue, green) =
+        tokio::join!(side(request, blue, &request.filter), side(request, green, &everything));
+    Facts { blue, green }
+}
+
+async fn side(
+    request: &BinlogCheckRequest,
+    url: &ServerUrl,
+    filter: &TableFilter,
+) -> Result<Box<SideFacts>, SourceError> {
+    let mut conn: Conn = server::connect(url).await?;
+    let conn = &mut conn;
+    let server = Server::read(conn).await?;
+    let database = request.database.as_deref();
+    Ok(Box::new(SideFacts {
+        variables: Variables::read(conn).await,
+        rights: Rights::read(conn).await,
+        tables: catalog::tables(conn, &server, database, filter).await,
+        events: catalog::enabled_events(conn, database).await,
+        collations: catalog::collations(conn).await,
+        surroundings: catalog::surroundings(conn, &server).await,
+        server,
+    }))
+}

@@ -1,0 +1,108 @@
+//! The preflight for MySQL and MariaDB: the same findings and the same report as for PostgreSQL.
+//!
+//! `facts` asks both servers; the other modules judge with pure functions. A question that could not
+//! be answered is a finding of its own.
+
+mod both;
+mod facts;
+mod log;
+mod rights;
+mod tables;
+mod target;
+
+use decoders::mysql::server::Server;
+use decoders::postgres::catalog::TableFilter;
+
+use super::finding::{Finding, Fix, Severity, Side};
+use super::report::Report;
+
+pub use facts::{Facts, SideFacts, gather};
+
+/// The move that is to be checked.
+#[derive(Clone, Debug, Default)]
+pub struct BinlogCheckRequest {
+    /// Only this database; all of them without it.
+    pub database: Option<String>,
+    /// Tables that take part.
+    pub filter: TableFilter,
+    /// Green has the schema already: triggers, events and missing tables of it matter.
+    pub schema_exists: bool,
+    /// The identities that the sidecar will have as a replica.
+    pub server_ids: Vec<u32>,
+}
+
+/// Judges all facts. Pure: the same facts give the same report.
+pub fn judge(request: &BinlogCheckRequest, facts: &Facts) -> Report {
+    let mut findings = Vec::new();
+    for (side, one) in [(Side::Blue, &facts.blue), (Side::Green, &facts.green)] {
+        match one {
+            Ok(one) => findings.extend(failed(side, one)),
+            Err(error) => findings.push(unreachable(side, error)),
+        }
+    }
+    if let Ok(blue) = &facts.blue {
+        findings.extend(log::evaluate(Side::Blue, blue));
+        findings.extend(rights::evaluate_blue(request, blue));
+        findings.extend(tables::evaluate(blue));
+    }
+    if let Ok(green) = &facts.green {
+        findings.extend(log::evaluate_way_back(green));
+        findings.extend(rights::evaluate_green(request, green));
+        findings.extend(target::evaluate(request, green));
+    }
+    if let (Ok(blue), Ok(green)) = (&facts.blue, &facts.green) {
+        findings.extend(both::evaluate(request, blue, green));
+    }
+    let describe = |side: &Result<Box<SideFacts>, _>| match side {
+        Err(_) => "not reached".to_owned(),
+        Ok(facts) => facts.server.to_string(),
+    };
+    Report::new(describe(&facts.blue), describe(&facts.green), findings)
+}
+
+fn unreachable(side: Side, error: &decoders::SourceError) -> Finding {
+    let fix = error.remedy.clone().unwrap_or_else(|| "start the server, or correct the URL".into());
+    Finding::blocker("unreachable", side, format!("{side} can't be reached"))
+        .evidence(error.message.clone())
+        .fix(Fix::advice(fix))
+}
+
+/// A finding for each question that had no answer.
+fn failed(side: Side, facts: &SideFacts) -> Vec<Finding> {
+    fn one<T>(side: Side, severity: Severity, probe: &facts::Probe<T>) -> Option<Finding> {
+        let error = probe.as_ref().err()?;
+        let summary = format!("{} could not be found out", error.what);
+        let finding = match severity {
+            Severity::Blocker => Finding::blocker("probe-failed", side, summary),
+            _ => Finding::warning("probe-failed", side, summary),
+        };
+        let advice = "if a right is missing, grant it and check again";
+        Some(finding.evidence(&error.reason).fix(Fix::advice(advice)))
+    }
+    let all = [
+        one(side, Severity::Blocker, &facts.variables),
+        one(side, Severity::Blocker, &facts.rights),
+        one(side, Severity::Blocker, &facts.tables),
+        one(side, Severity::Warning, &facts.events),
+        one(side, Severity::Warning, &facts.collations),
+        one(side, Severity::Warning, &facts.surroundings),
+    ];
+    all.into_iter().flatten().collect()
+}
+
+/// A global setting that takes effect at once for new sessions; kept over restarts where the server
+/// can do that.
+fn setting(server: &Server, side: Side, name: &str, value: &str) -> Fix {
+    let (verb, then) = match server.is_mariadb() {
+        true => (
+            "SET GLOBAL",
+            "set it in the configuration file too, for the next restart; sessions keep the old value",
+        ),
+        false => (
+            "SET PERSIST",
+            "sessions that are open keep the old value: let the application reconnect",
+        ),
+    };
+    let statements = vec![format!("{verb} {name} = {value}")];
+    Fix::Sql { side, statements, then: Some(then.to_owned()) }
+}

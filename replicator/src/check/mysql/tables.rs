@@ -1,0 +1,126 @@
+//! Tables that can't be moved, or not without something to know.
+
+use decoders::mysql::catalog::{TableInfo, TableKind};
+use decoders::mysql::charset::Charset;
+use decoders::mysql::server::identifier;
+
+use super::super::finding::{Finding, Fix, Side, count};
+use super::facts::SideFacts;
+
+pub(super) fn evaluate(blue: &SideFacts) -> Vec<Finding> {
+    let Ok(tables) = &blue.tables else { return Vec::new() };
+    if tables.is_empty() {
+        return vec![
+            Finding::warning("no-tables", Side::Blue, "there are no tables to move")
+                .fix(Fix::advice("correct the database in the URL, or the table filter")),
+        ];
+    }
+    let mut findings = vec![keyless(tables), not_transactional(tables), cascades(blue, tables)];
+    findings.extend(versioned(tables));
+    findings.extend(unknown_charsets(tables));
+    findings
+}
+
+fn quoted(table: &TableInfo) -> String {
+    format!("{}.{}", identifier(&table.name.schema), identifier(&table.name.name))
+}
+
+fn names<'a>(tables: impl IntoIterator<Item = &'a TableInfo>) -> Vec<String> {
+    tables.into_iter().map(quoted).collect()
+}
+
+fn keyless(tables: &[TableInfo]) -> Finding {
+    let plain = tables.iter().filter(|table| table.kind != TableKind::Sequence);
+    let found = names(plain.filter(|table| table.row_key().is_none()));
+    if found.is_empty() {
+        return Finding::ok("identity-missing", Side::Blue, "every table has a key");
+    }
+    Finding::warning(
+        "identity-missing",
+        Side::Blue,
+        "tables without a key are copied whole and followed by comparing whole rows, which is slow",
+    )
+    .evidence(count(found.len(), "table"))
+    .objects(found)
+    .fix(Fix::advice("give them a primary key: ALTER TABLE .. ADD PRIMARY KEY (..)"))
+}
+
+fn not_transactional(tables: &[TableInfo]) -> Finding {
+    let found: Vec<&TableInfo> = tables.iter().filter(|table| !table.is_transactional()).collect();
+    if found.is_empty() {
+        return Finding::ok("engine", Side::Blue, "all tables have transactions");
+    }
+    let statements =
+        found.iter().map(|table| format!("ALTER TABLE {} ENGINE = InnoDB", quoted(table)));
+    Finding::blocker(
+        "engine",
+        Side::Blue,
+        "tables without transactions have no consistent copy, and changes of them can't be told from \
+         those that were rolled back",
+    )
+    .evidence(count(found.len(), "table"))
+    .fix(Fix::sql(Side::Blue, statements.collect()))
+    .objects(names(found))
+}
+
+/// MariaDB, and MySQL before 9.6, let InnoDB cascade below the binlog.
+fn cascades(blue: &SideFacts, tables: &[TableInfo]) -> Finding {
+    let native = match &blue.variables {
+        Ok(variables) => {
+            variables.get("innodb_native_foreign_keys").is_none()
+                || variables.is_on("innodb_native_foreign_keys")
+        }
+        Err(_) => true,
+    };
+    let unlogged = blue.server.is_mariadb() || native;
+    let cascading = |table: &&TableInfo| table.foreign_keys.iter().any(|key| key.cascades());
+    let found = names(tables.iter().filter(cascading));
+    if found.is_empty() || !unlogged {
+        return Finding::ok("cascades", Side::Blue, "the binlog has every changed row");
+    }
+    Finding::warning(
+        "cascades",
+        Side::Blue,
+        "rows that foreign keys change or delete by themselves are not in the binlog: green's own \
+         foreign keys have to do the same",
+    )
+    .evidence(count(found.len(), "table with cascading foreign keys"))
+    .objects(found)
+}
+
+fn versioned(tables: &[TableInfo]) -> Option<Finding> {
+    let found = names(tables.iter().filter(|table| table.kind == TableKind::SystemVersioned));
+    (!found.is_empty()).then(|| {
+        Finding::blocker(
+            "system-versioned",
+            Side::Blue,
+            "the history of system-versioned tables would be written anew on green",
+        )
+        .evidence(count(found.len(), "table"))
+        .objects(found)
+        .fix(Fix::advice(
+            "leave them out (tables.exclude), or ALTER TABLE .. DROP SYSTEM VERSIONING",
+        ))
+    })
+}
+
+fn unknown_charsets(tables: &[TableInfo]) -> Option<Finding> {
+    let columns = tables.iter().flat_map(|table| {
+        let unknown = table.columns.iter().filter(|column| {
+            let charset = column.charset.as_deref();
+            charset.is_some_and(|name| Charset::by_name(name).is_none())
+        });
+        unknown.map(|column| format!("{}.{}", quoted(table), identifier(&column.name)))
+    });
+    let found: Vec<String> = columns.collect();
+    (!found.is_empty()).then(|| {
+        Finding::blocker(
+            "charset-unknown",
+            Side::Blue,
+            "columns have a character set that is not known",
+        )
+        .evidence(count(found.len(), "column"))
+        .objects(found)
+        .fix(Fix::advice("convert them: ALTER TABLE .. CONVERT TO CHARACTER SET utf8mb4"))
+    })
+}

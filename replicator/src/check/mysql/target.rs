@@ -1,0 +1,82 @@
+//! What on green would act by itself.
+
+use super::super::finding::{Finding, Fix, Side, count};
+use super::BinlogCheckRequest;
+use super::facts::SideFacts;
+use decoders::mysql::server::identifier;
+
+pub(super) fn evaluate(request: &BinlogCheckRequest, green: &SideFacts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.extend(triggers(request, green));
+    findings.extend(events(green));
+    if let Ok(variables) = &green.variables
+        && (variables.is_on("read_only") || variables.is_on("super_read_only"))
+    {
+        let statements = match green.server.is_mariadb() {
+            true => vec!["SET GLOBAL read_only = OFF".to_owned()],
+            false => vec!["SET PERSIST super_read_only = OFF, PERSIST read_only = OFF".to_owned()],
+        };
+        findings.push(
+            Finding::blocker("green-read-only", Side::Green, "green takes no writes")
+                .evidence("read_only = ON")
+                .fix(Fix::sql(Side::Green, statements)),
+        );
+    }
+    findings
+}
+
+/// The row images have what triggers did on blue.
+fn triggers(request: &BinlogCheckRequest, green: &SideFacts) -> Option<Finding> {
+    let tables = green.tables.as_ref().ok().filter(|_| request.schema_exists)?;
+    let triggers = tables.iter().flat_map(|table| &table.triggers);
+    let found: Vec<String> = triggers
+        .map(|trigger| {
+            format!("{}.{}", identifier(&trigger.name.schema), identifier(&trigger.name.name))
+        })
+        .collect();
+    if found.is_empty() {
+        return Some(Finding::ok("triggers", Side::Green, "no trigger would fire on green"));
+    }
+    let statements = found.iter().map(|name| format!("DROP TRIGGER {name}")).collect();
+    Some(
+        Finding::blocker(
+            "triggers",
+            Side::Green,
+            "triggers on green would do again what they did on blue",
+        )
+        .evidence(count(found.len(), "trigger"))
+        .objects(found)
+        .fix(Fix::Sql {
+            side: Side::Green,
+            statements,
+            then: Some("create them again at the cutover".to_owned()),
+        }),
+    )
+}
+
+fn events(green: &SideFacts) -> Option<Finding> {
+    let events = green.events.as_ref().ok()?;
+    let scheduler = green.variables.as_ref().ok()?.is_on("event_scheduler");
+    if events.is_empty() || !scheduler {
+        return Some(Finding::ok("events", Side::Green, "no scheduled event would run on green"));
+    }
+    let found: Vec<String> = events
+        .iter()
+        .map(|event| format!("{}.{}", identifier(&event.schema), identifier(&event.name)))
+        .collect();
+    let statements = found.iter().map(|name| format!("ALTER EVENT {name} DISABLE")).collect();
+    Some(
+        Finding::blocker(
+            "events",
+            Side::Green,
+            "scheduled events on green write beside the stream",
+        )
+        .evidence(count(found.len(), "enabled event"))
+        .objects(found)
+        .fix(Fix::Sql {
+            side: Side::Green,
+            statements,
+            then: Some("enable them again at the cutover".to_owned()),
+        }),
+    )
+}

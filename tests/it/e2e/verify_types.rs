@@ -20,7 +20,7 @@ const TABLES: &str = r#"
     INSERT INTO kinds
     SELECT n * 4294967296, n % 2 = 0, n, n, 0, n, 1.0, 1, 0, 'x', 'x', 'x', 'x', '\x00', md5(n::text)::uuid,
            '2024-01-01', '12:00', '12:00+00', '2024-01-01', '2024-01-01Z', '30 days', '{"a":1}',
-           '{"a":1.0}', ARRAY['a', NULL], 1.50, ROW(1, ''), '101', '10.0.0.1', '[1,5)', '<a/>', 'x', 'x',
+           '{"a":1.0}', ARRAY['a', NULL], 1.50, ROW(1, '')::pair, '101', '10.0.0.1', '[1,5)', '<a/>', 'x', 'x',
            point(1, 2)
     FROM generate_series(-20, 40) n;
     INSERT INTO kinds (id, f, d, exact, at, moment, day, span, big) VALUES

@@ -14,7 +14,7 @@ use tests::process::Launch;
 use super::{COLUMNS, Copied};
 
 pub async fn run(options: &Options) -> Result<Report> {
-    let mut copied = Copied::start(options, |_| Ok(())).await?;
+    let mut copied = Copied::start(options, async |_| Ok(())).await?;
     match rounds(&mut copied, options).await {
         Ok(report) => Ok(report),
         Err(error) => Err(error.context(format!("logs: {}", copied.pair.keep().display()))),

@@ -9,21 +9,20 @@ use serde_json::json;
 use tests::bench::options::Options;
 use tests::bench::pair::BLUE;
 use tests::bench::report::{Better, Report, Series, percentile};
-use tests::pgbench::{self, Latencies};
+use tests::pgbench::Latencies;
 
 use super::Copied;
+use crate::tpcb;
 
 const RATE_PER_S: u32 = 1_000;
 const CLIENTS: u32 = 4;
-const BRANCHES: u32 = 10;
 /// Of each half of a round, at full size.
 const MEASURED_S: u64 = 60;
 /// Not measured: caches and hint bits.
 const WARM_UP: Duration = Duration::from_secs(3);
 
 pub async fn run(options: &Options) -> Result<Report> {
-    let made = Copied::start(options, |pair| pgbench::init(&pair.blue.url(BLUE), BRANCHES));
-    let mut copied = made.await?;
+    let mut copied = Copied::start(options, tpcb::prepare).await?;
     match rounds(&mut copied, options).await {
         Ok(report) => Ok(report),
         Err(error) => Err(error.context(format!("logs: {}", copied.pair.keep().display()))),

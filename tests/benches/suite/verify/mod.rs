@@ -44,11 +44,14 @@ pub(super) struct Copied {
 
 impl Copied {
     /// The table, and what `more` makes on blue.
-    async fn start(options: &Options, more: impl FnOnce(&Pair) -> Result<()>) -> Result<Copied> {
+    async fn start(
+        options: &Options,
+        more: impl AsyncFnOnce(&Pair) -> Result<()>,
+    ) -> Result<Copied> {
         let pair = Pair::start(options).await?;
         let rows = options.scaled(ROWS);
         pair.on_blue(&schema(rows)).await.context("blue's table")?;
-        more(&pair)?;
+        more(&pair).await?;
         pair.green.create_database(OURS).await?;
         let mut sidecar = pair.start_replicator(OURS)?;
         pair.wait_status(&mut sidecar, "the first copy", LONG, |status| {

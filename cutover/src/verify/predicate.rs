@@ -48,7 +48,8 @@ impl Predicate {
                 }
                 // A doubled quote is the end of one string and the start of the next.
                 quote @ ('\'' | '"') => {
-                    if !rest.any(|(_, other)| other == quote) {
+                    let is_closed = rest.any(|(_, other)| other == quote);
+                    if !is_closed {
                         return refuse("a quote is not closed");
                     }
                 }

@@ -88,6 +88,8 @@ impl Version {
 pub struct Mysql {
     version: Version,
     data: PathBuf,
+    /// MariaDB clears temporary tables out of this directory when it starts, whoever's they are.
+    temporary: PathBuf,
     socket: PathBuf,
     process: Option<Process>,
     port: Port,
@@ -104,6 +106,7 @@ impl Mysql {
         let mut server = Mysql {
             version,
             data,
+            temporary: scratch.server_dir("tmp")?,
             socket: scratch.server_dir("sock")?.join("s"),
             process: None,
             port: Port::reserve()?,
@@ -121,6 +124,7 @@ impl Mysql {
             .arg("--bind-address=127.0.0.1")
             .arg(format!("--port={}", self.port.number()))
             .arg(format!("--server-id={}", self.port.number()))
+            .arg(format!("--tmpdir={}", self.temporary.display()))
             .arg(format!("--socket={}", self.socket.display()))
             .arg(format!("--pid-file={}", self.socket.with_extension("pid").display()))
             .args(["--log-bin=binlog", "--binlog-row-metadata=FULL", "--sync-binlog=0"])

@@ -72,7 +72,7 @@ bench: toolchain ## The replicator beside its peers, optimized: NAME=catchup_tpc
 	if [ -n "$${suite// /}" ] || [ -z "$$names" ]; then \
 		scripts/setup packages servers $(BENCH_BLUE) $(BENCH_GREEN) rocksdb pgcopydb >&2; \
 		case " $${suite:-verify_full} " in *verify_full*) scripts/setup data-diff >&2 || true ;; esac; \
-		cargo build --release -p replicator --bins; \
+		cargo build --release -p replicator -p cutover --bins; \
 		CUTOVER_BIN=$$CARGO_TARGET_DIR/release cargo bench --profile dev -p tests --bench suite -- $$suite; fi
 
 clean-cache: ## Delete what was downloaded and built (the next run takes minutes again)

@@ -1,7 +1,7 @@
 //! Bytes from a source to normalized change events.
 //!
 //! This crate owns the vocabulary of the whole engine ([`change`]), the contracts that a source
-//! of changes fulfils ([`source`]), and one module per engine: [`postgres`], and of [`mysql`] so far the decoder.
+//! of changes fulfils ([`source`]), and one module per engine: [`postgres`] and [`mysql`].
 //!
 //! What is absent on purpose: no policy (when to retry, what to apply), no storage, no target.
 //! Nothing here depends on another crate of the workspace.

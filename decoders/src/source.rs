@@ -4,13 +4,13 @@ use std::future::Future;
 
 use crate::change::{Position, Transaction};
 
-/// What a source delivers, in commit order.
+/// What a source delivers, in commit order: transactions `T`, and positions `P` of its history.
 #[derive(Debug)]
-pub enum SourceEvent {
+pub enum SourceEvent<T = Transaction, P = Position> {
     /// A committed transaction, or a part of a large one.
-    Transaction(Transaction),
+    Transaction(T),
     /// Everything up to here has been delivered, and nothing is open: an idle source's progress.
-    Idle(Position),
+    Idle(P),
     /// The last event of a source that is right only far behind the tip: everything up to the
     /// last position reported has been delivered, and the source's other reader should go on
     /// behind it. Such a source gives nothing but errors afterwards.
@@ -71,18 +71,18 @@ impl SourceError {
 /// - Nothing is skipped: what can't be decoded is an error.
 /// - `next` keeps the connection alive (status feedback) while it is polled; `acknowledge`
 ///   releases the source's log up to a position that is durable on the target.
-pub trait Source: Send {
+///
+/// PostgreSQL counts its history by LSN, MySQL and MariaDB by sets of transactions: `T` and `P` are
+/// what a transaction and a place in history are there. Changes are the same for all.
+pub trait Source<T = Transaction, P = Position>: Send {
     /// The next event. Waits while the source is idle, reporting [`SourceEvent::Idle`] as its
     /// position moves.
-    fn next(&mut self) -> impl Future<Output = Result<SourceEvent, SourceError>> + Send;
+    fn next(&mut self) -> impl Future<Output = Result<SourceEvent<T, P>, SourceError>> + Send;
 
     /// Keeps the connection alive while the consumer has no room for another event: sends status
     /// feedback, delivers nothing. Returns only on an error; cancel-safe.
     fn keep_alive(&mut self) -> impl Future<Output = SourceError> + Send;
 
     /// Lets the source forget everything up to `durable`. Never goes backwards; repeating is fine.
-    fn acknowledge(
-        &mut self,
-        durable: Position,
-    ) -> impl Future<Output = Result<(), SourceError>> + Send;
+    fn acknowledge(&mut self, durable: P) -> impl Future<Output = Result<(), SourceError>> + Send;
 }

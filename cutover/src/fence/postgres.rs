@@ -295,13 +295,15 @@ impl Fence for PostgresFence {
     }
 
     async fn still_ours(&self, undo: &PostgresUndo, deadline: Instant) -> PortResult<()> {
-        if undo.claim.is_none() || !undo.closes_door() && undo.roles.is_empty() {
+        if !undo.closes_door() && undo.roles.is_empty() {
             return Ok(());
         }
         let outside = self.outside.get(deadline).await?;
         let found = claim::read(&outside, self.place, undo, deadline).await?;
         match claim::held(&found, undo.claim.as_ref()) {
             Held::Us => Ok(()),
+            // By the journal of a version without claims.
+            Held::Nobody if undo.claim.is_none() => Ok(()),
             held => Err(claim::superseded(self.place, &held)),
         }
     }

@@ -28,8 +28,10 @@ pub(super) async fn settings(login: &Login, outside: &Login) -> String {
          setrole || ':' || setconfig::text, ';' ORDER BY setrole) FROM pg_db_role_setting \
          WHERE setdatabase = d.oid), '-') || ' ' || (SELECT string_agg(rolname || rolcanlogin, \
          ',' ORDER BY rolname) FROM pg_roles) || ' ' || (SELECT setting FROM pg_settings \
-         WHERE name = 'default_transaction_read_only') || ' ' || coalesce(d.datacl::text, 'NULL') \
-         || ' ' || coalesce(shobj_description(d.oid, 'pg_database'), 'NULL') FROM pg_database d WHERE datname = '{}'",
+         WHERE name = 'default_transaction_read_only') || ' ' || \
+         coalesce(d.datacl, acldefault('d', d.datdba))::text \
+         || ' ' || coalesce(shobj_description(d.oid, 'pg_database'), 'NULL') \
+         FROM pg_database d WHERE datname = '{}'",
         login.info().dbname()
     );
     text(&session, &query).await.unwrap()

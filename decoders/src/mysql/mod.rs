@@ -1,4 +1,4 @@
-//! The binary log of MySQL and MariaDB.
+//! MySQL and MariaDB: connections, catalogs, and the binary log.
 //!
 //! [`Decoder`] turns one event's bytes into an [`Event`]. A [`TableMap`] and, where it does not say
 //! enough, the catalog make a [`Layout`]; [`Rows::reader`] reads the changed rows with it, and their
@@ -12,10 +12,13 @@
 //! | `table_map`, `metadata`, `column` | tables and their columns |
 //! | `rows`, `image`, `layout` | changed rows |
 //! | [`value`], [`json`], [`charset`] | values |
+//! | [`server`], [`catalog`] | connections; `information_schema` |
+//! | [`stream`] | the binlog of a running server as whole transactions |
 //!
-//! Nothing here touches a network, keeps a position or decides. Nothing panics, whatever arrives, and
-//! nothing is skipped: an event or a value that is not understood is a [`DecodeError`].
+//! The decoder touches no network, keeps no position and decides nothing. It never panics, whatever
+//! arrives, and nothing is skipped: an event or a value that is not understood is a [`DecodeError`].
 
+pub mod catalog;
 pub mod charset;
 mod column;
 mod control;
@@ -36,6 +39,8 @@ mod query;
 mod read;
 mod rows;
 mod sealed;
+pub mod server;
+pub mod stream;
 mod table_map;
 pub mod value;
 

@@ -288,6 +288,7 @@ impl Keeper {
         match started {
             Ok(()) => {
                 lock(&self.heard).told(sent);
+                tracing::info!(pid = running.child.id(), "a watchdog listens");
                 self.running = Some(running);
                 self.failed = None;
                 Ok(())

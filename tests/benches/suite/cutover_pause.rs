@@ -2,6 +2,9 @@
 //! transactions a second through PgBouncer, and a ledger beside it that knows what was acknowledged.
 //! Cutover and rollback in turn, `BENCH_ROUNDS` of them in all (default 50).
 //!
+//! `BENCH_STAY_S` is how long traffic stays where it was taken before the next run (default: only until
+//! it flows).
+//!
 //! The figure is the controller's own: from the first PAUSE to the last RESUME. What a client saw
 //! (the longest time without an acknowledged write of the ledger) is told beside it.
 
@@ -80,6 +83,7 @@ async fn rounds_on(stage: &Stage, rounds: usize, rate: u32) -> Result<Found> {
     let mut load = Pgbench::start(&url, CLIENTS, rate, &stage.path().join("pgbench"))?;
     ledger.more_acknowledged(100, SOON).await?;
     stage.wait_streaming(&mut sidecar, 1.0, DEADLINE).await?;
+    let stay = stay()?;
     let began = Instant::now();
     let mut found = Found::default();
     for round in 0..rounds {
@@ -87,6 +91,7 @@ async fn rounds_on(stage: &Stage, rounds: usize, rate: u32) -> Result<Found> {
         let run = change_over(stage, &mut sidecar, is_back)?;
         ledger.more_acknowledged(50, SOON).await?;
         found.add(round, is_back, &run.0, ledger.longest_gap(run.1))?;
+        tokio::time::sleep(stay).await;
     }
     let seen = load.stop()?;
     eprintln!(
@@ -107,6 +112,12 @@ async fn rounds_on(stage: &Stage, rounds: usize, rate: u32) -> Result<Found> {
     sidecar.terminate()?;
     sidecar.wait(SOON)?;
     Ok(found)
+}
+
+fn stay() -> Result<Duration> {
+    let Ok(seconds) = std::env::var("BENCH_STAY_S") else { return Ok(Duration::ZERO) };
+    let seconds = seconds.parse().with_context(|| format!("BENCH_STAY_S={seconds}"))?;
+    Ok(Duration::from_secs(seconds))
 }
 
 /// One run as an operator starts it: its report, and since when clients may have waited.

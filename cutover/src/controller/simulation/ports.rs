@@ -354,10 +354,7 @@ impl Fence for SimFence {
     }
     async fn claimed(&self, deadline: Instant) -> PortResult<Option<Claimed<SimUndo>>> {
         let side = self.1;
-        let find = move |state: &mut State| {
-            let has_claims = state.has_claims;
-            Ok(state.side(side).claim.clone().filter(|_| has_claims))
-        };
+        let find = move |state: &mut State| Ok(state.side(side).claim.clone());
         let found = self.0.act("claimed", Some(side), deadline, find).await?;
         Ok(found.map(|claim| Claimed {
             claim: Claim {

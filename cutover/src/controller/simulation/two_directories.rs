@@ -158,5 +158,5 @@ fn without_claims_they_do() {
         let (_, violations, _) = run_seed(seed, false);
         violations.iter().any(|violation| violation.contains("two writers"))
     };
-    assert!((1..40).any(is_wrong), "these histories would not notice two writers");
+    assert!((1..600).any(is_wrong), "these histories would not notice two writers");
 }

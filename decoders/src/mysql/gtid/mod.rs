@@ -5,6 +5,7 @@ mod event;
 mod interval;
 mod mariadb;
 mod parse;
+mod position;
 mod serialized;
 mod set;
 
@@ -12,5 +13,6 @@ pub use event::{Gtid, GtidEvent, Tag};
 pub use interval::{Interval, Intervals};
 pub use mariadb::{GtidList, GtidPosition, MariadbGtid, MariadbGtidEvent};
 pub use parse::ParseGtidError;
+pub use position::{BinlogPosition, TransactionId};
 pub(super) use set::read_set;
 pub use set::{GtidSet, Sid};

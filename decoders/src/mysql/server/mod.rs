@@ -1,0 +1,115 @@
+//! Connections to MySQL and MariaDB. Driver, authentication and TLS are `mysql_async`'s.
+
+mod failure;
+mod url;
+
+use std::fmt;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, DriverError, Error};
+
+pub use failure::{code, describe, failure};
+pub use url::{ParseUrlError, ServerUrl, SslMode, is_mysql_url};
+
+use super::Flavor;
+use crate::source::SourceError;
+
+/// What a server says of itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Server {
+    /// Its family.
+    pub flavor: Flavor,
+    /// Its version as it says it.
+    pub version: String,
+    /// Major, minor and patch version.
+    pub number: (u16, u16, u16),
+    /// Its `server_id`.
+    pub server_id: u32,
+}
+
+impl Server {
+    /// Asks the server.
+    ///
+    /// # Errors
+    /// The question failed.
+    pub async fn read(conn: &mut Conn) -> Result<Server, SourceError> {
+        let row: Result<Option<(String, u32)>, _> =
+            conn.query_first("SELECT @@version, @@server_id").await;
+        let row = row.map_err(|error| failure("cannot ask the server for its version", error))?;
+        let (version, server_id) =
+            row.ok_or_else(|| SourceError::retry("the server does not say its version"))?;
+        let flavor = match version.contains("MariaDB") {
+            true => Flavor::Mariadb,
+            false => Flavor::Mysql,
+        };
+        Ok(Server { flavor, number: number(&version), version, server_id })
+    }
+
+    /// Whether it is MariaDB.
+    pub fn is_mariadb(&self) -> bool {
+        self.flavor == Flavor::Mariadb
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.flavor {
+            Flavor::Mysql => write!(f, "MySQL {}", self.version),
+            Flavor::Mariadb => write!(f, "MariaDB {}", self.version),
+        }
+    }
+}
+
+/// The first three numbers in `10.11.19-MariaDB-log`.
+fn number(version: &str) -> (u16, u16, u16) {
+    let digits = |part: &str| {
+        let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
+        part[..end].parse().unwrap_or(0)
+    };
+    let mut parts = version.split('.').map(digits);
+    let mut next = || parts.next().unwrap_or(0);
+    (next(), next(), next())
+}
+
+/// Opens a connection in UTC with UTF-8 text.
+///
+/// # Errors
+/// The server can't be reached or refuses; [`SourceError::disposition`] says whether waiting helps.
+pub async fn connect(url: &ServerUrl) -> Result<Conn, SourceError> {
+    let attempt = format!("cannot connect to {url}");
+    let tls = url.ssl_mode() != SslMode::Disabled;
+    let conn = match Conn::new(url.opts(tls)).await {
+        Err(Error::Driver(DriverError::NoClientSslFlagFromServer))
+            if url.ssl_mode() == SslMode::Preferred =>
+        {
+            Conn::new(url.opts(false)).await
+        }
+        conn => conn,
+    };
+    let mut conn = conn.map_err(|error| failure(&attempt, error))?;
+    let session = "SET NAMES utf8mb4, time_zone = '+00:00', sql_mode = ''";
+    conn.query_drop(session).await.map_err(|error| failure(&attempt, error))?;
+    Ok(conn)
+}
+
+/// A text as an SQL literal, under `sql_mode` without NO_BACKSLASH_ESCAPES.
+pub fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// A name as an SQL identifier.
+pub fn identifier(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read() {
+        assert_eq!(number("10.11.19-MariaDB-log"), (10, 11, 19));
+        assert_eq!(number("9.7.4"), (9, 7, 4));
+        assert_eq!(number("8.4"), (8, 4, 0));
+    }
+}

@@ -1,0 +1,122 @@
+//! SQL as words, names and marks: enough to see what a statement does and to what.
+
+/// A piece of a statement.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Token {
+    /// A bare word as it is written; a keyword or a name.
+    Word(String),
+    /// A name in backticks or double quotes.
+    Name(String),
+    /// A literal in single quotes, its bytes as written.
+    Text(String),
+    /// Any other character.
+    Mark(char),
+}
+
+impl Token {
+    /// Whether it is this keyword (given in upper case).
+    pub(super) fn is(&self, keyword: &str) -> bool {
+        matches!(self, Token::Word(word) if word.eq_ignore_ascii_case(keyword))
+    }
+
+    /// The name that it stands for, where a name is expected.
+    pub(super) fn name(&self) -> Option<&str> {
+        match self {
+            Token::Word(name) | Token::Name(name) => Some(name),
+            _ => None,
+        }
+    }
+}
+
+/// The first `most` tokens. Comments are left out, except for those whose content the servers
+/// execute (`/*! .. */`, `/*M! .. */`), of which only the frame is.
+pub(super) fn tokens(sql: &str, most: usize) -> Vec<Token> {
+    let mut tokens = Vec::new();
+    let mut rest = sql.trim_start();
+    while tokens.len() < most && !rest.is_empty() {
+        let (token, after) = next(rest);
+        tokens.extend(token);
+        rest = after.trim_start();
+    }
+    tokens
+}
+
+fn next(sql: &str) -> (Option<Token>, &str) {
+    let first = sql.chars().next().unwrap_or_default();
+    let behind = |mark: &str| sql.find(mark).map_or("", |at| &sql[at + mark.len()..]);
+    if let Some(live) = sql.strip_prefix("/*!").or_else(|| sql.strip_prefix("/*M!")) {
+        return (None, live.trim_start_matches(|c: char| c.is_ascii_digit()));
+    }
+    if let Some(end) = sql.strip_prefix("*/") {
+        return (None, end);
+    }
+    if sql.starts_with("/*") {
+        return (None, behind("*/"));
+    }
+    let dashes = sql.strip_prefix("--");
+    if first == '#'
+        || dashes.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\n']))
+    {
+        return (None, behind("\n"));
+    }
+    match first {
+        '`' | '"' | '\'' => quoted(sql, first),
+        _ if is_in_word(first) => {
+            let end = sql.find(|c| !is_in_word(c)).unwrap_or(sql.len());
+            (Some(Token::Word(sql[..end].to_owned())), &sql[end..])
+        }
+        _ => (Some(Token::Mark(first)), &sql[first.len_utf8()..]),
+    }
+}
+
+/// Letters of unquoted names (manual, 11.2 Schema Object Names).
+fn is_in_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '$' | '@') || c >= '\u{80}'
+}
+
+/// A quote inside is doubled; in a literal a backslash escapes too.
+fn quoted(sql: &str, quote: char) -> (Option<Token>, &str) {
+    let mut content = String::new();
+    let mut chars = sql.char_indices().skip(1).peekable();
+    let mut end = sql.len();
+    while let Some((at, c)) = chars.next() {
+        if c == '\\' && quote == '\'' {
+            content.push(c);
+            content.extend(chars.next().map(|(_, escaped)| escaped));
+        } else if c != quote || chars.next_if(|(_, following)| *following == quote).is_some() {
+            content.push(c);
+        } else {
+            end = at + 1;
+            break;
+        }
+    }
+    let token = if quote == '\'' { Token::Text(content) } else { Token::Name(content) };
+    (Some(token), &sql[end..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_vanish_and_live_ones_open() {
+        let sql = "/* a */ create -- b\n /*!50100 table */ # c\n `a``b`.\"x\" ('it''s\\'')";
+        let mark = Token::Mark;
+        let word = |text: &str| Token::Word(text.into());
+        let expected = [
+            word("create"),
+            word("table"),
+            Token::Name("a`b".into()),
+            mark('.'),
+            Token::Name("x".into()),
+            mark('('),
+            Token::Text("it's\\'".into()),
+            mark(')'),
+        ];
+        assert_eq!(tokens(sql, 99), expected);
+        assert_eq!(tokens("größe-1", 99), [word("größe"), mark('-'), word("1")]);
+        for broken in ["/* x", "'x", "`x", "--", "/*!", "'\\"] {
+            tokens(broken, 9);
+        }
+    }
+}

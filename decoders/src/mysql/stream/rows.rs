@@ -1,0 +1,120 @@
+//! Decoded images as rows of the change vocabulary.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::change::{ChangeEvent, OldRow, Row, RowBuilder, TableSchema};
+use crate::mysql::{Cell, DecodeError, Fault, Layout, Operation, Rows, Value};
+
+/// Where a value is among those of its event.
+enum Place {
+    Null,
+    Text(Range<usize>),
+    Binary(Range<usize>),
+}
+
+/// The changes of a row event. Each value is the text that the server's own SELECT gives in UTF-8 and
+/// UTC, or bytes for types that are none.
+///
+/// # Errors
+/// A value can't be decoded exactly, or the images lack columns.
+pub(super) fn changes(
+    event: &Rows,
+    layout: &Layout,
+    table: &Arc<TableSchema>,
+) -> Result<Vec<ChangeEvent>, RowsError> {
+    if !event.is_complete() {
+        return Err(RowsError::Incomplete);
+    }
+    let mut values = Vec::new();
+    let mut places = Vec::new();
+    let mut reader = event.reader(layout)?;
+    while let Some(change) = reader.read()? {
+        let images = [
+            (change.has_before(), &(|at| change.before(at)) as &dyn Fn(usize) -> _),
+            (change.has_after(), &(|at| change.after(at))),
+        ];
+        for (_, cell) in images.into_iter().filter(|(is_there, _)| *is_there) {
+            for column in 0..event.width {
+                places.push(place(cell(column), &mut values)?);
+            }
+        }
+    }
+    if u32::try_from(values.len()).is_err() {
+        return Err(RowsError::TooLarge);
+    }
+    Ok(assemble(event, table, &Bytes::from(values), places))
+}
+
+fn place(cell: Result<Cell, Fault>, values: &mut Vec<u8>) -> Result<Place, RowsError> {
+    let value = match cell.map_err(RowsError::Value)? {
+        Cell::Value(value) => value,
+        Cell::Absent => return Err(RowsError::Incomplete),
+    };
+    let start = values.len();
+    if !value.write_text(values) {
+        return Ok(Place::Null);
+    }
+    let range = start..values.len();
+    if range.len() > Row::VALUE_BYTES_MAX {
+        return Err(RowsError::TooLarge);
+    }
+    Ok(match value {
+        Value::Bytes(_) | Value::Bits { .. } | Value::Geometry(_) | Value::Vector(_) => {
+            Place::Binary(range)
+        }
+        _ => Place::Text(range),
+    })
+}
+
+fn assemble(
+    event: &Rows,
+    table: &Arc<TableSchema>,
+    frame: &Bytes,
+    places: Vec<Place>,
+) -> Vec<ChangeEvent> {
+    let mut places = places.into_iter().peekable();
+    let mut changes = Vec::new();
+    while places.peek().is_some() {
+        let mut row = || {
+            let mut row = RowBuilder::new(frame, event.width);
+            for place in places.by_ref().take(event.width) {
+                match place {
+                    Place::Null => row.null(),
+                    Place::Text(range) => row.text(range),
+                    Place::Binary(range) => row.binary(range),
+                }
+            }
+            row.finish()
+        };
+        let table = Arc::clone(table);
+        changes.push(match event.operation {
+            Operation::Insert => ChangeEvent::Insert { table, new: row() },
+            Operation::Delete => ChangeEvent::Delete { table, old: OldRow::Full(row()) },
+            Operation::Update => {
+                let old = Some(OldRow::Full(row()));
+                ChangeEvent::Update { table, old, new: row() }
+            }
+        });
+    }
+    changes
+}
+
+/// Why the rows of an event can't be given.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RowsError {
+    /// The event or a value of it is damaged or unknown.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// A value can't be decoded.
+    #[error("{0}")]
+    Value(Fault),
+    /// `binlog_row_image` is not FULL.
+    #[error("its images lack columns")]
+    Incomplete,
+    /// More than a row can hold: 1 GiB a value, 4 GiB an event.
+    #[error("a value or an event is too large to be held")]
+    TooLarge,
+}

@@ -1,0 +1,176 @@
+//! The tables of the row events, as the stream and, where that says too little, the catalog
+//! describe them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::change::{Column, QualifiedName, ReplicaIdentity, TableId, TableSchema};
+use crate::mysql::catalog::TableInfo;
+use crate::mysql::charset::Charset;
+use crate::mysql::{CatalogColumn, Flavor, Layout, TableMap, WireType};
+use crate::postgres::catalog::TableFilter;
+
+use super::error::StreamFault;
+
+/// A table that row events may refer to.
+#[derive(Clone, Debug)]
+pub(super) enum Known {
+    /// Its rows are left out.
+    Skipped,
+    Described(Arc<Described>),
+}
+
+/// What it takes to read the rows of a table.
+#[derive(Debug)]
+pub(super) struct Described {
+    pub(super) schema: Arc<TableSchema>,
+    pub(super) layout: Layout,
+}
+
+/// All tables of a stream.
+#[derive(Debug)]
+pub(super) struct Tables {
+    filter: TableFilter,
+    database: Option<String>,
+    /// By the number of the last table map.
+    mapped: HashMap<u64, (Arc<TableMap>, Known)>,
+    /// What the catalog says, since the last statement that may have changed it; `None` for a table
+    /// that is not there.
+    catalog: HashMap<QualifiedName, Option<TableInfo>>,
+    /// Our own numbers: those of the binlog change whenever a table is opened.
+    ids: HashMap<QualifiedName, TableId>,
+}
+
+/// Numbers of tables that are remembered; more are only there if tables are opened again and again.
+const MOST_MAPPED: usize = 10_000;
+
+/// Schemas that are the servers' own.
+pub fn is_system_schema(schema: &str) -> bool {
+    matches!(schema, "mysql" | "sys" | "information_schema" | "performance_schema")
+}
+
+impl Tables {
+    pub(super) fn new(filter: TableFilter, database: Option<String>) -> Tables {
+        Tables {
+            filter,
+            database,
+            mapped: HashMap::new(),
+            catalog: HashMap::new(),
+            ids: HashMap::new(),
+        }
+    }
+
+    /// Statements may have changed what the catalog says.
+    pub(super) fn forget_catalog(&mut self) {
+        self.catalog.clear();
+        self.mapped.clear();
+    }
+
+    /// Whose catalog entry is needed before `map` can be taken.
+    pub(super) fn missing(&self, map: &TableMap) -> Option<QualifiedName> {
+        if self.is_known(map) {
+            return None;
+        }
+        let name = name_of(map);
+        let needed = self.takes(&name) && needs_catalog(map) && !self.catalog.contains_key(&name);
+        needed.then_some(name)
+    }
+
+    /// Keeps what the catalog says.
+    pub(super) fn describe(&mut self, name: QualifiedName, table: Option<TableInfo>) {
+        self.catalog.insert(name, table);
+    }
+
+    /// Takes a table map.
+    pub(super) fn map(&mut self, map: Arc<TableMap>) -> Result<(), StreamFault> {
+        if self.is_known(&map) {
+            return Ok(());
+        }
+        let name = name_of(&map);
+        let known = match self.takes(&name) {
+            false => Known::Skipped,
+            true => Known::Described(Arc::new(self.described(&name, &map)?)),
+        };
+        if self.mapped.len() >= MOST_MAPPED {
+            self.mapped.clear();
+        }
+        self.mapped.insert(map.table_id, (map, known));
+        Ok(())
+    }
+
+    /// The table of a row event.
+    pub(super) fn get(&self, table_id: u64) -> Option<&Known> {
+        self.mapped.get(&table_id).map(|(_, known)| known)
+    }
+
+    fn is_known(&self, map: &TableMap) -> bool {
+        self.mapped.get(&map.table_id).is_some_and(|(known, _)| **known == *map)
+    }
+
+    fn takes(&self, name: &QualifiedName) -> bool {
+        !is_system_schema(&name.schema)
+            && self.database.as_ref().is_none_or(|database| *database == name.schema)
+            && self.filter.takes(name)
+    }
+
+    fn described(
+        &mut self,
+        name: &QualifiedName,
+        map: &TableMap,
+    ) -> Result<Described, StreamFault> {
+        let catalog = match self.catalog.get(name) {
+            Some(Some(table)) if needs_catalog(map) => {
+                if !table.fits(map) {
+                    return Err(StreamFault::OtherShape { table: name.clone() });
+                }
+                Some(table)
+            }
+            _ if needs_catalog(map) => return Err(StreamFault::NoCatalog { table: name.clone() }),
+            _ => None,
+        };
+        let described: Vec<CatalogColumn> = catalog
+            .map(|table| table.columns.iter().map(|column| column.decoding()).collect())
+            .unwrap_or_default();
+        let layout = Layout::new(map, &described)?;
+        let key: Option<Vec<usize>> = match (&map.primary_key, catalog) {
+            (Some(parts), _) => Some(parts.iter().map(|part| part.column).collect()),
+            // Full metadata that names no key says that there is none.
+            (None, Some(table)) if !has_names(map) => table.primary_key_positions(),
+            (None, _) => None,
+        };
+        let columns = map.columns.iter().enumerate().map(|(at, column)| {
+            let of_catalog = || catalog.map(|table| table.columns[at].name.clone());
+            let name = column.metadata.name.clone().or_else(of_catalog).unwrap_or_default();
+            let in_key = key.as_ref().is_none_or(|key| key.contains(&at));
+            Column { name, type_oid: 0, type_modifier: -1, in_key }
+        });
+        let columns = columns.collect();
+        let identity = match key {
+            Some(_) => ReplicaIdentity::Default,
+            None => ReplicaIdentity::Full,
+        };
+        let next = TableId(u32::try_from(self.ids.len() + 1).unwrap_or(u32::MAX));
+        let id = *self.ids.entry(name.clone()).or_insert(next);
+        let schema = TableSchema { id, name: name.clone(), identity, columns };
+        Ok(Described { schema: Arc::new(schema), layout })
+    }
+}
+
+fn name_of(map: &TableMap) -> QualifiedName {
+    QualifiedName::new(&map.schema, &map.table)
+}
+
+fn has_names(map: &TableMap) -> bool {
+    map.columns.iter().all(|column| column.metadata.name.is_some())
+}
+
+/// Whether the stream leaves something open: names, signs and character sets without
+/// `binlog_row_metadata=FULL`, and always whether 4 or 16 bytes are a UUID or an address of MariaDB.
+fn needs_catalog(map: &TableMap) -> bool {
+    let ambiguous = map.columns.iter().any(|column| {
+        let binary = column.metadata.collation.and_then(|id| Charset::of_collation(id).ok());
+        matches!(column.wire, WireType::Char { most: 4 | 16 })
+            && binary.is_none_or(|charset| charset == Charset::Binary)
+    });
+    !has_names(map) || (ambiguous && map.flavor == Flavor::Mariadb)
+}

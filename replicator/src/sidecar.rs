@@ -29,7 +29,7 @@ use crate::pipeline::{Ended, Ends, Pipeline, ReaderChoice, teardown as removal};
 use crate::proxy::{self, Keeper};
 use crate::status::Shared;
 use crate::store::{RocksJournal, Store};
-use crate::verify::Verifier;
+use crate::verify::{Verifier, repair};
 use crate::watchdog::protocol::Hello;
 use crate::watchdog::{Guard, SidecarLease, turn};
 use crate::{probe, tail as tailing};
@@ -239,8 +239,10 @@ async fn run_pipeline(config: Config, keeper: Option<Keeper>) -> Result<(), Fail
     );
 
     let mut tasks = Tasks::default();
+    let of_runs = Arc::clone(&service);
+    let standing = Arc::new(move || repair::in_the_way(of_runs.current()));
     let api = Api {
-        verifier: Verifier::new(forward.clone(), back.clone()),
+        verifier: Verifier::new(forward.clone(), back.clone(), standing),
         chronicle,
         shared: Arc::clone(&shared),
         back: Arc::clone(&back_shared),

@@ -239,8 +239,9 @@ async fn run_pipeline(config: Config, keeper: Option<Keeper>) -> Result<(), Fail
     );
 
     let mut tasks = Tasks::default();
+    let of_runs = Arc::clone(&service);
     let api = Api {
-        verifier: Verifier::new(forward.clone(), back.clone()),
+        verifier: Verifier::new(forward.clone(), back.clone(), Arc::new(move || of_runs.current())),
         chronicle,
         shared: Arc::clone(&shared),
         back: Arc::clone(&back_shared),

@@ -42,14 +42,37 @@ impl Known {
         }
     }
 
-    /// Whether it is worth being remembered: it has found differences, or proves that there is none.
+    /// Of a verification that broke off: it was to compare everything, and has not.
+    pub fn broken_off(id: String, mode: Mode, source: Side, started: Timestamp) -> Self {
+        let (verdict, is_whole) = (Verdict::Incomplete, true);
+        Self { id, mode, verdict, source, started, is_whole, differences: 0 }
+    }
+
+    /// Whether it is remembered in the place of `before`. Differences always are, and so is what was
+    /// to be a proof, whether it became one or not: an older proof is none any more if the same
+    /// question has no answer today. But only a proof takes differences back.
+    pub fn replaces(&self, before: Option<&Known>) -> bool {
+        match self.verdict {
+            Verdict::Different => true,
+            Verdict::Equal => self.proves(),
+            Verdict::Incomplete => {
+                let is_proof = before.is_some_and(Known::proves);
+                self.is_close() && self.is_whole && is_proof
+            }
+        }
+    }
+
+    /// Whether it has found differences, or proves that there is none.
     pub fn counts(&self) -> bool {
         self.verdict == Verdict::Different || self.proves()
     }
 
+    fn is_close(&self) -> bool {
+        matches!(self.mode, Mode::Full | Mode::Checksum)
+    }
+
     fn proves(&self) -> bool {
-        let is_close = matches!(self.mode, Mode::Full | Mode::Checksum);
-        self.verdict == Verdict::Equal && self.is_whole && is_close
+        self.verdict == Verdict::Equal && self.is_whole && self.is_close()
     }
 }
 
@@ -125,6 +148,25 @@ mod tests {
         }
         let other_way = Known { source: Side::Green, ..equal };
         assert!(refused(Some(&other_way), Some(60), 0));
+    }
+
+    #[test]
+    fn a_proof_that_could_not_be_repeated_is_none_any_more() {
+        let equal = known(Verdict::Equal, Mode::Checksum, true);
+        let different = known(Verdict::Different, Mode::Count, false);
+        let incomplete = known(Verdict::Incomplete, Mode::Full, true);
+        assert!(incomplete.replaces(Some(&equal)) && refused(Some(&incomplete), Some(60), 0));
+        assert!(!incomplete.replaces(Some(&different)), "differences stay until there is a proof");
+        assert!(!incomplete.replaces(None));
+        assert!(equal.replaces(Some(&different)) && different.replaces(Some(&equal)));
+        for weak in [
+            known(Verdict::Incomplete, Mode::Full, false),
+            known(Verdict::Incomplete, Mode::Sample, true),
+            known(Verdict::Equal, Mode::Count, true),
+            known(Verdict::Equal, Mode::Full, false),
+        ] {
+            assert!(!weak.replaces(Some(&equal)) && !weak.replaces(Some(&different)));
+        }
     }
 
     #[test]

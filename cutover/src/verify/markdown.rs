@@ -23,7 +23,8 @@ impl VerifyReport {
         for table in &self.tables {
             let columns: std::collections::BTreeSet<&str> =
                 table.differences.iter().flat_map(|one| &one.columns).map(String::as_str).collect();
-            let mut remarks: Vec<String> = table.limits.clone();
+            let mut remarks: Vec<String> = table.left_out.clone();
+            remarks.extend(table.limits.iter().cloned());
             remarks.extend(table.predicate.as_ref().map(|only| format!("only where {only}")));
             if !columns.is_empty() {
                 remarks.push(format!(

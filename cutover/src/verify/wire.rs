@@ -28,7 +28,7 @@ pub enum Mode {
     Checksum,
     /// The same for some chunks, taken at random.
     Sample,
-    /// Only whether every key is there.
+    /// Only whether every key is there, and the number of rows where there is no key.
     Count,
 }
 
@@ -276,8 +276,8 @@ pub struct TableReport {
     pub extra: u64,
     /// Rows with other values.
     pub different: u64,
-    /// Rows that were written so often that no two looks saw the same version; the stream has
-    /// written each of them anew in that time.
+    /// Rows that were written so often that no two looks saw the same version: whatever column of
+    /// theirs differed was being written on the source, and the stream writes it anew.
     pub in_motion: u64,
     /// Rows that looked different and could not be settled in time.
     pub unsettled: u64,
@@ -286,6 +286,9 @@ pub struct TableReport {
     /// It was given up because so much differs; the numbers are lower bounds.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cut_short: bool,
+    /// What of its rows was not compared; the table is not proven.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     /// What limits the comparison of this table.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<String>,
@@ -310,7 +313,7 @@ fn is_zero(number: &u64) -> bool {
 /// Something that is no row: a sequence, a constraint, an index, a column, a type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectFinding {
-    /// `fail`: a difference. `warn`: worth a look, or put right by the cutover.
+    /// `fail`: a difference. `warn`: worth a look, not compared, or put right by the cutover.
     pub severity: Severity,
     /// What it is: `table`, `column`, `constraint`, `index`, `trigger`, `type`, `sequence`.
     pub kind: String,
@@ -328,7 +331,8 @@ pub struct SampleWorth {
     /// Chunks in all.
     pub chunks_in_all: u64,
     /// Had more than this part of the chunks been damaged, the sample would have hit one with a
-    /// probability of 95 %. `None` where nothing was compared.
+    /// probability of 95 %. It is about all chunks but the first of each table, which are always
+    /// compared. `None` where nothing was drawn.
     pub bound_95: Option<f64>,
 }
 
@@ -400,18 +404,24 @@ impl VerifyReport {
         let rows_differing: u64 = tables.iter().map(TableReport::differing).sum();
         let failed = objects.iter().filter(|found| found.severity == Severity::Fail).count() as u64;
         let differences = rows_differing + failed;
-        let is_open = |table: &TableReport| table.error.is_some() || table.unsettled > 0;
+        let is_open = |table: &TableReport| {
+            table.error.is_some() || table.unsettled > 0 || !table.left_out.is_empty()
+        };
         let verdict = match differences {
             0 if stopped || tables.iter().any(is_open) => Verdict::Incomplete,
             0 => Verdict::Equal,
             _ => Verdict::Different,
         };
-        let chunks = tables.iter().map(|table| table.chunks).sum();
-        let chunks_in_all = tables.iter().map(|table| table.chunks_in_all).sum();
+        let chunks: u64 = tables.iter().map(|table| table.chunks).sum();
+        let chunks_in_all: u64 = tables.iter().map(|table| table.chunks_in_all).sum();
+        let firsts = tables.iter().filter(|table| table.chunks > 0).count() as u64;
         let sample = (mode == Mode::Sample).then(|| SampleWorth {
             chunks,
             chunks_in_all,
-            bound_95: super::sample::bound_95(chunks, chunks_in_all),
+            bound_95: super::sample::bound_95(
+                chunks.saturating_sub(firsts),
+                chunks_in_all.saturating_sub(firsts),
+            ),
         });
         Self {
             schema_version: SCHEMA_VERSION,
@@ -453,8 +463,28 @@ mod tests {
         assert_eq!(judged(unsettled, false), Verdict::Incomplete);
         let failed = TableReport { error: Some("no right".into()), ..TableReport::default() };
         assert_eq!(judged(failed.clone(), false), Verdict::Incomplete);
+        let partly = TableReport { left_out: vec!["column v".into()], ..TableReport::default() };
+        assert_eq!(judged(partly, false), Verdict::Incomplete);
         let both = TableReport { extra: 1, ..failed };
         assert_eq!(judged(both, true), Verdict::Different);
+    }
+
+    #[test]
+    fn the_first_chunk_of_a_table_is_no_draw() {
+        let table =
+            |chunks, chunks_in_all| TableReport { chunks, chunks_in_all, ..TableReport::default() };
+        let bound = |tables: Vec<TableReport>| {
+            let sides = [Side::Blue, Side::Green];
+            let started = Timestamp::UNIX_EPOCH;
+            VerifyReport::judged("x".into(), Mode::Sample, sides, started, tables, vec![], false)
+                .sample
+                .unwrap()
+                .bound_95
+        };
+        assert_eq!(bound(vec![table(1, 100), table(1, 100)]), None);
+        assert_eq!(bound(vec![table(1, 1), table(3, 3)]), Some(0.0));
+        let drawn = bound(vec![table(11, 100), table(11, 100)]);
+        assert_eq!(drawn, super::super::sample::bound_95(20, 198));
     }
 
     #[test]

@@ -65,6 +65,10 @@ pub async fn teardown(config: &Config) -> Result<Vec<String>, Failure> {
             store.forget_checkpoint()?;
             store.forget_verification()?;
         }
+        crate::verify::forget(&config.state_dir).map_err(|error| {
+            let what = format!("{}: {error}", config.state_dir.display());
+            Failure::halt("state directory", what, "replicator teardown, again")
+        })?;
         done.push(format!("state directory {}: pipeline forgotten", config.state_dir.display()));
     }
     Ok(done)

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sinks::progress::StreamIdentity;
 
-use super::{Store, StoreError};
+use super::{Role, Stage, Store, StoreError};
 
 pub(super) const FAMILY: &str = "verification";
 const HEAD: &[u8] = b"head";
@@ -17,6 +17,16 @@ const HEAD: &[u8] = b"head";
 const CHUNK: &[u8] = b"chunk/";
 /// Behind all chunks: `0` comes after `/`.
 const CHUNKS_END: &[u8] = b"chunk0";
+
+/// What a verification stands on: with another one nothing of it is true any more.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ground {
+    /// The stream that keeps the target its source's copy; another one after a new copy.
+    pub stream: StreamIdentity,
+    /// The role of the stream the other way round, which names the run that has turned the two last:
+    /// behind it the other side may have been written.
+    pub turn: Role,
+}
 
 /// A verification that has begun and not ended.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -29,8 +39,8 @@ pub struct Unfinished {
     pub started: Timestamp,
     /// The side that is taken as right.
     pub source: Side,
-    /// The stream that keeps the target its copy: another one, and all proofs are void.
-    pub stream: StreamIdentity,
+    /// What it stands on: another one, and all proofs are void.
+    pub ground: Ground,
 }
 
 /// A chunk that was compared, and every suspicious row of which was settled.
@@ -57,6 +67,17 @@ pub struct FinishedChunk {
 }
 
 impl Store {
+    /// What a verification in this direction stands on now; `None` if there is no copy that is kept
+    /// up.
+    pub fn ground(&self) -> Result<Option<Ground>, StoreError> {
+        let stage = self.stage()?;
+        let (Role::Carry, Some(Stage::Streaming { stream })) = (self.role()?, stage) else {
+            return Ok(None);
+        };
+        let turn = self.towards(self.direction.reversed()).role()?;
+        Ok(Some(Ground { stream, turn }))
+    }
+
     /// The verification that has not ended, if there is one.
     pub fn unfinished_verification(&self) -> Result<Option<Unfinished>, StoreError> {
         self.get(FAMILY, HEAD)
@@ -104,6 +125,10 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use cutover::marker::Token;
+    use cutover::ports::Epoch;
+    use decoders::Lsn;
+
     use super::*;
 
     fn chunk(table: &str, number: u64) -> FinishedChunk {
@@ -118,6 +143,37 @@ mod tests {
             in_motion: 0,
             differences: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_ground_is_lost_with_the_copy_and_with_each_turn() {
+        let directory = tempfile::tempdir().unwrap();
+        let forward = Store::open(directory.path()).unwrap();
+        let back = forward.towards(cutover::Direction::Back);
+        let stream = |consistent_point| StreamIdentity {
+            pipeline: "main".into(),
+            system_identifier: "1".into(),
+            database: "d".into(),
+            slot: "s".into(),
+            consistent_point: Lsn(consistent_point),
+        };
+        assert_eq!(forward.ground().unwrap(), None);
+        let streaming = |at| Stage::Streaming { stream: stream(at) };
+        forward.save_stage(&streaming(1)).unwrap();
+        back.save_stage(&streaming(5)).unwrap();
+        let first = forward.ground().unwrap();
+        assert!(first.is_some() && back.ground().unwrap().is_none(), "it stands by");
+        let run = |epoch| Token::draining("abc", Epoch(epoch));
+        back.turn(&run(1), Lsn(100)).unwrap();
+        assert!(forward.ground().unwrap().is_none() && back.ground().unwrap().is_some());
+        forward.turn(&run(2), Lsn(200)).unwrap();
+        let second = forward.ground().unwrap();
+        assert!(second.is_some() && second != first, "clients may have written to the other side");
+        forward.save_stage(&streaming(2)).unwrap();
+        assert_ne!(forward.ground().unwrap(), second, "another copy");
+        let over = Stage::CutOver { stream: stream(2), marker: "m".into() };
+        forward.save_stage(&over).unwrap();
+        assert_eq!(forward.ground().unwrap(), None);
     }
 
     #[test]

@@ -20,6 +20,10 @@ const EXTENDED_HASH: u32 = 110_000;
 
 const CHAR: u32 = 18;
 
+/// Arithmetic makes NaNs with other bits than input does, and which of them arrives is chance: all
+/// are called the same, as text calls them.
+const NANS: [(u32, &str); 2] = [(700, "float4"), (701, "float8")];
+
 /// Types made of floats, by OID, and their binary output function (`pg_type.dat`).
 const FLOATS: [(u32, &str); 9] = [
     (700, "float4send"),
@@ -93,19 +97,24 @@ impl Canonical {
         let name = format!("t.{}", quote_ident(&column.name));
         let plain = |sql| Expression { sql, is_rounded: false };
         let oid = self.base_of(column.type_oid);
-        if let Some(send) = self.send(oid) {
-            return plain(format!("{send}({name})"));
+        if let Some(sent) = self.sent(oid, &name) {
+            return plain(sent);
         }
         let element = self.types.get(&oid).and_then(|shape| shape.element);
-        if let Some(send) = element.and_then(|element| self.send(self.base_of(element))) {
+        if let Some(sent) = element.and_then(|element| self.sent(self.base_of(element), "u.e")) {
             return plain(format!(
                 "CASE WHEN {name} IS NOT NULL THEN coalesce(array_dims({name}), '') || ':' || \
-                 coalesce((SELECT string_agg(coalesce({send}(u.e)::text, '-'), ',' ORDER BY u.o) \
+                 coalesce((SELECT string_agg(coalesce({sent}::text, '-'), ',' ORDER BY u.o) \
                  FROM unnest({name}) WITH ORDINALITY u(e, o)), '') END"
             ));
         }
         let is_rounded = self.floats_differ && self.has_floats(oid, &mut HashSet::new());
         Expression { sql: name, is_rounded }
+    }
+
+    /// Whether the two servers print a column's value with other digits.
+    pub fn prints_floats(&self, column: &ColumnInfo) -> bool {
+        self.floats_differ && self.has_floats(column.type_oid, &mut HashSet::new())
     }
 
     /// The text of several columns: `record_out` tells NULL from empty, and where a value ends.
@@ -131,12 +140,21 @@ impl Canonical {
         }
     }
 
-    fn send(&self, oid: u32) -> Option<&'static str> {
+    /// A value in binary form, where its text is not the same on both servers.
+    fn sent(&self, oid: u32, value: &str) -> Option<String> {
         if oid == CHAR {
-            return self.char_differs.then_some("charsend");
+            return self.char_differs.then(|| format!("charsend({value})"));
         }
         let known = FLOATS.iter().find(|(known, _)| *known == oid);
-        known.filter(|_| self.floats_differ).map(|(_, send)| *send)
+        let (_, send) = known.filter(|_| self.floats_differ)?;
+        let nan = NANS.iter().find(|(known, _)| *known == oid);
+        Some(nan.map_or_else(
+            || format!("{send}({value})"),
+            |(_, kind)| {
+                let nan = format!("'NaN'::{kind}");
+                format!("{send}(CASE WHEN {value} = {nan} THEN {nan} ELSE {value} END)")
+            },
+        ))
     }
 
     fn base_of(&self, oid: u32) -> u32 {

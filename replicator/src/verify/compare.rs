@@ -12,6 +12,9 @@ use super::work::{Pair, Shop};
 /// Buckets that a table without a key is hashed into, less one.
 const BUCKETS_MASK: i64 = 4095;
 
+/// Rows of a side whose hashes are here at a time.
+const CONTENTS_ROWS: u64 = 200_000;
+
 /// What a chunk has come to.
 #[derive(Debug, Default)]
 pub(super) struct Compared {
@@ -99,23 +102,36 @@ pub(super) async fn multiset(
     for row in &here {
         rows += source.number::<u64>(row.get(1))?;
     }
+    let size = |row: Option<&TextRow>| row.map_or(Ok(0), |row| source.number::<u64>(row.get(1)));
     let (here, mut there) = (buckets(source, here)?, buckets(target, there)?);
-    let mut apart: Vec<i64> = here
-        .into_iter()
-        .filter_map(|(at, sum)| (there.remove(&at).as_ref() != Some(&sum)).then_some(at))
-        .collect();
-    apart.extend(there.into_keys());
+    let mut apart: Vec<(i64, u64)> = Vec::new();
+    for (at, row) in here {
+        let other = there.remove(&at);
+        if other.as_ref() != Some(&row) {
+            apart.push((at, size(Some(&row))?.max(size(other.as_ref())?)));
+        }
+    }
+    for (at, row) in there {
+        apart.push((at, size(Some(&row))?));
+    }
     if apart.is_empty() {
         return Ok(Compared { rows, ..Compared::default() });
     }
-    let sql = table.contents_sql(BUCKETS_MASK, &apart);
-    let [here, there] = both(shop, pair, &[sql.clone(), sql]).await?;
-    let (here, mut there) = (buckets(source, here)?, buckets(target, there)?);
-    let mut hashes: Vec<i64> = here
-        .into_iter()
-        .filter_map(|(hash, count)| (there.remove(&hash).as_ref() != Some(&count)).then_some(hash))
-        .collect();
-    hashes.extend(there.into_keys());
+    apart.sort_unstable();
+    let mut hashes: Vec<i64> = Vec::new();
+    for portion in portions(&apart, CONTENTS_ROWS) {
+        // Enough is known: the table is not equal, or written too much to tell.
+        if hashes.len() > enough {
+            break;
+        }
+        let sql = table.contents_sql(BUCKETS_MASK, &portion);
+        let [here, there] = both(shop, pair, &[sql.clone(), sql]).await?;
+        let (here, mut there) = (buckets(source, here)?, buckets(target, there)?);
+        hashes.extend(here.into_iter().filter_map(|(hash, count)| {
+            (there.remove(&hash).as_ref() != Some(&count)).then_some(hash)
+        }));
+        hashes.extend(there.into_keys());
+    }
     hashes.sort_unstable();
     let rechecked = hashes.len() as u64;
     // A look has one literal for each: what is beyond is as good as "everything".
@@ -128,6 +144,36 @@ pub(super) async fn multiset(
     Ok(Compared { rows, rechecked, settled })
 }
 
+/// Buckets, each with its rows, in groups of at most so many rows: the hashes of a whole table may
+/// not fit into memory.
+fn portions(buckets: &[(i64, u64)], rows: u64) -> Vec<Vec<i64>> {
+    let mut portions: Vec<Vec<i64>> = Vec::new();
+    let mut left = 0;
+    for (bucket, size) in buckets {
+        match portions.last_mut().filter(|_| *size <= left) {
+            Some(portion) => portion.push(*bucket),
+            None => {
+                portions.push(vec![*bucket]);
+                left = rows;
+            }
+        }
+        left = left.saturating_sub(*size);
+    }
+    portions
+}
+
 fn buckets(reader: &Reader, rows: Vec<TextRow>) -> Result<HashMap<i64, TextRow>, Trouble> {
     rows.into_iter().map(|row| Ok((reader.number(row.first())?, row))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_rows_than_fit_come_at_a_time() {
+        let found = portions(&[(1, 40), (2, 60), (3, 1), (4, 500), (5, 0), (6, 100)], 100);
+        assert_eq!(found, [vec![1, 2], vec![3], vec![4, 5], vec![6]]);
+        assert_eq!(portions(&[], 100), Vec::<Vec<i64>>::new());
+    }
 }

@@ -9,7 +9,7 @@ use cutover::verify::{HeldBy, Limit};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::governor::{ASK_EVERY, Governor, LAG};
+use super::governor::{ASK_EVERY, Governor, LAG, LEAST};
 use super::reader::{Reader, Trouble};
 use crate::controlling::EngineReplication;
 
@@ -21,8 +21,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// What is learned of a quiet blue before the first chunk, if clients work.
 const LEARN: Duration = Duration::from_secs(1);
-/// Before another try to reach blue.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// Sessions that are not ours and have done something in the last second. Of sessions that this role
 /// may not see into it is not known: they count. A session in a transaction counts, too.
@@ -31,7 +29,7 @@ const CLIENTS: &str = "SELECT count(*) FROM pg_stat_activity \
        AND application_name NOT LIKE 'cutover %' \
        AND datname IS NOT NULL \
        AND (state_change IS NULL OR state_change > now() - interval '1 s' \
-            OR state NOT LIKE 'idle%')";
+            OR state <> 'idle')";
 
 /// Where chunks wait until they may be read.
 pub(super) struct Gate {
@@ -93,10 +91,17 @@ impl Gate {
             };
             // Not a word of it: a server's message may quote a value.
             tracing::debug!(place = governed.place, "blue is not watched for a moment");
-            // The workers see for themselves whether blue can be reached.
-            self.open.send_replace(true);
-            tokio::time::sleep(RETRY).await;
+            *self.locked() = Limit { share: LEAST, held_by: Some(HeldBy::Clients) };
+            self.pulse().await;
         }
+    }
+
+    /// Lets chunks begin for the least share of a while: who works on blue is not known.
+    async fn pulse(&self) {
+        self.open.send_replace(true);
+        tokio::time::sleep(OPEN).await;
+        self.open.send_replace(false);
+        tokio::time::sleep(OPEN.div_f64(LEAST) - OPEN).await;
     }
 }
 
@@ -191,5 +196,33 @@ impl<'a> Duty<'a> {
 
     fn tell(&self, share: f64, held_by: Option<HeldBy>) {
         *self.gate.locked() = Limit { share, held_by };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_blue_that_is_not_watched_is_hardly_read() {
+        let gate = Gate::new(true);
+        let began = Instant::now();
+        let reading = async {
+            let mut passes = Vec::new();
+            for _ in 0..3 {
+                drop(gate.enter().await);
+                passes.push(began.elapsed());
+                tokio::time::sleep(OPEN).await;
+            }
+            passes
+        };
+        let pulsing = async {
+            for _ in 0..3 {
+                gate.pulse().await;
+            }
+        };
+        let (passes, ()) = tokio::join!(reading, pulsing);
+        let every = OPEN.div_f64(LEAST);
+        assert_eq!(passes, [Duration::ZERO, every, every * 2]);
     }
 }

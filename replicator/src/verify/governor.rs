@@ -28,7 +28,7 @@ const NOISE: f64 = 100e-6;
 const SLOW_SHARE: f64 = 0.005;
 /// Where it begins, the least, and the most: it can't learn what is quiet without quiet.
 const BEGIN: f64 = 0.1;
-const LEAST: f64 = 0.02;
+pub(super) const LEAST: f64 = 0.02;
 const MOST: f64 = 0.95;
 /// At most so much more with each answer: twice as much takes a second.
 const RISE: f64 = 1.007;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use cutover::Side;
-use cutover::api::{ApiError, ErrorCode, SCHEMA_VERSION};
+use cutover::api::{ApiError, ErrorCode, SCHEMA_VERSION, Severity};
 use cutover::verify::{
     Known, Mode, ObjectFinding, Progress, VerifyReport, VerifyRequest, VerifyState, VerifyStatus,
     objects,
@@ -27,9 +27,10 @@ use super::known;
 use super::plan::TablePlan;
 use super::reader::{Reader, Trouble};
 use super::resume::Memory;
+use super::turning::Turning;
 use super::work::{self, Bench, Counts, Pace, Shop};
 use crate::controlling::EngineReplication;
-use crate::store::{FinishedChunk, Unfinished};
+use crate::store::{FinishedChunk, Ground, Unfinished};
 
 /// Connections to each server: one finds chunks, the others compare them.
 pub(super) const CONNECTIONS: RangeInclusive<u32> = 2..=32;
@@ -153,14 +154,36 @@ impl Job {
         stream: EngineReplication,
         request: VerifyRequest,
         chosen: Chosen,
+        turning: Turning,
     ) {
         let is_resumed = self.resumed.is_some();
         tracing::info!(id = self.id, mode = self.mode.name(), is_resumed, "verification begins");
         let state_dir = stream.route.config.state_dir.clone();
-        let compared = self.compare(stream, &request, &chosen).await;
-        let compared = match compared {
-            Ok(report) => remember(state_dir, report, &request).await,
+        let source = stream.route.ends.direction.from();
+        let compared = tokio::select! {
+            compared = self.compare(stream, &request, &chosen, &turning) => compared,
+            trouble = turning.ended() => Err(trouble),
+        };
+        // What was compared may have been another pair of sides: nothing of it is kept.
+        let compared = match turning.check() {
             Err(trouble) => Err(trouble),
+            Ok(()) => {
+                let is_whole = request.is_whole();
+                let known = match &compared {
+                    Ok(report) if report.stopped && report.differences == 0 => None,
+                    Ok(report) => Some(Known::of(report, is_whole)),
+                    Err(_) if !is_whole => None,
+                    Err(_) => {
+                        let id = self.id.clone();
+                        Some(Known::broken_off(id, self.mode, source, self.started))
+                    }
+                };
+                let remembered = match known {
+                    Some(known) => remember(state_dir, known, turning.ground.clone()).await,
+                    None => Ok(()),
+                };
+                compared.and_then(|report| remembered.map(|()| report))
+            }
         };
         match &compared {
             Ok(report) => tracing::info!(
@@ -189,6 +212,7 @@ impl Job {
         stream: EngineReplication,
         request: &VerifyRequest,
         chosen: &Chosen,
+        turning: &Turning,
     ) -> Result<VerifyReport, Trouble> {
         let (ends, config) = (stream.route.ends.clone(), stream.route.config.clone());
         let (from, to) = (ends.direction.from(), ends.direction.to());
@@ -203,7 +227,9 @@ impl Job {
         let canonical = Canonical::of(&source, &target).await?;
         let question = (self.id.as_str(), self.started, from);
         let is_resumed = self.resumed.is_some();
-        let (memory, before) = Memory::open(&stream.store, is_resumed, question, request).await?;
+        let ground = &turning.ground;
+        let opened = Memory::open(&stream.store, is_resumed, question, ground, request).await;
+        let (memory, before) = opened?;
         let mut benches = Vec::new();
         for table in here.iter().filter(|table| table.is_decoded() && wanted(&table.name)) {
             // A table that the target lacks is among the objects, or an error if those are not
@@ -236,7 +262,14 @@ impl Job {
                     definitions::read(&target, &there, wanted, &config.tables).await?,
                 ];
                 let majors = [&source, &target].map(|r| r.session().server_version() / 10_000);
-                compare_objects(&both, [from, to], majors[0] == majors[1])
+                let mut found = compare_objects(&both, [from, to], majors[0] == majors[1]);
+                let unlogged =
+                    here.iter().filter(|table| table.holds_rows() && !table.is_decoded());
+                found.extend(unlogged.filter(|table| wanted(&table.name)).map(|table| {
+                    let what = format!("its rows are not compared: {from} does not log them");
+                    noted("table", table.name.to_string(), what)
+                }));
+                found
             }
         };
         let seed = u64::from_str_radix(&self.id, 16).unwrap_or_default();
@@ -263,12 +296,16 @@ impl Job {
             _ = stop.wait_for(|stop| *stop) => true,
             () = shop.govern(), if !request.unlimited => unreachable!("governs for ever"),
         };
-        if !stopped {
-            shop.memory.forget().await;
-        }
         let mut reports = Vec::new();
         for bench in benches {
             reports.push(bench.report.lock().await.clone());
+        }
+        // What could not be compared to its end goes on with what was; differences that somebody
+        // may put right until then are looked for again.
+        let goes_on = reports.iter().any(|report| report.error.is_some())
+            && reports.iter().all(|report| report.differing() == 0);
+        if !stopped && !goes_on {
+            shop.memory.forget().await;
         }
         reports.sort_by(|a, b| a.table.cmp(&b.table));
         let (id, started) = (self.id.clone(), self.started);
@@ -278,21 +315,18 @@ impl Job {
     }
 }
 
-/// Only differences, and a proof that there is none, are remembered: a look at one table takes
-/// nothing back that a look at all of them has found.
-async fn remember(
-    state_dir: PathBuf,
-    report: VerifyReport,
-    request: &VerifyRequest,
-) -> Result<VerifyReport, Trouble> {
-    let known = Known::of(&report, request.is_whole());
-    if !known.counts() {
-        return Ok(report);
-    }
-    let saved = tokio::task::spawn_blocking(move || known::save(&state_dir, &known)).await;
+/// A look at one table takes nothing back that a look at all of them has found.
+async fn remember(state_dir: PathBuf, known: Known, ground: Ground) -> Result<(), Trouble> {
+    let saved = tokio::task::spawn_blocking(move || {
+        // One that can't be read is replaced: it would only stand in the way.
+        let before = known::load(&state_dir, Some(&ground)).unwrap_or_default();
+        if !known.replaces(before.as_ref()) {
+            return Ok(());
+        }
+        known::save(&state_dir, &known, &ground)
+    });
     let failed = |why: String| Trouble::new("state directory", format!("verify.json: {why}"));
-    saved.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
-    Ok(report)
+    saved.await.map_err(|error| failed(error.to_string()))?.map_err(|e| failed(e.to_string()))
 }
 
 async fn tables(reader: &Reader, filter: &catalog::TableFilter) -> Result<Vec<TableInfo>, Trouble> {
@@ -310,11 +344,21 @@ fn compare_objects(
         let there = target.sequences.iter().find(|(other, _)| other.name == info.name);
         let values = here.as_ref().zip(there.and_then(|(_, value)| value.as_ref()));
         let name = info.name.to_string();
-        let finding = values.and_then(|(here, there)| {
-            let both = [here, there].map(|value| (value.last_value, value.is_called));
-            objects::compare_sequence(&name, info.increment, both, sides)
+        found.extend(match values {
+            Some((here, there)) => {
+                let both = [here, there].map(|value| (value.last_value, value.is_called));
+                objects::compare_sequence(&name, info.increment, both, sides)
+            }
+            // One that is not there at all is among the differences.
+            None => there.map(|_| {
+                let what = "its value is not compared: our role may not read it on both sides";
+                noted("sequence", name, what.into())
+            }),
         });
-        found.extend(finding);
     }
     found
+}
+
+fn noted(kind: &str, object: String, what: String) -> ObjectFinding {
+    ObjectFinding { severity: Severity::Warn, kind: kind.into(), object, what }
 }

@@ -4,12 +4,22 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use cutover::verify::Known;
+use serde::{Deserialize, Serialize};
+
+use crate::store::Ground;
 
 const FILE: &str = "verify.json";
 
-/// Replaces what was there, or leaves it as it was.
-pub(super) fn save(dir: &Path, known: &Known) -> io::Result<()> {
-    let text = serde_json::to_string_pretty(known)?;
+#[derive(Serialize, Deserialize)]
+struct Remembered {
+    known: Known,
+    ground: Ground,
+}
+
+/// Replaces what was there, or leaves it as it was. `ground` is what it stood on when it began.
+pub(super) fn save(dir: &Path, known: &Known, ground: &Ground) -> io::Result<()> {
+    let remembered = Remembered { known: known.clone(), ground: ground.clone() };
+    let text = serde_json::to_string_pretty(&remembered)?;
     let new = dir.join(format!("{FILE}.new"));
     let mut file = std::fs::File::create(&new)?;
     file.write_all(text.as_bytes())?;
@@ -18,12 +28,21 @@ pub(super) fn save(dir: &Path, known: &Known) -> io::Result<()> {
     std::fs::File::open(dir)?.sync_all()
 }
 
-/// `None`: there was none.
-pub(super) fn load(dir: &Path) -> io::Result<Option<Known>> {
-    match std::fs::read_to_string(dir.join(FILE)) {
-        Ok(text) => Ok(Some(serde_json::from_str(&text)?)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+/// `None`: there was none, or it was about another copy, or the sides have changed their roles since.
+pub(super) fn load(dir: &Path, ground: Option<&Ground>) -> io::Result<Option<Known>> {
+    let text = match std::fs::read_to_string(dir.join(FILE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read?,
+    };
+    let remembered: Remembered = serde_json::from_str(&text)?;
+    Ok((Some(&remembered.ground) == ground).then_some(remembered.known))
+}
+
+/// For good. Doing it twice does no harm.
+pub(crate) fn forget(dir: &Path) -> io::Result<()> {
+    match std::fs::remove_file(dir.join(FILE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
 }
 
@@ -31,14 +50,29 @@ pub(super) fn load(dir: &Path) -> io::Result<Option<Known>> {
 mod tests {
     use cutover::Side;
     use cutover::verify::{Mode, Verdict};
+    use decoders::Lsn;
     use jiff::Timestamp;
+    use sinks::progress::StreamIdentity;
 
     use super::*;
+    use crate::store::Role;
+
+    fn ground(consistent_point: u64) -> Ground {
+        let stream = StreamIdentity {
+            pipeline: "main".into(),
+            system_identifier: "1".into(),
+            database: "d".into(),
+            slot: "s".into(),
+            consistent_point: Lsn(consistent_point),
+        };
+        Ground { stream, turn: Role::Carry }
+    }
 
     #[test]
-    fn what_was_saved_is_known() {
+    fn what_was_saved_is_known_of_the_same_copy_only() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(load(dir.path()).unwrap(), None);
+        let load = |ground: &Ground| load(dir.path(), Some(ground));
+        assert_eq!(load(&ground(1)).unwrap(), None);
         let known = Known {
             id: "x".into(),
             mode: Mode::Full,
@@ -48,9 +82,14 @@ mod tests {
             is_whole: true,
             differences: 0,
         };
-        save(dir.path(), &known).unwrap();
-        assert_eq!(load(dir.path()).unwrap(), Some(known));
+        save(dir.path(), &known, &ground(1)).unwrap();
+        assert_eq!(load(&ground(1)).unwrap(), Some(known));
+        assert_eq!(load(&ground(2)).unwrap(), None);
+        assert_eq!(super::load(dir.path(), None).unwrap(), None);
         std::fs::write(dir.path().join(FILE), "{").unwrap();
-        assert!(load(dir.path()).is_err());
+        assert!(load(&ground(1)).is_err());
+        forget(dir.path()).unwrap();
+        forget(dir.path()).unwrap();
+        assert_eq!(load(&ground(1)).unwrap(), None);
     }
 }

@@ -11,10 +11,12 @@
 //! | `settle` | a row that looks different: is it? (rules: [`cutover::verify::suspect`]) |
 //! | `gate`, `governor` | how much is read while clients of the source work |
 //! | `resume` | what was done before a restart |
+//! | `known` | what the last one came to, for as long as it stands on the same copy and roles |
+//! | `turning` | when a run ends the verification |
 //! | `definitions` | everything that is no row |
 //!
 //! Hashes and sums are computed by the servers. Nothing is written on either side, no lock is held
-//! and no snapshot is kept longer than a chunk takes.
+//! and no snapshot is kept longer than a chunk takes; a table without a key is one chunk.
 
 mod canonical;
 mod chosen;
@@ -29,6 +31,7 @@ mod reader;
 mod resume;
 mod row_hash;
 mod settle;
+mod turning;
 mod work;
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -36,13 +39,16 @@ use std::time::Duration;
 
 use cutover::Direction;
 use cutover::api::{ApiError, ErrorCode, PipelinePhase, StartCutover};
-use cutover::verify::{self, VerifyRequest, VerifyState, VerifyStatus};
+use cutover::verify::{self, Known, VerifyRequest, VerifyState, VerifyStatus};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::controlling::EngineReplication;
+use crate::store::{Ground, Store, StoreError};
 use chosen::Chosen;
 use job::Job;
+pub(crate) use known::forget;
+pub use turning::Runs;
 
 /// Where errors of requests happen.
 const PLACE: &str = "verification";
@@ -53,12 +59,13 @@ pub struct Verifier {
     forward: EngineReplication,
     back: EngineReplication,
     last: Arc<Mutex<Option<Arc<Job>>>>,
+    runs: Runs,
 }
 
 impl Verifier {
-    /// Of both directions; the one that carries is verified.
-    pub fn new(forward: EngineReplication, back: EngineReplication) -> Self {
-        Self { forward, back, last: Arc::default() }
+    /// Of both directions; the one that carries is verified. `runs` gives the last run.
+    pub fn new(forward: EngineReplication, back: EngineReplication, runs: Runs) -> Self {
+        Self { forward, back, last: Arc::default(), runs }
     }
 
     fn last(&self) -> MutexGuard<'_, Option<Arc<Job>>> {
@@ -79,14 +86,18 @@ impl Verifier {
                 .next("cutover verify --attach, or cutover verify --stop"));
         }
         let (store, source) = (&stream.store, stream.route.ends.direction.from());
-        let unfinished = resume::unfinished(store, source, &request).map_err(|error| {
+        let unreadable = |error: StoreError| {
             ApiError::new(ErrorCode::Unavailable, error.to_string(), "state directory")
                 .next("cutover verify --fresh")
-        })?;
+        };
+        let ground = store.ground().map_err(unreadable)?.ok_or_else(nothing_streams)?;
+        let unfinished =
+            resume::unfinished(store, source, &ground, &request).map_err(unreadable)?;
         let job = Arc::new(Job::new(&request, unfinished));
         *last = Some(Arc::clone(&job));
         let status = job.status();
-        tokio::spawn(job.run(stream, request, chosen));
+        let turning = turning::Turning::new(&stream, ground, Arc::clone(&self.runs));
+        tokio::spawn(job.run(stream, request, chosen, turning));
         Ok(status)
     }
 
@@ -120,7 +131,7 @@ impl Verifier {
         if request.drill || (request.accept_differences && request.require_verified_ms.is_none()) {
             return Ok(());
         }
-        let known = known::load(&self.forward.route.config.state_dir).map_err(|error| {
+        let known = self.known().map_err(|error| {
             let what = format!("what the last verification came to can't be read: {error}");
             ApiError::new(ErrorCode::Unavailable, what, "state directory").next("cutover verify")
         })?;
@@ -132,6 +143,11 @@ impl Verifier {
                 .in_state("unchanged; blue serves")
                 .next("cutover verify; to go all the same: --accept-differences")),
         }
+    }
+
+    fn known(&self) -> std::io::Result<Option<Known>> {
+        let ground = ground(&self.forward.store)?;
+        known::load(&self.forward.route.config.state_dir, ground.as_ref())
     }
 
     fn job(&self, id: &str) -> Result<Arc<Job>, ApiError> {
@@ -155,6 +171,16 @@ impl Verifier {
                 .next("cutover wait --for-state streaming, then again")
         })
     }
+}
+
+/// What a verification in the store's direction stands on now.
+fn ground(store: &Store) -> std::io::Result<Option<Ground>> {
+    store.ground().map_err(std::io::Error::other)
+}
+
+fn nothing_streams() -> ApiError {
+    ApiError::new(ErrorCode::Unavailable, "there is no copy that a stream keeps up", PLACE)
+        .next("cutover wait --for-state streaming, then again")
 }
 
 /// The request's tables and rows, if it makes sense.

@@ -1,8 +1,8 @@
 //! What a verification has done, over a restart of the sidecar.
 //!
 //! A chunk's proof does not grow old by a restart: the stream goes on where it was. It is void when
-//! the stream is another one (the copy was made again), when the other side serves, and when the
-//! table or the question is not the same any more.
+//! the stream is another one (the copy was made again), when the sides have changed their roles in
+//! the meantime, and when the table or the question is not the same any more.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use super::compare::Compared;
 use super::plan::{Range, TablePlan};
 use super::reader::Trouble;
-use crate::store::{FinishedChunk, Stage, Store, StoreError, Unfinished};
+use crate::store::{FinishedChunk, Ground, Store, StoreError, Unfinished};
 
 /// An older one is not taken up again: a proof counts from its beginning.
 const AGE_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -23,16 +23,16 @@ const AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 pub(super) fn unfinished(
     store: &Store,
     source: Side,
+    ground: &Ground,
     request: &VerifyRequest,
 ) -> Result<Option<Unfinished>, StoreError> {
     if request.fresh {
         return Ok(None);
     }
-    let stream = store.stage()?.as_ref().and_then(Stage::stream).cloned();
     let age = |since: Timestamp| Duration::try_from(Timestamp::now().duration_since(since));
     Ok(store.unfinished_verification()?.filter(|found| {
         found.source == source
-            && Some(&found.stream) == stream.as_ref()
+            && found.ground == *ground
             && asks_the_same(&found.request, request)
             // A clock that was set back makes it young, not old: that is as bad.
             && age(found.started).is_ok_and(|age| age <= AGE_MAX)
@@ -59,6 +59,7 @@ impl Memory {
         store: &Store,
         is_resumed: bool,
         (id, started, source): (&str, Timestamp, Side),
+        ground: &Ground,
         request: &VerifyRequest,
     ) -> Result<(Self, Vec<FinishedChunk>), Trouble> {
         let nowhere = Self { store: None, failed: AtomicBool::new(false) };
@@ -66,19 +67,14 @@ impl Memory {
         if request.mode == Mode::Sample {
             return Ok((nowhere, Vec::new()));
         }
-        let (store, request) = (store.clone(), request.clone());
+        let (store, request, ground) = (store.clone(), request.clone(), ground.clone());
         let id = id.to_owned();
         let opened = blocking(move || {
             if is_resumed {
                 let chunks = store.verified_chunks()?;
                 return Ok((Self { store: Some(store), ..nowhere }, chunks));
             }
-            let stream = store.stage()?.as_ref().and_then(Stage::stream).cloned();
-            let Some(stream) = stream else {
-                store.forget_verification()?;
-                return Ok((nowhere, Vec::new()));
-            };
-            store.begin_verification(&Unfinished { id, request, started, source, stream })?;
+            store.begin_verification(&Unfinished { id, request, started, source, ground })?;
             Ok((Self { store: Some(store), ..nowhere }, Vec::new()))
         });
         opened.await.map_err(|what| Trouble::new("state directory", what))

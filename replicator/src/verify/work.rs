@@ -22,8 +22,9 @@ use crate::controlling::EngineReplication;
 use crate::door::Door;
 use crate::store::FinishedChunk;
 
-/// How long the stream may take to apply what was just read; a new connection is made in that time.
-const APPLY: Duration = Duration::from_secs(60);
+/// How long the stream may take to apply what was just read, in each of [`TRIES`]; a new connection
+/// is made in that time.
+const APPLY: Duration = Duration::from_secs(300);
 /// Tries of one chunk while a server is away.
 const TRIES: u32 = 6;
 /// Before the second of them; each further pause is twice as long.
@@ -89,7 +90,11 @@ impl Shop {
     /// Waits until everything up to `position` is on the target.
     pub async fn await_applied(&self, position: Lsn) -> Result<(), Trouble> {
         let applied = self.stream.await_applied(position, Instant::now() + APPLY).await;
-        applied.map_err(|error| Trouble::new(error.place, error.what))
+        // A stream that is behind catches up.
+        applied.map_err(|error| Trouble {
+            is_transient: true,
+            ..Trouble::new(error.place, error.what)
+        })
     }
 
     /// Spares the source's clients for as long as it is polled, which is for ever.
@@ -144,6 +149,7 @@ impl Bench {
             table: plan.name.to_string(),
             key: plan.key.iter().map(|column| column.name.clone()).collect(),
             limits: plan.limits.clone(),
+            left_out: plan.left_out.clone(),
             predicate: plan.predicate.clone(),
             ..TableReport::default()
         };
@@ -247,7 +253,11 @@ async fn work(shop: Arc<Shop>, queue: Arc<Mutex<mpsc::Receiver<Task>>>) -> Resul
                     bench.take(compared, &shop).await;
                     shop.pace.pay(rows).await;
                 }
-                Err(trouble) => bench.failed(&trouble).await,
+                Err(trouble) => {
+                    // A statement of one side may still run, and its cancel be on the way.
+                    pair = None;
+                    bench.failed(&trouble).await;
+                }
             }
         }
         bench.left(&shop).await;
@@ -327,6 +337,9 @@ async fn deal_one(
         }
         return Ok(());
     }
+    let sample = shop
+        .sample
+        .map(|(percent, seed)| (percent, sample::seed_of(seed, &bench.plan.name.to_string())));
     let mut lo: Option<Vec<String>> = None;
     let mut number = 0;
     while !bench.is_given_up().await {
@@ -353,7 +366,7 @@ async fn deal_one(
         drop(pass);
         bench.report.lock().await.chunks_in_all += 1;
         let range = Range { number, lo, hi: hi.clone() };
-        if shop.sample.is_none_or(|(percent, seed)| sample::takes(seed, number, percent)) {
+        if sample.is_none_or(|(percent, seed)| sample::takes(seed, number, percent)) {
             give(bench, Some(range), tasks).await?;
         }
         let Some(hi) = hi else { return Ok(()) };

@@ -162,6 +162,11 @@ async fn every_damage_is_found(blue: u32, green: u32) -> Result<()> {
     }
     let (code, report) = verify(stage, &["--mode", "count", "--table", "lost", "--rows-only"])?;
     assert_eq!((code, rows(&report)), (9, vec![EXPECTED[10].to_owned()]));
+    // As many rows as before, under another key.
+    stage.green.execute(DATABASE, "UPDATE swapped SET id = -7 WHERE id = 7").await?;
+    let (code, report) = verify(stage, &["--mode", "count", "--table", "swapped"])?;
+    let swapped = |what: &str| format!(r#""public"."swapped" {what} []"#);
+    assert_eq!((code, rows(&report)), (9, vec![swapped("extra id=-7"), swapped("missing id=7")]));
     // Values are in no log, and keys in no log either.
     let log = this.sidecar.log_tail();
     assert!(!log.contains("k10") && !log.contains("1234"), "{log}");
@@ -352,5 +357,12 @@ async fn a_cutover_asks_for_its_proof() -> Result<()> {
     // The other way round now: green is the one that is right.
     let report = ensure_equal(verify(&this.stage, &["--table", "kept"])?)?;
     assert_eq!((&report["source"], &report["target"]), (&"green".into(), &"blue".into()));
+
+    // Green was written since: what was proven before it served proves nothing on the way back.
+    let finished = this.stage.cutover(&["rollback", "--yes", "--max-pause", "30s"], 2 * SOON)?;
+    ensure!(finished.code() == 0, "{}: {}", finished.code(), finished.stderr);
+    let refused = this.stage.cutover(&go, SOON)?;
+    let (code, said) = (refused.code(), refused.stderr);
+    ensure!(code == 3 && said.contains("no verification"), "{code} instead of 3: {said}");
     Ok(())
 }

@@ -100,6 +100,24 @@ async fn same_and_not_the_same_from_15_to_17() -> Result<()> {
     same_and_not_the_same(15, 17).await
 }
 
+/// 11 and 17 print floats with different digits: they go in binary form.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nan_of_arithmetic_is_one_of_input_from_11_to_17() -> Result<()> {
+    let tables = "CREATE TABLE nans (id int PRIMARY KEY, d float8, f float4, a float8[]);
+                  INSERT INTO nans SELECT n, 'inf'::float8 - 'inf'::float8,
+                         'inf'::float4 - 'inf'::float4, ARRAY['inf'::float8 - 'inf'::float8, 1, NULL]
+                  FROM generate_series(1, 5) n;";
+    let this = Move::streaming_with(Stage::builder(11, 17).routers(0), tables).await?;
+    this.stage.wait_caught_up(SOON).await?;
+    for mode in ["checksum", "full"] {
+        ensure_equal(verify(&this.stage, &["--table", "nans", "--mode", mode])?)?;
+    }
+    this.stage.green.execute(DATABASE, "UPDATE nans SET d = 0 WHERE id = 3").await?;
+    let (code, report) = verify(&this.stage, &["--table", "nans"])?;
+    assert_eq!((code, rows(&report)), (9, vec![r#""public"."nans" different id=3 [d]"#.into()]));
+    Ok(())
+}
+
 /// Hashed as text: 13 can't hash records.
 #[tokio::test(flavor = "multi_thread")]
 async fn same_and_not_the_same_from_13_to_18() -> Result<()> {

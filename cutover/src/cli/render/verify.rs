@@ -80,6 +80,9 @@ fn outcome(table: &TableReport, paint: Paint) -> String {
     if let Some(error) = &table.error {
         parts.push(paint.bad(&format!("not compared: {error}")));
     }
+    for what in &table.left_out {
+        parts.push(paint.bad(what));
+    }
     if table.cut_short {
         parts.push("given up: too much differs".into());
     }
@@ -122,7 +125,7 @@ fn verdict(report: &VerifyReport, paint: Paint) -> String {
     let (from, to) = (report.source, report.target);
     let how = report.mode.name();
     let mut text = match report.verdict {
-        Verdict::Equal => paint.good(&format!("{to} equals {from} ({how})")),
+        Verdict::Equal => paint.good(&format!("{to} equals {from} in what was compared ({how})")),
         Verdict::Different => {
             let count = units::count(report.differences);
             paint.bad(&format!("{to} is not {from}: {count} differences ({how})"))
@@ -142,9 +145,10 @@ fn verdict(report: &VerifyReport, paint: Paint) -> String {
         ));
     }
     if let Some(sample) = &report.sample {
-        let worth = sample.bound_95.map_or("nothing was compared".into(), |bound| {
+        let worth = sample.bound_95.map_or("only first chunks, none was drawn".into(), |bound| {
             format!(
-                "had more than {:.2} % of the chunks been damaged, it would have hit one with 95 %",
+                "had more than {:.2} % of the chunks behind each table's first been damaged, it \
+                 would have hit one with 95 %",
                 bound * 100.0
             )
         });

@@ -1,0 +1,123 @@
+//! When a run ends a verification.
+//!
+//! What is compared is the target with the side that serves. From a run's pause on there is no such
+//! pair for a while; once clients write to the other side every one of their rows would be found to
+//! differ, before the streams have changed their roles. And the pause is no time to read tables.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cutover::api::RunStatus;
+use cutover::phase::Phase;
+
+use super::ground;
+use super::reader::Trouble;
+use crate::controlling::EngineReplication;
+use crate::store::Ground;
+
+/// Gives the last run.
+pub type Runs = Arc<dyn Fn() -> Option<RunStatus> + Send + Sync>;
+
+/// How often runs are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// What a verification stands on, and the run before it.
+pub(super) struct Turning {
+    stream: EngineReplication,
+    pub ground: Ground,
+    runs: Runs,
+    before: Option<RunStatus>,
+}
+
+impl Turning {
+    pub fn new(stream: &EngineReplication, ground: Ground, runs: Runs) -> Self {
+        let before = runs();
+        Self { stream: stream.clone(), ground, runs, before }
+    }
+
+    /// Ends when the two sides are not what they were any more, or are about to change.
+    pub async fn ended(&self) -> Trouble {
+        let mut carries = self.stream.shared.carries.subscribe();
+        loop {
+            if let Err(trouble) = self.check() {
+                return trouble;
+            }
+            // Whoever sends lives as long as the stream.
+            let turned = carries.wait_for(|carries| !*carries);
+            let _ = tokio::time::timeout(LOOK_EVERY, turned).await;
+        }
+    }
+
+    /// # Errors
+    /// What was compared up to now may not be true of the two sides.
+    pub fn check(&self) -> Result<(), Trouble> {
+        let now = (self.runs)();
+        let ended = |why: &str| Err(Trouble::new("verification", why));
+        if now.as_ref().is_some_and(|run| is_turning(self.before.as_ref(), run)) {
+            return ended("a run has begun its pause; what was found so far is not remembered");
+        }
+        let ground = ground(&self.stream.store);
+        let ground = ground.map_err(|error| Trouble::new("state directory", error.to_string()))?;
+        match ground.as_ref() == Some(&self.ground) && *self.stream.shared.carries.borrow() {
+            true => Ok(()),
+            false => ended("the sides have changed their roles; what was found is not remembered"),
+        }
+    }
+}
+
+/// Whether a run is between its pause and the change of the streams' roles, or has been there since
+/// `before`.
+fn is_turning(before: Option<&RunStatus>, now: &RunStatus) -> bool {
+    let is_new = before.is_none_or(|before| before.run != now.run || before.phase != now.phase);
+    match now.phase {
+        Phase::Quiesced
+        | Phase::Fenced
+        | Phase::Drained
+        | Phase::Synced
+        | Phase::Sealed
+        | Phase::Committed
+        | Phase::Flipped
+        | Phase::Open => true,
+        Phase::Reversing | Phase::Watching | Phase::Done => {
+            // One that had turned the streams before may go on to its end.
+            let had_turned = before.is_some_and(|before| {
+                before.run == now.run
+                    && matches!(before.phase, Phase::Reversing | Phase::Watching | Phase::Done)
+            });
+            is_new && !had_turned
+        }
+        Phase::Replicating
+        | Phase::Armed
+        | Phase::Gate
+        | Phase::Aborting
+        | Phase::Aborted
+        | Phase::Held => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cutover::Direction;
+    use cutover::ports::Epoch;
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn run(name: &str, phase: Phase) -> RunStatus {
+        let started = Timestamp::UNIX_EPOCH;
+        let hub = cutover::hub::RunHub::new(name, Epoch(1), Direction::Forward, started);
+        RunStatus { phase, ..hub.status() }
+    }
+
+    #[test]
+    fn a_run_ends_it_from_its_pause_on() {
+        let turns = |before: Option<RunStatus>, now| is_turning(before.as_ref(), &now);
+        assert!(!turns(None, run("a", Phase::Gate)) && turns(None, run("a", Phase::Quiesced)));
+        assert!(turns(Some(run("a", Phase::Gate)), run("a", Phase::Open)));
+        assert!(turns(Some(run("a", Phase::Gate)), run("a", Phase::Done)), "too quick to be seen");
+        assert!(turns(Some(run("a", Phase::Done)), run("b", Phase::Watching)));
+        assert!(!turns(Some(run("a", Phase::Done)), run("a", Phase::Done)));
+        assert!(!turns(Some(run("a", Phase::Watching)), run("a", Phase::Done)));
+        assert!(!turns(Some(run("a", Phase::Done)), run("b", Phase::Aborted)));
+    }
+}

@@ -56,6 +56,7 @@ async fn rate(lanes: u16) -> f64 {
         store: Store::open(directory.path()).expect("a store"),
         progress: Arc::new(watch::Sender::new(Frontier::default())),
         totals: watch::Sender::new(AppliedTotals::default()),
+        touched: Arc::default(),
         tables: TableFilter::default(),
         gate: MarkerGate::default(),
         counterpart: "bench_back".into(),

@@ -17,6 +17,7 @@ use crate::engine::budget::Budget;
 use crate::engine::frontier::Frontier;
 use crate::engine::marker::MarkerGate;
 use crate::engine::totals::AppliedTotals;
+use crate::engine::touched::Touched;
 use crate::metrics::StreamSample;
 use crate::protect::wal::WalStatus;
 
@@ -73,6 +74,8 @@ pub struct Shared {
     pub progress: Arc<watch::Sender<Frontier>>,
     /// What was applied.
     pub totals: watch::Sender<AppliedTotals>,
+    /// Rows that a continuous verification has to look at.
+    pub touched: Arc<Touched>,
     /// Markers.
     pub gate: MarkerGate,
     /// The memory budget.
@@ -102,6 +105,7 @@ impl Shared {
             is_over: AtomicBool::new(false),
             progress: Arc::new(watch::Sender::new(Frontier::default())),
             totals: watch::Sender::new(AppliedTotals::default()),
+            touched: Arc::default(),
             gate: MarkerGate::default(),
             budget,
             lag: Mutex::new(LagTracker::new()),
@@ -393,6 +397,7 @@ impl Shared {
             counters: self.counters(),
             last_error: facts.last_error.clone(),
             cutover,
+            verification: None,
         }
     }
 

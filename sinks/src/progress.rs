@@ -267,6 +267,9 @@ pub fn application_name(pipeline: &str, lane: LaneId) -> String {
     format!("cutover apply {pipeline} {}", lane.0)
 }
 
+/// No lane: what a repair writes beside the stream is marked under this number.
+pub const REPAIR: LaneId = LaneId(u16::MAX);
+
 /// Name of the replication origin that marks a lane's commits.
 pub fn origin_name(pipeline: &str, lane: LaneId) -> String {
     match lane {
@@ -301,6 +304,7 @@ pub async fn remove(client: &Client, pipeline: &str) -> Result<(), TargetError> 
     let mut lanes = vec![LaneId(0)];
     lanes.extend(read(client, pipeline).await?.into_iter().map(|progress| progress.lane));
     lanes.dedup();
+    lanes.push(REPAIR);
     for lane in lanes {
         drop_origin(client, &origin_name(pipeline, lane)).await?;
     }

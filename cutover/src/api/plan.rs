@@ -20,6 +20,13 @@ pub struct PlanRequest {
     /// Go without a way back: there will be no rollback.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub no_way_back: bool,
+    /// Only if a verification of everything has found both sides equal within this time,
+    /// milliseconds. Default: 24 h, once there is a verification.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub require_verified_ms: Option<u64>,
+    /// Although the last verification has found differences, or is old.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub accept_differences: bool,
 }
 
 /// How bad a finding is.
@@ -110,6 +117,15 @@ pub struct Act {
     pub place: String,
     /// The statement, command or file edit, word for word. Secrets are masked.
     pub text: String,
+}
+
+impl Plan {
+    /// The same with one more check.
+    pub fn with(mut self, check: Check) -> Self {
+        self.ready &= check.severity != Severity::Fail;
+        self.checks.push(check);
+        self
+    }
 }
 
 /// Everything that a run would do, in order.

@@ -9,6 +9,7 @@ use super::run::RunStatus;
 use super::schema_version;
 use super::stream::Stream;
 use crate::side::Direction;
+use crate::verify::continuous::ContinuousStatus;
 
 /// A pipeline at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,6 +60,9 @@ pub struct Status {
     pub last_error: Option<Problem>,
     /// The active run, or the last one.
     pub cutover: Option<RunStatus>,
+    /// The verification that goes on, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<ContinuousStatus>,
 }
 
 /// What a pipeline is doing.

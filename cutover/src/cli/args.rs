@@ -122,10 +122,11 @@ pub struct RunArgs {
     /// Keep no stream back to the side that is left: it can't be returned to.
     #[arg(long)]
     pub no_way_back: bool,
-    /// Only if a verification of everything has found both sides equal within this time: 24h.
+    /// Only if a verification of everything has found both sides equal within this time [default:
+    /// 24h once there is a verification].
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub require_verified: Option<Duration>,
-    /// Although the last verification has found differences.
+    /// Although the last verification has found differences, or is old.
     #[arg(long, conflicts_with = "require_verified")]
     pub accept_differences: bool,
     /// Don't ask. Needed where there is no terminal.
@@ -167,6 +168,9 @@ pub enum Command {
     /// Compare both sides while they are live, row by row and object by object. Exit code 9 if
     /// something differs.
     Verify(VerifyArgs),
+    /// Make the rows equal that the last verification has found to differ: the source's are right.
+    /// Exit code 9 if some still differ.
+    Repair(RepairArgs),
     /// Wait until the pipeline or its run has come so far.
     Wait(WaitArgs),
 }
@@ -180,6 +184,12 @@ pub struct PlanArgs {
     /// Of a run without a way back.
     #[arg(long)]
     pub no_way_back: bool,
+    /// Of a run that asks for a verification within this time: 24h.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub require_verified: Option<Duration>,
+    /// Of a run that goes although the last verification has found differences, or is old.
+    #[arg(long, conflicts_with = "require_verified")]
+    pub accept_differences: bool,
     /// Write the plan to a file, too, as JSON.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
@@ -309,6 +319,10 @@ pub struct VerifyArgs {
     /// Nothing but rows: no definitions, no sequences.
     #[arg(long)]
     pub rows_only: bool,
+    /// If everything is equal, go on: look again at every row that is written from then on, so that
+    /// only the last seconds before a cutover are without a proof. Ends with --stop.
+    #[arg(long)]
+    pub continuous: bool,
     /// The result as Markdown.
     #[arg(long, conflicts_with = "json")]
     pub markdown: bool,
@@ -317,6 +331,30 @@ pub struct VerifyArgs {
     pub attach: bool,
     /// Stop the one that is under way.
     #[arg(long)]
+    pub stop: bool,
+}
+
+/// `cutover repair`.
+#[derive(Debug, Args)]
+pub struct RepairArgs {
+    /// Print the statements, with the rows' values in them, and change nothing.
+    #[arg(long)]
+    pub plan: bool,
+    /// Only these tables: schema.table, with * and ?. May be repeated.
+    #[arg(long, value_name = "TABLE")]
+    pub table: Vec<String>,
+    /// How long a row that is being written may take to be caught at rest [default: the
+    /// verification's].
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub settle: Option<Duration>,
+    /// Don't ask. Needed where there is no terminal.
+    #[arg(long, conflicts_with = "plan")]
+    pub yes: bool,
+    /// Follow the repair that is under way, or show the last one.
+    #[arg(long, conflicts_with_all = ["plan", "stop", "yes"])]
+    pub attach: bool,
+    /// Stop the one that is under way.
+    #[arg(long, conflicts_with_all = ["plan", "yes"])]
     pub stop: bool,
 }
 

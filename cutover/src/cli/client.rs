@@ -14,6 +14,7 @@ use crate::api::{
     Plan, PlanRequest, RunReport, RunStatus, RunUpdate, SCHEMA_VERSION, StartCutover, Status,
 };
 use crate::side::Direction;
+use crate::verify::repair::{RepairPlan, RepairRequest, RepairStatus};
 use crate::verify::{VerifyRequest, VerifyStatus};
 
 use super::args::CommonArgs;
@@ -168,6 +169,27 @@ impl Client {
     /// `POST /v1/verify/{id}/stop`.
     pub fn stop_verify(&self, id: &str) -> Result<VerifyStatus, ClientError> {
         self.post(&format!("/v1/verify/{id}/stop"), &serde_json::json!({}), THOROUGH)
+    }
+
+    /// `POST /v1/repair/plan`.
+    pub fn repair_plan(&self, request: &RepairRequest) -> Result<RepairPlan, ClientError> {
+        self.post("/v1/repair/plan", request, THOROUGH)
+    }
+
+    /// `POST /v1/repair`.
+    pub fn repair(&self, request: &RepairRequest) -> Result<RepairStatus, ClientError> {
+        self.post("/v1/repair", request, THOROUGH)
+    }
+
+    /// `GET /v1/repair/{id}`: waits at most `wait` for its end.
+    pub fn repaired(&self, id: &str, wait: Duration) -> Result<RepairStatus, ClientError> {
+        let wait_ms = wait.as_millis();
+        self.get(&format!("/v1/repair/{id}?wait_ms={wait_ms}"), wait + QUICK)
+    }
+
+    /// `POST /v1/repair/{id}/stop`.
+    pub fn stop_repair(&self, id: &str) -> Result<RepairStatus, ClientError> {
+        self.post(&format!("/v1/repair/{id}/stop"), &serde_json::json!({}), THOROUGH)
     }
 
     /// What to say when the sidecar could not be asked; `state` says what that means for a run.

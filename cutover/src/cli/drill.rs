@@ -34,6 +34,7 @@ pub fn drill(
         when_lag: Some(lag.clone()),
         max_pause_ms,
         no_way_back: args.no_way_back,
+        accept_differences: true,
         ..PlanRequest::default()
     };
     let plan = client.plan(&request).map_err(|error| client.failure(error, UNSEEN))?;

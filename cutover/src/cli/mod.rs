@@ -18,6 +18,7 @@ mod interrupt;
 mod look;
 mod redirect_trap;
 mod render;
+mod repair;
 mod report;
 mod run;
 mod screen;
@@ -81,6 +82,7 @@ fn dispatch(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
         Some(Command::Report(args)) => report::report(&client, screen, args),
         Some(Command::Audit(args)) => audit::audit(&client, screen, args),
         Some(Command::Verify(args)) => verify::verify(&client, screen, &cli.common, args),
+        Some(Command::Repair(args)) => repair::repair(&client, screen, &cli.common, args),
         Some(Command::Wait(args)) => look::wait(&client, screen, args),
     }
 }

@@ -28,7 +28,16 @@ pub fn change_over(
     if !args.dry_run {
         confirm::ensure_possible(args.yes)?;
     }
-    let mut plan = fetch_plan(client, &args.gate, args.no_way_back, Some(direction))?;
+    let mut plan = fetch_plan(
+        client,
+        PlanRequest {
+            direction: Some(direction),
+            no_way_back: args.no_way_back,
+            require_verified_ms: args.require_verified.map(millis),
+            accept_differences: args.accept_differences,
+            ..of_gate(&args.gate)
+        },
+    )?;
     plan.gate = gate(args, plan.gate);
     if args.dry_run {
         return show(&plan, screen);
@@ -92,7 +101,15 @@ pub fn change_over(
 
 /// Prints everything that a run would do.
 pub fn show_plan(client: &Client, screen: &Screen, args: &PlanArgs) -> Result<Exit, Failure> {
-    let plan = fetch_plan(client, &args.gate, args.no_way_back, None)?;
+    let plan = fetch_plan(
+        client,
+        PlanRequest {
+            no_way_back: args.no_way_back,
+            require_verified_ms: args.require_verified.map(millis),
+            accept_differences: args.accept_differences,
+            ..of_gate(&args.gate)
+        },
+    )?;
     if let Some(file) = &args.out {
         let text = serde_json::to_string_pretty(&plan).map_err(std::io::Error::other);
         text.and_then(|text| std::fs::write(file, text + "\n")).map_err(|error| {
@@ -111,18 +128,15 @@ fn show(plan: &Plan, screen: &Screen) -> Result<Exit, Failure> {
     Ok(if plan.ready { Exit::Done } else { Exit::NotReady })
 }
 
-fn fetch_plan(
-    client: &Client,
-    gate: &GateArgs,
-    no_way_back: bool,
-    direction: Option<Direction>,
-) -> Result<Plan, Failure> {
-    let request = PlanRequest {
-        direction,
-        no_way_back,
+fn of_gate(gate: &GateArgs) -> PlanRequest {
+    PlanRequest {
         when_lag: gate.lag().map(ToString::to_string),
         max_pause_ms: gate.max_pause.map(millis),
-    };
+        ..PlanRequest::default()
+    }
+}
+
+fn fetch_plan(client: &Client, request: PlanRequest) -> Result<Plan, Failure> {
     client.plan(&request).map_err(|error| client.failure(error, NOT_STARTED))
 }
 

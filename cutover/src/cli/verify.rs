@@ -56,6 +56,9 @@ fn end(screen: &Screen, args: &VerifyArgs, status: &VerifyStatus) -> Result<Exit
     } else {
         screen.result(&render_verified(report, screen.out_paint()));
     }
+    if args.continuous && report.verdict == Verdict::Equal {
+        screen.progress(" rows that change are looked at again from now on: cutover status");
+    }
     screen.object(report);
     Ok(match report.verdict {
         Verdict::Equal => Exit::Done,
@@ -77,6 +80,7 @@ fn request(common: &CommonArgs, args: &VerifyArgs) -> VerifyRequest {
         settle_ms: args.settle.map(|time| time.as_millis() as u64),
         fresh: args.fresh,
         rows_only: args.rows_only,
+        continuous: args.continuous,
         actor: actor(common),
         reason: common.reason.clone(),
     }

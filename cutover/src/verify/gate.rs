@@ -6,7 +6,62 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::wire::{Mode, Verdict, VerifyReport};
+use crate::api::Check;
 use crate::side::Side;
+
+/// How young a proof has to be if nobody says, once there is a verification.
+pub const REQUIRED_BY_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
+/// The check's name in a plan.
+const CHECK: &str = "verification";
+const FIX: &str = "cutover verify; to go all the same: --accept-differences";
+
+/// What a cutover asks of the verifications before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Requirement {
+    /// A proof within this time.
+    pub within: Option<Duration>,
+    /// Whatever the last one has found, unless `within` says otherwise.
+    pub accepts: bool,
+}
+
+impl Requirement {
+    /// As a request says it.
+    pub fn new(within_ms: Option<u64>, accepts: bool) -> Self {
+        Self { within: within_ms.map(Duration::from_millis), accepts }
+    }
+
+    /// Why a cutover that leaves `from` must not begin; `None`: as far as verifications go, it may.
+    ///
+    /// Where a verification is known, one of the last day is asked for if nobody says.
+    pub fn refusal(self, known: Option<&Known>, from: Side, now: Timestamp) -> Option<String> {
+        if self.accepts && self.within.is_none() {
+            return None;
+        }
+        let is_known = known.is_some_and(|known| known.source == from);
+        let within = self.within.or(is_known.then_some(REQUIRED_BY_DEFAULT));
+        refusal(known, within, from, now)
+    }
+
+    /// The same as a check of a plan, with what is known.
+    pub fn check(self, known: Option<&Known>, from: Side, now: Timestamp) -> Check {
+        if let Some(why) = self.refusal(known, from, now) {
+            return Check::fail(CHECK, why, FIX);
+        }
+        let Some(known) = known.filter(|known| known.source == from) else {
+            let evidence = format!("nobody has verified that {} equals {from}", from.other());
+            return Check::warn(CHECK, evidence, "cutover verify");
+        };
+        let found = known.describe(now);
+        match known.verdict {
+            Verdict::Equal => {
+                let within = self.within.unwrap_or(REQUIRED_BY_DEFAULT);
+                let within = humantime::format_duration(within);
+                Check::ok(CHECK, format!("{found}; asked for: within {within}"))
+            }
+            _ => Check::warn(CHECK, format!("{found}; accepted"), "cutover repair --plan"),
+        }
+    }
+}
 
 /// What is remembered of the last verification that came to an end, also over a restart. No rows
 /// and no keys.
@@ -71,6 +126,19 @@ impl Known {
         matches!(self.mode, Mode::Full | Mode::Checksum)
     }
 
+    /// What it came to and how long ago, for a plan.
+    fn describe(&self, now: Timestamp) -> String {
+        let (to, from, mode) = (self.source.other(), self.source, self.mode.name());
+        let age = now.duration_since(self.started).as_secs().max(0).unsigned_abs();
+        let age = humantime::format_duration(Duration::from_secs(age));
+        match self.verdict {
+            Verdict::Equal => format!("{to} equals {from} ({mode}, {}, {age} ago)", self.id),
+            _ => {
+                format!("{} differences of {to} ({mode}, {}, {age} ago)", self.differences, self.id)
+            }
+        }
+    }
+
     fn proves(&self) -> bool {
         self.verdict == Verdict::Equal && self.is_whole && self.is_close()
     }
@@ -81,7 +149,7 @@ impl Known {
 /// With `require`: the last verification has to have found, in `full` or `checksum` mode and
 /// everywhere, that both sides are equal, and must not be older than that. Without: it must not have
 /// found that they differ.
-pub fn refusal(
+fn refusal(
     known: Option<&Known>,
     require: Option<Duration>,
     from: Side,
@@ -105,7 +173,10 @@ pub fn refusal(
     let age = Duration::try_from(now.duration_since(known.started));
     match age {
         Ok(age) if age <= require => None,
-        _ => Some(format!("verification {} is older than that", known.id)),
+        _ => {
+            let require = humantime::format_duration(require);
+            Some(format!("verification {} is older than {require}", known.id))
+        }
     }
 }
 
@@ -167,6 +238,28 @@ mod tests {
         ] {
             assert!(!weak.replaces(Some(&equal)) && !weak.replaces(Some(&different)));
         }
+    }
+
+    #[test]
+    fn a_proof_that_is_known_has_to_be_of_the_last_day() {
+        let equal = known(Verdict::Equal, Mode::Checksum, true);
+        let by_default = |known: Option<&Known>, hours: i64| {
+            let now = Timestamp::from_second(hours * 3600).unwrap();
+            let requirement = Requirement::default();
+            assert_eq!(
+                requirement.refusal(known, Side::Blue, now).is_some(),
+                requirement.check(known, Side::Blue, now).severity == crate::api::Severity::Fail
+            );
+            requirement.refusal(known, Side::Blue, now)
+        };
+        assert_eq!(by_default(Some(&equal), 24), None);
+        assert!(by_default(Some(&equal), 25).unwrap().contains("older than 1day"));
+        assert_eq!(by_default(None, 25), None);
+        let now = Timestamp::from_second(90_000).unwrap();
+        let accepts = Requirement::new(None, true);
+        assert_eq!(accepts.refusal(Some(&equal), Side::Blue, now), None);
+        let both = Requirement::new(Some(1000), true);
+        assert!(both.refusal(Some(&equal), Side::Blue, now).is_some());
     }
 
     #[test]

@@ -3,17 +3,20 @@
 //!
 //! Nothing here touches a server. [`suspect`] decides when a row that was seen to differ while
 //! clients write really differs; [`objects`] compares what is not rows; [`sample`] says which chunks
-//! a sample takes and what that is worth; [`wire`] is what the sidecar and the command exchange.
+//! a sample takes and what that is worth; [`wire`] is what the sidecar and the command exchange,
+//! [`repair`] the same about making the sides equal; [`continuous`] is about one that goes on.
 
+pub mod continuous;
 mod gate;
 mod markdown;
 pub mod objects;
 mod predicate;
+pub mod repair;
 pub mod sample;
 pub mod suspect;
 pub mod wire;
 
-pub use gate::{Known, refusal};
+pub use gate::{Known, REQUIRED_BY_DEFAULT, Requirement};
 pub use predicate::Predicate;
 pub use wire::{
     HeldBy, KeyPart, Limit, Mode, ObjectFinding, Progress, Resumed, RowDifference, RowKind,

@@ -83,6 +83,8 @@ pub struct VerifyRequest {
     pub fresh: bool,
     /// Leave out everything but rows.
     pub rows_only: bool,
+    /// If everything is equal, look again at every row that the stream writes from then on.
+    pub continuous: bool,
     /// Who asks, for the record.
     pub actor: Option<String>,
     /// Why, for the record.

@@ -25,6 +25,7 @@ use super::frontier::Frontier;
 use super::lanes::{Lanes, Outcome, cancelled};
 use super::resume::Resume;
 pub use super::totals::AppliedTotals;
+use super::touched::Touched;
 pub use super::window::{BatchLimits, Chunk};
 use super::window::{KnownTables, Window};
 
@@ -50,6 +51,8 @@ pub struct Applying<T: Target> {
     pub checkpoint: Sender<()>,
     /// Totals for status and metrics.
     pub totals: watch::Sender<AppliedTotals>,
+    /// Told of each window before it is applied.
+    pub touched: Arc<Touched>,
     /// Limits of a window.
     pub limits: BatchLimits,
     /// True gives up what is being applied; green rolls it back.
@@ -130,6 +133,7 @@ where
         let mut floor = self.resume.transaction;
         while collector.wait_for_some(runtime)? {
             let Some(window) = collector.begin_next(runtime)? else { return Ok(()) };
+            self.touched.note(&window.transactions);
             let mut flight = give(lanes, window, floor, &self.resume.beyond);
             loop {
                 collector.collect_until_done(lanes, &mut flight, runtime)?;

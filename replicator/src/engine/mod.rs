@@ -12,5 +12,6 @@ pub mod resume;
 pub mod schedule;
 pub mod stream;
 pub mod totals;
+pub mod touched;
 pub mod truncation;
 pub mod window;

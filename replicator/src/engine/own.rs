@@ -40,9 +40,10 @@ impl OwnApply {
     }
 }
 
-/// Names of the replication origins that a pipeline's lanes may have on their target.
+/// Names of the replication origins that a pipeline's lanes and repairs may have on their target.
 pub fn origins(pipeline: &str) -> BTreeSet<String> {
-    (0..=LANES_MAX).map(|lane| progress::origin_name(pipeline, LaneId(lane))).collect()
+    let lanes = (0..=LANES_MAX).map(LaneId).chain([progress::REPAIR]);
+    lanes.map(|lane| progress::origin_name(pipeline, lane)).collect()
 }
 
 #[cfg(test)]

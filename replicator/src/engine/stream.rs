@@ -27,6 +27,7 @@ use super::intake::{Budget, Ended, Intake};
 use super::marker::MarkerGate;
 use super::own::OwnApply;
 use super::resume::Resume;
+use super::touched::Touched;
 use super::truncation::Truncations;
 use crate::store::{Store, StoreError};
 
@@ -66,6 +67,8 @@ pub struct StreamContext {
     pub progress: Arc<watch::Sender<Frontier>>,
     /// Totals, for status and metrics.
     pub totals: watch::Sender<AppliedTotals>,
+    /// Rows that a continuous verification has to look at.
+    pub touched: Arc<Touched>,
     /// The tables that are moved.
     pub tables: TableFilter,
     /// Markers.
@@ -114,6 +117,7 @@ where
         progress: Arc::clone(&context.progress),
         checkpoint: wake.clone(),
         totals: context.totals.clone(),
+        touched: Arc::clone(&context.touched),
         limits: context.limits,
         cancel: cancel.subscribe(),
     };

@@ -25,8 +25,8 @@ const SHOWN_MAX: usize = 4096;
 /// Lines that are shown if nobody says how many.
 const LAST: usize = 100;
 
-/// A plan only looks.
-const READS: [&str; 1] = ["/v1/plan"];
+/// Plans only look.
+const READS: [&str; 2] = ["/v1/plan", "/v1/repair/plan"];
 
 /// Writes down a request and its answer.
 pub(super) async fn record(State(api): State<Api>, request: Request, next: Next) -> Response {

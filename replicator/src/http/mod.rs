@@ -13,6 +13,7 @@
 mod audit;
 mod auth;
 mod overview;
+mod repair;
 mod routes;
 mod verify;
 
@@ -82,6 +83,10 @@ pub async fn serve(
         .route("/v1/verify", post(verify::start))
         .route("/v1/verify/{id}", get(verify::status))
         .route("/v1/verify/{id}/stop", post(verify::stop))
+        .route("/v1/repair/plan", post(repair::plan))
+        .route("/v1/repair", post(repair::start))
+        .route("/v1/repair/{id}", get(repair::status))
+        .route("/v1/repair/{id}/stop", post(repair::stop))
         .route("/metrics", get(routes::metrics))
         // Whoever has no token is turned away before this one is asked.
         .route_layer(middleware::from_fn_with_state(api.clone(), audit::record))

@@ -21,6 +21,7 @@ impl Api {
 pub(super) async fn status(api: &Api) -> Status {
     let run = api.service.current();
     let mut status = api.shared.status(run.clone());
+    status.verification = api.verifier.continuous();
     status.streams = vec![api.shared.stream(), api.back.stream()];
     if *api.back.carries.borrow() {
         let of_back = api.back.status(None);

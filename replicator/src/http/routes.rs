@@ -8,13 +8,15 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use cutover::Direction;
 use cutover::api::{
     AbortRequest, ApiError, ErrorCode, FinishPlan, FinishReport, FinishRequest, History,
     PipelinePhase, Plan, PlanRequest, RunReport, RunStatus, RunUpdate, StartCutover, Status,
 };
+use cutover::verify::Requirement;
 use serde::Deserialize;
 
-use super::{Api, overview};
+use super::{Api, overview, verify};
 use crate::metrics;
 
 /// The longest that a request for events is held open.
@@ -51,7 +53,13 @@ pub(super) async fn status(State(api): State<Api>) -> Json<Status> {
 
 pub(super) async fn plan(State(api): State<Api>, body: Body<PlanRequest>) -> Answer<Plan> {
     let Json(request) = body?;
-    Ok(Json(api.service.plan(request).await?))
+    let requirement = Requirement::new(request.require_verified_ms, request.accept_differences);
+    let plan = api.service.plan(request).await?;
+    // A way back is never refused for what nobody has verified.
+    Ok(Json(match plan.direction {
+        Direction::Forward => plan.with(api.verifier.check(requirement)?),
+        Direction::Back => plan,
+    }))
 }
 
 /// A request that changes something goes on to its end although its sender may be gone: an act that
@@ -70,8 +78,11 @@ pub(super) async fn start(
     body: Body<StartCutover>,
 ) -> Result<(StatusCode, Json<RunStatus>), Refusal> {
     let Json(request) = body?;
+    api.verifier.refuse_while_repairing()?;
     api.verifier.admit(&request)?;
-    let status = to_its_end(async move { api.service.start(request).await }).await?;
+    let service = api.service.clone();
+    let status = to_its_end(async move { service.start(request).await }).await?;
+    tokio::spawn(verify::write_down_at_the_fence(api, status.clone()));
     Ok((StatusCode::ACCEPTED, Json(status)))
 }
 
@@ -80,6 +91,7 @@ pub(super) async fn rollback(
     body: Body<StartCutover>,
 ) -> Result<(StatusCode, Json<RunStatus>), Refusal> {
     let Json(request) = body?;
+    api.verifier.refuse_while_repairing()?;
     let status = to_its_end(async move { api.service.rollback(request).await }).await?;
     Ok((StatusCode::ACCEPTED, Json(status)))
 }

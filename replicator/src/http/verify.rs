@@ -6,14 +6,19 @@ use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use cutover::Phase;
+use cutover::api::RunStatus;
+use cutover::audit::{Event, Kind};
 use cutover::verify::{VerifyRequest, VerifyStatus};
+use jiff::Timestamp;
 use serde::Deserialize;
+use serde_json::json;
 
 use super::Api;
 use super::routes::Refusal;
 
 /// The longest that a request is held open.
-const WAIT_MAX: Duration = Duration::from_secs(30);
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// `POST /v1/verify`.
 pub(super) async fn start(
@@ -27,7 +32,7 @@ pub(super) async fn start(
 #[derive(Deserialize)]
 pub(super) struct Patience {
     #[serde(default)]
-    wait_ms: u64,
+    pub(super) wait_ms: u64,
 }
 
 /// `GET /v1/verify/{id}`.
@@ -46,4 +51,30 @@ pub(super) async fn stop(
     Path(id): Path<String>,
 ) -> Result<Json<VerifyStatus>, Refusal> {
     Ok(Json(api.verifier.stop(&id).await?))
+}
+
+/// What a verification that goes on has not looked at when the clients are kept out, for the record:
+/// that much is left to the stream's own row checks.
+pub(super) async fn write_down_at_the_fence(api: Api, run: RunStatus) {
+    let mut after = run.last_event;
+    while api.verifier.continuous().is_some() {
+        let Ok(update) = api.service.update(&run.run, after, WAIT_MAX).await else { return };
+        let now = update.status;
+        if now.report.is_some() {
+            return;
+        }
+        let is_fenced = (Phase::Fenced..=Phase::Flipped).contains(&now.phase);
+        if let Some(status) = api.verifier.continuous().filter(|_| is_fenced) {
+            let what = format!("verification at the fence: {}", status.sentence());
+            let detail = json!({
+                "unproven_rows": status.unproven_rows, "oldest_seconds": status.oldest_seconds,
+                "dirty": status.dirty,
+            });
+            let event = Event::new(Timestamp::now(), Kind::Answer, what, detail);
+            let (run, epoch) = (Some(now.run), Some(now.epoch));
+            api.chronicle.audit().note(Event { run, epoch, ..event });
+            return;
+        }
+        after = now.last_event;
+    }
 }

@@ -90,6 +90,7 @@ impl Pipeline {
             store: self.store.clone(),
             progress: Arc::clone(&self.shared.progress),
             totals: self.shared.totals.clone(),
+            touched: Arc::clone(&self.shared.touched),
             tables: self.config.tables.clone(),
             gate: self.shared.gate.clone(),
             counterpart: self.config.counterpart(),

@@ -9,8 +9,8 @@ use std::time::Duration;
 use cutover::Side;
 use cutover::api::{ApiError, ErrorCode, SCHEMA_VERSION, Severity};
 use cutover::verify::{
-    Known, Mode, ObjectFinding, Progress, VerifyReport, VerifyRequest, VerifyState, VerifyStatus,
-    objects,
+    Known, Mode, ObjectFinding, Progress, Verdict, VerifyReport, VerifyRequest, VerifyState,
+    VerifyStatus, objects,
 };
 use decoders::QualifiedName;
 use decoders::postgres::catalog::{self, TableInfo};
@@ -20,10 +20,12 @@ use tokio::time::Instant;
 
 use super::canonical::Canonical;
 use super::chosen::Chosen;
+use super::continuous::Continuous;
 use super::definitions::{self, Definitions};
 use super::flag;
 use super::gate::Gate;
 use super::known;
+use super::large;
 use super::plan::TablePlan;
 use super::reader::{Reader, Trouble};
 use super::resume::Memory;
@@ -56,6 +58,8 @@ pub struct Job {
     began: Instant,
     work: Mutex<Option<Work>>,
     outcome: Mutex<Option<Result<VerifyReport, ApiError>>>,
+    /// Whether it goes on once everything was compared.
+    continuous: Mutex<Option<Arc<Continuous>>>,
     stop: watch::Sender<bool>,
     ended: watch::Sender<bool>,
 }
@@ -80,6 +84,7 @@ impl Job {
             began: Instant::now(),
             work: Mutex::default(),
             outcome: Mutex::default(),
+            continuous: Mutex::default(),
             stop: flag(),
             ended: flag(),
         }
@@ -95,6 +100,11 @@ impl Job {
 
     pub(super) fn ended(&self) -> watch::Receiver<bool> {
         self.ended.subscribe()
+    }
+
+    /// What was compared, table by table, and what with; `None` before it is known.
+    pub(super) fn compared(&self) -> Option<(Arc<Shop>, Vec<Arc<Bench>>)> {
+        locked(&self.work).clone().map(|Work { shop, benches }| (shop, benches))
     }
 
     /// As it is now.
@@ -154,7 +164,7 @@ impl Job {
         stream: EngineReplication,
         request: VerifyRequest,
         chosen: Chosen,
-        turning: Turning,
+        turning: Arc<Turning>,
     ) {
         let is_resumed = self.resumed.is_some();
         tracing::info!(id = self.id, mode = self.mode.name(), is_resumed, "verification begins");
@@ -185,6 +195,7 @@ impl Job {
                 compared.and_then(|report| remembered.map(|()| report))
             }
         };
+        self.go_on(compared.as_ref().is_ok_and(|report| report.verdict == Verdict::Equal));
         match &compared {
             Ok(report) => tracing::info!(
                 id = self.id,
@@ -207,12 +218,28 @@ impl Job {
         self.ended.send_replace(true);
     }
 
+    /// What goes on, or was to.
+    pub(super) fn continuous(&self) -> Option<Arc<Continuous>> {
+        locked(&self.continuous).clone()
+    }
+
+    /// Only what was equal once can stay so.
+    fn go_on(&self, is_equal: bool) {
+        let Some(continuous) = self.continuous() else { return };
+        match self.compared().filter(|_| is_equal) {
+            Some((shop, benches)) => {
+                tokio::spawn(continuous.go_on(shop, benches));
+            }
+            None => continuous.stop(),
+        }
+    }
+
     async fn compare(
         &self,
         stream: EngineReplication,
         request: &VerifyRequest,
         chosen: &Chosen,
-        turning: &Turning,
+        turning: &Arc<Turning>,
     ) -> Result<VerifyReport, Trouble> {
         let (ends, config) = (stream.route.ends.clone(), stream.route.config.clone());
         let (from, to) = (ends.direction.from(), ends.direction.to());
@@ -254,7 +281,7 @@ impl Job {
         chosen.check(&plans, [&source, &target]).await?;
         // The largest first, so that they do not end last.
         benches.sort_by_key(|bench| std::cmp::Reverse(bench.plan.bytes));
-        let objects = match request.rows_only {
+        let mut objects = match request.rows_only {
             true => Vec::new(),
             false => {
                 let both = [
@@ -272,6 +299,10 @@ impl Job {
                 found
             }
         };
+        if request.is_whole() {
+            let accepted = config.check.accept.contains("large-objects");
+            objects.extend(large::compare([&source, &target], accepted).await?);
+        }
         let seed = u64::from_str_radix(&self.id, 16).unwrap_or_default();
         let percent = request.sample_percent.unwrap_or(SAMPLE_DEFAULT);
         let shop = Arc::new(Shop {
@@ -287,6 +318,10 @@ impl Job {
             gate: Gate::new(!request.unlimited),
             counts: Counts::default(),
         });
+        if request.continuous {
+            let begun = Continuous::begin(&self.id, request, Arc::clone(turning), &shop, &benches);
+            *locked(&self.continuous) = Some(Arc::new(begun));
+        }
         *locked(&self.work) = Some(Work { shop: Arc::clone(&shop), benches: benches.clone() });
         drop((source, target));
         let workers = request.connections.unwrap_or(CONNECTIONS_DEFAULT) - 1;

@@ -13,21 +13,26 @@
 //! | `resume` | what was done before a restart |
 //! | `known` | what the last one came to, for as long as it stands on the same copy and roles |
 //! | `turning` | when a run ends the verification |
-//! | `definitions` | everything that is no row |
+//! | `definitions`, `large` | everything that is no row |
+//! | `continuous` | rows that were written since, looked at again |
+//! | [`repair`] | rows made equal again, and why that loses nothing |
 //!
-//! Hashes and sums are computed by the servers. Nothing is written on either side, no lock is held
-//! and no snapshot is kept longer than a chunk takes; a table without a key is one chunk.
+//! Hashes and sums are computed by the servers. A verification writes nothing on either side, holds
+//! no lock and keeps no snapshot longer than a chunk takes; a table without a key is one chunk.
 
 mod canonical;
 mod chosen;
 mod compare;
+mod continuous;
 mod definitions;
 mod gate;
 mod governor;
 pub mod job;
 mod known;
+mod large;
 mod plan;
 mod reader;
+pub mod repair;
 mod resume;
 mod row_hash;
 mod settle;
@@ -38,34 +43,49 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use cutover::Direction;
-use cutover::api::{ApiError, ErrorCode, PipelinePhase, StartCutover};
-use cutover::verify::{self, Known, VerifyRequest, VerifyState, VerifyStatus};
+use cutover::api::{ApiError, Check, ErrorCode, PipelinePhase, StartCutover};
+use cutover::verify::continuous::ContinuousStatus;
+use cutover::verify::{
+    Known, Mode, Requirement, Verdict, VerifyRequest, VerifyState, VerifyStatus,
+};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::controlling::EngineReplication;
 use crate::store::{Ground, Store, StoreError};
 use chosen::Chosen;
+use continuous::Continuous;
 use job::Job;
 pub(crate) use known::forget;
+use repair::RepairJob;
 pub use turning::Runs;
 
 /// Where errors of requests happen.
 const PLACE: &str = "verification";
 
-/// Runs one verification at a time and remembers the last one. Cheap to clone.
+/// Runs one verification or repair at a time and remembers the last ones. Cheap to clone.
 #[derive(Clone)]
 pub struct Verifier {
     forward: EngineReplication,
     back: EngineReplication,
     last: Arc<Mutex<Option<Arc<Job>>>>,
+    repairs: Arc<Mutex<Option<Arc<RepairJob>>>>,
+    /// The verification that goes on, or was the last that did.
+    continuous: Arc<Mutex<Option<Arc<Job>>>>,
     runs: Runs,
 }
 
 impl Verifier {
     /// Of both directions; the one that carries is verified. `runs` gives the last run.
     pub fn new(forward: EngineReplication, back: EngineReplication, runs: Runs) -> Self {
-        Self { forward, back, last: Arc::default(), runs }
+        Self {
+            forward,
+            back,
+            last: Arc::default(),
+            repairs: Arc::default(),
+            continuous: Arc::default(),
+            runs,
+        }
     }
 
     fn last(&self) -> MutexGuard<'_, Option<Arc<Job>>> {
@@ -79,6 +99,7 @@ impl Verifier {
     pub fn start(&self, request: VerifyRequest) -> Result<VerifyStatus, ApiError> {
         let chosen = checked(&request)?;
         let stream = self.carrying()?;
+        self.refuse_while_repairing()?;
         let mut last = self.last();
         if let Some(job) = last.as_ref().filter(|job| job.status().state == VerifyState::Running) {
             let what = format!("verification {} is under way", job.id());
@@ -95,8 +116,14 @@ impl Verifier {
             resume::unfinished(store, source, &ground, &request).map_err(unreadable)?;
         let job = Arc::new(Job::new(&request, unfinished));
         *last = Some(Arc::clone(&job));
+        if request.continuous {
+            // What the one before knew is not asked for any more.
+            self.end_continuous();
+            *self.kept() = Some(Arc::clone(&job));
+        }
         let status = job.status();
         let turning = turning::Turning::new(&stream, ground, Arc::clone(&self.runs));
+        let turning = Arc::new(turning);
         tokio::spawn(job.run(stream, request, chosen, turning));
         Ok(status)
     }
@@ -120,6 +147,7 @@ impl Verifier {
     pub async fn stop(&self, id: &str) -> Result<VerifyStatus, ApiError> {
         let job = self.job(id)?;
         job.stop();
+        self.end_continuous();
         self.status(id, Duration::from_secs(10)).await
     }
 
@@ -128,16 +156,12 @@ impl Verifier {
     /// # Errors
     /// It may not, or what is known can't be read.
     pub fn admit(&self, request: &StartCutover) -> Result<(), ApiError> {
-        if request.drill || (request.accept_differences && request.require_verified_ms.is_none()) {
+        let requirement = Requirement::new(request.require_verified_ms, request.accept_differences);
+        if request.drill {
             return Ok(());
         }
-        let known = self.known().map_err(|error| {
-            let what = format!("what the last verification came to can't be read: {error}");
-            ApiError::new(ErrorCode::Unavailable, what, "state directory").next("cutover verify")
-        })?;
-        let require = request.require_verified_ms.map(Duration::from_millis);
         let from = Direction::Forward.from();
-        match verify::refusal(known.as_ref(), require, from, Timestamp::now()) {
+        match requirement.refusal(self.known()?.as_ref(), from, Timestamp::now()) {
             None => Ok(()),
             Some(what) => Err(ApiError::new(ErrorCode::PrecheckFailed, what, PLACE)
                 .in_state("unchanged; blue serves")
@@ -145,9 +169,55 @@ impl Verifier {
         }
     }
 
-    fn known(&self) -> std::io::Result<Option<Known>> {
-        let ground = ground(&self.forward.store)?;
-        known::load(&self.forward.route.config.state_dir, ground.as_ref())
+    /// The same as a check of a plan.
+    ///
+    /// # Errors
+    /// What is known can't be read.
+    pub fn check(&self, requirement: Requirement) -> Result<Check, ApiError> {
+        let from = Direction::Forward.from();
+        let mut check = requirement.check(self.known()?.as_ref(), from, Timestamp::now());
+        if let Some(status) = self.continuous() {
+            check.evidence = format!("{}; continuous: {}", check.evidence, status.sentence());
+        }
+        Ok(check)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Option<Arc<Job>>> {
+        self.continuous.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn end_continuous(&self) {
+        if let Some(continuous) = self.kept().take().and_then(|job| job.continuous()) {
+            continuous.stop();
+        }
+    }
+
+    fn going_on(&self) -> Option<Arc<Continuous>> {
+        let continuous = self.kept().as_ref().and_then(|job| job.continuous());
+        continuous.filter(|continuous| continuous.goes_on())
+    }
+
+    /// The verification that goes on; `None` if none does.
+    pub fn continuous(&self) -> Option<ContinuousStatus> {
+        self.going_on().map(|continuous| continuous.status())
+    }
+
+    /// One that goes on is as young as its oldest row without a proof; where it can't say, the last
+    /// that was remembered counts. Differences count in any case: they were found in rows that need
+    /// not have been written since.
+    fn known(&self) -> Result<Option<Known>, ApiError> {
+        let unreadable = |error: std::io::Error| {
+            let what = format!("what the last verification came to can't be read: {error}");
+            ApiError::new(ErrorCode::Unavailable, what, "state directory").next("cutover verify")
+        };
+        let ground = ground(&self.forward.store).map_err(unreadable)?;
+        let state_dir = &self.forward.route.config.state_dir;
+        let remembered = known::load(state_dir, ground.as_ref()).map_err(unreadable)?;
+        if remembered.as_ref().is_some_and(|known| known.verdict == Verdict::Different) {
+            return Ok(remembered);
+        }
+        let going_on = self.going_on().and_then(|continuous| continuous.known());
+        Ok(going_on.filter(Known::counts).or(remembered))
     }
 
     fn job(&self, id: &str) -> Result<Arc<Job>, ApiError> {
@@ -197,6 +267,12 @@ fn checked(request: &VerifyRequest) -> Result<Chosen, ApiError> {
     }
     if request.rows_per_second == Some(0) || request.chunk_rows == Some(0) {
         return refuse("rows a second and rows of a chunk have to be more than 0".into());
+    }
+    if request.continuous && !matches!(request.mode, Mode::Full | Mode::Checksum) {
+        return refuse("what goes on has to begin with every row: mode full or checksum".into());
+    }
+    if request.continuous && !request.predicates.is_empty() {
+        return refuse("what goes on looks at whole tables: no conditions on rows".into());
     }
     match Chosen::of(request) {
         Ok(chosen) => Ok(chosen),

@@ -33,6 +33,9 @@ const NUMERIC: u32 = 1700;
 /// a collation, which the operating system defines.
 const ORDERED: [u32; 14] = [16, 17, 20, 21, 23, 26, 700, 701, 1082, 1083, 1114, 1184, 1700, 2950];
 
+/// What changes whenever a row is written.
+const VERSION: &str = "t.xmin::text || ' ' || t.ctid::text";
+
 /// A column of the key.
 #[derive(Debug, Clone)]
 pub(super) struct KeyColumn {
@@ -307,6 +310,19 @@ impl TablePlan {
 
     /// The rows with these keys: which of the keys, version, whether it is free, columns' hashes.
     pub fn look_sql(&self, keys: &[Vec<String>], target: bool) -> String {
+        let mut read = vec![VERSION.to_owned(), "t.xmax::text = '0'".to_owned()];
+        read.extend(self.cells.iter().cloned());
+        self.by_key_sql(keys, target, &read)
+    }
+
+    /// The rows with these keys: which of the keys, version, and these columns' values as they are.
+    pub fn values_sql(&self, keys: &[Vec<String>], columns: &[String], target: bool) -> String {
+        let mut read = vec![VERSION.to_owned()];
+        read.extend(columns.iter().map(|name| format!("t.{}", quote_ident(name))));
+        self.by_key_sql(keys, target, &read)
+    }
+
+    fn by_key_sql(&self, keys: &[Vec<String>], target: bool, read: &[String]) -> String {
         let values: Vec<_> = keys
             .iter()
             .enumerate()
@@ -324,9 +340,6 @@ impl TablePlan {
             .zip(&names)
             .map(|(column, name)| format!("{column} = v.{name}"))
             .collect();
-        let mut read =
-            vec!["t.xmin::text || ' ' || t.ctid::text".to_owned(), "t.xmax::text = '0'".to_owned()];
-        read.extend(self.cells.iter().cloned());
         // OFFSET 0: row by row through the index, however large the planner believes the list is.
         format!(
             "SELECT v.n, x.* FROM (VALUES {}) v(n, {}) CROSS JOIN LATERAL \
@@ -359,6 +372,26 @@ impl TablePlan {
             self.name,
             self.only(),
             numbers(buckets)
+        )
+    }
+
+    /// One row with each of these hashes, as it is: which of them, a version that says nothing, and
+    /// these columns' values.
+    pub fn content_values_sql(&self, hashes: &[i64], columns: &[String]) -> String {
+        let values: Vec<_> = hashes
+            .iter()
+            .enumerate()
+            .map(|(number, hash)| format!("({number}, '{hash}'::int8)"))
+            .collect();
+        let read: Vec<_> =
+            columns.iter().map(|name| format!(", t.{}", quote_ident(name))).collect();
+        format!(
+            "SELECT DISTINCT ON (v.n) v.n, ''{} FROM ONLY {} t \
+             JOIN (VALUES {}) v(n, h) ON v.h = {}",
+            read.concat(),
+            self.name,
+            values.join(", "),
+            self.row_hash
         )
     }
 

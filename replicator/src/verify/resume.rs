@@ -26,7 +26,8 @@ pub(super) fn unfinished(
     ground: &Ground,
     request: &VerifyRequest,
 ) -> Result<Option<Unfinished>, StoreError> {
-    if request.fresh {
+    // What one that goes on has not watched from its beginning is no proof to it.
+    if request.fresh || request.continuous {
         return Ok(None);
     }
     let age = |since: Timestamp| Duration::try_from(Timestamp::now().duration_since(since));
@@ -54,6 +55,11 @@ pub(super) struct Memory {
 }
 
 impl Memory {
+    /// Of what is not to be taken up again.
+    pub fn nowhere() -> Self {
+        Self { store: None, failed: AtomicBool::new(false) }
+    }
+
     /// Of a verification that goes on (its chunks are there), or of one that begins.
     pub async fn open(
         store: &Store,
@@ -62,7 +68,7 @@ impl Memory {
         ground: &Ground,
         request: &VerifyRequest,
     ) -> Result<(Self, Vec<FinishedChunk>), Trouble> {
-        let nowhere = Self { store: None, failed: AtomicBool::new(false) };
+        let nowhere = Self::nowhere();
         // A sample is small, and which chunks it takes depends on where they lie.
         if request.mode == Mode::Sample {
             return Ok((nowhere, Vec::new()));

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use cutover::verify::suspect::{LOOKS, Look, Ruling, Seen, Suspect};
 use cutover::verify::{KeyPart, RowDifference, RowKind};
+use decoders::Lsn;
 use tokio::time::Instant;
 
+use super::gate::Pass;
 use super::plan::TablePlan;
 use super::reader::{HEAD, RUNNING, Reader, TextRow, Trouble};
 use super::work::{Pair, Shop};
@@ -35,7 +37,7 @@ pub(super) struct Settled {
 }
 
 impl Suspects {
-    fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         match self {
             Suspects::Keys(keys) => keys.len(),
             Suspects::Contents(hashes) => hashes.len(),
@@ -49,7 +51,7 @@ impl Suspects {
         }
     }
 
-    fn only(&self, numbers: &[usize]) -> Self {
+    pub fn only(&self, numbers: &[usize]) -> Self {
         match self {
             Suspects::Keys(keys) => {
                 Suspects::Keys(numbers.iter().map(|at| keys[*at].clone()).collect())
@@ -77,6 +79,18 @@ pub(super) async fn settle(
     suspects: &Suspects,
     enough: usize,
 ) -> Result<Settled, Trouble> {
+    settle_within(shop.settle, shop, pair, table, suspects, enough).await
+}
+
+/// The same, within another time.
+pub(super) async fn settle_within(
+    time: Duration,
+    shop: &Shop,
+    pair: &Pair,
+    table: &TablePlan,
+    suspects: &Suspects,
+    enough: usize,
+) -> Result<Settled, Trouble> {
     let mut settled = Settled::default();
     // Each look at contents reads the whole table: all of them at once.
     let step = match suspects {
@@ -86,20 +100,21 @@ pub(super) async fn settle(
     let mut from = 0;
     while from < suspects.len() && settled.differences.len() < enough {
         let to = (from + step).min(suspects.len());
-        settle_part(shop, pair, table, suspects.part(from, to), &mut settled).await?;
+        settle_part(time, shop, pair, table, suspects.part(from, to), &mut settled).await?;
         from = to;
     }
     Ok(settled)
 }
 
 async fn settle_part(
+    time: Duration,
     shop: &Shop,
     pair: &Pair,
     table: &TablePlan,
     suspects: Suspects,
     settled: &mut Settled,
 ) -> Result<(), Trouble> {
-    let until = Instant::now() + shop.settle;
+    let until = Instant::now() + time;
     let mut states = vec![Suspect::default(); suspects.len()];
     let mut open: Vec<usize> = (0..suspects.len()).collect();
     let mut pause = PAUSE[0];
@@ -144,20 +159,44 @@ async fn look(
     table: &TablePlan,
     suspects: &Suspects,
 ) -> Result<Vec<Look>, Trouble> {
-    let (source, target) = (&pair.source, &pair.target);
-    let count = suspects.len();
-    // One at contents reads the whole table, as a chunk does.
-    let is_whole = matches!(suspects, Suspects::Contents(_));
-    let pass = if is_whole { Some(shop.gate.enter().await) } else { None };
+    let (before, _) = look_before(shop, pair, table, suspects).await?;
+    look_on(shop, pair, table, suspects, before).await
+}
+
+/// The first half of a look: the source's rows and the log's position behind them; everything up to
+/// there is on the target.
+pub(super) async fn look_before(
+    shop: &Shop,
+    pair: &Pair,
+    table: &TablePlan,
+    suspects: &Suspects,
+) -> Result<(Vec<Seen>, Lsn), Trouble> {
+    let source = &pair.source;
     let sql = suspects.sql(table, false);
+    let pass = enter(shop, suspects).await;
     let answer = source.sets(&format!("{sql}; {HEAD}")).await?;
     let [rows, head] = two(source, answer)?;
-    let before = seen(source, suspects, &rows, count)?;
+    let before = seen(source, suspects, &rows, suspects.len())?;
     drop(pass);
-    shop.await_applied(source.head(&head)?).await?;
+    let position = source.head(&head)?;
+    shop.await_applied(position).await?;
+    Ok((before, position))
+}
+
+/// The second half: the target's rows, and the source's again.
+pub(super) async fn look_on(
+    shop: &Shop,
+    pair: &Pair,
+    table: &TablePlan,
+    suspects: &Suspects,
+    before: Vec<Seen>,
+) -> Result<Vec<Look>, Trouble> {
+    let (source, target) = (&pair.source, &pair.target);
+    let count = suspects.len();
+    let sql = suspects.sql(table, false);
     let rows = target.rows(&suspects.sql(table, true)).await?;
     let there = seen(target, suspects, &rows, count)?;
-    let pass = if is_whole { Some(shop.gate.enter().await) } else { None };
+    let pass = enter(shop, suspects).await;
     let answer = source.sets(&format!("{RUNNING}; {sql}")).await?;
     drop(pass);
     let [running, rows] = two(source, answer)?;
@@ -168,6 +207,14 @@ async fn look(
     Ok(sides
         .map(|((before, target), after)| Look { before, target, after, running: running.clone() })
         .collect())
+}
+
+/// A look at contents reads the whole table, as a chunk does, and waits as one does.
+async fn enter<'a>(shop: &'a Shop, suspects: &Suspects) -> Option<Pass<'a>> {
+    match suspects {
+        Suspects::Keys(_) => None,
+        Suspects::Contents(_) => Some(shop.gate.enter().await),
+    }
 }
 
 fn two(reader: &Reader, sets: Vec<Vec<TextRow>>) -> Result<[Vec<TextRow>; 2], Trouble> {

@@ -21,6 +21,17 @@ pub type Runs = Arc<dyn Fn() -> Option<RunStatus> + Send + Sync>;
 /// How often runs are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// Where the two sides are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Where they were.
+    None,
+    /// A run keeps clients waiting, or is about to change the roles.
+    Pausing,
+    /// The roles have changed, or it is another copy.
+    Turned,
+}
+
 /// What a verification stands on, and the run before it.
 pub(super) struct Turning {
     stream: EngineReplication,
@@ -51,17 +62,32 @@ impl Turning {
     /// # Errors
     /// What was compared up to now may not be true of the two sides.
     pub fn check(&self) -> Result<(), Trouble> {
-        let now = (self.runs)();
         let ended = |why: &str| Err(Trouble::new("verification", why));
-        if now.as_ref().is_some_and(|run| is_turning(self.before.as_ref(), run)) {
-            return ended("a run has begun its pause; what was found so far is not remembered");
+        match self.now()? {
+            Turn::None => Ok(()),
+            Turn::Pausing => {
+                ended("a run has begun its pause; what was found so far is not remembered")
+            }
+            Turn::Turned => {
+                ended("the sides have changed their roles; what was found is not remembered")
+            }
         }
+    }
+
+    /// # Errors
+    /// The state directory can't be read.
+    pub fn now(&self) -> Result<Turn, Trouble> {
+        // The run first: one that ends meanwhile has changed the ground before.
+        let run = (self.runs)();
+        let is_pausing = run.is_some_and(|run| is_turning(self.before.as_ref(), &run));
         let ground = ground(&self.stream.store);
         let ground = ground.map_err(|error| Trouble::new("state directory", error.to_string()))?;
-        match ground.as_ref() == Some(&self.ground) && *self.stream.shared.carries.borrow() {
-            true => Ok(()),
-            false => ended("the sides have changed their roles; what was found is not remembered"),
-        }
+        let stands = ground.as_ref() == Some(&self.ground) && *self.stream.shared.carries.borrow();
+        Ok(match (stands, is_pausing) {
+            (false, _) => Turn::Turned,
+            (true, true) => Turn::Pausing,
+            (true, false) => Turn::None,
+        })
     }
 }
 

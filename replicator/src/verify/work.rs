@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cutover::Side;
 use cutover::ports::Replication;
-use cutover::verify::{Mode, TableReport, sample};
+use cutover::verify::{Mode, RowDifference, TableReport, sample};
 use decoders::Lsn;
 use decoders::postgres::conninfo::ConnInfo;
 use tokio::sync::{Mutex, mpsc};
@@ -97,13 +97,30 @@ impl Shop {
         })
     }
 
+    /// The same for what is compared later: nothing of it is kept over a restart.
+    pub fn again(&self, is_limited: bool) -> Self {
+        Self {
+            mode: self.mode,
+            settle: self.settle,
+            source: self.source.clone(),
+            target: self.target.clone(),
+            door: self.door.clone(),
+            stream: self.stream.clone(),
+            sample: None,
+            pace: Pace::new(self.pace.rows_per_second),
+            memory: Memory::nowhere(),
+            gate: Gate::new(is_limited),
+            counts: Counts::default(),
+        }
+    }
+
     /// Spares the source's clients for as long as it is polled, which is for ever.
     pub async fn govern(&self) {
         let (source, from) = &self.source;
         self.gate.govern(&self.stream, || Reader::open(source, *from, &self.door)).await;
     }
 
-    async fn open(&self) -> Result<Pair, Trouble> {
+    pub async fn open(&self) -> Result<Pair, Trouble> {
         let ((source, from), (target, to)) = (&self.source, &self.target);
         let (source, target) = tokio::try_join!(
             Reader::open(source, *from, &self.door),
@@ -121,7 +138,7 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    async fn set_for(&mut self, table: &TablePlan) -> Result<(), Trouble> {
+    pub async fn set_for(&mut self, table: &TablePlan) -> Result<(), Trouble> {
         if self.rounded != table.is_rounded {
             let settings = table.settings();
             tokio::try_join!(self.source.sets(&settings), self.target.sets(&settings))?;
@@ -137,6 +154,8 @@ pub(super) struct Bench {
     pub report: Mutex<TableReport>,
     /// What was done before a restart, in the order of keys.
     before: Vec<FinishedChunk>,
+    /// All rows that differ, as far as they were looked at: for a repair.
+    pub found: Mutex<Vec<RowDifference>>,
     began: Mutex<Option<Instant>>,
     /// Chunks that were dealt and are not done; and one for the dealer.
     open: AtomicU64,
@@ -154,7 +173,8 @@ impl Bench {
             ..TableReport::default()
         };
         let report = Mutex::new(report);
-        Self { plan, report, before, began: Mutex::new(None), open: AtomicU64::new(1) }
+        let found = Mutex::default();
+        Self { plan, report, found, before, began: Mutex::new(None), open: AtomicU64::new(1) }
     }
 
     async fn is_given_up(&self) -> bool {
@@ -188,12 +208,13 @@ impl Bench {
         self.take(Compared { rows, rechecked, settled }, shop).await;
     }
 
-    async fn take(&self, compared: Compared, shop: &Shop) {
+    pub async fn take(&self, compared: Compared, shop: &Shop) {
         let counts = &shop.counts;
         counts.rows.fetch_add(compared.rows, Ordering::Relaxed);
         counts.rechecked.fetch_add(compared.rechecked, Ordering::Relaxed);
         let found = compared.settled.differences;
         counts.differences.fetch_add(found.len() as u64, Ordering::Relaxed);
+        self.found.lock().await.extend(found.iter().cloned());
         let mut report = self.report.lock().await;
         report.chunks += 1;
         report.rows += compared.rows;
@@ -212,6 +233,21 @@ impl Bench {
             }
         }
         report.cut_short |= report.differing() >= ENOUGH;
+    }
+}
+
+impl Bench {
+    /// Takes over what another comparison of the same table has found.
+    pub async fn add(&self, other: &Bench) {
+        let (found, there) = (other.found.lock().await.clone(), other.report.lock().await.clone());
+        self.found.lock().await.extend(found);
+        let mut report = self.report.lock().await;
+        report.rechecked += there.rows;
+        report.missing += there.missing;
+        report.extra += there.extra;
+        report.different += there.different;
+        let room = NAMED.saturating_sub(report.differences.len());
+        report.differences.extend(there.differences.into_iter().take(room));
     }
 }
 

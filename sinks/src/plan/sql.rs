@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 
-use decoders::change::{Cell, Row};
-use decoders::postgres::catalog::quote_ident as quoted;
+use decoders::change::{Cell, ChangeEvent, Row, Value};
+use decoders::postgres::catalog::{quote_ident as quoted, quote_literal};
 
 use super::bind::Locator;
 use super::{ColumnSet, IdentityColumn, OldImage, Shape, TablePlan, one_row};
 use crate::postgres::catalog::{Equality, GreenTable, TableKind};
+use crate::target::TargetError;
 
 /// Where a parameter's value comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,18 +51,35 @@ pub struct RowStatement {
 impl TablePlan {
     /// The statement for changes of `shape`.
     pub fn statement(&self, shape: &Shape) -> RowStatement {
-        let mut sql =
-            Builder { plan: self, types: Vec::new(), slots: Vec::new(), before: Vec::new() };
-        let text = match shape {
-            Shape::Insert => sql.insert(),
-            Shape::Delete => sql.delete(),
-            Shape::Update { present, key, identity } => sql.update(present, *key, *identity),
-        };
+        let mut sql = Builder::new(self);
+        let text = sql.text(shape);
         RowStatement {
             sql: one_row::demanded(&sql.before, &text),
             types: sql.types,
             slots: sql.slots,
         }
+    }
+
+    /// The statement for one change as a person would type it, its values (in text form) as
+    /// literals. It does not count what it affects. `None` for changes without a row.
+    ///
+    /// # Errors
+    /// A value that the statement needs is missing.
+    pub fn printed(&self, change: &ChangeEvent) -> Result<Option<String>, TargetError> {
+        let Some(shape) = self.shape(change)? else { return Ok(None) };
+        let images = match change {
+            ChangeEvent::Insert { new, .. } => (None, Some(new)),
+            ChangeEvent::Update { old, new, .. } => (old.as_ref().map(|old| old.row()), Some(new)),
+            ChangeEvent::Delete { old, .. } => (Some(old.row()), None),
+            ChangeEvent::Truncate { .. } | ChangeEvent::Message { .. } => return Ok(None),
+        };
+        let mut sql = Builder { images: Some(images), ..Builder::new(self) };
+        let text = sql.text(&shape);
+        let text = text.strip_suffix(" RETURNING 1").unwrap_or(&text);
+        Ok(Some(match sql.before.as_slice() {
+            [] => format!("{text};"),
+            before => format!("WITH {} {text};", before.join(", ")),
+        }))
     }
 }
 
@@ -96,12 +114,46 @@ struct Builder<'a> {
     slots: Vec<Slot>,
     /// What the statement is based on, each `name AS (..)`.
     before: Vec<String>,
+    /// The old and the new row, where their values are to be literals.
+    images: Option<(Option<&'a Row>, Option<&'a Row>)>,
 }
 
 /// Each gives a query with a row for each row that it wrote.
-impl Builder<'_> {
+impl<'a> Builder<'a> {
+    fn new(plan: &'a TablePlan) -> Self {
+        Self { plan, types: Vec::new(), slots: Vec::new(), before: Vec::new(), images: None }
+    }
+
+    fn text(&mut self, shape: &Shape) -> String {
+        match shape {
+            Shape::Insert => self.insert(),
+            Shape::Delete => self.delete(),
+            Shape::Update { present, key, identity } => self.update(present, *key, *identity),
+        }
+    }
+
+    /// A slot's value as SQL; `None` where it was not sent.
+    fn literal(&self, (old, new): (Option<&Row>, Option<&Row>), slot: Slot) -> Option<String> {
+        let value = match slot {
+            Slot::New(at) => new?.value(at)?,
+            Slot::Old(at) => old?.value(at)?,
+        };
+        let kind = &self.plan.green_column(slot.position()).type_name;
+        Some(match value {
+            Value::Null => format!("NULL::{kind}"),
+            Value::Text(bytes) => {
+                format!("{}::{kind}", quote_literal(&String::from_utf8_lossy(bytes)).trim_start())
+            }
+            // No text of a value that came in binary is known here.
+            Value::Binary(_) => return None,
+        })
+    }
+
     /// `$n` for a slot; a slot that is used twice is sent once.
     fn param(&mut self, slot: Slot) -> String {
+        if let Some(literal) = self.images.and_then(|images| self.literal(images, slot)) {
+            return literal;
+        }
         let at = self.slots.iter().rposition(|known| *known == slot).unwrap_or_else(|| {
             let column = self.plan.green_column(slot.position());
             self.types.push(ParamType { oid: column.type_oid, name: column.type_name.clone() });

@@ -12,6 +12,7 @@ mod frame;
 mod inner_oids;
 mod lane;
 mod pipeline;
+mod repair;
 pub mod sequences;
 pub mod session;
 mod sets;
@@ -22,5 +23,6 @@ mod writer;
 
 pub use error::{Refusal, target_error};
 pub use lane::{PgLane, Ways};
+pub use repair::{RepairOptions, Repairer, printed};
 pub use session::{Blocker, Capabilities, OriginTracking, TriggerSuppression, blockers};
 pub use target::{PgTarget, PgTargetOptions};

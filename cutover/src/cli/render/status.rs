@@ -144,6 +144,14 @@ pub fn render_status(status: &Status, paint: Paint) -> String {
             units::count(counters.reconnects),
         ),
     );
+    if let Some(verification) = &status.verification {
+        let sentence = verification.sentence();
+        let sentence = match verification.differences {
+            0 => sentence,
+            _ => paint.bad(&sentence),
+        };
+        row(&mut text, "verified", &sentence);
+    }
     if let Some(run) = &status.cutover {
         row(&mut text, "cutover", &cutover(run, paint));
     }
@@ -343,6 +351,7 @@ mod tests {
             counters: Counters { transactions: 1234, inserts: 5, ..Counters::default() },
             last_error: None,
             cutover: None,
+            verification: None,
         }
     }
 

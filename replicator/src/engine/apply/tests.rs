@@ -166,6 +166,7 @@ async fn run(
         progress: Arc::new(watch::Sender::new(frontier)),
         checkpoint: crossbeam_channel::bounded(1).0,
         totals: totals.clone(),
+        touched: Arc::default(),
         limits: BatchLimits { bytes: 1 << 20, transactions: 100 },
         cancel: cancel.subscribe(),
     };

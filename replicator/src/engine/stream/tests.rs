@@ -76,6 +76,7 @@ impl Setup {
             store: Store::open(directory.path()).unwrap(),
             progress: Arc::new(watch::Sender::new(Frontier::default())),
             totals: watch::Sender::new(AppliedTotals::default()),
+            touched: Arc::default(),
             tables: TableFilter::default(),
             gate: MarkerGate::default(),
             counterpart: "shop_back".into(),

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use super::compare::Compared;
 use super::reader::Trouble;
-use super::settle::{Suspects, settle_within};
+use super::settle::{Settled, Suspects, settle_within};
 use super::turning::{Turn, Turning};
 use super::work::{self, Bench, Pair, Shop};
 use super::{flag, known};
@@ -243,9 +243,10 @@ impl Continuous {
         let _pass = shop.gate.enter().await;
         let rechecked = keys.len() as u64;
         let suspects = Suspects::Keys(keys);
-        let settled = settle_within(SETTLE, shop, pair, &bench.plan, &suspects, ENOUGH).await?;
+        let mut settled = settle_within(SETTLE, shop, pair, &bench.plan, &suspects, ENOUGH).await?;
         // In and behind a pause clients write the other side: what was seen then is no difference.
         self.turning.check()?;
+        bench.retain_new(&mut settled.differences).await;
         let (unsettled, found) = (settled.unsettled, settled.differences.len() as u64);
         self.rechecked.fetch_add(rechecked, Ordering::Relaxed);
         bench.take(Compared { rows: 0, rechecked, settled }, shop).await;
@@ -260,12 +261,15 @@ impl Continuous {
         self.turning.check()?;
         let report = again.report.lock().await.clone();
         self.rechecked.fetch_add(report.rows, Ordering::Relaxed);
-        let differences = report.differing();
         if let Some(error) = report.error {
             return Err(Trouble::new("verification", error));
         }
-        bench.add(&again).await;
-        self.found(shop, differences).await?;
+        let mut settled =
+            Settled { differences: again.found.lock().await.clone(), ..Settled::default() };
+        bench.retain_new(&mut settled.differences).await;
+        let found = settled.differences.len() as u64;
+        bench.take(Compared { rows: 0, rechecked: report.rows, settled }, shop).await;
+        self.found(shop, found).await?;
         match report.unsettled {
             0 => Ok(()),
             _ => Err(Trouble::new("verification", "rows of a table could not be settled")),

@@ -1,5 +1,6 @@
 //! The chunks of all tables, dealt to workers.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -237,18 +238,16 @@ impl Bench {
 }
 
 impl Bench {
-    /// Takes over what another comparison of the same table has found.
-    pub async fn add(&self, other: &Bench) {
-        let (found, there) = (other.found.lock().await.clone(), other.report.lock().await.clone());
-        self.found.lock().await.extend(found);
-        let mut report = self.report.lock().await;
-        report.rechecked += there.rows;
-        report.missing += there.missing;
-        report.extra += there.extra;
-        report.different += there.different;
-        let room = NAMED.saturating_sub(report.differences.len());
-        report.differences.extend(there.differences.into_iter().take(room));
+    /// Leaves out rows that are known to differ: one that is looked at again stays one.
+    pub async fn retain_new(&self, differences: &mut Vec<RowDifference>) {
+        let found = self.found.lock().await;
+        let known: HashSet<_> = found.iter().map(|row| (row_name(row), &row.row_hash)).collect();
+        differences.retain(|row| !known.contains(&(row_name(row), &row.row_hash)));
     }
+}
+
+fn row_name(row: &RowDifference) -> Vec<&str> {
+    row.key.iter().map(|part| part.value.as_str()).collect()
 }
 
 /// A chunk of a table; `None`: all of a table without a key.

@@ -65,7 +65,7 @@ use rows::Fitted;
 type Standing = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// The table of decisions may not be there yet.
-const HAS_DECISIONS: &str = "SELECT (to_regclass('_cutover.decision') IS NOT NULL)::int8";
+const HAS_DECISIONS: &str = "SELECT (to_regclass('_cutover.decision') IS NOT NULL)::int::int8";
 /// A table without a key is read as a whole while the stream waits for it. Bytes.
 const NO_KEY_MAX: i64 = 64 << 20;
 /// Of one that would take too long.

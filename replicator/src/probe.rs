@@ -13,6 +13,7 @@ use decoders::Lsn;
 use decoders::postgres::conninfo::ConnInfo;
 use decoders::postgres::session::{self, Session};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio_postgres::Statement;
 use tokio_postgres::types::PgLsn;
 
 use crate::door::Door;
@@ -97,12 +98,14 @@ async fn sample_heads(shared: &Shared, session: &Session) -> String {
 /// Looks at the slot and at the oldest writer on the source until the stream has ended for good.
 pub async fn watch_slot(shared: Arc<Shared>, blue: ConnInfo, door: Door, slot: String) {
     while !is_over(&shared) {
-        if let Ok(session) = connect(&blue, &door, shared.direction.from()).await {
+        if let Ok(session) = connect(&blue, &door, shared.direction.from()).await
+            && let Ok(statement) = prepare_slot(&session).await
+        {
             let mut tick = interval(SLOW_INTERVAL);
             tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 tick.tick().await;
-                let Ok(reading) = read_slot(&session, &slot).await else { break };
+                let Ok(reading) = read_slot(&session, &statement, &slot).await else { break };
                 shared.slot_seen(reading);
             }
         }
@@ -111,30 +114,40 @@ pub async fn watch_slot(shared: Arc<Shared>, blue: ConnInfo, door: Door, slot: S
     }
 }
 
-async fn read_slot(session: &Session, slot: &str) -> Result<SlotReading, String> {
-    // max_slot_wal_keep_size and wal_status came with version 13; -1 is no limit, the unit is MB.
+/// Prepared: planning costs blue more than running it.
+async fn prepare_slot(session: &Session) -> Result<Statement, String> {
+    // max_slot_wal_keep_size and wal_status came with version 13; -1 is no limit. Not from
+    // pg_settings, which makes every setting's row for each of them.
     // The insert position: what was written with synchronous_commit = off has to be kept as well.
     let wal_status = if session.server_version() >= 130_000 { "wal_status" } else { "NULL::text" };
     let sql = format!(
         "SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), s.restart_lsn)::bigint, \
                 COALESCE(s.active, false), \
-                (SELECT setting::bigint FROM pg_catalog.pg_settings \
-                 WHERE name = 'max_slot_wal_keep_size'), \
+                pg_catalog.pg_size_bytes( \
+                  pg_catalog.current_setting('max_slot_wal_keep_size', true)), \
                 (SELECT EXTRACT(EPOCH FROM pg_catalog.max(pg_catalog.clock_timestamp() - xact_start))::float8 \
                  FROM pg_catalog.pg_stat_activity \
                  WHERE backend_xid IS NOT NULL AND pid <> pg_catalog.pg_backend_pid()), \
                 {wal_status}, \
-                (SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'max_wal_size') \
+                pg_catalog.pg_size_bytes(pg_catalog.current_setting('max_wal_size')) \
          FROM (SELECT 1) AS one LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = $1"
     );
-    let row = answer(session.query_one(&sql, &[&slot])).await?;
-    let limit_mb: Option<i64> = row.get(2);
-    let max_wal_size_mb: Option<i64> = row.get(5);
+    answer(session.prepare(&sql)).await
+}
+
+async fn read_slot(
+    session: &Session,
+    statement: &Statement,
+    slot: &str,
+) -> Result<SlotReading, String> {
+    let row = answer(session.query_one(statement, &[&slot])).await?;
+    let limit_bytes: Option<i64> = row.get(2);
+    let max_wal_size_bytes: Option<i64> = row.get(5);
     Ok(SlotReading {
         retained_bytes: row.get::<_, Option<i64>>(0).map(|bytes| bytes.max(0) as u64),
-        retained_bytes_max: limit_mb.filter(|mb| *mb >= 0).map(|mb| (mb as u64) << 20),
+        retained_bytes_max: limit_bytes.and_then(|bytes| u64::try_from(bytes).ok()),
         wal_status: WalStatus::parse(row.get(4)),
-        max_wal_size_bytes: (max_wal_size_mb.unwrap_or(0).max(0) as u64) << 20,
+        max_wal_size_bytes: max_wal_size_bytes.unwrap_or(0).max(0) as u64,
         active: row.get(1),
         oldest_write_transaction_seconds: Some(row.get::<_, Option<f64>>(3).unwrap_or(0.0)),
     })
@@ -143,13 +156,15 @@ async fn read_slot(session: &Session, slot: &str) -> Result<SlotReading, String>
 /// Sees whether the target answers, for as long as it is polled.
 pub async fn watch_green(shared: Arc<Shared>, green: ConnInfo, door: Door) {
     loop {
-        if let Ok(session) = connect(&green, &door, shared.direction.to()).await {
+        let sql = "SELECT pg_catalog.current_setting('server_version')";
+        if let Ok(session) = connect(&green, &door, shared.direction.to()).await
+            && let Ok(statement) = answer(session.prepare(sql)).await
+        {
             let mut tick = interval(SLOW_INTERVAL);
             tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 tick.tick().await;
-                let sql = "SELECT pg_catalog.current_setting('server_version')";
-                let Ok(row) = answer(session.query_one(sql, &[])).await else { break };
+                let Ok(row) = answer(session.query_one(&statement, &[])).await else { break };
                 shared.green_seen(Some(row.get::<_, &str>(0)), true);
             }
         }

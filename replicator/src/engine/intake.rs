@@ -71,6 +71,8 @@ pub struct Intake<'a, S: Source> {
     pub queue: Sender<Chunk>,
     /// Wakes the checkpoint thread.
     pub checkpoint: Sender<()>,
+    /// Ends the checkpoint thread's rest.
+    pub hurry: Sender<()>,
     /// The stream's positions.
     pub progress: Arc<watch::Sender<Frontier>>,
     /// Knows what we have written on the source ourselves.
@@ -156,7 +158,9 @@ impl<S: Source> Intake<'_, S> {
             };
             match turn {
                 Turn::Checkpoint => self.acknowledge().await?,
-                Turn::Gate => {}
+                Turn::Gate => {
+                    let _ = self.hurry.try_send(());
+                }
                 Turn::Handover => ending.is_asked = true,
                 Turn::IdleCheckpoint => {
                     idle_checkpoint_at = None;
@@ -194,6 +198,7 @@ impl<S: Source> Intake<'_, S> {
             if ending.wants_to() {
                 // Nothing waits for an interval any more.
                 let _ = self.checkpoint.try_send(());
+                let _ = self.hurry.try_send(());
             }
         }
     }

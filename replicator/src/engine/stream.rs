@@ -105,6 +105,7 @@ where
     context.progress.send_replace(Frontier::resume(resume.from, resume.transaction));
     let (queue, queued) = crossbeam_channel::unbounded();
     let (wake, woken) = crossbeam_channel::bounded(1);
+    let (hurry, hurried) = crossbeam_channel::bounded(1);
     let cancel = watch::Sender::new(false);
     let ended = watch::Sender::new(false);
 
@@ -128,12 +129,13 @@ where
         applying.run(&runtime)
     });
     let (store, progress) = (context.store.clone(), Arc::clone(&context.progress));
+    let gate = context.gate.clone();
     let written = Arc::new(Notify::new());
     let says_written = Arc::clone(&written);
     let checkpoint_ended = ended.clone();
     let checkpoint = spawn_thread("checkpoint", move || {
         let _ended = SaysEnded(checkpoint_ended);
-        checkpointing::run(&store, &progress, &says_written, &woken)
+        checkpointing::run(&store, &progress, &says_written, &woken, &gate, &hurried)
     });
 
     let intake = Intake {
@@ -142,6 +144,7 @@ where
         beyond: resume.beyond,
         queue,
         checkpoint: wake,
+        hurry,
         progress: Arc::clone(&context.progress),
         own: OwnApply::of(&context.counterpart),
         written,

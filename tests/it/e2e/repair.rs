@@ -216,7 +216,7 @@ async fn repair_and_stream_do_not_fight(lanes: u32) -> Result<()> {
         clients.push(tokio::spawn(count(client, seed, Arc::clone(&stop))));
     }
     let mut updated = 0;
-    for round in 0..from_env("REPAIR_ROUNDS", 3) {
+    for round in 0..from_env("REPAIR_ROUNDS", 2) {
         // It may lose a deadlock to the stream; or the stream one to it, and connect again.
         wait::until("rows to be spoiled", SOON, || async {
             Ok(this.stage.green.execute(DATABASE, SPOIL).await.ok())

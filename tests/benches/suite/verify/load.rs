@@ -1,12 +1,12 @@
 //! What blue's clients feel of a verification with its default limits: p99 of pgbench's TPC-B at
 //! 1,000 transactions a second, without and with verifications of everything, one after the other.
-//! Each of them has to find both sides equal.
+//! Each of them has to find both sides equal. `BENCH_LOAD_S` is how long each half of a round is measured.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use tests::bench::options::Options;
+use tests::bench::options::{Options, Sides};
 use tests::bench::pair::BLUE;
 use tests::bench::report::{Better, Report, Series, percentile};
 use tests::pgbench::Latencies;
@@ -32,10 +32,18 @@ pub async fn run(options: &Options) -> Result<Report> {
 async fn rounds(copied: &mut Copied, options: &Options) -> Result<Report> {
     let (mut with, mut without) = (Series::default(), Series::default());
     // Shorter than this no percentile is worth anything.
-    let measured = Duration::from_secs(options.scaled(MEASURED_S).max(10));
+    let measured = match std::env::var("BENCH_LOAD_S") {
+        Ok(seconds) => seconds.parse().with_context(|| format!("BENCH_LOAD_S={seconds}"))?,
+        Err(_) => options.scaled(MEASURED_S).max(10),
+    };
+    let measured = Duration::from_secs(measured);
     for round in 0..options.rounds {
         let verified_first = round % 2 == 1;
         for verifies in [verified_first, !verified_first] {
+            let skipped = if verifies { Sides::Native } else { Sides::Ours };
+            if options.sides == skipped {
+                continue;
+            }
             copied.pair.settle().await?;
             let directory = copied.pair.file(&format!("latencies-{round}-{verifies}"));
             let load =

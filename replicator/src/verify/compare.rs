@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use cutover::verify::Mode;
 
+use super::copied::Rows;
 use super::plan::{Range, TablePlan};
 use super::reader::{Reader, TextRow, Trouble};
 use super::settle::{Settled, Suspects, settle};
@@ -32,7 +33,7 @@ pub(super) async fn range(
     range: &Range,
     enough: usize,
 ) -> Result<Compared, Trouble> {
-    let (source, target) = (&pair.source, &pair.target);
+    let source = &pair.source;
     let is_full = shop.mode == Mode::Full;
     let mut rows = 0;
     if !is_full {
@@ -43,10 +44,12 @@ pub(super) async fn range(
             return Ok(Compared { rows, ..Compared::default() });
         }
     }
-    let sql = [false, true].map(|side| table.rows_sql(range, side, is_full));
-    let [here, there] = both(shop, pair, &sql).await?;
+    let sql = [false, true].map(|side| table.copy_sql(range, side, is_full));
+    let [here, there] = copies(shop, pair, &sql).await?;
     rows = rows.max(here.len() as u64);
-    let keys = apart(by_key(source, here)?, by_key(target, there)?);
+    let keys = here.apart(&there, table.key.len());
+    drop((here, there));
+    let keys = keys.ok_or_else(|| Trouble::unexpected("verification", "a key with NULL"))?;
     let rechecked = keys.len() as u64;
     let settled = settle(shop, pair, table, &Suspects::Keys(keys), enough).await?;
     Ok(Compared { rows, rechecked, settled })
@@ -61,31 +64,12 @@ async fn both(shop: &Shop, pair: &Pair, sql: &[String; 2]) -> Result<[Vec<TextRo
     Ok([here, there])
 }
 
-type ByKey = HashMap<Vec<String>, Vec<Option<String>>>;
-
-/// Contents by key; several, where a side has a key more than once.
-fn by_key(reader: &Reader, rows: Vec<TextRow>) -> Result<ByKey, Trouble> {
-    let mut contents = ByKey::with_capacity(rows.len());
-    for mut row in rows {
-        let key: Option<Vec<String>> = row.split_off(1).into_iter().collect();
-        let key = key.ok_or_else(|| Trouble::unexpected(reader.side, "a key with NULL"))?;
-        contents.entry(key).or_default().extend(row);
-    }
-    contents.values_mut().for_each(|contents| contents.sort_unstable());
-    Ok(contents)
-}
-
-/// Keys whose contents are not the same, in a stable order.
-fn apart(here: ByKey, mut there: ByKey) -> Vec<Vec<String>> {
-    let mut keys: Vec<Vec<String>> = here
-        .into_iter()
-        .filter_map(|(key, contents)| {
-            (there.remove(&key).as_ref() != Some(&contents)).then_some(key)
-        })
-        .collect();
-    keys.extend(there.into_keys());
-    keys.sort_unstable();
-    keys
+/// The same of rows that come here.
+async fn copies(shop: &Shop, pair: &Pair, sql: &[String; 2]) -> Result<[Rows; 2], Trouble> {
+    let _pass = shop.gate.enter().await;
+    let [here, there] = sql;
+    let (here, there) = tokio::try_join!(pair.source.copied(here), pair.target.copied(there))?;
+    Ok([here, there])
 }
 
 /// A whole table without a key: rows with the same content are counted.

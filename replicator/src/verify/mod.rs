@@ -8,6 +8,7 @@
 //! | `row_hash` | a row as a number that every server computes alike |
 //! | `work` | chunks dealt to workers; limits, retries |
 //! | `compare` | a chunk: sums, then rows |
+//! | `copied` | a chunk's rows, compared as bytes |
 //! | `settle` | a row that looks different: is it? (rules: [`cutover::verify::suspect`]) |
 //! | `gate`, `governor` | how much is read while clients of the source work |
 //! | `resume` | what was done before a restart |
@@ -24,6 +25,7 @@ mod canonical;
 mod chosen;
 mod compare;
 mod continuous;
+mod copied;
 mod definitions;
 mod gate;
 mod governor;

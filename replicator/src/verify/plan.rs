@@ -8,6 +8,7 @@ use decoders::change::Generated;
 use decoders::postgres::catalog::{ColumnInfo, TableInfo, quote_ident, quote_literal};
 
 use super::canonical::Canonical;
+use super::copied;
 use super::row_hash::{Hashed, row_hash};
 
 /// Bytes of table that a chunk is meant to have.
@@ -15,7 +16,7 @@ const CHUNK_BYTES: i64 = 4 << 20;
 /// Rows of a chunk.
 const CHUNK_ROWS: std::ops::RangeInclusive<i64> = 200..=20_000;
 /// Rows of a chunk whose rows come here.
-const CHUNK_ROWS_FULL: i64 = 2_000;
+const CHUNK_ROWS_FULL: i64 = 10_000;
 /// Rows of a chunk of a table that nobody has analyzed.
 const CHUNK_ROWS_UNKNOWN: i64 = 2_000;
 /// Values longer than this are compared by their hash in `full` mode, too: a chunk has to fit into
@@ -73,7 +74,7 @@ pub(super) struct TablePlan {
     /// Only rows for which this holds.
     pub predicate: Option<String>,
     row_hash: String,
-    row_text: String,
+    row_values: Vec<String>,
     cells: Vec<String>,
 }
 
@@ -167,7 +168,10 @@ impl TablePlan {
             ((CHUNK_BYTES as f64 / width) as i64).clamp(*CHUNK_ROWS.start(), *CHUNK_ROWS.end())
         });
         let is_count = request.mode == Mode::Count;
-        let of_source = columns.iter().map(|(here, _)| *here);
+        let values = columns.iter().zip(&sql).map(|((here, there), printed)| {
+            copied::binary(here, there).unwrap_or_else(|| short((*here, printed)))
+        });
+        let row_values: Vec<String> = values.collect();
         let hashed: Vec<Hashed<'_>> = columns
             .iter()
             .zip(&sql)
@@ -202,7 +206,7 @@ impl TablePlan {
             left_out,
             is_rounded,
             predicate: None,
-            row_text: canonical.text(&of_source.zip(&sql).map(short).collect::<Vec<_>>()),
+            row_values,
             cells: match is_count {
                 true => Vec::new(),
                 false => sql.iter().map(hash).collect(),
@@ -221,7 +225,7 @@ impl TablePlan {
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         let names: Vec<&String> = self.key.iter().map(|column| &column.name).collect();
-        (&self.row_hash, &self.row_text, &self.predicate, names).hash(&mut hasher);
+        (&self.row_hash, &self.row_values, &self.predicate, names).hash(&mut hasher);
         hasher.finish()
     }
 
@@ -299,13 +303,21 @@ impl TablePlan {
         )
     }
 
-    /// Each row's content, then its key: a hash, or in full.
-    pub fn rows_sql(&self, range: &Range, target: bool, is_full: bool) -> String {
-        let content = if is_full { &self.row_text } else { &self.row_hash };
-        let mut columns = vec![content.clone()];
-        columns.extend(self.key_names().into_iter().map(|name| format!("{name}::text")));
-        let condition = self.condition(range, target);
-        format!("SELECT {} FROM ONLY {} t{condition}", columns.join(", "), self.name)
+    /// Each row's key, then its content: a hash, or in full.
+    pub fn copy_sql(&self, range: &Range, target: bool, is_full: bool) -> String {
+        let names = self.key_names();
+        let mut columns: Vec<String> = names.iter().map(|name| format!("{name}::text")).collect();
+        match is_full {
+            true => columns.extend(self.row_values.iter().cloned()),
+            false => columns.push(self.row_hash.clone()),
+        }
+        format!(
+            "COPY (SELECT {} FROM ONLY {} t{} ORDER BY {}) TO STDOUT (FORMAT binary)",
+            columns.join(", "),
+            self.name,
+            self.condition(range, target),
+            names.join(", ")
+        )
     }
 
     /// The rows with these keys: which of the keys, version, whether it is free, columns' hashes.

@@ -7,8 +7,10 @@ use cutover::lag::normalized_head;
 use decoders::Lsn;
 use decoders::postgres::conninfo::ConnInfo;
 use decoders::postgres::session::{self, Session};
+use futures_util::TryStreamExt as _;
 use tokio_postgres::SimpleQueryMessage;
 
+use super::copied::Rows;
 use crate::door::Door;
 
 /// A statement of ours may run as long as it takes, but never waits longer for somebody's lock: a
@@ -130,6 +132,19 @@ impl Reader {
     pub async fn rows(&self, sql: &str) -> Result<Vec<TextRow>, Trouble> {
         let mut sets = self.sets(sql).await?;
         sets.pop().ok_or_else(|| Trouble::unexpected(self.side, "no answer"))
+    }
+
+    /// The rows that a COPY in binary form gives.
+    pub async fn copied(&self, sql: &str) -> Result<Rows, Trouble> {
+        let mut running = Running { session: &self.session, answered: false };
+        let copying = async { self.session.copy_out(sql).await?.try_collect::<Vec<_>>().await };
+        let answer = copying.await;
+        running.answered = true;
+        let messages = answer.map_err(|error| Trouble {
+            is_transient: session::is_transient(&error),
+            ..Trouble::new(self.side, session::describe(&error))
+        })?;
+        Rows::of(self, messages)
     }
 
     pub fn number<T: std::str::FromStr>(

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::gate::Known;
+use super::gate::{Known, REQUIRED_BY_DEFAULT};
 use super::wire::{Mode, Verdict};
 use crate::side::Side;
 
@@ -33,6 +33,13 @@ pub struct ContinuousStatus {
     pub oldest_seconds: Option<f64>,
     /// Tables that have to be compared again.
     pub dirty: Vec<DirtyTable>,
+    /// How long ago everything was compared, seconds.
+    pub compared_seconds: f64,
+    /// The stream's lag: what it has yet to bring is not proven either, seconds.
+    pub lag_seconds: Option<f64>,
+    /// Why nothing of it counts any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub void: Option<String>,
     /// Rows that were looked at again so far.
     pub rechecked: u64,
     /// Differences that were found on the way.
@@ -44,12 +51,21 @@ pub struct ContinuousStatus {
 
 impl ContinuousStatus {
     /// What it is worth for the gate: a verification that began when the oldest row without a proof
-    /// was written. `None` while a table has to be compared again, or before all were compared once.
+    /// was written. `None` before all tables were compared once, while one has to be compared again,
+    /// while the lag is not known, and once all that was compared is older than what is asked for by
+    /// default: what is no row, and what was written on the target alone, was looked at only then.
     pub fn known(&self, mode: Mode, is_whole: bool, now: jiff::Timestamp) -> Option<Known> {
-        if !self.is_proven || (!self.dirty.is_empty() && self.differences == 0) {
+        let is_old = self.compared_seconds > REQUIRED_BY_DEFAULT.as_secs_f64();
+        let is_none = self.void.is_some() || is_old || !self.dirty.is_empty();
+        if !self.is_proven || (is_none && self.differences == 0) {
             return None;
         }
-        let oldest = self.oldest_seconds.unwrap_or(0.0).max(0.0);
+        let lag = match (self.lag_seconds, self.differences) {
+            (Some(lag), _) => lag,
+            (None, 0) => return None,
+            (None, _) => 0.0,
+        };
+        let oldest = self.oldest_seconds.unwrap_or(0.0).max(lag).max(0.0);
         let age = jiff::SignedDuration::try_from_secs_f64(oldest).ok()?;
         Some(Known {
             id: self.id.clone(),
@@ -67,6 +83,9 @@ impl ContinuousStatus {
         let oldest = self
             .oldest_seconds
             .map_or(String::new(), |seconds| format!(", the oldest for {seconds:.1} s"));
+        if let Some(void) = &self.void {
+            return format!("{void}: cutover verify --continuous, once more");
+        }
         match (self.is_proven, self.dirty.as_slice()) {
             (false, _) => "everything is being compared for the first time".to_owned(),
             (true, _) if self.differences > 0 => {
@@ -102,6 +121,9 @@ mod tests {
             unproven_rows: 3,
             oldest_seconds: Some(2.0),
             dirty: vec![],
+            compared_seconds: 3600.0,
+            lag_seconds: Some(0.1),
+            void: None,
             rechecked: 9,
             differences: 0,
             trouble: None,
@@ -118,6 +140,15 @@ mod tests {
             (Timestamp::from_second(98).unwrap(), Verdict::Equal)
         );
         assert_eq!(known(&ContinuousStatus { is_proven: false, ..status() }), None);
+        let behind = ContinuousStatus { lag_seconds: Some(30.0), ..status() };
+        assert_eq!(known(&behind).unwrap().started, Timestamp::from_second(70).unwrap());
+        for nothing in [
+            ContinuousStatus { lag_seconds: None, ..status() },
+            ContinuousStatus { void: Some("a table has come".into()), ..status() },
+            ContinuousStatus { compared_seconds: 86_401.0, ..status() },
+        ] {
+            assert_eq!(known(&nothing), None);
+        }
         let dirty = DirtyTable { table: "t".into(), why: "w".into(), seconds: 1.0 };
         let soiled = ContinuousStatus { dirty: vec![dirty], ..status() };
         assert_eq!(known(&soiled), None);

@@ -53,12 +53,20 @@ impl Requirement {
         };
         let found = known.describe(now);
         match known.verdict {
+            Verdict::Equal if self.accepts && self.within.is_none() => {
+                Check::warn(CHECK, format!("{found}; accepted whatever its age"), "cutover verify")
+            }
             Verdict::Equal => {
                 let within = self.within.unwrap_or(REQUIRED_BY_DEFAULT);
                 let within = humantime::format_duration(within);
                 Check::ok(CHECK, format!("{found}; asked for: within {within}"))
             }
-            _ => Check::warn(CHECK, format!("{found}; accepted"), "cutover repair --plan"),
+            Verdict::Incomplete => {
+                Check::warn(CHECK, format!("{found}; accepted"), "cutover verify")
+            }
+            Verdict::Different => {
+                Check::warn(CHECK, format!("{found}; accepted"), "cutover repair --plan")
+            }
         }
     }
 }
@@ -133,13 +141,17 @@ impl Known {
         let age = humantime::format_duration(Duration::from_secs(age));
         match self.verdict {
             Verdict::Equal => format!("{to} equals {from} ({mode}, {}, {age} ago)", self.id),
-            _ => {
+            Verdict::Incomplete => {
+                format!("{to} was compared in part ({mode}, {}, {age} ago)", self.id)
+            }
+            Verdict::Different => {
                 format!("{} differences of {to} ({mode}, {}, {age} ago)", self.differences, self.id)
             }
         }
     }
 
-    fn proves(&self) -> bool {
+    /// Whether it proves that both sides were equal.
+    pub fn proves(&self) -> bool {
         self.verdict == Verdict::Equal && self.is_whole && self.is_close()
     }
 }

@@ -199,6 +199,19 @@ impl Suspect {
         }
     }
 
+    /// Whether a look that was just ruled different may be acted upon: nobody wrote the row meanwhile,
+    /// and whoever may have is over. A difference that is certain in spite of being written (a column
+    /// that stays damaged) is none to act upon: the target may be ahead in the others.
+    pub fn is_at_rest(&self, look: &Look) -> bool {
+        let (source, target) = (&look.after.version, &look.target.version);
+        let stands = self.stand.as_ref().is_some_and(|stand| {
+            stand.source == *source
+                && stand.target == *target
+                && look.running.is_disjoint(&stand.running)
+        });
+        !self.moved && (look.after.is_free || stands)
+    }
+
     /// Whether the source's row was written during the last look, and looked at often enough to know
     /// that whatever differs is being written.
     pub fn is_moving(&self) -> bool {

@@ -7,12 +7,14 @@
 //! which means that all of it has to be compared again; so is a table whose keys the stream does not
 //! tell. Nothing is noted while nobody watches.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use decoders::change::{OldRow, Value};
+use decoders::postgres::catalog::CONTROL_SCHEMA;
 use decoders::{ChangeEvent, QualifiedName, Row, TableSchema, Transaction};
 use tokio::time::Instant;
 
@@ -20,6 +22,8 @@ use tokio::time::Instant;
 const ROWS_MAX: usize = 200_000;
 /// Bytes of their values in all.
 const BYTES_MAX: usize = 32 << 20;
+/// How long a table that can't be looked at waits for the others.
+const POSTPONED: Duration = Duration::from_secs(10);
 /// Table versions whose columns are remembered.
 const VERSIONS_MAX: usize = 1024;
 
@@ -39,8 +43,11 @@ pub struct Touched {
 #[derive(Default)]
 struct State {
     tables: HashMap<QualifiedName, Table>,
-    /// Taken, and not given back yet: number and the oldest.
-    out: Option<(usize, Instant)>,
+    /// All tables of the stream are to be there.
+    is_whole: bool,
+    /// What was written and can't be noted.
+    void: Option<&'static str>,
+    out: Option<Out>,
     rows: usize,
     bytes: usize,
     /// Where the key's columns are in a table's version, by its address; the version is kept, so
@@ -48,10 +55,31 @@ struct State {
     columns: HashMap<usize, (Arc<TableSchema>, Option<Positions>)>,
 }
 
+/// Taken, and not given back yet.
+struct Out {
+    rows: usize,
+    oldest: Instant,
+    dirty: Option<(QualifiedName, Dirty)>,
+}
+
 struct Table {
     key: Vec<String>,
+    columns: HashSet<String>,
     rows: HashMap<Key, Instant>,
     dirty: Option<Dirty>,
+    /// When it could not be looked at: others go first for a while.
+    postponed: Option<Instant>,
+}
+
+/// A table that is to be watched.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    /// Its name.
+    pub name: QualifiedName,
+    /// The columns by which its rows are noted; none, if it has no key.
+    pub key: Vec<String>,
+    /// All that are compared.
+    pub columns: Vec<String>,
 }
 
 /// Why all of a table has to be compared again.
@@ -72,6 +100,8 @@ pub struct Unproven {
     pub oldest: Option<Instant>,
     /// Tables that have to be compared again, by name.
     pub dirty: Vec<(QualifiedName, Dirty)>,
+    /// Why nothing is proven any more: something was written that nobody has ever compared.
+    pub void: Option<&'static str>,
 }
 
 /// What is to be looked at.
@@ -88,12 +118,16 @@ impl Touched {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// From now on what is written to these tables is noted, by these columns; a table without any
-    /// has no key.
-    pub fn watch(&self, tables: impl IntoIterator<Item = (QualifiedName, Vec<String>)>) {
-        let table = |(name, key)| (name, Table { key, rows: HashMap::new(), dirty: None });
+    /// From now on what is written to these tables is noted. `is_whole`: they are all tables of the
+    /// stream, so that a change of another one is of one that came later.
+    pub fn watch(&self, tables: impl IntoIterator<Item = Watched>, is_whole: bool) {
+        let table = |Watched { name, key, columns }: Watched| {
+            let columns = columns.into_iter().collect();
+            let (rows, dirty, postponed) = (HashMap::new(), None, None);
+            (name, Table { key, columns, rows, dirty, postponed })
+        };
         let tables = tables.into_iter().map(table).collect();
-        *self.state() = State { tables, ..State::default() };
+        *self.state() = State { tables, is_whole, ..State::default() };
         self.is_watched.store(true, Ordering::Release);
     }
 
@@ -124,13 +158,17 @@ impl Touched {
             .tables
             .iter()
             .filter_map(|(name, table)| table.dirty.clone().map(|dirty| (name.clone(), dirty)));
-        let mut dirty: Vec<(QualifiedName, Dirty)> = dirty.collect();
+        let out = state.out.as_ref();
+        let taken = out.and_then(|out| out.dirty.clone());
+        let mut dirty: Vec<(QualifiedName, Dirty)> = dirty.chain(taken).collect();
         dirty.sort_by(|a, b| a.0.cmp(&b.0));
-        let (out, oldest_out) = state.out.map_or((0, None), |(rows, oldest)| (rows, Some(oldest)));
+        dirty.dedup_by(|a, b| a.0 == b.0);
+        let since = dirty.iter().map(|(_, dirty)| dirty.since);
         Unproven {
-            rows: state.rows + out,
-            oldest: held.chain(oldest_out).chain(dirty.iter().map(|(_, dirty)| dirty.since)).min(),
+            rows: state.rows + out.map_or(0, |out| out.rows),
+            oldest: held.chain(out.map(|out| out.oldest)).chain(since).min(),
             dirty,
+            void: state.void,
         }
     }
 
@@ -144,18 +182,25 @@ impl Touched {
             let oldest = table.rows.values().copied().min();
             oldest.or(table.dirty.as_ref().map(|dirty| dirty.since))
         };
-        let waiting = state.tables.iter().filter_map(|(name, table)| Some((waits(table)?, name)));
-        let (oldest, name) = waiting.min_by_key(|(oldest, _)| *oldest)?;
+        let now = Instant::now();
+        let is_postponed = |table: &Table| {
+            table.postponed.is_some_and(|at| now.saturating_duration_since(at) < POSTPONED)
+        };
+        let waiting = state
+            .tables
+            .iter()
+            .filter_map(|(name, table)| Some((is_postponed(table), waits(table)?, name)));
+        let (_, oldest, name) = waiting.min_by_key(|(later, oldest, _)| (*later, *oldest))?;
         let name = name.clone();
         let table = state.tables.get_mut(&name)?;
         if let Some(dirty) = table.dirty.take() {
-            state.out = Some((0, oldest));
+            state.out = Some(Out { rows: 0, oldest, dirty: Some((name.clone(), dirty.clone())) });
             return Some(Next::Table(name, dirty));
         }
         let rows: Vec<(Key, Instant)> = table.rows.drain().collect();
         state.rows -= rows.len();
         state.bytes -= rows.iter().map(|(key, _)| bytes(key)).sum::<usize>();
-        state.out = Some((rows.len(), oldest));
+        state.out = Some(Out { rows: rows.len(), oldest, dirty: None });
         Some(Next::Rows(name, rows))
     }
 
@@ -165,6 +210,13 @@ impl Touched {
         state.out = None;
         for (key, since) in open {
             state.put(table, key, since);
+        }
+    }
+
+    /// A table that can't be looked at now: others go first for a while.
+    pub fn postpone(&self, table: &QualifiedName) {
+        if let Some(known) = self.state().tables.get_mut(table) {
+            known.postponed = Some(Instant::now());
         }
     }
 
@@ -197,14 +249,21 @@ impl State {
         if columns.is_empty() {
             return self.soil(&schema.name, Dirty { since: now, why: "it has no key" });
         }
-        let before = old.map(|old| key_of(schema, &columns, old.row(), is_key_only(old)));
-        let after = new.map(|new| key_of(schema, &columns, new, false));
-        let keys = match (before, after) {
-            // A value that is too long to be sent again is in the old image, as it did not change.
-            (Some(Ok(before)), Some(Err(_))) => vec![Ok(before)],
-            (before, after) => before.into_iter().chain(after).collect(),
-        };
-        for key in keys {
+        let of_old = |at| old.map(|old| value_of(schema, at, old.row(), is_key_only(old)));
+        let before = old.map(|old| {
+            let value = |at: &Option<usize>| value_of(schema, *at, old.row(), is_key_only(old));
+            columns.iter().map(value).collect()
+        });
+        let after = new.map(|new| {
+            // A value that is too long to be sent again did not change, and is in the old image.
+            let value = |at: &Option<usize>| {
+                let value = value_of(schema, *at, new, false);
+                value.or_else(|why| of_old(*at).unwrap_or(Err(why)))
+            };
+            columns.iter().map(value).collect()
+        });
+        let keys: [Option<Result<Key, &'static str>>; 2] = [before, after];
+        for key in keys.into_iter().flatten() {
             match key {
                 Ok(key) => self.put(&schema.name, key, now),
                 Err(why) => return self.soil(&schema.name, Dirty { since: now, why }),
@@ -261,6 +320,16 @@ impl State {
         let position =
             |name: &String| schema.column_names().position(|column| column == name.as_str());
         let table = self.tables.get(&schema.name);
+        let is_new = table.is_none() && schema.name.schema != CONTROL_SCHEMA;
+        let has_more = table.is_some_and(|table| {
+            schema.column_names().any(|column| !table.columns.contains(column))
+        });
+        if self.is_whole && is_new {
+            self.void = Some("a table has come that was never compared");
+        }
+        if has_more {
+            self.void = Some("a column has come that was never compared");
+        }
         let columns: Option<Positions> =
             table.map(|table| table.key.iter().map(position).collect());
         self.columns.insert(address, (schema.clone(), columns.clone()));
@@ -276,23 +345,20 @@ fn bytes(key: &Key) -> usize {
     key.iter().map(String::len).sum()
 }
 
-/// The key's values as text, or why the row does not tell.
-fn key_of(
+/// A key column's value as text, or why the row does not tell.
+fn value_of(
     schema: &TableSchema,
-    columns: &[Option<usize>],
+    at: Option<usize>,
     row: &Row,
     identity_only: bool,
-) -> Result<Key, &'static str> {
-    let value = |at: &Option<usize>| {
-        let at = at.ok_or("the stream does not send its key")?;
-        let column = schema.columns.get(at).ok_or("the stream does not send its key")?;
-        if identity_only && !column.in_key {
-            return Err("its replica identity is not the key that it is compared by");
-        }
-        let value = row.value(at).ok_or("the stream does not send its key")?;
-        text(column.type_oid, value).ok_or("its key comes in binary")
-    };
-    columns.iter().map(value).collect()
+) -> Result<String, &'static str> {
+    let at = at.ok_or("the stream does not send its key")?;
+    let column = schema.columns.get(at).ok_or("the stream does not send its key")?;
+    if identity_only && !column.in_key {
+        return Err("its replica identity is not the key that it is compared by");
+    }
+    let value = row.value(at).ok_or("the stream does not send its key")?;
+    text(column.type_oid, value).ok_or("its key comes in binary")
 }
 
 /// OIDs of the types whose binary form is read here (`pg_type.dat`): those that keys are made of.
@@ -352,8 +418,6 @@ fn moment(since_epoch_us: i64) -> Option<jiff::civil::DateTime> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use decoders::change::{Cell, Column, ReplicaIdentity};
     use decoders::{Lsn, Part, TableId};
 
@@ -389,8 +453,12 @@ mod tests {
 
     fn watched(names: &[&str]) -> Touched {
         let touched = Touched::default();
-        let table = |name: &&str| (QualifiedName::new("public", *name), vec!["id".to_owned()]);
-        touched.watch(names.iter().map(table));
+        let table = |name: &&str| Watched {
+            name: QualifiedName::new("public", *name),
+            key: vec!["id".to_owned()],
+            columns: vec!["id".to_owned(), "v".to_owned()],
+        };
+        touched.watch(names.iter().map(table), false);
         touched
     }
 
@@ -474,6 +542,75 @@ mod tests {
         let of_another = ChangeEvent::Insert { table: schema("other", 23), new: row("1") };
         touched.note(&transaction(vec![of_another]));
         assert_eq!(touched.unproven().rows, 0);
+    }
+
+    #[test]
+    fn what_was_never_compared_voids_all() {
+        let insert = |name: &str| {
+            transaction(vec![ChangeEvent::Insert { table: schema(name, 23), new: row("1") }])
+        };
+        let watch = |column: &str, is_whole| {
+            let touched = Touched::default();
+            let table = Watched {
+                name: QualifiedName::new("public", "t"),
+                key: vec!["id".to_owned()],
+                columns: vec!["id".to_owned(), column.to_owned()],
+            };
+            touched.watch([table], is_whole);
+            touched
+        };
+        let touched = watch("v", true);
+        touched.note(&insert("t"));
+        assert_eq!(touched.unproven().void, None);
+        touched.note(&insert("partition"));
+        assert!(touched.unproven().void.is_some());
+        let part = watch("v", false);
+        part.note(&insert("other"));
+        assert_eq!(part.unproven().void, None, "nobody asked for it");
+        let altered = watch("w", false);
+        altered.note(&insert("t"));
+        assert!(altered.unproven().void.is_some());
+    }
+
+    #[test]
+    fn a_long_part_of_a_key_is_in_the_old_image() {
+        let (touched, schema) = (watched(&["t"]), schema("t", 23));
+        let new: Row = [Cell::Unchanged, Cell::text("y")].into_iter().collect();
+        let old = Some(OldRow::Key([Cell::text("7"), Cell::NULL].into_iter().collect()));
+        touched.note(&transaction(vec![ChangeEvent::Update { table: schema, old, new }]));
+        assert_eq!(keys(&touched), [["7"]]);
+    }
+
+    #[test]
+    fn a_table_that_is_being_compared_is_not_proven() {
+        let (touched, schema) = (watched(&["t"]), schema("t", 23));
+        let truncated = ChangeEvent::Truncate {
+            tables: [schema].into(),
+            cascade: false,
+            restart_identity: false,
+        };
+        touched.note(&transaction(vec![truncated]));
+        let Some(Next::Table(table, dirty)) = touched.take() else { panic!("no table") };
+        assert_eq!(touched.unproven().dirty, [(table.clone(), dirty.clone())]);
+        touched.settle(&table, Vec::new());
+        assert_eq!(touched.unproven(), Unproven::default());
+        touched.soil(&table, dirty);
+        assert_eq!(touched.unproven().dirty.len(), 1);
+    }
+
+    #[test]
+    fn a_table_that_can_not_be_looked_at_lets_others_go_first() {
+        let touched = watched(&["a", "b"]);
+        let insert = |name: &str| {
+            transaction(vec![ChangeEvent::Insert { table: schema(name, 23), new: row("1") }])
+        };
+        touched.note(&insert("a"));
+        let (table, rows) = taken(&touched);
+        touched.note(&insert("b"));
+        touched.settle(&table, rows);
+        touched.postpone(&table);
+        assert_eq!(taken(&touched).0.name, "b");
+        assert_eq!(taken(&touched).0.name, "a", "nothing else is left");
     }
 
     #[test]

@@ -91,7 +91,8 @@ pub(super) async fn rollback(
     body: Body<StartCutover>,
 ) -> Result<(StatusCode, Json<RunStatus>), Refusal> {
     let Json(request) = body?;
-    api.verifier.refuse_while_repairing()?;
+    // Nothing keeps a rollback waiting: a repair writes no more once a run is under way.
+    api.verifier.stop_repairing();
     let status = to_its_end(async move { api.service.rollback(request).await }).await?;
     Ok((StatusCode::ACCEPTED, Json(status)))
 }

@@ -10,14 +10,16 @@
 //! was seen to be written during the look: then its next note is on the way. What could not be
 //! settled goes back with its age. A table that is *dirty* is compared as a whole.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use cutover::Side;
 use cutover::verify::continuous::{ContinuousStatus, DirtyTable};
-use cutover::verify::{Known, Mode, VerifyRequest};
+use cutover::verify::{Known, Mode, RowDifference, VerifyRequest};
 use decoders::QualifiedName;
+use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -27,7 +29,7 @@ use super::settle::{Settled, Suspects, settle_within};
 use super::turning::{Turn, Turning};
 use super::work::{self, Bench, Pair, Shop};
 use super::{flag, known};
-use crate::engine::touched::{Next, Touched};
+use crate::engine::touched::{Next, Touched, Watched};
 
 /// Between two looks, where there is nothing left to look at.
 const REST: Duration = Duration::from_millis(200);
@@ -37,10 +39,18 @@ const TROUBLE_PAUSE: Duration = Duration::from_secs(2);
 const STEP_ROWS: usize = 200;
 /// How long a row may take to be caught at rest; one that is written that often is noted again.
 const SETTLE: Duration = Duration::from_secs(1);
-/// Differences of a table after which it is not looked at any more.
+/// Differences after which nothing is looked at any more.
 const ENOUGH: usize = 10_000;
 /// Connections for a table that has to be compared again.
 const WORKERS: u32 = 1;
+
+/// Rows that were found to differ, since all that was found before was put right.
+#[derive(Default)]
+struct Found {
+    /// Table and key, or content: a row that is looked at again stays one.
+    rows: HashSet<(String, Vec<String>, Option<String>)>,
+    last: Option<Timestamp>,
+}
 
 /// A verification that goes on.
 pub(super) struct Continuous {
@@ -54,8 +64,10 @@ pub(super) struct Continuous {
     touched: Arc<Touched>,
     is_proven: AtomicBool,
     rechecked: AtomicU64,
-    differences: AtomicU64,
+    found: Mutex<Found>,
     trouble: Mutex<Option<String>>,
+    /// When everything began to be compared.
+    compared: Instant,
     stop: watch::Sender<bool>,
 }
 
@@ -70,10 +82,12 @@ impl Continuous {
         benches: &[Arc<Bench>],
     ) -> Self {
         let touched = Arc::clone(&shop.stream.shared.touched);
-        touched.watch(benches.iter().map(|bench| {
-            let key = bench.plan.key.iter().map(|column| column.name.clone());
-            (bench.plan.name.clone(), key.collect())
-        }));
+        let watched = benches.iter().map(|bench| Watched {
+            name: bench.plan.name.clone(),
+            key: bench.plan.key.iter().map(|column| column.name.clone()).collect(),
+            columns: bench.plan.columns.clone(),
+        });
+        touched.watch(watched, request.is_whole());
         Self {
             id: id.to_owned(),
             mode: request.mode,
@@ -84,14 +98,37 @@ impl Continuous {
             touched,
             is_proven: AtomicBool::new(false),
             rechecked: AtomicU64::new(0),
-            differences: AtomicU64::new(0),
+            found: Mutex::default(),
             trouble: Mutex::default(),
+            compared: Instant::now(),
             stop: flag(),
         }
     }
 
     fn trouble(&self) -> MutexGuard<'_, Option<String>> {
         self.trouble.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn found(&self) -> MutexGuard<'_, Found> {
+        self.found.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The side that is taken as right.
+    pub fn source(&self) -> Side {
+        self.source
+    }
+
+    /// Whether it has found rows that differ, and nothing has shown since that they do no more.
+    pub fn differs(&self) -> bool {
+        !self.found().rows.is_empty()
+    }
+
+    /// A verification of everything that began at `began` has found both sides equal.
+    pub fn put_right(&self, began: Timestamp) {
+        let mut found = self.found();
+        if found.last.is_some_and(|last| last < began) {
+            *found = Found::default();
+        }
     }
 
     /// Ends it; what it knew is forgotten.
@@ -125,8 +162,11 @@ impl Continuous {
                     seconds: seconds(dirty.since),
                 })
                 .collect(),
+            compared_seconds: seconds(self.compared),
+            lag_seconds: self.turning.stream.shared.lag_now().seconds,
+            void: unproven.void.map(str::to_owned),
             rechecked: self.rechecked.load(Ordering::Relaxed),
-            differences: self.differences.load(Ordering::Relaxed),
+            differences: self.found().rows.len() as u64,
             trouble: self.trouble().clone(),
         }
     }
@@ -188,6 +228,9 @@ impl Continuous {
             Turn::Pausing => return Ok(false),
             Turn::None => {}
         }
+        if self.found().rows.len() >= ENOUGH {
+            return Ok(false);
+        }
         let of = |table: &QualifiedName| benches.iter().find(|bench| bench.plan.name == *table);
         let (table, rows) = match self.touched.take() {
             None => return Ok(false),
@@ -197,7 +240,10 @@ impl Continuous {
                 let compared = self.whole(shop, bench).await;
                 match compared {
                     Ok(()) => self.touched.settle(&table, Vec::new()),
-                    Err(_) => self.touched.soil(&table, dirty),
+                    Err(_) => {
+                        self.touched.soil(&table, dirty);
+                        self.touched.postpone(&table);
+                    }
                 }
                 return compared.map(|()| true);
             }
@@ -218,6 +264,7 @@ impl Continuous {
                     open.extend(step);
                     open.extend(rows);
                     self.touched.settle(&table, open);
+                    self.touched.postpone(&table);
                     return Err(trouble);
                 }
             }
@@ -240,59 +287,90 @@ impl Continuous {
             None => pair.insert(shop.open().await?),
         };
         pair.set_for(&bench.plan).await?;
-        let _pass = shop.gate.enter().await;
+        // Settling waits for the stream more than it reads: it is no reading that lasts.
+        drop(shop.gate.enter().await);
         let rechecked = keys.len() as u64;
         let suspects = Suspects::Keys(keys);
         let mut settled = settle_within(SETTLE, shop, pair, &bench.plan, &suspects, ENOUGH).await?;
         // In and behind a pause clients write the other side: what was seen then is no difference.
         self.turning.check()?;
-        bench.retain_new(&mut settled.differences).await;
-        let (unsettled, found) = (settled.unsettled, settled.differences.len() as u64);
+        let unsettled = settled.unsettled;
         self.rechecked.fetch_add(rechecked, Ordering::Relaxed);
+        self.take_new(shop, bench, &mut settled).await?;
         bench.take(Compared { rows: 0, rechecked, settled }, shop).await;
-        self.found(shop, found).await?;
         Ok(unsettled == 0)
     }
 
     /// A table from its first to its last row.
     async fn whole(&self, shop: &Arc<Shop>, bench: &Arc<Bench>) -> Result<(), Trouble> {
+        shop.await_head().await?;
         let again = Arc::new(Bench::new(bench.plan.clone(), Vec::new()));
-        work::all(Arc::clone(shop), vec![Arc::clone(&again)], WORKERS).await?;
+        // A pause is no time to read tables.
+        tokio::select! {
+            all = work::all(Arc::clone(shop), vec![Arc::clone(&again)], WORKERS) => all?,
+            trouble = self.turning.ended() => return Err(trouble),
+        }
         self.turning.check()?;
         let report = again.report.lock().await.clone();
         self.rechecked.fetch_add(report.rows, Ordering::Relaxed);
         if let Some(error) = report.error {
             return Err(Trouble::new("verification", error));
         }
-        let mut settled =
-            Settled { differences: again.found.lock().await.clone(), ..Settled::default() };
-        bench.retain_new(&mut settled.differences).await;
-        let found = settled.differences.len() as u64;
+        let differences = again.found.lock().await.clone();
+        let mut settled = Settled { differences, ..Settled::default() };
+        self.take_new(shop, bench, &mut settled).await?;
         bench.take(Compared { rows: 0, rechecked: report.rows, settled }, shop).await;
-        self.found(shop, found).await?;
         match report.unsettled {
             0 => Ok(()),
             _ => Err(Trouble::new("verification", "rows of a table could not be settled")),
         }
     }
 
-    /// Remembers differences, over a restart too.
-    async fn found(&self, shop: &Shop, differences: u64) -> Result<(), Trouble> {
-        if differences == 0 {
-            return Ok(());
+    /// Leaves out what is known already, and remembers the rest, over a restart too.
+    async fn take_new(
+        &self,
+        shop: &Shop,
+        bench: &Bench,
+        settled: &mut Settled,
+    ) -> Result<(), Trouble> {
+        let table = bench.plan.name.to_string();
+        let name = |row: &RowDifference| {
+            let key = row.key.iter().map(|part| part.value.clone()).collect();
+            (table.clone(), key, row.row_hash.clone())
+        };
+        {
+            let mut found = self.found();
+            settled.differences.retain(|row| !found.rows.contains(&name(row)));
+            if settled.differences.is_empty() {
+                return Ok(());
+            }
+            // From here on the gate refuses, whether it can be written down or not.
+            found.rows.extend(settled.differences.iter().map(name));
+            found.last = Some(Timestamp::now());
         }
-        self.differences.fetch_add(differences, Ordering::Relaxed);
+        let differences = settled.differences.len();
         tracing::error!(
             id = self.id,
             differences,
             "a continuous verification has found differences"
         );
+        let saved = self.save(shop).await;
+        if saved.is_err() {
+            let mut found = self.found();
+            for row in &settled.differences {
+                found.rows.remove(&name(row));
+            }
+        }
+        saved
+    }
+
+    async fn save(&self, shop: &Shop) -> Result<(), Trouble> {
         let Some(known) = self.known() else { return Ok(()) };
         let state_dir = shop.stream.route.config.state_dir.clone();
         let ground = self.turning.ground.clone();
-        let saved =
-            tokio::task::spawn_blocking(move || known::save(&state_dir, &known, &ground)).await;
+        let saved = tokio::task::spawn_blocking(move || known::save(&state_dir, &known, &ground));
         let failed = |why: String| Trouble::new("state directory", format!("verify.json: {why}"));
-        saved.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
+        let saved = saved.await.map_err(|error| failed(error.to_string()))?;
+        saved.map_err(|error| failed(error.to_string()))
     }
 }

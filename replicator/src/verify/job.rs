@@ -299,10 +299,6 @@ impl Job {
                 found
             }
         };
-        if request.is_whole() {
-            let accepted = config.check.accept.contains("large-objects");
-            objects.extend(large::compare([&source, &target], accepted).await?);
-        }
         let seed = u64::from_str_radix(&self.id, 16).unwrap_or_default();
         let percent = request.sample_percent.unwrap_or(SAMPLE_DEFAULT);
         let shop = Arc::new(Shop {
@@ -321,13 +317,25 @@ impl Job {
         if request.continuous {
             let begun = Continuous::begin(&self.id, request, Arc::clone(turning), &shop, &benches);
             *locked(&self.continuous) = Some(Arc::new(begun));
+            // What was given to the lanes before is not noted: it has to be there before the first look.
+            shop.await_head().await?;
         }
         *locked(&self.work) = Some(Work { shop: Arc::clone(&shop), benches: benches.clone() });
         drop((source, target));
         let workers = request.connections.unwrap_or(CONNECTIONS_DEFAULT) - 1;
         let mut stop = self.stop.subscribe();
         let stopped = tokio::select! {
-            done = work::all(Arc::clone(&shop), benches.clone(), workers) => done.map(|()| false)?,
+            done = async {
+                work::all(Arc::clone(&shop), benches.clone(), workers).await?;
+                if request.is_whole() {
+                    let accepted = config.check.accept.contains("large-objects");
+                    let pair = shop.open().await?;
+                    let sides = [&pair.source, &pair.target];
+                    let found = large::compare(&shop.gate, sides, accepted).await?;
+                    objects.extend(found);
+                }
+                Ok::<_, Trouble>(())
+            } => done.map(|()| false)?,
             _ = stop.wait_for(|stop| *stop) => true,
             () = shop.govern(), if !request.unlimited => unreachable!("governs for ever"),
         };

@@ -7,6 +7,7 @@ use cutover::Side;
 use cutover::api::Severity;
 use cutover::verify::ObjectFinding;
 
+use super::gate::Gate;
 use super::reader::{Reader, Trouble};
 
 /// Objects of one question, which is one snapshot.
@@ -20,6 +21,7 @@ const CONTENT: &str = "SELECT l.loid, md5(string_agg(l.pageno || ':' || md5(l.da
 /// What has been found; nothing where neither side has any. `accepted`: the move was begun knowing
 /// that they are not replicated.
 pub(super) async fn compare(
+    gate: &Gate,
     [source, target]: [&Reader; 2],
     accepted: bool,
 ) -> Result<Option<ObjectFinding>, Trouble> {
@@ -40,6 +42,7 @@ pub(super) async fn compare(
             return Ok(Some(finding(Severity::Warn, what.to_owned())));
         }
         let range = format!("{from}::text::oid AND {to}::text::oid");
+        let _pass = gate.enter().await;
         let both = tokio::try_join!(contents(source, &range), contents(target, &range))?;
         apart.take(both);
         if to >= u64::from(u32::MAX) {

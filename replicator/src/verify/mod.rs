@@ -147,9 +147,20 @@ impl Verifier {
     /// # Errors
     /// There is no such verification.
     pub async fn stop(&self, id: &str) -> Result<VerifyStatus, ApiError> {
-        let job = self.job(id)?;
+        let kept = self.kept().clone().filter(|kept| id == "last" || kept.id() == id);
+        let job = match (self.job(id), kept) {
+            (Err(_), Some(kept)) => {
+                self.end_continuous();
+                return Ok(kept.status());
+            }
+            (job, kept) => {
+                if kept.is_some() {
+                    self.end_continuous();
+                }
+                job?
+            }
+        };
         job.stop();
-        self.end_continuous();
         self.status(id, Duration::from_secs(10)).await
     }
 
@@ -218,7 +229,14 @@ impl Verifier {
         if remembered.as_ref().is_some_and(|known| known.verdict == Verdict::Different) {
             return Ok(remembered);
         }
-        let going_on = self.going_on().and_then(|continuous| continuous.known());
+        let going_on = self.going_on();
+        if let (Some(known), Some(continuous)) = (&remembered, &going_on)
+            && known.source == continuous.source()
+            && known.proves()
+        {
+            continuous.put_right(known.started);
+        }
+        let going_on = going_on.and_then(|continuous| continuous.known());
         Ok(going_on.filter(Known::counts).or(remembered))
     }
 

@@ -34,7 +34,7 @@ pub(super) enum Turn {
 
 /// What a verification stands on, and the run before it.
 pub(super) struct Turning {
-    stream: EngineReplication,
+    pub stream: EngineReplication,
     pub ground: Ground,
     runs: Runs,
     before: Option<RunStatus>,

@@ -1,6 +1,5 @@
 //! The chunks of all tables, dealt to workers.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,7 +15,7 @@ use tokio::time::Instant;
 use super::compare::{self, Compared};
 use super::gate::Gate;
 use super::plan::{Range, TablePlan};
-use super::reader::{Reader, Trouble};
+use super::reader::{HEAD, Reader, Trouble};
 use super::resume::Memory;
 use super::settle::Settled;
 use crate::controlling::EngineReplication;
@@ -96,6 +95,15 @@ impl Shop {
             is_transient: true,
             ..Trouble::new(error.place, error.what)
         })
+    }
+
+    /// Waits until everything that the source has logged is on the target, so that nothing of it is on
+    /// its way there.
+    pub async fn await_head(&self) -> Result<(), Trouble> {
+        let (source, from) = &self.source;
+        let reader = Reader::open(source, *from, &self.door).await?;
+        let head = reader.rows(HEAD).await?;
+        self.await_applied(reader.head(&head)?).await
     }
 
     /// The same for what is compared later: nothing of it is kept over a restart.
@@ -235,19 +243,6 @@ impl Bench {
         }
         report.cut_short |= report.differing() >= ENOUGH;
     }
-}
-
-impl Bench {
-    /// Leaves out rows that are known to differ: one that is looked at again stays one.
-    pub async fn retain_new(&self, differences: &mut Vec<RowDifference>) {
-        let found = self.found.lock().await;
-        let known: HashSet<_> = found.iter().map(|row| (row_name(row), &row.row_hash)).collect();
-        differences.retain(|row| !known.contains(&(row_name(row), &row.row_hash)));
-    }
-}
-
-fn row_name(row: &RowDifference) -> Vec<&str> {
-    row.key.iter().map(|part| part.value.as_str()).collect()
 }
 
 /// A chunk of a table; `None`: all of a table without a key.

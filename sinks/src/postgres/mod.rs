@@ -23,6 +23,6 @@ mod writer;
 
 pub use error::{Refusal, target_error};
 pub use lane::{PgLane, Ways};
-pub use repair::{RepairOptions, Repairer, printed};
+pub use repair::{Repairer, printed};
 pub use session::{Blocker, Capabilities, OriginTracking, TriggerSuppression, blockers};
 pub use target::{PgTarget, PgTargetOptions};

@@ -31,15 +31,6 @@ const TABLE_LOCK_MS: u32 = 2000;
 /// `deadlock_timeout`, so that a deadlock with a lane ends with us.
 const ROW_LOCK_MS: u32 = 500;
 
-/// What the operator decides about a target.
-#[derive(Clone, Debug)]
-pub struct RepairOptions {
-    /// Of the stream that is applied there: what is written is marked as this pipeline's.
-    pub pipeline: String,
-    /// Write to tables although triggers or rules of theirs would fire.
-    pub accept_triggers: bool,
-}
-
 /// A session that repairs. After an error of [`Repairer::write`] or [`Repairer::commit`] nothing of
 /// the transaction is left and the session can go on, unless [`Repairer::is_lost`].
 pub struct Repairer {
@@ -50,11 +41,12 @@ pub struct Repairer {
 }
 
 impl Repairer {
-    /// Connects and sets the session up as a lane's is.
+    /// Connects and sets the session up as a lane's is. What is written is marked as that of
+    /// `pipeline`, whose stream is applied there.
     ///
     /// # Errors
     /// The server's.
-    pub async fn open(target: &ConnInfo, options: &RepairOptions) -> Result<Self, TargetError> {
+    pub async fn open(target: &ConnInfo, pipeline: &str) -> Result<Self, TargetError> {
         let (client, pipelined) = connect_pipelined(target, APPLICATION).await?;
         let triggers = session::set_up(&client).await?;
         session::set_up_lane(&client).await?;
@@ -63,15 +55,17 @@ impl Repairer {
         // The mark is enough. Without either a stream the other way round would bring back what is
         // written here; but then there can't be one, as for the lanes.
         if !may_mark {
-            let name = origin_name(&options.pipeline, REPAIR);
+            let name = origin_name(pipeline, REPAIR);
             session::set_up_origin(&client, &name).await?;
         }
         // The session has its origin; there is no position that it could stand for.
         let origin = OriginTracking::Unavailable { reason: "of the session".to_owned() };
-        let fire = if options.accept_triggers { Fire::Accepted } else { triggers.fires() };
+        // Not what the operator accepts for the stream: a row that is taken out and put in again must
+        // not take along those that refer to it.
+        let fire = triggers.fires();
         let capabilities = Capabilities { server_version, triggers, origin };
         let mut wire = Wire::new(client, pipelined);
-        let frame = Frame::prepare(&mut wire, &capabilities, &options.pipeline, may_mark).await?;
+        let frame = Frame::prepare(&mut wire, &capabilities, pipeline, may_mark).await?;
         Ok(Self { wire, frame, writer: Writer::new(fire), lost: false })
     }
 

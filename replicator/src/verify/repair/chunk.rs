@@ -6,6 +6,7 @@ use cutover::verify::suspect::{Look, Ruling, Seen, Suspect};
 use cutover::verify::{KeyPart, repair::LeftRow, repair::RepairedTable};
 use decoders::change::{ChangeEvent, Lsn};
 use decoders::source::Disposition;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::super::plan::TablePlan;
@@ -33,6 +34,8 @@ pub(super) struct Site<'a> {
     pub standing: &'a Standing,
     /// How long a row may take to be caught at rest.
     pub settle: Duration,
+    /// Nobody wants it to go on.
+    pub stop: watch::Receiver<bool>,
 }
 
 /// How changed rows are written.
@@ -92,6 +95,9 @@ pub(super) async fn repair(
                 groups.push(Group::new(group.suspects.only(some), Manner::Updated));
             }
         }
+    }
+    if *site.stop.borrow() {
+        return Ok(());
     }
     let rows = suspects.len() as u64;
     let settled = settle(site.shop, site.pair, site.plan, &suspects, usize::MAX).await?;
@@ -154,7 +160,7 @@ async fn attempt(
         if open.is_empty() {
             return Ok(None);
         }
-        if Instant::now() >= until {
+        if Instant::now() >= until || *site.stop.borrow() {
             tally.in_motion += open.len() as u64;
             return Ok(None);
         }
@@ -215,8 +221,8 @@ async fn under_lock(
     for (at, look) in open.iter().zip(&looks) {
         match group.states[*at].observe(look) {
             Ruling::Equal => settled.push(*at),
-            Ruling::Different => differing.push((*at, look)),
-            Ruling::Open => {}
+            Ruling::Different if group.states[*at].is_at_rest(look) => differing.push((*at, look)),
+            Ruling::Different | Ruling::Open => {}
         }
     }
     let mut done = RepairedTable { equal_before: settled.len() as u64, ..RepairedTable::default() };
@@ -239,6 +245,8 @@ async fn under_lock(
                     done.inserted += more.max(0).unsigned_abs();
                     done.deleted += more.min(0).unsigned_abs();
                 }
+                // Gone since: the next look sees it.
+                None if more.abs() <= COPIES_MAX => continue,
                 None => left(site.plan, &group.suspects, at, "too many of the same", &mut done),
             }
             settled.push(at);

@@ -119,6 +119,13 @@ impl Verifier {
         }
     }
 
+    /// Asks a repair that is under way to end.
+    pub fn stop_repairing(&self) {
+        if let Some(repair) = self.repairs().as_ref().filter(|repair| repair.is_running()) {
+            repair.stop();
+        }
+    }
+
     fn repair_named(&self, id: &str) -> Result<Arc<RepairJob>, ApiError> {
         let last = self.repairs().clone();
         last.filter(|repair| id == "last" || repair.id() == id).ok_or_else(|| {
@@ -134,7 +141,10 @@ impl Verifier {
             Err(ApiError::new(ErrorCode::PrecheckFailed, what, PLACE)
                 .next("cutover verify, then again"))
         };
-        let Some(job) = self.last().clone() else {
+        // What one that goes on has found is newer than what anybody asked for in between.
+        let going_on = self.going_on().filter(|continuous| continuous.differs());
+        let kept = going_on.and_then(|_| self.kept().clone());
+        let Some(job) = kept.or_else(|| self.last().clone()) else {
             return refuse("there is no verification since the sidecar was started".into());
         };
         if job.status().state == VerifyState::Running {

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::super::flag;
 use super::super::job::Job;
+use super::super::plan::TablePlan;
 use super::super::reader::Trouble;
 use super::chunk::{self, Site};
 use super::{Pen, Standing, Subject, subjects};
@@ -21,6 +22,9 @@ use super::{Pen, Standing, Subject, subjects};
 const CHUNK_ROWS: usize = 100;
 /// Bytes of a table's rows that are in memory together, by their average width.
 const CHUNK_BYTES: u64 = 4 << 20;
+
+/// Why it ended early.
+const STOPPED: &str = "an operator or a rollback stopped it";
 
 /// A repair.
 pub(in super::super) struct RepairJob {
@@ -151,8 +155,13 @@ impl RepairJob {
             };
             if let Some(fitted) = subject.fitted.as_ref().filter(|_| tally.error.is_none()) {
                 let plan = &subject.bench.plan;
-                let site = Site { shop: &shop, pair: &pair, plan, fitted, standing, settle };
+                let stop = self.stop.subscribe();
+                let site = Site { shop: &shop, pair: &pair, plan, fitted, standing, settle, stop };
                 stopped = self.table(&site, &mut pen, &subject, &mut tally).await;
+                if tally.error.is_some() {
+                    // A statement that was given up may still be cancelled, or another one for it.
+                    pair = shop.open().await?;
+                }
             }
             tables.push(tally);
             if stopped.is_some() {
@@ -181,9 +190,9 @@ impl RepairJob {
         tally: &mut RepairedTable,
     ) -> Option<String> {
         let all: Vec<usize> = (0..subject.suspects.len()).collect();
-        for part in all.chunks(chunk_rows(subject)) {
+        for part in all.chunks(chunk_rows(&subject.bench.plan)) {
             if *self.stop.borrow() {
-                return Some("an operator stopped it".into());
+                return Some(STOPPED.into());
             }
             if let Err(trouble) = chunk::repair(site, pen, subject.suspects.only(part), tally).await
             {
@@ -192,12 +201,11 @@ impl RepairJob {
             }
             self.rows_done.fetch_add(part.len() as u64, Ordering::Relaxed);
         }
-        None
+        (*self.stop.borrow()).then(|| STOPPED.into())
     }
 }
 
-fn chunk_rows(subject: &Subject) -> usize {
-    let plan = &subject.bench.plan;
+pub(super) fn chunk_rows(plan: &TablePlan) -> usize {
     let width = plan.bytes.unsigned_abs() / plan.rows_estimated.max(1);
     ((CHUNK_BYTES / width.max(1)) as usize).clamp(1, CHUNK_ROWS)
 }

@@ -52,9 +52,10 @@ pub(super) use job::RepairJob;
 use std::sync::Arc;
 
 use cutover::Side;
+use cutover::verify::{Mode, RowDifference};
 use decoders::postgres::catalog::{self, TablePattern};
 use sinks::TargetError;
-use sinks::postgres::{RepairOptions, Repairer};
+use sinks::postgres::Repairer;
 
 use super::reader::Trouble;
 use super::settle::Suspects;
@@ -71,6 +72,9 @@ const NO_KEY_MAX: i64 = 64 << 20;
 /// Of one that would take too long.
 const NO_KEY: &str = "it has no key and more than 64 MiB: all of it would have to be read while the \
      stream waits; correct it by hand by the counts that cutover verify shows, or give it a key";
+/// Of one of which only the number of rows is known.
+const COUNTED: &str = "it has no key, and its rows were only counted: nobody knows which of them \
+     differ; cutover verify --mode checksum, then again";
 /// A side is opened by a row here ([`cutover::decision`]).
 const DECIDED: &str =
     "SELECT coalesce(max(epoch), 0) FROM _cutover.decision WHERE verdict = 'commit'";
@@ -92,13 +96,9 @@ impl<'a> Pen<'a> {
         let (target, side) = &self.shop.target;
         if self.repairer.as_ref().is_none_or(Repairer::is_lost) {
             let config = &self.shop.stream.route.config;
-            let options = RepairOptions {
-                pipeline: config.name.clone(),
-                accept_triggers: config.apply.accept_triggers,
-            };
             let entered = self.shop.door.enter(*side).await;
             let _guard = entered.map_err(|error| Trouble::new(&error.place, error.what.clone()))?;
-            let opened = Repairer::open(target, &options).await;
+            let opened = Repairer::open(target, &config.name).await;
             let mut repairer = opened.map_err(|error| trouble(*side, &error))?;
             let decided = decided(&mut repairer).await.map_err(|error| trouble(*side, &error))?;
             self.decided.get_or_insert(decided);
@@ -137,6 +137,10 @@ struct Subject {
     refused: Option<String>,
 }
 
+fn values_of(row: &RowDifference) -> Vec<String> {
+    row.key.iter().map(|part| part.value.clone()).collect()
+}
+
 /// The tables that differ and match, by name.
 async fn subjects(
     shop: &Shop,
@@ -153,25 +157,27 @@ async fn subjects(
     };
     let mut subjects = Vec::new();
     for bench in benches.into_iter().filter(is_wanted) {
-        let found = bench.found.lock().await.clone();
+        let mut found = bench.found.lock().await.clone();
+        found.sort_by(|a, b| (&a.row_hash, values_of(a)).cmp(&(&b.row_hash, values_of(b))));
+        found.dedup_by(|a, b| a.row_hash == b.row_hash && values_of(a) == values_of(b));
         let differing = bench.report.lock().await.differing();
         if differing == 0 {
             continue;
         }
-        let values = |row: &cutover::verify::RowDifference| -> Vec<String> {
-            row.key.iter().map(|part| part.value.clone()).collect()
-        };
-        let hash = |row: &cutover::verify::RowDifference| {
+        let hash = |row: &RowDifference| {
             let hash = row.row_hash.as_deref().and_then(|text| u64::from_str_radix(text, 16).ok());
             hash.map(u64::cast_signed)
         };
         let suspects = match bench.plan.key.is_empty() {
             true => Suspects::Contents(found.iter().filter_map(hash).collect()),
-            false => Suspects::Keys(found.iter().map(values).collect()),
+            false => Suspects::Keys(found.iter().map(values_of).collect()),
         };
         let table = tables.iter().find(|table| table.name == bench.plan.name);
         let refused = match table {
             None => Some(format!("{} does not have it any more", pair.source.side)),
+            Some(_) if bench.plan.key.is_empty() && shop.mode == Mode::Count => {
+                Some(COUNTED.into())
+            }
             Some(table) if bench.plan.key.is_empty() && table.bytes > NO_KEY_MAX => {
                 Some(NO_KEY.into())
             }

@@ -14,13 +14,14 @@ use super::super::reader::Trouble;
 use super::super::settle::{Suspects, look_before, look_on};
 use super::super::work::{Bench, Pair};
 use super::chunk::count;
+use super::job::chunk_rows;
 use super::rows::{Act, Fitted, values};
 use super::{Subject, objects, subjects, trouble};
 
 /// Rows that a plan shows in all: it is for people.
 const SHOWN: usize = 1000;
-/// Rows in one look.
-const LOOK_ROWS: usize = 100;
+/// Bytes of statements in all.
+const SHOWN_BYTES: usize = 16 << 20;
 
 /// Of the differences that `job` has found, in the tables that match.
 ///
@@ -39,6 +40,7 @@ pub(in super::super) async fn plan(
     let mut pair = shop.open().await?;
     let mut tables = Vec::new();
     let mut room = SHOWN;
+    let mut bytes = 0;
     for subject in subjects(&shop, &pair, benches, patterns).await? {
         let Subject { bench, fitted, suspects, beyond, refused } = subject;
         let mut planned = PlannedTable {
@@ -51,7 +53,11 @@ pub(in super::super) async fn plan(
             pair.set_for(&bench.plan).await?;
             let shown = suspects.len().min(room);
             planned.beyond += (suspects.len() - shown) as u64;
-            for numbers in (0..shown).collect::<Vec<_>>().chunks(LOOK_ROWS) {
+            for numbers in (0..shown).collect::<Vec<_>>().chunks(chunk_rows(&bench.plan)) {
+                if bytes > SHOWN_BYTES {
+                    planned.beyond += numbers.len() as u64;
+                    continue;
+                }
                 let part = suspects.only(numbers);
                 let (before, _) = look_before(&shop, &pair, &bench.plan, &part).await?;
                 let looks = look_on(&shop, &pair, &bench.plan, &part, before).await?;
@@ -60,7 +66,9 @@ pub(in super::super) async fn plan(
                     (equal, Ok(changes)) => {
                         planned.equal += equal;
                         let printed = printed(pair.target.session(), &changes).await;
-                        planned.statements.extend(printed.map_err(|e| trouble(side, &e))?);
+                        let printed = printed.map_err(|e| trouble(side, &e))?;
+                        bytes += printed.iter().map(String::len).sum::<usize>();
+                        planned.statements.extend(printed);
                     }
                     (_, Err(why)) => planned.refused = Some(why),
                 }

@@ -1,0 +1,4 @@
+//! The start of a move between servers of MySQL or MariaDB: schema, snapshot, rows.
+
+mod schema;
+mod support;

@@ -354,7 +354,9 @@ impl Config {
         let texts = sides.map(|(side, endpoint)| endpoint.text(side).unwrap_or_default());
         let [blue, green] = texts.each_ref().map(|text| is_mysql_url(text.0.trim()));
         if blue != green {
-            return Err("blue, green: PostgreSQL and MySQL or MariaDB can't be moved to one another".into());
+            return Err(
+                "blue, green: PostgreSQL and MySQL or MariaDB can't be moved to one another".into(),
+            );
         }
         if !blue {
             return Ok(None);

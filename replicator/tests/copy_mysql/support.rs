@@ -16,7 +16,8 @@ pub const PAIRS: [(Version, Version); 3] = [
 pub fn pair((blue, green): (Version, Version)) -> Result<(Mysql, Mysql)> {
     let (blue, green) = (Mysql::start(blue, &[])?, Mysql::start(green, &[])?);
     for server in [&blue, &green] {
-        server.run("create user 'mover'@'%' identified by 'x'; grant all on *.* to 'mover'@'%';")?;
+        server
+            .run("create user 'mover'@'%' identified by 'x'; grant all on *.* to 'mover'@'%';")?;
         if !server.version().is_mariadb() {
             server.run("set global log_bin_trust_function_creators = on")?;
         }

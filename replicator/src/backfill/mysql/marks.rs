@@ -9,6 +9,7 @@ use mysql_async::prelude::Queryable;
 
 use super::failed;
 use crate::backfill::BackfillError;
+use crate::schema::mysql::qualified;
 
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS _cutover.copy_chunks (
   db VARCHAR(64) NOT NULL, name VARCHAR(64) NOT NULL, chunk INT UNSIGNED NOT NULL,
@@ -72,8 +73,13 @@ pub(super) async fn plan(
     range: &Range,
 ) -> Result<(), BackfillError> {
     let sql = "INSERT INTO _cutover.copy_chunks VALUES (?, ?, ?, ?, ?, 0, 0, 0)";
-    let values =
-        (&table.schema, &table.name, chunk, text(range.above.as_ref())?, text(range.up_to.as_ref())?);
+    let values = (
+        &table.schema,
+        &table.name,
+        chunk,
+        text(range.above.as_ref())?,
+        text(range.up_to.as_ref())?,
+    );
     green.exec_drop(sql, values).await.map_err(asked)
 }
 
@@ -96,6 +102,19 @@ pub(super) async fn done(
             "let one replicator at a time copy to green",
         )),
     }
+}
+
+/// Empties a table for a new copy of it. Marks first say that nothing is copied, and are forgotten
+/// last: whatever a crash leaves, they never claim rows that are not there, and tell that the table is
+/// ours to empty.
+pub(super) async fn empty(green: &mut Conn, table: &QualifiedName) -> Result<(), BackfillError> {
+    let doing = || format!("emptying the table {table} on green");
+    let sql = "UPDATE _cutover.copy_chunks SET is_done = 0 WHERE db = ? AND name = ?";
+    let names = (&table.schema, &table.name);
+    green.exec_drop(sql, names).await.map_err(|error| failed(doing(), error))?;
+    let truncate = format!("TRUNCATE TABLE {}", qualified(table));
+    green.query_drop(truncate).await.map_err(|error| failed(doing(), error))?;
+    forget_table(green, table).await
 }
 
 /// Forgets the chunks of a table, which is about to be made anew or emptied.

@@ -186,11 +186,15 @@ fn default_collations(green: &SideFacts, one: &Variables, other: &Variables) -> 
     let names = ["character_set_server", "collation_server", "character_set_collations"];
     let differing = names.into_iter().filter_map(|name| {
         let (blue, green) = (one.get(name).unwrap_or(""), other.get(name)?);
-        (blue != green).then(|| (name, blue, green))
+        (blue != green).then_some((name, blue, green))
     });
     let differing: Vec<(&str, &str, &str)> = differing.collect();
     if differing.is_empty() {
-        return Finding::ok("default-collations", Side::Both, "both have the same default collation");
+        return Finding::ok(
+            "default-collations",
+            Side::Both,
+            "both have the same default collation",
+        );
     }
     let shown = |(name, blue, green): &(&str, &str, &str)| {
         format!("{name}: blue {blue:?}, green {green:?}")

@@ -43,7 +43,9 @@ pub(super) fn existing(
             false => Finding::blocker("tables", Side::Green, "green lacks tables")
                 .evidence(count(missing.len(), "table"))
                 .objects(missing)
-                .fix(Fix::advice("create them, exclude them, or let the schema be copied (schema.mode = 'copy')")),
+                .fix(Fix::advice(
+                    "create them, exclude them, or let the schema be copied (schema.mode = 'copy')",
+                )),
         });
     }
     let ours = |table: &&TableInfo| green.made.contains(&table.name);

@@ -10,7 +10,10 @@ use crate::backfill::BackfillError;
 ///
 /// # Errors
 /// Something differs that changes what values are stored or how they compare.
-pub(super) fn compare(blue: &[TableInfo], green: &[TableInfo]) -> Result<Vec<String>, BackfillError> {
+pub(super) fn compare(
+    blue: &[TableInfo],
+    green: &[TableInfo],
+) -> Result<Vec<String>, BackfillError> {
     let (mut wrong, mut notable) = (Vec::new(), Vec::new());
     for table in blue.iter().filter(|table| table.kind != TableKind::Sequence) {
         let name = qualified(&table.name);

@@ -23,8 +23,7 @@ impl SchemaCopy {
     pub async fn add_keys(&self, progress: &ProgressSender) -> Result<(), BackfillError> {
         let (mut green, server) = open(&self.green, "green").await?;
         used_for_definitions(&mut green, &server).await?;
-        for (kind, phase) in
-            [(Kind::Keys, Phase::Indexes), (Kind::ForeignKeys, Phase::ForeignKeys)]
+        for (kind, phase) in [(Kind::Keys, Phase::Indexes), (Kind::ForeignKeys, Phase::ForeignKeys)]
         {
             let notes: BTreeMap<QualifiedName, Note> = Notes::of(&mut green, kind).await?;
             begin(progress, phase, notes.len());

@@ -79,6 +79,20 @@ impl SchemaCopy {
         Ok(made)
     }
 
+    /// Finds the tables on a green that has them already (`schema.mode = 'existing'`).
+    ///
+    /// # Errors
+    /// Green's tables are others than blue's.
+    pub async fn find_tables(&self) -> Result<Made, BackfillError> {
+        let (mut blue, blue_server) = open(&self.blue, "blue").await?;
+        let (mut green, green_server) = open(&self.green, "green").await?;
+        Notes::prepare(&mut green).await?;
+        let tables = self.tables_of(&mut blue, &blue_server, &self.filter).await?;
+        let there = self.tables_of(&mut green, &green_server, &TableFilter::default()).await?;
+        let warnings = compare::compare(&tables, &there)?;
+        Ok(Made { tables, warnings })
+    }
+
     /// The tables of a side.
     pub(super) async fn tables_of(
         &self,
@@ -212,8 +226,10 @@ fn refuse_others(
     Err(BackfillError::halt(
         format!("{} tables are on green already: {shown}", others.len()),
         match copied {
-            true => "an earlier copy was completed here; drop the tables and the database _cutover to \
-                     copy anew",
+            true => {
+                "an earlier copy was completed here; drop the tables and the database _cutover to \
+                     copy anew"
+            }
             false => "check that this is the right server; if it is, drop them or exclude them",
         },
     ))

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use decoders::QualifiedName;
+use decoders::mysql::gtid::BinlogPosition;
 use decoders::mysql::server::Conn;
 use mysql_async::params;
 use mysql_async::prelude::Queryable;
@@ -31,6 +32,8 @@ pub(crate) enum Kind {
     Trigger,
     /// An event that is enabled at the flip.
     Event,
+    /// The position of the snapshot that the rows are of.
+    Position,
 }
 
 impl Kind {
@@ -41,6 +44,7 @@ impl Kind {
             Kind::ForeignKeys => "foreign keys",
             Kind::Trigger => "trigger",
             Kind::Event => "event",
+            Kind::Position => "position",
         }
     }
 }
@@ -132,13 +136,49 @@ impl Notes {
         green.exec_drop(sql, names).await.map_err(asked)
     }
 
-    /// Ends all claims: the copy is complete and no table may be emptied any more. Repeating it is
-    /// fine.
+    /// Notes of which moment the rows on green are, or will be when the copy is complete.
+    pub(crate) async fn write_position(
+        green: &mut Conn,
+        position: &BinlogPosition,
+    ) -> Result<(), BackfillError> {
+        let place = QualifiedName::new("", "");
+        Notes::write(green, Kind::Position, &place, FILLING, &position.to_string()).await
+    }
+
+    /// The position that was noted, and whether the copy is complete.
+    pub(crate) async fn position(
+        green: &mut Conn,
+    ) -> Result<Option<(BinlogPosition, bool)>, BackfillError> {
+        let Some(note) = Notes::of(green, Kind::Position).await?.into_values().next() else {
+            return Ok(None);
+        };
+        let position = note.detail.parse::<BinlogPosition>().map_err(|error| {
+            BackfillError::halt(
+                format!("the position that green notes ({:?}) can't be read: {error}", note.detail),
+                "drop the copied tables and the database _cutover on green, and copy anew",
+            )
+        })?;
+        Ok(Some((position, note.state == COPIED)))
+    }
+
+    /// The position of the rows on green, if the copy is complete.
+    ///
+    /// # Errors
+    /// The notes can't be read.
+    pub async fn copied(green: &mut Conn) -> Result<Option<BinlogPosition>, BackfillError> {
+        Notes::prepare(green).await?;
+        let noted = Notes::position(green).await?;
+        Ok(noted.and_then(|(position, is_complete)| is_complete.then_some(position)))
+    }
+
+    /// Ends all claims at once: the copy is complete and no table may be emptied any more. Repeating it
+    /// is fine.
     ///
     /// # Errors
     /// The claims are still there.
     pub async fn record_copied(green: &mut Conn) -> Result<(), BackfillError> {
-        let sql = "UPDATE _cutover.copy_notes SET state = ? WHERE kind = 'table' AND state = ?";
+        let sql = "UPDATE _cutover.copy_notes SET state = ?
+                   WHERE kind IN ('table', 'position') AND state = ?";
         green.exec_drop(sql, (COPIED, FILLING)).await.map_err(asked)
     }
 }

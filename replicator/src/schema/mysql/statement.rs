@@ -64,7 +64,8 @@ pub(super) fn split(create: &str, choice: Choice<'_>) -> Option<Parts> {
             }
         }
     }
-    parts.create = format!("{head}\n  {}\n{}", kept.join(",\n  "), explicit(tail, choice.collation));
+    parts.create =
+        format!("{head}\n  {}\n{}", kept.join(",\n  "), explicit(tail, choice.collation));
     Some(parts)
 }
 

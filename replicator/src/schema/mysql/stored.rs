@@ -34,7 +34,10 @@ impl SchemaCopy {
     ///
     /// # Errors
     /// The servers'. Repeating it is safe.
-    pub async fn make_stored(&self, progress: &ProgressSender) -> Result<Vec<String>, BackfillError> {
+    pub async fn make_stored(
+        &self,
+        progress: &ProgressSender,
+    ) -> Result<Vec<String>, BackfillError> {
         let (mut blue, _) = open(&self.blue, "blue").await?;
         let (mut green, server) = open(&self.green, "green").await?;
         used_for_definitions(&mut green, &server).await?;
@@ -110,9 +113,8 @@ impl SchemaCopy {
         let rows = rows.map_err(|error| failed("reading what runs (views, triggers ..)", error))?;
         let object = |(_, kind, schema, name, order, table): Fields| {
             let object = Object { kind, name: QualifiedName::new(&schema, name), order };
-            let takes = table.is_none_or(|table| {
-                self.filter.takes(&QualifiedName::new(schema, table))
-            });
+            let takes =
+                table.is_none_or(|table| self.filter.takes(&QualifiedName::new(schema, table)));
             takes.then_some(object)
         };
         Ok(rows.into_iter().filter_map(object).collect())
@@ -170,9 +172,9 @@ impl Object {
                 }
             }
         }
-        let statement = fields.iter().find(|(name, _)| {
-            name.starts_with("create ") || *name == "sql original statement"
-        });
+        let statement = fields
+            .iter()
+            .find(|(name, _)| name.starts_with("create ") || *name == "sql original statement");
         let Some((_, statement)) = statement else {
             return Err(BackfillError::halt(
                 format!("{doing}: the server does not show it"),
@@ -248,7 +250,8 @@ async fn make_views(
 /// `ON COMPLETION [NOT] PRESERVE {ENABLE | DISABLE | ..}`, and the schedule holds no such words but
 /// in quotes, which come in pairs.
 fn without_effect(statement: &str) -> (String, bool) {
-    const WORDS: [&str; 2] = [" ON COMPLETION NOT PRESERVE ENABLE", " ON COMPLETION PRESERVE ENABLE"];
+    const WORDS: [&str; 2] =
+        [" ON COMPLETION NOT PRESERVE ENABLE", " ON COMPLETION PRESERVE ENABLE"];
     for words in WORDS {
         for (at, _) in statement.match_indices(words) {
             let before = &statement[..at];
@@ -297,10 +300,14 @@ mod tests {
     #[test]
     fn events_are_disabled_outside_of_quotes() {
         let body = " DO select ' ON COMPLETION PRESERVE ENABLE'";
-        let event = format!("CREATE EVENT `e` ON SCHEDULE EVERY 1 DAY ON COMPLETION PRESERVE ENABLE{body}");
+        let event =
+            format!("CREATE EVENT `e` ON SCHEDULE EVERY 1 DAY ON COMPLETION PRESERVE ENABLE{body}");
         let (disabled, was_enabled) = without_effect(&event);
         assert!(was_enabled);
-        assert!(disabled.ends_with(&format!(" ON COMPLETION PRESERVE DISABLE{body}")), "{disabled}");
+        assert!(
+            disabled.ends_with(&format!(" ON COMPLETION PRESERVE DISABLE{body}")),
+            "{disabled}"
+        );
         let (same, was_enabled) = without_effect(&disabled);
         assert_eq!((same, was_enabled), (disabled, false));
     }

@@ -56,7 +56,8 @@ pub struct PipelineArgs {
     /// Configuration file (TOML).
     #[arg(long, env = "CUTOVER_CONFIG")]
     pub config: Option<PathBuf>,
-    /// The database in production: URL or keyword string. Keep passwords in PGPASSFILE.
+    /// The database in production: URL or keyword string. Keep passwords in PGPASSFILE. `check`
+    /// takes mysql:// and mariadb:// too (password in MYSQL_PWD): one database, or all without it.
     #[arg(long, env = "CUTOVER_BLUE", hide_env_values = true)]
     pub blue: Option<String>,
     /// The database to move to.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use cutover::switch::SwitchConfig;
 use cutover::watch::WatchConfig;
+use decoders::mysql::server::{ServerUrl, is_mysql_url};
 use decoders::postgres::catalog::TableFilter;
 use decoders::postgres::conninfo::ConnInfo;
 use serde::Deserialize;
@@ -306,10 +307,14 @@ impl Config {
                 self.name
             ));
         }
-        for (side, endpoint) in [("blue", &self.blue), ("green", &self.green)] {
-            if let Err(problem) = endpoint.resolve(side) {
-                problems.push(problem);
+        match self.mysql_urls() {
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                for (side, endpoint) in [("blue", &self.blue), ("green", &self.green)] {
+                    problems.extend(endpoint.resolve(side).err());
+                }
             }
+            Err(problem) => problems.push(problem),
         }
         if !self.api.listen.ip().is_loopback() && self.api.token_file.is_none() {
             problems.push(format!(
@@ -337,6 +342,36 @@ impl Config {
             problems.push("apply.batch_bytes and apply.batch_transactions: more than 0".into());
         }
         problems
+    }
+
+    /// Blue and green, if they are servers of MySQL or MariaDB.
+    ///
+    /// # Errors
+    /// A sentence: one of them only is, or a URL is wrong.
+    pub fn mysql_urls(&self) -> Result<Option<[ServerUrl; 2]>, String> {
+        let sides = [("blue", &self.blue), ("green", &self.green)];
+        // A connection string that can't be read is reported by whoever resolves it.
+        let texts = sides.map(|(side, endpoint)| endpoint.text(side).unwrap_or_default());
+        let [blue, green] = texts.each_ref().map(|text| is_mysql_url(text.0.trim()));
+        if blue != green {
+            return Err(
+                "blue, green: PostgreSQL and MySQL or MariaDB can't be moved to one another".into(),
+            );
+        }
+        if !blue {
+            return Ok(None);
+        }
+        let [blue, green] = texts;
+        let parse = |side: &str, text: &Secret| {
+            ServerUrl::parse(&text.0).map_err(|error| format!("{side}.url: {error}"))
+        };
+        let urls = [parse("blue", &blue)?, parse("green", &green)?];
+        match urls.each_ref().map(|url| url.database()) {
+            [Some(blue), Some(green)] if blue != green => Err(format!(
+                "blue, green: databases keep their names, and the URLs name {blue:?} and {green:?}"
+            )),
+            _ => Ok(Some(urls)),
+        }
     }
 
     /// The configuration of the stream the other way round: its source is green, and its target
@@ -423,6 +458,26 @@ mod tests {
                 problems.iter().any(|p| p.starts_with(part)),
                 "{part} is missing in {problems:?}"
             );
+        }
+    }
+
+    #[test]
+    fn both_sides_are_of_one_family_and_databases_keep_their_names() {
+        let of = |blue: &str, green: &str| {
+            parse(&format!("[blue]\nurl = '{blue}'\n[green]\nurl = '{green}'\n")).unwrap()
+        };
+        let servers = of("mysql://u:hunter2@b/shop", "mariadb://u@g:3307/shop");
+        assert!(servers.problems().is_empty(), "{:?}", servers.problems());
+        assert_eq!(servers.mysql_urls().unwrap().unwrap()[1].database(), Some("shop"));
+        assert!(parse(ENDS).unwrap().mysql_urls().unwrap().is_none());
+        for (blue, green) in [
+            ("mysql://u:hunter2@b/shop", "postgres://g/shop"),
+            ("mysql://u:hunter2@b/shop", "mysql://u@g/other"),
+            ("mysql://u:hunter2@b:port/shop", "mysql://u@g/shop"),
+        ] {
+            let problems = of(blue, green).problems();
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert!(!problems[0].contains("hunter2"), "{problems:?}");
         }
     }
 

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 /// Text that is never printed.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(pub String);
 

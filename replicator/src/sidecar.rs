@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::alerts;
 use crate::backfill::ProgressSender;
+use crate::check::mysql::BinlogCheckRequest;
 use crate::chronicle::Chronicle;
 use crate::cli::{CheckArgs, PipelineArgs, TailArgs, TeardownArgs};
 use crate::config::Config;
@@ -32,7 +33,7 @@ use crate::store::{RocksJournal, Store};
 use crate::verify::Verifier;
 use crate::watchdog::protocol::Hello;
 use crate::watchdog::{Guard, SidecarLease, turn};
-use crate::{probe, tail as tailing};
+use crate::{check, probe, tail as tailing};
 
 /// Exit code for a command line or a configuration that can't be used.
 const EXIT_USAGE: u8 = 2;
@@ -75,11 +76,17 @@ pub async fn check(args: &CheckArgs) -> u8 {
         Ok(config) => config,
         Err(error) => return usage(&error),
     };
-    let (blue, green) = match endpoints(&config) {
-        Ok(endpoints) => endpoints,
-        Err(failure) => return usage(&failure),
+    let report = match config.mysql_urls() {
+        Ok(Some([blue, green])) => {
+            let request = BinlogCheckRequest::of(&config, &blue, &green);
+            check::mysql::check(&request, &blue, &green).await
+        }
+        Ok(None) => match endpoints(&config) {
+            Ok((blue, green)) => preflight(&config, &blue, &green, Moment::Any).await.report,
+            Err(failure) => return usage(&failure),
+        },
+        Err(problem) => return usage(&problem),
     };
-    let report = preflight(&config, &blue, &green, Moment::Any).await.report;
     if args.json {
         match serde_json::to_string(&report) {
             Ok(json) => println!("{json}"),
@@ -148,6 +155,13 @@ fn usage(error: &dyn std::fmt::Display) -> u8 {
 
 fn endpoints(config: &Config) -> Result<(ConnInfo, ConnInfo), Failure> {
     let wrong = |problem: String| Failure::halt("configuration", problem, "correct it");
+    if config.mysql_urls().is_ok_and(|urls| urls.is_some()) {
+        return Err(Failure::halt(
+            "blue, green",
+            "MySQL and MariaDB can be checked and followed, not yet moved",
+            "replicator check --blue URL --green URL, or replicator tail --blue URL",
+        ));
+    }
     Ok((config.blue.resolve("blue").map_err(wrong)?, config.green.resolve("green").map_err(wrong)?))
 }
 

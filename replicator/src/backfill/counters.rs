@@ -47,11 +47,11 @@ impl TableCounters {
 
 /// Counts at moments, newest last.
 #[derive(Debug, Default)]
-struct Window(VecDeque<(Instant, u64)>);
+pub(super) struct Window(VecDeque<(Instant, u64)>);
 
 impl Window {
     /// Per second over the window, after adding what the count is now.
-    fn rate(&mut self, now: Instant, count: u64) -> u64 {
+    pub(super) fn rate(&mut self, now: Instant, count: u64) -> u64 {
         self.0.push_back((now, count));
         while self.0.len() > 2 && self.0.get(1).is_some_and(|(at, _)| now - *at >= RATE_WINDOW) {
             self.0.pop_front();
@@ -130,7 +130,7 @@ fn measure(counters: &TableCounters, window: &mut Window, now: Instant) -> Table
     }
 }
 
-fn eta(left: u64, per_s: u64) -> Option<u64> {
+pub(super) fn eta(left: u64, per_s: u64) -> Option<u64> {
     if left == 0 { Some(0) } else { left.checked_div(per_s) }
 }
 

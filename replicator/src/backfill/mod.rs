@@ -6,6 +6,7 @@ mod config;
 mod counters;
 mod error;
 pub(crate) mod guard;
+pub mod mysql;
 mod pacing;
 pub(crate) mod progress;
 mod render;

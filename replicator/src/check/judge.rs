@@ -1,5 +1,7 @@
 //! From facts to findings: which family gets which facts.
 
+use std::collections::BTreeSet;
+
 use decoders::postgres::catalog::{self, ServerInfo};
 
 use super::facts::{BlueFacts, Facts, GreenFacts, Probe, SideFacts};
@@ -23,7 +25,7 @@ pub(super) fn judge(request: &CheckRequest, facts: &Facts) -> Report {
     if let (Some(blue), Some(green)) = (blue, green) {
         findings.extend(judge_both(request, blue, green));
     }
-    let refused = accept(request, &mut findings);
+    let refused = accept(&request.accept, &mut findings);
     findings.extend(refused);
     let describe = |common: Option<&SideFacts>| describe(common.map(|common| &common.server));
     Report::new(
@@ -198,9 +200,9 @@ fn judge_both(request: &CheckRequest, blue: &BlueFacts, green: &GreenFacts) -> V
 }
 
 /// Turns accepted blockers into warnings, and refuses names that accept nothing.
-fn accept(request: &CheckRequest, findings: &mut [Finding]) -> Option<Finding> {
+pub(super) fn accept(names: &BTreeSet<String>, findings: &mut [Finding]) -> Option<Finding> {
     let mut refused = Vec::new();
-    for name in &request.accept {
+    for name in names {
         let mut known = false;
         for finding in findings.iter_mut().filter(|finding| finding.id == name) {
             known = true;

@@ -14,6 +14,7 @@ mod find;
 mod foreign_keys;
 mod indexes;
 mod marks;
+pub mod mysql;
 mod pool;
 mod post;
 mod pre;

@@ -4,6 +4,7 @@ mod alerts;
 mod audit;
 mod bad_input;
 mod chaos;
+mod check_mysql;
 mod continuous;
 mod cutover;
 mod drill;

@@ -7,6 +7,7 @@ mod column;
 mod facts;
 mod key;
 mod scope;
+mod stored;
 mod table;
 
 use mysql_async::Conn;
@@ -15,6 +16,7 @@ use mysql_async::prelude::{FromRow, Queryable};
 pub use column::{ColumnInfo, GeneratedAs};
 pub use facts::{Rights, Surroundings, Variables, collations, enabled_events, surroundings};
 pub use key::{ForeignKey, KeyColumn, ReferentialAction, UniqueKey};
+pub use stored::{Stored, accounts, prepared_transactions};
 pub use table::{TableInfo, TableKind, Trigger, table, tables};
 
 use super::server::{code, describe};

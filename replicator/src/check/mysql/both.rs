@@ -20,6 +20,7 @@ pub(super) fn evaluate(
         findings.push(packets(green, one, other));
         findings.push(sql_mode(one, other));
         findings.extend(table_names(one, other));
+        findings.push(default_collations(green, one, other));
         if let Ok(tables) = &blue.tables {
             findings.push(zero_dates(tables, one, other));
         }
@@ -51,7 +52,8 @@ fn versions(blue: &SideFacts, green: &SideFacts) -> Vec<Finding> {
                 Side::Both,
                 "green is older than blue: types, collations and values of blue may not exist there",
             )
-            .evidence(evidence),
+            .evidence(evidence)
+            .fix(Fix::advice("move to a version that is not older, unless you go back to one")),
         ];
     }
     vec![Finding::ok("version", Side::Both, "green is not older than blue").evidence(evidence)]
@@ -175,6 +177,44 @@ fn table_names(one: &Variables, other: &Variables) -> Option<Finding> {
             .fix(Fix::advice(
                 "set up green with blue's lower_case_table_names; it can't be changed later",
             ))
+    })
+}
+
+/// Objects that name no character set get the server's, which changed between versions (MariaDB
+/// 11.6: utf8mb4_uca1400_ai_ci; MySQL 8.0: utf8mb4_0900_ai_ci). Ours always name theirs.
+fn default_collations(green: &SideFacts, one: &Variables, other: &Variables) -> Finding {
+    let names = ["character_set_server", "collation_server", "character_set_collations"];
+    let differing = names.into_iter().filter_map(|name| {
+        let (blue, green) = (one.get(name).unwrap_or(""), other.get(name)?);
+        (blue != green).then_some((name, blue, green))
+    });
+    let differing: Vec<(&str, &str, &str)> = differing.collect();
+    if differing.is_empty() {
+        return Finding::ok(
+            "default-collations",
+            Side::Both,
+            "both have the same default collation",
+        );
+    }
+    let shown = |(name, blue, green): &(&str, &str, &str)| {
+        format!("{name}: blue {blue:?}, green {green:?}")
+    };
+    let evidence: Vec<String> = differing.iter().map(shown).collect();
+    // The collation implies its character set, and comes after it.
+    let verb = if green.server.is_mariadb() { "SET GLOBAL" } else { "SET PERSIST" };
+    let statement = |(name, blue, _): &(&str, &str, &str)| format!("{verb} {name} = '{blue}'");
+    let statements = differing.iter().map(statement).collect();
+    Finding::warning(
+        "default-collations",
+        Side::Green,
+        "tables that applications make on green without naming a collation get another one than on \
+         blue; joins between them may fail. What is copied names its own",
+    )
+    .evidence(evidence.join("; "))
+    .fix(Fix::Sql {
+        side: Side::Green,
+        statements,
+        then: Some("set it in the configuration file too, for the next restart".to_owned()),
     })
 }
 

@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 
 use decoders::SourceError;
 use decoders::change::QualifiedName;
-use decoders::mysql::catalog::{self, CatalogError, Rights, Surroundings, TableInfo, Variables};
+use decoders::mysql::catalog::{
+    self, CatalogError, Rights, Stored, Surroundings, TableInfo, Variables,
+};
 use decoders::mysql::server::{self, Conn, Server, ServerUrl};
 use decoders::postgres::catalog::TableFilter;
 
 use super::BinlogCheckRequest;
+use crate::schema::mysql::Notes;
 
 /// A group of facts, or why they could not be had.
 pub type Probe<T> = Result<T, CatalogError>;
@@ -39,6 +42,14 @@ pub struct SideFacts {
     pub collations: Probe<BTreeSet<String>>,
     /// What it is part of.
     pub surroundings: Probe<Surroundings>,
+    /// Views, triggers, routines and events.
+    pub stored: Probe<Stored>,
+    /// The accounts, as `user@host`.
+    pub accounts: Probe<BTreeSet<String>>,
+    /// Transactions that are prepared (XA) and wait for their end.
+    pub prepared: Probe<u64>,
+    /// Tables that a copy of ours has made, by its own notes.
+    pub made: BTreeSet<QualifiedName>,
 }
 
 /// Asks both sides at the same time. Changes nothing.
@@ -65,6 +76,10 @@ async fn side(
         events: catalog::enabled_events(conn, database).await,
         collations: catalog::collations(conn).await,
         surroundings: catalog::surroundings(conn, &server).await,
+        stored: Stored::read(conn, database).await,
+        accounts: catalog::accounts(conn).await,
+        prepared: catalog::prepared_transactions(conn).await,
+        made: Notes::tables(conn).await,
         server,
     }))
 }

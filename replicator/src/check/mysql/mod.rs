@@ -7,14 +7,20 @@ mod both;
 mod facts;
 mod log;
 mod rights;
+mod stored;
 mod tables;
 mod target;
 
-use decoders::mysql::server::Server;
+use std::collections::BTreeSet;
+
+use decoders::mysql::server::{Server, ServerUrl};
 use decoders::postgres::catalog::TableFilter;
 
 use super::finding::{Finding, Fix, Severity, Side};
+use super::judge::accept;
 use super::report::Report;
+use crate::config::Config;
+use crate::schema::SchemaMode;
 
 pub use facts::{Facts, SideFacts, gather};
 
@@ -29,6 +35,26 @@ pub struct BinlogCheckRequest {
     pub schema_exists: bool,
     /// The identities that the sidecar will have as a replica.
     pub server_ids: Vec<u32>,
+    /// Blockers that the operator goes on without, by name; only acceptable ones may be named.
+    pub accept: BTreeSet<String>,
+}
+
+impl BinlogCheckRequest {
+    /// Of a configured pipeline.
+    pub fn of(config: &Config, blue: &ServerUrl, green: &ServerUrl) -> Self {
+        Self {
+            database: blue.database().or(green.database()).map(str::to_owned),
+            filter: config.tables.clone(),
+            schema_exists: config.schema.mode == SchemaMode::Existing,
+            server_ids: Vec::new(),
+            accept: config.check.accept.clone(),
+        }
+    }
+}
+
+/// Asks both servers and judges what they say. Changes nothing.
+pub async fn check(request: &BinlogCheckRequest, blue: &ServerUrl, green: &ServerUrl) -> Report {
+    judge(request, &gather(request, blue, green).await)
 }
 
 /// Judges all facts. Pure: the same facts give the same report.
@@ -52,7 +78,11 @@ pub fn judge(request: &BinlogCheckRequest, facts: &Facts) -> Report {
     }
     if let (Ok(blue), Ok(green)) = (&facts.blue, &facts.green) {
         findings.extend(both::evaluate(request, blue, green));
+        findings.extend(stored::evaluate(request, blue, green));
+        findings.extend(target::existing(request, blue, green));
     }
+    let refused = accept(&request.accept, &mut findings);
+    findings.extend(refused);
     let describe = |side: &Result<Box<SideFacts>, _>| match side {
         Err(_) => "not reached".to_owned(),
         Ok(facts) => facts.server.to_string(),
@@ -86,6 +116,9 @@ fn failed(side: Side, facts: &SideFacts) -> Vec<Finding> {
         one(side, Severity::Warning, &facts.events),
         one(side, Severity::Warning, &facts.collations),
         one(side, Severity::Warning, &facts.surroundings),
+        one(side, Severity::Warning, &facts.stored),
+        (side == Side::Green).then(|| one(side, Severity::Warning, &facts.accounts)).flatten(),
+        (side == Side::Blue).then(|| one(side, Severity::Warning, &facts.prepared)).flatten(),
     ];
     all.into_iter().flatten().collect()
 }

@@ -33,12 +33,21 @@ pub(super) fn evaluate_blue(request: &BinlogCheckRequest, blue: &SideFacts) -> V
             .fix(grant(Side::Blue, rights, &format!("{list} ON *.*"))),
         );
     }
-    findings.extend(on_tables(Side::Blue, request, blue, &["SELECT"], "read"));
+    let mut needed = vec!["SELECT"];
+    if !request.schema_exists {
+        // Without these, definitions are hidden and would be missing on green.
+        needed.extend(["SHOW VIEW", "TRIGGER", "EVENT"]);
+    }
+    findings.extend(on_tables(Side::Blue, request, blue, &needed, "read"));
     findings
 }
 
 pub(super) fn evaluate_green(request: &BinlogCheckRequest, green: &SideFacts) -> Vec<Finding> {
-    let needed = ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "INDEX", "REFERENCES"];
+    let mut needed =
+        vec!["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "INDEX", "REFERENCES"];
+    if !request.schema_exists {
+        needed.extend(["DROP", "CREATE VIEW", "CREATE ROUTINE", "TRIGGER", "EVENT"]);
+    }
     on_tables(Side::Green, request, green, &needed, "write").into_iter().collect()
 }
 

@@ -17,11 +17,13 @@ pub(super) fn evaluate(blue: &SideFacts) -> Vec<Finding> {
     }
     let mut findings = vec![keyless(tables), not_transactional(tables), cascades(blue, tables)];
     findings.extend(versioned(tables));
+    findings.extend(ghosts(tables));
+    findings.extend(prepared(blue));
     findings.extend(unknown_charsets(tables));
     findings
 }
 
-fn quoted(table: &TableInfo) -> String {
+pub(super) fn quoted(table: &TableInfo) -> String {
     format!("{}.{}", identifier(&table.name.schema), identifier(&table.name.name))
 }
 
@@ -86,6 +88,10 @@ fn cascades(blue: &SideFacts, tables: &[TableInfo]) -> Finding {
     )
     .evidence(count(found.len(), "table with cascading foreign keys"))
     .objects(found)
+    .fix(Fix::advice(
+        "nothing, as long as green keeps these foreign keys; a table that refers must not be left out \
+         while the one that it refers to is moved",
+    ))
 }
 
 fn versioned(tables: &[TableInfo]) -> Option<Finding> {
@@ -101,6 +107,54 @@ fn versioned(tables: &[TableInfo]) -> Option<Finding> {
         .fix(Fix::advice(
             "leave them out (tables.exclude), or ALTER TABLE .. DROP SYSTEM VERSIONING",
         ))
+    })
+}
+
+/// Tables of schema changes that run, or that were broken off: gh-ost names them `_t_gho`, `_t_ghc`
+/// and `_t_del`, pt-online-schema-change `_t_new` and `_t_old` and makes triggers `pt_osc_..`.
+fn ghosts(tables: &[TableInfo]) -> Option<Finding> {
+    let is_ghost = |table: &&TableInfo| {
+        let of = |original: &str| {
+            let same = |other: &TableInfo| {
+                other.name.schema == table.name.schema && other.name.name == original
+            };
+            tables.iter().any(same)
+        };
+        let bare = table.name.name.strip_prefix('_');
+        let ends = ["_gho", "_ghc", "_del", "_new", "_old"];
+        let original = bare.and_then(|name| ends.iter().find_map(|end| name.strip_suffix(end)));
+        let watched = table.triggers.iter().any(|trigger| trigger.name.name.starts_with("pt_osc_"));
+        watched || original.is_some_and(of)
+    };
+    let found = names(tables.iter().filter(is_ghost));
+    (!found.is_empty()).then(|| {
+        Finding::warning(
+            "schema-change",
+            Side::Blue,
+            "gh-ost or pt-online-schema-change is at work, or has left tables: a table that is renamed \
+             while the move runs stops the stream",
+        )
+        .evidence(count(found.len(), "table"))
+        .objects(found)
+        .fix(Fix::advice(
+            "let the schema change end before the move begins; drop what an earlier one has left, or \
+             leave it out (--exclude-table)",
+        ))
+    })
+}
+
+/// Their rows are in the binlog already and nobody knows yet whether they count.
+fn prepared(blue: &SideFacts) -> Option<Finding> {
+    let prepared = usize::try_from(*blue.prepared.as_ref().ok()?).unwrap_or(usize::MAX);
+    (prepared > 0).then(|| {
+        Finding::warning(
+            "prepared-transactions",
+            Side::Blue,
+            "prepared transactions (XA) wait for their end: the copy does not have their rows, and the \
+             stream begins behind them",
+        )
+        .evidence(count(prepared, "transaction"))
+        .fix(Fix::advice("end them before the move begins: XA RECOVER, then XA COMMIT or XA ROLLBACK"))
     })
 }
 

@@ -3,6 +3,8 @@
 use super::super::finding::{Finding, Fix, Side, count};
 use super::BinlogCheckRequest;
 use super::facts::SideFacts;
+use super::tables::quoted;
+use decoders::mysql::catalog::TableInfo;
 use decoders::mysql::server::identifier;
 
 pub(super) fn evaluate(request: &BinlogCheckRequest, green: &SideFacts) -> Vec<Finding> {
@@ -23,6 +25,53 @@ pub(super) fn evaluate(request: &BinlogCheckRequest, green: &SideFacts) -> Vec<F
         );
     }
     findings
+}
+
+/// Tables of blue's names are on green already, or are missing there.
+pub(super) fn existing(
+    request: &BinlogCheckRequest,
+    blue: &SideFacts,
+    green: &SideFacts,
+) -> Option<Finding> {
+    let (wanted, there) = (blue.tables.as_ref().ok()?, green.tables.as_ref().ok()?);
+    let is_there = |table: &&TableInfo| there.iter().any(|other| other.name == table.name);
+    if request.schema_exists {
+        let missing: Vec<String> =
+            wanted.iter().filter(|table| !is_there(table)).map(quoted).collect();
+        return Some(match missing.is_empty() {
+            true => Finding::ok("tables", Side::Green, "green has all tables"),
+            false => Finding::blocker("tables", Side::Green, "green lacks tables")
+                .evidence(count(missing.len(), "table"))
+                .objects(missing)
+                .fix(Fix::advice(
+                    "create them, exclude them, or let the schema be copied (schema.mode = 'copy')",
+                )),
+        });
+    }
+    let ours = |table: &&TableInfo| green.made.contains(&table.name);
+    let in_the_way: Vec<String> =
+        wanted.iter().filter(is_there).filter(|table| !ours(table)).map(quoted).collect();
+    if in_the_way.is_empty() {
+        return Some(Finding::ok("green-empty", Side::Green, "no table is in the way on green"));
+    }
+    let statements = vec![format!("DROP TABLE {}", in_the_way.join(", "))];
+    Some(
+        Finding::blocker(
+            "green-empty",
+            Side::Green,
+            "tables with blue's names are on green and were not made by us",
+        )
+        .evidence(count(in_the_way.len(), "table"))
+        .objects(in_the_way)
+        .fix(Fix::Sql {
+            side: Side::Green,
+            statements,
+            then: Some(
+                "or exclude them. Make sure first that this is the server to move to: dropped rows are gone"
+                    .to_owned(),
+            ),
+        }),
+    )
 }
 
 /// The row images have what triggers did on blue.

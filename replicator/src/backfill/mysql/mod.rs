@@ -1,0 +1,26 @@
+//! The copy of what is there already, from MySQL or MariaDB to the same family.
+//!
+//! `snapshot` opens several sessions on blue that see one moment, and knows which transactions that
+//! moment has. `chunks` cuts tables by key, `columns` and `insert` make statements of rows that store
+//! every value as it is, and the mark of a chunk (`marks`) commits together with its rows. After a
+//! crash, `refresh` brings finished chunks to a new snapshot.
+//! After a crash `refresh` brings finished chunks to a new snapshot.
+
+mod chunks;
+mod columns;
+mod error;
+mod insert;
+mod marks;
+mod meter;
+mod queue;
+mod refresh;
+mod run;
+mod setup;
+mod snapshot;
+mod worker;
+
+pub use chunks::CHUNK_BYTES;
+pub(crate) use error::{failed, of_catalog, of_source};
+pub(crate) use marks::forget_table;
+pub use run::{Copied, RowCopy};
+pub use setup::{SetUp, SetUpDone};

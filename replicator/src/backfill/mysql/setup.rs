@@ -1,0 +1,78 @@
+//! From an empty green to one that a stream can follow: definitions, rows, keys, what runs.
+
+use decoders::mysql::gtid::BinlogPosition;
+use decoders::mysql::server;
+
+use super::{Copied, RowCopy, of_source};
+use crate::backfill::{BackfillError, Cancel, ProgressSender, unless_cancelled};
+use crate::schema::SchemaMode;
+use crate::schema::mysql::{Notes, SchemaCopy};
+
+/// Fills green.
+#[derive(Clone, Debug)]
+pub struct SetUp {
+    /// From where to where, and which tables.
+    pub schema: SchemaCopy,
+    /// Whether definitions are copied or there already.
+    pub mode: SchemaMode,
+    /// Chunks copied at the same time.
+    pub workers: usize,
+    /// Size to aim at for one chunk, of rows on blue's disk.
+    pub chunk_bytes: u64,
+}
+
+/// Green is filled.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SetUpDone {
+    /// The transactions that green has: the stream begins behind it.
+    pub position: BinlogPosition,
+    /// What was copied; `None` if an earlier call had done it.
+    pub copied: Option<Copied>,
+    /// What somebody should know.
+    pub warnings: Vec<String>,
+}
+
+impl SetUp {
+    /// Does everything that is not done yet. May be called again after any end of the process: what is
+    /// finished stays, what was begun is gone on with, and a green that is complete gives its position
+    /// again.
+    ///
+    /// Triggers are not there yet and events are disabled:
+    /// [`open_for_clients`](crate::schema::mysql::open_for_clients) is for the flip.
+    ///
+    /// # Errors
+    /// After a retryable one it goes on when this is called again.
+    pub async fn run(
+        &self,
+        progress: &ProgressSender,
+        cancel: &Cancel,
+    ) -> Result<SetUpDone, BackfillError> {
+        let mut green = server::connect(&self.schema.green).await.map_err(of_source)?;
+        if let Some(position) = Notes::copied(&mut green).await? {
+            return Ok(SetUpDone { position, copied: None, warnings: Vec::new() });
+        }
+        let copies = self.mode == SchemaMode::Copy;
+        let definitions = async {
+            match copies {
+                true => self.schema.make_tables(progress).await,
+                false => self.schema.find_tables().await,
+            }
+        };
+        let made = unless_cancelled(cancel, definitions).await?;
+        let mut warnings = made.warnings;
+        let rows = RowCopy {
+            blue: self.schema.blue.clone(),
+            green: self.schema.green.clone(),
+            tables: made.tables,
+            workers: self.workers,
+            chunk_bytes: self.chunk_bytes,
+        };
+        let copied = rows.run(progress, cancel).await?;
+        if copies {
+            unless_cancelled(cancel, self.schema.add_keys(progress)).await?;
+            warnings.extend(unless_cancelled(cancel, self.schema.make_stored(progress)).await?);
+        }
+        Notes::record_copied(&mut green).await?;
+        Ok(SetUpDone { position: copied.position.clone(), copied: Some(copied), warnings })
+    }
+}

@@ -1,0 +1,243 @@
+//! Several sessions on blue that all see the same moment, and which transactions that moment has.
+//!
+//! MariaDB ties the moment of `START TRANSACTION WITH CONSISTENT SNAPSHOT` to a place in the binlog
+//! without any lock. Sessions that were opened one after the other agree on a quiet server; on a busy
+//! one commits are held for the few milliseconds that opening them takes (`BACKUP STAGE BLOCK_COMMIT`).
+//!
+//! MySQL does not: rows become visible before `gtid_executed` has their transaction, so comparing it
+//! before and after proves nothing. Commits are held by FLUSH TABLES WITH READ LOCK, which waits for
+//! those that are under way. That statement also waits for statements that run, and everybody waits
+//! behind it: it is not attempted while a long one runs, and given up after a second.
+
+use std::time::Duration;
+
+use decoders::mysql::gtid::BinlogPosition;
+use decoders::mysql::server::{self, Conn, Server, ServerUrl, code, literal};
+use futures_util::future::{join_all, try_join_all};
+use mysql_async::prelude::Queryable;
+
+use super::{failed, of_source};
+use crate::backfill::{BackfillError, Cancel, unless_cancelled};
+
+/// How often MariaDB's sessions are opened in the hope that nobody commits meanwhile.
+const FREE_ATTEMPTS: usize = 5;
+/// How often commits are held before a person is asked.
+const HELD_ATTEMPTS: usize = 30;
+/// Pause between two of them.
+const PAUSE: Duration = Duration::from_millis(500);
+/// A statement that has run for so long makes holding commits too dear, in seconds.
+const LONG_STATEMENT_S: u32 = 2;
+/// The servers' least.
+const LOCK_TIMEOUT_S: u32 = 1;
+
+/// `Access denied; you need .. privilege`.
+const DENIED: [u16; 3] = [1044, 1045, 1227];
+
+/// Sessions that see one moment.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    /// The transactions whose changes the sessions see, all of them and no others.
+    pub position: BinlogPosition,
+    /// Read-only transactions, each on its own connection.
+    pub readers: Vec<Conn>,
+}
+
+/// What every session on blue is set to.
+fn settings(server: &Server) -> Vec<String> {
+    let mut settings = vec![
+        // Bytes as they are stored; names are UTF-8 all the same.
+        "SET SESSION character_set_results = NULL, net_write_timeout = 3600".to_owned(),
+        "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ".to_owned(),
+    ];
+    settings.push(match server.is_mariadb() {
+        true => "SET SESSION max_statement_time = 0, idle_transaction_timeout = 0, \
+                 idle_readonly_transaction_timeout = 0"
+            .to_owned(),
+        false => "SET SESSION max_execution_time = 0".to_owned(),
+    });
+    settings
+}
+
+const BEGIN: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
+
+fn asked(error: mysql_async::Error) -> BackfillError {
+    failed("opening a snapshot on blue", error)
+}
+
+/// Opens `sessions` of them. Fewer, if holding commits is not allowed and nothing else helps: one
+/// session always agrees with itself.
+pub(super) async fn open(
+    blue: &ServerUrl,
+    server: &Server,
+    sessions: usize,
+    cancel: &Cancel,
+) -> Result<Snapshot, BackfillError> {
+    let connect = async || -> Result<Conn, BackfillError> {
+        let mut conn = server::connect(blue).await.map_err(of_source)?;
+        for setting in settings(server) {
+            conn.query_drop(setting).await.map_err(asked)?;
+        }
+        Ok(conn)
+    };
+    let opening = async {
+        let readers = try_join_all((0..sessions.max(1)).map(|_| connect())).await?;
+        match server.is_mariadb() {
+            true => of_mariadb(blue, readers).await,
+            false => of_mysql(blue, readers).await,
+        }
+    };
+    unless_cancelled(cancel, opening).await
+}
+
+/// Begins on all sessions at once.
+async fn begin(readers: &mut [Conn]) -> Result<(), BackfillError> {
+    let begun = join_all(readers.iter_mut().map(|reader| reader.query_drop(BEGIN))).await;
+    begun.into_iter().collect::<Result<(), _>>().map_err(asked)
+}
+
+async fn of_mariadb(blue: &ServerUrl, mut readers: Vec<Conn>) -> Result<Snapshot, BackfillError> {
+    for _ in 0..FREE_ATTEMPTS {
+        begin(&mut readers).await?;
+        if let Some(place) = agreed(&mut readers).await? {
+            return located(readers, place).await;
+        }
+    }
+    let mut holder = server::connect(blue).await.map_err(of_source)?;
+    let waits = format!("SET SESSION lock_wait_timeout = {LOCK_TIMEOUT_S}");
+    holder.query_drop(waits).await.map_err(asked)?;
+    for _ in 0..HELD_ATTEMPTS {
+        match hold_mariadb(&mut holder).await {
+            Ok(()) => {
+                let begun = begin(&mut readers).await;
+                holder.query_drop("BACKUP STAGE END").await.map_err(asked)?;
+                begun?;
+                if let Some(place) = agreed(&mut readers).await? {
+                    return located(readers, place).await;
+                }
+            }
+            Err(error) if code(&error).is_some_and(|code| DENIED.contains(&code)) => {
+                tracing::warn!(
+                    "blue is busy, and the account may not hold commits for a moment (GRANT RELOAD \
+                     ON *.*): the copy reads with one session"
+                );
+                readers.truncate(1);
+                begin(&mut readers).await?;
+                let place = agreed(&mut readers).await?;
+                return match place {
+                    Some(place) => located(readers, place).await,
+                    None => Err(BackfillError::retry("blue does not say where its snapshot is")),
+                };
+            }
+            Err(error) => {
+                tracing::debug!(%error, "commits on blue can't be held now");
+                // Whatever it reached; without a stage this is refused, and that is well.
+                let _ = holder.query_drop("BACKUP STAGE END").await;
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Err(busy())
+}
+
+async fn hold_mariadb(holder: &mut Conn) -> Result<(), mysql_async::Error> {
+    holder.query_drop("BACKUP STAGE START").await?;
+    holder.query_drop("BACKUP STAGE BLOCK_COMMIT").await
+}
+
+/// The place in the binlog that all sessions show, if it is the same.
+async fn agreed(readers: &mut [Conn]) -> Result<Option<(String, u64)>, BackfillError> {
+    let mut places = Vec::new();
+    for reader in readers {
+        let shown: Vec<(String, String)> =
+            reader.query("SHOW STATUS LIKE 'binlog_snapshot_%'").await.map_err(asked)?;
+        let of = |name: &str| {
+            let found = shown.iter().find(|(shown, _)| shown.eq_ignore_ascii_case(name));
+            found.map(|(_, value)| value.clone())
+        };
+        let position = of("binlog_snapshot_position").and_then(|text| text.parse::<u64>().ok());
+        let Some(place) = of("binlog_snapshot_file").zip(position) else {
+            return Err(BackfillError::halt(
+                "blue does not say where its snapshot is (Binlog_snapshot_file)",
+                "turn its binlog on (log_bin) and restart it",
+            ));
+        };
+        places.push(place);
+    }
+    let first = places.first().cloned();
+    Ok(first.filter(|first| places.iter().all(|place| place == first)))
+}
+
+/// The place as a set of transactions. The server reads its binlog for it, up to the place.
+async fn located(
+    mut readers: Vec<Conn>,
+    (file, offset): (String, u64),
+) -> Result<Snapshot, BackfillError> {
+    let sql = format!("SELECT BINLOG_GTID_POS({}, {offset})", literal(&file));
+    let first = readers.first_mut().ok_or_else(busy)?;
+    let text: Option<Option<String>> = first.query_first(sql).await.map_err(asked)?;
+    let text = text.flatten().ok_or_else(|| {
+        BackfillError::retry(format!("blue does not know its binlog {file} at {offset} any more"))
+    })?;
+    let position = text.parse().map(BinlogPosition::Mariadb).map_err(|error| {
+        BackfillError::halt(format!("blue's position {text:?}: {error}"), "please report it")
+    })?;
+    Ok(Snapshot { position, readers })
+}
+
+async fn of_mysql(blue: &ServerUrl, mut readers: Vec<Conn>) -> Result<Snapshot, BackfillError> {
+    let mut holder = server::connect(blue).await.map_err(of_source)?;
+    let waits = format!("SET SESSION lock_wait_timeout = {LOCK_TIMEOUT_S}");
+    holder.query_drop(waits).await.map_err(asked)?;
+    let mut last = String::new();
+    for _ in 0..HELD_ATTEMPTS {
+        if let Some(long) = long_statement(&mut holder).await? {
+            last = long;
+        } else {
+            match holder.query_drop("FLUSH TABLES WITH READ LOCK").await {
+                Ok(()) => {
+                    let begun = begin(&mut readers).await;
+                    let executed: Result<Option<String>, _> =
+                        holder.query_first("SELECT @@GLOBAL.gtid_executed").await;
+                    holder.query_drop("UNLOCK TABLES").await.map_err(asked)?;
+                    begun?;
+                    let text = executed.map_err(asked)?.unwrap_or_default();
+                    let position = text.parse().map(BinlogPosition::Mysql).map_err(|error| {
+                        BackfillError::halt(
+                            format!("blue's gtid_executed {text:?}: {error}"),
+                            "please report it",
+                        )
+                    })?;
+                    return Ok(Snapshot { position, readers });
+                }
+                Err(error) if code(&error).is_some_and(|code| DENIED.contains(&code)) => {
+                    return Err(failed("holding commits on blue for a moment", error)
+                        .or_remedy("grant it: GRANT RELOAD ON *.* (or FLUSH_TABLES)"));
+                }
+                Err(error) => last = server::describe(&error),
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    tracing::warn!(last, "no snapshot");
+    Err(busy())
+}
+
+/// A statement behind which a lock would make everybody wait.
+async fn long_statement(holder: &mut Conn) -> Result<Option<String>, BackfillError> {
+    let sql = format!(
+        "SELECT id, time FROM information_schema.processlist
+         WHERE id <> connection_id() AND time >= {LONG_STATEMENT_S}
+           AND command IN ('Query', 'Execute') AND info IS NOT NULL
+         ORDER BY time DESC LIMIT 1"
+    );
+    let row: Option<(u64, i64)> = holder.query_first(sql).await.map_err(asked)?;
+    Ok(row.map(|(id, time)| format!("connection {id} runs a statement since {time} s")))
+}
+
+fn busy() -> BackfillError {
+    BackfillError::halt(
+        "no moment was found at which all sessions see the same on blue: statements run that are \
+         longer than a second",
+        "end them (SHOW PROCESSLIST, KILL QUERY), or begin at a quieter time",
+    )
+}

@@ -1,0 +1,20 @@
+//! Green's schema, from MySQL or MariaDB to the same family: as SHOW CREATE prints it on blue, with
+//! every collation named, and compared column by column when it is there.
+//!
+//! Tables come before the rows; keys of large tables, foreign keys, routines, views and events after
+//! them. Events are made disabled. Triggers are not made before the flip: their effects are in the
+//! binlog already, and the servers can't keep a trigger quiet. [`Notes`] on green keep both for
+//! [`open_for_clients`].
+
+mod compare;
+mod keys;
+mod make;
+mod notes;
+mod session;
+mod statement;
+mod stored;
+
+pub(crate) use make::qualified;
+pub use make::{LATE_KEYS_BYTES, Made, SchemaCopy};
+pub use notes::Notes;
+pub use stored::open_for_clients;

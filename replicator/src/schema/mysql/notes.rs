@@ -1,0 +1,184 @@
+//! What green remembers of the copy: which tables we made and may make anew, what waits for the end
+//! of the copy, what waits for the flip.
+//!
+//! A definition (DDL) is a transaction of its own on these servers. So a note is written before the
+//! act that it names, and whoever finds it looks at what is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use decoders::QualifiedName;
+use decoders::mysql::gtid::BinlogPosition;
+use decoders::mysql::server::Conn;
+use mysql_async::params;
+use mysql_async::prelude::Queryable;
+
+use crate::backfill::BackfillError;
+use crate::backfill::mysql::failed;
+
+/// `_cutover.copy_notes` on green.
+#[derive(Debug)]
+pub struct Notes;
+
+/// What a note is about. A name is used for one thing only.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Kind {
+    /// A table; its statement in `detail`.
+    Table,
+    /// Keys of a table that are added when it has its rows; a list of statements in `detail`.
+    Keys,
+    /// Foreign keys of a table; the same.
+    ForeignKeys,
+    /// A trigger that is made at the flip.
+    Trigger,
+    /// An event that is enabled at the flip.
+    Event,
+    /// The position of the snapshot that the rows are of.
+    Position,
+}
+
+impl Kind {
+    fn label(self) -> &'static str {
+        match self {
+            Kind::Table => "table",
+            Kind::Keys => "keys",
+            Kind::ForeignKeys => "foreign keys",
+            Kind::Trigger => "trigger",
+            Kind::Event => "event",
+            Kind::Position => "position",
+        }
+    }
+}
+
+/// A table is being made, or was when the process died.
+pub(crate) const MAKING: &str = "making";
+/// It is there, empty or with rows of a copy that is not complete: ours to empty.
+pub(crate) const FILLING: &str = "filling";
+/// It has all rows, which are green's own from now on.
+pub(crate) const COPIED: &str = "copied";
+/// Not done yet: keys, foreign keys, triggers, events.
+pub(crate) const WAITING: &str = "waiting";
+
+/// A note's state and what it holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Note {
+    pub state: String,
+    pub detail: String,
+}
+
+const CREATE: [&str; 2] = [
+    "CREATE DATABASE IF NOT EXISTS _cutover CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+    "CREATE TABLE IF NOT EXISTS _cutover.copy_notes (
+       kind VARCHAR(16) NOT NULL, db VARCHAR(64) NOT NULL, name VARCHAR(64) NOT NULL,
+       state VARCHAR(16) NOT NULL, detail LONGTEXT NOT NULL,
+       PRIMARY KEY (kind, db, name)
+     ) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+];
+
+fn asked(error: mysql_async::Error) -> BackfillError {
+    failed("the notes of the copy on green (_cutover.copy_notes)", error)
+}
+
+impl Notes {
+    /// The tables that a copy of ours has made; none where there are no notes or they can't be read.
+    pub async fn tables(green: &mut Conn) -> BTreeSet<QualifiedName> {
+        let sql = "SELECT db, name FROM _cutover.copy_notes WHERE kind = 'table'";
+        let rows: Vec<(String, String)> = green.query(sql).await.unwrap_or_default();
+        rows.into_iter().map(|(db, name)| QualifiedName::new(db, name)).collect()
+    }
+
+    /// Makes the table of notes.
+    pub(crate) async fn prepare(green: &mut Conn) -> Result<(), BackfillError> {
+        for statement in CREATE {
+            green.query_drop(statement).await.map_err(asked)?;
+        }
+        Ok(())
+    }
+
+    /// All notes of a kind.
+    pub(crate) async fn of(
+        green: &mut Conn,
+        kind: Kind,
+    ) -> Result<BTreeMap<QualifiedName, Note>, BackfillError> {
+        let sql = "SELECT db, name, state, detail FROM _cutover.copy_notes WHERE kind = ?";
+        let rows: Vec<(String, String, String, String)> =
+            green.exec(sql, (kind.label(),)).await.map_err(asked)?;
+        let rows = rows.into_iter();
+        Ok(rows
+            .map(|(db, name, state, detail)| (QualifiedName::new(db, name), Note { state, detail }))
+            .collect())
+    }
+
+    /// Writes a note, in place of one of the same name.
+    pub(crate) async fn write(
+        green: &mut Conn,
+        kind: Kind,
+        name: &QualifiedName,
+        state: &str,
+        detail: &str,
+    ) -> Result<(), BackfillError> {
+        let sql = "REPLACE INTO _cutover.copy_notes (kind, db, name, state, detail)
+                   VALUES (:kind, :db, :name, :state, :detail)";
+        let parameters = params! {
+            "kind" => kind.label(), "db" => &name.schema, "name" => &name.name,
+            "state" => state, "detail" => detail,
+        };
+        green.exec_drop(sql, parameters).await.map_err(asked)
+    }
+
+    /// Strikes a note out.
+    pub(crate) async fn strike(
+        green: &mut Conn,
+        kind: Kind,
+        name: &QualifiedName,
+    ) -> Result<(), BackfillError> {
+        let sql = "DELETE FROM _cutover.copy_notes WHERE kind = ? AND db = ? AND name = ?";
+        let names = (kind.label(), &name.schema, &name.name);
+        green.exec_drop(sql, names).await.map_err(asked)
+    }
+
+    /// Notes of which moment the rows on green are, or will be when the copy is complete.
+    pub(crate) async fn write_position(
+        green: &mut Conn,
+        position: &BinlogPosition,
+    ) -> Result<(), BackfillError> {
+        let place = QualifiedName::new("", "");
+        Notes::write(green, Kind::Position, &place, FILLING, &position.to_string()).await
+    }
+
+    /// The position that was noted, and whether the copy is complete.
+    pub(crate) async fn position(
+        green: &mut Conn,
+    ) -> Result<Option<(BinlogPosition, bool)>, BackfillError> {
+        let Some(note) = Notes::of(green, Kind::Position).await?.into_values().next() else {
+            return Ok(None);
+        };
+        let position = note.detail.parse::<BinlogPosition>().map_err(|error| {
+            BackfillError::halt(
+                format!("the position that green notes ({:?}) can't be read: {error}", note.detail),
+                "drop the copied tables and the database _cutover on green, and copy anew",
+            )
+        })?;
+        Ok(Some((position, note.state == COPIED)))
+    }
+
+    /// The position of the rows on green, if the copy is complete.
+    ///
+    /// # Errors
+    /// The notes can't be read.
+    pub async fn copied(green: &mut Conn) -> Result<Option<BinlogPosition>, BackfillError> {
+        Notes::prepare(green).await?;
+        let noted = Notes::position(green).await?;
+        Ok(noted.and_then(|(position, is_complete)| is_complete.then_some(position)))
+    }
+
+    /// Ends all claims at once: the copy is complete and no table may be emptied any more. Repeating it
+    /// is fine.
+    ///
+    /// # Errors
+    /// The claims are still there.
+    pub async fn record_copied(green: &mut Conn) -> Result<(), BackfillError> {
+        let sql = "UPDATE _cutover.copy_notes SET state = ?
+                   WHERE kind IN ('table', 'position') AND state = ?";
+        green.exec_drop(sql, (COPIED, FILLING)).await.map_err(asked)
+    }
+}

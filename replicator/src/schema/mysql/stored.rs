@@ -1,0 +1,314 @@
+//! Routines, views, events and triggers.
+
+use std::collections::BTreeSet;
+
+use decoders::QualifiedName;
+use decoders::mysql::server::{Conn, describe, literal};
+use mysql_async::Row;
+use mysql_async::prelude::Queryable;
+use serde::{Deserialize, Serialize};
+
+use super::make::{SchemaCopy, open, qualified};
+use super::notes::{Kind, Notes, WAITING};
+use super::session::used_for_definitions;
+use crate::backfill::BackfillError;
+use crate::backfill::mysql::failed;
+use crate::backfill::progress::{Phase, ProgressSender, Step, begin};
+
+/// Something that runs, with the session that it was defined in.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Definition {
+    /// Triggers of one kind on one table fire in this order.
+    order: u64,
+    sql_mode: String,
+    collation: String,
+    time_zone: Option<String>,
+    statement: String,
+}
+
+impl SchemaCopy {
+    /// Makes routines, views and events, the latter disabled, and notes triggers and enabled events
+    /// for [`open_for_clients`]. Those that are there already are left alone.
+    ///
+    /// Gives back what somebody should know.
+    ///
+    /// # Errors
+    /// The servers'. Repeating it is safe.
+    pub async fn make_stored(
+        &self,
+        progress: &ProgressSender,
+    ) -> Result<Vec<String>, BackfillError> {
+        let (mut blue, _) = open(&self.blue, "blue").await?;
+        let (mut green, server) = open(&self.green, "green").await?;
+        used_for_definitions(&mut green, &server).await?;
+        let objects = self.objects(&mut blue).await?;
+        let there: BTreeSet<(String, QualifiedName)> =
+            self.objects(&mut green).await?.into_iter().map(|o| (o.kind, o.name)).collect();
+        begin(progress, Phase::Rest, objects.len());
+        let mut warnings = Vec::new();
+        let mut views = Vec::new();
+        for object in objects {
+            let step = Step::begin(progress, object.name.to_string());
+            let is_there = there.contains(&(object.kind.clone(), object.name.clone()));
+            match object.kind.as_str() {
+                "TRIGGER" => {
+                    let definition = object.definition(&mut blue).await?;
+                    note(&mut green, Kind::Trigger, &object.name, &definition).await?;
+                }
+                _ if is_there => warnings.push(format!(
+                    "the {} {} was on green already and was left as it is",
+                    object.kind.to_lowercase(),
+                    object.name
+                )),
+                "VIEW" => views.push((object.name.clone(), object.definition(&mut blue).await?)),
+                "EVENT" => {
+                    let definition = object.definition(&mut blue).await?;
+                    let (disabled, was_enabled) = without_effect(&definition.statement);
+                    if was_enabled {
+                        note(&mut green, Kind::Event, &object.name, &definition).await?;
+                    }
+                    let definition = Definition { statement: disabled, ..definition };
+                    make(&mut green, &object.name, &definition)
+                        .await
+                        .map_err(|error| refused("event", &object.name, error))?;
+                }
+                _ => {
+                    let definition = object.definition(&mut blue).await?;
+                    make(&mut green, &object.name, &definition).await.map_err(|error| {
+                        refused(&object.kind.to_lowercase(), &object.name, error)
+                    })?;
+                }
+            }
+            step.finish();
+        }
+        warnings.extend(make_views(&mut green, views).await?);
+        Ok(warnings)
+    }
+
+    /// Everything of a side that runs, functions and procedures first.
+    async fn objects(&self, conn: &mut Conn) -> Result<Vec<Object>, BackfillError> {
+        let of = |column: &str| match &self.database {
+            Some(database) => format!("{column} = {}", literal(database)),
+            None => format!(
+                "{column} NOT IN ('mysql', 'sys', 'information_schema', 'performance_schema', '_cutover')"
+            ),
+        };
+        let sql = format!(
+            "SELECT 1, routine_type, routine_schema, routine_name, 0, NULL
+               FROM information_schema.routines WHERE {}
+             UNION ALL SELECT 2, 'VIEW', table_schema, table_name, 0, NULL
+               FROM information_schema.views WHERE {}
+             UNION ALL SELECT 3, 'EVENT', event_schema, event_name, 0, NULL
+               FROM information_schema.events WHERE {}
+             UNION ALL SELECT 4, 'TRIGGER', trigger_schema, trigger_name, action_order, event_object_table
+               FROM information_schema.triggers WHERE {}
+             ORDER BY 1, 2, 3, 4",
+            of("routine_schema"),
+            of("table_schema"),
+            of("event_schema"),
+            of("trigger_schema"),
+        );
+        type Fields = (u8, String, String, String, u64, Option<String>);
+        let rows: Result<Vec<Fields>, _> = conn.query(sql).await;
+        let rows = rows.map_err(|error| failed("reading what runs (views, triggers ..)", error))?;
+        let object = |(_, kind, schema, name, order, table): Fields| {
+            let object = Object { kind, name: QualifiedName::new(&schema, name), order };
+            let takes =
+                table.is_none_or(|table| self.filter.takes(&QualifiedName::new(schema, table)));
+            takes.then_some(object)
+        };
+        Ok(rows.into_iter().filter_map(object).collect())
+    }
+}
+
+/// Makes the triggers that wait, and enables the events that were enabled on blue: for the flip, when
+/// blue's changes are all there and before clients write.
+///
+/// # Errors
+/// The server's. What is missing is still noted: repeating it goes on.
+pub async fn open_for_clients(green: &mut Conn) -> Result<(), BackfillError> {
+    let mut triggers = Vec::new();
+    for (name, note) in Notes::of(green, Kind::Trigger).await? {
+        triggers.push((name, read(&note.detail)?));
+    }
+    triggers.sort_by_key(|(_, definition)| definition.order);
+    for (name, definition) in triggers {
+        let doing = format!("making the trigger {name} on green");
+        let drop = format!("DROP TRIGGER IF EXISTS {}", qualified(&name));
+        green.query_drop(drop).await.map_err(|error| failed(&doing, error))?;
+        make(green, &name, &definition).await.map_err(|error| failed(&doing, error))?;
+        Notes::strike(green, Kind::Trigger, &name).await?;
+    }
+    for (name, _) in Notes::of(green, Kind::Event).await? {
+        let enable = format!("ALTER EVENT {} ENABLE", qualified(&name));
+        let doing = format!("enabling the event {name} on green");
+        green.query_drop(enable).await.map_err(|error| failed(doing, error))?;
+        Notes::strike(green, Kind::Event, &name).await?;
+    }
+    Ok(())
+}
+
+/// Something that runs, by name.
+struct Object {
+    kind: String,
+    name: QualifiedName,
+    order: u64,
+}
+
+impl Object {
+    /// Reads it; the columns of SHOW CREATE have the same names on both families but for the
+    /// statement's own.
+    async fn definition(&self, blue: &mut Conn) -> Result<Definition, BackfillError> {
+        let doing = format!("reading the {} {} on blue", self.kind.to_lowercase(), self.name);
+        let sql = format!("SHOW CREATE {} {}", self.kind, qualified(&self.name));
+        let row: Option<Row> =
+            blue.query_first(sql).await.map_err(|error| failed(&doing, error))?;
+        let mut fields = std::collections::BTreeMap::new();
+        if let Some(mut row) = row {
+            let columns = row.columns();
+            for (at, column) in columns.iter().enumerate() {
+                if let Some(Ok(Some(text))) = row.take_opt::<Option<String>, _>(at) {
+                    fields.insert(column.name_str().to_ascii_lowercase(), text);
+                }
+            }
+        }
+        let statement = fields
+            .iter()
+            .find(|(name, _)| name.starts_with("create ") || *name == "sql original statement");
+        let Some((_, statement)) = statement else {
+            return Err(BackfillError::halt(
+                format!("{doing}: the server does not show it"),
+                "grant the account the right to see it (SHOW VIEW, TRIGGER, EVENT, SHOW_ROUTINE; on \
+                 MariaDB SELECT on mysql.proc or SHOW CREATE ROUTINE)",
+            ));
+        };
+        let field = |name: &str| fields.get(name).cloned();
+        Ok(Definition {
+            order: self.order,
+            sql_mode: field("sql_mode").unwrap_or_default(),
+            collation: field("collation_connection").unwrap_or_default(),
+            time_zone: field("time_zone"),
+            statement: statement.clone(),
+        })
+    }
+}
+
+/// Runs a definition in a session like the one that it was made in.
+///
+/// `character_set_client` stays UTF-8, in which the text arrives; what literals are is decided by the
+/// collation of the connection.
+async fn make(
+    green: &mut Conn,
+    name: &QualifiedName,
+    definition: &Definition,
+) -> Result<(), mysql_async::Error> {
+    let mut session = vec![format!("sql_mode = {}", literal(&definition.sql_mode))];
+    if !definition.collation.is_empty() {
+        session.push(format!("collation_connection = {}", literal(&definition.collation)));
+    }
+    if let Some(zone) = &definition.time_zone {
+        session.push(format!("time_zone = {}", literal(zone)));
+    }
+    green.query_drop(format!("USE {}", decoders::mysql::server::identifier(&name.schema))).await?;
+    green.query_drop(format!("SET SESSION {}", session.join(", "))).await?;
+    let made = green.query_drop(&definition.statement).await;
+    let plain = "SET NAMES utf8mb4, SESSION time_zone = '+00:00', \
+                 SESSION sql_mode = 'NO_ENGINE_SUBSTITUTION,ALLOW_INVALID_DATES'";
+    green.query_drop(plain).await?;
+    made
+}
+
+/// Views use each other: those that can be made are, until all are there or none can.
+async fn make_views(
+    green: &mut Conn,
+    mut views: Vec<(QualifiedName, Definition)>,
+) -> Result<Vec<String>, BackfillError> {
+    loop {
+        let (mut left, mut reasons) = (Vec::new(), Vec::new());
+        let before = views.len();
+        for (name, definition) in views {
+            match make(green, &name, &definition).await {
+                Ok(()) => {}
+                Err(error @ mysql_async::Error::Server(_)) => {
+                    reasons.push(format!("the view {name} can't be made: {}", describe(&error)));
+                    left.push((name, definition));
+                }
+                Err(error) => return Err(failed(format!("making the view {name}"), error)),
+            }
+        }
+        // A view may be broken on blue just as well: nothing that is moved depends on it.
+        if left.is_empty() || left.len() == before {
+            return Ok(reasons);
+        }
+        views = left;
+    }
+}
+
+/// An event's statement with DISABLE, and whether it was enabled.
+///
+/// What stands between schedule and body is always printed as
+/// `ON COMPLETION [NOT] PRESERVE {ENABLE | DISABLE | ..}`, and the schedule holds no such words but
+/// in quotes, which come in pairs.
+fn without_effect(statement: &str) -> (String, bool) {
+    const WORDS: [&str; 2] =
+        [" ON COMPLETION NOT PRESERVE ENABLE", " ON COMPLETION PRESERVE ENABLE"];
+    for words in WORDS {
+        for (at, _) in statement.match_indices(words) {
+            let before = &statement[..at];
+            let is_open = |quote: char| before.matches(quote).count() % 2 == 1;
+            if is_open('`') || is_open('\'') {
+                continue;
+            }
+            let kept = words.trim_end_matches("ENABLE");
+            return (format!("{before}{kept}DISABLE{}", &statement[at + words.len()..]), true);
+        }
+    }
+    (statement.to_owned(), false)
+}
+
+fn refused(kind: &str, name: &QualifiedName, error: mysql_async::Error) -> BackfillError {
+    failed(format!("making the {kind} {name} on green"), error).or_remedy(
+        "create it on green by hand, or drop it on blue if nobody needs it; a definer that green lacks \
+         can be created locked",
+    )
+}
+
+async fn note(
+    green: &mut Conn,
+    kind: Kind,
+    name: &QualifiedName,
+    definition: &Definition,
+) -> Result<(), BackfillError> {
+    let detail = serde_json::to_string(definition)
+        .map_err(|error| BackfillError::retry(format!("noting {name}: {error}")))?;
+    Notes::write(green, kind, name, WAITING, &detail).await
+}
+
+fn read(detail: &str) -> Result<Definition, BackfillError> {
+    serde_json::from_str(detail).map_err(|error| {
+        BackfillError::halt(
+            format!("a note on green (_cutover.copy_notes) can't be read: {error}"),
+            "create the trigger by hand and delete the note",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_disabled_outside_of_quotes() {
+        let body = " DO select ' ON COMPLETION PRESERVE ENABLE'";
+        let event =
+            format!("CREATE EVENT `e` ON SCHEDULE EVERY 1 DAY ON COMPLETION PRESERVE ENABLE{body}");
+        let (disabled, was_enabled) = without_effect(&event);
+        assert!(was_enabled);
+        assert!(
+            disabled.ends_with(&format!(" ON COMPLETION PRESERVE DISABLE{body}")),
+            "{disabled}"
+        );
+        let (same, was_enabled) = without_effect(&disabled);
+        assert_eq!((same, was_enabled), (disabled, false));
+    }
+}

@@ -1,0 +1,369 @@
+//! Green's rows are blue's, byte by byte, at one position.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use decoders::mysql::gtid::BinlogPosition;
+use decoders::mysql::server;
+use mysql_async::prelude::Queryable;
+use replicator::backfill::ProgressSender;
+use replicator::backfill::mysql::{Copied, RowCopy};
+use tests::mysql::{Mysql, Version};
+use tests::wait;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::support::{PAIRS, pair, schema_copy, url};
+
+const SOON: Duration = Duration::from_secs(60);
+
+async fn prepared(blue: &Mysql, green: &Mysql) -> Result<RowCopy> {
+    let made = schema_copy(blue, green).make_tables(&ProgressSender::default()).await?;
+    Ok(RowCopy {
+        blue: url(blue),
+        green: url(green),
+        tables: made.tables,
+        workers: 3,
+        chunk_bytes: 64 << 10,
+    })
+}
+
+async fn copied(copy: &RowCopy) -> Result<Copied> {
+    let (_going, cancel) = watch::channel(false);
+    Ok(copy.run(&ProgressSender::default(), &cancel).await?)
+}
+
+/// Every type with its edges; a text of every character set in bytes of its own.
+const TYPES: &str = "
+create database t; use t;
+set sql_mode = 'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES';
+create table numbers (id int auto_increment primary key, a tinyint, b smallint unsigned, c mediumint,
+  d bigint unsigned, e decimal(65,30), f float, g double, h float(7,3), i double(20,4), j bit(1), k bit(64),
+  l int(5) unsigned zerofill, m year, n decimal(10,0) unsigned);
+insert into numbers values (0,-128,65535,-8388608,18446744073709551615,
+  -12345678901234567890123456789012345.123456789012345678901234567890, 16777217, 1.7976931348623157e308,
+  1234.567, 123456789012.3456, b'1', b'1111111111111111111111111111111111111111111111111111111111111111', 42, 0, 7),
+  (1,127,0,8388607,0,0.000000000000000000000000000001,-0e0,2.2250738585072014e-308,-0.001,-0.0001,b'0',b'1',99999,1901,0),
+  (2,0,1,-1,1,1,1.17549435e-38,-4.9406564584124654e-324,0,0,null,b'101',0,2155,1),
+  (3,null,null,null,null,null,null,null,null,null,null,null,null,null,null),
+  (4,1,1,1,1,1,3.4028235e38,0.1,0.1,0.1,b'1',b'0',1,2000,1), (5,1,1,1,1,1,0.3,-0e0,1,1,b'1',b'0',1,1999,1);
+create table times (id int primary key, a date, b datetime, c datetime(6), d time, e time(6), f timestamp null,
+  g timestamp(6) null, h timestamp(3) not null default current_timestamp(3) on update current_timestamp(3));
+set time_zone = '+00:00';
+insert into times values (1,'0000-00-00','0000-00-00','0000-00-00 00:00:00.000000','-838:59:59','-00:00:00.000001',
+    '0000-00-00 00:00:00','1970-01-01 00:00:01.000001','2001-02-03 04:05:06.789'),
+  (2,'2024-00-00','2024-01-00 00:00:00','2024-02-31 23:59:59.999999','838:59:59','838:59:58.999999',
+    '2038-01-19 03:14:07','2038-01-19 03:14:07.999999','2011-03-27 02:30:00.001'),
+  (3,'9999-12-31','1000-01-01','9999-12-31 23:59:59.999999','00:00:00','-00:00:01','1970-01-01 00:00:01',null,'2020-01-01');
+create table texts (id int primary key, a varchar(40) character set latin1, b varchar(40) character set utf8mb4,
+  c char(10) character set utf8mb3, d text character set ucs2, e varchar(40) character set utf16,
+  f varchar(40) character set sjis, g varchar(40) character set gbk, h longtext character set utf8mb4,
+  i varbinary(40), j binary(8), k longblob, l tinytext character set cp1251,
+  m enum('a','b','ä') character set latin1, n set('x','y','z''') not null default '', o varchar(30) character set ascii);
+insert into texts values (1, x'E4F6FF00275C', 'ä€😀\\\\''\\0\\n\\t', 'ü ', x'00E4D83D', x'D83DDE00', x'835C5C27', x'815C27',
+    repeat('ä\\\\''', 500000), x'00FF275C0A1A', x'61', x'', x'C0', 'ä', 'x,z''', 'a\\Zb'),
+  (2, '', '', '', '', '', '', '', '', '', '', repeat(x'00FF275C', 300000), '', 0, '', ''),
+  (3, null, null, null, null, null, null, null, null, null, null, null, null, null, 'y', null),
+  (4, 'NULL', ' trailing  ', 'x', 'a', 'b', 'c', 'd', '\\\\N', '\\\\N', x'2020202020202020', 'NULL', 'e', 'b', 'x,y,z''', '1');
+create table shapes (id int primary key, g geometry, p point, l linestring not null);
+insert into shapes values (1, ST_GeomFromText('POLYGON((0 0,0 1,1 1,0 0))'), ST_GeomFromText('POINT(1.1 -2.2)', 0),
+    ST_GeomFromText('LINESTRING(0 0,1 1e100)')), (2, null, null, ST_GeomFromText('LINESTRING(3 3,1 2)'));
+create table made (a int, b int as (a + 1) stored, c int as (a * 2) virtual, id int invisible auto_increment primary key);
+insert into made (a, id) values (1, 5), (2, 9), (null, 11);
+create table keyless (v varchar(10), n int); insert into keyless values ('a', 1), ('a', 1), (null, null);
+create table empty_ (id int primary key);
+create table only_defaults (id int auto_increment primary key); insert into only_defaults values (0), (3);
+";
+
+const TYPES_MARIADB: &str = "use t;
+create table own (u uuid primary key, a inet6, b inet4, c varchar(200) compressed, d blob compressed, j json);
+insert into own values ('123e4567-e89b-12d3-a456-426655440000', '::ffff:1.2.3.4', '255.0.0.1', repeat('ä', 150),
+  repeat('x', 5000), '{\"b\": 1, \"a\" : [1.0, 1e400]}'),
+  ('ffffffff-ffff-ffff-ffff-ffffffffffff', '::', '0.0.0.0', '', '', '\"\\\\u0000\"');
+";
+
+const TYPES_MYSQL: &str = "use t;
+create table own (id binary(3) primary key, j json, v vector(3), s geometry srid 4326);
+insert into own values ('a\\0', '{\"b\": [1, 2.5, -0.0, 1e300, 18446744073709551615, \"ä\\\\u0000😀\"], \"a\": null}',
+  to_vector('[1,-2.5,0]'), ST_GeomFromText('POINT(10 20)', 4326)), ('b', 'null', null, null), ('c', '[]', null, null);
+";
+
+fn keyed_by_everything(version: Version) -> String {
+    let mut keys = vec![
+        (
+            "latin",
+            "varchar(20) character set latin1 collate latin1_swedish_ci",
+            "concat(char(65 + seq % 50), seq)",
+        ),
+        ("binaries", "varbinary(40)", "unhex(sha2(seq, 256))"),
+        ("times_", "datetime(3)", "date_add('2001-01-01', interval seq * 1001 microsecond)"),
+        ("decimals", "decimal(20,5)", "seq / 7 - 100"),
+        ("longs", "bigint unsigned", "18446744073709551615 - seq * seq"),
+        ("signed", "int", "(seq - 1000) * 7"),
+    ];
+    if version.is_mariadb() {
+        keys.push((
+            "uuids",
+            "uuid",
+            "concat(lpad(hex(seq * 7919), 8, '0'), '-1111-1111-8111-111111111111')",
+        ));
+    }
+    let mut sql = "use t; create table seqs (seq int primary key);
+        insert into seqs with recursive s (n) as (select 1 union all select n + 1 from s where n < 900) select n from s;
+        insert into seqs select seq + 900 from seqs; insert into seqs select seq + 1800 from seqs;
+        set sql_mode = '';\n"
+        .to_owned();
+    for (name, of, value) in keys {
+        sql += &format!(
+            "create table by_{name} (k {of} primary key, pad varchar(250)) character set utf8mb4;
+             insert into by_{name} select {value}, repeat(char(65 + seq % 26), 200) from seqs;\n"
+        );
+    }
+    sql + "create table by_several (a int, e enum('z','y','x'), b char(3) character set utf8mb4, c date,
+             primary key (a, b, c, e)) character set utf8mb4;
+           insert into by_several select seq % 3, 1 + seq % 3, char(97 + seq % 20), date_add('2020-01-01', interval seq day)
+             from seqs;
+           create table by_unique (a int not null, b varchar(200), unique (a)); insert into by_unique select seq, repeat('x', 180) from seqs;
+           create table by_prefix (a varchar(300), b int, primary key (a(5))) character set utf8mb4;
+           insert into by_prefix select concat(lpad(seq, 5, '0'), 'tail'), seq from seqs;"
+}
+
+fn same_rows(blue: &Mysql, green: &Mysql, database: &str) -> Result<()> {
+    let sql = format!(
+        "select table_name from information_schema.tables where table_type = 'BASE TABLE' and table_schema = '{database}'"
+    );
+    for table in blue.rows(&sql)? {
+        let table = String::from_utf8(table[0].clone())?;
+        // Of the stored bytes, so of every bit of floats too.
+        let sum = format!("checksum table {database}.`{table}`");
+        let count = format!("select count(*) from {database}.`{table}`");
+        assert_eq!(blue.value(&count)?, green.value(&count)?, "{table}");
+        assert_eq!(blue.rows(&sum)?, green.rows(&sum)?, "{table}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_of_every_type_arrive_bit_by_bit() -> Result<()> {
+    for versions in PAIRS {
+        let (blue, green) = pair(versions)?;
+        blue.run(TYPES)?;
+        blue.run(if versions.0.is_mariadb() { TYPES_MARIADB } else { TYPES_MYSQL })?;
+        blue.run(&keyed_by_everything(versions.0))?;
+        let copy = prepared(&blue, &green).await?;
+        let copied = copied(&copy).await.with_context(|| format!("{versions:?}"))?;
+        same_rows(&blue, &green, "t").with_context(|| format!("{versions:?}"))?;
+        let chunks = "select count(*) from _cutover.copy_chunks where name = 'by_latin'";
+        ensure!(green.value(chunks)?.parse::<u32>()? > 2, "the table was not cut");
+        let sql = match versions.0.is_mariadb() {
+            true => "select @@gtid_binlog_pos",
+            false => "select replace(@@gtid_executed, '\\n', '')",
+        };
+        assert_eq!(copied.position.to_string(), blue.value(sql)?);
+    }
+    Ok(())
+}
+
+/// Writers that each move money and note it: every transaction adds one row to `log`.
+struct Traffic {
+    stop: Arc<AtomicBool>,
+    writers: Vec<JoinHandle<Result<()>>>,
+}
+
+const LEDGER: &str = "
+create database bank; use bank;
+create table account (id int primary key, balance bigint not null, pad varchar(200), key (balance));
+create table log (id bigint auto_increment primary key, payer int, payee int, amount int, pad varchar(200));
+insert into account with recursive s (n) as (select 1 union all select n + 1 from s where n < 900)
+  select n, 1000, repeat('x', 180) from s;
+insert into account select id + 900, 1000, pad from account;
+insert into account select id + 1800, 1000, pad from account;
+insert into account select id + 3600, 1000, pad from account;
+insert into account values (7201, 1000, 'idle');
+";
+/// Accounts that money moves between; one more is idle.
+const ACCOUNTS: u64 = 7200;
+
+impl Traffic {
+    fn start(blue: &Mysql) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let writers = (0..4_u64).map(|writer| {
+            let (stop, url) = (Arc::clone(&stop), url(blue));
+            tokio::spawn(async move {
+                let mut conn = server::connect(&url).await?;
+                let mut number = writer;
+                while !stop.load(Ordering::Relaxed) {
+                    number = number.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                    let (one, two) = (1 + (number >> 33) % ACCOUNTS, 1 + (number >> 20) % ACCOUNTS);
+                    let (payer, payee) = (one.min(two), one.max(two));
+                    let amount = (number >> 40) % 100;
+                    let moved = conn
+                        .query_drop(format!(
+                            "begin; update bank.account set balance = balance - {amount} where id = {payer};
+                             update bank.account set balance = balance + {amount} where id = {payee};
+                             insert into bank.log (payer, payee, amount, pad) values ({payer}, {payee}, {amount}, repeat('y', 150));
+                             commit"
+                        ))
+                        .await;
+                    match moved {
+                        // A deadlock: nothing happened.
+                        Err(mysql_async::Error::Server(error)) if error.code == 1213 => {}
+                        moved => moved?,
+                    }
+                }
+                Ok(conn.disconnect().await?)
+            })
+        });
+        Self { writers: writers.collect(), stop }
+    }
+
+    async fn end(self) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        for writer in self.writers {
+            writer.await??;
+        }
+        Ok(())
+    }
+}
+
+/// How many transactions a position has; the servers number them one by one.
+fn transactions(position: &BinlogPosition) -> Result<u64> {
+    let text = position.to_string();
+    let last = text.rsplit(['-', ':']).next().context("a number")?;
+    Ok(last.parse()?)
+}
+
+fn number(server: &Mysql, sql: &str) -> Result<u64> {
+    Ok(server.value(sql)?.parse()?)
+}
+
+fn now(blue: &Mysql) -> Result<BinlogPosition> {
+    let sql = match blue.version().is_mariadb() {
+        true => "select @@gtid_binlog_pos",
+        false => "select replace(@@gtid_executed, '\\n', '')",
+    };
+    Ok(blue.value(sql)?.parse().map_err(|error| anyhow::anyhow!("{error}"))?)
+}
+
+/// Balances and log belong together, and to the position.
+fn consistent(green: &Mysql, base: u64, position: &BinlogPosition) -> Result<()> {
+    let log = number(green, "select count(*) from bank.log")?;
+    assert_eq!(transactions(position)? - base, log, "the rows are not those of {position}");
+    assert_eq!(number(green, "select count(*) from bank.account")?, ACCOUNTS + 1);
+    let wrong = "select count(*) from bank.account a where balance <> 1000
+        - (select ifnull(sum(amount), 0) from bank.log where payer = a.id)
+        + (select ifnull(sum(amount), 0) from bank.log where payee = a.id)";
+    green.run("alter table bank.log add key (payer), add key (payee)")?;
+    assert_eq!(number(green, wrong)?, 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_those_of_one_position_while_clients_write() -> Result<()> {
+    for versions in PAIRS {
+        let (blue, green) = pair(versions)?;
+        blue.run(LEDGER)?;
+        let base = transactions(&now(&blue)?)?;
+        let traffic = Traffic::start(&blue);
+        wait::until("clients to write", SOON, || {
+            let written = number(&blue, "select count(*) from bank.log");
+            async move { Ok((written? > 200).then_some(())) }
+        })
+        .await?;
+        let copy = prepared(&blue, &green).await?;
+        let copied = copied(&copy).await;
+        traffic.end().await?;
+        let copied = copied?;
+        consistent(&green, base, &copied.position).with_context(|| format!("{versions:?}"))?;
+        ensure!(
+            transactions(&now(&blue)?)? > transactions(&copied.position)?,
+            "nobody wrote meanwhile"
+        );
+    }
+    Ok(())
+}
+
+/// A copy that is ended at some moment, as a crash would. The last chunk of the accounts meets a lock
+/// on green, so that it does not end before.
+async fn broken_off(green: &Mysql, copy: &RowCopy) -> Result<()> {
+    let mut lock = server::connect(&url(green)).await?;
+    lock.query_drop("begin; insert into bank.account values (7201, 0, '')").await?;
+    let (_going, cancel) = watch::channel(false);
+    let (job, progress) = (copy.clone(), ProgressSender::default());
+    let mut running = tokio::spawn(async move { job.run(&progress, &cancel).await });
+    let done = "select count(*) from _cutover.copy_chunks where is_done and name = ";
+    let wanted = [("account", 4), ("ups", 2), ("child", 1)];
+    loop {
+        // The table of marks may not be there yet.
+        let has = |name: &str| {
+            green.value(&format!("{done} '{name}'")).unwrap_or_default().parse().unwrap_or(0)
+        };
+        if wanted.iter().all(|(name, chunks)| has(name) >= *chunks) {
+            break;
+        }
+        tokio::select! {
+            ended = &mut running => bail!("it ended before it was broken off: {:?}", ended?),
+            () = tokio::time::sleep(Duration::from_millis(20)) => {}
+        }
+    }
+    running.abort();
+    ensure!(running.await.is_err_and(|error| error.is_cancelled()), "it was not broken off");
+    lock.query_drop("rollback").await?;
+    Ok(lock.disconnect().await?)
+}
+
+const BESIDE_THE_BANK: &str = "use bank;
+create table ups (id int primary key, u int, pad varchar(250), unique (u));
+create table parent (id int primary key);
+create table child (id int primary key, p int, foreign key (p) references parent (id) on delete cascade);
+create table notes (word varchar(20) character set latin1 collate latin1_german1_ci primary key, n int);
+insert into ups select id, id, repeat('z', 240) from account;
+insert into parent select id from account where id < 50;
+insert into child select id, id from account where id < 50;
+insert into notes values ('Äpfel', 1), ('b', 2), ('c', 3);
+";
+
+const MEANWHILE: [&str; 8] = [
+    "update bank.ups set u = 20000 where id = 5",
+    "update bank.ups set u = 5 where id = 6",
+    "update bank.ups set id = 30000 where id = 7",
+    "delete from bank.ups where id = 8",
+    "delete from bank.parent where id = 7",
+    "update bank.notes set n = 7 where word = 'äPFEL'",
+    "update bank.notes set word = 'ß' where word = 'b'",
+    "insert into bank.notes values ('B', 9)",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_breaks_off_goes_on_chunk_by_chunk() -> Result<()> {
+    for versions in PAIRS {
+        let (blue, green) = pair(versions)?;
+        blue.run(LEDGER)?;
+        blue.run(BESIDE_THE_BANK)?;
+        let base = transactions(&now(&blue)?)?;
+        let traffic = Traffic::start(&blue);
+        let mut copy = prepared(&blue, &green).await?;
+        (copy.workers, copy.chunk_bytes) = (2, 1);
+        broken_off(&green, &copy).await.with_context(|| format!("{versions:?}"))?;
+        MEANWHILE.iter().try_for_each(|sql| blue.run(sql))?;
+        copy.tables = prepared(&blue, &green).await?.tables;
+        copy.workers = 3;
+        let resumed = copied(&copy).await;
+        traffic.end().await?;
+        let resumed = resumed.with_context(|| format!("{versions:?}"))?;
+        ensure!(resumed.chunks_kept >= 6, "{} chunks were kept", resumed.chunks_kept);
+        for table in ["ups", "parent", "child", "notes"] {
+            let sum = format!("checksum table bank.{table}");
+            assert_eq!(blue.rows(&sum)?, green.rows(&sum)?, "{versions:?} {table}");
+        }
+        consistent(&green, base + MEANWHILE.len() as u64, &resumed.position)
+            .with_context(|| format!("{versions:?}"))?;
+        ensure!(
+            transactions(&now(&blue)?)? > transactions(&resumed.position)?,
+            "nobody wrote meanwhile"
+        );
+    }
+    Ok(())
+}

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use crate::change::{Position, Transaction};
+use crate::change::{Lsn, Position, Transaction};
 
 /// What a source delivers, in commit order: transactions `T`, and positions `P` of its history.
 #[derive(Debug)]
@@ -85,4 +85,11 @@ pub trait Source<T = Transaction, P = Position>: Send {
 
     /// Lets the source forget everything up to `durable`. Never goes backwards; repeating is fine.
     fn acknowledge(&mut self, durable: P) -> impl Future<Output = Result<(), SourceError>> + Send;
+}
+
+/// The source's own words for a position of its stream, where positions are only counted: what
+/// somebody who lost the count could ask the source for.
+pub trait Positions: Send + Sync {
+    /// What stands behind `position`; `None` if that is not known (any more).
+    fn in_own_terms(&self, position: Lsn) -> Option<String>;
 }

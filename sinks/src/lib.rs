@@ -4,8 +4,10 @@
 //! ([`plan`]), and the progress rows that make applying exactly-once ([`progress`], [`mark`]). It
 //! knows sources only by the vocabulary of `decoders::change`.
 
+mod caution;
 pub mod conflicts;
 pub mod mark;
+pub mod mysql;
 pub mod net;
 pub mod null;
 pub mod own;

@@ -6,8 +6,8 @@ use decoders::change::{ChangeEvent, Row};
 
 use super::images::Images;
 use super::key::{Forms, Holder, Key, Keys, Slot};
-use super::{NetTable, NetUpdate, UpdateGroup, Why};
-use crate::plan::{ColumnSet, TablePlan};
+use super::{NetPlan, NetTable, NetUpdate, UpdateGroup, Why};
+use crate::plan::ColumnSet;
 
 /// What becomes of one row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -141,7 +141,12 @@ impl<'a> Entities<'a> {
     /// Puts what they come to into `out`. `false` if that can't be said by sets, and `out` is to be
     /// thrown away: a row takes the key of another that has to move away first (the order of the
     /// updates matters), or an update has nothing to set.
-    pub fn finish(mut self, plan: &TablePlan, positions: &[usize], out: &mut NetTable<'a>) -> bool {
+    pub fn finish<P: NetPlan>(
+        mut self,
+        plan: &P,
+        positions: &[usize],
+        out: &mut NetTable<'a, P>,
+    ) -> bool {
         if self.moved && self.keys.iter().any(|slot| self.must_wait(slot)) {
             return false;
         }

@@ -50,6 +50,7 @@ mod images;
 mod key;
 #[cfg(test)]
 mod model;
+mod plan;
 mod reduce;
 #[cfg(test)]
 mod rules;
@@ -59,36 +60,37 @@ use std::sync::Arc;
 
 use decoders::change::{ChangeEvent, Lsn, Row, TableSchema};
 
+pub use plan::{NetPlan, Reduces};
 pub use reduce::reduce;
 
 use crate::plan::{ColumnSet, TablePlan};
 
 /// A part of the net change that is written before the next one.
 #[derive(Debug)]
-pub enum Step<'a> {
+pub enum Step<'a, P = TablePlan> {
     /// Rows, as the changes between two barriers come to.
-    Rows(NetChanges<'a>),
+    Rows(NetChanges<'a, P>),
     /// A TRUNCATE, and the LSN of blue's commit.
     Truncate(&'a ChangeEvent, Lsn),
 }
 
 /// What one stretch of changes comes to, table by table, in order of first touch.
-#[derive(Debug, Default)]
-pub struct NetChanges<'a> {
+#[derive(Debug)]
+pub struct NetChanges<'a, P = TablePlan> {
     /// The tables; those whose rows came and went are left out.
-    pub tables: Vec<NetTable<'a>>,
+    pub tables: Vec<NetTable<'a, P>>,
 }
 
 /// What happens to one table. The lists are written in the order in which they stand here; each is
 /// sorted by key (first column first; length, then bytes), which is the order of green's index for
 /// most keys and one order of locking for all lanes.
 #[derive(Debug)]
-pub struct NetTable<'a> {
+pub struct NetTable<'a, P = TablePlan> {
     /// The table.
-    pub plan: Arc<TablePlan>,
+    pub plan: Arc<P>,
     /// The first and the last of blue's commits that touched it, for error messages.
     pub commits: (Lsn, Lsn),
-    /// Images whose values at [`TablePlan::key_positions`] name rows as they are on green before
+    /// Images whose values at [`NetPlan::key_positions`] name rows as they are on green before
     /// this step.
     pub deletes: Vec<&'a Row>,
     /// One group per set of present columns.
@@ -112,7 +114,7 @@ pub struct UpdateGroup<'a> {
 /// One changed row.
 #[derive(Debug)]
 pub struct NetUpdate<'a> {
-    /// Its values at [`TablePlan::key_positions`] name the row as it is on green before this step.
+    /// Its values at [`NetPlan::key_positions`] name the row as it is on green before this step.
     pub key: &'a Row,
     /// What the row is now; gaps keep what green has.
     pub new: Cow<'a, Row>,

@@ -6,31 +6,30 @@ use std::sync::Arc;
 use decoders::change::{ChangeEvent, Lsn, Row, TableSchema};
 
 use super::entities::{Entities, Taken};
-use super::{NetChanges, NetTable, NotReducible, Step, Why};
-use crate::plan::{IdentityColumn, Shape, TablePlan};
+use super::{NetChanges, NetPlan, NetTable, NotReducible, Reduces, Step, Why};
 
 /// Reduces `changes`, each with the LSN of blue's commit, to what they come to. `plan` gives a
 /// table version's plan; all of them are made before, so nothing here waits. Every change is
-/// checked as [`TablePlan::shape`] does.
+/// checked as [`NetPlan::reduces`] does.
 ///
 /// A TRUNCATE ends a stretch, and so does a table that shows up in another version than before.
 /// Messages are left out: they are for the controller, who saw them upstream.
 ///
 /// # Errors
 /// If the changes contradict each other or can't be judged as a whole: apply them row by row.
-pub fn reduce<'a>(
+pub fn reduce<'a, P: NetPlan>(
     changes: impl IntoIterator<Item = (&'a ChangeEvent, Lsn)>,
-    mut plan: impl FnMut(&Arc<TableSchema>) -> Option<Arc<TablePlan>>,
-) -> Result<Vec<Step<'a>>, NotReducible> {
+    mut plan: impl FnMut(&Arc<TableSchema>) -> Option<Arc<P>>,
+) -> Result<Vec<Step<'a, P>>, NotReducible> {
     let mut steps = Vec::new();
-    let mut stretch = Stretch::default();
+    let mut stretch = Stretch::new();
     for (change, commit_lsn) in changes {
         let schema = match change {
             ChangeEvent::Insert { table, .. }
             | ChangeEvent::Update { table, .. }
             | ChangeEvent::Delete { table, .. } => table,
             ChangeEvent::Truncate { .. } => {
-                std::mem::take(&mut stretch).finish(&mut steps);
+                std::mem::replace(&mut stretch, Stretch::new()).finish(&mut steps);
                 steps.push(Step::Truncate(change, commit_lsn));
                 continue;
             }
@@ -40,7 +39,7 @@ pub fn reduce<'a>(
         if stretch.take(change, schema, commit_lsn, &mut plan).map_err(refused)? {
             continue;
         }
-        std::mem::take(&mut stretch).finish(&mut steps);
+        std::mem::replace(&mut stretch, Stretch::new()).finish(&mut steps);
         if !stretch.take(change, schema, commit_lsn, &mut plan).map_err(refused)? {
             // Only a change whose own images are in different forms finds no place in a new one.
             return Err(refused(Why::Unfit));
@@ -51,16 +50,15 @@ pub fn reduce<'a>(
 }
 
 /// The changes between two barriers.
-#[derive(Default)]
-struct Stretch<'a> {
-    tables: Vec<Table<'a>>,
+struct Stretch<'a, P> {
+    tables: Vec<Table<'a, P>>,
     /// Address of a schema to its place in `tables`. The changes keep the addresses unique.
     by_address: HashMap<usize, usize>,
 }
 
 /// The changes of one table.
-struct Table<'a> {
-    plan: Arc<TablePlan>,
+struct Table<'a, P> {
+    plan: Arc<P>,
     rows: Rows<'a>,
     /// All of them, for a table that turns out to need their order.
     changes: Vec<(&'a ChangeEvent, Lsn)>,
@@ -76,14 +74,18 @@ enum Rows<'a> {
     InOrder,
 }
 
-impl<'a> Stretch<'a> {
+impl<'a, P: NetPlan> Stretch<'a, P> {
+    fn new() -> Self {
+        Self { tables: Vec::new(), by_address: HashMap::new() }
+    }
+
     /// Takes a change in. `false` if it belongs into a new stretch.
     fn take(
         &mut self,
         change: &'a ChangeEvent,
         schema: &Arc<TableSchema>,
         commit_lsn: Lsn,
-        plan: &mut impl FnMut(&Arc<TableSchema>) -> Option<Arc<TablePlan>>,
+        plan: &mut impl FnMut(&Arc<TableSchema>) -> Option<Arc<P>>,
     ) -> Result<bool, Why> {
         let address = Arc::as_ptr(schema) as usize;
         let at = match self.by_address.get(&address) {
@@ -99,10 +101,8 @@ impl<'a> Stretch<'a> {
     }
 
     /// Where the table is, made if need be. `None` if it is there in another version.
-    fn place(&mut self, plan: Arc<TablePlan>) -> Result<Option<usize>, Why> {
-        let same = |table: &Table<'_>| {
-            table.plan.schema().id == plan.schema().id || table.plan.green().oid == plan.green().oid
-        };
+    fn place(&mut self, plan: Arc<P>) -> Result<Option<usize>, Why> {
+        let same = |table: &Table<'_, P>| table.plan.is_same_table(&plan);
         if let Some(at) = self.tables.iter().position(same) {
             return Ok(Arc::ptr_eq(&self.tables[at].plan, &plan).then_some(at));
         }
@@ -117,25 +117,22 @@ impl<'a> Stretch<'a> {
         Ok(Some(self.tables.len() - 1))
     }
 
-    fn finish(self, steps: &mut Vec<Step<'a>>) {
+    fn finish(self, steps: &mut Vec<Step<'a, P>>) {
         let tables = self.tables.into_iter().map(Table::finish);
-        let tables: Vec<NetTable<'a>> = tables.filter(|table| !table.is_empty()).collect();
+        let tables: Vec<NetTable<'a, P>> = tables.filter(|table| !table.is_empty()).collect();
         if !tables.is_empty() {
             steps.push(Step::Rows(NetChanges { tables }));
         }
     }
 }
 
-impl<'a> Table<'a> {
+impl<'a, P: NetPlan> Table<'a, P> {
     fn take(&mut self, change: &'a ChangeEvent, commit_lsn: Lsn) -> Result<bool, Why> {
-        let shape = self.plan.shape(change).map_err(|_| Why::Unfit)?;
-        match (&mut self.rows, shape) {
-            (Rows::InOrder, _) | (Rows::Inserts, Some(Shape::Insert)) => {}
-            (Rows::Keyed(_), Some(Shape::Update { identity, .. }))
-                if identity != IdentityColumn::Kept =>
-            {
-                self.rows = Rows::InOrder;
-            }
+        let reduces = self.plan.reduces(change)?;
+        match (&mut self.rows, reduces) {
+            (Rows::InOrder, _) => {}
+            (Rows::Inserts, _) if matches!(change, ChangeEvent::Insert { .. }) => {}
+            (Rows::Keyed(_), Reduces::InOrder) => self.rows = Rows::InOrder,
             (Rows::Keyed(entities), _) => {
                 let positions = self.plan.key_positions().unwrap_or_default();
                 if entities.take(change, positions)? == Taken::OtherForm {
@@ -148,7 +145,7 @@ impl<'a> Table<'a> {
         Ok(true)
     }
 
-    fn finish(self) -> NetTable<'a> {
+    fn finish(self) -> NetTable<'a, P> {
         let lsn = |entry: Option<&(_, Lsn)>| entry.map_or(Lsn::INVALID, |(_, lsn)| *lsn);
         let commits = (lsn(self.changes.first()), lsn(self.changes.last()));
         let empty = NetTable::new(self.plan.clone(), commits);
@@ -156,7 +153,7 @@ impl<'a> Table<'a> {
             Rows::Keyed(entities) => {
                 let positions = self.plan.key_positions().unwrap_or_default();
                 let mut net = NetTable::new(self.plan.clone(), commits);
-                match entities.finish(&self.plan, positions, &mut net) {
+                match entities.finish(&*self.plan, positions, &mut net) {
                     true => net,
                     false => NetTable { in_order: self.changes, ..empty },
                 }
@@ -177,8 +174,8 @@ fn inserted(change: &ChangeEvent) -> Option<&Row> {
     }
 }
 
-impl<'a> NetTable<'a> {
-    fn new(plan: Arc<TablePlan>, commits: (Lsn, Lsn)) -> Self {
+impl<P> NetTable<'_, P> {
+    fn new(plan: Arc<P>, commits: (Lsn, Lsn)) -> Self {
         let (deletes, updates, inserts) = (Vec::new(), Vec::new(), Vec::new());
         NetTable { plan, commits, deletes, updates, inserts, in_order: Vec::new() }
     }

@@ -15,13 +15,13 @@ use decoders::source::Disposition;
 use tokio_postgres::types::{PgLsn, ToSql};
 
 use super::catalog::read_table;
-use super::caution::Caution;
 use super::frame::{BACK, Frame};
 use super::pipeline::{Failure, Pipeline, Purpose};
 use super::session::{self, Capabilities, TriggerSuppression};
 use super::sets;
 use super::wire::Wire;
 use super::writer::Writer;
+use crate::caution::{Caution, Ways};
 use crate::mark::{LaneMark, Share};
 use crate::own;
 use crate::plan::Fire;
@@ -43,17 +43,6 @@ pub(super) struct LaneStart {
 /// Fewer changes in one call are written row by row: a quiet stream pays nothing for the batches of
 /// a busy one.
 const FEWEST_CHANGES: usize = 16;
-
-/// How many batches (calls of [`Lane::apply_share`]) were written in which way.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Ways {
-    /// As their net change.
-    pub as_a_whole: u64,
-    /// Row by row.
-    pub row_by_row: u64,
-    /// Of those row by row, the ones that were refused as a whole before.
-    pub refused: u64,
-}
 
 /// Where the open transaction stands.
 #[derive(Clone, Default)]

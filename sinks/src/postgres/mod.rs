@@ -2,7 +2,6 @@
 
 mod array;
 pub mod catalog;
-mod caution;
 mod conflicts;
 mod connect;
 pub mod copy;
@@ -22,7 +21,9 @@ mod wire;
 mod writer;
 
 pub use error::{Refusal, target_error};
-pub use lane::{PgLane, Ways};
+pub use lane::PgLane;
 pub use repair::{Repairer, printed};
+
+pub use crate::caution::Ways;
 pub use session::{Blocker, Capabilities, OriginTracking, TriggerSuppression, blockers};
 pub use target::{PgTarget, PgTargetOptions};

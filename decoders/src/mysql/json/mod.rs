@@ -7,6 +7,7 @@ mod text;
 
 pub(super) use binary::read;
 pub(super) use difference::patched;
+pub use text::prints_as_parsed;
 
 /// The nesting that the server allows (`JSON_DOCUMENT_MAX_DEPTH`).
 const MOST_DEPTH: usize = 100;

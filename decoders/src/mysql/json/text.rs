@@ -45,6 +45,20 @@ impl Json {
     }
 }
 
+/// Whether MySQL, reading this number in a JSON text, keeps one that it prints like that. It reads
+/// integers up to 64 bits as such and everything else as doubles; its exact decimals it only prints.
+pub fn prints_as_parsed(number: &str) -> bool {
+    if number.parse::<i64>().is_ok_and(|value| value.to_string() == number)
+        || number.parse::<u64>().is_ok_and(|value| value.to_string() == number)
+    {
+        return true;
+    }
+    let Ok(value) = number.parse::<f64>() else { return false };
+    let mut printed = Vec::new();
+    double(&mut printed, value);
+    printed == number.as_bytes()
+}
+
 fn separate(out: &mut Vec<u8>, at: usize) {
     if at > 0 {
         out.extend_from_slice(b", ");

@@ -78,13 +78,26 @@ fn number(version: &str) -> (u16, u16, u16) {
 /// # Errors
 /// The server can't be reached or refuses; [`SourceError::disposition`] says whether waiting helps.
 pub async fn connect(url: &ServerUrl) -> Result<Conn, SourceError> {
+    open(url, false).await
+}
+
+/// The same, for who writes: an UPDATE counts the rows that it found, not those that it altered
+/// (`CLIENT_FOUND_ROWS`).
+///
+/// # Errors
+/// As for [`connect`].
+pub async fn connect_to_write(url: &ServerUrl) -> Result<Conn, SourceError> {
+    open(url, true).await
+}
+
+async fn open(url: &ServerUrl, found_rows: bool) -> Result<Conn, SourceError> {
     let attempt = format!("cannot connect to {url}");
     let tls = url.ssl_mode() != SslMode::Disabled;
-    let conn = match Conn::new(url.opts(tls)).await {
+    let conn = match Conn::new(url.opts(tls, found_rows)).await {
         Err(Error::Driver(DriverError::NoClientSslFlagFromServer))
             if url.ssl_mode() == SslMode::Preferred =>
         {
-            Conn::new(url.opts(false)).await
+            Conn::new(url.opts(false, found_rows)).await
         }
         conn => conn,
     };

@@ -113,9 +113,9 @@ impl ServerUrl {
         self.ssl_mode
     }
 
-    /// What the driver needs, with TLS or without.
-    pub(super) fn opts(&self, tls: bool) -> Opts {
-        let builder = OptsBuilder::from_opts(self.opts.clone());
+    /// What the driver needs, with TLS or without; whether affected rows are those that were found.
+    pub(super) fn opts(&self, tls: bool, found_rows: bool) -> Opts {
+        let builder = OptsBuilder::from_opts(self.opts.clone()).client_found_rows(found_rows);
         // No default database: every name that we use has its schema.
         let builder = builder.db_name(None::<String>);
         builder.ssl_opts(tls.then(|| self.ssl_opts())).into()

@@ -62,6 +62,11 @@ impl Assembler {
         Assembler { part_bytes, tables: Tables::new(filter, database), position, open: None }
     }
 
+    /// Delivers the rows of a table whatever filter and database say.
+    pub fn always(&mut self, table: QualifiedName) {
+        self.tables.always(table);
+    }
+
     /// Everything up to here has been delivered.
     pub fn position(&self) -> &BinlogPosition {
         &self.position

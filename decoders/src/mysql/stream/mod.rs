@@ -12,6 +12,7 @@ mod assemble;
 mod error;
 mod frames;
 mod lexer;
+mod numbered;
 mod options;
 mod rows;
 mod start;
@@ -24,6 +25,7 @@ use mysql_async::Conn;
 
 pub use assemble::Assembler;
 pub use error::StreamFault;
+pub use numbered::NumberedStream;
 pub use options::{Start, StreamOptions};
 pub use rows::RowsError;
 pub use statement::{Kind, Statement};
@@ -67,12 +69,15 @@ impl BinlogStream {
     pub async fn open(url: &ServerUrl, options: StreamOptions) -> Result<Self, SourceError> {
         let started = start::start(url, &options).await?;
         let position = started.position;
-        let assembler = Assembler::new(
+        let mut assembler = Assembler::new(
             position.clone(),
             options.filter.clone(),
             options.database.clone(),
             options.part_bytes,
         );
+        if let Some(table) = &options.always {
+            assembler.always(table.clone());
+        }
         Ok(BinlogStream {
             url: url.clone(),
             server: started.server,

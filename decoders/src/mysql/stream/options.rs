@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::assemble::PART_BYTES_DEFAULT;
+use crate::change::QualifiedName;
 use crate::mysql::Limits;
 use crate::mysql::gtid::BinlogPosition;
 use crate::postgres::catalog::TableFilter;
@@ -30,6 +31,8 @@ pub struct StreamOptions {
     pub filter: TableFilter,
     /// Only this database.
     pub database: Option<String>,
+    /// A table whose rows are delivered whatever filter and database say.
+    pub always: Option<QualifiedName>,
     /// Above this a transaction is delivered in parts, in bytes.
     pub part_bytes: usize,
     /// What the server sends when it has nothing else to say, and how often. Three times as long
@@ -48,6 +51,7 @@ impl StreamOptions {
             start: Start::Now,
             filter: TableFilter::default(),
             database: None,
+            always: None,
             part_bytes: PART_BYTES_DEFAULT,
             heartbeat: Duration::from_secs(1),
             limits: Limits::default(),

@@ -32,6 +32,8 @@ pub(super) struct Described {
 pub(super) struct Tables {
     filter: TableFilter,
     database: Option<String>,
+    /// Taken whatever the two above say.
+    always: Option<QualifiedName>,
     /// By the number of the last table map.
     mapped: HashMap<u64, (Arc<TableMap>, Known)>,
     /// What the catalog says, since the last statement that may have changed it; `None` for a table
@@ -54,10 +56,15 @@ impl Tables {
         Tables {
             filter,
             database,
+            always: None,
             mapped: HashMap::new(),
             catalog: HashMap::new(),
             ids: HashMap::new(),
         }
+    }
+
+    pub(super) fn always(&mut self, table: QualifiedName) {
+        self.always = Some(table);
     }
 
     /// Statements may have changed what the catalog says.
@@ -108,6 +115,9 @@ impl Tables {
     }
 
     fn takes(&self, name: &QualifiedName) -> bool {
+        if self.always.as_ref() == Some(name) {
+            return true;
+        }
         !is_system_schema(&name.schema)
             && self.database.as_ref().is_none_or(|database| *database == name.schema)
             && self.filter.takes(name)

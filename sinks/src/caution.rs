@@ -1,4 +1,16 @@
-//! How soon to try again what failed.
+//! How batches are written, and how soon to try again what failed.
+
+/// How many batches (calls of [`Lane::apply_share`](crate::Lane::apply_share)) were written in which
+/// way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Ways {
+    /// As their net change.
+    pub as_a_whole: u64,
+    /// Row by row.
+    pub row_by_row: u64,
+    /// Of those row by row, the ones that were refused as a whole before.
+    pub refused: u64,
+}
 
 /// Batches that are written row by row, at most, before many rows at once are tried again.
 const MOST_SKIPPED: u32 = 64;
@@ -11,7 +23,7 @@ const GOOD_RUN: u32 = 8;
 /// they keep coming (unique values that move between rows all the time), twice as many batches as
 /// the last time are written row by row before the next attempt.
 #[derive(Debug, Default)]
-pub(super) struct Caution {
+pub(crate) struct Caution {
     /// Batches to skip after the next failure.
     next: u32,
     /// Batches still to skip.

@@ -1,0 +1,173 @@
+//! Numbers for the transactions of a binlog, and the position that stands behind each number.
+//!
+//! # Why numbers
+//! A GTID set is no total order: of two sets neither need cover the other, and comparing them for each
+//! transaction would cost more than applying it. A binlog itself is totally ordered, and everything
+//! beyond the source (windows, lanes, marks, frontier) only ever asks "is this before that". So the
+//! transactions of one stream are counted from where it was registered to begin: that place is
+//! [`Ledger::START`], and each transaction that the server sends behind it, also one without a row that
+//! concerns us, is the next number. The ledger remembers which position a number stands for until
+//! that is stored.
+//!
+//! # Why the count is the same every time
+//! A server sends what is not in the set that it is asked for in the order of its binlog files, which
+//! is fixed once a transaction is there. The set behind number n is the start and the first n
+//! transactions in that order, so who asks with it gets number n next. Two things would break that,
+//! and both are refused where they can happen: another server under the same name (a replica may have
+//! written its transactions in another order), which the registered stream's source tells, and a
+//! number without a position, which no store ever holds.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::gtid::{BinlogPosition, TransactionId};
+use crate::change::Lsn;
+use crate::source::Positions;
+
+/// A number and the position that it stands for: every transaction with a smaller number is in the
+/// position, and no other one behind the start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// The number of the next transaction.
+    pub number: Lsn,
+    /// What has been read by then.
+    pub position: BinlogPosition,
+}
+
+impl Place {
+    fn pass(&mut self, id: &TransactionId) {
+        self.number = Lsn(self.number.0 + 1);
+        self.position.add(id);
+    }
+}
+
+/// The transactions of one stream that are under way: numbered when they are read, forgotten when a
+/// place behind them is stored. Shared by who reads and who writes.
+#[derive(Debug)]
+pub struct Ledger {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// Before the oldest transaction that is remembered.
+    base: Place,
+    /// The last place that was asked for: the next question is rarely about an earlier one.
+    asked: Place,
+    /// From the base's number on.
+    ids: VecDeque<TransactionId>,
+}
+
+impl Ledger {
+    /// The number of a stream's first transaction.
+    pub const START: Lsn = Lsn(1);
+
+    /// A ledger whose next transaction is the one behind `place`.
+    pub fn new(place: Place) -> Self {
+        let inner = Inner { base: place.clone(), asked: place, ids: VecDeque::new() };
+        Ledger { inner: Mutex::new(inner) }
+    }
+
+    /// Gives the next transaction its number.
+    pub fn number(&self, id: TransactionId) -> Lsn {
+        let mut inner = self.lock();
+        let number = Lsn(inner.base.number.0 + inner.ids.len() as u64);
+        inner.ids.push_back(id);
+        number
+    }
+
+    /// The place with this number, or the oldest that is remembered if that is a later one: then
+    /// everything before it was applied, or needed nothing. `None` for a number that no transaction
+    /// has reached.
+    pub fn place(&self, number: Lsn) -> Option<Place> {
+        let mut inner = self.lock();
+        let Inner { base, asked, ids } = &mut *inner;
+        if number <= base.number {
+            return Some(base.clone());
+        }
+        if number < asked.number {
+            *asked = base.clone();
+        }
+        let skipped = usize::try_from(asked.number.0 - base.number.0).ok()?;
+        let wanted = usize::try_from(number.0 - base.number.0).ok()?;
+        if wanted > ids.len() {
+            return None;
+        }
+        ids.range(skipped..wanted).for_each(|id| asked.pass(id));
+        Some(asked.clone())
+    }
+
+    /// Forgets what is before `number`: a place there, or a later one, is stored.
+    pub fn forget(&self, number: Lsn) {
+        let mut inner = self.lock();
+        while inner.base.number < number
+            && let Some(id) = inner.ids.pop_front()
+        {
+            inner.base.pass(&id);
+        }
+        if inner.asked.number < inner.base.number {
+            inner.asked = inner.base.clone();
+        }
+    }
+
+    /// Nothing that runs under the lock panics half-way.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Positions for Ledger {
+    fn in_own_terms(&self, position: Lsn) -> Option<String> {
+        let place = self.place(position).filter(|place| place.number == position)?;
+        Some(place.position.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::mysql::gtid::MariadbGtid;
+
+    fn id(sequence: u64) -> TransactionId {
+        // Two domains, so that positions are more than one number.
+        let domain = u32::from(sequence.is_multiple_of(3));
+        TransactionId::Mariadb(MariadbGtid { domain, server: 1, sequence })
+    }
+
+    fn start() -> Place {
+        Place { number: Ledger::START, position: "0-1-0".parse().unwrap() }
+    }
+
+    proptest! {
+        /// Whatever is asked and forgotten in whatever order: a number means the same position.
+        #[test]
+        fn a_number_stands_for_one_position(acts in prop::collection::vec((0..3u8, 0..40u64), 1..120)) {
+            let ledger = Ledger::new(start());
+            let mut all = vec![start()];
+            let mut base = Ledger::START;
+            for (act, at) in acts {
+                let number = Lsn(at + 1);
+                match act {
+                    0 => {
+                        let mut next = all[all.len() - 1].clone();
+                        let id = id(all.len() as u64);
+                        prop_assert_eq!(ledger.number(id.clone()), next.number);
+                        next.pass(&id);
+                        all.push(next);
+                    }
+                    1 => {
+                        let expected = all.get((number.max(base).0 - 1) as usize).cloned();
+                        prop_assert_eq!(ledger.place(number), expected);
+                    }
+                    _ => {
+                        let last = Lsn(all.len() as u64);
+                        ledger.forget(number.min(last));
+                        base = base.max(number.min(last));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! What green's errors mean for the stream, told without row values.
+//!
+//! MySQL and MariaDB quote values in many messages ("Duplicate entry 'x' for key .."), so what a server
+//! says about rows is never passed on: only its error number, and the name of the key or constraint
+//! where the message ends with one.
+
+use decoders::mysql::server::{code, failure};
+use decoders::source::{Disposition, SourceError};
+use mysql_async::Error;
+
+use crate::target::TargetError;
+
+/// The error of a statement that holds no row values; the server's own words can be shown.
+pub(super) fn target_error(doing: impl std::fmt::Display, error: Error) -> TargetError {
+    of_source(failure(doing, error))
+}
+
+/// An error of the connection's side in the terms of a target.
+pub(super) fn of_source(error: SourceError) -> TargetError {
+    let SourceError { disposition, message, remedy, cause } = error;
+    let remedy = match disposition {
+        Disposition::Retry => remedy,
+        Disposition::Halt => remedy.or_else(|| Some("See the server's own log".to_owned())),
+    };
+    TargetError { disposition, message, remedy, conflict: false, cause }
+}
+
+/// The error of a statement about rows: `doing` says where.
+pub(super) fn of_rows(doing: &str, error: Error) -> TargetError {
+    let Some(number) = code(&error) else {
+        // The driver's errors hold no statement; a packet that it can't read is not shown.
+        let mut told = target_error(doing, error);
+        told.cause = None;
+        return told;
+    };
+    let named = named(&error);
+    let (text, remedy) = describe(number);
+    let about = named.map(|name| format!(" ({name})")).unwrap_or_default();
+    let message = format!("{doing}: {text}{about}, error {number}");
+    let disposition = failure("", error).disposition;
+    TargetError {
+        disposition,
+        message,
+        remedy: (disposition == Disposition::Halt).then(|| remedy.to_owned()),
+        conflict: matches!(number, 1022 | 1062 | 1169 | 1205 | 1213 | 1216 | 1217 | 1451 | 1452),
+        cause: None,
+    }
+}
+
+/// The key that stands at the end of a message. The value before it can't reach behind it.
+fn named(error: &Error) -> Option<String> {
+    let Error::Server(server) = error else { return None };
+    let (_, rest) = server.message.rsplit_once(" for key '")?;
+    let name = rest.strip_suffix('\'')?;
+    (!name.contains('\'')).then(|| format!("key {name}"))
+}
+
+fn describe(number: u16) -> (&'static str, &'static str) {
+    const DIFFERS: &str = "Green holds other rows than blue had at this point. Nothing of the \
+         transaction was kept and blue is untouched: compare the table on both sides, find out who \
+         writes on green, and copy again";
+    const SHAPE: &str = "The table was made or altered differently on green. Make it as on blue, then \
+         start the replicator again; nothing of the transaction was kept";
+    match number {
+        1022 | 1062 | 1169 => ("a unique key has that value already", DIFFERS),
+        1216 | 1452 => ("a foreign key has no such row to refer to", DIFFERS),
+        1217 | 1451 => ("a foreign key still refers to the row", DIFFERS),
+        1048 | 1364 => ("a column without NULL gets none", SHAPE),
+        1264 | 1265 | 1292 | 1366 | 1406 => ("a value does not fit its column", SHAPE),
+        3819 | 4025 => ("a CHECK constraint refuses a row", SHAPE),
+        1054 | 1136 | 1146 => ("the table is not what it was", SHAPE),
+        1153 => (
+            "a row is larger than green's max_allowed_packet",
+            "SET GLOBAL max_allowed_packet = 1073741824 on green, then start the replicator again",
+        ),
+        1205 => ("somebody on green holds a lock for too long", ""),
+        1213 => ("a deadlock with somebody else on green", ""),
+        1290 | 1836 | 3032 => (
+            "green is read-only",
+            "SET GLOBAL read_only = 0 on green, or give the replicator's account the right to write \
+             nevertheless (CONNECTION_ADMIN on MySQL, READ ONLY ADMIN on MariaDB)",
+        ),
+        _ => ("green refuses it", "See the error number in the server's manual"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mysql_async::ServerError;
+
+    use super::*;
+
+    fn server(code: u16, message: &str) -> Error {
+        Error::Server(ServerError { code, message: message.into(), state: "23000".into() })
+    }
+
+    #[test]
+    fn a_message_about_rows_names_the_key_and_no_value() {
+        let error = server(1062, "Duplicate entry 'sec'' for key 'x' for key 't.PRIMARY'");
+        let told = of_rows("INSERT into `t`", error);
+        assert!(told.message.contains("key t.PRIMARY"), "{told}");
+        assert!(!told.message.contains("sec") && told.cause.is_none());
+        assert!(told.conflict && told.disposition == Disposition::Halt);
+        let told =
+            of_rows("INSERT", server(1366, "Incorrect value: 'secret' for column 'a' at row 1"));
+        assert!(!told.message.contains("secret"), "{told}");
+    }
+
+    #[test]
+    fn waiting_helps_against_locks() {
+        for number in [1205, 1213] {
+            let told = of_rows("UPDATE", server(number, "x"));
+            assert_eq!(told.disposition, Disposition::Retry);
+            assert!(told.conflict);
+        }
+    }
+}

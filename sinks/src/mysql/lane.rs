@@ -1,0 +1,418 @@
+//! One applying session: whole source transactions with their progress.
+//!
+//! Few changes are written as they come, row by row ([`statements`]); many are reduced to what they
+//! come to together ([`crate::net`]) and written with statements for many rows ([`sets`]). What green
+//! refuses as a whole, for whatever reason that lies in the data, is rolled back and written row by
+//! row, so an error is always the error of one row.
+//!
+//! COMMIT goes out by itself, when every count before it has been checked.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use decoders::change::{ChangeEvent, Lsn, QualifiedName, TableSchema, Transaction};
+use decoders::mysql::Ledger;
+use decoders::source::Disposition;
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+
+use super::error::target_error;
+use super::plan::Plan;
+use super::progress::{LaneProgress, advance_statement, open_statement};
+use super::script::{Purpose, Script};
+use super::session::Capabilities;
+use super::{read, sets, statements};
+use crate::caution::{Caution, Ways};
+use crate::mark::{LaneMark, Share};
+use crate::net::reduce;
+use crate::target::{Applied, Lane, LaneId, TargetError};
+
+/// What a lane needs to know at its start.
+pub(super) struct LaneStart {
+    pub conn: Conn,
+    pub id: LaneId,
+    pub pipeline: String,
+    pub capabilities: Capabilities,
+    pub ledger: Arc<Ledger>,
+    pub progress: LaneProgress,
+    pub checks_foreign_keys: bool,
+    pub accept_triggers: bool,
+}
+
+/// Fewer changes in one call are written row by row: a quiet stream pays nothing for the batches of
+/// a busy one.
+const FEWEST_CHANGES: usize = 16;
+/// Table versions whose plans are remembered; beyond it all are made again.
+const MOST_PLANS: usize = 16_384;
+
+/// Where the open transaction stands.
+#[derive(Clone, Default)]
+struct Open {
+    begun: bool,
+    /// A source transaction whose last part has not come yet.
+    unfinished: Option<Lsn>,
+    /// Source transactions that ended since the last commit, by their number.
+    commits: Vec<Lsn>,
+}
+
+/// One applying connection to MySQL or MariaDB.
+pub struct MysqlLane {
+    /// None after a call that failed or was dropped half-way: nothing can be said about the session.
+    conn: Option<Conn>,
+    id: LaneId,
+    pipeline: String,
+    capabilities: Capabilities,
+    ledger: Arc<Ledger>,
+    checks_foreign_keys: bool,
+    accept_triggers: bool,
+    /// By the address of the schema, which is kept beside: no other can get it.
+    plans: HashMap<usize, (Arc<TableSchema>, Arc<Plan>)>,
+    caution: Caution,
+    ways: Ways,
+    /// What the progress row on green says.
+    mark: LaneMark,
+    /// End of the last source transaction that was written, committed or not.
+    written: Option<Lsn>,
+    open: Open,
+}
+
+impl MysqlLane {
+    pub(super) fn start(start: LaneStart) -> Self {
+        Self {
+            conn: Some(start.conn),
+            id: start.id,
+            pipeline: start.pipeline,
+            capabilities: start.capabilities,
+            ledger: start.ledger,
+            checks_foreign_keys: start.checks_foreign_keys,
+            accept_triggers: start.accept_triggers,
+            plans: HashMap::new(),
+            caution: Caution::default(),
+            ways: Ways::default(),
+            written: start.progress.mark.floor,
+            mark: start.progress.mark,
+            open: Open::default(),
+        }
+    }
+
+    /// How batches were written so far.
+    pub fn ways(&self) -> Ways {
+        self.ways
+    }
+
+    async fn write(
+        &mut self,
+        conn: &mut Conn,
+        transactions: &[Transaction],
+        share: Share,
+    ) -> Result<Applied, TargetError> {
+        if transactions.is_empty() {
+            return Ok(Applied::default());
+        }
+        self.learn(conn, transactions).await?;
+        let changes: usize = transactions.iter().map(|transaction| transaction.changes.len()).sum();
+        if changes >= FEWEST_CHANGES && !self.caution.skips() {
+            let before = (self.written, self.open.clone());
+            match self.write_whole(conn, transactions, share).await {
+                Ok(applied) => {
+                    self.caution.succeeded();
+                    self.ways.as_a_whole += 1;
+                    return Ok(applied);
+                }
+                Err(error) => self.refused(conn, error, before).await?,
+            }
+        }
+        let applied = self.write_rows(conn, transactions, share).await?;
+        self.ways.row_by_row += 1;
+        Ok(applied)
+    }
+
+    /// Row by row, in the order of the stream.
+    async fn write_rows(
+        &mut self,
+        conn: &mut Conn,
+        transactions: &[Transaction],
+        share: Share,
+    ) -> Result<Applied, TargetError> {
+        let mut script = self.script();
+        self.begin(&mut script, conn).await?;
+        for transaction in transactions {
+            self.admit(transaction)?;
+            let commit = transaction.commit_lsn;
+            for change in &transaction.changes {
+                match change {
+                    ChangeEvent::Insert { table, .. }
+                    | ChangeEvent::Update { table, .. }
+                    | ChangeEvent::Delete { table, .. } => {
+                        let plan = self.plan(table).ok_or_else(|| lost_plan(&table.name))?;
+                        statements::row(&mut script, conn, &plan, change, commit).await?;
+                    }
+                    ChangeEvent::Truncate { .. } => {
+                        statements::truncate(&mut script, conn, change, commit).await?;
+                    }
+                    // For the controller, who saw it upstream.
+                    ChangeEvent::Message { .. } => {}
+                }
+            }
+            self.ended(transaction)?;
+        }
+        self.finish(script, conn, transactions, share).await
+    }
+
+    /// As net changes, many rows at once.
+    async fn write_whole(
+        &mut self,
+        conn: &mut Conn,
+        transactions: &[Transaction],
+        share: Share,
+    ) -> Result<Applied, TargetError> {
+        let mut script = self.script();
+        if self.open.begun {
+            // Before anything can go wrong: what a refusal goes back to is there.
+            script.frame(conn, b"SAVEPOINT cutover", "saving the state before a batch").await?;
+            script.send(conn).await?;
+        }
+        for transaction in transactions {
+            self.admit(transaction)?;
+            self.ended(transaction)?;
+        }
+        let changes = transactions.iter().flat_map(|transaction| {
+            transaction.changes.iter().map(|change| (change, transaction.commit_lsn))
+        });
+        let steps = reduce(changes, |table| self.plan(table));
+        // Row by row it succeeds or shows what is wrong.
+        let steps = steps.map_err(|why| TargetError::halt(why.to_string(), "Please report it"))?;
+        self.begin(&mut script, conn).await?;
+        sets::steps(&mut script, conn, &steps, self.checks_foreign_keys).await?;
+        self.finish(script, conn, transactions, share).await
+    }
+
+    /// Commits if the last transaction has ended.
+    async fn finish(
+        &mut self,
+        mut script: Script,
+        conn: &mut Conn,
+        transactions: &[Transaction],
+        share: Share,
+    ) -> Result<Applied, TargetError> {
+        let changes = transactions.iter().map(|transaction| transaction.changes.len() as u64).sum();
+        if self.open.unfinished.is_some() {
+            script.send(conn).await?;
+            return Ok(Applied { end_lsn: None, transactions: 0, changes });
+        }
+        let mark = self.mark.after(share, &self.open.commits, self.written);
+        let place = mark.floor.and_then(|floor| self.ledger.place(floor)).ok_or_else(|| {
+            TargetError::halt(
+                "the stream has no position for what was applied",
+                "This is a defect of the engine: please report it",
+            )
+        })?;
+        let sql = advance_statement(&self.pipeline, self.id, &self.mark, &mark, &place);
+        script.add(conn, &sql, Some(1), 0, Purpose::Progress).await?;
+        script.send(conn).await?;
+        let committed = conn.query_drop("COMMIT").await;
+        committed.map_err(|error| target_error("committing on green", error))?;
+        let applied = self.open.commits.len() as u64;
+        self.open = Open::default();
+        self.mark = mark;
+        Ok(Applied { end_lsn: self.written, transactions: applied, changes })
+    }
+
+    fn script(&self) -> Script {
+        Script::new(self.capabilities.packet_bytes)
+    }
+
+    async fn begin(&mut self, script: &mut Script, conn: &mut Conn) -> Result<(), TargetError> {
+        if self.open.begun {
+            return Ok(());
+        }
+        self.open.begun = true;
+        script.frame(conn, b"START TRANSACTION", "beginning a transaction on green").await?;
+        let sql = open_statement(&self.pipeline, self.id);
+        script.add(conn, &sql, Some(1), 0, Purpose::Progress).await
+    }
+
+    /// Makes the plans of tables that are not known yet.
+    async fn learn(
+        &mut self,
+        conn: &mut Conn,
+        transactions: &[Transaction],
+    ) -> Result<(), TargetError> {
+        for change in transactions.iter().flat_map(|transaction| &transaction.changes) {
+            let (ChangeEvent::Insert { table, .. }
+            | ChangeEvent::Update { table, .. }
+            | ChangeEvent::Delete { table, .. }) = change
+            else {
+                continue;
+            };
+            if self.plans.contains_key(&address(table)) {
+                continue;
+            }
+            let plan = match self.alike(table) {
+                Some(plan) => plan,
+                None => {
+                    let green = read::table(conn, &self.capabilities.server, &table.name).await?;
+                    let green = green.ok_or_else(|| missing_table(table))?;
+                    Arc::new(Plan::new(
+                        table.clone(),
+                        &green,
+                        self.checks_foreign_keys,
+                        self.accept_triggers,
+                    )?)
+                }
+            };
+            if self.plans.len() >= MOST_PLANS {
+                self.plans.clear();
+            }
+            self.plans.insert(address(table), (table.clone(), plan));
+        }
+        Ok(())
+    }
+
+    /// The plan of a table that is described again as it was: a source does so whenever it opens it
+    /// anew.
+    fn alike(&self, table: &Arc<TableSchema>) -> Option<Arc<Plan>> {
+        let (_, alike) = self.plans.values().find(|(schema, _)| **schema == **table)?;
+        Some(Arc::clone(alike))
+    }
+
+    fn plan(&self, table: &Arc<TableSchema>) -> Option<Arc<Plan>> {
+        self.plans.get(&address(table)).map(|(_, plan)| Arc::clone(plan))
+    }
+
+    /// Takes a batch back that green refused as a whole, so that it can be written row by row. Gives
+    /// the error back if that is not the data's fault or can't be done.
+    async fn refused(
+        &mut self,
+        conn: &mut Conn,
+        error: TargetError,
+        (written, open): (Option<Lsn>, Open),
+    ) -> Result<(), TargetError> {
+        if error.disposition == Disposition::Retry {
+            return Err(error);
+        }
+        tracing::info!(
+            lane = self.id.0,
+            reason = error.message,
+            "a batch can't be written as a whole; writing it row by row"
+        );
+        let back = if open.begun { "ROLLBACK TO SAVEPOINT cutover" } else { "ROLLBACK" };
+        if conn.query_drop(back).await.is_err() {
+            return Err(error);
+        }
+        self.caution.failed();
+        self.ways.refused += 1;
+        (self.written, self.open) = (written, open);
+        Ok(())
+    }
+
+    /// Refuses what would break the order or repeat a transaction.
+    fn admit(&self, transaction: &Transaction) -> Result<(), TargetError> {
+        let number = transaction.commit_lsn;
+        let continues = self.open.unfinished == Some(number) && !transaction.part.starts();
+        let starts = self.open.unfinished.is_none() && transaction.part.starts();
+        if !continues && !starts {
+            return Err(TargetError::halt(
+                format!(
+                    "parts of the source transaction number {} came in the wrong order",
+                    number.0
+                ),
+                "This is a defect of the engine: please report it",
+            ));
+        }
+        if self.mark.holds(number) || self.written.is_some_and(|end| number < end) {
+            return Err(TargetError::retry(format!(
+                "the source transaction number {} came again; green has it already",
+                number.0
+            )));
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, transaction: &Transaction) -> Result<(), TargetError> {
+        let number = transaction.commit_lsn;
+        if !transaction.part.ends() {
+            self.open.unfinished = Some(number);
+            return Ok(());
+        }
+        let end = transaction.end_lsn.filter(|end| *end > number).ok_or_else(|| {
+            TargetError::halt(
+                format!("the source transaction number {} has no end", number.0),
+                "This is a defect of the decoder: please report it",
+            )
+        })?;
+        self.open.unfinished = None;
+        self.open.commits.push(number);
+        self.written = Some(end);
+        Ok(())
+    }
+
+    /// What a share may begin with. A part of a window, or what is left of one, lies behind the
+    /// floor, whatever this lane has committed beyond it.
+    fn expect(&mut self, share: Share) {
+        if self.open.begun {
+            return;
+        }
+        self.written = match share {
+            Share::Rest { .. } => self.mark.floor,
+            Share::Part(window) => Some(window.floor).max(self.mark.floor),
+        };
+    }
+
+    /// Ends the failed transaction. On any trouble the connection is gone, and the transaction with it.
+    async fn give_up(&mut self, mut conn: Conn, error: TargetError) -> TargetError {
+        if conn.query_drop("ROLLBACK").await.is_ok() && error.conflict {
+            // Nothing is left of the transaction, so the lane is what it was.
+            self.open = Open::default();
+            self.conn = Some(conn);
+        }
+        error
+    }
+}
+
+fn address(table: &Arc<TableSchema>) -> usize {
+    Arc::as_ptr(table) as usize
+}
+
+fn missing_table(table: &TableSchema) -> TargetError {
+    TargetError::halt(
+        format!("{} is not there on green", table.name),
+        "The table was created on blue after the copy, or dropped on green. Make it on green as on \
+         blue, or leave it out of the tables that are moved",
+    )
+}
+
+fn lost_plan(table: &QualifiedName) -> TargetError {
+    TargetError::halt(
+        format!("no plan was made for {table}"),
+        "This is a defect of the engine: please report it",
+    )
+}
+
+impl Lane for MysqlLane {
+    async fn apply_share(
+        &mut self,
+        transactions: &[Transaction],
+        share: Share,
+    ) -> Result<Applied, TargetError> {
+        let Some(mut conn) = self.conn.take() else {
+            return Err(TargetError::retry("this lane failed before and can't be used again"));
+        };
+        self.expect(share);
+        match self.write(&mut conn, transactions, share).await {
+            Ok(applied) => {
+                self.conn = Some(conn);
+                Ok(applied)
+            }
+            Err(error) => Err(self.give_up(conn, error).await),
+        }
+    }
+
+    async fn close(self) {
+        // In the middle of a transaction, or after an error, the end of the session rolls back.
+        let Some(conn) = self.conn else { return };
+        if let Err(error) = conn.disconnect().await {
+            tracing::debug!(lane = self.id.0, reason = %error, "a lane was not closed in order");
+        }
+    }
+}

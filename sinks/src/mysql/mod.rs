@@ -1,0 +1,26 @@
+//! Applying to MySQL and MariaDB.
+//!
+//! Values travel as the text that the source's own SELECT gives, or as bytes, and become SQL literals
+//! of the column's type ([`literal`]): this crate computes with none of them. Statements of a batch go
+//! out many at a time in one message ([`script`]); the server's count of rows and of warnings is
+//! checked for each. A warning is an error: without one, the value that was sent is the value that is
+//! stored.
+
+mod error;
+mod json;
+mod lane;
+mod literal;
+mod plan;
+mod progress;
+mod read;
+mod script;
+mod session;
+mod sets;
+mod statements;
+mod target;
+
+pub use crate::caution::Ways;
+pub use lane::MysqlLane;
+pub use progress::{BinlogStreamIdentity, StoredPlace};
+pub use session::Capabilities;
+pub use target::{MysqlTarget, MysqlTargetOptions};

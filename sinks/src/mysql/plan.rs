@@ -1,0 +1,211 @@
+//! A source table fitted to green's table.
+
+use std::sync::Arc;
+
+use decoders::change::{ChangeEvent, OldRow, Row, TableSchema};
+use decoders::mysql::catalog::{ColumnInfo, TableKind};
+use decoders::mysql::labels;
+use decoders::mysql::server::identifier;
+
+use super::literal::Kind;
+use super::read::GreenTable;
+use crate::net::{NetPlan, Reduces, Why};
+use crate::plan::ColumnSet;
+use crate::target::TargetError;
+
+/// A column of the stream.
+#[derive(Clone, Debug)]
+pub(super) struct PlanColumn {
+    /// The name as an SQL identifier.
+    pub name: String,
+    pub kind: Kind,
+    /// Green computes it: it is never written.
+    pub generated: bool,
+    /// Green might set it by itself when a row changes (ON UPDATE CURRENT_TIMESTAMP), so every UPDATE
+    /// says its value.
+    pub always_set: bool,
+    /// Its character set on green, of text.
+    pub charset: Option<String>,
+}
+
+/// One version of a source table, fitted to green's table.
+#[derive(Debug)]
+pub(super) struct Plan {
+    schema: Arc<TableSchema>,
+    /// The table as an SQL identifier.
+    pub name: String,
+    /// By the stream's positions.
+    pub columns: Vec<PlanColumn>,
+    /// The stream's positions of a key of green.
+    key: Option<Vec<usize>>,
+    /// The stream's positions of columns that cascading foreign keys refer to, where green acts on them.
+    cascading: Vec<usize>,
+}
+
+impl Plan {
+    /// Fits `schema` to `green`.
+    ///
+    /// # Errors
+    /// Halts if applying would diverge or could: columns that are missing on one side, triggers.
+    pub(super) fn new(
+        schema: Arc<TableSchema>,
+        green: &GreenTable,
+        checks_foreign_keys: bool,
+        accept_triggers: bool,
+    ) -> Result<Self, TargetError> {
+        let info = &green.info;
+        let name = &schema.name;
+        if info.kind != TableKind::Plain {
+            return Err(TargetError::halt(
+                format!("{name} is a sequence or system-versioned on green"),
+                "Such tables are not moved yet: leave it out of the tables that are moved",
+            ));
+        }
+        if !info.is_transactional() {
+            return Err(TargetError::halt(
+                format!("{name} has an engine on green that can't roll back"),
+                "ALTER TABLE .. ENGINE = InnoDB on green, then start the replicator again",
+            ));
+        }
+        if !info.triggers.is_empty() && !accept_triggers {
+            let names: Vec<_> = info.triggers.iter().map(|t| t.name.name.as_str()).collect();
+            return Err(TargetError::halt(
+                format!("triggers of {name} on green would fire: {}", names.join(", ")),
+                "They would repeat on green what blue's triggers already did. Drop them on green \
+                 until the cutover",
+            ));
+        }
+        let columns = schema.column_names().map(|column| fit(&schema, column, green));
+        let columns = columns.collect::<Result<Vec<_>, _>>()?;
+        let position = |wanted: &str| schema.column_names().position(|name| name == wanted);
+        let unfillable = info.columns.iter().find(|column| {
+            let fills_itself =
+                column.default.is_some() || column.generated.is_some() || column.auto_increment;
+            position(&column.name).is_none() && !column.nullable && !fills_itself
+        });
+        if let Some(column) = unfillable {
+            return Err(TargetError::halt(
+                format!(
+                    "{name} has a column {:?} on green that is NOT NULL without a default and that \
+                     blue does not send",
+                    column.name
+                ),
+                "Make the table on green as on blue, then start the replicator again",
+            ));
+        }
+        let key = info.row_key().and_then(|key| {
+            let parts = key.columns.iter().map(|part| position(part.column.as_deref()?));
+            parts.collect::<Option<Vec<usize>>>()
+        });
+        let cascading = match checks_foreign_keys {
+            true => green.cascading.iter().filter_map(|name| position(name)).collect(),
+            false => Vec::new(),
+        };
+        let table = format!("{}.{}", identifier(&name.schema), identifier(&name.name));
+        Ok(Plan { name: table, columns, key, cascading, schema })
+    }
+
+    /// Positions of the columns that are written.
+    pub(super) fn written(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.columns.len()).filter(|at| !self.columns[*at].generated)
+    }
+
+    /// The stream's version of the table.
+    pub(super) fn schema(&self) -> &Arc<TableSchema> {
+        &self.schema
+    }
+
+    /// The columns that find a row.
+    pub(super) fn key(&self) -> Option<&[usize]> {
+        self.key.as_deref()
+    }
+
+    fn check_width(&self, row: &Row) -> Result<(), Why> {
+        match row.width() == self.columns.len() && row.is_complete() {
+            true => Ok(()),
+            false => Err(Why::Unfit),
+        }
+    }
+}
+
+fn fit(schema: &TableSchema, name: &str, green: &GreenTable) -> Result<PlanColumn, TargetError> {
+    let Some(column) = green.info.column(name) else {
+        return Err(TargetError::halt(
+            format!("{} has a column {name:?} on blue that green lacks", schema.name),
+            "The table was altered on blue, or green's was made differently. Make it on green as on \
+             blue, then start the replicator again",
+        ));
+    };
+    let labels = labels(&column.column_type);
+    let kind = Kind::of(&column.data_type, labels.as_deref()).ok_or_else(|| {
+        TargetError::halt(
+            format!(
+                "{}: column {name:?} has a type that is not known: {}",
+                schema.name, column.data_type
+            ),
+            "Leave the table out of those that are moved, and please report the type",
+        )
+    })?;
+    let ColumnInfo { generated, data_type, charset, .. } = column;
+    Ok(PlanColumn {
+        name: identifier(name),
+        kind,
+        generated: generated.is_some(),
+        always_set: matches!(data_type.as_str(), "timestamp" | "datetime"),
+        charset: charset.clone(),
+    })
+}
+
+impl NetPlan for Plan {
+    fn schema(&self) -> &Arc<TableSchema> {
+        &self.schema
+    }
+
+    fn is_same_table(&self, other: &Self) -> bool {
+        self.schema.name == other.schema.name
+    }
+
+    /// Only some changes do: see [`Plan::reduces`](NetPlan::reduces).
+    fn fires(&self) -> bool {
+        false
+    }
+
+    fn key_positions(&self) -> Option<&[usize]> {
+        self.key()
+    }
+
+    fn key_is_unique(&self) -> bool {
+        self.key.is_some()
+    }
+
+    fn can_set(&self, _present: &ColumnSet) -> bool {
+        // A table has a column that is not computed, and images have all of them.
+        true
+    }
+
+    fn reduces(&self, change: &ChangeEvent) -> Result<Reduces, Why> {
+        let cascades = |old: &Row, new: Option<&Row>| {
+            let differs = |at: &usize| new.is_none_or(|new| old.value(*at) != new.value(*at));
+            self.cascading.iter().any(differs)
+        };
+        match change {
+            ChangeEvent::Insert { new, .. } => self.check_width(new)?,
+            ChangeEvent::Update { old: Some(OldRow::Full(old)), new, .. } => {
+                self.check_width(old)?;
+                self.check_width(new)?;
+                if cascades(old, Some(new)) {
+                    return Err(Why::Fires);
+                }
+            }
+            ChangeEvent::Delete { old: OldRow::Full(old), .. } => {
+                self.check_width(old)?;
+                if cascades(old, None) {
+                    return Err(Why::Fires);
+                }
+            }
+            ChangeEvent::Update { .. } | ChangeEvent::Delete { .. } => return Err(Why::Unfit),
+            ChangeEvent::Truncate { .. } | ChangeEvent::Message { .. } => {}
+        }
+        Ok(Reduces::ByKey)
+    }
+}

@@ -1,0 +1,170 @@
+//! Many statements in one message, and the check of each one's outcome.
+
+use std::sync::Arc;
+
+use decoders::change::{Lsn, TableSchema};
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Row};
+
+use super::error::{of_rows, target_error};
+use crate::target::TargetError;
+
+/// Statements in one message, at most.
+const STATEMENTS_MAX: usize = 512;
+/// Bytes in one message, unless one statement has more.
+const MESSAGE_BYTES: usize = 512 * 1024;
+
+/// What a statement is for.
+#[derive(Clone, Debug)]
+pub(super) enum Purpose {
+    /// It holds no rows.
+    Frame(&'static str),
+    /// The lane's progress row.
+    Progress,
+    /// Rows of a table.
+    Rows { table: Arc<TableSchema>, op: &'static str, commits: (Lsn, Lsn) },
+}
+
+impl Purpose {
+    fn describe(&self) -> String {
+        match self {
+            Purpose::Frame(what) => (*what).to_owned(),
+            Purpose::Progress => "moving the progress on green".to_owned(),
+            Purpose::Rows { table, op, commits: (first, last) } if first == last => {
+                format!("{op} of {} in blue's transaction number {}", table.name, first.0)
+            }
+            Purpose::Rows { table, op, commits: (first, last) } => {
+                format!("{op} of {} in blue's transactions {} to {}", table.name, first.0, last.0)
+            }
+        }
+    }
+}
+
+/// What a statement's answer must say.
+#[derive(Clone, Debug)]
+struct Check {
+    /// How many rows it finds or adds; `None` for statements that have none.
+    rows: Option<u64>,
+    warnings: u16,
+    purpose: Purpose,
+}
+
+/// Statements that were not sent yet.
+#[derive(Debug, Default)]
+pub(super) struct Script {
+    sql: Vec<u8>,
+    checks: Vec<Check>,
+    /// Green's `max_allowed_packet`.
+    packet_bytes: usize,
+}
+
+impl Script {
+    pub(super) fn new(packet_bytes: usize) -> Script {
+        Script { sql: Vec::new(), checks: Vec::new(), packet_bytes }
+    }
+
+    /// Adds a statement that says no number of rows.
+    pub(super) async fn frame(
+        &mut self,
+        conn: &mut Conn,
+        sql: &[u8],
+        what: &'static str,
+    ) -> Result<(), TargetError> {
+        self.add(conn, sql, None, 0, Purpose::Frame(what)).await
+    }
+
+    /// Adds a statement that must find or add `rows` rows, with so many warnings. Sends what waits
+    /// when it has become enough.
+    pub(super) async fn add(
+        &mut self,
+        conn: &mut Conn,
+        sql: &[u8],
+        rows: Option<u64>,
+        warnings: u16,
+        purpose: Purpose,
+    ) -> Result<(), TargetError> {
+        let most = MESSAGE_BYTES.min(self.packet_bytes / 2);
+        let is_full = self.checks.len() >= STATEMENTS_MAX || self.sql.len() + sql.len() > most;
+        if is_full && !self.checks.is_empty() {
+            self.send(conn).await?;
+        }
+        if !self.checks.is_empty() {
+            self.sql.extend_from_slice(b";\n");
+        }
+        self.sql.extend_from_slice(sql);
+        self.checks.push(Check { rows, warnings, purpose });
+        Ok(())
+    }
+
+    /// Sends what waits, and checks every answer.
+    pub(super) async fn send(&mut self, conn: &mut Conn) -> Result<(), TargetError> {
+        if self.checks.is_empty() {
+            return Ok(());
+        }
+        let sql = std::mem::take(&mut self.sql);
+        let checks = std::mem::take(&mut self.checks);
+        let mut answered = 0;
+        let mut wrong = None;
+        let sent = async {
+            let mut result = conn.query_iter(sql).await?;
+            loop {
+                let (rows, warnings) = (result.affected_rows(), result.warnings());
+                if let Some(check) = checks.get(answered) {
+                    wrong = wrong.take().or_else(|| check.wrong(rows, warnings));
+                }
+                answered += 1;
+                let is_last = result.is_empty();
+                result.collect::<Row>().await?;
+                if is_last {
+                    return Ok(());
+                }
+            }
+        };
+        let sent: Result<(), mysql_async::Error> = sent.await;
+        if let Some(wrong) = wrong {
+            return Err(wrong);
+        }
+        if let Err(error) = sent {
+            let purpose = checks.get(answered).map(|check| &check.purpose);
+            return Err(match purpose {
+                Some(purpose @ Purpose::Rows { .. }) => of_rows(&purpose.describe(), error),
+                Some(purpose) => target_error(purpose.describe(), error),
+                None => target_error("writing on green", error),
+            });
+        }
+        match answered == checks.len() {
+            true => Ok(()),
+            false => Err(TargetError::halt(
+                format!("green answered {answered} of {} statements", checks.len()),
+                "This is a defect of the engine: please report it",
+            )),
+        }
+    }
+}
+
+impl Check {
+    fn wrong(&self, rows: u64, warnings: u16) -> Option<TargetError> {
+        let doing = self.purpose.describe();
+        if self.rows.is_some_and(|expected| expected != rows) {
+            let expected = self.rows.unwrap_or_default();
+            return Some(match self.purpose {
+                Purpose::Progress => {
+                    TargetError::retry("somebody else moved the lane's progress on green")
+                }
+                _ => TargetError::halt(
+                    format!("{doing}: {rows} rows were found on green, {expected} expected"),
+                    "Green holds other rows than blue had at this point. Nothing of the transaction \
+                     was kept and blue is untouched: compare the table on both sides, find out who \
+                     writes on green, and copy again",
+                ),
+            });
+        }
+        (warnings != self.warnings && self.rows.is_some()).then(|| {
+            TargetError::halt(
+                format!("{doing}: green did not store a value as it was sent ({warnings} warnings)"),
+                "The column has another type or another character set on green. Make the table as on \
+                 blue, then start the replicator again; nothing of the transaction was kept",
+            )
+        })
+    }
+}

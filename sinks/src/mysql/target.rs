@@ -1,0 +1,185 @@
+//! A MySQL or MariaDB server as a target.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use decoders::change::TableSchema;
+use decoders::mysql::server::ServerUrl;
+use decoders::mysql::{Ledger, Place};
+use mysql_async::Conn;
+
+use super::lane::{LaneStart, MysqlLane};
+use super::progress::{self, BinlogStreamIdentity};
+use super::session;
+use crate::conflicts::{TableConflicts, TableFacts};
+use crate::mark::{LaneMark, Reached};
+use crate::target::{LaneId, Target, TargetError};
+
+/// What is decided about a target.
+#[derive(Clone, Debug)]
+pub struct MysqlTargetOptions {
+    /// The stream that is applied.
+    pub stream: BinlogStreamIdentity,
+    /// Whether the source logs what its cascading foreign keys do. MySQL does from 9.6 on, unless
+    /// `innodb_native_foreign_keys` is on: the child's rows come before the parent's, so green must
+    /// check nothing. Everything else does not: green's own cascades have to do it again.
+    pub source_logs_cascades: bool,
+    /// Apply to tables although triggers of theirs would fire.
+    pub accept_triggers: bool,
+}
+
+/// What [`Target::progress`] found, for the lanes that are opened after it: `None` for those that
+/// were opened since.
+type Found = BTreeMap<LaneId, Option<LaneMark>>;
+
+/// A MySQL or MariaDB server that changes are applied to.
+pub struct MysqlTarget {
+    green: ServerUrl,
+    options: MysqlTargetOptions,
+    ledger: Mutex<Option<Arc<Ledger>>>,
+    found: Mutex<Option<Found>>,
+    place: Mutex<Option<Place>>,
+}
+
+impl MysqlTarget {
+    /// Connects, makes the progress tables and registers the stream.
+    ///
+    /// # Errors
+    /// Halts if another stream has the pipeline's name, or a right is missing.
+    pub async fn open(green: ServerUrl, options: MysqlTargetOptions) -> Result<Self, TargetError> {
+        let target = Self {
+            green,
+            options,
+            ledger: Mutex::default(),
+            found: Mutex::default(),
+            place: Mutex::default(),
+        };
+        let mut conn = target.connect().await?;
+        progress::create(&mut conn).await?;
+        progress::register(&mut conn, &target.options.stream).await?;
+        leave(conn).await;
+        Ok(target)
+    }
+
+    /// The stream that is registered under a pipeline's name, if green knows one.
+    ///
+    /// # Errors
+    /// Green can't be asked.
+    pub async fn registered(
+        green: &ServerUrl,
+        pipeline: &str,
+    ) -> Result<Option<BinlogStreamIdentity>, TargetError> {
+        let (mut conn, _) = session::connect(green, false).await?;
+        progress::create(&mut conn).await?;
+        let found = progress::registered(&mut conn, pipeline).await?;
+        leave(conn).await;
+        Ok(found)
+    }
+
+    /// The newest place that green has stored, as [`Target::progress`] found it: where a reader can
+    /// begin without missing anything.
+    pub fn place(&self) -> Place {
+        let place = self.place.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        place.unwrap_or_else(|| self.options.stream.start_place())
+    }
+
+    /// The ledger of the reader whose transactions the lanes will apply. Before a lane is opened.
+    pub fn follow(&self, ledger: Arc<Ledger>) {
+        *self.ledger.lock().unwrap_or_else(PoisonError::into_inner) = Some(ledger);
+    }
+
+    async fn connect(&self) -> Result<Conn, TargetError> {
+        Ok(session::connect(&self.green, self.checks_foreign_keys()).await?.0)
+    }
+
+    fn checks_foreign_keys(&self) -> bool {
+        !self.options.source_logs_cascades
+    }
+
+    fn found(&self) -> MutexGuard<'_, Option<Found>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn leave(conn: Conn) {
+    if let Err(error) = conn.disconnect().await {
+        tracing::debug!(reason = %error, "a connection to green was not closed in order");
+    }
+}
+
+impl Target for MysqlTarget {
+    type Lane = MysqlLane;
+
+    async fn open_lane(&self, id: LaneId) -> Result<MysqlLane, TargetError> {
+        let stream = &self.options.stream;
+        let ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let ledger = ledger.ok_or_else(|| {
+            TargetError::halt(
+                "no reader's ledger is followed",
+                "This is a defect: please report it",
+            )
+        })?;
+        let (mut conn, capabilities) =
+            session::connect(&self.green, self.checks_foreign_keys()).await?;
+        session::take_lane(&mut conn, &stream.pipeline, id.0).await?;
+        // Only now can nobody else move the progress any more.
+        progress::register(&mut conn, stream).await?;
+        let progress = progress::open_lane(&mut conn, &stream.pipeline, id).await?;
+        // Where the stream resumes was decided by what was found.
+        let expected = self
+            .found()
+            .as_mut()
+            .and_then(|found| found.insert(id, None).unwrap_or_else(|| Some(LaneMark::default())));
+        if expected.is_some_and(|expected| expected != progress.mark) {
+            return Err(TargetError::retry(format!(
+                "somebody else moved the progress of lane {} on green",
+                id.0
+            )));
+        }
+        Ok(MysqlLane::start(LaneStart {
+            conn,
+            id,
+            pipeline: stream.pipeline.clone(),
+            capabilities,
+            ledger,
+            progress,
+            checks_foreign_keys: self.checks_foreign_keys(),
+            accept_triggers: self.options.accept_triggers,
+        }))
+    }
+
+    /// Takes every lane that has a row, so that no session of an earlier life can still commit, and
+    /// reads what all of them have.
+    async fn progress(&self) -> Result<Reached, TargetError> {
+        let stream = &self.options.stream;
+        let mut conn = self.connect().await?;
+        progress::register(&mut conn, stream).await?;
+        let mut lanes = vec![LaneId(0)];
+        let rows = progress::read(&mut conn, &stream.pipeline).await?;
+        lanes.extend(rows.into_iter().map(|row| row.lane));
+        lanes.dedup();
+        for lane in &lanes {
+            session::take_lane(&mut conn, &stream.pipeline, lane.0).await?;
+        }
+        let rows = progress::read(&mut conn, &stream.pipeline).await?;
+        for lane in &lanes {
+            session::give_back_lane(&mut conn, &stream.pipeline, lane.0).await?;
+        }
+        leave(conn).await;
+        let places = rows.iter().filter_map(|row| row.place.as_ref());
+        let newest = places.max_by_key(|place| place.number).cloned();
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = newest;
+        let reached = Reached::by(rows.iter().map(|row| &row.mark));
+        *self.found() = Some(rows.into_iter().map(|row| (row.lane, Some(row.mark))).collect());
+        Ok(reached)
+    }
+
+    /// Keeps all order: which values green's collations call equal is not told by their bytes.
+    async fn conflicts(&self, table: &Arc<TableSchema>) -> Result<TableConflicts, TargetError> {
+        Ok(TableConflicts::new(table, &TableFacts { acts: true, ..TableFacts::default() }))
+    }
+
+    async fn shares_rows(&self, _tables: &[Arc<TableSchema>]) -> Result<bool, TargetError> {
+        Ok(false)
+    }
+}

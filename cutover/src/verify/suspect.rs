@@ -87,6 +87,13 @@ pub enum Ruling {
     Open,
 }
 
+impl Look {
+    /// Whether the target shows what one of the source's readings has shown.
+    pub fn is_same(&self) -> bool {
+        self.target.rows == self.before.rows || self.target.rows == self.after.rows
+    }
+}
+
 /// What stood at the end of a look that saw a difference.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stand {
@@ -170,7 +177,7 @@ impl Suspect {
     /// Takes a look into account.
     pub fn observe(&mut self, look: &Look) -> Ruling {
         self.moved = look.before.version != look.after.version;
-        let is_same = look.target.rows == look.before.rows || look.target.rows == look.after.rows;
+        let is_same = look.is_same();
         let may_coincide = look.after.is_count && self.moved;
         if is_same && !may_coincide {
             return Ruling::Equal;

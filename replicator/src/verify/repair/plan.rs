@@ -108,7 +108,7 @@ async fn changes(
     let mut equal = 0;
     let mut changes: Vec<(Act, ChangeEvent)> = Vec::new();
     for (at, ((look, here), there)) in looks.iter().zip(here).zip(there).enumerate() {
-        if look.target.rows == look.after.rows || look.target.rows == look.before.rows {
+        if look.is_same() {
             equal += 1;
             continue;
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
+use decoders::source::Positions;
 use tokio::sync::{Notify, watch};
 
 use super::frontier::Frontier;
@@ -14,7 +15,8 @@ use crate::store::{Checkpoint, Store, StoreError};
 /// falls into the rest becomes durable so much later, within a write pause.
 const REST: Duration = Duration::from_millis(10);
 
-/// Writes checkpoints until `wake`'s senders are gone. `written` hears of each.
+/// Writes checkpoints until `wake`'s senders are gone. `written` hears of each; `positions` knows
+/// what is written in the source's own terms, where they are others.
 ///
 /// # Errors
 /// The store's: a full disk, for instance. Green is not affected; blue keeps its log.
@@ -23,6 +25,7 @@ pub fn run(
     progress: &Arc<watch::Sender<Frontier>>,
     written: &Notify,
     wake: &Receiver<()>,
+    positions: Option<&dyn Positions>,
 ) -> Result<(), StoreError> {
     while wake.recv().is_ok() {
         let frontier = *progress.borrow();
@@ -30,6 +33,7 @@ pub fn run(
             store.save_checkpoint(&Checkpoint {
                 durable: frontier.applied(),
                 applied_transaction: frontier.applied_transaction(),
+                position: positions.and_then(|known| known.in_own_terms(frontier.applied())),
             })?;
             progress.send_modify(|now| now.checkpointed(frontier.applied()));
             written.notify_one();

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use decoders::postgres::catalog::TableFilter;
+use decoders::source::Positions;
 use decoders::{Source, SourceError};
 use sinks::{Target, TargetError};
 use tokio::runtime::Handle;
@@ -62,6 +63,8 @@ pub enum Outcome {
 pub struct StreamContext {
     /// Checkpoints.
     pub store: Store,
+    /// What positions are in the source's own terms, where the stream counts transactions.
+    pub positions: Option<Arc<dyn Positions>>,
     /// Positions, for status, lag and the controller.
     pub progress: Arc<watch::Sender<Frontier>>,
     /// Totals, for status and metrics.
@@ -127,9 +130,10 @@ where
     let written = Arc::new(Notify::new());
     let says_written = Arc::clone(&written);
     let checkpoint_ended = ended.clone();
+    let positions = context.positions.clone();
     let checkpoint = spawn_thread("checkpoint", move || {
         let _ended = SaysEnded(checkpoint_ended);
-        checkpointing::run(&store, &progress, &says_written, &woken)
+        checkpointing::run(&store, &progress, &says_written, &woken, positions.as_deref())
     });
 
     let intake = Intake {

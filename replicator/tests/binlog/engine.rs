@@ -62,7 +62,13 @@ pub fn url(server: &Mysql) -> String {
 }
 
 /// The pipeline from `blue` to `green`.
-pub fn pipeline(blue: &str, green: &str, state: &Path, start: Option<&str>) -> BinlogPipeline {
+fn pipeline(
+    blue: &str,
+    green: &str,
+    state: &Path,
+    start: Option<&str>,
+    stop: watch::Receiver<bool>,
+) -> BinlogPipeline {
     let apply = ApplyConfig { batch_transactions: 200, ..ApplyConfig::default() };
     let server =
         || api::Server { url: String::new(), database: String::new(), version: None, up: false };
@@ -79,7 +85,7 @@ pub fn pipeline(blue: &str, green: &str, state: &Path, start: Option<&str>) -> B
         apply,
         store: Store::open(state).unwrap(),
         shared: Arc::new(shared),
-        stop: watch::channel(false).1,
+        stop,
     }
 }
 
@@ -97,7 +103,8 @@ async fn child() {
         std::process::exit(1);
     });
     let start = (!start.is_empty()).then_some(start.as_str());
-    let ended = pipeline(&blue, &green, Path::new(&state), start).run().await;
+    let stop = watch::Sender::new(false);
+    let ended = pipeline(&blue, &green, Path::new(&state), start, stop.subscribe()).run().await;
     if let Err(failure) = ended {
         eprintln!("{}", failure.report());
         std::process::exit(1);

@@ -108,6 +108,9 @@ pub struct LagTracker {
     outstanding: VecDeque<Sample>,
     /// The newest sample of all.
     newest: Option<Sample>,
+    /// When the oldest sample was asked for whose head is not known by number yet: it is beyond
+    /// everything that was read.
+    awaited_since: Option<Instant>,
     /// When the newest applied sample was asked for.
     applied_as_of: Option<Instant>,
     applied: Lsn,
@@ -129,6 +132,7 @@ impl LagTracker {
         Self {
             outstanding: VecDeque::new(),
             newest: None,
+            awaited_since: None,
             applied_as_of: None,
             applied: Lsn::INVALID,
             transactions: 0,
@@ -166,6 +170,12 @@ impl LagTracker {
             });
         }
         self.outstanding.push_back(sample);
+    }
+
+    /// The oldest sample that is beyond everything read and so has no number; `None` if there is none.
+    /// For sources whose head is not a number until it is read.
+    pub fn awaits(&mut self, since: Option<Instant>) {
+        self.awaited_since = since;
     }
 
     /// The sample could not be taken.
@@ -207,7 +217,11 @@ impl LagTracker {
             let reason = self.blind.clone().unwrap_or("blue has not been sampled yet".into());
             return LagReading::unknown(now, reason);
         };
-        let age = now.saturating_duration_since(newest.asked_at);
+        let age = match self.awaited_since {
+            // Blue answers: what it said is only not reached.
+            Some(_) if self.blind.is_none() => Duration::ZERO,
+            _ => now.saturating_duration_since(newest.asked_at),
+        };
         if age > STALE_AFTER {
             let why = self.blind.as_deref().unwrap_or("no answer");
             let reason = format!("blue was last sampled {:.1} s ago: {why}", age.as_secs_f64());
@@ -222,7 +236,7 @@ impl LagTracker {
             };
         };
         let bytes = newest.head.bytes_since(self.applied);
-        let seconds = if self.outstanding.is_empty() {
+        let seconds = if self.outstanding.is_empty() && self.awaited_since.is_none() {
             0.0
         } else {
             now.saturating_duration_since(applied_as_of).as_secs_f64()

@@ -54,6 +54,7 @@ async fn rate(lanes: u16) -> f64 {
     let directory = tempfile::tempdir().expect("a directory");
     let context = StreamContext {
         store: Store::open(directory.path()).expect("a store"),
+        positions: None,
         progress: Arc::new(watch::Sender::new(Frontier::default())),
         totals: watch::Sender::new(AppliedTotals::default()),
         touched: Arc::default(),

@@ -253,6 +253,12 @@ impl Shared {
         self.facts().head = Some(head);
     }
 
+    /// Blue's head as it was asked for at `since` has not been read yet, and is not counted for that
+    /// reason; `None` if all have.
+    pub fn head_awaited(&self, since: Option<Instant>) {
+        self.lag().awaits(since);
+    }
+
     /// Log between blue's head and what was received; `None` if the head is not known.
     pub fn bytes_behind(&self) -> Option<u64> {
         let received = self.progress.borrow().received();

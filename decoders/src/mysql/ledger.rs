@@ -54,6 +54,8 @@ struct Inner {
     base: Place,
     /// The last place that was asked for: the next question is rarely about an earlier one.
     asked: Place,
+    /// Behind the newest that has a number.
+    read: Place,
     /// From the base's number on.
     ids: VecDeque<TransactionId>,
 }
@@ -64,16 +66,24 @@ impl Ledger {
 
     /// A ledger whose next transaction is the one behind `place`.
     pub fn new(place: Place) -> Self {
-        let inner = Inner { base: place.clone(), asked: place, ids: VecDeque::new() };
+        let (base, asked, read) = (place.clone(), place.clone(), place);
+        let inner = Inner { base, asked, read, ids: VecDeque::new() };
         Ledger { inner: Mutex::new(inner) }
     }
 
     /// Gives the next transaction its number.
     pub fn number(&self, id: TransactionId) -> Lsn {
         let mut inner = self.lock();
-        let number = Lsn(inner.base.number.0 + inner.ids.len() as u64);
+        let number = inner.read.number;
+        inner.read.pass(&id);
         inner.ids.push_back(id);
         number
+    }
+
+    /// The place behind the newest transaction that has a number: it has begun to come, and everything
+    /// before it has come.
+    pub fn read(&self) -> Place {
+        self.lock().read.clone()
     }
 
     /// The place with this number, or the oldest that is remembered if that is a later one: then
@@ -81,7 +91,7 @@ impl Ledger {
     /// has reached.
     pub fn place(&self, number: Lsn) -> Option<Place> {
         let mut inner = self.lock();
-        let Inner { base, asked, ids } = &mut *inner;
+        let Inner { base, asked, ids, .. } = &mut *inner;
         if number <= base.number {
             return Some(base.clone());
         }
@@ -155,6 +165,7 @@ mod tests {
                         let id = id(all.len() as u64);
                         prop_assert_eq!(ledger.number(id.clone()), next.number);
                         next.pass(&id);
+                        prop_assert_eq!(&ledger.read(), &next);
                         all.push(next);
                     }
                     1 => {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
+use decoders::source::Positions;
 use tokio::sync::{Notify, watch};
 
 use super::frontier::Frontier;
@@ -15,10 +16,18 @@ use crate::store::{Checkpoint, Store, StoreError};
 /// to blue, whose walsender then has one more thing to do. A start reads so much again, and drops it.
 const REST: Duration = Duration::from_millis(100);
 
-/// Writes checkpoints until `wake`'s senders are gone. `written` hears of each.
-///
-/// There is no rest while a marker is awaited, and `hurry` ends one: who waits then waits within a
-/// write pause.
+/// Who calls the thread.
+pub struct Calls {
+    /// Something was applied.
+    pub wake: Receiver<()>,
+    /// Ends a rest: somebody waits.
+    pub hurry: Receiver<()>,
+    /// There is no rest while a marker is awaited: who waits for that does so within a write pause.
+    pub gate: MarkerGate,
+}
+
+/// Writes checkpoints until the senders of wakes are gone. `written` hears of each; `positions` knows
+/// what is written in the source's own terms, where they are others.
 ///
 /// # Errors
 /// The store's: a full disk, for instance. Green is not affected; blue keeps its log.
@@ -26,22 +35,22 @@ pub fn run(
     store: &Store,
     progress: &Arc<watch::Sender<Frontier>>,
     written: &Notify,
-    wake: &Receiver<()>,
-    gate: &MarkerGate,
-    hurry: &Receiver<()>,
+    calls: &Calls,
+    positions: Option<&dyn Positions>,
 ) -> Result<(), StoreError> {
-    while wake.recv().is_ok() {
+    while calls.wake.recv().is_ok() {
         let frontier = *progress.borrow();
         if frontier.applied() > frontier.durable() {
             store.save_checkpoint(&Checkpoint {
                 durable: frontier.applied(),
                 applied_transaction: frontier.applied_transaction(),
+                position: positions.and_then(|known| known.in_own_terms(frontier.applied())),
             })?;
             progress.send_modify(|now| now.checkpointed(frontier.applied()));
             written.notify_one();
-            if !gate.is_armed() {
+            if !calls.gate.is_armed() {
                 // Nobody is in a hurry, or nobody can be any more.
-                let _ = hurry.recv_timeout(REST);
+                let _ = calls.hurry.recv_timeout(REST);
             }
         }
     }

@@ -79,6 +79,7 @@ pub fn resume(known: Known) -> Result<Resume, Broken> {
     let checkpoint = known.checkpoint.unwrap_or(Checkpoint {
         durable: known.consistent_point,
         applied_transaction: known.consistent_point,
+        position: None,
     });
     if transaction < checkpoint.applied_transaction {
         let confirmed = checkpoint.applied_transaction;
@@ -104,7 +105,8 @@ mod tests {
     }
 
     fn checkpoint(durable: u64, applied_transaction: u64) -> Option<Checkpoint> {
-        Some(Checkpoint { durable: Lsn(durable), applied_transaction: Lsn(applied_transaction) })
+        let applied_transaction = Lsn(applied_transaction);
+        Some(Checkpoint { durable: Lsn(durable), applied_transaction, position: None })
     }
 
     #[test]

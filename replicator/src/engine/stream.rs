@@ -15,13 +15,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use decoders::postgres::catalog::TableFilter;
+use decoders::source::Positions;
 use decoders::{Source, SourceError};
 use sinks::{Target, TargetError};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
 use super::apply::{AppliedTotals, Applying, BatchLimits};
-use super::checkpointing;
+use super::checkpointing::{self, Calls};
 use super::frontier::Frontier;
 use super::intake::{Budget, Ended, Intake};
 use super::marker::MarkerGate;
@@ -63,6 +64,8 @@ pub enum Outcome {
 pub struct StreamContext {
     /// Checkpoints.
     pub store: Store,
+    /// What positions are in the source's own terms, where the stream counts transactions.
+    pub positions: Option<Arc<dyn Positions>>,
     /// Positions, for status, lag and the controller.
     pub progress: Arc<watch::Sender<Frontier>>,
     /// Totals, for status and metrics.
@@ -129,13 +132,14 @@ where
         applying.run(&runtime)
     });
     let (store, progress) = (context.store.clone(), Arc::clone(&context.progress));
-    let gate = context.gate.clone();
+    let calls = Calls { wake: woken, hurry: hurried, gate: context.gate.clone() };
     let written = Arc::new(Notify::new());
     let says_written = Arc::clone(&written);
     let checkpoint_ended = ended.clone();
+    let positions = context.positions.clone();
     let checkpoint = spawn_thread("checkpoint", move || {
         let _ended = SaysEnded(checkpoint_ended);
-        checkpointing::run(&store, &progress, &says_written, &woken, &gate, &hurried)
+        checkpointing::run(&store, &progress, &says_written, &calls, positions.as_deref())
     });
 
     let intake = Intake {

@@ -75,7 +75,11 @@ impl Pipeline {
             from = %durable,
             "the state directory is new, but green and blue hold this pipeline's stream: going on with it"
         );
-        self.store.save_checkpoint(&Checkpoint { durable, applied_transaction: transaction })?;
+        self.store.save_checkpoint(&Checkpoint {
+            durable,
+            applied_transaction: transaction,
+            position: None,
+        })?;
         self.store.save_stage(&Stage::Streaming { stream })?;
         Ok(true)
     }

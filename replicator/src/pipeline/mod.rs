@@ -21,6 +21,7 @@ mod drift;
 mod ends;
 pub mod failure;
 mod inspecting;
+pub mod mysql;
 pub mod preflight;
 mod published;
 mod reader;

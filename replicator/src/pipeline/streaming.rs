@@ -88,6 +88,7 @@ impl Pipeline {
         let lanes_open = watch::Sender::new(false);
         let context = StreamContext {
             store: self.store.clone(),
+            positions: None,
             progress: Arc::clone(&self.shared.progress),
             totals: self.shared.totals.clone(),
             touched: Arc::clone(&self.shared.touched),

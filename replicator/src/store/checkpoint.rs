@@ -12,13 +12,17 @@ const KEYS: [&str; 2] = ["forward", "back"];
 ///
 /// Written before blue is told: a slot that stands beyond `durable` was moved by somebody else,
 /// and what lies between is lost to us (see `engine::resume`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// Everything up to here is committed and flushed on green, or needs nothing done there.
     pub durable: Lsn,
     /// End of the last transaction among them. A green whose own progress is older than this has
     /// lost commits that blue was allowed to forget (restored from a backup, `fsync=off`).
     pub applied_transaction: Lsn,
+    /// What `durable` is in the source's own terms, where the stream counts transactions
+    /// ([`decoders::source::Positions`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<String>,
 }
 
 impl Store {
@@ -45,8 +49,11 @@ mod tests {
     #[test]
     fn a_checkpoint_survives_reopening() {
         let directory = tempfile::tempdir().unwrap();
-        let checkpoint =
-            Checkpoint { durable: Lsn(0x1_0000_0042), applied_transaction: Lsn(0x1_0000_0001) };
+        let checkpoint = Checkpoint {
+            durable: Lsn(0x1_0000_0042),
+            applied_transaction: Lsn(0x1_0000_0001),
+            position: Some("0-1-7".into()),
+        };
         {
             let store = Store::open(directory.path()).unwrap();
             assert_eq!(store.checkpoint().unwrap(), None);

@@ -13,6 +13,7 @@
 //! Every write is synced before it returns: callers group their writes, the store never delays.
 //! Values are JSON, so that a person with `ldb` can read them at 3 a.m.
 
+mod binlog;
 mod checkpoint;
 mod journal;
 mod role;

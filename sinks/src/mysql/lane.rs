@@ -17,7 +17,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use super::error::target_error;
-use super::plan::Plan;
+use super::plan::{Plan, missing_table};
 use super::progress::{LaneProgress, advance_statement, open_statement};
 use super::script::{Purpose, Script};
 use super::session::Capabilities;
@@ -372,14 +372,6 @@ impl MysqlLane {
 
 fn address(table: &Arc<TableSchema>) -> usize {
     Arc::as_ptr(table) as usize
-}
-
-fn missing_table(table: &TableSchema) -> TargetError {
-    TargetError::halt(
-        format!("{} is not there on green", table.name),
-        "The table was created on blue after the copy, or dropped on green. Make it on green as on \
-         blue, or leave it out of the tables that are moved",
-    )
 }
 
 fn lost_plan(table: &QualifiedName) -> TargetError {

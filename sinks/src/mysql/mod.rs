@@ -6,6 +6,7 @@
 //! checked for each. A warning is an error: without one, the value that was sent is the value that is
 //! stored.
 
+mod conflicts;
 mod error;
 mod json;
 mod lane;
@@ -21,6 +22,6 @@ mod target;
 
 pub use crate::caution::Ways;
 pub use lane::MysqlLane;
-pub use progress::{BinlogStreamIdentity, StoredPlace};
-pub use session::Capabilities;
+pub use progress::BinlogStreamIdentity;
+pub use session::{Capabilities, logs_cascades};
 pub use target::{MysqlTarget, MysqlTargetOptions};

@@ -156,6 +156,15 @@ fn fit(schema: &TableSchema, name: &str, green: &GreenTable) -> Result<PlanColum
     })
 }
 
+/// The error for a table that green does not have.
+pub(super) fn missing_table(table: &TableSchema) -> TargetError {
+    TargetError::halt(
+        format!("{} is not there on green", table.name),
+        "The table was created on blue after the copy, or dropped on green. Make it on green as on \
+         blue, or leave it out of the tables that are moved",
+    )
+}
+
 impl NetPlan for Plan {
     fn schema(&self) -> &Arc<TableSchema> {
         &self.schema

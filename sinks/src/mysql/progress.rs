@@ -40,9 +40,6 @@ impl BinlogStreamIdentity {
     }
 }
 
-/// A place that green has stored.
-pub type StoredPlace = Place;
-
 /// How far a lane got.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct LaneProgress {

@@ -109,12 +109,13 @@ impl Script {
             let mut result = conn.query_iter(sql).await?;
             loop {
                 let (rows, warnings) = (result.affected_rows(), result.warnings());
+                let is_last = result.is_empty();
+                // The error of a later statement comes when its answer is taken, not before.
+                result.collect::<Row>().await?;
                 if let Some(check) = checks.get(answered) {
                     wrong = wrong.take().or_else(|| check.wrong(rows, warnings));
                 }
                 answered += 1;
-                let is_last = result.is_empty();
-                result.collect::<Row>().await?;
                 if is_last {
                     return Ok(());
                 }

@@ -1,6 +1,7 @@
 //! Sessions on green: how they are set up, and who has a lane.
 
-use decoders::mysql::server::{self, Server, ServerUrl, literal};
+use decoders::mysql::server::{self, Server, ServerUrl, failure, literal};
+use decoders::source::SourceError;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
@@ -90,4 +91,19 @@ pub(super) async fn give_back_lane(
     let sql = format!("DO release_lock({})", lane_name(pipeline, lane));
     let given = conn.query_drop(sql).await;
     given.map_err(|error| target_error("giving a lane back on green", error))
+}
+
+/// Whether a source logs what its cascading foreign keys do: MySQL from 9.6 on, where the server
+/// checks foreign keys itself (`innodb_native_foreign_keys = OFF`). No other server has the variable.
+///
+/// # Errors
+/// The question failed.
+pub async fn logs_cascades(conn: &mut Conn, server: &Server) -> Result<bool, SourceError> {
+    if server.is_mariadb() {
+        return Ok(false);
+    }
+    let row: Result<Option<(String, String)>, _> =
+        conn.query_first("SHOW GLOBAL VARIABLES LIKE 'innodb_native_foreign_keys'").await;
+    let row = row.map_err(|error| failure("cannot ask how foreign keys are logged", error))?;
+    Ok(row.is_some_and(|(_, value)| value.eq_ignore_ascii_case("OFF") || value == "0"))
 }

@@ -8,10 +8,12 @@ use decoders::mysql::server::ServerUrl;
 use decoders::mysql::{Ledger, Place};
 use mysql_async::Conn;
 
+use super::conflicts::conflicts;
 use super::lane::{LaneStart, MysqlLane};
+use super::plan::{Plan, missing_table};
 use super::progress::{self, BinlogStreamIdentity};
-use super::session;
-use crate::conflicts::{TableConflicts, TableFacts};
+use super::{read, session};
+use crate::conflicts::TableConflicts;
 use crate::mark::{LaneMark, Reached};
 use crate::target::{LaneId, Target, TargetError};
 
@@ -174,9 +176,20 @@ impl Target for MysqlTarget {
         Ok(reached)
     }
 
-    /// Keeps all order: which values green's collations call equal is not told by their bytes.
     async fn conflicts(&self, table: &Arc<TableSchema>) -> Result<TableConflicts, TargetError> {
-        Ok(TableConflicts::new(table, &TableFacts { acts: true, ..TableFacts::default() }))
+        let checks = self.checks_foreign_keys();
+        let (mut conn, capabilities) = session::connect(&self.green, checks).await?;
+        let server = &capabilities.server;
+        let green = read::table(&mut conn, server, &table.name).await?;
+        let green = green.ok_or_else(|| missing_table(table))?;
+        let mut parents = Vec::new();
+        for key in &green.info.foreign_keys {
+            parents.extend(read::table(&mut conn, server, &key.references).await?);
+        }
+        leave(conn).await;
+        let parents: Vec<_> = parents.into_iter().map(|parent| parent.info).collect();
+        let plan = Plan::new(table.clone(), &green, checks, self.options.accept_triggers)?;
+        Ok(conflicts(table, &plan, &green, &parents, checks))
     }
 
     async fn shares_rows(&self, _tables: &[Arc<TableSchema>]) -> Result<bool, TargetError> {

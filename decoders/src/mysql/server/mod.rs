@@ -73,6 +73,19 @@ fn number(version: &str) -> (u16, u16, u16) {
     (next(), next(), next())
 }
 
+/// What tells a server from others with the same data: `server_uuid` of MySQL, `server_id` of MariaDB.
+///
+/// # Errors
+/// The question failed.
+pub async fn identity(conn: &mut Conn, server: &Server) -> Result<String, SourceError> {
+    if server.is_mariadb() {
+        return Ok(server.server_id.to_string());
+    }
+    let uuid: Result<Option<String>, _> = conn.query_first("SELECT @@server_uuid").await;
+    let uuid = uuid.map_err(|error| failure("cannot ask the server who it is", error))?;
+    uuid.ok_or_else(|| SourceError::retry("the server does not say who it is"))
+}
+
 /// Opens a connection in UTC with UTF-8 text.
 ///
 /// # Errors

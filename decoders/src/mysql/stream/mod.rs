@@ -28,6 +28,7 @@ pub use error::StreamFault;
 pub use numbered::NumberedStream;
 pub use options::{Start, StreamOptions};
 pub use rows::RowsError;
+pub use start::head;
 pub use statement::{Kind, Statement};
 pub use tables::is_system_schema;
 pub use transaction::{Change, Outcome, Transaction};

@@ -105,7 +105,14 @@ async fn position(
 }
 
 /// What the server has committed by now.
-pub(super) async fn now(conn: &mut Conn, server: &Server) -> Result<BinlogPosition, SourceError> {
+///
+/// # Errors
+/// The question failed, or the answer is no position.
+pub async fn head(conn: &mut Conn, server: &Server) -> Result<BinlogPosition, SourceError> {
+    now(conn, server).await
+}
+
+async fn now(conn: &mut Conn, server: &Server) -> Result<BinlogPosition, SourceError> {
     let sql = match server.is_mariadb() {
         true => "SELECT @@GLOBAL.gtid_binlog_pos",
         false => "SELECT @@GLOBAL.gtid_executed",

@@ -74,6 +74,7 @@ impl Setup {
         let handover = watch::Sender::new(false);
         let context = StreamContext {
             store: Store::open(directory.path()).unwrap(),
+            positions: None,
             progress: Arc::new(watch::Sender::new(Frontier::default())),
             totals: watch::Sender::new(AppliedTotals::default()),
             touched: Arc::default(),

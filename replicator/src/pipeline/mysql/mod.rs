@@ -1,0 +1,96 @@
+//! Streaming from one MySQL or MariaDB server to another, behind a copy that somebody made: the place
+//! where the copy ends is given at the first start, and known to the target from then on.
+//!
+//! # Where a stream goes on
+//! Three places are known: where the stream began, what the target has stored in its own transactions,
+//! and the checkpoint, which may be further while nothing concerned us. The newest of them is asked
+//! for; what some lane had committed beyond it is dropped when it comes. With the state directory lost
+//! the first two remain, and nothing is missing or done twice.
+//!
+//! No command runs this yet: the copy is made elsewhere.
+
+mod lag;
+mod streaming;
+
+use std::sync::Arc;
+
+use decoders::mysql::gtid::BinlogPosition;
+use decoders::mysql::server::ServerUrl;
+use decoders::postgres::catalog::TableFilter;
+use tokio::sync::watch;
+
+use super::failure::Failure;
+use super::{BACKOFF_MAX, backoff};
+use crate::config::ApplyConfig;
+use crate::engine::stream::Outcome;
+use crate::status::Shared;
+use crate::store::Store;
+
+/// One stream of a binlog.
+pub struct BinlogPipeline {
+    /// The pipeline's name.
+    pub name: String,
+    /// The pipeline that streams the other way round: what it writes on our source is left out.
+    pub counterpart: String,
+    /// Where changes come from.
+    pub source: ServerUrl,
+    /// Where they go.
+    pub target: ServerUrl,
+    /// Where the copy ends. `None` takes up the stream that the target knows.
+    pub start: Option<BinlogPosition>,
+    /// The tables that are moved.
+    pub tables: TableFilter,
+    /// Only this database.
+    pub database: Option<String>,
+    /// How it is applied.
+    pub apply: ApplyConfig,
+    /// Its memory.
+    pub store: Store,
+    /// Its self-knowledge.
+    pub shared: Arc<Shared>,
+    /// The operator's stop.
+    pub stop: watch::Receiver<bool>,
+}
+
+impl BinlogPipeline {
+    /// Streams until stopped, or halted by something that only a person can resolve.
+    ///
+    /// # Errors
+    /// The failure that halted it.
+    pub async fn run(&mut self) -> Result<(), Failure> {
+        let mut delays = backoff();
+        loop {
+            let applied_before = self.shared.progress.borrow().applied();
+            let attempted = self.stream().await;
+            self.shared.hot.send_replace(false);
+            let failure = match attempted {
+                Ok(Outcome::Stopped) => return Ok(()),
+                // There is one reader only.
+                Ok(Outcome::Handover) => continue,
+                // Whatever a stop breaks off looks like a failure.
+                Err(_) if *self.stop.borrow() => return Ok(()),
+                Err(failure) => failure,
+            };
+            self.shared.problem(failure.problem());
+            if !failure.is_transient() {
+                return Err(failure);
+            }
+            if self.shared.progress.borrow().applied() > applied_before {
+                delays = backoff();
+            }
+            let delay = delays.next().unwrap_or(BACKOFF_MAX);
+            tracing::warn!(
+                pipeline = self.name,
+                place = failure.place,
+                error = failure.what,
+                retry_ms = delay.as_millis() as u64,
+                "trying again"
+            );
+            self.shared.reconnecting();
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                _ = self.stop.wait_for(|stop| *stop) => return Ok(()),
+            }
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! A binlog streamed to another server, with an engine that dies.
+
+mod engine;
+mod once;
+mod workload;

@@ -1,0 +1,88 @@
+//! Whatever dies when: green becomes blue, and each transaction is there once.
+
+use std::time::Duration;
+
+use tests::mysql::{Mysql, Version};
+
+use super::engine::{Engine, PIPELINE};
+use super::workload::{Crowd, NAMES, TABLES, rows};
+
+const DEADLINE: Duration = Duration::from_secs(120);
+
+const PAIRS: [(Version, Version); 2] =
+    [(Version::Mariadb10_11, Version::Mariadb11_8), (Version::Mysql9_7, Version::Mysql9_7)];
+
+fn server(version: Version) -> Mysql {
+    let options: &[&str] = if version.is_mariadb() { &["--binlog-format=ROW"] } else { &[] };
+    let server = Mysql::start(version, options).unwrap();
+    server
+        .run(
+            "create user 'cutover'@'%' identified by 'se cret'; grant all on *.* to 'cutover'@'%';
+             create database t;",
+        )
+        .unwrap();
+    server.run(&format!("use t; {TABLES}")).unwrap();
+    server
+}
+
+fn head(server: &Mysql) -> String {
+    let sql = match server.version().is_mariadb() {
+        true => "select @@global.gtid_binlog_pos",
+        false => "select replace(@@global.gtid_executed, '\\n', '')",
+    };
+    server.value(sql).unwrap()
+}
+
+/// Transactions that green says it has applied; none before there is a row.
+fn applied(green: &Mysql) -> u64 {
+    let sql = format!(
+        "select ifnull(sum(transactions), 0) from _cutover.progress where pipeline = '{PIPELINE}'"
+    );
+    green.value(&sql).ok().and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_is_killed_again_and_again_applies_each_transaction_once() {
+    for (blue, green) in PAIRS {
+        let (blue, green) = (server(blue), server(green));
+        let name = blue.version().name();
+        let start = head(&blue);
+        let crowd = Crowd::start(&blue);
+        let scratch = tempfile::tempdir().unwrap();
+        let mut state = scratch.path().join("state-0");
+        for life in 0..12u64 {
+            // A third of the time with a state directory that knows nothing; without a start as soon
+            // as green knows it.
+            if life % 3 == 2 {
+                state = scratch.path().join(format!("state-{life}"));
+            }
+            let known = applied(&green) > 0;
+            let before = applied(&green);
+            let mut engine =
+                Engine::start(&blue, &green, &state, (!known).then_some(start.as_str()));
+            // Each life gets on by something, then dies at a moment that its clients choose.
+            tests::wait::until_blocking("the engine to get on", DEADLINE, || {
+                assert!(!engine.has_ended(), "{name}: the engine ended by itself");
+                Ok((applied(&green) > before).then_some(()))
+            })
+            .unwrap();
+            crowd.after(1 + life * 37 % 50);
+            engine.kill();
+        }
+        let committed = crowd.end().await;
+        let mut engine = Engine::start(&blue, &green, &state, None);
+        tests::wait::until_blocking("green to have everything", DEADLINE, || {
+            assert!(!engine.has_ended(), "{name}: the engine ended by itself");
+            Ok((applied(&green) >= committed).then_some(()))
+        })
+        .unwrap();
+        engine.kill();
+        assert_eq!(applied(&green), committed, "{name}");
+        assert!(committed > 300, "{name}: {committed} transactions prove little");
+        for table in NAMES {
+            let (expected, found) = (rows(&blue, table), rows(&green, table));
+            assert!(!expected.is_empty(), "{name} {table}");
+            assert!(expected == found, "{name} {table} differs");
+        }
+    }
+}

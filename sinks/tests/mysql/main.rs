@@ -1,0 +1,8 @@
+//! Applying to real MySQL and MariaDB servers: what is read from one is written to another, and what
+//! both select is the same.
+
+mod batches;
+mod once;
+mod refused;
+mod support;
+mod types;

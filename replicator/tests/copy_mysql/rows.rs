@@ -9,24 +9,28 @@ use decoders::mysql::gtid::BinlogPosition;
 use decoders::mysql::server;
 use mysql_async::prelude::Queryable;
 use replicator::backfill::ProgressSender;
-use replicator::backfill::mysql::{Copied, RowCopy};
+use replicator::backfill::mysql::{Copied, RowCopy, SetUp};
+use replicator::schema::SchemaMode;
+use replicator::schema::mysql::Notes;
 use tests::mysql::{Mysql, Version};
 use tests::wait;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::support::{PAIRS, pair, schema_copy, url};
+use super::support::{PAIRS, PIPELINE, pair, schema_copy, url};
 
 const SOON: Duration = Duration::from_secs(60);
 
 async fn prepared(blue: &Mysql, green: &Mysql) -> Result<RowCopy> {
     let made = schema_copy(blue, green).make_tables(&ProgressSender::default()).await?;
     Ok(RowCopy {
+        notes: Notes::of(PIPELINE),
         blue: url(blue),
         green: url(green),
         tables: made.tables,
         workers: 3,
         chunk_bytes: 64 << 10,
+        rate_limit_bytes_per_s: 0,
     })
 }
 
@@ -244,7 +248,7 @@ fn now(blue: &Mysql) -> Result<BinlogPosition> {
         true => "select @@gtid_binlog_pos",
         false => "select replace(@@gtid_executed, '\\n', '')",
     };
-    Ok(blue.value(sql)?.parse().map_err(|error| anyhow::anyhow!("{error}"))?)
+    blue.value(sql)?.parse().map_err(|error| anyhow::anyhow!("{error}"))
 }
 
 /// Balances and log belong together, and to the position.
@@ -364,6 +368,48 @@ async fn a_copy_that_breaks_off_goes_on_chunk_by_chunk() -> Result<()> {
             transactions(&now(&blue)?)? > transactions(&resumed.position)?,
             "nobody wrote meanwhile"
         );
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_green_that_is_set_up_says_its_position_again_and_is_not_touched() -> Result<()> {
+    for versions in PAIRS {
+        let (blue, green) = pair(versions)?;
+        blue.run(LEDGER)?;
+        blue.run(BESIDE_THE_BANK)?;
+        let set_up = SetUp {
+            schema: schema_copy(&blue, &green),
+            mode: SchemaMode::Copy,
+            workers: 2,
+            chunk_bytes: 64 << 10,
+            rate_limit_bytes_per_s: 0,
+        };
+        let (_going, cancel) = watch::channel(false);
+        let progress = ProgressSender::default();
+        let first = set_up.run(&progress, &cancel).await?;
+        let total = progress.borrow().total;
+        assert_eq!((total.tables, total.tables_copied), (6, 6));
+        assert_eq!(Some(total.rows_copied), first.copied.as_ref().map(|copied| copied.rows));
+        assert_eq!(first.position, now(&blue)?);
+        same_rows(&blue, &green, "bank")?;
+        assert_eq!(
+            number(
+                &green,
+                "select count(*) from information_schema.key_column_usage
+            where table_schema = 'bank' and referenced_table_name is not null"
+            )?,
+            1
+        );
+        blue.run("delete from bank.notes")?;
+        let second = set_up.run(&progress, &cancel).await?;
+        assert_eq!((&second.position, second.copied), (&first.position, None));
+        assert_eq!(number(&green, "select count(*) from bank.notes")?, 3);
+        // Another pipeline must not take these tables for its own.
+        let mut other = set_up.clone();
+        other.schema.pipeline = "other".into();
+        let refused = other.run(&progress, &cancel).await.expect_err("the tables are taken");
+        ensure!(refused.to_string().contains("on green already"), "{refused}");
     }
     Ok(())
 }

@@ -13,6 +13,9 @@ pub const PAIRS: [(Version, Version); 3] = [
     (Version::Mysql9_7, Version::Mysql9_7),
 ];
 
+/// The pipeline's name.
+pub const PIPELINE: &str = "main";
+
 pub fn pair((blue, green): (Version, Version)) -> Result<(Mysql, Mysql)> {
     let (blue, green) = (Mysql::start(blue, &[])?, Mysql::start(green, &[])?);
     for server in [&blue, &green] {
@@ -31,6 +34,7 @@ pub fn url(server: &Mysql) -> ServerUrl {
 
 pub fn schema_copy(blue: &Mysql, green: &Mysql) -> SchemaCopy {
     SchemaCopy {
+        pipeline: PIPELINE.into(),
         blue: url(blue),
         green: url(green),
         database: None,

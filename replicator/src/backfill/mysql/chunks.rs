@@ -39,8 +39,8 @@ pub(super) struct CutKey {
 /// The leading columns of the table's key whose order the server keeps for literals. `None`: the table
 /// is copied whole.
 ///
-/// ENUM and SET are ordered by index but compared as texts, FLOAT has no exact literal, and of a
-/// prefix the index knows the beginning only: the key counts up to the column before.
+/// ENUM and SET are ordered by index but compared as texts, FLOAT has no exact literal, small numbers
+/// mean other years beside a YEAR, and of a prefix the index knows the beginning only: the key counts up to the column before.
 pub(super) fn cut_key(table: &TableInfo) -> Option<CutKey> {
     let key = table.row_key()?;
     let columns = key.columns.iter().map_while(|part| {
@@ -56,7 +56,7 @@ fn key_part(column: &ColumnInfo) -> Option<KeyPart> {
     let plain = |quotes: (&str, &'static str)| (name.clone(), (quotes.0.to_owned(), quotes.1));
     let (select, quotes) = match column.data_type.as_str() {
         "tinyint" | "smallint" | "mediumint" | "int" | "bigint" | "decimal" => plain(("", "")),
-        "date" | "datetime" | "timestamp" | "time" | "year" | "uuid" | "inet4" | "inet6" => {
+        "date" | "datetime" | "timestamp" | "time" | "uuid" | "inet4" | "inet6" => {
             plain(("'", "'"))
         }
         "binary" | "varbinary" => (format!("HEX({name})"), ("x'".to_owned(), "'")),

@@ -18,6 +18,7 @@ use super::queue::{Queue, Task};
 use super::snapshot::{self, Snapshot};
 use super::worker::Worker;
 use super::{failed, insert, of_catalog, of_source, refresh};
+use crate::backfill::throttle::Throttle;
 use crate::backfill::{BackfillError, Cancel, ProgressSender, cancelled, unless_cancelled};
 use crate::schema::mysql::{Notes, qualified};
 
@@ -27,6 +28,8 @@ const PUBLISH_EVERY: std::time::Duration = std::time::Duration::from_millis(200)
 /// What is copied from where to where.
 #[derive(Clone, Debug)]
 pub struct RowCopy {
+    /// The pipeline's notes on green.
+    pub notes: Notes,
     /// Where the rows come from.
     pub blue: ServerUrl,
     /// Where they go.
@@ -37,6 +40,8 @@ pub struct RowCopy {
     pub workers: usize,
     /// Size to aim at for one chunk, of rows on blue's disk.
     pub chunk_bytes: u64,
+    /// Most bytes per second for all workers together; 0 for no limit.
+    pub rate_limit_bytes_per_s: u64,
 }
 
 /// A copy that is complete.
@@ -65,6 +70,7 @@ struct Run {
     queue: Queue,
     green: ServerUrl,
     chunk_bytes: u64,
+    throttle: Arc<Throttle>,
 }
 
 impl Run {
@@ -85,7 +91,14 @@ impl Run {
         let tables: Vec<(TableInfo, Counters)> =
             tables.into_iter().enumerate().map(with_counters).collect();
         (0..tables.len()).for_each(|table| queue.add(Task::Cut { table }));
-        Run { tables, known, queue, green: job.green.clone(), chunk_bytes: job.chunk_bytes }
+        Run {
+            tables,
+            known,
+            queue,
+            green: job.green.clone(),
+            chunk_bytes: job.chunk_bytes,
+            throttle: Arc::new(Throttle::new(job.rate_limit_bytes_per_s)),
+        }
     }
 }
 
@@ -158,7 +171,7 @@ impl RowCopy {
             tables.iter().filter(|table| is_begun(&table.name, &known)).collect();
         let mut again: BTreeSet<QualifiedName> =
             known.keys().filter(|name| !is_begun(name, &known)).cloned().collect();
-        let from = Notes::position(green).await?.map(|(position, _)| position);
+        let from = self.notes.position(green).await?.map(|(position, _)| position);
         match (from, begun.is_empty()) {
             (_, true) => {}
             (None, false) => again.extend(begun.iter().map(|table| table.name.clone())),
@@ -167,7 +180,8 @@ impl RowCopy {
                     .readers
                     .pop()
                     .ok_or_else(|| BackfillError::retry("the snapshot has no session on blue"))?;
-                let mut worker = Worker::open(reader, &self.green).await?;
+                let mut worker =
+                    Worker::open(reader, &self.green, Arc::new(Throttle::new(0))).await?;
                 let to = &snapshot.position;
                 let unmended =
                     refresh::refresh(&mut worker, &self.blue, server, &begun, &from, to).await?;
@@ -186,7 +200,7 @@ impl RowCopy {
                 "going on with a copy that broke off"
             );
         }
-        Notes::write_position(green, &snapshot.position).await?;
+        self.notes.write_position(green, &snapshot.position).await?;
         Ok(known)
     }
 }
@@ -230,7 +244,7 @@ async fn copy(
 
 /// One worker: task after task until none is left.
 async fn work(run: &Run, reader: Conn) -> Result<(), BackfillError> {
-    let mut worker = Worker::open(reader, &run.green).await?;
+    let mut worker = Worker::open(reader, &run.green, Arc::clone(&run.throttle)).await?;
     while let Some(task) = run.queue.next().await {
         match task {
             Task::Cut { table: at } => {

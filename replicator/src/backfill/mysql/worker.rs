@@ -1,5 +1,7 @@
 //! One worker: a session of the snapshot on blue, a session on green.
 
+use std::sync::Arc;
+
 use decoders::mysql::catalog::TableInfo;
 use decoders::mysql::server::{self, Conn, ServerUrl};
 use mysql_async::prelude::Queryable;
@@ -12,6 +14,7 @@ use super::insert::{self, Batch, Inserts};
 use super::marks::{self, Mark, Range};
 use super::{failed, of_source};
 use crate::backfill::BackfillError;
+use crate::backfill::throttle::Throttle;
 use crate::schema::mysql::qualified;
 
 /// Statements that wait for green, beside the one being written and the one being collected.
@@ -22,13 +25,18 @@ const ATTEMPTS: usize = 5;
 pub(super) struct Worker {
     pub(super) blue: Conn,
     pub(super) green: Conn,
+    throttle: Arc<Throttle>,
 }
 
 impl Worker {
-    pub(super) async fn open(blue: Conn, green: &ServerUrl) -> Result<Self, BackfillError> {
+    pub(super) async fn open(
+        blue: Conn,
+        green: &ServerUrl,
+        throttle: Arc<Throttle>,
+    ) -> Result<Self, BackfillError> {
         let mut green = server::connect(green).await.map_err(of_source)?;
         insert::prepare(&mut green).await?;
-        Ok(Self { blue, green })
+        Ok(Self { blue, green, throttle })
     }
 
     /// Finds the chunks of a table behind those that are known, notes each and passes it on.
@@ -154,7 +162,7 @@ impl Worker {
         }
         let (sender, batches) = mpsc::channel(BATCHES_WAITING);
         let reading = read(&mut self.blue, table, &select, &inserts, sender);
-        let writing = write(&mut self.green, &inserts, batches);
+        let writing = write(&mut self.green, &inserts, &self.throttle, batches);
         let (read_rows, (rows, bytes)) = tokio::try_join!(reading, writing)?;
         if read_rows != rows {
             return Err(BackfillError::halt(
@@ -200,12 +208,14 @@ fn values(row: Row) -> Vec<Value> {
 async fn write(
     green: &mut Conn,
     inserts: &Inserts,
+    throttle: &Throttle,
     mut batches: mpsc::Receiver<Batch>,
 ) -> Result<(u64, u64), BackfillError> {
     let (mut rows, mut bytes) = (0, 0);
     while let Some(batch) = batches.recv().await {
         rows += batch.rows();
         bytes += batch.bytes();
+        throttle.pass(usize::try_from(batch.bytes()).unwrap_or(usize::MAX)).await;
         inserts.send(green, batch).await?;
     }
     Ok((rows, bytes))

@@ -33,6 +33,7 @@ pub(super) fn evaluate_blue(request: &BinlogCheckRequest, blue: &SideFacts) -> V
             .fix(grant(Side::Blue, rights, &format!("{list} ON *.*"))),
         );
     }
+    findings.push(holding(blue.server.is_mariadb(), rights));
     let mut needed = vec!["SELECT"];
     if !request.schema_exists {
         // Without these, definitions are hidden and would be missing on green.
@@ -40,6 +41,30 @@ pub(super) fn evaluate_blue(request: &BinlogCheckRequest, blue: &SideFacts) -> V
     }
     findings.extend(on_tables(Side::Blue, request, blue, &needed, "read"));
     findings
+}
+
+/// A snapshot of several sessions holds commits while they are opened: MySQL always, MariaDB when
+/// somebody always commits.
+fn holding(mariadb: bool, rights: &Rights) -> Finding {
+    const ID: &str = "right-snapshot";
+    if rights.has(&["RELOAD", "FLUSH_TABLES"]) {
+        return Finding::ok(ID, Side::Blue, "the account may hold commits for a moment");
+    }
+    match mariadb {
+        true => Finding::warning(
+            ID,
+            Side::Blue,
+            "the account may not hold commits for a moment: on a busy server the copy reads with one \
+             session only",
+        ),
+        false => Finding::blocker(
+            ID,
+            Side::Blue,
+            "the account may not hold commits for a moment: there is no consistent snapshot without",
+        ),
+    }
+    .evidence("RELOAD on *.* is missing")
+    .fix(grant(Side::Blue, rights, "RELOAD ON *.*"))
 }
 
 pub(super) fn evaluate_green(request: &BinlogCheckRequest, green: &SideFacts) -> Vec<Finding> {

@@ -7,7 +7,7 @@ use decoders::mysql::server::{Conn, literal};
 use mysql_async::prelude::Queryable;
 
 use super::make::{SchemaCopy, open, qualified};
-use super::notes::{Kind, Note, Notes};
+use super::notes::{Kind, Note};
 use super::session::{use_database, used_for_definitions};
 use super::statement::Addition;
 use crate::backfill::BackfillError;
@@ -25,11 +25,12 @@ impl SchemaCopy {
         used_for_definitions(&mut green, &server).await?;
         for (kind, phase) in [(Kind::Keys, Phase::Indexes), (Kind::ForeignKeys, Phase::ForeignKeys)]
         {
-            let notes: BTreeMap<QualifiedName, Note> = Notes::of(&mut green, kind).await?;
+            let notes: BTreeMap<QualifiedName, Note> = self.notes().all(&mut green, kind).await?;
             begin(progress, phase, notes.len());
             for (table, note) in &notes {
                 let step = Step::begin(progress, table.to_string());
                 add(&mut green, kind, table, note).await?;
+                self.notes().strike(&mut green, kind, table).await?;
                 step.finish();
             }
         }
@@ -64,7 +65,7 @@ async fn add(
         let doing = format!("adding keys to {table} on green");
         green.query_drop(sql).await.map_err(|error| failed(doing, error))?;
     }
-    Notes::strike(green, kind, table).await
+    Ok(())
 }
 
 /// The names of the keys, or foreign keys, that a table has.

@@ -20,6 +20,8 @@ use crate::backfill::progress::{Phase, ProgressSender, Step, begin};
 /// Which definitions are copied from where to where.
 #[derive(Clone, Debug)]
 pub struct SchemaCopy {
+    /// The pipeline's name.
+    pub pipeline: String,
     /// Where they are.
     pub blue: ServerUrl,
     /// Where they go.
@@ -59,7 +61,7 @@ impl SchemaCopy {
         let tables = self.tables_of(&mut blue, &blue_server, &self.filter).await?;
         let everything = TableFilter::default();
         let there = self.tables_of(&mut green, &green_server, &everything).await?;
-        let notes = Notes::of(&mut green, Kind::Table).await?;
+        let notes = self.notes().all(&mut green, Kind::Table).await?;
         refuse_others(&tables, &there, &notes)?;
         begin(progress, Phase::Schema, tables.len());
         let mut made = Made::default();
@@ -67,7 +69,7 @@ impl SchemaCopy {
         for table in &tables {
             let step = Step::begin(progress, table.name.to_string());
             if table.kind == TableKind::Sequence {
-                make_sequence(&mut blue, &mut green, table, &notes).await?;
+                self.make_sequence(&mut blue, &mut green, table, &notes).await?;
             } else {
                 self.make_table(&mut blue, &mut green, table, &notes, &there).await?;
             }
@@ -91,6 +93,42 @@ impl SchemaCopy {
         let there = self.tables_of(&mut green, &green_server, &TableFilter::default()).await?;
         let warnings = compare::compare(&tables, &there)?;
         Ok(Made { tables, warnings })
+    }
+
+    /// A sequence of MariaDB, going on behind the numbers that blue has reserved.
+    async fn make_sequence(
+        &self,
+        blue: &mut Conn,
+        green: &mut Conn,
+        table: &TableInfo,
+        notes: &BTreeMap<QualifiedName, Note>,
+    ) -> Result<(), BackfillError> {
+        let name = &table.name;
+        let doing = format!("making the sequence {name} on green");
+        let create = shown(blue, "SEQUENCE", name, 1).await?;
+        let row: Option<(i64, u64)> = blue
+            .query_first(format!(
+                "SELECT CAST(next_not_cached_value AS SIGNED), cycle_count FROM {}",
+                qualified(name)
+            ))
+            .await
+            .map_err(|error| failed(format!("reading the sequence {name} on blue"), error))?;
+        if !notes.contains_key(name) {
+            self.notes().write(green, Kind::Table, name, MAKING, "").await?;
+        }
+        use_database(green, &name.schema).await?;
+        let drop = format!("DROP SEQUENCE IF EXISTS {}", qualified(name));
+        green.query_drop(drop).await.map_err(|error| failed(&doing, error))?;
+        green.query_drop(create).await.map_err(|error| failed(&doing, error))?;
+        if let Some((next, round)) = row {
+            let set = format!("SELECT SETVAL({}, {next}, 0, {round})", qualified(name));
+            green.query_drop(set).await.map_err(|error| failed(&doing, error))?;
+        }
+        self.notes().write(green, Kind::Table, name, FILLING, "").await
+    }
+
+    pub(super) fn notes(&self) -> Notes {
+        Notes::of(self.pipeline.clone())
     }
 
     /// The tables of a side.
@@ -133,16 +171,16 @@ impl SchemaCopy {
             return Ok(());
         }
         forget_rows(green, name).await?;
-        Notes::write(green, Kind::Table, name, MAKING, &wanted).await?;
+        self.notes().write(green, Kind::Table, name, MAKING, &wanted).await?;
         for (kind, additions) in
             [(Kind::Keys, &parts.keys), (Kind::ForeignKeys, &parts.foreign_keys)]
         {
             match additions.is_empty() {
-                true => Notes::strike(green, kind, name).await?,
+                true => self.notes().strike(green, kind, name).await?,
                 false => {
                     let detail = serde_json::to_string(additions)
                         .map_err(|error| BackfillError::retry(error.to_string()))?;
-                    Notes::write(green, kind, name, WAITING, &detail).await?;
+                    self.notes().write(green, kind, name, WAITING, &detail).await?;
                 }
             }
         }
@@ -151,7 +189,7 @@ impl SchemaCopy {
         let drop = format!("DROP TABLE IF EXISTS {}", qualified(name));
         green.query_drop(drop).await.map_err(|error| failed(&doing, error))?;
         green.query_drop(&parts.create).await.map_err(|error| failed(&doing, error))?;
-        Notes::write(green, Kind::Table, name, FILLING, &wanted).await
+        self.notes().write(green, Kind::Table, name, FILLING, &wanted).await
     }
 }
 
@@ -273,37 +311,6 @@ async fn make_databases(
         green.query_drop(sql).await.map_err(|error| failed(doing, error))?;
     }
     Ok(warnings)
-}
-
-/// A sequence of MariaDB, going on behind the numbers that blue has reserved.
-async fn make_sequence(
-    blue: &mut Conn,
-    green: &mut Conn,
-    table: &TableInfo,
-    notes: &BTreeMap<QualifiedName, Note>,
-) -> Result<(), BackfillError> {
-    let name = &table.name;
-    let doing = format!("making the sequence {name} on green");
-    let create = shown(blue, "SEQUENCE", name, 1).await?;
-    let row: Option<(i64, u64)> = blue
-        .query_first(format!(
-            "SELECT CAST(next_not_cached_value AS SIGNED), cycle_count FROM {}",
-            qualified(name)
-        ))
-        .await
-        .map_err(|error| failed(format!("reading the sequence {name} on blue"), error))?;
-    if !notes.contains_key(name) {
-        Notes::write(green, Kind::Table, name, MAKING, "").await?;
-    }
-    use_database(green, &name.schema).await?;
-    let drop = format!("DROP SEQUENCE IF EXISTS {}", qualified(name));
-    green.query_drop(drop).await.map_err(|error| failed(&doing, error))?;
-    green.query_drop(create).await.map_err(|error| failed(&doing, error))?;
-    if let Some((next, round)) = row {
-        let set = format!("SELECT SETVAL({}, {next}, 0, {round})", qualified(name));
-        green.query_drop(set).await.map_err(|error| failed(&doing, error))?;
-    }
-    Notes::write(green, Kind::Table, name, FILLING, "").await
 }
 
 #[cfg(test)]

@@ -15,9 +15,11 @@ use mysql_async::prelude::Queryable;
 use crate::backfill::BackfillError;
 use crate::backfill::mysql::failed;
 
-/// `_cutover.copy_notes` on green.
-#[derive(Debug)]
-pub struct Notes;
+/// A pipeline's rows of `_cutover.copy_notes` on green. Several pipelines may fill one server.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Notes {
+    pipeline: String,
+}
 
 /// What a note is about. A name is used for one thing only.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -68,9 +70,9 @@ pub(crate) struct Note {
 const CREATE: [&str; 2] = [
     "CREATE DATABASE IF NOT EXISTS _cutover CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
     "CREATE TABLE IF NOT EXISTS _cutover.copy_notes (
-       kind VARCHAR(16) NOT NULL, db VARCHAR(64) NOT NULL, name VARCHAR(64) NOT NULL,
+       pipeline VARCHAR(64) NOT NULL, kind VARCHAR(16) NOT NULL, db VARCHAR(64) NOT NULL, name VARCHAR(64) NOT NULL,
        state VARCHAR(16) NOT NULL, detail LONGTEXT NOT NULL,
-       PRIMARY KEY (kind, db, name)
+       PRIMARY KEY (pipeline, kind, db, name)
      ) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
 ];
 
@@ -79,7 +81,12 @@ fn asked(error: mysql_async::Error) -> BackfillError {
 }
 
 impl Notes {
-    /// The tables that a copy of ours has made; none where there are no notes or they can't be read.
+    /// Those of a pipeline, by the operator's name for it.
+    pub fn of(pipeline: impl Into<String>) -> Self {
+        Self { pipeline: pipeline.into() }
+    }
+
+    /// The tables that copies of ours have made, of any pipeline; none where there are no notes or they can't be read.
     pub async fn tables(green: &mut Conn) -> BTreeSet<QualifiedName> {
         let sql = "SELECT db, name FROM _cutover.copy_notes WHERE kind = 'table'";
         let rows: Vec<(String, String)> = green.query(sql).await.unwrap_or_default();
@@ -95,13 +102,15 @@ impl Notes {
     }
 
     /// All notes of a kind.
-    pub(crate) async fn of(
+    pub(crate) async fn all(
+        &self,
         green: &mut Conn,
         kind: Kind,
     ) -> Result<BTreeMap<QualifiedName, Note>, BackfillError> {
-        let sql = "SELECT db, name, state, detail FROM _cutover.copy_notes WHERE kind = ?";
+        let sql = "SELECT db, name, state, detail FROM _cutover.copy_notes
+                   WHERE pipeline = ? AND kind = ?";
         let rows: Vec<(String, String, String, String)> =
-            green.exec(sql, (kind.label(),)).await.map_err(asked)?;
+            green.exec(sql, (&self.pipeline, kind.label())).await.map_err(asked)?;
         let rows = rows.into_iter();
         Ok(rows
             .map(|(db, name, state, detail)| (QualifiedName::new(db, name), Note { state, detail }))
@@ -110,16 +119,17 @@ impl Notes {
 
     /// Writes a note, in place of one of the same name.
     pub(crate) async fn write(
+        &self,
         green: &mut Conn,
         kind: Kind,
         name: &QualifiedName,
         state: &str,
         detail: &str,
     ) -> Result<(), BackfillError> {
-        let sql = "REPLACE INTO _cutover.copy_notes (kind, db, name, state, detail)
-                   VALUES (:kind, :db, :name, :state, :detail)";
+        let sql = "REPLACE INTO _cutover.copy_notes (pipeline, kind, db, name, state, detail)
+                   VALUES (:pipeline, :kind, :db, :name, :state, :detail)";
         let parameters = params! {
-            "kind" => kind.label(), "db" => &name.schema, "name" => &name.name,
+            "pipeline" => &self.pipeline, "kind" => kind.label(), "db" => &name.schema, "name" => &name.name,
             "state" => state, "detail" => detail,
         };
         green.exec_drop(sql, parameters).await.map_err(asked)
@@ -127,29 +137,32 @@ impl Notes {
 
     /// Strikes a note out.
     pub(crate) async fn strike(
+        &self,
         green: &mut Conn,
         kind: Kind,
         name: &QualifiedName,
     ) -> Result<(), BackfillError> {
-        let sql = "DELETE FROM _cutover.copy_notes WHERE kind = ? AND db = ? AND name = ?";
-        let names = (kind.label(), &name.schema, &name.name);
+        let sql = "DELETE FROM _cutover.copy_notes WHERE pipeline = ? AND kind = ? AND db = ? AND name = ?";
+        let names = (&self.pipeline, kind.label(), &name.schema, &name.name);
         green.exec_drop(sql, names).await.map_err(asked)
     }
 
     /// Notes of which moment the rows on green are, or will be when the copy is complete.
     pub(crate) async fn write_position(
+        &self,
         green: &mut Conn,
         position: &BinlogPosition,
     ) -> Result<(), BackfillError> {
         let place = QualifiedName::new("", "");
-        Notes::write(green, Kind::Position, &place, FILLING, &position.to_string()).await
+        self.write(green, Kind::Position, &place, FILLING, &position.to_string()).await
     }
 
     /// The position that was noted, and whether the copy is complete.
     pub(crate) async fn position(
+        &self,
         green: &mut Conn,
     ) -> Result<Option<(BinlogPosition, bool)>, BackfillError> {
-        let Some(note) = Notes::of(green, Kind::Position).await?.into_values().next() else {
+        let Some(note) = self.all(green, Kind::Position).await?.into_values().next() else {
             return Ok(None);
         };
         let position = note.detail.parse::<BinlogPosition>().map_err(|error| {
@@ -165,9 +178,9 @@ impl Notes {
     ///
     /// # Errors
     /// The notes can't be read.
-    pub async fn copied(green: &mut Conn) -> Result<Option<BinlogPosition>, BackfillError> {
+    pub async fn copied(&self, green: &mut Conn) -> Result<Option<BinlogPosition>, BackfillError> {
         Notes::prepare(green).await?;
-        let noted = Notes::position(green).await?;
+        let noted = self.position(green).await?;
         Ok(noted.and_then(|(position, is_complete)| is_complete.then_some(position)))
     }
 
@@ -176,9 +189,9 @@ impl Notes {
     ///
     /// # Errors
     /// The claims are still there.
-    pub async fn record_copied(green: &mut Conn) -> Result<(), BackfillError> {
+    pub async fn record_copied(&self, green: &mut Conn) -> Result<(), BackfillError> {
         let sql = "UPDATE _cutover.copy_notes SET state = ?
-                   WHERE kind IN ('table', 'position') AND state = ?";
-        green.exec_drop(sql, (COPIED, FILLING)).await.map_err(asked)
+                   WHERE pipeline = ? AND kind IN ('table', 'position') AND state = ?";
+        green.exec_drop(sql, (COPIED, &self.pipeline, FILLING)).await.map_err(asked)
     }
 }

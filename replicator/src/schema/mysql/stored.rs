@@ -53,19 +53,27 @@ impl SchemaCopy {
             match object.kind.as_str() {
                 "TRIGGER" => {
                     let definition = object.definition(&mut blue).await?;
-                    note(&mut green, Kind::Trigger, &object.name, &definition).await?;
+                    note(&self.notes(), &mut green, Kind::Trigger, &object.name, &definition)
+                        .await?;
                 }
-                _ if is_there => warnings.push(format!(
-                    "the {} {} was on green already and was left as it is",
-                    object.kind.to_lowercase(),
-                    object.name
-                )),
+                _ if is_there => {
+                    let wanted = object.definition(&mut blue).await?.statement;
+                    let there = object.definition(&mut green).await?.statement;
+                    if without_effect(&wanted).0 != without_effect(&there).0 {
+                        warnings.push(format!(
+                            "another {} {} is on green already and was left as it is",
+                            object.kind.to_lowercase(),
+                            object.name
+                        ));
+                    }
+                }
                 "VIEW" => views.push((object.name.clone(), object.definition(&mut blue).await?)),
                 "EVENT" => {
                     let definition = object.definition(&mut blue).await?;
                     let (disabled, was_enabled) = without_effect(&definition.statement);
                     if was_enabled {
-                        note(&mut green, Kind::Event, &object.name, &definition).await?;
+                        note(&self.notes(), &mut green, Kind::Event, &object.name, &definition)
+                            .await?;
                     }
                     let definition = Definition { statement: disabled, ..definition };
                     make(&mut green, &object.name, &definition)
@@ -126,9 +134,9 @@ impl SchemaCopy {
 ///
 /// # Errors
 /// The server's. What is missing is still noted: repeating it goes on.
-pub async fn open_for_clients(green: &mut Conn) -> Result<(), BackfillError> {
+pub async fn open_for_clients(green: &mut Conn, notes: &Notes) -> Result<(), BackfillError> {
     let mut triggers = Vec::new();
-    for (name, note) in Notes::of(green, Kind::Trigger).await? {
+    for (name, note) in notes.all(green, Kind::Trigger).await? {
         triggers.push((name, read(&note.detail)?));
     }
     triggers.sort_by_key(|(_, definition)| definition.order);
@@ -137,13 +145,13 @@ pub async fn open_for_clients(green: &mut Conn) -> Result<(), BackfillError> {
         let drop = format!("DROP TRIGGER IF EXISTS {}", qualified(&name));
         green.query_drop(drop).await.map_err(|error| failed(&doing, error))?;
         make(green, &name, &definition).await.map_err(|error| failed(&doing, error))?;
-        Notes::strike(green, Kind::Trigger, &name).await?;
+        notes.strike(green, Kind::Trigger, &name).await?;
     }
-    for (name, _) in Notes::of(green, Kind::Event).await? {
+    for (name, _) in notes.all(green, Kind::Event).await? {
         let enable = format!("ALTER EVENT {} ENABLE", qualified(&name));
         let doing = format!("enabling the event {name} on green");
         green.query_drop(enable).await.map_err(|error| failed(doing, error))?;
-        Notes::strike(green, Kind::Event, &name).await?;
+        notes.strike(green, Kind::Event, &name).await?;
     }
     Ok(())
 }
@@ -158,11 +166,12 @@ struct Object {
 impl Object {
     /// Reads it; the columns of SHOW CREATE have the same names on both families but for the
     /// statement's own.
-    async fn definition(&self, blue: &mut Conn) -> Result<Definition, BackfillError> {
-        let doing = format!("reading the {} {} on blue", self.kind.to_lowercase(), self.name);
+    async fn definition(&self, conn: &mut Conn) -> Result<Definition, BackfillError> {
+        let doing =
+            format!("reading the definition of the {} {}", self.kind.to_lowercase(), self.name);
         let sql = format!("SHOW CREATE {} {}", self.kind, qualified(&self.name));
         let row: Option<Row> =
-            blue.query_first(sql).await.map_err(|error| failed(&doing, error))?;
+            conn.query_first(sql).await.map_err(|error| failed(&doing, error))?;
         let mut fields = std::collections::BTreeMap::new();
         if let Some(mut row) = row {
             let columns = row.columns();
@@ -274,6 +283,7 @@ fn refused(kind: &str, name: &QualifiedName, error: mysql_async::Error) -> Backf
 }
 
 async fn note(
+    notes: &Notes,
     green: &mut Conn,
     kind: Kind,
     name: &QualifiedName,
@@ -281,7 +291,7 @@ async fn note(
 ) -> Result<(), BackfillError> {
     let detail = serde_json::to_string(definition)
         .map_err(|error| BackfillError::retry(format!("noting {name}: {error}")))?;
-    Notes::write(green, kind, name, WAITING, &detail).await
+    notes.write(green, kind, name, WAITING, &detail).await
 }
 
 fn read(detail: &str) -> Result<Definition, BackfillError> {

@@ -17,8 +17,13 @@ use tokio::sync::watch;
 pub const PIPELINE: &str = "shop";
 
 /// What the child is told, in this order.
-const SETTINGS: [&str; 4] =
-    ["CUTOVER_TEST_BLUE", "CUTOVER_TEST_GREEN", "CUTOVER_TEST_STATE", "CUTOVER_TEST_START"];
+const SETTINGS: [&str; 5] = [
+    "CUTOVER_TEST_BLUE",
+    "CUTOVER_TEST_GREEN",
+    "CUTOVER_TEST_STATE",
+    "CUTOVER_TEST_START",
+    "CUTOVER_TEST_LANES",
+];
 
 /// A running engine. Dropping it kills it.
 pub struct Engine {
@@ -27,11 +32,18 @@ pub struct Engine {
 
 impl Engine {
     /// Starts one that goes on with `state`, or begins behind `start`.
-    pub fn start(blue: &Mysql, green: &Mysql, state: &Path, start: Option<&str>) -> Engine {
+    pub fn start(
+        blue: &Mysql,
+        green: &Mysql,
+        state: &Path,
+        start: Option<&str>,
+        lanes: u16,
+    ) -> Engine {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "engine::child", "--nocapture", "--test-threads=1"]);
         let state = state.display().to_string();
-        let values = [&url(blue), &url(green), &state, start.unwrap_or_default()];
+        let lanes = lanes.to_string();
+        let values = [&url(blue), &url(green), &state, start.unwrap_or_default(), &lanes];
         command.envs(SETTINGS.into_iter().zip(values));
         command.stdin(Stdio::null()).stdout(Stdio::null());
         Engine { child: command.spawn().unwrap() }
@@ -67,9 +79,10 @@ fn pipeline(
     green: &str,
     state: &Path,
     start: Option<&str>,
+    lanes: u16,
     stop: watch::Receiver<bool>,
 ) -> BinlogPipeline {
-    let apply = ApplyConfig { batch_transactions: 200, ..ApplyConfig::default() };
+    let apply = ApplyConfig { batch_transactions: 200, lanes, ..ApplyConfig::default() };
     let server =
         || api::Server { url: String::new(), database: String::new(), version: None, up: false };
     let budget = Budget::new(apply.memory_bytes);
@@ -93,7 +106,8 @@ fn pipeline(
 #[tokio::test(flavor = "multi_thread")]
 async fn child() {
     let Ok(blue) = std::env::var(SETTINGS[0]) else { return };
-    let [green, state, start] = [1, 2, 3].map(|at| std::env::var(SETTINGS[at]).unwrap());
+    let [green, state, start, lanes] = [1, 2, 3, 4].map(|at| std::env::var(SETTINGS[at]).unwrap());
+    let lanes = lanes.parse().unwrap();
     // Nobody reads our log, and a child whose parent is gone has no work.
     let parent = std::os::unix::process::parent_id();
     std::thread::spawn(move || {
@@ -104,7 +118,8 @@ async fn child() {
     });
     let start = (!start.is_empty()).then_some(start.as_str());
     let stop = watch::Sender::new(false);
-    let ended = pipeline(&blue, &green, Path::new(&state), start, stop.subscribe()).run().await;
+    let mut pipeline = pipeline(&blue, &green, Path::new(&state), start, lanes, stop.subscribe());
+    let ended = pipeline.run().await;
     if let Err(failure) = ended {
         eprintln!("{}", failure.report());
         std::process::exit(1);

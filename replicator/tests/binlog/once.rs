@@ -58,8 +58,13 @@ async fn an_engine_that_is_killed_again_and_again_applies_each_transaction_once(
             }
             let known = applied(&green) > 0;
             let before = applied(&green);
-            let mut engine =
-                Engine::start(&blue, &green, &state, (!known).then_some(start.as_str()));
+            let mut engine = Engine::start(
+                &blue,
+                &green,
+                &state,
+                (!known).then_some(start.as_str()),
+                [1, 4][life as usize % 2],
+            );
             // Each life gets on by something, then dies at a moment that its clients choose.
             tests::wait::until_blocking("the engine to get on", DEADLINE, || {
                 assert!(!engine.has_ended(), "{name}: the engine ended by itself");
@@ -70,7 +75,7 @@ async fn an_engine_that_is_killed_again_and_again_applies_each_transaction_once(
             engine.kill();
         }
         let committed = crowd.end().await;
-        let mut engine = Engine::start(&blue, &green, &state, None);
+        let mut engine = Engine::start(&blue, &green, &state, None, 4);
         tests::wait::until_blocking("green to have everything", DEADLINE, || {
             assert!(!engine.has_ended(), "{name}: the engine ended by itself");
             Ok((applied(&green) >= committed).then_some(()))

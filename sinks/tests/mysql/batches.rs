@@ -1,5 +1,7 @@
 //! Batches come to what their changes come to one by one.
 
+use sinks::Lane;
+
 use super::support::{PAIRS, Pair};
 
 const TABLES: &str = "
@@ -116,5 +118,40 @@ async fn cascades_are_repeated_once() {
             pair.assert_same(&["parent", "child", "loose"]);
             opened.close().await;
         }
+    }
+}
+
+/// A transaction in parts is one transaction of green, also if a part is refused as a set.
+#[tokio::test]
+async fn large_transactions_come_in_parts_and_at_once() {
+    for versions in PAIRS {
+        let pair = Pair::start(versions, TABLES);
+        let mut opened = pair.open_in_parts(20_000).await;
+        let mut sql = String::from("use t; begin;");
+        for n in 0..2000 {
+            sql += &format!("insert into t values ({n}, 'row {n}', {n}, {n});");
+        }
+        // Values that move, in the middle of it.
+        for n in 0..50 {
+            sql += &format!(
+                "update t set u = null where id = {n}; update t set u = {n} where id = {};
+                 update t set u = {} where id = {n};",
+                n + 1000,
+                n + 1000
+            );
+        }
+        for n in 0..500 {
+            sql += &format!("delete from t where id = {};", n * 3);
+        }
+        pair.blue.run(&(sql + "commit;")).unwrap();
+        let parts = opened.read(&pair.blue).await;
+        assert!(parts.len() > 5, "{} parts", parts.len());
+        for part in &parts {
+            assert_eq!(pair.green.value("select count(*) from t.t").unwrap(), "0");
+            opened.lane.apply(std::slice::from_ref(part)).await.unwrap();
+        }
+        pair.assert_same(&["t"]);
+        assert!(opened.lane.ways().refused > 0, "{:?}", opened.lane.ways());
+        opened.close().await;
     }
 }

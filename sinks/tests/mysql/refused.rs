@@ -1,6 +1,7 @@
 //! What would diverge is refused, and nothing of it stays.
 
 use decoders::source::Disposition;
+use decoders::{Source, SourceEvent};
 use sinks::{Lane, Target};
 
 use super::support::{PAIRS, Pair};
@@ -85,5 +86,46 @@ async fn tables_that_do_not_fit_are_named() {
         }
         let target = pair.target().await;
         assert_eq!(target.progress().await.unwrap().through, None);
+    }
+}
+
+#[tokio::test]
+async fn statements_that_change_tables_stop_the_stream_where_they_stand() {
+    const TABLE: &str = "create table t(id int primary key, v int);";
+    for versions in PAIRS {
+        let pair = Pair::start(versions, TABLE);
+        let mut opened = pair.open().await;
+        pair.blue
+            .run(
+                "use t; insert into t values (1, 1); create view w as select 1; create user u;
+                 analyze table t; insert into t values (2, 2); alter table t add column w int;
+                 insert into t values (3, 3, 3);",
+            )
+            .unwrap();
+        let mut found = Vec::new();
+        let error = loop {
+            match opened.stream.next().await {
+                Ok(SourceEvent::Transaction(transaction)) => found.push(transaction),
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.disposition, Disposition::Halt, "{error}");
+        assert!(error.message.contains("alter table t"), "{error}");
+        assert_eq!(found.len(), 2);
+        opened.lane.apply(&found).await.unwrap();
+        assert_eq!(pair.green.value("select count(*) from t.t").unwrap(), "2");
+        opened.close().await;
+        // The next life stops there too: nothing behind it is ever applied.
+        let mut opened = pair.open().await;
+        let error = loop {
+            match opened.stream.next().await {
+                Ok(SourceEvent::Transaction(transaction)) => panic!("{transaction:?} is behind it"),
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert!(error.message.contains("alter table t"), "{error}");
+        opened.close().await;
     }
 }

@@ -70,10 +70,16 @@ impl Pair {
 
     /// As after a start: what green says, a stream behind the place that it has stored, and a lane.
     pub async fn open(&self) -> Opened {
+        self.open_in_parts(decoders::assemble::PART_BYTES_DEFAULT).await
+    }
+
+    /// The same with large transactions in parts of so many bytes.
+    pub async fn open_in_parts(&self, part_bytes: usize) -> Opened {
         let target = self.target().await;
         let reached = target.progress().await.unwrap();
         let server_id = u32::from(self.blue.port()) + 100_000;
-        let options = StreamOptions::new(server_id, "cutover test");
+        let mut options = StreamOptions::new(server_id, "cutover test");
+        options.part_bytes = part_bytes;
         let blue = url(&self.blue);
         let stream = NumberedStream::open(&blue, options, target.place(), MESSAGE_PREFIX);
         let stream = stream.await.unwrap();

@@ -117,7 +117,7 @@ fn keyed_by_everything(version: Version) -> String {
     let mut sql = "use t; create table seqs (seq int primary key);
         insert into seqs with recursive s (n) as (select 1 union all select n + 1 from s where n < 900) select n from s;
         insert into seqs select seq + 900 from seqs; insert into seqs select seq + 1800 from seqs;
-        set sql_mode = '';\n"
+        set sql_mode = 'ALLOW_INVALID_DATES';\n"
         .to_owned();
     for (name, of, value) in keys {
         sql += &format!(
@@ -130,6 +130,9 @@ fn keyed_by_everything(version: Version) -> String {
            insert into by_several select seq % 3, 1 + seq % 3, char(97 + seq % 20), date_add('2020-01-01', interval seq day)
              from seqs;
            create table by_unique (a int not null, b varchar(200), unique (a)); insert into by_unique select seq, repeat('x', 180) from seqs;
+           create table by_impossible_dates (d date, n int, pad varchar(200), primary key (d, n));
+           insert into by_impossible_dates select concat(2020 + seq % 4, '-', lpad(seq % 13, 2, '0'), '-',
+             lpad(seq % 32, 2, '0')), seq, repeat('x', 180) from seqs;
            create table by_prefix (a varchar(300), b int, primary key (a(5))) character set utf8mb4;
            insert into by_prefix select concat(lpad(seq, 5, '0'), 'tail'), seq from seqs;"
 }

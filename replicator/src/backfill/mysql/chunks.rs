@@ -117,11 +117,6 @@ impl CutKey {
         format!("{} AND {upper}", self.above(range.above.as_ref()))
     }
 
-    /// How many of the key's columns it has.
-    pub(super) fn len(&self) -> usize {
-        self.parts.len()
-    }
-
     /// In the order of the key: green's tree grows at its end.
     pub(super) fn order(&self) -> String {
         let names: Vec<&str> = self.parts.iter().map(|part| part.name.as_str()).collect();

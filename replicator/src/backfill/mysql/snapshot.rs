@@ -47,6 +47,8 @@ fn settings(server: &Server) -> Vec<String> {
     let mut settings = vec![
         // Bytes as they are stored; names are UTF-8 all the same.
         "SET SESSION character_set_results = NULL, net_write_timeout = 3600".to_owned(),
+        // A bound may be an impossible date: it has to compare as the rows do.
+        "SET SESSION sql_mode = 'ALLOW_INVALID_DATES'".to_owned(),
         "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ".to_owned(),
     ];
     settings.push(match server.is_mariadb() {

@@ -33,7 +33,8 @@ impl Latencies {
     /// from the moment at which it was due.
     pub fn stop(mut self, since: SystemTime) -> Result<Vec<f64>> {
         ensure!(self.process.is_running(), "pgbench ended:\n{}", self.process.log_tail());
-        self.process.signal(Signal::SIGINT)?;
+        // Not SIGINT, which is ignored by whatever a shell has put into the background.
+        self.process.signal(Signal::SIGTERM)?;
         self.process.wait(Duration::from_secs(10))?;
         let since = since.duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64();
         let mut found = Vec::new();

@@ -135,9 +135,12 @@ impl Bed for OnEmbedded {
     }
     async fn crash(&mut self) {
         drop(self.proxy.take());
-        // Its listener goes with its tasks.
+        // Its listeners go with its tasks, one by one.
         let until = deadline();
-        while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok() {
+        let control = self.directory.path().join("proxy.sock");
+        while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok()
+            || tokio::net::UnixStream::connect(&control).await.is_ok()
+        {
             assert!(tokio::time::Instant::now() < until, "it still listens");
             tokio::task::yield_now().await;
         }

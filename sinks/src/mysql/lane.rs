@@ -238,6 +238,10 @@ impl MysqlLane {
         conn: &mut Conn,
         transactions: &[Transaction],
     ) -> Result<(), TargetError> {
+        // Not in the middle: the plans of one call are all needed.
+        if self.plans.len() >= MOST_PLANS {
+            self.plans.clear();
+        }
         for change in transactions.iter().flat_map(|transaction| &transaction.changes) {
             let (ChangeEvent::Insert { table, .. }
             | ChangeEvent::Update { table, .. }
@@ -261,9 +265,6 @@ impl MysqlLane {
                     )?)
                 }
             };
-            if self.plans.len() >= MOST_PLANS {
-                self.plans.clear();
-            }
             self.plans.insert(address(table), (table.clone(), plan));
         }
         Ok(())

@@ -40,6 +40,8 @@ pub(super) struct Plan {
     key: Option<Vec<usize>>,
     /// The stream's positions of columns that cascading foreign keys refer to, where green acts on them.
     cascading: Vec<usize>,
+    /// It has triggers, and the operator accepts that they fire.
+    fires: bool,
 }
 
 impl Plan {
@@ -102,7 +104,8 @@ impl Plan {
             false => Vec::new(),
         };
         let table = format!("{}.{}", identifier(&name.schema), identifier(&name.name));
-        Ok(Plan { name: table, columns, key, cascading, schema })
+        let fires = !info.triggers.is_empty();
+        Ok(Plan { name: table, columns, key, cascading, fires, schema })
     }
 
     /// Positions of the columns that are written.
@@ -174,9 +177,9 @@ impl NetPlan for Plan {
         self.schema.name == other.schema.name
     }
 
-    /// Only some changes do: see [`Plan::reduces`](NetPlan::reduces).
+    /// What foreign keys do depends on the change: see [`Plan::reduces`](NetPlan::reduces).
     fn fires(&self) -> bool {
-        false
+        self.fires
     }
 
     fn key_positions(&self) -> Option<&[usize]> {

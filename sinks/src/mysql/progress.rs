@@ -119,7 +119,9 @@ pub(super) async fn register(
             })?
         }
     };
-    if known == *stream {
+    // By its text: an empty position has no family.
+    let same_start = known.start.to_string() == stream.start.to_string();
+    if (same_start, &known.pipeline, &known.source) == (true, &stream.pipeline, &stream.source) {
         return Ok(());
     }
     let told = |stream: &BinlogStreamIdentity| {

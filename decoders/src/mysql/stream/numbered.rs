@@ -54,6 +54,9 @@ impl NumberedStream {
         options.always = Some(QualifiedName::new(OWN_SCHEMA, OWN_TABLE));
         let (filter, database) = (options.filter.clone(), options.database.clone());
         let stream = BinlogStream::open(url, options).await?;
+        // Of the server's family: a position that was stored before the first transaction is empty, and
+        // says of neither that it is its own.
+        let place = Place { position: stream.start().clone(), ..place };
         let ledger = Arc::new(Ledger::new(place));
         Ok(NumberedStream { stream, ledger, filter, database, open: None, own_prefix })
     }

@@ -196,8 +196,8 @@ mod tests {
             "CAST(JSON_ARRAY(CAST(-12345678901234567890 AS DECIMAL(20,0))) AS JSON)"
         );
         assert_eq!(
-            built("[[], {}, 2.0e0]").unwrap(),
-            "CAST(JSON_ARRAY(JSON_ARRAY(),JSON_OBJECT(),CAST(2.0e0 AS DECIMAL(6,4))) AS JSON)"
+            built("[[], {}, 2.00]").unwrap(),
+            "CAST(JSON_ARRAY(JSON_ARRAY(),JSON_OBJECT(),CAST(2.00 AS DECIMAL(3,2))) AS JSON)"
         );
     }
 }

@@ -12,9 +12,8 @@ use super::marker::MarkerGate;
 use crate::store::{Checkpoint, Store, StoreError};
 
 /// The thread rests so long behind a write; what is applied meanwhile is covered by the next one.
-/// At 500 transactions a second, a write for each took as much CPU as applying them, and each is told
-/// to blue, whose walsender then has one more thing to do. A start reads so much again, and drops it.
-const REST: Duration = Duration::from_millis(100);
+/// At 500 transactions a second, a write for each took as much CPU as applying them.
+const REST: Duration = Duration::from_millis(10);
 
 /// Who calls the thread.
 pub struct Calls {

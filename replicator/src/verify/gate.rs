@@ -14,7 +14,7 @@ use super::reader::{Reader, Trouble};
 use crate::controlling::EngineReplication;
 
 /// How long chunks may begin before there is a pause.
-const OPEN: Duration = Duration::from_millis(10);
+const OPEN: Duration = Duration::from_millis(50);
 /// No pause is longer: a table without a key is read in one piece, which may have taken minutes.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// How often it is looked whether clients work.
@@ -73,11 +73,6 @@ impl Gate {
 
     fn locked(&self) -> MutexGuard<'_, Limit> {
         self.limit.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    /// Whether somebody is spared now.
-    pub fn is_sparing(&self) -> bool {
-        self.locked().held_by.is_some()
     }
 
     fn is_reading(&self) -> bool {
@@ -140,20 +135,19 @@ impl<'a> Duty<'a> {
                 self.tell(1.0, None);
                 tokio::time::sleep(LOOK_EVERY).await;
             }
-            let share = self.governor.share();
-            let by_lag = self.lag().is_none_or(|lag| lag > LAG[0]);
-            self.tell(share, Some(if by_lag { HeldBy::Lag } else { HeldBy::Clients }));
             let opened = Instant::now();
             self.gate.open.send_replace(true);
             while opened.elapsed() < OPEN {
-                self.ask(ASK_EVERY[1]).await?;
+                self.ask().await?;
             }
             self.gate.open.send_replace(false);
             // What was begun is read to its end; that is part of the time in which we are felt.
             while self.gate.is_reading() && self.has_to_share().await? {
-                self.ask(ASK_EVERY[1]).await?;
+                self.ask().await?;
             }
             let share = self.governor.share();
+            let by_lag = self.lag().is_none_or(|lag| lag > LAG[0]);
+            self.tell(share, Some(if by_lag { HeldBy::Lag } else { HeldBy::Clients }));
             let pause = opened.elapsed().mul_f64(1.0 / share - 1.0).min(PAUSE_MAX);
             self.pause(pause).await?;
         }
@@ -162,13 +156,13 @@ impl<'a> Duty<'a> {
     async fn pause(&mut self, time: Duration) -> Result<(), Trouble> {
         let until = Instant::now() + time;
         while Instant::now() < until && self.has_to_share().await? {
-            self.ask(ASK_EVERY[0]).await?;
+            self.ask().await?;
         }
         Ok(())
     }
 
     /// Asks once, not too often.
-    async fn ask(&mut self, every: Duration) -> Result<(), Trouble> {
+    async fn ask(&mut self) -> Result<(), Trouble> {
         let was_reading = self.gate.is_reading();
         let asked = Instant::now();
         self.reader.sets("SELECT 1").await?;
@@ -178,7 +172,7 @@ impl<'a> Duty<'a> {
             let lag = self.lag();
             self.governor.answered(took, was_reading, lag);
         }
-        tokio::time::sleep(every.saturating_sub(took)).await;
+        tokio::time::sleep(ASK_EVERY.saturating_sub(took)).await;
         Ok(())
     }
 

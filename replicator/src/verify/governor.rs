@@ -4,9 +4,7 @@
 //! times a second, while chunks are read and while none is. If a part `f` of the answers in the
 //! first case is slower than all but a hundredth of those in the second (and a fifth more), then
 //! reading for a share `s` of the time makes `s * f` of all answers slow. That is kept below half a
-//! hundredth: the 99th percentile of what clients see then stays within that fifth. The least share
-//! is that half of a hundredth, so it holds even where every answer is slow; it begins there, too,
-//! because nothing is known yet.
+//! hundredth: the 99th percentile of what clients see then stays within that fifth.
 //!
 //! A lag of the stream that grows cuts the share, too: green is what it is applied to.
 //!
@@ -15,23 +13,22 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// How often blue is asked while clients work: while nothing is read, and in the moments in which
-/// chunks are.
-pub(super) const ASK_EVERY: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(2)];
+/// How often blue is asked while clients work.
+pub(super) const ASK_EVERY: Duration = Duration::from_millis(10);
 /// Answers that are looked at together: while none is read, and while chunks are.
 const QUIET: usize = 1_000;
 const WORKING: usize = 300;
-/// Fewer say nothing.
-const QUIET_ENOUGH: usize = 50;
-const WORKING_ENOUGH: usize = 20;
+/// Fewer of either say nothing.
+const ENOUGH: usize = 50;
 /// So much slower than the slowest of the quiet ones is slow.
 const SLOWER: f64 = 1.2;
 /// And differences below this are the clock's, seconds.
 const NOISE: f64 = 100e-6;
 /// Part of all answers that may become slow.
 const SLOW_SHARE: f64 = 0.005;
-/// The least, where it begins, and the most: it can't learn what is quiet without quiet.
-pub(super) const LEAST: f64 = SLOW_SHARE;
+/// Where it begins, the least, and the most: it can't learn what is quiet without quiet.
+const BEGIN: f64 = 0.1;
+pub(super) const LEAST: f64 = 0.02;
 const MOST: f64 = 0.95;
 /// At most so much more with each answer: twice as much takes a second.
 const RISE: f64 = 1.007;
@@ -49,7 +46,7 @@ pub(super) struct Governor {
 impl Default for Governor {
     fn default() -> Self {
         let (quiet, working) = (VecDeque::new(), VecDeque::new());
-        Self { quiet, working, share: LEAST }
+        Self { quiet, working, share: BEGIN }
     }
 }
 
@@ -74,8 +71,8 @@ impl Governor {
     }
 
     fn by_answers(&self) -> f64 {
-        if self.quiet.len() < QUIET_ENOUGH || self.working.len() < WORKING_ENOUGH {
-            return LEAST;
+        if self.quiet.len() < ENOUGH || self.working.len() < ENOUGH {
+            return BEGIN;
         }
         let mut quiet: Vec<f64> = self.quiet.iter().copied().collect();
         quiet.sort_by(f64::total_cmp);
@@ -117,7 +114,7 @@ mod tests {
     #[test]
     fn who_is_not_felt_may_read_nearly_always() {
         let mut governor = Governor::default();
-        assert_eq!(follow(&mut governor, 10, usize::MAX, Some(0.0)), LEAST);
+        assert_eq!(follow(&mut governor, 10, usize::MAX, Some(0.0)), BEGIN);
         assert_eq!(follow(&mut governor, 1_000, usize::MAX, Some(0.0)), MOST);
     }
 

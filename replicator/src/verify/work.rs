@@ -245,9 +245,6 @@ impl Bench {
     }
 }
 
-/// Rows of a chunk while clients are spared: a few milliseconds.
-const SPARING_ROWS: i64 = 2_000;
-
 /// A chunk of a table; `None`: all of a table without a key.
 type Task = (Arc<Bench>, Option<Range>);
 
@@ -395,13 +392,7 @@ async fn deal_one(
             continue;
         }
         let pass = shop.gate.enter().await;
-        // What was begun is read to its end: nothing long is begun while clients are to be spared. The
-        // chunks of a sample are of one size.
-        let rows = match shop.gate.is_sparing() && shop.sample.is_none() {
-            true => bench.plan.chunk_rows.min(SPARING_ROWS),
-            false => bench.plan.chunk_rows,
-        };
-        let hi = next_bound(shop, pair, &bench.plan, lo.as_ref(), rows).await?;
+        let hi = next_bound(shop, pair, &bench.plan, lo.as_ref()).await?;
         drop(pass);
         bench.report.lock().await.chunks_in_all += 1;
         let range = Range { number, lo, hi: hi.clone() };
@@ -434,15 +425,14 @@ async fn next_bound(
     pair: &mut Option<Pair>,
     plan: &TablePlan,
     lo: Option<&Vec<String>>,
-    rows: i64,
 ) -> Result<Option<Vec<String>>, Trouble> {
-    let mut skipped = rows;
+    let mut skipped = plan.chunk_rows;
     let mut pause = TRY_PAUSE;
     let mut tries = 1;
     loop {
         match try_bound(shop, pair, plan, lo, skipped).await {
             Ok(Bound::At(bound)) => return Ok(bound),
-            Ok(Bound::Unordered) => skipped += rows,
+            Ok(Bound::Unordered) => skipped += plan.chunk_rows,
             Err(trouble) if trouble.is_transient && tries < TRIES => {
                 *pair = None;
                 tokio::time::sleep(pause).await;

@@ -1,4 +1,4 @@
-//! The fence for MySQL (from 8.0 on) and MariaDB (from 10.5 on).
+//! The fence for MySQL (from 8.0.22 on) and MariaDB (from 10.5 on).
 //!
 //! # What closes a side
 //! `read_only` refuses writes of ordinary accounts, also the COMMIT of a transaction that was open

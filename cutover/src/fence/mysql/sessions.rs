@@ -81,7 +81,8 @@ fn is_exempt(row: &TextRow, scan: Scan) -> bool {
     // An event that runs is a daemon under the name of its definer.
     command == "Daemon" && is_servers
         || command.starts_with("Binlog Dump")
-        || row.get("user") == Some(UNKNOWN) && is_new
+        // It is still logging in, and will not be let in.
+        || (row.get("user") == Some(UNKNOWN) || command == "Connect") && is_new && !is_servers
 }
 
 pub(super) fn is_replication(row: &TextRow) -> bool {

@@ -112,7 +112,8 @@ async fn take_down<W: World>(
         )
         .remedy(format!(
             "if {to} serves, nothing: clients belong there. Only if it does not, and that sidecar is \
-             stopped for good, open {from}, from another database of its server: {}",
+             stopped for good, open {from}, in one session (on PostgreSQL, of another database of \
+             its server): {}",
             open.join("; ")
         ))
     };

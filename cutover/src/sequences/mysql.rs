@@ -21,14 +21,15 @@ use tokio::time::Instant;
 use crate::api::{Act, Check};
 use crate::ports::{PortError, PortResult, SequenceReport, Sequences};
 use crate::side::Direction;
-use crate::sql::mysql::{MysqlError, MysqlSession, MysqlSlot, ServerUrl, literal};
+use crate::sql::mysql::{
+    LOCK_WAIT_TIMEOUT, MysqlError, MysqlSession, MysqlSlot, ServerUrl, UNLOGGED, literal,
+};
 use crate::sql::soon;
 
 /// Sequences in one statement.
 const CHUNK: usize = 500;
 /// Who has this lock of the target's sets its counters.
 const LOCK: &str = "cutover sequences";
-const UNLOGGED: &str = "SET SESSION sql_log_bin = 0";
 /// The counters as they are, and not as they were when somebody last looked (MySQL 8.0 and later).
 const FRESH: &str = "SET SESSION information_schema_stats_expiry = 0";
 const ABOUT: &str = "SELECT @@version LIKE '%MariaDB%' AS is_mariadb, @@read_only AS read_only, \
@@ -36,8 +37,6 @@ const ABOUT: &str = "SELECT @@version LIKE '%MariaDB%' AS is_mariadb, @@read_onl
 /// Who has a transaction open: it keeps the tables that it has read from being altered.
 const OPEN: &str = "SELECT trx_mysql_thread_id AS id, trx_started AS since \
      FROM information_schema.innodb_trx WHERE trx_mysql_thread_id <> connection_id() LIMIT 5";
-/// ER_LOCK_WAIT_TIMEOUT.
-const LOCK_WAIT_TIMEOUT: u16 = 1205;
 
 /// A sequence of MariaDB.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -18,11 +18,22 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long our statements queue for somebody else's lock, in seconds; who waits longer asks again.
 const LOCK_WAIT_S: u32 = 5;
 
+/// After how long without a statement our sessions end, in seconds: the servers' own default, which
+/// theirs may be far below.
+const WAIT_TIMEOUT_S: u32 = 28_800;
+/// A session that has rested for longer has to answer before it is used.
+const RESTED: Duration = Duration::from_secs(1);
+
 /// Between two tries at a lock of the server.
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
+/// What the session changes is about this server only: its replicas don't hear of it.
+pub(crate) const UNLOGGED: &str = "SET SESSION sql_log_bin = 0";
+
 /// ER_NO_SUCH_THREAD.
 pub(crate) const NO_SUCH_SESSION: u16 = 1094;
+/// ER_LOCK_WAIT_TIMEOUT.
+pub(crate) const LOCK_WAIT_TIMEOUT: u16 = 1205;
 /// "The server is currently in offline mode" (ER_SERVER_OFFLINE_MODE).
 const OFFLINE: u16 = 3032;
 /// "Account is locked" (ER_ACCOUNT_HAS_BEEN_LOCKED): of MySQL and of MariaDB.
@@ -36,6 +47,9 @@ const MISSING: [u16; 2] = [1146, 1049];
 /// Errors after which the statement may have taken effect all the same: the server shuts down, the
 /// statement or the session was killed (1053, 1317, 1927, 3024, 3169).
 const IN_DOUBT: [u16; 5] = [1053, 1317, 1927, 3024, 3169];
+/// Errors that are a session's last answer: the server shuts down, the session was killed, or has rested
+/// for too long.
+const LAST_WORDS: [u16; 3] = [1053, 1927, 4031];
 
 /// What a statement has come to.
 #[derive(Debug, Default)]
@@ -97,6 +111,8 @@ pub(crate) struct MysqlSession {
     conn: Option<Conn>,
     url: ServerUrl,
     id: u32,
+    /// When it has last answered.
+    answered: Instant,
 }
 
 /// A statement that runs. Dropped before its answer is here, it ends the session.
@@ -120,19 +136,20 @@ impl MysqlSession {
     pub async fn open(url: &ServerUrl, deadline: Instant) -> Result<Self, MysqlError> {
         let opening = async {
             let mut conn = connect(url).await.map_err(|error| {
-                let code = error.cause.as_ref().and_then(|cause| cause.downcast_ref::<Error>());
-                MysqlError { code: code.and_then(code_of), text: error.message.clone() }
+                let cause = error.cause.as_ref().and_then(|cause| cause.downcast_ref::<Error>());
+                MysqlError { code: cause.and_then(code), text: error.message.clone() }
             })?;
             let settings = format!(
                 "SET SESSION sql_mode = 'STRICT_ALL_TABLES', autocommit = 1, \
-                 lock_wait_timeout = {LOCK_WAIT_S}, innodb_lock_wait_timeout = {LOCK_WAIT_S}"
+                 lock_wait_timeout = {LOCK_WAIT_S}, innodb_lock_wait_timeout = {LOCK_WAIT_S}, \
+                 wait_timeout = {WAIT_TIMEOUT_S}"
             );
             conn.query_drop(settings).await?;
             conn.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
             // A session is read-only by default where the server's sessions are.
             conn.query_drop("SET SESSION TRANSACTION READ WRITE").await?;
             let id = conn.id();
-            Ok(Self { conn: Some(conn), url: url.clone(), id })
+            Ok(Self { conn: Some(conn), url: url.clone(), id, answered: Instant::now() })
         };
         match tokio::time::timeout_at(deadline, opening).await {
             Ok(opened) => opened,
@@ -149,6 +166,14 @@ impl MysqlSession {
 
     fn is_open(&self) -> bool {
         self.conn.is_some()
+    }
+
+    /// Whether the server still has it. Asked only of one that has rested.
+    async fn is_alive(&mut self, deadline: Instant) -> bool {
+        if !self.is_open() || self.answered.elapsed() < RESTED {
+            return self.is_open();
+        }
+        self.run("DO 0", deadline.min(Instant::now() + RESTED)).await.is_ok()
     }
 
     /// Runs one statement.
@@ -181,14 +206,18 @@ impl MysqlSession {
         match answer {
             Ok(answer) => {
                 self.conn = conn;
+                self.answered = Instant::now();
                 Ok(answer)
             }
             Err(error) => {
                 // Where the server answered, the session is as it was.
-                if matches!(error, Error::Server(_)) {
+                let is_answer = matches!(error, Error::Server(_));
+                let error = MysqlError::from(error);
+                if is_answer && !error.code.is_some_and(|code| LAST_WORDS.contains(&code)) {
                     self.conn = conn;
+                    self.answered = Instant::now();
                 }
-                Err(error.into())
+                Err(error)
             }
         }
     }
@@ -262,10 +291,6 @@ impl MysqlSession {
     }
 }
 
-fn code_of(error: &Error) -> Option<u16> {
-    code(error)
-}
-
 fn text_row(columns: Arc<[String]>, row: Row) -> TextRow {
     let text = |value: Value| match value {
         Value::NULL => None,
@@ -290,7 +315,10 @@ impl MysqlSlot {
 
     /// Takes the session out, or opens one; [`MysqlSlot::put`] gives it back.
     pub async fn take(&self, deadline: Instant) -> PortResult<MysqlSession> {
-        if let Some(open) = self.session.lock().await.take().filter(MysqlSession::is_open) {
+        let kept = self.session.lock().await.take();
+        if let Some(mut open) = kept
+            && open.is_alive(deadline).await
+        {
             return Ok(open);
         }
         MysqlSession::open(&self.url, deadline).await.map_err(|error| {

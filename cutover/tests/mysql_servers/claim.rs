@@ -8,7 +8,7 @@ use decoders::mysql::server::{ServerUrl, connect};
 use mysql_async::prelude::Queryable;
 
 use super::cut::{Cut, Moment};
-use super::support::{Site, Version, deadline, open, settings};
+use super::support::{Site, Version, deadline, open, settings, text, until};
 
 fn of(url: ServerUrl, holder: &str) -> MysqlFence {
     let tenant = Tenant { pipeline: "shop".into(), holder: holder.into() };
@@ -79,6 +79,47 @@ async fn a_side_that_another_run_has_closed_stays_as_it_is(version: Version) {
     let reopened = next.reseal(&undo, deadline()).await.unwrap_err();
     assert!(reopened.is_superseded(), "who has opened it has it open: {reopened}");
     assert_eq!(settings(&site).await, before);
+
+    // What the checks tell to type opens all of it.
+    let undo = prepared(&second, "bbbb", 6).await;
+    second.raise(&undo, deadline()).await.unwrap();
+    let checks = second.inspect().await.unwrap();
+    assert!(checks.iter().all(|check| check.name != "fence-open"), "{checks:#?}");
+    let claim = checks.iter().find(|check| check.name == "fence-claim").unwrap();
+    let (_, statements) = claim.fix.as_ref().unwrap().split_once("in one session: ").unwrap();
+    let mut person = open(&site.mover()).await;
+    let position = match version.is_mariadb() {
+        true => "SELECT @@GLOBAL.gtid_binlog_pos",
+        false => "SELECT @@GLOBAL.gtid_executed",
+    };
+    let history = text(&mut person, position).await;
+    for statement in statements.split("; ") {
+        person.query_drop(statement).await.unwrap();
+    }
+    assert_eq!(settings(&site).await, before);
+    assert_eq!(text(&mut person, position).await, history, "replicas are told nothing of it");
+}
+
+/// The gate may wait for longer than a server lets sessions rest.
+async fn a_session_that_the_server_has_ended_meanwhile_is_opened_again(version: Version) {
+    let site = Site::start(version);
+    let before = settings(&site).await;
+    let fence = of(site.mover(), "host-1:/a");
+    let undo = prepared(&fence, "aaaa", 1).await;
+    let mut boss = open(&site.boss()).await;
+    let rested = "SELECT id FROM information_schema.processlist WHERE user = 'mover' AND time > 1";
+    let mut ids = String::new();
+    until("its sessions rest", async || {
+        ids = text(&mut boss, rested).await;
+        ids.contains(", ")
+    })
+    .await;
+    for id in ids.split(", ") {
+        boss.query_drop(format!("KILL {id}")).await.unwrap();
+    }
+    fence.raise(&undo, deadline()).await.unwrap();
+    fence.lower(&undo, deadline()).await.unwrap();
+    assert_eq!(settings(&site).await, before);
 }
 
 /// Closed, or half closed: it says by whom.
@@ -138,5 +179,6 @@ async fn who_dies_at_any_statement_leaves_what_the_next_life_puts_back(version: 
 
 on_all_servers!(
     a_side_that_another_run_has_closed_stays_as_it_is,
+    a_session_that_the_server_has_ended_meanwhile_is_opened_again,
     who_dies_at_any_statement_leaves_what_the_next_life_puts_back,
 );

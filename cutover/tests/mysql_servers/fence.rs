@@ -8,6 +8,7 @@ use cutover::Side;
 use cutover::api::Severity;
 use cutover::evidence::Fenced;
 use cutover::fence::{MysqlFence, MysqlUndo};
+use cutover::lease::Tenant;
 use cutover::marker::Token;
 use cutover::ports::{Epoch, Fence};
 use decoders::mysql::server::{ServerUrl, connect};
@@ -332,9 +333,9 @@ async fn an_account_with_no_more_than_the_rights_asked_for_can_fence(version: Ve
     let checks = fence.inspect().await.unwrap();
     assert!(checks.iter().all(|check| check.severity != Severity::Fail), "{checks:#?}");
     let before = settings(&site).await;
-    // Its own tables, and the variables that MariaDB binds to SUPER.
-    site.server.run("GRANT ALL ON _cutover.* TO little").unwrap();
-    let undo = fence.prepare().await.unwrap();
+    let tenant = Tenant { pipeline: "shop".into(), holder: "host-1:/a".into() };
+    let fence = fence.leased_to(tenant);
+    let undo = fence.signed(fence.prepare().await.unwrap(), "aaaa", Epoch(1));
     let report = fence.raise(&undo, deadline()).await.unwrap();
     Fenced::prove(Epoch(1), Side::Blue, &report).unwrap();
     fence.mark(&Token::draining("test", Epoch(1)), deadline()).await.unwrap();

@@ -152,7 +152,7 @@ pub async fn settings(site: &Site) -> String {
 }
 
 /// Polls until `condition` holds.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let began = Instant::now();
     while !condition().await {
         assert!(began.elapsed() < PATIENCE, "never: {what}");

@@ -1,10 +1,11 @@
 //! The statements of the fence, for a plan. They come from the functions that run them.
 
 use super::facts::Facts;
-use super::{MysqlUndo, accounts, claim, frozen, sessions, settings};
+use super::{MysqlUndo, accounts, frozen, sessions, settings};
 use crate::api::Act;
 use crate::marker::{MarkerKind, Token};
 use crate::ports::{Epoch, FenceActs};
+use crate::sql::mysql::UNLOGGED;
 
 /// What keeps clients out.
 pub(super) fn mechanism(place: &str, undo: &MysqlUndo) -> String {
@@ -27,7 +28,10 @@ pub(super) fn describe(place: &str, undo: &MysqlUndo) -> FenceActs {
         false => frozen::BARRIER_MYSQL,
     };
     let barrier = format!("{}; read the position; {}", stop.join("; "), go_on.join("; "));
-    let mut raise = vec!["INSERT INTO _cutover.fence VALUES (1, 'RUN.EPOCH', ...)".to_owned()];
+    let mut raise = vec![
+        UNLOGGED.to_owned(),
+        "INSERT INTO _cutover.fence VALUES (1, 'RUN.EPOCH', ...)".to_owned(),
+    ];
     raise.extend(settings::door_sql(undo));
     raise.extend(accounts::lock_sql(undo));
     raise.push(scan.clone());
@@ -35,8 +39,7 @@ pub(super) fn describe(place: &str, undo: &MysqlUndo) -> FenceActs {
     raise.push(barrier.clone());
     let token = Token::draining("RUN", Epoch(0));
     let mark = MarkerKind::Row.statement(&token).replace(&token.to_string(), "RUN.EPOCH.drain");
-    let mut back = settings::lower(undo, &settings::fenced(undo)).statements;
-    back.push(claim::REMOVE.to_owned());
+    let back = settings::by_hand(undo, &settings::fenced(undo));
     FenceActs {
         raise: acts("fence", raise),
         mark: acts("drain", vec![mark]),

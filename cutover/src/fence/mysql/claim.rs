@@ -20,13 +20,15 @@ use tokio::time::Instant;
 
 use super::{Held, MysqlUndo, Turn, superseded};
 use crate::ports::{Claim, Claimed, PortError, PortResult};
+#[cfg(doc)]
+use crate::sql::mysql::UNLOGGED;
 use crate::sql::mysql::{Answer, MysqlSlot, literal};
 
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS _cutover.fence (id tinyint NOT NULL PRIMARY KEY, \
      closed_by text CHARACTER SET utf8mb4 NOT NULL, \
      undo_list longtext CHARACTER SET utf8mb4 NOT NULL, closed_at datetime(6) NOT NULL) ENGINE = InnoDB";
 const FIND: &str = "SELECT closed_by, undo_list FROM _cutover.fence";
-/// Removes a claim, whoever's; for people.
+/// Removes a claim, whoever's. Replicas don't have the table: with the binlog off ([`UNLOGGED`]).
 pub(super) const REMOVE: &str = "DELETE FROM _cutover.fence";
 
 /// What stands in the row.

@@ -5,10 +5,10 @@ use tokio::time::Instant;
 
 use super::facts::Facts;
 use super::settings::Current;
-use super::{MysqlFence, Turn, claim, sessions};
+use super::{MysqlFence, MysqlUndo, Turn, claim, sessions, settings};
 use crate::api::{Check, Severity};
 use crate::marker::{MYSQL_MARKER_TABLE, SCHEMA};
-use crate::ports::{PortError, PortResult};
+use crate::ports::{Claimed, PortError, PortResult};
 use crate::sql::TextRow;
 use crate::sql::soon;
 
@@ -39,6 +39,9 @@ const ABOUT_MYSQL: &str = "SELECT @@log_bin AND @@gtid_mode = 'ON' AS has_positi
 const ABOUT_MARIADB: &str = "SELECT @@log_bin AS has_position, 1 AS persists, @@read_only AS shut, \
      (SELECT count(*) FROM information_schema.global_variables WHERE variable_name = 'WSREP_ON' \
      AND variable_value = 'ON') AS members";
+
+/// What its own tables take: they are made, read and written, and claims are removed.
+const OWN_TABLES: [&str; 5] = ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE"];
 
 const HAS_MARKER_TABLE: &str = "SELECT 1 FROM _cutover.marker LIMIT 0";
 
@@ -79,7 +82,7 @@ pub(super) async fn inspect(fence: &MysqlFence) -> PortResult<Vec<Check>> {
     let about = if facts.is_mariadb { ABOUT_MARIADB } else { ABOUT_MYSQL };
     let about = session.row(about, deadline).await;
     let about = about.map_err(|error| error.at(place, "reading the server's settings"))?;
-    checks.extend(surroundings(&about, place, &facts));
+    checks.extend(surroundings(&about, place));
     let now = Current::of(&mut session, &facts, place, deadline).await?;
     checks.extend(accounts(&now, &ours, &facts));
     checks.extend(events(&now, &ours, place, &facts));
@@ -90,15 +93,48 @@ pub(super) async fn inspect(fence: &MysqlFence) -> PortResult<Vec<Check>> {
         Err(error) => Check::fail("fence-marker", error.text, lacks_marker_table()),
     });
     fence.look.put(session).await;
-    checks.push(match claim::find(&fence.look, place, deadline).await? {
-        None => Check::ok("fence-claim", format!("nobody has closed {place}")),
-        Some(found) => Check::fail(
+    let found = claim::find(&fence.look, place, deadline).await?;
+    checks.extend(open(found.as_ref(), &about, &now, place, &facts));
+    Ok(checks)
+}
+
+/// Whether clients may write there. What a claim has closed is opened by the list in it, which goes with
+/// it: settings that survive a restart, and locked accounts.
+fn open(
+    found: Option<&Claimed<MysqlUndo>>,
+    about: &TextRow,
+    now: &Current,
+    place: &str,
+    facts: &Facts,
+) -> Vec<Check> {
+    if let Some(found) = found {
+        let statements = settings::by_hand(&found.undo, now).join("; ");
+        return vec![Check::fail(
             "fence-claim",
             format!("{place} says that it is closed by {}", found.claim),
-            format!("if that run is over, and clients may write to {place}: {}", claim::REMOVE),
-        ),
-    });
-    Ok(checks)
+            format!(
+                "if that run is over, and clients may write to {place}, in one session: \
+                 {statements}"
+            ),
+        )];
+    }
+    let mut checks = vec![Check::ok("fence-claim", format!("nobody has closed {place}"))];
+    if about.get("shut") != Some("0") {
+        checks.push(Check::fail(
+            "fence-open",
+            format!("{place} takes no writes of clients now"),
+            match facts.is_mariadb {
+                true => "SET GLOBAL read_only = OFF",
+                false => {
+                    "SET GLOBAL read_only = OFF; SET GLOBAL offline_mode = OFF; \
+                     RESET PERSIST IF EXISTS read_only; \
+                     RESET PERSIST IF EXISTS super_read_only; \
+                     RESET PERSIST IF EXISTS offline_mode"
+                }
+            },
+        ));
+    }
+    checks
 }
 
 fn rights(rights: &Rights, facts: &Facts, place: &str) -> Check {
@@ -111,20 +147,30 @@ fn rights(rights: &Rights, facts: &Facts, place: &str) -> Check {
     if !rights.has(&["SELECT"]) && !rights.has_on("SELECT", "mysql") {
         missing.push(("read the accounts", "SELECT"));
     }
-    if missing.is_empty() {
+    let lacks = |right: &&str| !rights.has_on(right, SCHEMA);
+    let own: Vec<_> = OWN_TABLES.into_iter().filter(lacks).collect();
+    if missing.is_empty() && own.is_empty() {
         return Check::ok("fence-rights", format!("{} may close {place}", facts.account));
     }
-    let may_not: Vec<_> = missing.iter().map(|(what, _)| *what).collect();
+    let mut may_not: Vec<_> = missing.iter().map(|(what, _)| *what).collect();
     let grant: Vec<_> = missing.iter().map(|(_, right)| *right).collect();
+    let mut fix = Vec::new();
+    if !grant.is_empty() {
+        fix.push(format!("GRANT {} ON *.* TO {}", grant.join(", "), facts.account));
+    }
+    if !own.is_empty() {
+        may_not.push("work with its own tables");
+        fix.push(format!("GRANT {} ON {SCHEMA}.* TO {}", own.join(", "), facts.account));
+    }
     Check::fail(
         "fence-rights",
         format!("{} may not {} on {place}", facts.account, may_not.join(", nor ")),
-        format!("GRANT {} ON *.* TO {}", grant.join(", "), facts.account),
+        fix.join("; "),
     )
 }
 
 /// What would make a closed server no closed one.
-fn surroundings(about: &TextRow, place: &str, facts: &Facts) -> Vec<Check> {
+fn surroundings(about: &TextRow, place: &str) -> Vec<Check> {
     let mut checks = Vec::new();
     if !about.is_true("has_position") {
         checks.push(Check::fail(
@@ -138,16 +184,6 @@ fn surroundings(about: &TextRow, place: &str, facts: &Facts) -> Vec<Check> {
             "fence-durable",
             format!("{place} does not read persisted settings when it starts: it would open"),
             "start it with persisted_globals_load = ON",
-        ));
-    }
-    if about.get("shut") != Some("0") {
-        checks.push(Check::fail(
-            "fence-open",
-            format!("{place} takes no writes of clients now"),
-            match facts.is_mariadb {
-                true => "SET GLOBAL read_only = OFF",
-                false => "SET GLOBAL read_only = OFF; SET GLOBAL offline_mode = OFF",
-            },
         ));
     }
     if about.get("members") != Some("0") {

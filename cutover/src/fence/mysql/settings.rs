@@ -4,9 +4,9 @@ use tokio::time::Instant;
 
 use super::accounts::{self, Accounts};
 use super::facts::Facts;
-use super::{MysqlUndo, Setting, Turn};
+use super::{MysqlUndo, Setting, Turn, claim};
 use crate::ports::{PortError, PortResult};
-use crate::sql::mysql::{MysqlSession, literal};
+use crate::sql::mysql::{MysqlSession, UNLOGGED, literal};
 
 /// A variable, and its value while the server is closed. In the order in which they are closed.
 const MYSQL: [(&str, &str); 3] = [("offline_mode", "ON"), (EVENTS, "OFF"), (READ_ONLY, "ON")];
@@ -238,6 +238,14 @@ pub(super) fn lower(undo: &MysqlUndo, now: &Current) -> Lowering {
     lowering
 }
 
+/// The same and the end of the claim, for whoever types it.
+pub(super) fn by_hand(undo: &MysqlUndo, now: &Current) -> Vec<String> {
+    let mut statements = vec![UNLOGGED.to_owned()];
+    statements.extend(lower(undo, now).statements);
+    statements.push(claim::REMOVE.to_owned());
+    statements
+}
+
 /// A server as a fence leaves it, for a plan.
 pub(super) fn fenced(undo: &MysqlUndo) -> Current {
     let close = |prior: &Setting| {
@@ -295,6 +303,11 @@ mod tests {
                 "RESET PERSIST IF EXISTS offline_mode",
             ]
         );
+        // The list is removed behind all that it undoes, and no replica is told to.
+        let by_hand = by_hand(&undo, &fenced);
+        assert_eq!(by_hand[0], "SET SESSION sql_log_bin = 0");
+        assert_eq!(by_hand[1..by_hand.len() - 1], lower(&undo, &fenced).statements);
+        assert_eq!(by_hand.last().unwrap(), "DELETE FROM _cutover.fence");
         let open = Current { settings: undo.settings.clone(), ..fenced.clone() };
         let open = Current { accounts: Accounts::default(), ..open };
         assert_eq!(lower(&undo, &open), Lowering::default());

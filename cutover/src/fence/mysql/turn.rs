@@ -8,16 +8,12 @@ use super::MysqlFence;
 use super::facts::Facts;
 use super::sessions;
 use crate::ports::{PortError, PortResult};
-use crate::sql::mysql::{Answer, MysqlError, MysqlSession, MysqlSlot};
+use crate::sql::mysql::{Answer, LOCK_WAIT_TIMEOUT, MysqlError, MysqlSession, MysqlSlot, UNLOGGED};
 
 /// How long one try at a lock of the whole server may queue, in seconds.
 const TRY_S: u64 = 1;
-/// ER_LOCK_WAIT_TIMEOUT.
-const LOCK_WAIT_TIMEOUT: u16 = 1205;
 
 const LOCK: &str = "cutover fence";
-/// Our own changes are about this server only.
-const UNLOGGED: &str = "SET SESSION sql_log_bin = 0";
 
 /// Whether a turn is waited for, or taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

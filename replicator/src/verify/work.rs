@@ -245,6 +245,11 @@ impl Bench {
     }
 }
 
+/// Part of a chunk that is read at a time while clients are spared, and its rows at most: a few
+/// milliseconds.
+const SPARING_PART: i64 = 5;
+const SPARING_ROWS: i64 = 2_000;
+
 /// A chunk of a table; `None`: all of a table without a key.
 type Task = (Arc<Bench>, Option<Range>);
 
@@ -392,7 +397,12 @@ async fn deal_one(
             continue;
         }
         let pass = shop.gate.enter().await;
-        let hi = next_bound(shop, pair, &bench.plan, lo.as_ref()).await?;
+        // The chunks of a sample are of one size.
+        let rows = match pass.is_sparing() && shop.sample.is_none() {
+            true => (bench.plan.chunk_rows / SPARING_PART).clamp(1, SPARING_ROWS),
+            false => bench.plan.chunk_rows,
+        };
+        let hi = next_bound(shop, pair, &bench.plan, lo.as_ref(), rows).await?;
         drop(pass);
         bench.report.lock().await.chunks_in_all += 1;
         let range = Range { number, lo, hi: hi.clone() };
@@ -425,14 +435,15 @@ async fn next_bound(
     pair: &mut Option<Pair>,
     plan: &TablePlan,
     lo: Option<&Vec<String>>,
+    rows: i64,
 ) -> Result<Option<Vec<String>>, Trouble> {
-    let mut skipped = plan.chunk_rows;
+    let mut skipped = rows;
     let mut pause = TRY_PAUSE;
     let mut tries = 1;
     loop {
         match try_bound(shop, pair, plan, lo, skipped).await {
             Ok(Bound::At(bound)) => return Ok(bound),
-            Ok(Bound::Unordered) => skipped += plan.chunk_rows,
+            Ok(Bound::Unordered) => skipped += rows,
             Err(trouble) if trouble.is_transient && tries < TRIES => {
                 *pair = None;
                 tokio::time::sleep(pause).await;

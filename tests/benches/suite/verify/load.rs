@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use tests::bench::options::Options;
+use tests::bench::options::{Options, Sides};
 use tests::bench::pair::BLUE;
 use tests::bench::report::{Better, Report, Series, percentile};
 use tests::pgbench::{Latencies, Latency};
@@ -50,6 +50,10 @@ async fn rounds(copied: &mut Copied, options: &Options) -> Result<Report> {
         for number in 0..PIECES {
             let verified_first = (round + number) % 2 == 1;
             for verifies in [verified_first, !verified_first] {
+                let skipped = if verifies { Sides::Native } else { Sides::Ours };
+                if options.sides == skipped {
+                    continue;
+                }
                 let began = SystemTime::now();
                 if verifies {
                     verify_for(copied, piece, &mut done).await?;
@@ -63,8 +67,12 @@ async fn rounds(copied: &mut Copied, options: &Options) -> Result<Report> {
         let latencies = load.stop()?;
         let round = round + 1;
         eprintln!("  round {round}: {done:?}");
-        with.push(p99(&latencies, &verifying, "verifying")?);
-        without.push(p99(&latencies, &quiet, "no verification")?);
+        if !verifying.is_empty() {
+            with.push(p99(&latencies, &verifying, "verifying")?);
+        }
+        if !quiet.is_empty() {
+            without.push(p99(&latencies, &quiet, "no verification")?);
+        }
     }
     let (ours, peer) = (with, without);
     Ok(Report { bench: "verify_load", ours, peer, unit: "ms p99", better: Better::Less })

@@ -65,7 +65,7 @@ impl BinlogPipeline {
             self.shared.hot.send_replace(false);
             let failure = match attempted {
                 Ok(Outcome::Stopped) => return Ok(()),
-                // There is one reader only.
+                // The next reader begins where the log was written by another version.
                 Ok(Outcome::Handover) => continue,
                 // Whatever a stop breaks off looks like a failure.
                 Err(_) if *self.stop.borrow() => return Ok(()),

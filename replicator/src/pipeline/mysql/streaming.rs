@@ -23,12 +23,11 @@ impl BinlogPipeline {
     pub(super) async fn stream(&self) -> Result<Outcome, Failure> {
         let mut blue = server::connect(&self.source).await?;
         let source = Server::read(&mut blue).await?;
-        let source_logs_cascades = logs_cascades(&mut blue, &source).await?;
+        let setting_logs_cascades = logs_cascades(&mut blue, &source).await?;
         let stream = self.identity(server::identity(&mut blue, &source).await?).await?;
         leave(blue).await;
         let options = MysqlTargetOptions {
             stream: stream.clone(),
-            source_logs_cascades,
             accept_triggers: self.apply.accept_triggers,
         };
         let target = MysqlTarget::open(self.target.clone(), options).await?;
@@ -47,7 +46,8 @@ impl BinlogPipeline {
         let from = place.position.to_string();
         let reader = NumberedStream::open(&self.source, self.options(), place, MESSAGE_PREFIX);
         let mut reader = reader.await?;
-        target.follow(reader.ledger());
+        let source_logs_cascades = setting_logs_cascades && reader.version_logs_cascades();
+        target.follow(reader.ledger(), source_logs_cascades);
         tracing::info!(
             pipeline = self.name,
             source = %source,

@@ -76,6 +76,7 @@ impl BinlogPipeline {
             lanes: self.apply.lanes,
             handover: handover.subscribe(),
         };
+        self.shared.counts_transactions(reader.ledger());
         self.shared.healed();
         let mut stop = self.stop.clone();
         let ledger = reader.ledger();
@@ -153,16 +154,20 @@ impl BinlogPipeline {
     }
 
     fn options(&self) -> StreamOptions {
-        // The same for each life, so that the server ends the connection of an earlier one; in the
-        // upper half, because people number their servers from below.
-        let digest = Sha256::digest(format!("cutover {}", self.name));
-        let number = digest.iter().take(4).fold(0u32, |sum, byte| sum << 8 | u32::from(*byte));
-        let mut options = StreamOptions::new(number | 1 << 31, format!("cutover {}", self.name));
+        let name = format!("cutover {}", self.name);
+        let mut options = StreamOptions::new(replica_id(&self.name), name);
         options.filter = self.tables.clone();
         options.database = self.database.clone();
         options.part_bytes = options.part_bytes.min(self.apply.memory_bytes / 4);
         options
     }
+}
+
+/// The `server_id` by which a pipeline reads a binlog. The same for each life, so that the server ends the
+/// connection of an earlier one; in the upper half, because people number their servers from below.
+pub fn replica_id(pipeline: &str) -> u32 {
+    let digest = Sha256::digest(format!("cutover {pipeline}"));
+    digest.iter().take(4).fold(0u32, |sum, byte| sum << 8 | u32::from(*byte)) | 1 << 31
 }
 
 /// Where to ask the source to go on.

@@ -60,6 +60,10 @@ struct Inner {
     ids: VecDeque<TransactionId>,
 }
 
+/// Transactions that are remembered, at most: about 16 MiB, whatever they hold. Those that concern none
+/// of the tables count nowhere else.
+const MOST_UNDER_WAY: usize = 1 << 18;
+
 impl Ledger {
     /// The number of a stream's first transaction.
     pub const START: Lsn = Lsn(1);
@@ -78,6 +82,11 @@ impl Ledger {
         inner.read.pass(&id);
         inner.ids.push_back(id);
         number
+    }
+
+    /// Whether as many transactions are under way as may be remembered.
+    pub fn is_full(&self) -> bool {
+        self.lock().ids.len() >= MOST_UNDER_WAY
     }
 
     /// The place behind the newest transaction that has a number: it has begun to come, and everything

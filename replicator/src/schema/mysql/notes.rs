@@ -184,6 +184,23 @@ impl Notes {
         Ok(noted.and_then(|(position, is_complete)| is_complete.then_some(position)))
     }
 
+    /// The same, without making anything on a green that nobody has copied to yet.
+    ///
+    /// # Errors
+    /// The notes can't be read.
+    pub async fn copied_before(
+        &self,
+        green: &mut Conn,
+    ) -> Result<Option<BinlogPosition>, BackfillError> {
+        let sql = "SELECT 1 FROM information_schema.tables
+                   WHERE table_schema = '_cutover' AND table_name = 'copy_notes'";
+        let there: Option<u8> = green.query_first(sql).await.map_err(asked)?;
+        match there {
+            Some(_) => self.copied(green).await,
+            None => Ok(None),
+        }
+    }
+
     /// Ends all claims at once: the copy is complete and no table may be emptied any more. Repeating it
     /// is fine.
     ///

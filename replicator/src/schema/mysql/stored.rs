@@ -122,7 +122,7 @@ impl SchemaCopy {
         let object = |(_, kind, schema, name, order, table): Fields| {
             let object = Object { kind, name: QualifiedName::new(&schema, name), order };
             let takes =
-                table.is_none_or(|table| self.filter.takes(&QualifiedName::new(schema, table)));
+                table.is_none_or(|table| self.filter.selects(&QualifiedName::new(schema, table)));
             takes.then_some(object)
         };
         Ok(rows.into_iter().filter_map(object).collect())

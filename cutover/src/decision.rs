@@ -7,6 +7,8 @@
 //! A commit is only taken from who holds the lease at that moment ([`crate::lease`]); an abort from
 //! everybody.
 
+mod mysql;
+
 use decoders::postgres::conninfo::ConnInfo;
 use tokio::time::Instant;
 
@@ -16,6 +18,8 @@ use crate::phase::Verdict;
 use crate::ports::{Decision, Epoch, PortError, PortResult};
 use crate::side::Side;
 use crate::sql::{Kind, Slot, TextRow, soon};
+
+pub use mysql::MysqlDecision;
 
 const CREATE: &str = "CREATE SCHEMA IF NOT EXISTS _cutover; \
      CREATE TABLE IF NOT EXISTS _cutover.decision (epoch bigint PRIMARY KEY, \
@@ -45,13 +49,34 @@ impl PostgresDecision {
     fn decide_sql(&self, epoch: Epoch, verdict: Verdict) -> String {
         decide_sql(epoch, verdict, self.tenant.as_ref())
     }
+}
 
-    fn verdict_of(&self, row: &TextRow) -> PortResult<Verdict> {
-        match row.get("verdict") {
-            Some("commit") => Ok(Verdict::Commit),
-            Some("abort") => Ok(Verdict::Abort),
-            _ => Err(PortError::new(self.place, "the decision row holds neither commit nor abort")),
+fn verdict_of(place: &str, row: &TextRow) -> PortResult<Verdict> {
+    match row.get("verdict") {
+        Some("commit") => Ok(Verdict::Commit),
+        Some("abort") => Ok(Verdict::Abort),
+        _ => Err(PortError::new(place, "the decision row holds neither commit nor abort")),
+    }
+}
+
+/// What was decided, read back after a try at `wanted`: only what is committed counts, and it may be
+/// somebody else's.
+fn decided(
+    place: &str,
+    wanted: Verdict,
+    needs_lease: bool,
+    read: PortResult<Option<Verdict>>,
+) -> PortResult<Verdict> {
+    match read {
+        Ok(Some(verdict)) => Ok(verdict),
+        Ok(None) if wanted == Verdict::Commit && needs_lease => {
+            Err(PortError::new(place, "nothing was decided: another sidecar has taken the lease")
+                .remedy("make sure that only one sidecar runs for this pipeline"))
         }
+        Ok(None) => {
+            Err(PortError::new(place, "the decision row is not there after its insert").in_doubt())
+        }
+        Err(error) => Err(error.in_doubt()),
     }
 }
 
@@ -128,28 +153,15 @@ impl Decision for PostgresDecision {
             self.session.close().await;
             return Err(error.at(self.place, "recording the decision"));
         }
-        // Read it back: only what is committed counts, and it may be somebody else's. From here
-        // on any failure leaves open what the row says.
-        match self.read(epoch, deadline).await {
-            Ok(Some(verdict)) => Ok(verdict),
-            Ok(None) if verdict == Verdict::Commit && self.tenant.is_some() => Err(PortError::new(
-                self.place,
-                "nothing was decided: another sidecar has taken the lease",
-            )
-            .remedy("make sure that only one sidecar runs for this pipeline")),
-            Ok(None) => {
-                Err(PortError::new(self.place, "the decision row is not there after its insert")
-                    .in_doubt())
-            }
-            Err(error) => Err(error.in_doubt()),
-        }
+        let read = self.read(epoch, deadline).await;
+        decided(self.place, verdict, self.tenant.is_some(), read)
     }
 
     async fn read(&self, epoch: Epoch, deadline: Instant) -> PortResult<Option<Verdict>> {
         let session = self.session.get(deadline).await?;
         let rows = session.rows(&read_sql(epoch), deadline).await;
         let rows = rows.map_err(|error| error.at(self.place, "reading the decision"))?;
-        rows.first().map(|row| self.verdict_of(row)).transpose()
+        rows.first().map(|row| verdict_of(self.place, row)).transpose()
     }
 
     fn describe(&self, epoch: Epoch) -> Vec<Act> {

@@ -4,7 +4,7 @@
 //! behind, and other subscribers of blue never see it because they did not ask for messages.
 //! pgoutput forwards messages only since version 14 (manual, 55.5.1, option `messages`); before
 //! that a marker is a row in [`MARKER_TABLE`], which has to be part of the publication.
-//! [`token_in`] recognises both. A row of that table is never applied to green.
+//! On MySQL and MariaDB it is such a row, too. [`token_in`] recognises both. A row of that table is never applied to green.
 
 use std::fmt;
 use std::str::FromStr;
@@ -27,13 +27,21 @@ pub const MESSAGES_SINCE: u32 = 140_000;
 pub const CREATE_MARKER_TABLE: &str = "CREATE SCHEMA IF NOT EXISTS _cutover; \
      CREATE TABLE IF NOT EXISTS _cutover.marker (token text PRIMARY KEY)";
 
+/// Creates the table of row markers on MySQL and MariaDB. Idempotent; to be run where it is missing,
+/// before the server's stream is read: a stream stops at a statement that makes a database.
+pub const MYSQL_MARKER_TABLE: [&str; 2] = [
+    "CREATE DATABASE IF NOT EXISTS _cutover",
+    "CREATE TABLE IF NOT EXISTS _cutover.marker \
+     (token varchar(255) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY) ENGINE = InnoDB",
+];
+
 /// How a marker gets into the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MarkerKind {
     /// `pg_logical_emit_message`.
     Message,
-    /// A row in `_cutover.marker`; the table must be published.
+    /// A row in `_cutover.marker`; on PostgreSQL the table must be published.
     Row,
 }
 

@@ -506,7 +506,7 @@ mod tests {
 
     fn drained(epoch: Epoch) -> Drained {
         let token = Token::draining("r", epoch);
-        let written = MarkerWritten { token: token.clone(), xid: 10 };
+        let written = MarkerWritten::new(token.clone(), 10);
         let durable = MarkerDurable { token, end_lsn: Lsn(5), durable: Lsn(5) };
         Drained::prove(&fenced(epoch), &written, &durable).unwrap()
     }
@@ -515,14 +515,14 @@ mod tests {
         let token = drained(epoch).token().sealing();
         let report =
             SealReport { refuses_clients: true, locks_held: true, ..SealReport::default() };
-        let written = MarkerWritten { token: token.clone(), xid: 11 };
+        let written = MarkerWritten::new(token.clone(), 11);
         let decoded = MarkerDecoded { token, end_lsn: Lsn(6), leaks: Leaks::default() };
         Sealed::prove(&drained(epoch), &report, &written, &decoded, way_back(epoch)).unwrap()
     }
 
     fn way_back(epoch: Epoch) -> WayBack {
         let token = drained(epoch).token().way_back();
-        let written = MarkerWritten { token: token.clone(), xid: 5 };
+        let written = MarkerWritten::new(token.clone(), 5);
         let decoded = MarkerDecoded { token, end_lsn: Lsn(7), leaks: Leaks::default() };
         WayBack::Ready(WayBackReady::prove(&drained(epoch), &written, &decoded).unwrap())
     }
@@ -643,8 +643,8 @@ mod tests {
         assert!(Fenced::prove(EPOCH, Side::Blue, &report).is_err());
 
         let token = Token::draining("r", EPOCH);
-        let written = MarkerWritten { token: token.clone(), xid: 10 };
-        let early = MarkerWritten { token: token.clone(), xid: 9 };
+        let written = MarkerWritten::new(token.clone(), 10);
+        let early = MarkerWritten::new(token.clone(), 9);
         let durable = |durable| MarkerDurable { token: token.clone(), end_lsn: Lsn(5), durable };
         assert!(Drained::prove(&fenced(EPOCH), &written, &durable(Lsn(4))).is_err());
         assert!(Drained::prove(&fenced(EPOCH), &early, &durable(Lsn(5))).is_err());

@@ -277,7 +277,7 @@ impl<W: World> Fence for Rehearsal<'_, W> {
     }
 
     async fn mark(&self, token: &Token, _deadline: Instant) -> PortResult<MarkerWritten> {
-        Ok(MarkerWritten { token: token.clone(), xid: 1 })
+        Ok(MarkerWritten::new(token.clone(), 1))
     }
 
     async fn seal(&self, undo: &Self::Undo, _deadline: Instant) -> PortResult<SealReport> {
@@ -370,7 +370,7 @@ impl<W: World> WayBackStream for Rehearsal<'_, W> {
     }
 
     async fn mark(&self, token: &Token, _deadline: Instant) -> PortResult<MarkerWritten> {
-        Ok(MarkerWritten { token: token.clone(), xid: 1 })
+        Ok(MarkerWritten::new(token.clone(), 1))
     }
 
     async fn await_decoded(&self, token: &Token, _: Instant) -> PortResult<MarkerDecoded> {

@@ -8,6 +8,8 @@
 //! A sequence that belongs to an extension is the extension's matter: where green has it, it is
 //! taken over; where green lacks it (another version of the extension, or none), it is left out.
 
+mod mysql;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -20,6 +22,8 @@ use crate::ports::{PortError, PortResult, SequenceReport, Sequences};
 use crate::read_only;
 use crate::side::Direction;
 use crate::sql::{Kind, Slot, Sql, SqlError, literal, soon};
+
+pub use mysql::MysqlSequences;
 
 /// Sequences in one statement.
 const CHUNK: usize = 1000;

@@ -1,5 +1,8 @@
 //! SQL over sessions that are opened when they are needed and kept. Everything goes through the
 //! simple query protocol: it is one round trip, and PgBouncer's console speaks nothing else.
+//! [`mysql`] is the same for MySQL and MariaDB.
+
+pub(crate) mod mysql;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +33,11 @@ pub(crate) struct TextRow {
 }
 
 impl TextRow {
+    /// Of columns with these names.
+    fn new(columns: Arc<[String]>, values: Vec<Option<String>>) -> Self {
+        Self { columns, values }
+    }
+
     /// A value by its column's name; no such column, or NULL: `None`.
     pub fn get(&self, name: &str) -> Option<&str> {
         let at = self.columns.iter().position(|column| column == name)?;
@@ -41,7 +49,7 @@ impl TextRow {
         self.values.get(at)?.as_deref()
     }
 
-    /// A boolean: PostgreSQL's `t`, PgBouncer's `1`.
+    /// A boolean: PostgreSQL's `t`, PgBouncer's and MySQL's `1`.
     pub fn is_true(&self, name: &str) -> bool {
         matches!(self.get(name), Some("t" | "1"))
     }
@@ -146,7 +154,7 @@ impl Sql {
                 }
                 SimpleQueryMessage::Row(row) => {
                     let values = (0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect();
-                    rows.push(TextRow { columns: columns.clone(), values });
+                    rows.push(TextRow::new(columns.clone(), values));
                 }
                 _ => {}
             }

@@ -62,7 +62,7 @@ impl WayBackStream for EngineReplication {
     async fn mark(&self, token: &Token, deadline: Instant) -> PortResult<MarkerWritten> {
         let written = tokio::time::timeout_at(deadline, self.write(token)).await;
         let (xid, _) = written.map_err(|_| self.late(&format!("the marker {token}")))??;
-        Ok(MarkerWritten { token: token.clone(), xid })
+        Ok(MarkerWritten::new(token.clone(), xid))
     }
 
     async fn await_decoded(&self, token: &Token, deadline: Instant) -> PortResult<MarkerDecoded> {

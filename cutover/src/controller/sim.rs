@@ -275,7 +275,7 @@ impl Fence for Sim {
         self.act(name, |state| {
             assert!(state.read_only || state.drill, "marked before the fence");
             state.xid += 1;
-            Ok(MarkerWritten { token: token.clone(), xid: state.xid - 1 })
+            Ok(MarkerWritten::new(token.clone(), state.xid - 1))
         })
         .await
     }

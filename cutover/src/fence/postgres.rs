@@ -377,6 +377,7 @@ impl Fence for PostgresFence {
             tables_locked,
             tables_total,
             next_xid,
+            position: None,
         })
     }
 
@@ -398,7 +399,7 @@ impl Fence for PostgresFence {
         };
         let xid = row.number("xid").map_err(doing)?;
         self.count(token, xid).await?;
-        Ok(MarkerWritten { token: token.clone(), xid })
+        Ok(MarkerWritten::new(token.clone(), xid))
     }
 
     async fn seal(&self, undo: &PostgresUndo, deadline: Instant) -> PortResult<SealReport> {

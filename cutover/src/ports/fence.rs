@@ -21,12 +21,16 @@ pub struct FenceReport {
     pub foreign_writers: Vec<String>,
     /// Prepared transactions; must be empty.
     pub prepared: Vec<String>,
-    /// Replicated tables that are locked.
+    /// Replicated tables that are locked. 0 where it is not tables that are locked.
     pub tables_locked: u64,
-    /// Replicated tables.
+    /// Replicated tables that have to be.
     pub tables_total: u64,
     /// The next transaction id that blue would give away.
     pub next_xid: u64,
+    /// Where blue's history stood when nobody could write any more, as blue says it (a set of
+    /// GTIDs). `None`: on engines without, the marker alone says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<String>,
 }
 
 /// What was seen once blue was closed.
@@ -36,7 +40,8 @@ pub struct SealReport {
     pub refuses_clients: bool,
     /// The mechanism, for example `ALLOW_CONNECTIONS false`.
     pub mechanism: String,
-    /// The table locks were held until the seal was in place.
+    /// What kept writers out while the seal was put in place was there all the time: the table
+    /// locks, or a history that did not move.
     pub locks_held: bool,
     /// Foreign sessions with a transaction id; must be empty.
     pub foreign_writers: Vec<String>,
@@ -51,8 +56,20 @@ pub struct SealReport {
 pub struct MarkerWritten {
     /// Its token.
     pub token: Token,
-    /// Its transaction id, 64 bits (epoch included).
+    /// Its transaction id, 64 bits (epoch included). Where transactions have none: how many the
+    /// server's history has, the marker's included.
     pub xid: u64,
+    /// Where the side's history stands with the marker, as the server says it (a set of GTIDs).
+    /// `None`: on engines without, the marker in the stream says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<String>,
+}
+
+impl MarkerWritten {
+    /// One that has a transaction id and no more.
+    pub fn new(token: Token, xid: u64) -> Self {
+        Self { token, xid, position: None }
+    }
 }
 
 /// What is under way on blue that a cutover would have to wait for.

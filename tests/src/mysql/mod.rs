@@ -72,8 +72,11 @@ impl Version {
             share = directory.join("usr/share/mariadb");
         }
         let option = |name: &str, path: &Path| format!("--{name}={}", path.display());
+        // MySQL takes `--no-defaults` to mean that persisted settings are not read either.
+        let no_defaults =
+            if self.is_mariadb() { "--no-defaults" } else { "--defaults-file=/dev/null" };
         Launch::new(self.program_in(&directory))
-            .arg("--no-defaults")
+            .arg(no_defaults)
             .arg(option("basedir", &directory.join("usr")))
             .arg(option("datadir", data))
             .arg(option("lc-messages-dir", &share))
@@ -146,10 +149,20 @@ impl Mysql {
             if let Some(status) = process.ended()? {
                 bail!("{} ended with {status}:\n{}", version.name(), process.log_tail());
             }
-            Ok(self.rows("select 1").is_ok().then_some(()))
+            Ok(self.answers().then_some(()))
         })?;
         self.process = Some(process);
         Ok(())
+    }
+
+    /// Whether it takes logins, or refuses them because it is closed.
+    fn answers(&self) -> bool {
+        match self.rows("select 1") {
+            Ok(_) => true,
+            Err(error) => {
+                ["is locked", "offline mode"].iter().any(|why| format!("{error:#}").contains(why))
+            }
+        }
     }
 
     pub fn version(&self) -> Version {
@@ -166,6 +179,13 @@ impl Mysql {
         process.terminate()?;
         process.wait(STOP_DEADLINE)?;
         Ok(())
+    }
+
+    /// Stops it cleanly and starts it again, with the settings and accounts that it has stored: it may
+    /// let nobody in.
+    pub fn restart(&mut self) -> Result<()> {
+        self.stop()?;
+        self.launch()
     }
 
     /// The paths of its binlogs, the oldest first.

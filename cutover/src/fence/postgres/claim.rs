@@ -52,8 +52,10 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{PostgresUndo, acts, doing, quoted_database};
-use crate::ports::{Claim, Claimed, Nature, PortError, PortResult};
+use crate::ports::{Claim, Claimed, PortError, PortResult};
 use crate::sql::{Slot, Sql, ident, literal};
+
+pub(super) use crate::fence::held::{Held, superseded};
 
 /// Begins every claim.
 const TAG: &str = "[cutover fence ";
@@ -69,17 +71,6 @@ pub struct Comment {
     pub role: Option<String>,
     /// What it says.
     pub text: String,
-}
-
-/// Whose a side is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Held {
-    /// Nobody's.
-    Nobody,
-    /// Our own run's.
-    Us,
-    /// Somebody else's: who.
-    Other(String),
 }
 
 /// What a transaction needs to go through.
@@ -328,24 +319,6 @@ pub(super) fn marked(undo: &PostgresUndo) -> Vec<Comment> {
         Comment { role, text }
     };
     roles.into_iter().map(comment).collect()
-}
-
-/// The error of who has no right to a side any more.
-pub(super) fn superseded(place: &str, held: &Held) -> PortError {
-    let what = match held {
-        Held::Other(who) => {
-            format!("{place} is closed by somebody else, and stays so: {who}")
-        }
-        Held::Nobody | Held::Us => {
-            format!("{place} is not as this run has left it: somebody else has opened it since")
-        }
-    };
-    PortError::new(place, what)
-        .remedy(
-            "stop this sidecar, and ask the one that acts now who serves (cutover status, on its \
-             host)",
-        )
-        .of(Nature::Superseded)
 }
 
 #[cfg(test)]

@@ -201,7 +201,7 @@ pub(super) async fn mark(
     let written = move |state: &mut State| {
         let log = &mut state.side(side).log;
         log.push(Item::Marker(marker.clone()));
-        Ok(MarkerWritten { token: marker, xid: log.len() as u64 })
+        Ok(MarkerWritten::new(marker, log.len() as u64))
     };
     link.act("mark", Some(side), deadline, written).await
 }

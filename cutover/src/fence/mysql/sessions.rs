@@ -1,0 +1,197 @@
+//! Ending the sessions of others.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::facts::Facts;
+use super::{Turn, xa};
+use crate::ports::{PortError, PortResult, Writers};
+use crate::sql::TextRow;
+use crate::sql::mysql::{MysqlSession, NO_SUCH_SESSION, literal};
+
+/// Between two looks at the sessions.
+const SCAN_PAUSE: Duration = Duration::from_millis(2);
+/// The name of who has not logged in yet.
+const UNKNOWN: &str = "unauthenticated user";
+/// "Access denied", "You are not owner of thread".
+const REFUSED: [u16; 2] = [1227, 1095];
+
+/// Sessions that were ended, by number.
+pub(super) type Closed = BTreeMap<u64, String>;
+
+/// Which sessions have to be gone: everybody else's, but for those that are just logging in and have
+/// a larger number than this. The door was closed before them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scan {
+    pub up_to: u32,
+}
+
+/// The process list. What a session runs is not asked for: it may hold values.
+pub(super) fn list_sql(facts: &Facts) -> String {
+    format!(
+        "SELECT id AS id, user AS user, host AS host, command AS command, time AS time, \
+         state AS state, id = connection_id() AS is_us FROM {}",
+        facts.processes()
+    )
+}
+
+/// Sessions of others.
+///
+/// # Errors
+/// The list does not even show who asks: it would show nobody.
+pub(super) async fn others(
+    session: &mut MysqlSession,
+    facts: &Facts,
+    place: &str,
+    deadline: Instant,
+) -> PortResult<Vec<TextRow>> {
+    let rows = session.run(&list_sql(facts), deadline).await;
+    let mut rows = rows.map_err(|error| error.at(place, "looking at the sessions"))?.rows;
+    if !rows.iter().any(|row| row.is_true("is_us")) {
+        return Err(PortError::new(
+            place,
+            format!("{place}'s list of sessions does not show our own: {}", facts.processes()),
+        )
+        .remedy("start the server with performance_schema = ON"));
+    }
+    rows.retain(|row| row.get("user") != Some(&facts.login));
+    Ok(rows)
+}
+
+pub(super) fn session_of(row: &TextRow) -> String {
+    let or = |name, otherwise| row.get(name).filter(|text| !text.is_empty()).unwrap_or(otherwise);
+    format!(
+        "session {} of {} from {} ({} for {} s: {})",
+        or("id", "?"),
+        or("user", "nobody"),
+        or("host", "an unknown host"),
+        or("command", "?"),
+        or("time", "?"),
+        or("state", "no state")
+    )
+}
+
+/// What the server itself runs, and what sends the binlog to replicas.
+fn is_exempt(row: &TextRow, scan: Scan) -> bool {
+    let command = row.get("command").unwrap_or_default();
+    let is_new = row.number("id").is_ok_and(|id: u64| id > u64::from(scan.up_to));
+    let is_servers = matches!(row.get("user"), Some("system user" | "event_scheduler"));
+    // An event that runs is a daemon under the name of its definer.
+    command == "Daemon" && is_servers
+        || command.starts_with("Binlog Dump")
+        // It is still logging in, and will not be let in.
+        || (row.get("user") == Some(UNKNOWN) || command == "Connect") && is_new && !is_servers
+}
+
+pub(super) fn is_replication(row: &TextRow) -> bool {
+    row.get("user") == Some("system user") && row.get("command") != Some("Daemon")
+}
+
+/// Ends foreign sessions until two scans in a row find none. The number of such scans.
+pub(super) async fn clear(
+    turn: &mut Turn<'_>,
+    scan: Scan,
+    closed: &mut Closed,
+    deadline: Instant,
+) -> PortResult<u32> {
+    let place = turn.place;
+    let facts = turn.facts.clone();
+    let mut clean_scans = 0;
+    loop {
+        let mut rows = others(turn.session(), &facts, place, deadline).await?;
+        rows.retain(|row| !is_exempt(row, scan));
+        if let Some(applying) = rows.iter().find(|row| is_replication(row)) {
+            return Err(PortError::new(
+                place,
+                format!("{place} receives changes from another server: {}", session_of(applying)),
+            )
+            .remedy("STOP REPLICA (MariaDB: STOP ALL SLAVES), then run cutover again"));
+        }
+        for row in &rows {
+            let Ok(id) = row.number::<u64>("id") else { continue };
+            let is_told = closed.contains_key(&id);
+            closed.entry(id).or_insert_with(|| session_of(row));
+            if is_told {
+                continue;
+            }
+            match turn.try_run(&format!("KILL {id}"), deadline).await {
+                Ok(_) => {}
+                Err(error) if error.is(NO_SUCH_SESSION) => {}
+                Err(error) if error.code.is_some_and(|code| REFUSED.contains(&code)) => {
+                    return Err(PortError::new(
+                        place,
+                        format!("our account may not end {}: {}", session_of(row), error.text),
+                    )
+                    .remedy(
+                        "end it yourself, or GRANT CONNECTION_ADMIN, SYSTEM_USER (MariaDB: \
+                             CONNECTION ADMIN) to our account",
+                    ));
+                }
+                Err(error) => return Err(error.at(place, "ending sessions")),
+            }
+        }
+        if rows.is_empty() {
+            clean_scans += 1;
+            if clean_scans >= 2 {
+                return Ok(clean_scans);
+            }
+        } else {
+            clean_scans = 0;
+        }
+        if Instant::now() + SCAN_PAUSE >= deadline {
+            let left: Vec<_> = rows.iter().map(session_of).collect();
+            return Err(PortError::new(
+                place,
+                format!("sessions on {place} did not end in time: {}", left.join("; ")),
+            )
+            .remedy("a large transaction takes as long to undo as it took to do: wait until they are gone"));
+        }
+        tokio::time::sleep(SCAN_PAUSE).await;
+    }
+}
+
+/// Who does something on the server now, ourselves included, for an error.
+pub(super) async fn busy(turn: &mut Turn<'_>) -> String {
+    let query = format!(
+        "SELECT id AS id, user AS user, host AS host, command AS command, time AS time, \
+         state AS state FROM {} WHERE command NOT IN ('Daemon', 'Sleep') AND id <> connection_id()",
+        turn.facts.processes()
+    );
+    match turn.try_run(&query, crate::sql::soon()).await {
+        Ok(answer) if answer.rows.is_empty() => "nobody seems to hold them up now".into(),
+        Ok(answer) => answer.rows.iter().map(session_of).collect::<Vec<_>>().join("; "),
+        Err(error) => format!("and nobody can be asked who holds them up: {}", error.text),
+    }
+}
+
+/// What is under way. `innodb_trx` is made anew only if nobody has looked at it for 100 ms, so who asks
+/// more often than that is told what was.
+pub(super) async fn writers(
+    session: &mut MysqlSession,
+    place: &str,
+    deadline: Instant,
+) -> PortResult<Writers> {
+    let failed = |error: crate::sql::mysql::MysqlError| error.at(place, "looking for writers");
+    let facts = Facts::read(session, place, deadline).await?;
+    // InnoDB tells times in the server's own zone.
+    session.run("SET SESSION time_zone = 'SYSTEM'", deadline).await.map_err(failed)?;
+    let query = format!(
+        "SELECT p.id AS id, p.user AS user, p.host AS host, p.command AS command, p.time AS time, \
+         p.state AS state, timestampdiff(MICROSECOND, t.trx_started, now(6)) AS age_us \
+         FROM information_schema.innodb_trx t JOIN {} p ON p.id = t.trx_mysql_thread_id \
+         WHERE t.trx_rows_modified > 0 AND p.user <> {} ORDER BY t.trx_started LIMIT 1",
+        facts.processes(),
+        literal(&facts.login)
+    );
+    let rows = session.run(&query, deadline).await.map_err(failed)?.rows;
+    let prepared = xa::recovered(session, facts.is_mariadb, place, deadline).await?;
+    let Some(oldest) = rows.first() else { return Ok(Writers { prepared, ..Writers::default() }) };
+    let age_us: i64 = oldest.number("age_us").map_err(|error| failed(error.into()))?;
+    Ok(Writers {
+        oldest: Some(Duration::from_micros(age_us.max(0).unsigned_abs())),
+        oldest_who: Some(session_of(oldest)),
+        prepared,
+    })
+}

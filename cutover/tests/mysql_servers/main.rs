@@ -1,0 +1,10 @@
+//! The ports against real servers of MySQL and MariaDB.
+
+#[macro_use]
+mod support;
+
+mod claim;
+mod cut;
+mod fence;
+mod lease;
+mod sequences;

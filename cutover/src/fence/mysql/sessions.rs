@@ -73,16 +73,18 @@ pub(super) fn session_of(row: &TextRow) -> String {
     )
 }
 
-/// What the server itself runs, and what sends the binlog to replicas.
+/// What the server itself runs, what sends the binlog to replicas, and who will not be let in.
 fn is_exempt(row: &TextRow, scan: Scan) -> bool {
     let command = row.get("command").unwrap_or_default();
+    if matches!(row.get("user"), Some("system user" | "event_scheduler")) {
+        return command == "Daemon";
+    }
+    // MariaDB shows who was refused as killed.
+    let logs_in = row.get("user") == Some(UNKNOWN)
+        || command == "Connect"
+        || command == "Killed" && row.get("state") == Some("login");
     let is_new = row.number("id").is_ok_and(|id: u64| id > u64::from(scan.up_to));
-    let is_servers = matches!(row.get("user"), Some("system user" | "event_scheduler"));
-    // An event that runs is a daemon under the name of its definer.
-    command == "Daemon" && is_servers
-        || command.starts_with("Binlog Dump")
-        // It is still logging in, and will not be let in.
-        || (row.get("user") == Some(UNKNOWN) || command == "Connect") && is_new && !is_servers
+    command.starts_with("Binlog Dump") || logs_in && is_new
 }
 
 pub(super) fn is_replication(row: &TextRow) -> bool {

@@ -143,14 +143,14 @@ pub(super) async fn multiset(
 
 /// Buckets, each with its rows, in groups of at most so many rows: the hashes of a whole table may
 /// not fit into memory.
-fn portions(buckets: &[(i64, u64)], rows: u64) -> Vec<Vec<i64>> {
-    let mut portions: Vec<Vec<i64>> = Vec::new();
+pub(super) fn portions<K: Clone>(buckets: &[(K, u64)], rows: u64) -> Vec<Vec<K>> {
+    let mut portions: Vec<Vec<K>> = Vec::new();
     let mut left = 0;
     for (bucket, size) in buckets {
         match portions.last_mut().filter(|_| *size <= left) {
-            Some(portion) => portion.push(*bucket),
+            Some(portion) => portion.push(bucket.clone()),
             None => {
-                portions.push(vec![*bucket]);
+                portions.push(vec![bucket.clone()]);
                 left = rows;
             }
         }
@@ -171,6 +171,6 @@ mod tests {
     fn no_more_rows_than_fit_come_at_a_time() {
         let found = portions(&[(1, 40), (2, 60), (3, 1), (4, 500), (5, 0), (6, 100)], 100);
         assert_eq!(found, [vec![1, 2], vec![3], vec![4, 5], vec![6]]);
-        assert_eq!(portions(&[], 100), Vec::<Vec<i64>>::new());
+        assert_eq!(portions::<i64>(&[], 100), Vec::<Vec<i64>>::new());
     }
 }

@@ -13,8 +13,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 
 use super::governor::{ASK_QUIET, ASK_READING, Governor, LAG, LEAST};
-use super::reader::{Reader, Trouble};
-use crate::controlling::EngineReplication;
+use super::reader::Trouble;
 
 /// How long chunks may begin before there is a pause.
 const OPEN: Duration = Duration::from_millis(10);
@@ -25,14 +24,17 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// What is learned of a quiet blue before the first chunk, if clients work.
 const LEARN: Duration = Duration::from_secs(1);
 
-/// Sessions that are not ours and have done something in the last second. Of sessions that this role
-/// may not see into it is not known: they count. A session in a transaction counts, too.
-const CLIENTS: &str = "SELECT count(*) FROM pg_stat_activity \
-     WHERE coalesce(backend_type, 'client backend') = 'client backend' \
-       AND application_name NOT LIKE 'cutover %' \
-       AND datname IS NOT NULL \
-       AND (state_change IS NULL OR state_change > now() - interval '1 s' \
-            OR state <> 'idle')";
+/// A session on the side that clients work on.
+pub(super) trait Watch: Send {
+    /// Asks the simplest question.
+    fn ask(&mut self) -> impl Future<Output = Result<(), Trouble>> + Send;
+
+    /// How many sessions that are not ours have done something in the last second.
+    fn clients(&mut self) -> impl Future<Output = Result<u64, Trouble>> + Send;
+
+    /// The stream's lag in seconds; `None`: unknown.
+    fn lag_seconds(&self) -> Option<f64>;
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Entry {
@@ -119,13 +121,14 @@ impl Gate {
     }
 
     /// Opens and closes it for as long as this is polled. `open` makes a session on blue.
-    pub async fn govern<F>(&self, stream: &EngineReplication, open: impl Fn() -> F)
+    pub async fn govern<W, F>(&self, open: impl Fn() -> F)
     where
-        F: Future<Output = Result<Reader, Trouble>>,
+        W: Watch,
+        F: Future<Output = Result<W, Trouble>>,
     {
         loop {
             let governed = match open().await {
-                Ok(reader) => Duty::new(self, stream, reader).run().await,
+                Ok(watch) => Duty::new(self, watch).run().await,
                 Err(trouble) => trouble,
             };
             // Not a word of it: a server's message may quote a value.
@@ -145,17 +148,16 @@ impl Gate {
 }
 
 /// Reading and pausing by turns.
-struct Duty<'a> {
+struct Duty<'a, W> {
     gate: &'a Gate,
-    stream: &'a EngineReplication,
-    reader: Reader,
+    watch: W,
     governor: Governor,
     looked: Option<(Instant, bool)>,
 }
 
-impl<'a> Duty<'a> {
-    fn new(gate: &'a Gate, stream: &'a EngineReplication, reader: Reader) -> Self {
-        Self { gate, stream, reader, governor: Governor::default(), looked: None }
+impl<'a, W: Watch> Duty<'a, W> {
+    fn new(gate: &'a Gate, watch: W) -> Self {
+        Self { gate, watch, governor: Governor::default(), looked: None }
     }
 
     async fn run(mut self) -> Trouble {
@@ -204,7 +206,7 @@ impl<'a> Duty<'a> {
     async fn ask(&mut self, every: Duration) -> Result<(), Trouble> {
         let (was_reading, entered) = (self.gate.is_reading(), self.gate.entered());
         let asked = Instant::now();
-        self.reader.sets("SELECT 1").await?;
+        self.watch.ask().await?;
         let took = asked.elapsed();
         // Whoever was answered beside a chunk, for however little of the time, may have waited for it.
         let is_beside = was_reading || entered != self.gate.entered();
@@ -214,7 +216,7 @@ impl<'a> Duty<'a> {
     }
 
     fn lag(&self) -> Option<f64> {
-        self.stream.shared.lag_now().seconds
+        self.watch.lag_seconds()
     }
 
     /// Whether there is anybody to spare.
@@ -224,9 +226,7 @@ impl<'a> Duty<'a> {
         {
             return Ok(share);
         }
-        let rows = self.reader.rows(CLIENTS).await?;
-        let count: u64 = self.reader.number(rows.first().and_then(|row| row.first()))?;
-        let share = count > 0 || self.lag().is_none_or(|lag| lag > LAG[0]);
+        let share = self.watch.clients().await? > 0 || self.lag().is_none_or(|lag| lag > LAG[0]);
         self.looked = Some((Instant::now(), share));
         Ok(share)
     }

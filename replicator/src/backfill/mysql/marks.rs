@@ -24,7 +24,7 @@ const NOT_THERE: [u16; 2] = [1146, 1049];
 /// Which rows of a table: those whose key is above one bound and not above another, as SQL literals.
 /// No bound: all of them on that side.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Range {
+pub(crate) struct Range {
     pub above: Option<Vec<String>>,
     pub up_to: Option<Vec<String>>,
 }

@@ -4,7 +4,6 @@
 //! moment has. `chunks` cuts tables by key, `columns` and `insert` make statements of rows that store
 //! every value as it is, and the mark of a chunk (`marks`) commits together with its rows. After a
 //! crash, `refresh` brings finished chunks to a new snapshot.
-//! After a crash `refresh` brings finished chunks to a new snapshot.
 
 mod chunks;
 mod columns;
@@ -16,11 +15,12 @@ mod queue;
 mod refresh;
 mod run;
 mod setup;
-mod snapshot;
+pub(crate) mod snapshot;
 mod worker;
 
 pub use chunks::CHUNK_BYTES;
+pub(crate) use chunks::{CutKey, chunk_rows, cut_key};
 pub(crate) use error::{failed, of_catalog, of_source};
-pub(crate) use marks::forget_table;
+pub(crate) use marks::{Range, forget_table};
 pub use run::{Copied, RowCopy};
 pub use setup::{SetUp, SetUpDone};

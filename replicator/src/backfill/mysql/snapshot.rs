@@ -35,7 +35,7 @@ const DENIED: [u16; 3] = [1044, 1045, 1227];
 
 /// Sessions that see one moment.
 #[derive(Debug)]
-pub(super) struct Snapshot {
+pub(crate) struct Snapshot {
     /// The transactions whose changes the sessions see, all of them and no others.
     pub position: BinlogPosition,
     /// Read-only transactions, each on its own connection.
@@ -50,6 +50,9 @@ fn settings(server: &Server) -> Vec<String> {
         // A bound may be an impossible date: it has to compare as the rows do.
         "SET SESSION sql_mode = 'ALLOW_INVALID_DATES'".to_owned(),
         "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ".to_owned(),
+        // A server may be set to give only the first rows, or to refuse to read many.
+        "SET SESSION sql_select_limit = 18446744073709551615, SESSION sql_big_selects = 1"
+            .to_owned(),
     ];
     settings.push(match server.is_mariadb() {
         true => "SET SESSION max_statement_time = 0, idle_transaction_timeout = 0, \
@@ -74,25 +77,44 @@ pub(super) async fn open(
     sessions: usize,
     cancel: &Cancel,
 ) -> Result<Snapshot, BackfillError> {
+    let opening = async {
+        let readers = connect(blue, server, sessions).await?;
+        at_one_moment(blue, server, readers).await
+    };
+    unless_cancelled(cancel, opening).await
+}
+
+/// Sessions that are set to read what is stored, without a snapshot yet.
+pub(crate) async fn connect(
+    url: &ServerUrl,
+    server: &Server,
+    sessions: usize,
+) -> Result<Vec<Conn>, BackfillError> {
     let connect = async || -> Result<Conn, BackfillError> {
-        let mut conn = server::connect(blue).await.map_err(of_source)?;
+        let mut conn = server::connect(url).await.map_err(of_source)?;
         for setting in settings(server) {
             conn.query_drop(setting).await.map_err(asked)?;
         }
         Ok(conn)
     };
-    let opening = async {
-        let readers = try_join_all((0..sessions.max(1)).map(|_| connect())).await?;
-        match server.is_mariadb() {
-            true => of_mariadb(blue, readers).await,
-            false => of_mysql(blue, readers).await,
-        }
-    };
-    unless_cancelled(cancel, opening).await
+    try_join_all((0..sessions.max(1)).map(|_| connect())).await
 }
 
-/// Begins on all sessions at once.
-async fn begin(readers: &mut [Conn]) -> Result<(), BackfillError> {
+/// Gives these sessions a snapshot of one moment, in place of one that they may have. Fewer may come
+/// back, see [`open`].
+pub(crate) async fn at_one_moment(
+    blue: &ServerUrl,
+    server: &Server,
+    readers: Vec<Conn>,
+) -> Result<Snapshot, BackfillError> {
+    match server.is_mariadb() {
+        true => of_mariadb(blue, readers).await,
+        false => of_mysql(blue, readers).await,
+    }
+}
+
+/// Begins on all sessions at once. It is one moment only if nobody writes meanwhile.
+pub(crate) async fn begin(readers: &mut [Conn]) -> Result<(), BackfillError> {
     let begun = join_all(readers.iter_mut().map(|reader| reader.query_drop(BEGIN))).await;
     begun.into_iter().collect::<Result<(), _>>().map_err(asked)
 }

@@ -8,7 +8,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Row, Value};
 use tokio::sync::mpsc;
 
-use super::chunks::cut_key;
+use super::chunks::{chunk_rows, cut_key};
 use super::columns::columns;
 use super::insert::{self, Batch, Inserts};
 use super::marks::{self, Mark, Range};
@@ -61,7 +61,8 @@ impl Worker {
             range.up_to = match &key {
                 Some(key) => {
                     let above = range.above.as_ref();
-                    key.next_bound(&mut self.blue, table, above, chunk_bytes).await?
+                    let rows = chunk_rows(table, chunk_bytes);
+                    key.next_bound(&mut self.blue, table, above, rows).await?
                 }
                 None => None,
             };

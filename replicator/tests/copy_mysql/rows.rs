@@ -9,7 +9,7 @@ use decoders::mysql::gtid::BinlogPosition;
 use decoders::mysql::server;
 use mysql_async::prelude::Queryable;
 use replicator::backfill::ProgressSender;
-use replicator::backfill::mysql::{Copied, RowCopy, SetUp};
+use replicator::backfill::mysql::{Copied, RowCopy, SetUp, Turn};
 use replicator::schema::SchemaMode;
 use replicator::schema::mysql::Notes;
 use tests::mysql::Mysql;
@@ -23,12 +23,15 @@ use super::types::{TYPES, TYPES_MARIADB, TYPES_MYSQL, keyed_by_everything};
 const SOON: Duration = Duration::from_secs(60);
 
 async fn prepared(blue: &Mysql, green: &Mysql) -> Result<RowCopy> {
-    let made = schema_copy(blue, green).make_tables(&ProgressSender::default()).await?;
+    let schema = schema_copy(blue, green);
+    let made = schema.make_tables(&ProgressSender::default()).await?;
     Ok(RowCopy {
-        notes: Notes::of(PIPELINE),
+        epoch: Turn::take(&url(green), &Notes::of(PIPELINE)).await?.epoch().clone(),
         blue: url(blue),
         green: url(green),
         tables: made.tables,
+        database: schema.database,
+        filter: schema.filter,
         workers: 3,
         chunk_bytes: 64 << 10,
         rate_limit_bytes_per_s: 0,
@@ -258,11 +261,16 @@ async fn a_copy_that_breaks_off_goes_on_chunk_by_chunk() -> Result<()> {
         (copy.workers, copy.chunk_bytes) = (2, 1);
         broken_off(&green, &copy).await.with_context(|| format!("{versions:?}"))?;
         MEANWHILE.iter().try_for_each(|sql| blue.run(sql))?;
-        copy.tables = prepared(&blue, &green).await?.tables;
+        let older = copy.clone();
+        copy = prepared(&blue, &green).await?;
+        (copy.workers, copy.chunk_bytes) = (2, 1);
         copy.workers = 3;
         let resumed = copied(&copy).await;
         traffic.end().await?;
         let resumed = resumed.with_context(|| format!("{versions:?}"))?;
+        // Whoever was overtaken writes nothing any more.
+        let late = copied(&older).await.expect_err("another copy has begun since");
+        ensure!(late.to_string().contains("another replicator has begun"), "{late}");
         ensure!(resumed.chunks_kept >= 6, "{} chunks were kept", resumed.chunks_kept);
         for table in ["ups", "parent", "child", "notes"] {
             let sum = format!("checksum table bank.{table}");
@@ -274,6 +282,29 @@ async fn a_copy_that_breaks_off_goes_on_chunk_by_chunk() -> Result<()> {
             transactions(&now(&blue)?)? > transactions(&resumed.position)?,
             "nobody wrote meanwhile"
         );
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_copies_at_a_time_and_no_table_appears_unseen() -> Result<()> {
+    for versions in PAIRS {
+        let (blue, green) = pair(versions)?;
+        blue.run(LEDGER)?;
+        let mut copy = prepared(&blue, &green).await?;
+        let turn = Turn::take(&url(&green), &Notes::of(PIPELINE)).await?;
+        let refused = Turn::take(&url(&green), &Notes::of(PIPELINE)).await;
+        let refused = refused.expect_err("somebody copies");
+        ensure!(refused.is_retryable() && refused.to_string().contains("another"), "{refused}");
+        // Another pipeline's copy is none of its business.
+        Turn::take(&url(&green), &Notes::of("another")).await?;
+        copy.epoch = turn.epoch().clone();
+        // Definitions have been read, the snapshot has not been opened.
+        blue.run("create table bank.late (id int primary key); insert into bank.late values (1)")?;
+        let (_going, cancel) = watch::channel(false);
+        let unseen = copy.run(&ProgressSender::default(), &cancel).await;
+        let unseen = unseen.expect_err("a table appeared");
+        ensure!(unseen.is_retryable() && unseen.to_string().contains("late"), "{unseen}");
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::pipeline::failure::Failure;
 use crate::store::Store;
 
 /// Our tables that say whose their rows are.
-const BY_PIPELINE: [&str; 3] = ["progress", "stream", "copy_notes"];
+const BY_PIPELINE: [&str; 4] = ["progress", "stream", "copy_chunks", "copy_notes"];
 
 /// Removes our own tables from green, or the pipeline's rows in them while another pipeline has some,
 /// and forgets the pipeline. Doing it twice does no harm.
@@ -18,6 +18,8 @@ const BY_PIPELINE: [&str; 3] = ["progress", "stream", "copy_notes"];
 /// Green can't be asked, or refuses; the state directory is still there then.
 pub async fn teardown(config: &Config, green: &ServerUrl) -> Result<Vec<String>, Failure> {
     let mut done = Vec::new();
+    // A replicator that runs has its state directory: nothing is taken from under it.
+    let store = config.state_dir.exists().then(|| Store::open(&config.state_dir)).transpose()?;
     let mut conn = server::connect(green).await.map_err(of_green)?;
     let failed = |error: mysql_async::Error| {
         of_green(server::failure("removing our own tables from green", error))
@@ -25,12 +27,16 @@ pub async fn teardown(config: &Config, green: &ServerUrl) -> Result<Vec<String>,
     let there = tables(&mut conn).await.map_err(failed)?;
     let pipeline = literal(&config.name);
     let mut others = false;
+    // All of them or none: progress without the stream that it is of, or the other way round, would be
+    // taken for another state.
+    conn.query_drop("START TRANSACTION").await.map_err(failed)?;
     for table in there.iter().filter(|table| BY_PIPELINE.contains(&table.as_str())) {
         let sql = format!("DELETE FROM _cutover.`{table}` WHERE pipeline = {pipeline}");
         conn.query_drop(sql).await.map_err(failed)?;
         let sql = format!("SELECT 1 FROM _cutover.`{table}` LIMIT 1");
         others |= conn.query_first::<u8, _>(sql).await.map_err(failed)?.is_some();
     }
+    conn.query_drop("COMMIT").await.map_err(failed)?;
     match (there.is_empty(), others) {
         (true, _) => {}
         (false, true) => done.push("green: the pipeline's rows in _cutover are removed".to_owned()),
@@ -40,8 +46,7 @@ pub async fn teardown(config: &Config, green: &ServerUrl) -> Result<Vec<String>,
         }
     }
     // Last: as long as something is left on green, the state says whose it is.
-    if config.state_dir.exists() {
-        let store = Store::open(&config.state_dir)?;
+    if let Some(store) = store {
         store.forget_checkpoint()?;
         store.forget_binlog_stream()?;
         done.push(format!("state directory {}: pipeline forgotten", config.state_dir.display()));

@@ -218,6 +218,7 @@ impl Fence for MysqlFence {
     async fn raise(&self, undo: &MysqlUndo, deadline: Instant) -> PortResult<FenceReport> {
         *self.frozen.lock().await = None;
         let mut turn = Turn::take(self, Insist::No, deadline).await?;
+        settings::is_still_there(&mut turn, undo, deadline).await?;
         xa::none_prepared(&mut turn, deadline).await?;
         rights::has_marker_table(&mut turn, deadline).await?;
         claim::take(&mut turn, undo, deadline).await?;

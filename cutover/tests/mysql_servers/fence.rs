@@ -254,6 +254,10 @@ async fn a_history_that_moves_stops_the_run(version: Version) {
     let site = Site::start(version);
     let fence = MysqlFence::new(site.mover());
     let undo = fence.prepare().await.unwrap();
+    let elsewhere = MysqlUndo { server: "another".into(), ..undo.clone() };
+    let error = fence.raise(&elsewhere, deadline()).await.unwrap_err();
+    assert!(error.what.contains("another server"), "{error}");
+    open(&site.app()).await;
     let mut impostor = open(&site.mover()).await;
     let token = Token::draining("test", Epoch(1));
     fence.raise(&undo, deadline()).await.unwrap();

@@ -137,6 +137,33 @@ fn concerns(facts: &Facts, setting: &Setting) -> bool {
     setting.name != EVENTS || !is_off
 }
 
+async fn identity(
+    session: &mut MysqlSession,
+    facts: &Facts,
+    place: &str,
+    deadline: Instant,
+) -> PortResult<String> {
+    let identity = if facts.is_mariadb { "@@server_id" } else { "@@server_uuid" };
+    let row = session.row(&format!("SELECT {identity} AS server"), deadline).await;
+    let row = row.map_err(|error| error.at(place, "asking the server who it is"))?;
+    Ok(row.get("server").unwrap_or_default().to_owned())
+}
+
+/// Fails if it is another server than the one that was looked at: an address may lead elsewhere by now.
+pub(super) async fn is_still_there(
+    turn: &mut Turn<'_>,
+    undo: &MysqlUndo,
+    deadline: Instant,
+) -> PortResult<()> {
+    let (facts, place) = (turn.facts.clone(), turn.place);
+    let found = identity(turn.session(), &facts, place, deadline).await?;
+    if found == undo.server {
+        return Ok(());
+    }
+    let what = format!("{place} is another server now: {found}, and not {}", undo.server);
+    Err(PortError::new(place, what).remedy("find out why its address leads to another server"))
+}
+
 /// What undoing will need.
 pub(super) async fn prepare(
     session: &mut MysqlSession,
@@ -145,12 +172,9 @@ pub(super) async fn prepare(
 ) -> PortResult<MysqlUndo> {
     let facts = Facts::read(session, place, deadline).await?;
     let now = Current::of(session, &facts, place, deadline).await?;
-    let identity = if facts.is_mariadb { "@@server_id" } else { "@@server_uuid" };
-    let row = session.row(&format!("SELECT {identity} AS server"), deadline).await;
-    let row = row.map_err(|error| error.at(place, "asking the server who it is"))?;
     Ok(MysqlUndo {
         is_mariadb: facts.is_mariadb,
-        server: row.get("server").unwrap_or_default().to_owned(),
+        server: identity(session, &facts, place, deadline).await?,
         settings: now.settings.into_iter().filter(|setting| concerns(&facts, setting)).collect(),
         accounts: now.accounts.to_lock,
         claim: None,

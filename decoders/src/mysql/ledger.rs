@@ -155,6 +155,18 @@ mod tests {
         TransactionId::Mariadb(MariadbGtid { domain, server: 1, sequence })
     }
 
+    #[test]
+    fn so_many_and_no_more_are_remembered() {
+        let ledger = Ledger::new(start());
+        for sequence in 1..=MOST_UNDER_WAY as u64 {
+            assert!(!ledger.is_full());
+            ledger.number(id(sequence));
+        }
+        assert!(ledger.is_full());
+        ledger.forget(Lsn(2));
+        assert!(!ledger.is_full());
+    }
+
     fn start() -> Place {
         Place { number: Ledger::START, position: "0-1-0".parse().unwrap() }
     }

@@ -36,7 +36,7 @@ pub use xa::XaId;
 use super::catalog;
 use super::gtid::BinlogPosition;
 use super::server::{self, Server, ServerUrl, failure};
-use super::{Body, Decoder, Event, Flavor, PayloadEvents, Selection};
+use super::{Body, Decoder, Event, PayloadEvents, Selection};
 use crate::change::QualifiedName;
 use crate::source::{Source, SourceError, SourceEvent};
 
@@ -94,12 +94,9 @@ impl BinlogStream {
         Ok(stream)
     }
 
-    /// Whether the version that wrote the file that is being read logs what cascading foreign keys do:
-    /// MySQL does from 9.6 on (release notes of 9.6.0), where the server's setting says so.
+    /// Whether the version that wrote the file that is being read logs what cascading foreign keys do.
     pub fn version_logs_cascades(&self) -> bool {
-        self.decoder.format().is_some_and(|format| {
-            format.flavor == Flavor::Mysql && server::number(&format.server_version) >= (9, 6, 0)
-        })
+        self.decoder.format().is_some_and(|format| format.version_logs_cascades())
     }
 
     /// The tables whose rows are delivered.

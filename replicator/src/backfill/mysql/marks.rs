@@ -148,7 +148,10 @@ pub async fn record_copied(green: &mut Conn, epoch: &Epoch) -> Result<(), Backfi
     epoch.begin(green).await?;
     epoch.notes().record_copied(green).await?;
     let sql = "DELETE FROM _cutover.copy_chunks WHERE pipeline = ?";
-    green.exec_drop(sql, (epoch.notes().pipeline(),)).await.map_err(asked)?;
+    match green.exec_drop(sql, (epoch.notes().pipeline(),)).await {
+        Err(error) if code(&error).is_some_and(|code| NOT_THERE.contains(&code)) => {}
+        forgotten => forgotten.map_err(asked)?,
+    }
     green.query_drop("COMMIT").await.map_err(asked)
 }
 

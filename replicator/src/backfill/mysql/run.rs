@@ -129,6 +129,7 @@ impl RowCopy {
         let mut green = server::connect(&self.green).await.map_err(of_source)?;
         insert::prepare(&mut green).await?;
         marks::prepare(&mut green).await?;
+        self.epoch.empties_by(&mut green).await?;
         let tables = self.tables.iter().filter(|table| table.kind != TableKind::Sequence);
         let mut tables: Vec<TableInfo> = tables.cloned().collect();
         // The largest first: the last to end is then a small one.

@@ -6,6 +6,9 @@
 //! show, and nothing would ever mend it. So copies are numbered on green. Every transaction of a copy
 //! reads the number first, with a shared lock that it keeps; who begins raises it, and waits for these
 //! locks. An older copy has committed before that, or finds another number and can't.
+//!
+//! TRUNCATE is no part of a transaction. The session that empties tables has a second lock, which who
+//! begins has to get as well: a TRUNCATE of an older copy has ended by then, or is refused.
 
 use decoders::mysql::server::{self, Conn, ServerUrl};
 use mysql_async::prelude::Queryable;
@@ -50,16 +53,10 @@ impl Turn {
             "SET SESSION wait_timeout = {WAIT_TIMEOUT_S}, innodb_lock_wait_timeout = {LOCK_TIMEOUT_S}"
         );
         session.query_drop(settings).await.map_err(asked)?;
-        // A name of a lock has 64 characters at most.
-        let lock = "SELECT GET_LOCK(CONCAT('cutover copy ', LEFT(SHA2(?, 256), 40)), 0)";
-        let taken: Option<Option<u8>> =
-            session.exec_first(lock, (notes.pipeline(),)).await.map_err(asked)?;
-        if taken.flatten() != Some(1) {
-            return Err(BackfillError::retry(format!(
-                "another replicator copies pipeline {:?} to green; {REMEDY}",
-                notes.pipeline()
-            )));
-        }
+        lock(&mut session, "copy", notes, 0).await?;
+        lock(&mut session, "empty", notes, LOCK_TIMEOUT_S).await?;
+        let release = format!("DO RELEASE_LOCK({})", lock_name("empty"));
+        session.exec_drop(release, (notes.pipeline(),)).await.map_err(asked)?;
         let number = notes.raise_epoch(&mut session).await?;
         Ok(Self { _session: session, epoch: Epoch { notes: notes.clone(), number } })
     }
@@ -70,7 +67,36 @@ impl Turn {
     }
 }
 
+/// A lock's name, of the pipeline that is the statement's only parameter: 64 characters at most.
+fn lock_name(what: &str) -> String {
+    format!("CONCAT('cutover {what} ', LEFT(SHA2(?, 256), 40))")
+}
+
+async fn lock(
+    session: &mut Conn,
+    what: &str,
+    notes: &Notes,
+    timeout_s: u32,
+) -> Result<(), BackfillError> {
+    let sql = format!("SELECT GET_LOCK({}, {timeout_s})", lock_name(what));
+    let taken: Option<Option<u8>> =
+        session.exec_first(sql, (notes.pipeline(),)).await.map_err(asked)?;
+    match taken.flatten() {
+        Some(1) => Ok(()),
+        _ => Err(BackfillError::retry(format!(
+            "another replicator copies pipeline {:?} to green; {REMEDY}",
+            notes.pipeline()
+        ))),
+    }
+}
+
 impl Epoch {
+    /// Makes `green` the session that may empty tables, for as long as it lives.
+    pub(super) async fn empties_by(&self, green: &mut Conn) -> Result<(), BackfillError> {
+        lock(green, "empty", &self.notes, LOCK_TIMEOUT_S).await?;
+        self.keep(green).await
+    }
+
     /// The pipeline's notes.
     pub(crate) fn notes(&self) -> &Notes {
         &self.notes

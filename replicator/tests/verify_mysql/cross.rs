@@ -14,7 +14,7 @@ insert into docs values (1, '{\"b\": [1.0, 2.50, -0.0, 1e5, 18446744073709551615
 create table loose_docs (j json, f float); insert into loose_docs select j, f from docs; insert into loose_docs select j, f from docs;
 ";
 
-/// A DOUBLE is printed in other digits there, and JSON is kept as text.
+/// A DOUBLE is printed in another way there, and JSON is kept as text.
 #[tokio::test(flavor = "multi_thread")]
 async fn both_families_are_compared_value_by_value() -> Result<()> {
     for versions in

@@ -13,7 +13,18 @@ async fn filled(versions: (Version, Version)) -> Result<(Mysql, Mysql)> {
     blue.run(TYPES)?;
     blue.run(if versions.0.is_mariadb() { TYPES_MARIADB } else { TYPES_MYSQL })?;
     blue.run(&keyed_by_everything(versions.0))?;
-    blue.run("use t; create table momentary (id int primary key, v int); insert into momentary values (1, 2)")?;
+    if versions.0.is_mariadb() {
+        blue.run(
+            "use t; create table momentary (id int primary key, v int, a datetime(6) as (now(6)) virtual,
+               c int as (connection_id()) virtual, d int as (v + 1) virtual);
+             insert into momentary (id, v) values (1, 2);
+             create table versions (id int primary key, v int) with system versioning;
+             create table periods (id int primary key, v int, st timestamp(6) generated always as row start,
+               en timestamp(6) generated always as row end, period for system_time (st, en)) with system versioning;
+             insert into versions values (1, 2), (2, 3); insert into periods (id, v) values (1, 2), (2, 3);
+             update versions set v = 5; update periods set v = 5 where id = 1;",
+        )?;
+    }
     copy(&blue, &green).await?;
     Ok((blue, green))
 }
@@ -35,6 +46,11 @@ async fn copies_of_all_types_are_equal() -> Result<()> {
         for mode in [Mode::Checksum, Mode::Full, Mode::Count, Mode::Sample] {
             let report = verify(&blue, &green, request(mode)).await?;
             is_equal(&report).with_context(|| format!("{versions:?} {mode:?}"))?;
+            // The servers' own sums have proven it.
+            ensure!(
+                report.tables.iter().all(|table| table.rechecked == 0),
+                "{versions:?} {mode:?}"
+            );
             let table = |name: &str| {
                 let of = |table: &&cutover::verify::TableReport| table.table.ends_with(name);
                 report.tables.iter().find(of).with_context(|| format!("{name} is not compared"))

@@ -43,7 +43,9 @@ pub(super) async fn chunk(
             return Ok(Compared { rows, ..Compared::default() });
         }
     }
-    keyed(pair, plan, chunk, enough).await
+    let compared = keyed(pair, plan, chunk, enough).await?;
+    let rechecked = if mode == Mode::Full { 0 } else { compared.rows };
+    Ok(Compared { rechecked, ..compared })
 }
 
 /// Rows by their key.
@@ -58,8 +60,8 @@ async fn keyed(
     read(pair, &sql, |side, row| meeting.take(side, row)).await?;
     let rows = meeting.rows;
     let differences = meeting.end();
-    let rechecked = differences.len() as u64;
-    Ok(Compared { rows, rechecked, settled: Settled { differences, ..Settled::default() } })
+    let settled = Settled { differences, ..Settled::default() };
+    Ok(Compared { rows, rechecked: 0, settled })
 }
 
 /// Both sides' rows of a chunk, which come in about the same order: what has met its equal is
@@ -97,7 +99,12 @@ impl<'a> Meeting<'a> {
                 }
             }
         }
-        self.differences.len() < self.enough
+        !self.is_cut()
+    }
+
+    /// Whether it ended before all rows had come.
+    fn is_cut(&self) -> bool {
+        self.differences.len() >= self.enough
     }
 
     fn key(&self, row: &ByteRow) -> Vec<u8> {
@@ -119,10 +126,11 @@ impl<'a> Meeting<'a> {
         }
     }
 
-    /// Nothing more comes: who still waits has no counterpart.
+    /// Nothing more comes: who still waits has no counterpart, unless it was cut short.
     fn end(mut self) -> Vec<RowDifference> {
         let mut alone = Vec::new();
-        for [source, target] in self.waiting.values() {
+        let waiting = self.waiting.values().filter(|_| !self.is_cut());
+        for [source, target] in waiting {
             for (rows, kind) in [(source, RowKind::Missing), (target, RowKind::Extra)] {
                 let Some(row) = rows.first() else { continue };
                 let counts = [source.len() as u64, target.len() as u64];
@@ -212,13 +220,13 @@ async fn multiset(
         let sql = [SOURCE, TARGET].map(|side| plan.contents_sql(side, chunk, &portion));
         let mut counts: HashMap<[u8; 16], [u64; 2]> = HashMap::new();
         read(pair, &sql, |side, row| {
+            rechecked += u64::from(side == SOURCE);
             counts.entry(digest(&packed(&plan.columns, &row))).or_default()[side] += 1;
             true
         })
         .await?;
         let mut found: Vec<_> = counts.into_iter().filter(|(_, [one, two])| one != two).collect();
         found.sort_unstable();
-        rechecked += found.len() as u64;
         settled.differences.extend(found.into_iter().map(|(digest, [on_source, on_target])| {
             let is_missing = on_source > on_target;
             RowDifference {

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::clients::{Ours, SourceWatch};
 use super::compare;
 use super::definitions::{self, Scope};
-use super::line::{Bench, Line, Task};
+use super::line::{Bench, Line, Next, Task};
 use super::plan::{SOURCE, TARGET, TablePlan};
 use super::side::{End, Reader};
 use super::slices::{self, Pair, Stream};
@@ -282,13 +282,18 @@ impl Shop {
     async fn work(self: Arc<Self>, mut pair: Pair, until: Instant) -> Result<(), Trouble> {
         let is_over = || self.is_stopped() || Instant::now() >= until;
         while !is_over() {
-            let task = self.line.lock().await.next(&mut pair.source, &self.counts).await?;
-            let Some(task) = task else { break };
             let pass = self.gate.enter().await;
             // It may have waited for long.
-            if is_over() || task.0.is_given_up().await {
-                self.line.lock().await.give_back(task);
+            if is_over() {
                 break;
+            }
+            let task = match self.line.lock().await.next(&mut pair.source, &self.counts).await? {
+                Next::Task(task) => task,
+                Next::Nothing => continue,
+                Next::End => break,
+            };
+            if task.0.is_given_up().await {
+                continue;
             }
             let began = Instant::now();
             let (bench, chunk) = &task;

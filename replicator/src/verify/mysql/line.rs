@@ -73,7 +73,16 @@ impl Bench {
 /// A chunk of a table that somebody compares.
 pub(super) type Task = (Arc<Bench>, Chunk);
 
-/// What comes next.
+/// What there is to do.
+pub(super) enum Next {
+    Task(Task),
+    /// This time nothing; there is more.
+    Nothing,
+    /// Everything is given out.
+    End,
+}
+
+/// All chunks in order.
 pub(super) struct Line {
     /// Percent of the chunks, and the seed.
     sample: Option<(f64, u64)>,
@@ -113,42 +122,39 @@ impl Line {
         self.returned.push(task);
     }
 
-    /// The next chunk; `None` if there is none.
+    /// What comes next. It asks the source at most once.
     ///
     /// # Errors
     /// The source does not answer. What it refuses about a table is in the table's report.
-    pub async fn next(
-        &mut self,
-        source: &mut Reader,
-        counts: &Counts,
-    ) -> Result<Option<Task>, Trouble> {
+    pub async fn next(&mut self, source: &mut Reader, counts: &Counts) -> Result<Next, Trouble> {
         if let Some(task) = self.returned.pop() {
-            return Ok(Some(task));
+            return Ok(Next::Task(task));
         }
-        loop {
-            let Some(current) = &mut self.current else {
-                let Some(bench) = self.benches.next() else { return Ok(None) };
-                self.current = Some(self.begin(bench));
-                continue;
-            };
-            if current.bench.is_given_up().await {
-                self.leave(counts);
-                continue;
-            }
+        let Some(current) = &mut self.current else {
+            let Some(bench) = self.benches.next() else { return Ok(Next::End) };
+            self.current = Some(self.begin(bench));
+            return Ok(Next::Nothing);
+        };
+        let bench = Arc::clone(&current.bench);
+        if bench.is_given_up().await {
+            self.leave(counts);
+            return Ok(Next::Nothing);
+        }
+        let chunk =
             match current.next(source, counts, self.sample.map(|(percent, _)| percent)).await {
-                Ok(Step::Taken(chunk)) => return Ok(Some((Arc::clone(&current.bench), chunk))),
+                Ok(Step::Taken(chunk)) => Some(chunk),
                 Ok(Step::Last(chunk)) => {
-                    let bench = Arc::clone(&current.bench);
                     self.leave(counts);
-                    if let Some(chunk) = chunk {
-                        return Ok(Some((bench, chunk)));
-                    }
+                    chunk
                 }
-                Ok(Step::Passed) => {}
+                Ok(Step::Passed) => None,
                 Err(trouble) if trouble.is_transient => return Err(trouble),
-                Err(trouble) => current.bench.failed(trouble).await,
-            }
-        }
+                Err(trouble) => {
+                    bench.failed(trouble).await;
+                    None
+                }
+            };
+        Ok(chunk.map_or(Next::Nothing, |chunk| Next::Task((bench, chunk))))
     }
 
     fn leave(&mut self, counts: &Counts) {

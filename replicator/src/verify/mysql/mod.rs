@@ -8,7 +8,8 @@
 //! **The moment.** [`Stream::hold`] first lets nothing begin on the target. Then sessions are opened on
 //! the source that see one moment, of which the position is known (the copy's snapshot, which has the
 //! proof). [`Held::reach`] applies what the target lacks of exactly that position; sessions opened on
-//! it now, before the hold is dropped, see the same transactions. It would not do to name a position
+//! it now, before the hold is dropped, see the same transactions. (On MySQL, and on a MariaDB where
+//! somebody always commits, commits are held for the milliseconds that opening the sessions takes.) It would not do to name a position
 //! first and let the stream run: the source's position is only known once its snapshots are open, and
 //! by then the target may have passed it. The target stands for as long as that takes, which is
 //! milliseconds, and never longer than 3 s. A target that is beyond the moment all the same (a

@@ -89,8 +89,12 @@ impl TablePlan {
             }
             None => None,
         };
+        // The end of a row's time is part of every key of a table with versions. Of rows that live it is
+        // the end of all time, which is another one since MariaDB 11.5.
+        let is_own = |name: &str| source.column(name).is_some_and(|c| !canonical::is_comparable(c));
         let names = |key: &UniqueKey| -> Vec<String> {
-            key.columns.iter().filter_map(|part| part.column.clone()).collect()
+            let names = key.columns.iter().filter_map(|part| part.column.clone());
+            names.filter(|name| !is_own(name)).collect()
         };
         let key_names = key.map(|(key, _)| names(key)).unwrap_or_default();
         let place = |name: &str| key_names.iter().position(|part| part == name);
@@ -101,7 +105,8 @@ impl TablePlan {
                 continue;
             }
             if !is_key && !canonical::is_comparable(column) {
-                limits.push(format!("{} depends on who reads it", identifier(&column.name)));
+                let name = identifier(&column.name);
+                limits.push(format!("{name} is not compared: each server or reader has its own"));
                 continue;
             }
             match target.column(&column.name) {

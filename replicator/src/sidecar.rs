@@ -64,7 +64,13 @@ pub async fn run(args: &PipelineArgs) -> u8 {
     };
     let keeper = Keeper::new(args, &config);
     let ran = match config.mysql_urls() {
-        Ok(Some(urls)) => binlog::run(config, urls).await,
+        Ok(Some(urls)) => binlog::run(config, urls).await.map_err(|mut failure| {
+            // Unlike a slot, a binlog does not wait for whoever reads it.
+            let state = "replication stopped; blue is serving, and its binlogs go when they expire \
+                         (binlog_expire_logs_seconds)";
+            failure.state.get_or_insert_with(|| state.to_owned());
+            failure
+        }),
         Ok(None) => run_pipeline(config, keeper).await,
         Err(problem) => return usage(&problem),
     };

@@ -90,16 +90,26 @@ fn server_ids(request: &BinlogCheckRequest, blue: &SideFacts, green: &SideFacts)
     findings
 }
 
-/// An event of blue may be as large as blue's limit, and green must take it as one statement.
+/// The servers' most. Bytes.
+const PACKET_MAX: u64 = 1 << 30;
+
+/// A row of blue may be as large as blue's limit, and green must take it as one statement, in which bytes
+/// have two digits each.
 fn packets(green: &SideFacts, one: &Variables, other: &Variables) -> Finding {
     let of = |variables: &Variables| variables.number("max_allowed_packet").unwrap_or(0);
     let (blue_bytes, green_bytes) = (of(one), of(other));
     let evidence = format!("max_allowed_packet: blue {blue_bytes}, green {green_bytes} bytes");
-    match green_bytes < blue_bytes {
-        false => Finding::ok("packets", Side::Both, "green takes the rows that blue takes"),
-        true => Finding::blocker("packets", Side::Green, "green refuses rows that blue takes").fix(
-            setting(&green.server, Side::Green, "max_allowed_packet", &blue_bytes.to_string()),
-        ),
+    let wanted_bytes = (2 * blue_bytes + (1 << 20)).min(PACKET_MAX);
+    let fix =
+        || setting(&green.server, Side::Green, "max_allowed_packet", &wanted_bytes.to_string());
+    if green_bytes < blue_bytes {
+        Finding::blocker("packets", Side::Green, "green refuses rows that blue takes").fix(fix())
+    } else if green_bytes < wanted_bytes {
+        let what =
+            "the stream would halt at a row of bytes that is larger than half of what green takes";
+        Finding::warning("packets", Side::Green, what).fix(fix())
+    } else {
+        Finding::ok("packets", Side::Both, "green takes the rows that blue takes")
     }
     .evidence(evidence)
 }

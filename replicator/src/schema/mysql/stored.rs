@@ -121,8 +121,10 @@ impl SchemaCopy {
         let rows = rows.map_err(|error| failed("reading what runs (views, triggers ..)", error))?;
         let object = |(_, kind, schema, name, order, table): Fields| {
             let object = Object { kind, name: QualifiedName::new(&schema, name), order };
-            let takes =
-                table.is_none_or(|table| self.filter.selects(&QualifiedName::new(schema, table)));
+            let takes = match table {
+                Some(table) => self.filter.selects(&QualifiedName::new(schema, table)),
+                None => self.filter.reaches(&schema),
+            };
             takes.then_some(object)
         };
         Ok(rows.into_iter().filter_map(object).collect())

@@ -183,9 +183,12 @@ impl Move {
         Api::new(self.port.number())
     }
 
-    /// `kill -9`, and the next life.
-    fn kill(&mut self) -> Result<()> {
+    /// `kill -9`, and the next life, with what is in the state directory or without.
+    fn kill(&mut self, keeps_state: bool) -> Result<()> {
         self.sidecar.kill9()?;
+        if !keeps_state {
+            std::fs::remove_dir_all(self.scratch.path().join("state"))?;
+        }
         let log: PathBuf = self.scratch.path().join("replicator");
         self.sidecar = launch(&self.scratch.path().join("cutover.toml"))?.start(&log)?;
         Ok(())
@@ -261,12 +264,13 @@ async fn is_copied_and_followed_through_kills(versions: (Version, Version)) -> R
         })
         .await
         .context(name)?;
-        this.kill()?;
+        this.kill(rows == 1)?;
     }
     for kill in 0..4 {
         this.wait_streaming().await.context(name)?;
         clients.more([2, 9, 20, 5][kill]).await?;
-        this.kill()?;
+        // Green alone knows where to go on.
+        this.kill(kill != 2)?;
         clients.more([1, 12, 3, 6][kill]).await?;
     }
     let status = this.wait_streaming().await.context(name)?;
@@ -319,6 +323,13 @@ async fn is_copied_and_followed_through_kills(versions: (Version, Version)) -> R
     this.sidecar.terminate()?;
     let ended = this.sidecar.wait(SOON)?;
     ensure!(ended.success(), "{ended}: {}", this.sidecar.log_tail());
+
+    let teardown = Launch::ours("replicator")?.args(["teardown", "--yes", "--config"]);
+    let config = this.scratch.path().join("cutover.toml");
+    teardown.arg(config).env("MYSQL_PWD", "se cret").run(SOON)?.success()?;
+    let ours = "select count(*) from information_schema.schemata where schema_name = '_cutover'";
+    assert_eq!(this.green.value(ours)?, "0", "{name}");
+    assert_eq!(rows(&this.green, "account")?.len() as u64, ACCOUNTS);
     Ok(())
 }
 

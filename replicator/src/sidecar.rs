@@ -1,5 +1,7 @@
 //! The commands: what each starts, and how each ends.
 
+mod binlog;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,11 +24,11 @@ use crate::config::Config;
 use crate::controlling::EngineReplication;
 use crate::door::Door;
 use crate::engine::intake::Budget;
-use crate::http::{self, Api, Controller, Token};
+use crate::http::{self, Api, Controller, Controls, Token};
 use crate::pipeline::arming::Route;
 use crate::pipeline::failure::{EXIT_ERROR, Failure};
 use crate::pipeline::preflight::{Moment, preflight};
-use crate::pipeline::{Ended, Ends, Pipeline, ReaderChoice, teardown as removal};
+use crate::pipeline::{Ended, Ends, Pipeline, ReaderChoice, mysql, teardown as removal};
 use crate::proxy::{self, Keeper};
 use crate::status::Shared;
 use crate::store::{RocksJournal, Store};
@@ -61,7 +63,18 @@ pub async fn run(args: &PipelineArgs) -> u8 {
         Err(error) => return usage(&error),
     };
     let keeper = Keeper::new(args, &config);
-    match run_pipeline(config, keeper).await {
+    let ran = match config.mysql_urls() {
+        Ok(Some(urls)) => binlog::run(config, urls).await.map_err(|mut failure| {
+            // Unlike a slot, a binlog does not wait for whoever reads it.
+            let state = "replication stopped; blue is serving, and its binlogs go when they expire \
+                         (binlog_expire_logs_seconds)";
+            failure.state.get_or_insert_with(|| state.to_owned());
+            failure
+        }),
+        Ok(None) => run_pipeline(config, keeper).await,
+        Err(problem) => return usage(&problem),
+    };
+    match ran {
         Ok(()) => 0,
         Err(failure) => {
             eprintln!("{}", failure.report());
@@ -121,6 +134,17 @@ pub async fn teardown(args: &TeardownArgs) -> u8 {
         Ok(config) => config,
         Err(error) => return usage(&error),
     };
+    let urls = match config.mysql_urls() {
+        Ok(urls) => urls,
+        Err(problem) => return usage(&problem),
+    };
+    if !args.yes && urls.is_some() {
+        eprintln!(
+            "This removes our own tables (_cutover) from green and forgets the pipeline: it can't be \
+             resumed. Copied data stays on green.\nRun it again with --yes."
+        );
+        return EXIT_USAGE;
+    }
     if !args.yes {
         eprintln!(
             "This removes slot {}, publication {}, the way back and our own tables, and forgets the pipeline: it \
@@ -130,7 +154,11 @@ pub async fn teardown(args: &TeardownArgs) -> u8 {
         );
         return EXIT_USAGE;
     }
-    match removal::teardown(&config).await {
+    let removed = match &urls {
+        Some([_, green]) => mysql::teardown(&config, green).await,
+        None => removal::teardown(&config).await,
+    };
+    match removed {
         Ok(done) => {
             for line in done {
                 println!("{line}");
@@ -155,13 +183,6 @@ fn usage(error: &dyn std::fmt::Display) -> u8 {
 
 fn endpoints(config: &Config) -> Result<(ConnInfo, ConnInfo), Failure> {
     let wrong = |problem: String| Failure::halt("configuration", problem, "correct it");
-    if config.mysql_urls().is_ok_and(|urls| urls.is_some()) {
-        return Err(Failure::halt(
-            "blue, green",
-            "MySQL and MariaDB can be checked and followed, not yet moved",
-            "replicator check --blue URL --green URL, or replicator tail --blue URL",
-        ));
-    }
     Ok((config.blue.resolve("blue").map_err(wrong)?, config.green.resolve("green").map_err(wrong)?))
 }
 
@@ -171,6 +192,9 @@ async fn run_pipeline(config: Config, keeper: Option<Keeper>) -> Result<(), Fail
     let token =
         token.map_err(|problem| Failure::halt("configuration", problem, "write a token"))?;
     let store = open_store(&config.state_dir).await?;
+    if store.binlog_stream()?.is_some() {
+        return Err(of_another_engine(&store, "MySQL or MariaDB"));
+    }
     turn::settle(&config.state_dir).await;
     let tenant = turn::tenant(&config.name, &config.state_dir).map_err(|error| {
         let what = format!("{}: {error}", config.state_dir.display());
@@ -254,13 +278,11 @@ async fn run_pipeline(config: Config, keeper: Option<Keeper>) -> Result<(), Fail
 
     let mut tasks = Tasks::default();
     let of_runs = Arc::clone(&service);
-    let api = Api {
-        verifier: Verifier::new(forward.clone(), back.clone(), Arc::new(move || of_runs.current())),
-        chronicle,
-        shared: Arc::clone(&shared),
-        back: Arc::clone(&back_shared),
-        service: Arc::clone(&service),
-    };
+    let verifier =
+        Verifier::new(forward.clone(), back.clone(), Arc::new(move || of_runs.current()));
+    let controls =
+        Controls { verifier, back: Arc::clone(&back_shared), service: Arc::clone(&service) };
+    let api = Api { shared: Arc::clone(&shared), controls: Some(controls), chronicle };
     tasks.spawn(http::serve(listener, api, token, stop.subscribe()));
     tasks.spawn(stop_on_signals(stop.clone()));
     if let Some(keeper) = keeper {
@@ -549,6 +571,15 @@ async fn open_chronicle(path: &Path, journal: &RocksJournal) -> Result<Chronicle
     let opened = tokio::task::spawn_blocking(move || Chronicle::open(&path, entries)).await;
     let failed = |why: String| Failure::halt("state directory", why, "report this");
     opened.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
+}
+
+/// A state directory whose positions mean something else.
+fn of_another_engine(store: &Store, engine: &str) -> Failure {
+    Failure::halt(
+        "state directory",
+        format!("{} is of a pipeline that reads {engine}", store.path().display()),
+        "give this pipeline a --state-dir of its own",
+    )
 }
 
 async fn open_store(path: &Path) -> Result<Store, Failure> {

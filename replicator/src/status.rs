@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use cutover::lag::{LagReading, LagTracker};
 use cutover::marker::Token;
 use cutover::{Direction, Phase, api};
-use decoders::{Lsn, Position};
+use decoders::Lsn;
+use decoders::source::Positions;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -41,7 +42,6 @@ pub struct SlotReading {
     pub oldest_write_transaction_seconds: Option<f64>,
 }
 
-#[derive(Debug)]
 struct Facts {
     phase: api::PipelinePhase,
     since: Timestamp,
@@ -56,6 +56,8 @@ struct Facts {
     obstacle: Option<String>,
     /// When the checkpoint last covered everything applied.
     covered_at: Instant,
+    /// What positions stand for, of a source of which transactions are counted.
+    terms: Option<Arc<dyn Positions>>,
 }
 
 /// The sidecar's self-knowledge. Shared by all its parts.
@@ -121,6 +123,7 @@ impl Shared {
                 head: None,
                 obstacle: None,
                 covered_at: Instant::now(),
+                terms: None,
             }),
             reconnects: AtomicU64::new(0),
             errors: AtomicU64::new(0),
@@ -262,12 +265,19 @@ impl Shared {
     /// Log between blue's head and what was received; `None` if the head is not known.
     pub fn bytes_behind(&self) -> Option<u64> {
         let received = self.progress.borrow().received();
-        self.facts().head.map(|head| head.bytes_since(received))
+        let facts = self.facts();
+        facts.head.filter(|_| facts.terms.is_none()).map(|head| head.bytes_since(received))
     }
 
     /// Blue's head could not be read.
     pub fn head_unknown(&self, reason: &str) {
         self.lag().sample_failed(reason);
+    }
+
+    /// Positions are numbers of transactions from now on, not bytes of a log, and `terms` says what they
+    /// stand for.
+    pub fn counts_transactions(&self, terms: Arc<dyn Positions>) {
+        self.facts().terms = Some(terms);
     }
 
     /// Something that no cutover may go past, or nothing any more.
@@ -306,10 +316,12 @@ impl Shared {
         if frontier.durable() == frontier.applied() {
             self.facts().covered_at = now;
         }
+        let counts_bytes = self.facts().terms.is_none();
         let mut tracker = self.lag();
         tracker.applied(now, frontier.applied());
         tracker.in_flight(frontier.in_flight());
-        tracker.reading(now)
+        let reading = tracker.reading(now);
+        LagReading { bytes: reading.bytes.filter(|_| counts_bytes), ..reading }
     }
 
     fn counters(&self) -> api::Counters {
@@ -355,7 +367,7 @@ impl Shared {
             state,
             why,
             lag: api::Lag::from(&lag),
-            positions: positions(facts.head, &frontier),
+            positions: positions(&facts, &frontier),
             counters,
             foreign: foreign
                 .filter(|leaks| leaks.count > 0)
@@ -396,7 +408,7 @@ impl Shared {
             sealed: None,
             direction: self.direction,
             lag: api::Lag::from(&lag),
-            positions: positions(facts.head, &frontier),
+            positions: positions(&facts, &frontier),
             streams: Vec::new(),
             finish: api::FinishState::default(),
             backfill: facts.backfill.clone(),
@@ -434,6 +446,7 @@ impl Shared {
         let facts = self.facts();
         let slot = facts.slot;
         let counters = &stream.counters;
+        let bytes = |at: Lsn| if facts.terms.is_none() { at.0 } else { 0 };
         StreamSample {
             direction: self.direction,
             state: stream.state,
@@ -441,11 +454,11 @@ impl Shared {
             lag_seconds: stream.lag.seconds,
             lag_bytes: stream.lag.bytes,
             drain_estimate_seconds: stream.lag.drain_estimate_seconds,
-            source_position_bytes: facts.head.map_or(0, |at| at.0),
-            received_position_bytes: frontier.received().0,
-            applied_position_bytes: frontier.applied().0,
-            durable_position_bytes: frontier.durable().0,
-            acked_position_bytes: frontier.acked().0,
+            source_position_bytes: bytes(facts.head.unwrap_or(Lsn::INVALID)),
+            received_position_bytes: bytes(frontier.received()),
+            applied_position_bytes: bytes(frontier.applied()),
+            durable_position_bytes: bytes(frontier.durable()),
+            acked_position_bytes: bytes(frontier.acked()),
             changes_applied: counters.inserts
                 + counters.updates
                 + counters.deletes
@@ -471,10 +484,14 @@ impl Shared {
     }
 }
 
-fn positions(head: Option<Lsn>, frontier: &Frontier) -> api::Positions {
-    let position = |lsn: Lsn| lsn.is_valid().then_some(Position::Lsn(lsn));
+fn positions(facts: &Facts, frontier: &Frontier) -> api::Positions {
+    let position = |lsn: Lsn| match &facts.terms {
+        _ if !lsn.is_valid() => None,
+        Some(terms) => terms.in_own_terms(lsn).map(api::Place::Gtid),
+        None => Some(api::Place::Lsn(lsn)),
+    };
     api::Positions {
-        head: head.and_then(position),
+        head: facts.head.and_then(position),
         received: position(frontier.received()),
         applied: position(frontier.applied()),
         durable: position(frontier.durable()),

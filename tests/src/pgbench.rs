@@ -13,7 +13,7 @@ use crate::paths;
 use crate::postgres::rows;
 use crate::process::{Launch, Process};
 
-pub use latencies::Latencies;
+pub use latencies::{Latencies, Latency};
 
 const INIT_DEADLINE: Duration = Duration::from_secs(600);
 

@@ -22,6 +22,8 @@ pub enum ErrorCode {
     Superseded,
     /// A precheck failed; nothing was touched (412).
     PrecheckFailed,
+    /// Not between these databases (501).
+    Unsupported,
     /// The sidecar can't do this now: starting, stopping, a server is down (503).
     Unavailable,
     /// Anything else (500).
@@ -38,6 +40,7 @@ impl ErrorCode {
             ErrorCode::Busy | ErrorCode::TooLate | ErrorCode::Superseded => 409,
             ErrorCode::PrecheckFailed => 412,
             ErrorCode::Internal => 500,
+            ErrorCode::Unsupported => 501,
             ErrorCode::Unavailable => 503,
         }
     }

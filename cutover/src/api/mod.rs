@@ -40,7 +40,8 @@ pub use run::{
     RunStatus, RunUpdate, StartCutover, Step, Stepped,
 };
 pub use status::{
-    Backfill, Counters, Lag, PipelinePhase, Positions, Problem, Server, Status, TableProgress,
+    Backfill, Counters, Lag, PipelinePhase, Place, Positions, Problem, Server, Status,
+    TableProgress,
 };
 pub use stream::{Foreign, Stream, StreamState};
 pub use watch::{Breach, MonitorAction, MonitorState, MonitorStatus};

@@ -1,6 +1,8 @@
 //! `GET /v1/status`: everything about a pipeline at one moment.
 
-use decoders::Position;
+use std::fmt;
+
+use decoders::Lsn;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -127,7 +129,8 @@ pub struct Server {
 pub struct Lag {
     /// Age of the newest moment of the source that the target has fully applied. `None`: unknown.
     pub seconds: Option<f64>,
-    /// Log bytes between the source's head and what is applied. `None`: unknown.
+    /// Log bytes between the source's head and what is applied. `None`: unknown, or a source of which
+    /// only transactions are counted.
     pub bytes: Option<u64>,
     /// Transactions received and not yet applied.
     pub transactions: u64,
@@ -139,19 +142,38 @@ pub struct Lag {
     pub reason: Option<String>,
 }
 
+/// A place in the source's history, in the source's own terms.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// PostgreSQL: a byte of its log.
+    Lsn(Lsn),
+    /// MySQL and MariaDB: the transactions up to there, as the server writes them.
+    Gtid(String),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Lsn(lsn) => lsn.fmt(f),
+            Place::Gtid(set) => f.write_str(set),
+        }
+    }
+}
+
 /// How far each stage has come. `acked <= durable <= applied <= received`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Positions {
     /// The end of the source's log at the last sample.
-    pub head: Option<Position>,
+    pub head: Option<Place>,
     /// Decoded by the sidecar.
-    pub received: Option<Position>,
+    pub received: Option<Place>,
     /// Committed on the target.
-    pub applied: Option<Position>,
+    pub applied: Option<Place>,
     /// Flushed by the target and recorded in the checkpoint store.
-    pub durable: Option<Position>,
+    pub durable: Option<Place>,
     /// The source may forget everything before it.
-    pub acked: Option<Position>,
+    pub acked: Option<Place>,
 }
 
 /// The first copy of the tables.

@@ -58,7 +58,7 @@ impl From<Outcome> for Exit {
 impl From<ErrorCode> for Exit {
     fn from(code: ErrorCode) -> Self {
         match code {
-            ErrorCode::BadRequest | ErrorCode::Unauthorized => Exit::Usage,
+            ErrorCode::BadRequest | ErrorCode::Unauthorized | ErrorCode::Unsupported => Exit::Usage,
             ErrorCode::PrecheckFailed => Exit::NotReady,
             ErrorCode::Busy | ErrorCode::Superseded => Exit::Busy,
             ErrorCode::Unavailable => Exit::Unreachable,

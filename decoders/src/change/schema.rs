@@ -64,9 +64,10 @@ pub enum Generated {
 pub struct Column {
     /// Name, unquoted.
     pub name: String,
-    /// OID of the data type on the source. OIDs of user-defined types differ between servers.
+    /// OID of the data type on the source. OIDs of user-defined types differ between servers. Of MySQL
+    /// and MariaDB a number of [`SourceType`](crate::mysql::SourceType), beyond all OIDs in use.
     pub type_oid: u32,
-    /// `atttypmod`; -1 for none.
+    /// `atttypmod`; -1 for none. Of MySQL and MariaDB the arguments of the type.
     pub type_modifier: i32,
     /// Whether the column is part of the replica identity.
     pub in_key: bool,

@@ -56,6 +56,8 @@ fn binlog_details(change: &Change) -> Vec<(&'static str, Detail<'_>)> {
             };
             vec![("statement", detail)]
         }
+        // How a change was made is no change.
+        Change::ForeignKeyChecks(_) => Vec::new(),
         Change::XaCommit(id) => vec![("xa_commit", Detail::Xa { xa: id.to_string() })],
         Change::XaRollback(id) => vec![("xa_rollback", Detail::Xa { xa: id.to_string() })],
     }
@@ -76,6 +78,7 @@ mod tests {
             text: "DROP TABLE t".into(),
             kind: Kind::DropTable,
             tables: vec![QualifiedName::new("shop", "t")],
+            databases: Vec::new(),
         };
         let xa = XaId { format_id: 1, global: b"x".to_vec(), branch: Vec::new() };
         let position = "0-1-7".parse().unwrap();

@@ -3,6 +3,7 @@
 use super::error::Fault;
 use super::header::CHECKSUM_BYTES;
 use super::read::Reader;
+use super::server;
 
 /// Which family wrote the binlog. The events of both share codes below 160 and differ in detail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -69,9 +70,41 @@ impl FormatDescription {
         Ok(FormatDescription { server_version, flavor, created, checksum, post_header_bytes })
     }
 
+    /// Whether servers of this version log what cascading foreign keys do, where their setting says so:
+    /// MySQL from 9.6 on (release notes of 9.6.0).
+    pub fn version_logs_cascades(&self) -> bool {
+        self.flavor == Flavor::Mysql && server::number(&self.server_version) >= (9, 6, 0)
+    }
+
     /// Bytes of the fixed part of an event's body, if the source knows the type.
     pub fn post_header_bytes(&self, code: u8) -> Option<u8> {
         let at = usize::from(code).checked_sub(1)?;
         self.post_header_bytes.get(at).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cascades_are_logged_by_mysql_from_9_6_on() {
+        for (flavor, version, logs) in [
+            (Flavor::Mysql, "8.4.6", false),
+            (Flavor::Mysql, "9.5.0-log", false),
+            (Flavor::Mysql, "9.6.0", true),
+            (Flavor::Mysql, "9.7.4-2", true),
+            (Flavor::Mysql, "10.0.0", true),
+            (Flavor::Mariadb, "11.8.6-MariaDB-log", false),
+        ] {
+            let format = FormatDescription {
+                server_version: version.into(),
+                flavor,
+                created: 0,
+                checksum: true,
+                post_header_bytes: Vec::new(),
+            };
+            assert_eq!(format.version_logs_cascades(), logs, "{version}");
+        }
     }
 }

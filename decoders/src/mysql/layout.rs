@@ -8,6 +8,7 @@ use super::column::WireType;
 use super::error::{DecodeError, Fault};
 use super::event::EventType;
 use super::read::little_endian;
+use super::source_type::SourceType;
 use super::table_map::{MappedColumn, TableMap};
 use super::value::{Decimal, Value, special, temporal};
 use super::{inflate, json};
@@ -147,6 +148,47 @@ impl ColumnPlan {
     /// How the values are written.
     pub fn wire(&self) -> WireType {
         self.wire
+    }
+
+    /// The type as SQL has it, as far as it matters to who stores the values.
+    pub fn source_type(&self) -> SourceType {
+        use SourceType as T;
+        match self.wire {
+            WireType::Integer { bytes } => {
+                T::Integer { bytes, unsigned: self.kind == Kind::Unsigned }
+            }
+            WireType::Float => T::Float,
+            WireType::Double => T::Double,
+            WireType::Decimal { precision, scale } => T::Decimal { precision, scale },
+            WireType::Year => T::Year,
+            WireType::Date => T::Date,
+            WireType::Time { fraction } => T::Time { fraction },
+            WireType::DateTime { fraction } => T::DateTime { fraction },
+            WireType::Timestamp { fraction } => T::Timestamp { fraction },
+            WireType::OldTime => T::Time { fraction: 0 },
+            WireType::OldDateTime => T::DateTime { fraction: 0 },
+            WireType::OldTimestamp => T::Timestamp { fraction: 0 },
+            WireType::Bit { bits } => T::Bit { bits },
+            WireType::Enum { .. } => T::Enum,
+            WireType::Set { .. } => T::Set,
+            WireType::Char { most } => match &self.kind {
+                Kind::Special(Special::Uuid) => T::Uuid,
+                Kind::Special(Special::Inet4) => T::Inet4,
+                Kind::Special(Special::Inet6) => T::Inet6,
+                Kind::Text(_) => T::Char,
+                _ => T::Binary { bytes: most },
+            },
+            WireType::Varchar { .. }
+            | WireType::CompressedVarchar { .. }
+            | WireType::Blob { .. }
+            | WireType::CompressedBlob { .. } => match &self.kind {
+                Kind::Text(_) => T::Text,
+                _ => T::Bytes,
+            },
+            WireType::Geometry { .. } => T::Geometry,
+            WireType::Json { .. } => T::Json,
+            WireType::Vector { .. } => T::Vector,
+        }
     }
 
     pub(super) fn is_json(&self) -> bool {

@@ -60,6 +60,10 @@ struct Inner {
     ids: VecDeque<TransactionId>,
 }
 
+/// Transactions that are remembered, at most: about 16 MiB, whatever they hold. Those that concern none
+/// of the tables count nowhere else.
+const MOST_UNDER_WAY: usize = 1 << 18;
+
 impl Ledger {
     /// The number of a stream's first transaction.
     pub const START: Lsn = Lsn(1);
@@ -78,6 +82,11 @@ impl Ledger {
         inner.read.pass(&id);
         inner.ids.push_back(id);
         number
+    }
+
+    /// Whether as many transactions are under way as may be remembered.
+    pub fn is_full(&self) -> bool {
+        self.lock().ids.len() >= MOST_UNDER_WAY
     }
 
     /// The place behind the newest transaction that has a number: it has begun to come, and everything
@@ -144,6 +153,18 @@ mod tests {
         // Two domains, so that positions are more than one number.
         let domain = u32::from(sequence.is_multiple_of(3));
         TransactionId::Mariadb(MariadbGtid { domain, server: 1, sequence })
+    }
+
+    #[test]
+    fn so_many_and_no_more_are_remembered() {
+        let ledger = Ledger::new(start());
+        for sequence in 1..=MOST_UNDER_WAY as u64 {
+            assert!(!ledger.is_full());
+            ledger.number(id(sequence));
+        }
+        assert!(ledger.is_full());
+        ledger.forget(Lsn(2));
+        assert!(!ledger.is_full());
     }
 
     fn start() -> Place {

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware;
 use axum::routing::{get, post};
+use cutover::api::{ApiError, ErrorCode};
 use cutover::{PostgresWorld, Service};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -44,14 +45,38 @@ pub type Controller =
 pub struct Api {
     /// What the stream from blue to green knows of itself.
     pub shared: Arc<Shared>,
-    /// The same of the stream back.
+    /// What can be done beyond streaming; `None` between databases that can only be copied and streamed.
+    pub controls: Option<Controls>,
+    /// What is written down of requests and runs.
+    pub chronicle: Chronicle,
+}
+
+/// What a pipeline needs that can be cut over.
+#[derive(Clone)]
+pub struct Controls {
+    /// What the stream back knows of itself.
     pub back: Arc<Shared>,
     /// The controller.
     pub service: Arc<Controller>,
     /// Compares the two sides.
     pub verifier: Verifier,
-    /// What is written down of requests and runs.
-    pub chronicle: Chronicle,
+}
+
+impl Api {
+    /// # Errors
+    /// The pipeline has none.
+    fn controls(&self) -> Result<&Controls, ApiError> {
+        self.controls.as_ref().ok_or_else(|| {
+            ApiError::new(
+                ErrorCode::Unsupported,
+                "this move can be copied and streamed, but not yet cut over, verified or repaired: that \
+                 is there for PostgreSQL only",
+                "replicator",
+            )
+            .in_state("blue serves; the stream goes on")
+            .next("cutover status")
+        })
+    }
 }
 
 /// Binds the address, so that a taken port is known before anything is touched.

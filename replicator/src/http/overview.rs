@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use cutover::api::{History, Outcome, Problem, RunStatus, Status};
-use cutover::{Direction, Phase};
+use cutover::api::{ApiError, History, Outcome, Problem, RunStatus, SCHEMA_VERSION, Status};
+use cutover::{Direction, Phase, Side};
 
-use super::Api;
+use super::{Api, Controls};
 use crate::alerts;
 use crate::metrics::Sample;
 use crate::status::Shared;
@@ -13,18 +13,40 @@ use crate::status::Shared;
 impl Api {
     /// The stream that carries; before the first copy is done the one that will.
     pub fn carrying(&self) -> &Arc<Shared> {
-        if *self.back.carries.borrow() { &self.back } else { &self.shared }
+        let back = self.controls.as_ref().map(|controls| &controls.back);
+        back.filter(|back| *back.carries.borrow()).unwrap_or(&self.shared)
+    }
+
+    /// All runs; none of a pipeline that has no controller.
+    pub(super) async fn history(&self) -> Result<History, ApiError> {
+        match &self.controls {
+            Some(controls) => controls.service.history().await,
+            None => Ok(History { schema_version: SCHEMA_VERSION, runs: Vec::new() }),
+        }
     }
 }
 
 /// Everything about the pipeline now.
 pub(super) async fn status(api: &Api) -> Status {
-    let run = api.service.current();
+    match &api.controls {
+        Some(controls) => controlled(api, controls).await,
+        // Without a run nobody but blue has ever served.
+        None => Status {
+            streams: vec![api.shared.stream()],
+            serving: Some(Side::Blue.name().to_owned()),
+            ..api.shared.status(None)
+        },
+    }
+}
+
+async fn controlled(api: &Api, controls: &Controls) -> Status {
+    let Controls { back, service, verifier } = controls;
+    let run = service.current();
     let mut status = api.shared.status(run.clone());
-    status.verification = api.verifier.continuous();
-    status.streams = vec![api.shared.stream(), api.back.stream()];
-    if *api.back.carries.borrow() {
-        let of_back = api.back.status(None);
+    status.verification = verifier.continuous();
+    status.streams = vec![api.shared.stream(), back.stream()];
+    if *back.carries.borrow() {
+        let of_back = back.status(None);
         status.direction = Direction::Back;
         status.lag = of_back.lag;
         status.positions = of_back.positions;
@@ -33,7 +55,7 @@ pub(super) async fn status(api: &Api) -> Status {
         status.last_error = of_back.last_error.or(status.last_error);
         status.waiting_for = status.waiting_for.or(of_back.waiting_for);
     }
-    match api.service.standing().await {
+    match service.standing().await {
         Ok(standing) => {
             status.serving = Some(standing.serving.name().to_owned());
             status.sealed = standing.sealed.as_ref().map(|closed| closed.side.name().to_owned());
@@ -102,7 +124,13 @@ pub(super) async fn sample(api: &Api, history: &History) -> Sample {
             .filter(|run| run.outcome == Some(Outcome::Completed))
             .find_map(|run| run.pause_ms)
             .map(|pause_ms| pause_ms / 1000.0),
-        alerts: alerts::read(&api.shared, &api.back, &api.service),
-        streams: [&api.shared, &api.back].map(|shared| shared.sample()).to_vec(),
+        alerts: match &api.controls {
+            Some(Controls { back, service, .. }) => alerts::read(&api.shared, back, service),
+            None => api.shared.readings(),
+        },
+        streams: std::iter::once(&api.shared)
+            .chain(api.controls.as_ref().map(|controls| &controls.back))
+            .map(|shared| shared.sample())
+            .collect(),
     }
 }

@@ -14,13 +14,15 @@ use serde_json::{Value, json};
 use super::Api;
 use super::routes::Refusal;
 use super::verify::{Patience, WAIT_MAX};
+use crate::chronicle::Chronicle;
+use crate::verify::Verifier;
 
 type Body = Result<Json<RepairRequest>, JsonRejection>;
 
 /// `POST /v1/repair/plan`.
 pub(super) async fn plan(State(api): State<Api>, body: Body) -> Result<Json<RepairPlan>, Refusal> {
     let Json(request) = body?;
-    Ok(Json(api.verifier.repair_plan(&request).await?))
+    Ok(Json(api.controls()?.verifier.repair_plan(&request).await?))
 }
 
 /// `POST /v1/repair`.
@@ -30,8 +32,9 @@ pub(super) async fn start(
 ) -> Result<(StatusCode, Json<RepairStatus>), Refusal> {
     let Json(request) = body?;
     let actor = request.actor.clone();
-    let status = api.verifier.repair(request)?;
-    tokio::spawn(write_down_its_end(api, status.id.clone(), actor));
+    let verifier = api.controls()?.verifier.clone();
+    let status = verifier.repair(request)?;
+    tokio::spawn(write_down_its_end(verifier, api.chronicle, status.id.clone(), actor));
     Ok((StatusCode::ACCEPTED, Json(status)))
 }
 
@@ -42,7 +45,7 @@ pub(super) async fn status(
     Query(patience): Query<Patience>,
 ) -> Result<Json<RepairStatus>, Refusal> {
     let wait = Duration::from_millis(patience.wait_ms).min(WAIT_MAX);
-    Ok(Json(api.verifier.repair_status(&id, wait).await?))
+    Ok(Json(api.controls()?.verifier.repair_status(&id, wait).await?))
 }
 
 /// `POST /v1/repair/{id}/stop`.
@@ -50,13 +53,18 @@ pub(super) async fn stop(
     State(api): State<Api>,
     Path(id): Path<String>,
 ) -> Result<Json<RepairStatus>, Refusal> {
-    Ok(Json(api.verifier.stop_repair(&id).await?))
+    Ok(Json(api.controls()?.verifier.stop_repair(&id).await?))
 }
 
 /// Counts only: keys are for the one who asked.
-async fn write_down_its_end(api: Api, id: String, actor: Option<String>) {
+async fn write_down_its_end(
+    verifier: Verifier,
+    chronicle: Chronicle,
+    id: String,
+    actor: Option<String>,
+) {
     let ended = loop {
-        match api.verifier.repair_status(&id, WAIT_MAX).await {
+        match verifier.repair_status(&id, WAIT_MAX).await {
             Ok(status) if status.report.is_none() && status.error.is_none() => {}
             ended => break ended,
         }
@@ -77,5 +85,5 @@ async fn write_down_its_end(api: Api, id: String, actor: Option<String>) {
         _ => format!("repair {id} is over"),
     };
     let event = Event::new(Timestamp::now(), Kind::Answer, what, detail);
-    api.chronicle.audit().note(event.by(actor));
+    chronicle.audit().note(event.by(actor));
 }

@@ -1,5 +1,6 @@
 //! One function for each path.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -54,10 +55,11 @@ pub(super) async fn status(State(api): State<Api>) -> Json<Status> {
 pub(super) async fn plan(State(api): State<Api>, body: Body<PlanRequest>) -> Answer<Plan> {
     let Json(request) = body?;
     let requirement = Requirement::new(request.require_verified_ms, request.accept_differences);
-    let plan = api.service.plan(request).await?;
+    let controls = api.controls()?;
+    let plan = controls.service.plan(request).await?;
     // A way back is never refused for what nobody has verified.
     Ok(Json(match plan.direction {
-        Direction::Forward => plan.with(api.verifier.check(requirement)?),
+        Direction::Forward => plan.with(controls.verifier.check(requirement)?),
         Direction::Back => plan,
     }))
 }
@@ -78,11 +80,13 @@ pub(super) async fn start(
     body: Body<StartCutover>,
 ) -> Result<(StatusCode, Json<RunStatus>), Refusal> {
     let Json(request) = body?;
-    api.verifier.refuse_while_repairing()?;
-    api.verifier.admit(&request)?;
-    let service = api.service.clone();
+    let controls = api.controls()?.clone();
+    controls.verifier.refuse_while_repairing()?;
+    controls.verifier.admit(&request)?;
+    let service = Arc::clone(&controls.service);
     let status = to_its_end(async move { service.start(request).await }).await?;
-    tokio::spawn(verify::write_down_at_the_fence(api, status.clone()));
+    let chronicle = api.chronicle.clone();
+    tokio::spawn(verify::write_down_at_the_fence(controls, chronicle, status.clone()));
     Ok((StatusCode::ACCEPTED, Json(status)))
 }
 
@@ -92,13 +96,14 @@ pub(super) async fn rollback(
 ) -> Result<(StatusCode, Json<RunStatus>), Refusal> {
     let Json(request) = body?;
     // Nothing keeps a rollback waiting: a repair writes no more once a run is under way.
-    api.verifier.stop_repairing();
-    let status = to_its_end(async move { api.service.rollback(request).await }).await?;
+    let controls = api.controls()?.clone();
+    controls.verifier.stop_repairing();
+    let status = to_its_end(async move { controls.service.rollback(request).await }).await?;
     Ok((StatusCode::ACCEPTED, Json(status)))
 }
 
 pub(super) async fn finish_plan(State(api): State<Api>) -> Answer<FinishPlan> {
-    Ok(Json(api.service.finish_plan().await?))
+    Ok(Json(api.controls()?.service.finish_plan().await?))
 }
 
 pub(super) async fn finish(
@@ -106,7 +111,8 @@ pub(super) async fn finish(
     body: Body<FinishRequest>,
 ) -> Answer<FinishReport> {
     let Json(request) = body?;
-    Ok(Json(to_its_end(async move { api.service.finish(request).await }).await?))
+    let service = Arc::clone(&api.controls()?.service);
+    Ok(Json(to_its_end(async move { service.finish(request).await }).await?))
 }
 
 #[derive(Deserialize)]
@@ -123,7 +129,7 @@ pub(super) async fn update(
     Query(since): Query<Since>,
 ) -> Answer<RunUpdate> {
     let wait = Duration::from_millis(since.wait_ms).min(WAIT_MAX);
-    Ok(Json(api.service.update(&run, since.after, wait).await?))
+    Ok(Json(api.controls()?.service.update(&run, since.after, wait).await?))
 }
 
 pub(super) async fn abort(
@@ -132,19 +138,20 @@ pub(super) async fn abort(
     body: Body<AbortRequest>,
 ) -> Answer<RunStatus> {
     let Json(request) = body?;
-    Ok(Json(to_its_end(async move { api.service.abort(&run, request).await }).await?))
+    let service = Arc::clone(&api.controls()?.service);
+    Ok(Json(to_its_end(async move { service.abort(&run, request).await }).await?))
 }
 
 pub(super) async fn report(State(api): State<Api>, Path(run): Path<String>) -> Answer<RunReport> {
-    Ok(Json(api.service.report(&run).await?))
+    Ok(Json(api.controls()?.service.report(&run).await?))
 }
 
 pub(super) async fn history(State(api): State<Api>) -> Answer<History> {
-    Ok(Json(api.service.history().await?))
+    Ok(Json(api.history().await?))
 }
 
 pub(super) async fn metrics(State(api): State<Api>) -> Result<Response, Refusal> {
-    let history = api.service.history().await?;
+    let history = api.history().await?;
     let sample = overview::sample(&api, &history).await;
     let text = metrics::render(&sample)
         .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string(), "metrics"))?;

@@ -14,8 +14,9 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::Api;
 use super::routes::Refusal;
+use super::{Api, Controls};
+use crate::chronicle::Chronicle;
 
 /// The longest that a request is held open.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -26,7 +27,7 @@ pub(super) async fn start(
     body: Result<Json<VerifyRequest>, JsonRejection>,
 ) -> Result<(StatusCode, Json<VerifyStatus>), Refusal> {
     let Json(request) = body?;
-    Ok((StatusCode::ACCEPTED, Json(api.verifier.start(request)?)))
+    Ok((StatusCode::ACCEPTED, Json(api.controls()?.verifier.start(request)?)))
 }
 
 #[derive(Deserialize)]
@@ -42,7 +43,7 @@ pub(super) async fn status(
     Query(patience): Query<Patience>,
 ) -> Result<Json<VerifyStatus>, Refusal> {
     let wait = Duration::from_millis(patience.wait_ms).min(WAIT_MAX);
-    Ok(Json(api.verifier.status(&id, wait).await?))
+    Ok(Json(api.controls()?.verifier.status(&id, wait).await?))
 }
 
 /// `POST /v1/verify/{id}/stop`.
@@ -50,21 +51,26 @@ pub(super) async fn stop(
     State(api): State<Api>,
     Path(id): Path<String>,
 ) -> Result<Json<VerifyStatus>, Refusal> {
-    Ok(Json(api.verifier.stop(&id).await?))
+    Ok(Json(api.controls()?.verifier.stop(&id).await?))
 }
 
 /// What a verification that goes on has not looked at when the clients are kept out, for the record:
 /// that much is left to the stream's own row checks.
-pub(super) async fn write_down_at_the_fence(api: Api, run: RunStatus) {
+pub(super) async fn write_down_at_the_fence(
+    controls: Controls,
+    chronicle: Chronicle,
+    run: RunStatus,
+) {
+    let Controls { service, verifier, .. } = controls;
     let mut after = run.last_event;
-    while api.verifier.continuous().is_some() {
-        let Ok(update) = api.service.update(&run.run, after, WAIT_MAX).await else { return };
+    while verifier.continuous().is_some() {
+        let Ok(update) = service.update(&run.run, after, WAIT_MAX).await else { return };
         let now = update.status;
         if now.report.is_some() {
             return;
         }
         let is_fenced = (Phase::Fenced..=Phase::Flipped).contains(&now.phase);
-        if let Some(status) = api.verifier.continuous().filter(|_| is_fenced) {
+        if let Some(status) = verifier.continuous().filter(|_| is_fenced) {
             let what = format!("verification at the fence: {}", status.sentence());
             let detail = json!({
                 "unproven_rows": status.unproven_rows, "oldest_seconds": status.oldest_seconds,
@@ -72,7 +78,7 @@ pub(super) async fn write_down_at_the_fence(api: Api, run: RunStatus) {
             });
             let event = Event::new(Timestamp::now(), Kind::Answer, what, detail);
             let (run, epoch) = (Some(now.run), Some(now.epoch));
-            api.chronicle.audit().note(Event { run, epoch, ..event });
+            chronicle.audit().note(Event { run, epoch, ..event });
             return;
         }
         after = now.last_event;

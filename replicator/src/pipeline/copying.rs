@@ -246,14 +246,14 @@ impl From<BackfillError> for Failure {
 }
 
 /// Passes the copy's progress on: bars or log lines, and the status.
-struct Watching {
+pub(super) struct Watching {
     shared: Arc<Shared>,
     progress: watch::Receiver<BackfillProgress>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl Watching {
-    fn start(shared: &Arc<Shared>, progress: &ProgressSender) -> Self {
+    pub(super) fn start(shared: &Arc<Shared>, progress: &ProgressSender) -> Self {
         let status = tokio::spawn(publish_status(Arc::clone(shared), progress.subscribe()));
         let shown = tokio::spawn(backfill::render(progress.subscribe()));
         let (shared, progress) = (Arc::clone(shared), progress.subscribe());
@@ -261,7 +261,7 @@ impl Watching {
     }
 
     /// The last state stays in the status.
-    fn end(self) {
+    pub(super) fn end(self) {
         for task in &self.tasks {
             task.abort();
         }

@@ -73,6 +73,12 @@ impl Failure {
         self.disposition == Disposition::Retry
     }
 
+    /// What a pipeline that tries again waits for, in words.
+    pub fn waiting(&self) -> String {
+        let remedy = self.remedy.as_ref().map_or(String::new(), |remedy| format!(" ({remedy})"));
+        format!("{} to get better: {}{remedy}", self.place, self.what)
+    }
+
     /// As the API shows it.
     pub fn problem(&self) -> Problem {
         Problem {

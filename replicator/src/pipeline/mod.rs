@@ -143,12 +143,7 @@ impl Pipeline {
                 "trying again"
             );
             self.shared.enter(self.phase_of_failure(PipelinePhase::Reconnecting));
-            self.shared.wait_for(Some(format!(
-                "{} to get better: {}{}",
-                failure.place,
-                failure.what,
-                failure.remedy.map_or(String::new(), |remedy| format!(" ({remedy})"))
-            )));
+            self.shared.wait_for(Some(failure.waiting()));
             self.shared.reconnecting();
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}

@@ -48,17 +48,29 @@ impl Chosen {
         }
     }
 
+    /// Each condition has to be for one of these tables, which are compared.
+    ///
+    /// # Errors
+    /// Otherwise.
+    pub fn check_names<'a>(
+        &self,
+        tables: impl Iterator<Item = &'a QualifiedName> + Clone,
+    ) -> Result<(), Trouble> {
+        for (pattern, condition) in &self.predicates {
+            if !tables.clone().any(|table| pattern.matches(table)) {
+                let what = format!("the condition {condition} is for no table that is compared");
+                return Err(Trouble::new("request", what));
+            }
+        }
+        Ok(())
+    }
+
     /// Each condition has to be for a table, and one that both sides understand.
     ///
     /// # Errors
     /// Otherwise.
     pub async fn check(&self, plans: &[&TablePlan], sides: [&Reader; 2]) -> Result<(), Trouble> {
-        for (pattern, condition) in &self.predicates {
-            if !plans.iter().any(|plan| pattern.matches(&plan.name)) {
-                let what = format!("the condition {condition} is for no table that is compared");
-                return Err(Trouble::new("request", what));
-            }
-        }
+        self.check_names(plans.iter().map(|plan| &plan.name))?;
         for sql in plans.iter().filter_map(|plan| plan.predicate_sql()) {
             for side in sides {
                 side.check(&sql).await?;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use cutover::verify::Mode;
 
 use super::copied::Rows;
+use super::gate::Pass;
 use super::plan::{Range, TablePlan};
 use super::reader::{Reader, TextRow, Trouble};
 use super::settle::{Settled, Suspects, settle};
@@ -55,20 +56,32 @@ pub(super) async fn range(
     Ok(Compared { rows, rechecked, settled })
 }
 
-/// A statement for each side, both at once, when clients can bear it. What follows a difference waits
+/// A statement for each side, when clients can bear it. What follows a difference waits
 /// for the stream more than it reads, and is not counted.
 async fn both(shop: &Shop, pair: &Pair, sql: &[String; 2]) -> Result<[Vec<TextRow>; 2], Trouble> {
-    let _pass = shop.gate.enter().await;
-    let [here, there] = sql;
-    let (here, there) = tokio::try_join!(pair.source.rows(here), pair.target.rows(there))?;
-    Ok([here, there])
+    let pass = shop.gate.enter().await;
+    let [here, there] = sql.each_ref().map(String::as_str);
+    in_turn(&pass, pair.source.rows(here), pair.target.rows(there)).await
 }
 
 /// The same of rows that come here.
 async fn copies(shop: &Shop, pair: &Pair, sql: &[String; 2]) -> Result<[Rows; 2], Trouble> {
-    let _pass = shop.gate.enter().await;
-    let [here, there] = sql;
-    let (here, there) = tokio::try_join!(pair.source.copied(here), pair.target.copied(there))?;
+    let pass = shop.gate.enter().await;
+    let [here, there] = sql.each_ref().map(String::as_str);
+    in_turn(&pass, pair.source.copied(here), pair.target.copied(there)).await
+}
+
+/// Both at once; one after the other while clients are spared, because both sides often are on one
+/// machine.
+async fn in_turn<T>(
+    pass: &Pass<'_>,
+    here: impl Future<Output = Result<T, Trouble>>,
+    there: impl Future<Output = Result<T, Trouble>>,
+) -> Result<[T; 2], Trouble> {
+    let (here, there) = match pass.is_sparing() {
+        true => (here.await?, there.await?),
+        false => tokio::try_join!(here, there)?,
+    };
     Ok([here, there])
 }
 
@@ -130,14 +143,14 @@ pub(super) async fn multiset(
 
 /// Buckets, each with its rows, in groups of at most so many rows: the hashes of a whole table may
 /// not fit into memory.
-fn portions(buckets: &[(i64, u64)], rows: u64) -> Vec<Vec<i64>> {
-    let mut portions: Vec<Vec<i64>> = Vec::new();
+pub(super) fn portions<K: Clone>(buckets: &[(K, u64)], rows: u64) -> Vec<Vec<K>> {
+    let mut portions: Vec<Vec<K>> = Vec::new();
     let mut left = 0;
     for (bucket, size) in buckets {
         match portions.last_mut().filter(|_| *size <= left) {
-            Some(portion) => portion.push(*bucket),
+            Some(portion) => portion.push(bucket.clone()),
             None => {
-                portions.push(vec![*bucket]);
+                portions.push(vec![bucket.clone()]);
                 left = rows;
             }
         }
@@ -158,6 +171,6 @@ mod tests {
     fn no_more_rows_than_fit_come_at_a_time() {
         let found = portions(&[(1, 40), (2, 60), (3, 1), (4, 500), (5, 0), (6, 100)], 100);
         assert_eq!(found, [vec![1, 2], vec![3], vec![4, 5], vec![6]]);
-        assert_eq!(portions(&[], 100), Vec::<Vec<i64>>::new());
+        assert_eq!(portions::<i64>(&[], 100), Vec::<Vec<i64>>::new());
     }
 }

@@ -1,20 +1,22 @@
-//! Lets chunks be read for a share of the time while clients of blue work, and all the time while
-//! none does.
+//! Lets chunks be read for a share of the time while clients of blue work, one at a time, and all the
+//! time while none does.
+//!
+//! What a client feels is the worst moment, not the sum: so while somebody works there is never more
+//! than one statement of ours on blue, it is a short one, and moments of reading are short, too.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use cutover::verify::{HeldBy, Limit};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 
-use super::governor::{ASK_EVERY, Governor, LAG, LEAST};
-use super::reader::{Reader, Trouble};
-use crate::controlling::EngineReplication;
+use super::governor::{ASK_QUIET, ASK_READING, Governor, LAG, LEAST};
+use super::reader::Trouble;
 
 /// How long chunks may begin before there is a pause.
-const OPEN: Duration = Duration::from_millis(50);
+const OPEN: Duration = Duration::from_millis(10);
 /// No pause is longer: a table without a key is read in one piece, which may have taken minutes.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// How often it is looked whether clients work.
@@ -22,28 +24,52 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// What is learned of a quiet blue before the first chunk, if clients work.
 const LEARN: Duration = Duration::from_secs(1);
 
-/// Sessions that are not ours and have done something in the last second. Of sessions that this role
-/// may not see into it is not known: they count. A session in a transaction counts, too.
-const CLIENTS: &str = "SELECT count(*) FROM pg_stat_activity \
-     WHERE coalesce(backend_type, 'client backend') = 'client backend' \
-       AND application_name NOT LIKE 'cutover %' \
-       AND datname IS NOT NULL \
-       AND (state_change IS NULL OR state_change > now() - interval '1 s' \
-            OR state <> 'idle')";
+/// A session on the side that clients work on.
+pub(super) trait Watch: Send {
+    /// Asks the simplest question.
+    fn ask(&mut self) -> impl Future<Output = Result<(), Trouble>> + Send;
+
+    /// How many sessions that are not ours have done something in the last second.
+    fn clients(&mut self) -> impl Future<Output = Result<u64, Trouble>> + Send;
+
+    /// The stream's lag in seconds; `None`: unknown.
+    fn lag_seconds(&self) -> Option<f64>;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entry {
+    Closed,
+    OneByOne,
+    Free,
+}
 
 /// Where chunks wait until they may be read.
 pub(super) struct Gate {
-    open: watch::Sender<bool>,
+    entry: watch::Sender<Entry>,
+    /// Whose turn it is, one by one.
+    turn: Semaphore,
     reading: AtomicU64,
+    /// How many have ever entered.
+    entered: AtomicU64,
     limit: Mutex<Limit>,
 }
 
 /// Leave to read a chunk, until it is dropped.
-pub(super) struct Pass<'a>(&'a Gate);
+pub(super) struct Pass<'a> {
+    gate: &'a Gate,
+    turn: Option<SemaphorePermit<'a>>,
+}
+
+impl Pass<'_> {
+    /// Clients work: what is read now has to be short.
+    pub fn is_sparing(&self) -> bool {
+        self.turn.is_some()
+    }
+}
 
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
-        self.0.reading.fetch_sub(1, Ordering::SeqCst);
+        self.gate.reading.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -51,19 +77,30 @@ impl Gate {
     /// Closed until somebody governs it; or open for good.
     pub fn new(is_limited: bool) -> Self {
         Self {
-            open: watch::Sender::new(!is_limited),
+            entry: watch::Sender::new(if is_limited { Entry::Closed } else { Entry::Free }),
+            turn: Semaphore::new(1),
             reading: AtomicU64::new(0),
+            entered: AtomicU64::new(0),
             limit: Mutex::new(Limit { share: 1.0, held_by: None }),
         }
     }
 
     /// Waits until a chunk may be read.
     pub async fn enter(&self) -> Pass<'_> {
-        let mut open = self.open.subscribe();
-        // The sender lives as long as this.
-        let _ = open.wait_for(|open| *open).await;
-        self.reading.fetch_add(1, Ordering::SeqCst);
-        Pass(self)
+        let mut entry = self.entry.subscribe();
+        loop {
+            // The sender lives as long as this.
+            let _ = entry.wait_for(|entry| *entry != Entry::Closed).await;
+            let is_free = *entry.borrow() == Entry::Free;
+            // The semaphore is never closed.
+            let turn = if is_free { None } else { self.turn.acquire().await.ok() };
+            // It may have been closed while somebody else had the turn.
+            if *entry.borrow() != Entry::Closed {
+                self.entered.fetch_add(1, Ordering::SeqCst);
+                self.reading.fetch_add(1, Ordering::SeqCst);
+                return Pass { gate: self, turn };
+            }
+        }
     }
 
     /// As it is now.
@@ -79,14 +116,19 @@ impl Gate {
         self.reading.load(Ordering::SeqCst) > 0
     }
 
+    fn entered(&self) -> u64 {
+        self.entered.load(Ordering::SeqCst)
+    }
+
     /// Opens and closes it for as long as this is polled. `open` makes a session on blue.
-    pub async fn govern<F>(&self, stream: &EngineReplication, open: impl Fn() -> F)
+    pub async fn govern<W, F>(&self, open: impl Fn() -> F)
     where
-        F: Future<Output = Result<Reader, Trouble>>,
+        W: Watch,
+        F: Future<Output = Result<W, Trouble>>,
     {
         loop {
             let governed = match open().await {
-                Ok(reader) => Duty::new(self, stream, reader).run().await,
+                Ok(watch) => Duty::new(self, watch).run().await,
                 Err(trouble) => trouble,
             };
             // Not a word of it: a server's message may quote a value.
@@ -98,25 +140,24 @@ impl Gate {
 
     /// Lets chunks begin for the least share of a while: who works on blue is not known.
     async fn pulse(&self) {
-        self.open.send_replace(true);
+        self.entry.send_replace(Entry::OneByOne);
         tokio::time::sleep(OPEN).await;
-        self.open.send_replace(false);
+        self.entry.send_replace(Entry::Closed);
         tokio::time::sleep(OPEN.div_f64(LEAST) - OPEN).await;
     }
 }
 
 /// Reading and pausing by turns.
-struct Duty<'a> {
+struct Duty<'a, W> {
     gate: &'a Gate,
-    stream: &'a EngineReplication,
-    reader: Reader,
+    watch: W,
     governor: Governor,
     looked: Option<(Instant, bool)>,
 }
 
-impl<'a> Duty<'a> {
-    fn new(gate: &'a Gate, stream: &'a EngineReplication, reader: Reader) -> Self {
-        Self { gate, stream, reader, governor: Governor::default(), looked: None }
+impl<'a, W: Watch> Duty<'a, W> {
+    fn new(gate: &'a Gate, watch: W) -> Self {
+        Self { gate, watch, governor: Governor::default(), looked: None }
     }
 
     async fn run(mut self) -> Trouble {
@@ -126,24 +167,24 @@ impl<'a> Duty<'a> {
 
     async fn turns(&mut self) -> Result<std::convert::Infallible, Trouble> {
         if self.has_to_share().await? {
-            self.gate.open.send_replace(false);
+            self.gate.entry.send_replace(Entry::Closed);
             self.pause(LEARN).await?;
         }
         loop {
             while !self.has_to_share().await? {
-                self.gate.open.send_replace(true);
+                self.gate.entry.send_replace(Entry::Free);
                 self.tell(1.0, None);
                 tokio::time::sleep(LOOK_EVERY).await;
             }
             let opened = Instant::now();
-            self.gate.open.send_replace(true);
+            self.gate.entry.send_replace(Entry::OneByOne);
             while opened.elapsed() < OPEN {
-                self.ask().await?;
+                self.ask(ASK_READING).await?;
             }
-            self.gate.open.send_replace(false);
+            self.gate.entry.send_replace(Entry::Closed);
             // What was begun is read to its end; that is part of the time in which we are felt.
             while self.gate.is_reading() && self.has_to_share().await? {
-                self.ask().await?;
+                self.ask(ASK_READING).await?;
             }
             let share = self.governor.share();
             let by_lag = self.lag().is_none_or(|lag| lag > LAG[0]);
@@ -156,28 +197,26 @@ impl<'a> Duty<'a> {
     async fn pause(&mut self, time: Duration) -> Result<(), Trouble> {
         let until = Instant::now() + time;
         while Instant::now() < until && self.has_to_share().await? {
-            self.ask().await?;
+            self.ask(ASK_QUIET).await?;
         }
         Ok(())
     }
 
     /// Asks once, not too often.
-    async fn ask(&mut self) -> Result<(), Trouble> {
-        let was_reading = self.gate.is_reading();
+    async fn ask(&mut self, every: Duration) -> Result<(), Trouble> {
+        let (was_reading, entered) = (self.gate.is_reading(), self.gate.entered());
         let asked = Instant::now();
-        self.reader.sets("SELECT 1").await?;
+        self.watch.ask().await?;
         let took = asked.elapsed();
-        // An answer during which reading began or ended belongs to neither.
-        if was_reading == self.gate.is_reading() {
-            let lag = self.lag();
-            self.governor.answered(took, was_reading, lag);
-        }
-        tokio::time::sleep(ASK_EVERY.saturating_sub(took)).await;
+        // Whoever was answered beside a chunk, for however little of the time, may have waited for it.
+        let is_beside = was_reading || entered != self.gate.entered();
+        self.governor.answered(took, is_beside, self.lag());
+        tokio::time::sleep(every.saturating_sub(took)).await;
         Ok(())
     }
 
     fn lag(&self) -> Option<f64> {
-        self.stream.shared.lag_now().seconds
+        self.watch.lag_seconds()
     }
 
     /// Whether there is anybody to spare.
@@ -187,9 +226,7 @@ impl<'a> Duty<'a> {
         {
             return Ok(share);
         }
-        let rows = self.reader.rows(CLIENTS).await?;
-        let count: u64 = self.reader.number(rows.first().and_then(|row| row.first()))?;
-        let share = count > 0 || self.lag().is_none_or(|lag| lag > LAG[0]);
+        let share = self.watch.clients().await? > 0 || self.lag().is_none_or(|lag| lag > LAG[0]);
         self.looked = Some((Instant::now(), share));
         Ok(share)
     }
@@ -201,7 +238,29 @@ impl<'a> Duty<'a> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
+
+    #[tokio::test]
+    async fn while_somebody_is_spared_one_enters_at_a_time() {
+        let gate = Gate::new(true);
+        assert!(gate.enter().now_or_never().is_none(), "closed");
+        gate.entry.send_replace(Entry::OneByOne);
+        let first = gate.enter().await;
+        assert!(first.is_sparing());
+        let mut second = Box::pin(gate.enter());
+        assert!(second.as_mut().now_or_never().is_none(), "not its turn");
+        gate.entry.send_replace(Entry::Closed);
+        drop(first);
+        assert!(second.as_mut().now_or_never().is_none(), "its turn, but closed meanwhile");
+        gate.entry.send_replace(Entry::OneByOne);
+        drop(second.await);
+        gate.entry.send_replace(Entry::Free);
+        let (one, other) = (gate.enter().await, gate.enter().await);
+        assert!(!one.is_sparing() && !other.is_sparing());
+        assert_eq!((gate.entered(), gate.is_reading()), (4, true));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_blue_that_is_not_watched_is_hardly_read() {

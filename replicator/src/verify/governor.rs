@@ -13,8 +13,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// How often blue is asked while clients work.
-pub(super) const ASK_EVERY: Duration = Duration::from_millis(10);
+/// How often blue is asked while clients work: while no chunk is read, and in the moments in which
+/// chunks are.
+pub(super) const ASK_QUIET: Duration = Duration::from_millis(10);
+pub(super) const ASK_READING: Duration = Duration::from_millis(2);
 /// Answers that are looked at together: while none is read, and while chunks are.
 const QUIET: usize = 1_000;
 const WORKING: usize = 300;
@@ -26,8 +28,8 @@ const SLOWER: f64 = 1.2;
 const NOISE: f64 = 100e-6;
 /// Part of all answers that may become slow.
 const SLOW_SHARE: f64 = 0.005;
-/// Where it begins, the least, and the most: it can't learn what is quiet without quiet.
-const BEGIN: f64 = 0.1;
+/// The least, where it begins because nothing is known yet, and the most: it can't learn what is quiet
+/// without quiet.
 pub(super) const LEAST: f64 = 0.02;
 const MOST: f64 = 0.95;
 /// At most so much more with each answer: twice as much takes a second.
@@ -46,7 +48,7 @@ pub(super) struct Governor {
 impl Default for Governor {
     fn default() -> Self {
         let (quiet, working) = (VecDeque::new(), VecDeque::new());
-        Self { quiet, working, share: BEGIN }
+        Self { quiet, working, share: LEAST }
     }
 }
 
@@ -72,7 +74,7 @@ impl Governor {
 
     fn by_answers(&self) -> f64 {
         if self.quiet.len() < ENOUGH || self.working.len() < ENOUGH {
-            return BEGIN;
+            return LEAST;
         }
         let mut quiet: Vec<f64> = self.quiet.iter().copied().collect();
         quiet.sort_by(f64::total_cmp);
@@ -114,7 +116,7 @@ mod tests {
     #[test]
     fn who_is_not_felt_may_read_nearly_always() {
         let mut governor = Governor::default();
-        assert_eq!(follow(&mut governor, 10, usize::MAX, Some(0.0)), BEGIN);
+        assert_eq!(follow(&mut governor, 10, usize::MAX, Some(0.0)), LEAST);
         assert_eq!(follow(&mut governor, 1_000, usize::MAX, Some(0.0)), MOST);
     }
 

@@ -2,7 +2,6 @@
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -137,25 +136,12 @@ impl Job {
         let Some(Work { shop, benches }) = locked(&self.work).clone() else {
             return Progress::default();
         };
-        let counts = &shop.counts;
-        let rows_done = counts.rows.load(Ordering::Relaxed);
         let estimated: u64 = benches.iter().map(|bench| bench.plan.rows_estimated).sum();
         let part = shop.sample.map_or(1.0, |(percent, _)| percent / 100.0);
-        let seconds = self.began.elapsed().as_secs_f64().max(1e-3);
-        let rows_before = counts.rows_before.load(Ordering::Relaxed);
-        let rate = rows_done.saturating_sub(rows_before) as f64 / seconds;
-        let left = (estimated as f64 * part - rows_done as f64).max(0.0);
-        Progress {
-            tables: benches.len() as u64,
-            tables_done: counts.tables_done.load(Ordering::Relaxed),
-            rows_estimated: estimated,
-            rows_done,
-            rows_rechecked: counts.rechecked.load(Ordering::Relaxed),
-            differences: counts.differences.load(Ordering::Relaxed),
-            rows_per_second: rate,
-            eta_seconds: (rate > 0.0).then(|| left / rate),
-            limit: Some(shop.gate.limit()),
-        }
+        let seconds = self.began.elapsed().as_secs_f64();
+        let tables = benches.len() as u64;
+        let progress = shop.counts.progress(tables, estimated, part, seconds);
+        Progress { limit: Some(shop.gate.limit()), ..progress }
     }
 
     /// Runs to its end, which [`Job::ended`] tells.

@@ -10,19 +10,21 @@
 //! | `compare` | a chunk: sums, then rows |
 //! | `copied` | a chunk's rows, compared as bytes |
 //! | `settle` | a row that looks different: is it? (rules: [`cutover::verify::suspect`]) |
-//! | `gate`, `governor` | how much is read while clients of the source work |
+//! | `gate`, `governor`, `clients` | how much is read while clients of the source work |
 //! | `resume` | what was done before a restart |
 //! | `known` | what the last one came to, for as long as it stands on the same copy and roles |
 //! | `turning` | when a run ends the verification |
 //! | `definitions`, `large` | everything that is no row |
 //! | `continuous` | rows that were written since, looked at again |
 //! | [`repair`] | rows made equal again, and why that loses nothing |
+//! | [`mysql`] | the same question about MySQL and MariaDB; no command asks it yet |
 //!
 //! Hashes and sums are computed by the servers. A verification writes nothing on either side, holds
 //! no lock and keeps no snapshot longer than a chunk takes; a table without a key is one chunk.
 
 mod canonical;
 mod chosen;
+mod clients;
 mod compare;
 mod continuous;
 mod copied;
@@ -32,6 +34,7 @@ mod governor;
 pub mod job;
 mod known;
 mod large;
+pub mod mysql;
 mod plan;
 mod reader;
 pub mod repair;
@@ -39,6 +42,7 @@ mod resume;
 mod row_hash;
 mod settle;
 mod turning;
+
 mod work;
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -59,6 +63,7 @@ use chosen::Chosen;
 use continuous::Continuous;
 use job::Job;
 pub(crate) use known::forget;
+pub use reader::Trouble;
 use repair::RepairJob;
 pub use turning::Runs;
 

@@ -23,7 +23,7 @@ pub(super) type TextRow = Vec<Option<String>>;
 /// Something could not be read.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{place}: {what}")]
-pub(super) struct Trouble {
+pub struct Trouble {
     /// `blue`, `green` or `stream`.
     pub place: String,
     /// The server's words may quote a row's value: for the operator, never for a log.
@@ -33,6 +33,7 @@ pub(super) struct Trouble {
 }
 
 impl Trouble {
+    /// What trying again would not heal.
     pub fn new(place: impl ToString, what: impl Into<String>) -> Self {
         Self { place: place.to_string(), what: what.into(), is_transient: false }
     }

@@ -121,7 +121,9 @@ async fn settle_part(
     let mut looks_done = 0;
     loop {
         let looked_at = suspects.only(&open);
+        let began = Instant::now();
         let looks = look(shop, pair, table, &looked_at).await?;
+        let took = began.elapsed();
         let mut left = Vec::new();
         for (number, look) in open.into_iter().zip(looks) {
             match states[number].observe(&look) {
@@ -146,7 +148,12 @@ async fn settle_part(
             break;
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(PAUSE[1]);
+        pause = match suspects {
+            Suspects::Keys(_) => (pause * 2).min(PAUSE[1]),
+            // Rest is met by chance: the more often it is looked, the sooner; half of the time at most,
+            // because each look reads the whole table.
+            Suspects::Contents(_) => took.clamp(PAUSE[0], PAUSE[1]),
+        };
     }
     let moving = open.iter().filter(|number| states[**number].is_moving()).count();
     settled.in_motion += moving as u64;

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use cutover::Side;
 use cutover::ports::Replication;
-use cutover::verify::{Mode, RowDifference, TableReport, sample};
+use cutover::verify::{Mode, Progress, RowDifference, RowKind, TableReport, sample};
 use decoders::Lsn;
 use decoders::postgres::conninfo::ConnInfo;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
 
+use super::clients::PostgresWatch;
 use super::compare::{self, Compared};
 use super::gate::Gate;
 use super::plan::{Range, TablePlan};
@@ -26,14 +27,14 @@ use crate::store::FinishedChunk;
 /// is made in that time.
 const APPLY: Duration = Duration::from_secs(300);
 /// Tries of one chunk while a server is away.
-const TRIES: u32 = 6;
+pub(super) const TRIES: u32 = 6;
 /// Before the second of them; each further pause is twice as long.
-const TRY_PAUSE: Duration = Duration::from_millis(500);
+pub(super) const TRY_PAUSE: Duration = Duration::from_millis(500);
 /// Differences of a table in its report.
 const NAMED: usize = 100;
 /// Differences of a table after which it is given up: it is not equal, and settling each row of a
 /// table that was never copied would take for ever.
-const ENOUGH: u64 = 10_000;
+pub(super) const ENOUGH: u64 = 10_000;
 
 /// What all workers share.
 pub(super) struct Shop {
@@ -62,6 +63,55 @@ pub(super) struct Counts {
     pub tables_done: AtomicU64,
 }
 
+impl Counts {
+    /// Adds a chunk.
+    pub fn add(&self, compared: &Compared) {
+        self.rows.fetch_add(compared.rows, Ordering::Relaxed);
+        self.rechecked.fetch_add(compared.rechecked, Ordering::Relaxed);
+        let found = compared.settled.differences.len() as u64;
+        self.differences.fetch_add(found, Ordering::Relaxed);
+    }
+
+    /// As numbers for an operator, `seconds` after the beginning.
+    pub fn progress(&self, tables: u64, rows_estimated: u64, part: f64, seconds: f64) -> Progress {
+        let rows_done = self.rows.load(Ordering::Relaxed);
+        let rows_before = self.rows_before.load(Ordering::Relaxed);
+        let rate = rows_done.saturating_sub(rows_before) as f64 / seconds.max(1e-3);
+        let left = (rows_estimated as f64 * part - rows_done as f64).max(0.0);
+        Progress {
+            tables,
+            tables_done: self.tables_done.load(Ordering::Relaxed),
+            rows_estimated,
+            rows_done,
+            rows_rechecked: self.rechecked.load(Ordering::Relaxed),
+            differences: self.differences.load(Ordering::Relaxed),
+            rows_per_second: rate,
+            eta_seconds: (rate > 0.0).then(|| left / rate),
+            limit: None,
+        }
+    }
+}
+
+/// Adds a chunk to its table's report.
+pub(super) fn report(report: &mut TableReport, compared: Compared) {
+    report.chunks += 1;
+    report.rows += compared.rows;
+    report.rechecked += compared.rechecked;
+    report.in_motion += compared.settled.in_motion;
+    report.unsettled += compared.settled.unsettled;
+    for one in compared.settled.differences {
+        match one.kind {
+            RowKind::Missing => report.missing += 1,
+            RowKind::Extra => report.extra += 1,
+            RowKind::Different => report.different += 1,
+        }
+        if report.differences.len() < NAMED {
+            report.differences.push(one);
+        }
+    }
+    report.cut_short |= report.differing() >= ENOUGH;
+}
+
 /// At most so many rows a second.
 pub(super) struct Pace {
     rows_per_second: Option<u64>,
@@ -74,7 +124,7 @@ impl Pace {
     }
 
     /// Waits until the rows that were read are paid for.
-    async fn pay(&self, rows: u64) {
+    pub async fn pay(&self, rows: u64) {
         let Some(rate) = self.rows_per_second else { return };
         let due = {
             let mut free_at = self.free_at.lock().await;
@@ -126,7 +176,11 @@ impl Shop {
     /// Spares the source's clients for as long as it is polled, which is for ever.
     pub async fn govern(&self) {
         let (source, from) = &self.source;
-        self.gate.govern(&self.stream, || Reader::open(source, *from, &self.door)).await;
+        let watch = async || {
+            let reader = Reader::open(source, *from, &self.door).await?;
+            Ok(PostgresWatch { reader, stream: &self.stream })
+        };
+        self.gate.govern(watch).await;
     }
 
     pub async fn open(&self) -> Result<Pair, Trouble> {
@@ -218,32 +272,16 @@ impl Bench {
     }
 
     pub async fn take(&self, compared: Compared, shop: &Shop) {
-        let counts = &shop.counts;
-        counts.rows.fetch_add(compared.rows, Ordering::Relaxed);
-        counts.rechecked.fetch_add(compared.rechecked, Ordering::Relaxed);
-        let found = compared.settled.differences;
-        counts.differences.fetch_add(found.len() as u64, Ordering::Relaxed);
-        self.found.lock().await.extend(found.iter().cloned());
-        let mut report = self.report.lock().await;
-        report.chunks += 1;
-        report.rows += compared.rows;
-        report.rechecked += compared.rechecked;
-        report.in_motion += compared.settled.in_motion;
-        report.unsettled += compared.settled.unsettled;
-        for one in found {
-            use cutover::verify::RowKind;
-            match one.kind {
-                RowKind::Missing => report.missing += 1,
-                RowKind::Extra => report.extra += 1,
-                RowKind::Different => report.different += 1,
-            }
-            if report.differences.len() < NAMED {
-                report.differences.push(one);
-            }
-        }
-        report.cut_short |= report.differing() >= ENOUGH;
+        shop.counts.add(&compared);
+        self.found.lock().await.extend(compared.settled.differences.iter().cloned());
+        report(&mut *self.report.lock().await, compared);
     }
 }
+
+/// Part of a chunk that is read at a time while clients are spared, and its rows at most: a few
+/// milliseconds.
+const SPARING_PART: i64 = 5;
+const SPARING_ROWS: i64 = 2_000;
 
 /// A chunk of a table; `None`: all of a table without a key.
 type Task = (Arc<Bench>, Option<Range>);
@@ -392,7 +430,12 @@ async fn deal_one(
             continue;
         }
         let pass = shop.gate.enter().await;
-        let hi = next_bound(shop, pair, &bench.plan, lo.as_ref()).await?;
+        // The chunks of a sample are of one size.
+        let rows = match pass.is_sparing() && shop.sample.is_none() {
+            true => (bench.plan.chunk_rows / SPARING_PART).clamp(1, SPARING_ROWS),
+            false => bench.plan.chunk_rows,
+        };
+        let hi = next_bound(shop, pair, &bench.plan, lo.as_ref(), rows).await?;
         drop(pass);
         bench.report.lock().await.chunks_in_all += 1;
         let range = Range { number, lo, hi: hi.clone() };
@@ -425,14 +468,15 @@ async fn next_bound(
     pair: &mut Option<Pair>,
     plan: &TablePlan,
     lo: Option<&Vec<String>>,
+    rows: i64,
 ) -> Result<Option<Vec<String>>, Trouble> {
-    let mut skipped = plan.chunk_rows;
+    let mut skipped = rows;
     let mut pause = TRY_PAUSE;
     let mut tries = 1;
     loop {
         match try_bound(shop, pair, plan, lo, skipped).await {
             Ok(Bound::At(bound)) => return Ok(bound),
-            Ok(Bound::Unordered) => skipped += plan.chunk_rows,
+            Ok(Bound::Unordered) => skipped += rows,
             Err(trouble) if trouble.is_transient && tries < TRIES => {
                 *pair = None;
                 tokio::time::sleep(pause).await;

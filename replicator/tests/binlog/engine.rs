@@ -93,6 +93,7 @@ fn pipeline(
         source: ServerUrl::parse(blue).unwrap(),
         target: ServerUrl::parse(green).unwrap(),
         start: start.map(|start| start.parse().unwrap()),
+        copy: None,
         tables: Default::default(),
         database: None,
         apply,

@@ -3,3 +3,4 @@
 mod rows;
 mod schema;
 mod support;
+mod types;

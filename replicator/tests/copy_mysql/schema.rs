@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use replicator::backfill::ProgressSender;
+use replicator::backfill::mysql::{Turn, record_copied};
 use replicator::schema::mysql::{Notes, open_for_clients};
 use tests::mysql::{Mysql, Version};
 
@@ -163,7 +164,8 @@ async fn tables_of_somebody_else_are_never_touched() -> Result<()> {
     assert_eq!(green.value(columns)?, "4");
     // From the end of a copy on nothing is ours to drop.
     let mut session = decoders::mysql::server::connect(&url(&green)).await?;
-    Notes::of(PIPELINE).record_copied(&mut session).await?;
+    let turn = Turn::take(&url(&green), &Notes::of(PIPELINE)).await?;
+    record_copied(&mut session, turn.epoch()).await?;
     let refused = copy.make_tables(&progress).await.expect_err("the copy is complete");
     assert!(refused.to_string().contains("`shop`.`parent`"), "{refused}");
     Ok(())

@@ -12,15 +12,16 @@ use std::sync::Arc;
 
 use decoders::change::{ChangeEvent, Lsn, QualifiedName, TableSchema, Transaction};
 use decoders::mysql::Ledger;
+use decoders::mysql::stream::foreign_keys_checked;
 use decoders::source::Disposition;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use super::error::target_error;
-use super::plan::{Plan, missing_table};
+use super::plan::{Plan, can_be_emptied, missing_table};
 use super::progress::{LaneProgress, advance_statement, open_statement};
 use super::script::{Purpose, Script};
-use super::session::Capabilities;
+use super::session::{self, Capabilities};
 use super::{read, sets, statements};
 use crate::caution::{Caution, Ways};
 use crate::mark::{LaneMark, Share};
@@ -74,6 +75,9 @@ pub struct MysqlLane {
     /// End of the last source transaction that was written, committed or not.
     written: Option<Lsn>,
     open: Open,
+    /// Savepoints that were asked for. Each has a name of its own: going back to one that was never made
+    /// has to fail, and not to find an older one.
+    savepoints: u64,
 }
 
 impl MysqlLane {
@@ -92,6 +96,7 @@ impl MysqlLane {
             written: start.progress.mark.floor,
             mark: start.progress.mark,
             open: Open::default(),
+            savepoints: 0,
         }
     }
 
@@ -111,7 +116,8 @@ impl MysqlLane {
         }
         self.learn(conn, transactions).await?;
         let changes: usize = transactions.iter().map(|transaction| transaction.changes.len()).sum();
-        if changes >= FEWEST_CHANGES && !self.caution.skips() {
+        if changes >= FEWEST_CHANGES && !self.caution.skips() && !self.switches_checks(transactions)
+        {
             let before = (self.written, self.open.clone());
             match self.write_whole(conn, transactions, share).await {
                 Ok(applied) => {
@@ -125,6 +131,13 @@ impl MysqlLane {
         let applied = self.write_rows(conn, transactions, share).await?;
         self.ways.row_by_row += 1;
         Ok(applied)
+    }
+
+    /// Whether some rows have to be written without checking foreign keys, among others that are
+    /// checked: what they come to together is then not to be told.
+    fn switches_checks(&self, transactions: &[Transaction]) -> bool {
+        let mut changes = transactions.iter().flat_map(|transaction| &transaction.changes);
+        self.checks_foreign_keys && changes.any(|change| foreign_keys_checked(change).is_some())
     }
 
     /// Row by row, in the order of the stream.
@@ -148,10 +161,17 @@ impl MysqlLane {
                         statements::row(&mut script, conn, &plan, change, commit).await?;
                     }
                     ChangeEvent::Truncate { .. } => {
-                        statements::truncate(&mut script, conn, change, commit).await?;
+                        let checks = self.checks_foreign_keys;
+                        statements::truncate(&mut script, conn, change, commit, checks).await?;
                     }
-                    // For the controller, who saw it upstream.
-                    ChangeEvent::Message { .. } => {}
+                    ChangeEvent::Message { .. } => {
+                        if let Some(checked) = foreign_keys_checked(change)
+                            && self.checks_foreign_keys
+                        {
+                            statements::check_foreign_keys(&mut script, conn, checked).await?;
+                        }
+                        // The others are for the controller, who saw them upstream.
+                    }
                 }
             }
             self.ended(transaction)?;
@@ -169,7 +189,9 @@ impl MysqlLane {
         let mut script = self.script();
         if self.open.begun {
             // Before anything can go wrong: what a refusal goes back to is there.
-            script.frame(conn, b"SAVEPOINT cutover", "saving the state before a batch").await?;
+            self.savepoints += 1;
+            let sql = format!("SAVEPOINT cutover_{}", self.savepoints);
+            script.frame(conn, sql.as_bytes(), "saving the state before a batch").await?;
             script.send(conn).await?;
         }
         for transaction in transactions {
@@ -243,6 +265,12 @@ impl MysqlLane {
             self.plans.clear();
         }
         for change in transactions.iter().flat_map(|transaction| &transaction.changes) {
+            if let ChangeEvent::Truncate { tables, .. } = change {
+                for table in tables {
+                    let green = read::table(conn, &self.capabilities.server, &table.name).await?;
+                    can_be_emptied(table, green.as_ref())?;
+                }
+            }
             let (ChangeEvent::Insert { table, .. }
             | ChangeEvent::Update { table, .. }
             | ChangeEvent::Delete { table, .. }) = change
@@ -297,8 +325,11 @@ impl MysqlLane {
             reason = error.message,
             "a batch can't be written as a whole; writing it row by row"
         );
-        let back = if open.begun { "ROLLBACK TO SAVEPOINT cutover" } else { "ROLLBACK" };
-        if conn.query_drop(back).await.is_err() {
+        let back = match open.begun {
+            true => format!("ROLLBACK TO SAVEPOINT cutover_{}", self.savepoints),
+            false => "ROLLBACK".to_owned(),
+        };
+        if conn.query_drop(back).await.is_err() || self.set_up(conn).await.is_err() {
             return Err(error);
         }
         self.caution.failed();
@@ -360,9 +391,16 @@ impl MysqlLane {
         };
     }
 
+    /// What statements that failed half-way may have left otherwise.
+    async fn set_up(&self, conn: &mut Conn) -> Result<(), mysql_async::Error> {
+        conn.query_drop(session::checks(self.checks_foreign_keys)).await
+    }
+
     /// Ends the failed transaction. On any trouble the connection is gone, and the transaction with it.
     async fn give_up(&mut self, mut conn: Conn, error: TargetError) -> TargetError {
-        if conn.query_drop("ROLLBACK").await.is_ok() && error.conflict {
+        let is_back =
+            conn.query_drop("ROLLBACK").await.is_ok() && self.set_up(&mut conn).await.is_ok();
+        if is_back && error.conflict {
             // Nothing is left of the transaction, so the lane is what it was.
             self.open = Open::default();
             self.conn = Some(conn);

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use decoders::change::{ChangeEvent, OldRow, Row, TableSchema};
-use decoders::mysql::catalog::{ColumnInfo, TableKind};
-use decoders::mysql::labels;
+use decoders::change::{ChangeEvent, OldRow, QualifiedName, Row, TableSchema};
+use decoders::mysql::catalog::{ColumnInfo, TableInfo, TableKind};
 use decoders::mysql::server::identifier;
+use decoders::mysql::{SourceType, labels};
 
 use super::literal::Kind;
 use super::read::GreenTable;
@@ -57,18 +57,7 @@ impl Plan {
     ) -> Result<Self, TargetError> {
         let info = &green.info;
         let name = &schema.name;
-        if info.kind != TableKind::Plain {
-            return Err(TargetError::halt(
-                format!("{name} is a sequence or system-versioned on green"),
-                "Such tables are not moved yet: leave it out of the tables that are moved",
-            ));
-        }
-        if !info.is_transactional() {
-            return Err(TargetError::halt(
-                format!("{name} has an engine on green that can't roll back"),
-                "ALTER TABLE .. ENGINE = InnoDB on green, then start the replicator again",
-            ));
-        }
+        kind_is_applied(name, info)?;
         if !info.triggers.is_empty() && !accept_triggers {
             let names: Vec<_> = info.triggers.iter().map(|t| t.name.name.as_str()).collect();
             return Err(TargetError::halt(
@@ -139,6 +128,21 @@ fn fit(schema: &TableSchema, name: &str, green: &GreenTable) -> Result<PlanColum
              blue, then start the replicator again",
         ));
     };
+    let source = schema.columns.iter().find(|column| column.name == name);
+    if let Some(source) = source.and_then(SourceType::of)
+        && column.generated.is_none()
+        && !source.fits(column)
+    {
+        return Err(TargetError::halt(
+            format!(
+                "{}: column {name:?} is {source} on blue and {} on green, which would store other \
+                 values than blue's without a word",
+                schema.name, column.column_type
+            ),
+            "Give the column on green blue's type, then start the replicator again; nothing of the \
+             transaction was kept",
+        ));
+    }
     let labels = labels(&column.column_type);
     let kind = Kind::of(&column.data_type, labels.as_deref()).ok_or_else(|| {
         TargetError::halt(
@@ -157,6 +161,47 @@ fn fit(schema: &TableSchema, name: &str, green: &GreenTable) -> Result<PlanColum
         always_set: matches!(data_type.as_str(), "timestamp" | "datetime"),
         charset: charset.clone(),
     })
+}
+
+/// Whether deleting all rows of a table does on green what TRUNCATE did on blue.
+///
+/// # Errors
+/// Halts if it does not: blue's TRUNCATE fired no triggers, and can't be taken back on some engines.
+pub(super) fn can_be_emptied(
+    table: &TableSchema,
+    green: Option<&GreenTable>,
+) -> Result<(), TargetError> {
+    let info = &green.ok_or_else(|| missing_table(table))?.info;
+    kind_is_applied(&table.name, info)?;
+    let mut firing = info.triggers.iter().filter(|trigger| trigger.fires.ends_with("DELETE"));
+    match firing.next() {
+        None => Ok(()),
+        Some(trigger) => Err(TargetError::halt(
+            format!(
+                "{} was emptied on blue by TRUNCATE, which fires nothing; on green the trigger {} would \
+                 fire for every row",
+                table.name, trigger.name.name
+            ),
+            "Drop the trigger on green until the cutover, then start the replicator again; nothing of \
+             the transaction was kept",
+        )),
+    }
+}
+
+fn kind_is_applied(name: &QualifiedName, info: &TableInfo) -> Result<(), TargetError> {
+    if info.kind != TableKind::Plain {
+        return Err(TargetError::halt(
+            format!("{name} is a sequence or system-versioned on green"),
+            "Such tables are not moved yet: leave it out of the tables that are moved",
+        ));
+    }
+    if !info.is_transactional() {
+        return Err(TargetError::halt(
+            format!("{name} has an engine on green that can't roll back"),
+            "ALTER TABLE .. ENGINE = InnoDB on green, then start the replicator again",
+        ));
+    }
+    Ok(())
 }
 
 /// The error for a table that green does not have.

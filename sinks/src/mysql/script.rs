@@ -14,6 +14,9 @@ const STATEMENTS_MAX: usize = 512;
 /// Bytes in one message, unless one statement has more.
 const MESSAGE_BYTES: usize = 512 * 1024;
 
+/// Bytes of one statement for many rows, unless one row has more.
+const STATEMENT_BYTES: usize = 256 * 1024;
+
 /// What a statement is for.
 #[derive(Clone, Debug)]
 pub(super) enum Purpose {
@@ -61,6 +64,11 @@ pub(super) struct Script {
 impl Script {
     pub(super) fn new(packet_bytes: usize) -> Script {
         Script { sql: Vec::new(), checks: Vec::new(), packet_bytes }
+    }
+
+    /// Bytes that a statement for many rows may have, unless one row has more: less than green takes.
+    pub(super) fn statement_bytes(&self) -> usize {
+        STATEMENT_BYTES.min(self.packet_bytes / 2)
     }
 
     /// Adds a statement that says no number of rows.

@@ -26,10 +26,21 @@ pub(super) const LENIENT: &str = "NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES";
 /// How long a statement waits for somebody else's row lock, in seconds.
 const LOCK_WAIT_S: u32 = 5;
 
+/// How long the server keeps a session that says nothing, in seconds: the longest that it allows. A
+/// lane's lock ends with its session, and a quiet blue sends nothing for days.
+const IDLE_S: u32 = 31_536_000;
+
+/// The statement that sets what single rows may have changed: at a session's beginning, and after a
+/// failure.
+pub(super) fn checks(checks_foreign_keys: bool) -> String {
+    let checks = u8::from(checks_foreign_keys);
+    format!("SET SESSION sql_mode = '{STRICT}', foreign_key_checks = {checks}")
+}
+
 /// Opens a session that writes: UTF-8, UTC, strict.
 ///
 /// `checks_foreign_keys`: whether green has to do what blue's cascades did (see
-/// [`MysqlTargetOptions`](super::MysqlTargetOptions)).
+/// [`MysqlTarget::follow`](super::MysqlTarget::follow)).
 pub(super) async fn connect(
     url: &ServerUrl,
     checks_foreign_keys: bool,
@@ -37,14 +48,17 @@ pub(super) async fn connect(
     let mut conn = server::connect_to_write(url).await.map_err(of_source)?;
     let server = Server::read(&mut conn).await.map_err(of_source)?;
     let settings = format!(
-        "SET SESSION sql_mode = '{STRICT}', time_zone = '+00:00', autocommit = 1, \
-         foreign_key_checks = {}, unique_checks = 1, sql_notes = 1, \
-         innodb_lock_wait_timeout = {LOCK_WAIT_S}",
-        u8::from(checks_foreign_keys)
+        "SET SESSION time_zone = '+00:00', autocommit = 1, unique_checks = 1, sql_notes = 1, \
+         innodb_lock_wait_timeout = {LOCK_WAIT_S}, wait_timeout = {IDLE_S}"
     );
-    for sql in
-        ["SET NAMES utf8mb4", &settings, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"]
-    {
+    // `unique_checks` stay on whatever blue's session had: without them InnoDB may store duplicates, and
+    // a blue that holds some is better refused.
+    for sql in [
+        "SET NAMES utf8mb4",
+        &checks(checks_foreign_keys),
+        &settings,
+        "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    ] {
         let set = conn.query_drop(sql).await;
         set.map_err(|error| target_error("setting up a session on green", error))?;
     }
@@ -95,6 +109,8 @@ pub(super) async fn give_back_lane(
 
 /// Whether a source logs what its cascading foreign keys do: MySQL from 9.6 on, where the server
 /// checks foreign keys itself (`innodb_native_foreign_keys = OFF`). No other server has the variable.
+/// Of a log that an earlier version wrote only its reader knows
+/// ([`NumberedStream::version_logs_cascades`](decoders::mysql::stream::NumberedStream)).
 ///
 /// # Errors
 /// The question failed.

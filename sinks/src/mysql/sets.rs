@@ -21,8 +21,6 @@ use crate::target::TargetError;
 const ROWS_MAX: usize = 1000;
 /// Rows of one UPDATE: each is compared with half of the others.
 const UPDATE_ROWS_MAX: usize = 32;
-/// Bytes of one statement, unless one row has more.
-const STATEMENT_BYTES: usize = 256 * 1024;
 
 /// Writes what a batch comes to.
 pub(super) async fn steps(
@@ -35,7 +33,7 @@ pub(super) async fn steps(
         let changes = match step {
             Step::Rows(changes) => changes,
             Step::Truncate(change, commit) => {
-                statements::truncate(script, conn, change, *commit).await?;
+                statements::truncate(script, conn, change, *commit, checks_foreign_keys).await?;
                 continue;
             }
         };
@@ -67,15 +65,16 @@ struct Joined {
     head: Vec<u8>,
     sql: Vec<u8>,
     rows: u64,
+    most_bytes: usize,
 }
 
 impl Joined {
-    fn new(head: Vec<u8>) -> Joined {
-        Joined { sql: head.clone(), head, rows: 0 }
+    fn new(head: Vec<u8>, most_bytes: usize) -> Joined {
+        Joined { sql: head.clone(), head, rows: 0, most_bytes }
     }
 
     fn is_full(&self, more: usize) -> bool {
-        self.rows > 0 && (self.rows as usize >= ROWS_MAX || self.sql.len() + more > STATEMENT_BYTES)
+        self.rows > 0 && (self.rows as usize >= ROWS_MAX || self.sql.len() + more > self.most_bytes)
     }
 
     fn push(&mut self, separator: &[u8], piece: &[u8]) {
@@ -95,7 +94,7 @@ impl Joined {
         if self.rows > 0 {
             script.add(conn, &self.sql, Some(self.rows), 0, purpose).await?;
         }
-        *self = Joined::new(std::mem::take(&mut self.head));
+        *self = Joined::new(std::mem::take(&mut self.head), self.most_bytes);
         Ok(())
     }
 }
@@ -116,7 +115,7 @@ async fn deletes(
         Some(at) => format!("DELETE FROM {} WHERE {} IN (", plan.name, plan.columns[at].name),
         None => format!("DELETE FROM {} WHERE (", plan.name),
     };
-    let mut joined = Joined::new(head.into_bytes());
+    let mut joined = Joined::new(head.into_bytes(), script.statement_bytes());
     let mut piece = Vec::new();
     for row in &table.deletes {
         piece.clear();
@@ -140,7 +139,7 @@ async fn inserts(
     table: &NetTable<'_, Plan>,
 ) -> Result<(), TargetError> {
     let plan = &*table.plan;
-    let mut joined = Joined::new(insert_head(plan));
+    let mut joined = Joined::new(insert_head(plan), script.statement_bytes());
     let mut piece = Vec::new();
     for row in &table.inserts {
         piece.clear();
@@ -185,14 +184,16 @@ async fn updates(
         let Some(rows) = groups.get(set) else { continue };
         let moves = set.iter().any(|at| key.contains(at));
         let by_set = !moves && key.iter().all(is_plain);
-        for some in rows.chunks(UPDATE_ROWS_MAX) {
-            let joined = match by_set && some.len() > 1 {
-                true => update_statement(plan, key, set, some),
-                false => None,
-            };
+        let mut rest = &rows[..];
+        while !rest.is_empty() {
+            let most = if by_set { UPDATE_ROWS_MAX } else { 1 };
+            let (joined, count) =
+                joined_update(plan, key, set, rest, most, script.statement_bytes());
+            let (some, after) = rest.split_at(count);
+            rest = after;
             match joined {
                 Some(sql) => {
-                    let count = Some(some.len() as u64);
+                    let count = Some(count as u64);
                     script.add(conn, &sql, count, 0, purpose(table, "UPDATE")).await?;
                 }
                 None => one_by_one(script, conn, table, some).await?,
@@ -200,6 +201,26 @@ async fn updates(
         }
     }
     Ok(())
+}
+
+/// One statement for the first of `rows`, `most` of them or as many as `most_bytes` have room for, and
+/// how many these are. Without a statement they have to be written one by one.
+fn joined_update(
+    plan: &Plan,
+    key: &[usize],
+    set: &[usize],
+    rows: &[&NetUpdate<'_>],
+    most: usize,
+    most_bytes: usize,
+) -> (Option<Vec<u8>>, usize) {
+    let mut count = rows.len().min(most);
+    while count > 1 {
+        match update_statement(plan, key, set, &rows[..count]) {
+            Some(sql) if sql.len() > most_bytes => count = count.div_ceil(2),
+            joined => return (joined, count),
+        }
+    }
+    (None, count)
 }
 
 async fn one_by_one(

@@ -78,14 +78,19 @@ fn by_all(out: &mut Vec<u8>, plan: &Plan, row: &Row) -> Result<(), Unfit> {
         let is_null = row.value(at).is_some_and(|value| value.is_null());
         let (before, after): (&str, String) = match column.kind {
             _ if is_null => ("", String::new()),
-            Kind::Text | Kind::Enum => {
-                let charset = column.charset.as_deref().unwrap_or("utf8mb4");
-                ("CAST(CONVERT(", format!(" USING {charset}) AS BINARY)"))
-            }
+            Kind::Text | Kind::Enum => match &column.charset {
+                Some(charset) => ("CAST(CONVERT(", format!(" USING {charset}) AS BINARY)")),
+                // MariaDB's UUID and INET: as types of their own they compare exactly.
+                None => ("", String::new()),
+            },
             Kind::Json => ("CAST(", " AS JSON)".to_owned()),
             _ => ("", String::new()),
         };
-        let as_bytes = matches!(column.kind, Kind::Text | Kind::Enum | Kind::Geometry) && !is_null;
+        let as_bytes = match column.kind {
+            Kind::Text | Kind::Enum => column.charset.is_some() && !is_null,
+            Kind::Geometry => !is_null,
+            _ => false,
+        };
         match as_bytes {
             true => out.extend_from_slice(format!("CAST({} AS BINARY)", column.name).as_bytes()),
             false => out.extend_from_slice(column.name.as_bytes()),
@@ -186,13 +191,20 @@ pub(super) async fn row(
 
 /// Adds the statements that empty the tables of a TRUNCATE. Not TRUNCATE itself: it commits what is
 /// open. AUTO_INCREMENT goes on counting, which is set at the cutover anyway.
+///
+/// Foreign keys are not checked, as by a TRUNCATE: rows that refer to those that go are left as they are
+/// (which blue allowed, or it would have refused), and nothing cascades.
 pub(super) async fn truncate(
     script: &mut Script,
     conn: &mut Conn,
     change: &ChangeEvent,
     commit: Lsn,
+    checks_foreign_keys: bool,
 ) -> Result<(), TargetError> {
     let ChangeEvent::Truncate { tables, .. } = change else { return Ok(()) };
+    if checks_foreign_keys {
+        check_foreign_keys(script, conn, false).await?;
+    }
     for table in tables {
         let name = format!("{}.{}", identifier(&table.name.schema), identifier(&table.name.name));
         let sql = format!("DELETE FROM {name}");
@@ -200,7 +212,20 @@ pub(super) async fn truncate(
         let purpose = Purpose::Rows { table: table.clone(), op: operation(change), commits };
         script.add(conn, sql.as_bytes(), None, 0, purpose).await?;
     }
-    Ok(())
+    match checks_foreign_keys {
+        true => check_foreign_keys(script, conn, true).await,
+        false => Ok(()),
+    }
+}
+
+/// Adds the statement that makes green check foreign keys for what follows, or not.
+pub(super) async fn check_foreign_keys(
+    script: &mut Script,
+    conn: &mut Conn,
+    checked: bool,
+) -> Result<(), TargetError> {
+    let sql = format!("SET SESSION foreign_key_checks = {}", u8::from(checked));
+    script.frame(conn, sql.as_bytes(), "changing foreign_key_checks on green").await
 }
 
 /// The error of a change whose values are not those of its columns.

@@ -22,10 +22,6 @@ use crate::target::{LaneId, Target, TargetError};
 pub struct MysqlTargetOptions {
     /// The stream that is applied.
     pub stream: BinlogStreamIdentity,
-    /// Whether the source logs what its cascading foreign keys do. MySQL does from 9.6 on, unless
-    /// `innodb_native_foreign_keys` is on: the child's rows come before the parent's, so green must
-    /// check nothing. Everything else does not: green's own cascades have to do it again.
-    pub source_logs_cascades: bool,
     /// Apply to tables although triggers of theirs would fire.
     pub accept_triggers: bool,
 }
@@ -34,11 +30,18 @@ pub struct MysqlTargetOptions {
 /// were opened since.
 type Found = BTreeMap<LaneId, Option<LaneMark>>;
 
+/// The reader whose transactions are applied.
+#[derive(Clone)]
+struct Followed {
+    ledger: Arc<Ledger>,
+    source_logs_cascades: bool,
+}
+
 /// A MySQL or MariaDB server that changes are applied to.
 pub struct MysqlTarget {
     green: ServerUrl,
     options: MysqlTargetOptions,
-    ledger: Mutex<Option<Arc<Ledger>>>,
+    followed: Mutex<Option<Followed>>,
     found: Mutex<Option<Found>>,
     place: Mutex<Option<Place>>,
 }
@@ -52,7 +55,7 @@ impl MysqlTarget {
         let target = Self {
             green,
             options,
-            ledger: Mutex::default(),
+            followed: Mutex::default(),
             found: Mutex::default(),
             place: Mutex::default(),
         };
@@ -86,16 +89,28 @@ impl MysqlTarget {
     }
 
     /// The ledger of the reader whose transactions the lanes will apply. Before a lane is opened.
-    pub fn follow(&self, ledger: Arc<Ledger>) {
-        *self.ledger.lock().unwrap_or_else(PoisonError::into_inner) = Some(ledger);
+    ///
+    /// `source_logs_cascades`: whether the log that it reads has what the source's cascading foreign keys
+    /// did. MySQL's has from 9.6 on, unless `innodb_native_foreign_keys` is on: the child's rows come
+    /// before the parent's, so green must check nothing. All others have not: green's own cascades have to
+    /// do it again.
+    pub fn follow(&self, ledger: Arc<Ledger>, source_logs_cascades: bool) {
+        let followed = Followed { ledger, source_logs_cascades };
+        *self.followed.lock().unwrap_or_else(PoisonError::into_inner) = Some(followed);
     }
 
     async fn connect(&self) -> Result<Conn, TargetError> {
-        Ok(session::connect(&self.green, self.checks_foreign_keys()).await?.0)
+        Ok(session::connect(&self.green, true).await?.0)
     }
 
-    fn checks_foreign_keys(&self) -> bool {
-        !self.options.source_logs_cascades
+    fn followed(&self) -> Result<Followed, TargetError> {
+        let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        followed.ok_or_else(|| {
+            TargetError::halt(
+                "no reader's ledger is followed",
+                "This is a defect: please report it",
+            )
+        })
     }
 
     fn found(&self) -> MutexGuard<'_, Option<Found>> {
@@ -114,15 +129,9 @@ impl Target for MysqlTarget {
 
     async fn open_lane(&self, id: LaneId) -> Result<MysqlLane, TargetError> {
         let stream = &self.options.stream;
-        let ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let ledger = ledger.ok_or_else(|| {
-            TargetError::halt(
-                "no reader's ledger is followed",
-                "This is a defect: please report it",
-            )
-        })?;
-        let (mut conn, capabilities) =
-            session::connect(&self.green, self.checks_foreign_keys()).await?;
+        let Followed { ledger, source_logs_cascades } = self.followed()?;
+        let checks_foreign_keys = !source_logs_cascades;
+        let (mut conn, capabilities) = session::connect(&self.green, checks_foreign_keys).await?;
         session::take_lane(&mut conn, &stream.pipeline, id.0).await?;
         // Only now can nobody else move the progress any more.
         progress::register(&mut conn, stream).await?;
@@ -145,7 +154,7 @@ impl Target for MysqlTarget {
             capabilities,
             ledger,
             progress,
-            checks_foreign_keys: self.checks_foreign_keys(),
+            checks_foreign_keys,
             accept_triggers: self.options.accept_triggers,
         }))
     }
@@ -177,7 +186,7 @@ impl Target for MysqlTarget {
     }
 
     async fn conflicts(&self, table: &Arc<TableSchema>) -> Result<TableConflicts, TargetError> {
-        let checks = self.checks_foreign_keys();
+        let checks = !self.followed()?.source_logs_cascades;
         let (mut conn, capabilities) = session::connect(&self.green, checks).await?;
         let server = &capabilities.server;
         let green = read::table(&mut conn, server, &table.name).await?;

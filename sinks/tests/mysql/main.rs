@@ -2,6 +2,8 @@
 //! both select is the same.
 
 mod batches;
+mod foreign_keys;
+mod limits;
 mod once;
 mod refused;
 mod support;

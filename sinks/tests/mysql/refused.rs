@@ -1,5 +1,6 @@
 //! What would diverge is refused, and nothing of it stays.
 
+use decoders::postgres::catalog::TableFilter;
 use decoders::source::Disposition;
 use decoders::{Source, SourceEvent};
 use sinks::{Lane, Target};
@@ -126,6 +127,90 @@ async fn statements_that_change_tables_stop_the_stream_where_they_stand() {
             }
         };
         assert!(error.message.contains("alter table t"), "{error}");
+        opened.close().await;
+    }
+}
+
+/// Reads until the stream fails, and tells what came before.
+async fn until_it_stops(opened: &mut super::support::Opened) -> (usize, String) {
+    let mut found = 0;
+    loop {
+        match opened.stream.next().await {
+            Ok(SourceEvent::Transaction(_)) => found += 1,
+            Ok(_) => {}
+            Err(error) => return (found, error.message),
+        }
+    }
+}
+
+#[tokio::test]
+async fn statements_about_other_tables_pass_unless_they_take_one_of_ours() {
+    const TABLES: &str =
+        "create table t(id int primary key); create table other(id int primary key);
+         create table parts(id int primary key) partition by range (id)
+           (partition a values less than (10), partition b values less than maxvalue);";
+    for versions in PAIRS {
+        for taking in [
+            "alter table parts exchange partition a with table t",
+            "alter table other rename to t2, algorithm = copy",
+            "rename table other to t3",
+            "drop database t",
+        ] {
+            let mut pair = Pair::start(versions, TABLES);
+            // `t` and whatever is called like it.
+            pair.filter = TableFilter::parse(&["t.t*"], &[]).unwrap();
+            let mut opened = pair.open().await;
+            pair.blue
+                .run(
+                    "create database elsewhere; alter database elsewhere character set utf8mb4;
+                     create table elsewhere.x(id int primary key); drop database elsewhere;
+                     use t; create table y(id int); alter table y rename to z, add column w int;
+                     alter table other comment 'rename to t'; drop table z; insert into t values (1);",
+                )
+                .unwrap();
+            pair.blue.run(&format!("use t; {taking}")).unwrap();
+            let (found, told) = until_it_stops(&mut opened).await;
+            let words: Vec<&str> = taking.split(' ').take(3).collect();
+            assert!(told.contains(&words.join(" ")), "{taking}: {told}");
+            assert_eq!(found, 1, "{taking}");
+            opened.close().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn names_in_another_case_are_the_same_where_the_server_says_so() {
+    // MySQL decides it when the data directory is made.
+    let folding = &["--lower-case-table-names=1"];
+    let mut pair = Pair::start_with(PAIRS[0], folding, "create table t(id int primary key);");
+    pair.filter = TableFilter::parse(&["t.t"], &[]).unwrap();
+    let mut opened = pair.open().await;
+    pair.blue
+        .run("insert into T.T values (1); truncate table T.T; insert into t.T values (2)")
+        .unwrap();
+    opened.catch_up(&pair.blue, 1).await;
+    pair.assert_same(&["t"]);
+    pair.blue.run("alter table T.T add column v int").unwrap();
+    let (_, told) = until_it_stops(&mut opened).await;
+    assert!(told.contains("alter table T.T"), "{told}");
+    opened.close().await;
+}
+
+#[tokio::test]
+async fn databases_are_not_left_out_for_what_they_would_be_to_postgres() {
+    for versions in PAIRS {
+        let pair = Pair::start(
+            versions,
+            "create table pg_stats(id int primary key); create database pg_app;
+             create table pg_app.t(id int primary key);",
+        );
+        let mut opened = pair.open().await;
+        pair.blue
+            .run("insert into pg_app.t values (1); insert into t.pg_stats values (1)")
+            .unwrap();
+        opened.catch_up(&pair.blue, 1).await;
+        assert_eq!(pair.green.value("select count(*) from pg_app.t").unwrap(), "1");
+        pair.assert_same(&["pg_stats"]);
         opened.close().await;
     }
 }

@@ -7,6 +7,7 @@ use decoders::mysql::Place;
 use decoders::mysql::gtid::BinlogPosition;
 use decoders::mysql::server::ServerUrl;
 use decoders::mysql::stream::{NumberedStream, StreamOptions};
+use decoders::postgres::catalog::TableFilter;
 use decoders::{Lsn, Source, SourceEvent};
 use sinks::mysql::{BinlogStreamIdentity, MysqlLane, MysqlTarget, MysqlTargetOptions};
 use sinks::own::MESSAGE_PREFIX;
@@ -24,15 +25,24 @@ pub struct Pair {
     pub blue: Mysql,
     pub green: Mysql,
     pub start: BinlogPosition,
+    /// The tables that are moved.
+    pub filter: TableFilter,
 }
 
 impl Pair {
     /// Starts both, runs `tables` in schema `t` of both, and remembers where blue is then.
-    pub fn start((blue, green): (Version, Version), tables: &str) -> Pair {
+    pub fn start(versions: (Version, Version), tables: &str) -> Pair {
+        Pair::start_with(versions, &[], tables)
+    }
+
+    /// The same with options for both servers.
+    pub fn start_with((blue, green): (Version, Version), options: &[&str], tables: &str) -> Pair {
         let server = |version: Version| {
-            let options: &[&str] =
-                if version.is_mariadb() { &["--binlog-format=ROW"] } else { &[] };
-            let server = Mysql::start(version, options).unwrap();
+            let mut options = options.to_vec();
+            if version.is_mariadb() {
+                options.push("--binlog-format=ROW");
+            }
+            let server = Mysql::start(version, &options).unwrap();
             server
                 .run(
                     "create user 'cutover'@'%' identified by 'se cret';
@@ -44,7 +54,7 @@ impl Pair {
         };
         let (blue, green) = (server(blue), server(green));
         let start = head(&blue);
-        Pair { blue, green, start }
+        Pair { blue, green, start, filter: TableFilter::default() }
     }
 
     pub fn name(&self) -> &'static str {
@@ -60,11 +70,7 @@ impl Pair {
     }
 
     pub async fn target(&self) -> MysqlTarget {
-        let options = MysqlTargetOptions {
-            stream: self.identity(),
-            source_logs_cascades: !self.blue.version().is_mariadb(),
-            accept_triggers: false,
-        };
+        let options = MysqlTargetOptions { stream: self.identity(), accept_triggers: false };
         MysqlTarget::open(url(&self.green), options).await.unwrap()
     }
 
@@ -80,10 +86,11 @@ impl Pair {
         let server_id = u32::from(self.blue.port()) + 100_000;
         let mut options = StreamOptions::new(server_id, "cutover test");
         options.part_bytes = part_bytes;
+        options.filter = self.filter.clone();
         let blue = url(&self.blue);
         let stream = NumberedStream::open(&blue, options, target.place(), MESSAGE_PREFIX);
         let stream = stream.await.unwrap();
-        target.follow(stream.ledger());
+        target.follow(stream.ledger(), stream.version_logs_cascades());
         let lane = target.open_lane(LaneId(0)).await.unwrap();
         Opened { reached, stream, lane }
     }

@@ -15,6 +15,7 @@ mod huge;
 mod lag;
 mod lanes;
 mod large_objects;
+mod mysql;
 mod network;
 mod operators;
 mod protect;

@@ -33,7 +33,7 @@ async fn who_works_is_spared() -> Result<()> {
     let mut this = Move::streaming_with(Stage::builder(15, 17).routers(0), TABLES).await?;
     let api = this.stage.api();
     // Long enough for everything below, whatever the share.
-    let request = json!({ "tables": ["many"], "rows_per_second": 400, "chunk_rows": 100 });
+    let request = json!({ "tables": ["many"], "rows_per_second": 400, "chunk_rows": 500 });
     let started = api.post("/v1/verify", &request)?;
     assert_eq!(started.status, 202, "{}", started.body);
     let share = limit(&api, "clients to be seen", |_, by| by == "clients").await?;

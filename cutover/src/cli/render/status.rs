@@ -297,10 +297,10 @@ fn cutover(run: &RunStatus, paint: Paint) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Counters, Problem, SCHEMA_VERSION};
+    use crate::api::{Counters, Place, Problem, SCHEMA_VERSION};
     use crate::cli::render::plan::tests::shop;
     use crate::cli::render::report::tests::report;
-    use decoders::{Lsn, Position};
+    use decoders::Lsn;
 
     fn streaming() -> Status {
         Status {
@@ -327,7 +327,7 @@ mod tests {
                 reason: None,
             },
             positions: Positions {
-                head: Some(Position::Lsn(Lsn(0x5_9A1F_02C8))),
+                head: Some(Place::Lsn(Lsn(0x5_9A1F_02C8))),
                 ..Positions::default()
             },
             backfill: Some(Backfill {

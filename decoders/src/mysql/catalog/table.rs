@@ -10,8 +10,8 @@ use super::key::{self, ForeignKey, UniqueKey};
 use super::scope::Scope;
 use super::{CatalogError, query};
 use crate::change::QualifiedName;
-use crate::mysql::TableMap;
 use crate::mysql::server::Server;
+use crate::mysql::{Selection, TableMap};
 use crate::postgres::catalog::TableFilter;
 
 /// What kind of table it is.
@@ -127,7 +127,9 @@ pub async fn tables(
 ) -> Result<Vec<TableInfo>, CatalogError> {
     let scope = database.map_or(Scope::All, Scope::Database);
     let mut tables = read(conn, server, scope).await?;
-    tables.retain(|table| filter.takes(&table.name));
+    // Names of the catalog have one spelling.
+    let selection = Selection::new(filter.clone(), None, false);
+    tables.retain(|table| selection.takes(&table.name));
     Ok(tables)
 }
 

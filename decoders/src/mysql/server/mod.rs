@@ -63,7 +63,7 @@ impl fmt::Display for Server {
 }
 
 /// The first three numbers in `10.11.19-MariaDB-log`.
-fn number(version: &str) -> (u16, u16, u16) {
+pub(super) fn number(version: &str) -> (u16, u16, u16) {
     let digits = |part: &str| {
         let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
         part[..end].parse().unwrap_or(0)
@@ -74,6 +74,11 @@ fn number(version: &str) -> (u16, u16, u16) {
 }
 
 /// What tells a server from others with the same data: `server_uuid` of MySQL, `server_id` of MariaDB.
+///
+/// MariaDB has nothing better: its `server_uid` is made of the host's network address, which a container
+/// changes at every start. Servers that replicate each other have to differ in `server_id`, so a replica
+/// that could hold the same transactions in another order is told apart; one that does not hold them at
+/// all refuses the position.
 ///
 /// # Errors
 /// The question failed.

@@ -17,10 +17,10 @@ use std::sync::Arc;
 use crate::change::{ChangeEvent, OldRow, Part, QualifiedName};
 use crate::mysql::catalog::TableInfo;
 use crate::mysql::gtid::{BinlogPosition, MariadbGtidEvent, TransactionId};
-use crate::mysql::{Body, Event, Query, Rows};
-use crate::postgres::catalog::TableFilter;
+use crate::mysql::{Body, Event, Query, Rows, Selection};
 
 use super::error::StreamFault;
+use super::lexer::Dialect;
 use super::rows;
 use super::statement::{Kind, Sorted, Statement, sort};
 use super::tables::{Known, Tables};
@@ -48,18 +48,20 @@ struct Open {
     bytes: usize,
     /// Whether a part of it has been handed out.
     cut: bool,
+    /// The last change was made without checking foreign keys.
+    unchecked: bool,
 }
 
 impl Assembler {
-    /// An assembler behind `position`, for the tables of `filter`, of one database or of all, which
-    /// hands out a group in parts of about `part_bytes` each.
-    pub fn new(
-        position: BinlogPosition,
-        filter: TableFilter,
-        database: Option<String>,
-        part_bytes: usize,
-    ) -> Self {
-        Assembler { part_bytes, tables: Tables::new(filter, database), position, open: None }
+    /// An assembler behind `position`, for the tables of `selection`, which hands out a group in parts
+    /// of about `part_bytes` each.
+    pub fn new(position: BinlogPosition, selection: Selection, part_bytes: usize) -> Self {
+        Assembler { part_bytes, tables: Tables::new(selection), position, open: None }
+    }
+
+    /// The tables whose rows are delivered.
+    pub fn selection(&self) -> &Selection {
+        self.tables.selection()
     }
 
     /// Delivers the rows of a table whatever filter and database say.
@@ -165,6 +167,7 @@ impl Assembler {
             changes: Vec::new(),
             bytes: 0,
             cut: false,
+            unchecked: false,
         });
         Ok(None)
     }
@@ -175,7 +178,8 @@ impl Assembler {
             table: QualifiedName::new(&query.schema, "a statement"),
             error: rows::RowsError::Value(fault),
         })?;
-        let change = match sort(&query.schema, &text) {
+        let dialect = Dialect::of(query.session.sql_mode);
+        let change = match sort(&query.schema, &text, dialect) {
             Sorted::Begin | Sorted::XaFrame => {
                 open.framed = true;
                 return Ok(None);
@@ -192,7 +196,7 @@ impl Assembler {
             Sorted::Data => return Err(StreamFault::StatementFormat),
             Sorted::XaCommit(id) => Change::XaCommit(id.ok_or(StreamFault::XaIdentity)?),
             Sorted::XaRollback(id) => Change::XaRollback(id.ok_or(StreamFault::XaIdentity)?),
-            Sorted::Standing { kind, tables } => {
+            Sorted::Standing { kind, tables, databases } => {
                 // MariaDB may log an ALTER TABLE in two halves, of which only the second counts.
                 const START_OR_ROLLBACK_ALTER: u8 = 2 | 8;
                 if query
@@ -202,10 +206,20 @@ impl Assembler {
                 {
                     return self.end(seconds, Outcome::Committed).map(Some);
                 }
-                if !matches!(kind, Kind::Account | Kind::Maintenance | Kind::TemporaryTable) {
+                if !matches!(
+                    kind,
+                    Kind::Account | Kind::Maintenance | Kind::TemporaryTable | Kind::Server
+                ) {
                     self.tables.forget_catalog();
                 }
-                Change::Statement(Statement { schema: query.schema.clone(), text, kind, tables })
+                open.check(true);
+                Change::Statement(Statement {
+                    schema: query.schema.clone(),
+                    text,
+                    kind,
+                    tables,
+                    databases,
+                })
             }
         };
         let ends = !open.framed || matches!(change, Change::XaCommit(_) | Change::XaRollback(_));
@@ -226,6 +240,9 @@ impl Assembler {
         let changes = rows::changes(event, &described.layout, &described.schema);
         let changes = changes
             .map_err(|error| StreamFault::Rows { table: described.schema.name.clone(), error })?;
+        if !changes.is_empty() {
+            open.check(event.flags & Rows::NO_FOREIGN_KEY_CHECKS == 0);
+        }
         for change in changes {
             open.bytes += heap_bytes(&change);
             open.changes.push(Change::Row(change));
@@ -254,8 +271,17 @@ impl Assembler {
 }
 
 impl Open {
-    /// What has come since the part before.
+    /// Says whether the changes that follow were made with foreign keys checked.
+    fn check(&mut self, checked: bool) {
+        if self.unchecked == checked {
+            self.unchecked = !checked;
+            self.changes.push(Change::ForeignKeyChecks(checked));
+        }
+    }
+
+    /// What has come since the part before. Each part begins and ends with foreign keys checked.
     fn part(&mut self, part: Part) -> Transaction {
+        self.check(true);
         Transaction {
             part,
             id: self.id.clone(),

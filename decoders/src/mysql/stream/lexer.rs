@@ -5,9 +5,9 @@
 pub(super) enum Token {
     /// A bare word as it is written; a keyword or a name.
     Word(String),
-    /// A name in backticks or double quotes.
+    /// A name in backticks, or in double quotes where they are for names.
     Name(String),
-    /// A literal in single quotes, its bytes as written.
+    /// A literal in quotes, its bytes as written.
     Text(String),
     /// Any other character.
     Mark(char),
@@ -28,20 +28,37 @@ impl Token {
     }
 }
 
+/// What a session's `sql_mode` makes of quotes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Dialect {
+    /// ANSI_QUOTES: names in double quotes, which hold literals otherwise.
+    ansi_quotes: bool,
+    /// NO_BACKSLASH_ESCAPES.
+    plain_backslashes: bool,
+}
+
+impl Dialect {
+    /// By the bits that the binlog has (`sql/query_options.h`; the same in both families).
+    pub(super) fn of(sql_mode: Option<u64>) -> Dialect {
+        let mode = sql_mode.unwrap_or_default();
+        Dialect { ansi_quotes: mode & 4 != 0, plain_backslashes: mode & (1 << 20) != 0 }
+    }
+}
+
 /// The first `most` tokens. Comments are left out, except for those whose content the servers
 /// execute (`/*! .. */`, `/*M! .. */`), of which only the frame is.
-pub(super) fn tokens(sql: &str, most: usize) -> Vec<Token> {
+pub(super) fn tokens(sql: &str, most: usize, dialect: Dialect) -> Vec<Token> {
     let mut tokens = Vec::new();
     let mut rest = sql.trim_start();
     while tokens.len() < most && !rest.is_empty() {
-        let (token, after) = next(rest);
+        let (token, after) = next(rest, dialect);
         tokens.extend(token);
         rest = after.trim_start();
     }
     tokens
 }
 
-fn next(sql: &str) -> (Option<Token>, &str) {
+fn next(sql: &str, dialect: Dialect) -> (Option<Token>, &str) {
     let first = sql.chars().next().unwrap_or_default();
     let behind = |mark: &str| sql.find(mark).map_or("", |at| &sql[at + mark.len()..]);
     if let Some(live) = sql.strip_prefix("/*!").or_else(|| sql.strip_prefix("/*M!")) {
@@ -60,7 +77,7 @@ fn next(sql: &str) -> (Option<Token>, &str) {
         return (None, behind("\n"));
     }
     match first {
-        '`' | '"' | '\'' => quoted(sql, first),
+        '`' | '"' | '\'' => quoted(sql, first, dialect),
         _ if is_in_word(first) => {
             let end = sql.find(|c| !is_in_word(c)).unwrap_or(sql.len());
             (Some(Token::Word(sql[..end].to_owned())), &sql[end..])
@@ -75,12 +92,14 @@ fn is_in_word(c: char) -> bool {
 }
 
 /// A quote inside is doubled; in a literal a backslash escapes too.
-fn quoted(sql: &str, quote: char) -> (Option<Token>, &str) {
+fn quoted(sql: &str, quote: char, dialect: Dialect) -> (Option<Token>, &str) {
+    let is_text = quote == '\'' || (quote == '"' && !dialect.ansi_quotes);
+    let escapes = is_text && !dialect.plain_backslashes;
     let mut content = String::new();
     let mut chars = sql.char_indices().skip(1).peekable();
     let mut end = sql.len();
     while let Some((at, c)) = chars.next() {
-        if c == '\\' && quote == '\'' {
+        if c == '\\' && escapes {
             content.push(c);
             content.extend(chars.next().map(|(_, escaped)| escaped));
         } else if c != quote || chars.next_if(|(_, following)| *following == quote).is_some() {
@@ -90,7 +109,7 @@ fn quoted(sql: &str, quote: char) -> (Option<Token>, &str) {
             break;
         }
     }
-    let token = if quote == '\'' { Token::Text(content) } else { Token::Name(content) };
+    let token = if is_text { Token::Text(content) } else { Token::Name(content) };
     (Some(token), &sql[end..])
 }
 
@@ -113,10 +132,25 @@ mod tests {
             Token::Text("it's\\'".into()),
             mark(')'),
         ];
+        let ansi = Dialect { ansi_quotes: true, plain_backslashes: false };
+        let tokens = |sql: &str, most| tokens(sql, most, ansi);
         assert_eq!(tokens(sql, 99), expected);
         assert_eq!(tokens("größe-1", 99), [word("größe"), mark('-'), word("1")]);
         for broken in ["/* x", "'x", "`x", "--", "/*!", "'\\"] {
             tokens(broken, 9);
         }
+    }
+
+    #[test]
+    fn quotes_mean_what_the_session_made_of_them() {
+        let name = |text: &str| Token::Name(text.into());
+        let text = |text: &str| Token::Text(text.into());
+        let (ansi, no_escapes) = (Dialect::of(Some(4)), Dialect::of(Some(1 << 20)));
+        assert_eq!(
+            tokens(r#""a\"" "b""#, 9, ansi),
+            [name(r#"a\" "#), Token::Word("b".into()), name("")]
+        );
+        assert_eq!(tokens(r#""a\"" 'b'"#, 9, Dialect::default()), [text(r#"a\""#), text("b")]);
+        assert_eq!(tokens(r"'a\' 'b'", 9, no_escapes), [text(r"a\"), text("b")]);
     }
 }

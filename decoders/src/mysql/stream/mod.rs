@@ -25,19 +25,18 @@ use mysql_async::Conn;
 
 pub use assemble::Assembler;
 pub use error::StreamFault;
-pub use numbered::NumberedStream;
+pub use numbered::{NumberedStream, foreign_keys_checked};
 pub use options::{Start, StreamOptions};
 pub use rows::RowsError;
 pub use start::head;
 pub use statement::{Kind, Statement};
-pub use tables::is_system_schema;
 pub use transaction::{Change, Outcome, Transaction};
 pub use xa::XaId;
 
 use super::catalog;
 use super::gtid::BinlogPosition;
 use super::server::{self, Server, ServerUrl, failure};
-use super::{Body, Decoder, Event, PayloadEvents};
+use super::{Body, Decoder, Event, PayloadEvents, Selection};
 use crate::change::QualifiedName;
 use crate::source::{Source, SourceError, SourceEvent};
 
@@ -70,16 +69,13 @@ impl BinlogStream {
     pub async fn open(url: &ServerUrl, options: StreamOptions) -> Result<Self, SourceError> {
         let started = start::start(url, &options).await?;
         let position = started.position;
-        let mut assembler = Assembler::new(
-            position.clone(),
-            options.filter.clone(),
-            options.database.clone(),
-            options.part_bytes,
-        );
+        let selection =
+            Selection::new(options.filter.clone(), options.database.clone(), started.folds_case);
+        let mut assembler = Assembler::new(position.clone(), selection, options.part_bytes);
         if let Some(table) = &options.always {
             assembler.always(table.clone());
         }
-        Ok(BinlogStream {
+        let mut stream = BinlogStream {
             url: url.clone(),
             server: started.server,
             frames: started.frames,
@@ -90,7 +86,22 @@ impl BinlogStream {
             start: position,
             catalog: None,
             options,
-        })
+        };
+        // The first thing that a server sends of a file: which version wrote it.
+        while stream.decoder.format().is_none() {
+            stream.pending = Some(stream.receive().await?);
+        }
+        Ok(stream)
+    }
+
+    /// Whether the version that wrote the file that is being read logs what cascading foreign keys do.
+    pub fn version_logs_cascades(&self) -> bool {
+        self.decoder.format().is_some_and(|format| format.version_logs_cascades())
+    }
+
+    /// The tables whose rows are delivered.
+    pub fn selection(&self) -> &Selection {
+        self.assembler.selection()
     }
 
     /// Where the stream began.
@@ -108,7 +119,7 @@ impl BinlogStream {
         &self.server
     }
 
-    /// Whether events carry checksums, which are then verified; `None` before the first event.
+    /// Whether events carry checksums, which are then verified.
     pub fn has_checksums(&self) -> Option<bool> {
         self.decoder.format().map(|format| format.checksum)
     }

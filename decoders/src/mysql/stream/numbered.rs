@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::statement::{Kind, Statement};
 use super::transaction::{Change, Outcome, Transaction as Group};
-use super::{BinlogStream, StreamOptions, is_system_schema};
+use super::{BinlogStream, StreamOptions};
 use crate::change::{
     ChangeEvent, Lsn, Part, Position, QualifiedName, ReplicaIdentity, TableId, TableSchema,
     Transaction,
@@ -17,7 +17,6 @@ use crate::change::{
 use crate::mysql::gtid::{BinlogPosition, TransactionId};
 use crate::mysql::server::ServerUrl;
 use crate::mysql::{Ledger, Place};
-use crate::postgres::catalog::TableFilter;
 use crate::source::{Source, SourceError, SourceEvent};
 
 /// Where appliers keep their progress. The first change of each of their transactions is to it, which
@@ -25,17 +24,38 @@ use crate::source::{Source, SourceError, SourceEvent};
 const OWN_SCHEMA: &str = "_cutover";
 const OWN_TABLE: &str = "progress";
 
+/// Prefix of the messages that say whether foreign keys were checked when the changes behind them were
+/// made; `on` at the beginning of every part of a transaction.
+const CHECKS_PREFIX: &str = "cutover.foreign_key_checks";
+
+fn foreign_key_checks(checked: bool) -> ChangeEvent {
+    let content = if checked { "on" } else { "off" };
+    ChangeEvent::Message { prefix: CHECKS_PREFIX.to_owned(), content: content.into() }
+}
+
+/// Whether the source checked foreign keys for the changes behind this one, until it says otherwise:
+/// rows written with `foreign_key_checks = 0` may refer to nothing, and cascade to nothing. `None` for a
+/// change that says nothing of it.
+pub fn foreign_keys_checked(change: &ChangeEvent) -> Option<bool> {
+    match change {
+        ChangeEvent::Message { prefix, content } if prefix == CHECKS_PREFIX => {
+            Some(content == "on")
+        }
+        _ => None,
+    }
+}
+
 /// A stream of a server's binlog whose transactions are numbered.
 #[derive(Debug)]
 pub struct NumberedStream {
     stream: BinlogStream,
     ledger: Arc<Ledger>,
-    filter: TableFilter,
-    database: Option<String>,
     /// The transaction whose last part has not come: its number.
     open: Option<Lsn>,
     /// Prefix of the messages that stand for an applier's mark; their content is its pipeline.
     own_prefix: &'static str,
+    /// What the version that wrote the log's first file does.
+    version_logs_cascades: bool,
 }
 
 impl NumberedStream {
@@ -52,13 +72,20 @@ impl NumberedStream {
     ) -> Result<NumberedStream, SourceError> {
         options.start = super::Start::Behind(place.position.clone());
         options.always = Some(QualifiedName::new(OWN_SCHEMA, OWN_TABLE));
-        let (filter, database) = (options.filter.clone(), options.database.clone());
         let stream = BinlogStream::open(url, options).await?;
         // Of the server's family: a position that was stored before the first transaction is empty, and
         // says of neither that it is its own.
         let place = Place { position: stream.start().clone(), ..place };
         let ledger = Arc::new(Ledger::new(place));
-        Ok(NumberedStream { stream, ledger, filter, database, open: None, own_prefix })
+        let version_logs_cascades = stream.version_logs_cascades();
+        Ok(NumberedStream { stream, ledger, open: None, own_prefix, version_logs_cascades })
+    }
+
+    /// Whether the version that wrote the log has in it what cascading foreign keys do. It is the same
+    /// for everything that this stream delivers: before a file of another kind it hands over to the next
+    /// one.
+    pub fn version_logs_cascades(&self) -> bool {
+        self.version_logs_cascades
     }
 
     /// The numbers that were given, and what they stand for.
@@ -102,15 +129,25 @@ impl NumberedStream {
 
     fn changes(&self, group: &Group) -> Result<Vec<ChangeEvent>, SourceError> {
         let mut changes = Vec::with_capacity(group.changes.len());
+        // Whether foreign keys were checked, and what `changes` say of it.
+        let (mut checked, mut said) = (true, true);
         for change in &group.changes {
             match change {
                 Change::Row(row) => match self.row(row) {
                     Some(own) => changes.extend(own),
-                    None => changes.push(row.clone()),
+                    None => {
+                        // Only here: the mark of an applier has to be the first change.
+                        if said != checked {
+                            changes.push(foreign_key_checks(checked));
+                            said = checked;
+                        }
+                        changes.push(row.clone());
+                    }
                 },
                 Change::Statement(statement) => {
                     changes.extend(self.statement(statement, &group.id)?);
                 }
+                Change::ForeignKeyChecks(now) => checked = *now,
                 // Prepared behind the start, the stream would have ended there.
                 Change::XaRollback(_) => {}
                 Change::XaCommit(id) => {
@@ -124,6 +161,9 @@ impl NumberedStream {
                     ));
                 }
             }
+        }
+        if !said {
+            changes.push(foreign_key_checks(true));
         }
         match &group.outcome {
             Outcome::Prepared(id) if !changes.is_empty() => Err(SourceError::halt(
@@ -161,15 +201,25 @@ impl NumberedStream {
         statement: &Statement,
         id: &TransactionId,
     ) -> Result<Option<ChangeEvent>, SourceError> {
+        let selection = self.stream.selection();
         match statement.kind {
             Kind::View
             | Kind::Routine
             | Kind::Account
             | Kind::Maintenance
+            | Kind::Server
+            | Kind::Database
             | Kind::TemporaryTable => return Ok(None),
+            Kind::DropDatabase
+                if !statement.databases.is_empty()
+                    && !statement.databases.iter().any(|name| selection.reaches(name)) =>
+            {
+                return Ok(None);
+            }
             Kind::TruncateTable if !statement.tables.is_empty() => {
-                let taken = statement.tables.iter().filter(|table| self.takes(table));
-                let tables: Box<[_]> = taken.map(emptied).collect();
+                let taken = statement.tables.iter().filter(|table| selection.takes(table));
+                let names = taken.map(|table| selection.canonical(table));
+                let tables: Box<[_]> = names.map(emptied).collect();
                 return Ok((!tables.is_empty()).then_some(ChangeEvent::Truncate {
                     tables,
                     cascade: false,
@@ -181,9 +231,10 @@ impl NumberedStream {
             | Kind::AlterTable
             | Kind::DropTable
             | Kind::RenameTable
+            | Kind::Sequence
             | Kind::Index
                 if !statement.tables.is_empty()
-                    && !statement.tables.iter().any(|table| self.takes(table)) =>
+                    && !statement.tables.iter().any(|table| selection.takes(table)) =>
             {
                 return Ok(None);
             }
@@ -191,8 +242,8 @@ impl NumberedStream {
         }
         // Its first words: the rest may hold values.
         let words: Vec<&str> = statement.text.split_whitespace().take(3).collect();
-        let tables: Vec<String> =
-            statement.tables.iter().map(|name| format!("{}.{}", name.schema, name.name)).collect();
+        let tables = statement.tables.iter().map(|name| format!("{}.{}", name.schema, name.name));
+        let tables: Vec<String> = tables.chain(statement.databases.iter().cloned()).collect();
         Err(SourceError::halt(
             format!(
                 "{id}: a statement on the source may change tables that are moved ({} .. {}); schema \
@@ -204,23 +255,16 @@ impl NumberedStream {
             "make a new copy of the source as it is now; until it is done, leave schemas as they are",
         ))
     }
-
-    fn takes(&self, name: &QualifiedName) -> bool {
-        name.schema != OWN_SCHEMA
-            && !is_system_schema(&name.schema)
-            && self.database.as_ref().is_none_or(|database| *database == name.schema)
-            && self.filter.takes(name)
-    }
 }
 
 const XA_REMEDY: &str = "distributed transactions (XA PREPARE) are not applied yet: end those that are \
                          prepared (XA RECOVER shows them), and make a new copy";
 
 /// A table of which nothing but the name matters.
-fn emptied(name: &QualifiedName) -> Arc<TableSchema> {
+fn emptied(name: QualifiedName) -> Arc<TableSchema> {
     Arc::new(TableSchema {
         id: TableId(0),
-        name: name.clone(),
+        name,
         identity: ReplicaIdentity::Nothing,
         columns: Vec::new(),
     })
@@ -228,8 +272,16 @@ fn emptied(name: &QualifiedName) -> Arc<TableSchema> {
 
 impl Source for NumberedStream {
     async fn next(&mut self) -> Result<SourceEvent, SourceError> {
+        // Only what is durable makes room, and who learns of it asks again.
+        if self.open.is_none() && self.ledger.is_full() {
+            return std::future::pending().await;
+        }
         loop {
-            match Source::<Group, BinlogPosition>::next(&mut self.stream).await? {
+            let event = Source::<Group, BinlogPosition>::next(&mut self.stream).await?;
+            if self.stream.version_logs_cascades() != self.version_logs_cascades {
+                return Ok(SourceEvent::Handover);
+            }
+            match event {
                 SourceEvent::Transaction(group) => return self.event(group),
                 // Every group has a number, so there is nothing between them to report.
                 SourceEvent::Idle(_) => {}

@@ -15,6 +15,8 @@ pub(super) struct Started {
     pub(super) server: Server,
     pub(super) position: BinlogPosition,
     pub(super) frames: Frames,
+    /// Names in another case are the same.
+    pub(super) folds_case: bool,
 }
 
 /// How long the server waits for us to take what it writes, in seconds. A target may stall; the
@@ -30,6 +32,8 @@ pub(super) async fn start(
     refuse_without_log(&mut conn, &server).await?;
     let position = position(&mut conn, &server, &options.start).await?;
     refuse_collision(&mut conn, &server, options).await?;
+    let sql = "SELECT @@GLOBAL.lower_case_table_names <> 0";
+    let folds_case = value::<bool>(&mut conn, "way with the case of names", sql).await?;
     agree(&mut conn, &server, &position, options).await?;
     let name = options.name.as_bytes();
     let request = BinlogStreamRequest::new(options.server_id).with_hostname(name);
@@ -41,7 +45,7 @@ pub(super) async fn start(
         BinlogPosition::Mariadb(_) => conn.get_binlog_stream(request).await,
     };
     let stream = stream.map_err(|error| failure("cannot start reading the binlog", error))?;
-    Ok(Started { server, position, frames: Frames::new(stream) })
+    Ok(Started { server, position, frames: Frames::new(stream), folds_case })
 }
 
 async fn value<T: FromValue + Send + 'static>(

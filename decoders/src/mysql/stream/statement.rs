@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use super::lexer::{Token, tokens};
+use super::lexer::{Dialect, Token, tokens};
 use super::xa::XaId;
 use crate::change::QualifiedName;
 
@@ -19,8 +19,10 @@ pub struct Statement {
     pub text: String,
     /// What it does.
     pub kind: Kind,
-    /// The tables that it names as its objects; empty where they are not recognised.
+    /// The tables that it may change, as it spells them; empty where they are not recognised.
     pub tables: Vec<QualifiedName>,
+    /// The databases that it may change, as it spells them.
+    pub databases: Vec<String>,
 }
 
 /// What a statement does.
@@ -35,8 +37,10 @@ pub enum Kind {
     TruncateTable,
     /// CREATE or DROP INDEX.
     Index,
-    /// CREATE, ALTER or DROP DATABASE.
+    /// CREATE or ALTER DATABASE: no table that is there changes.
     Database,
+    /// DROP DATABASE, and CREATE OR REPLACE, which drops.
+    DropDatabase,
     View,
     /// Procedures, functions, packages, triggers and events.
     Routine,
@@ -45,6 +49,8 @@ pub enum Kind {
     Account,
     /// Statements that leave every row as it is: ANALYZE, OPTIMIZE, FLUSH.
     Maintenance,
+    /// Tablespaces, foreign servers, resource groups and others that hold no tables.
+    Server,
     /// Concerns temporary tables only, which nobody else sees.
     TemporaryTable,
     /// Anything else.
@@ -69,20 +75,37 @@ pub(super) enum Sorted {
     Standing {
         kind: Kind,
         tables: Vec<QualifiedName>,
+        databases: Vec<String>,
     },
 }
 
 /// More tokens than any list of names that matters.
-const MOST_TOKENS: usize = 4096;
+const MOST_TOKENS: usize = 1 << 16;
 
-pub(super) fn sort(schema: &str, sql: &str) -> Sorted {
-    let tokens = tokens(sql, MOST_TOKENS);
-    let tokens = without_settings(&tokens);
+pub(super) fn sort(schema: &str, sql: &str, dialect: Dialect) -> Sorted {
+    let tokens = tokens(sql, MOST_TOKENS, dialect);
+    let is_cut = tokens.len() >= MOST_TOKENS;
+    match sort_tokens(schema, without_settings(&tokens)) {
+        // What it names behind the end is not known.
+        Sorted::Standing { kind, .. } if is_cut && kind != Kind::CreateTable => standing(kind),
+        sorted => sorted,
+    }
+}
+
+/// A statement that names no table, or none that is recognised.
+fn standing(kind: Kind) -> Sorted {
+    of_tables(kind, Vec::new())
+}
+
+fn of_tables(kind: Kind, tables: Vec<QualifiedName>) -> Sorted {
+    Sorted::Standing { kind, tables, databases: Vec::new() }
+}
+
+fn sort_tokens(schema: &str, tokens: &[Token]) -> Sorted {
     let is = |at: usize, keyword: &str| tokens.get(at).is_some_and(|token| token.is(keyword));
     let Some(Token::Word(verb)) = tokens.first() else {
-        return Sorted::Standing { kind: Kind::Other, tables: Vec::new() };
+        return standing(Kind::Other);
     };
-    let standing = |kind| Sorted::Standing { kind, tables: Vec::new() };
     match verb.to_ascii_uppercase().as_str() {
         "BEGIN" => Sorted::Begin,
         "START" if is(1, "TRANSACTION") => Sorted::Begin,
@@ -101,12 +124,13 @@ pub(super) fn sort(schema: &str, sql: &str) -> Sorted {
         "ANALYZE" | "OPTIMIZE" | "REPAIR" | "CHECK" | "CHECKSUM" | "FLUSH" | "CACHE" => {
             standing(Kind::Maintenance)
         }
+        "INSTALL" | "UNINSTALL" => standing(Kind::Server),
         "TRUNCATE" => {
             let names = &tokens[if is(1, "TABLE") { 2 } else { 1 }..];
-            Sorted::Standing { kind: Kind::TruncateTable, tables: names_in(schema, names) }
+            of_tables(Kind::TruncateTable, all_names_in(schema, names))
         }
         "RENAME" if is(1, "TABLE") || is(1, "TABLES") => {
-            Sorted::Standing { kind: Kind::RenameTable, tables: names_in(schema, &tokens[2..]) }
+            of_tables(Kind::RenameTable, all_names_in(schema, &tokens[2..]))
         }
         "RENAME" => standing(Kind::Account),
         verb @ ("CREATE" | "ALTER" | "DROP") => definition(schema, verb, &tokens[1..]),
@@ -143,33 +167,109 @@ fn definition(schema: &str, verb: &str, tokens: &[Token]) -> Sorted {
                     "ALTER" => Kind::AlterTable,
                     _ => Kind::DropTable,
                 };
-                let mut tables = names_in(schema, rest);
-                if kind != Kind::DropTable {
-                    tables.truncate(1);
-                }
-                return Sorted::Standing { kind, tables };
+                let tables = match kind {
+                    Kind::DropTable => all_names_in(schema, rest),
+                    Kind::AlterTable => altered(schema, rest),
+                    _ => names_in(schema, rest).0.into_iter().take(1).collect(),
+                };
+                return of_tables(kind, tables);
             }
             "INDEX" => {
                 let on = rest.iter().position(|token| token.is("ON"));
-                let tables = on.map(|on| names_in(schema, &rest[on + 1..])).unwrap_or_default();
-                let tables = tables.into_iter().take(1).collect();
-                return Sorted::Standing { kind: Kind::Index, tables };
+                let tables = on.map(|on| names_in(schema, &rest[on + 1..]).0).unwrap_or_default();
+                return of_tables(Kind::Index, tables.into_iter().take(1).collect());
             }
-            "DATABASE" | "SCHEMA" => Kind::Database,
+            "DATABASE" | "SCHEMA" => return database(schema, verb, &tokens[..at], rest),
+            "SEQUENCE" => return of_tables(Kind::Sequence, names_in(schema, rest).0),
             "VIEW" => Kind::View,
-            "SEQUENCE" => Kind::Sequence,
-            "PROCEDURE" | "FUNCTION" | "PACKAGE" | "TRIGGER" | "EVENT" => Kind::Routine,
+            "PROCEDURE" | "FUNCTION" | "PACKAGE" | "TRIGGER" | "EVENT" | "LIBRARY" => Kind::Routine,
             "USER" | "ROLE" => Kind::Account,
+            "TABLESPACE" | "SERVER" | "LOGFILE" | "RESOURCE" | "INSTANCE" => Kind::Server,
             // Words that may stand before the kind of object, and values of theirs.
             _ => continue,
         };
-        return Sorted::Standing { kind, tables: Vec::new() };
+        return standing(kind);
     }
-    Sorted::Standing { kind: Kind::Other, tables: Vec::new() }
+    standing(Kind::Other)
 }
 
-/// The names in `[IF [NOT] EXISTS] a, s.b TO c ..`, up to the first word that is neither.
-fn names_in(schema: &str, tokens: &[Token]) -> Vec<QualifiedName> {
+/// CREATE, ALTER and DROP DATABASE, with what stands before the word and behind it.
+fn database(schema: &str, verb: &str, before: &[Token], rest: &[Token]) -> Sorted {
+    let replaces = before.iter().any(|token| token.is("REPLACE"));
+    let named = names_in("", rest).0.into_iter().next().map(|name| name.name);
+    // Without a name it is the default one.
+    let is_option = |name: &String| {
+        ["DEFAULT", "CHARACTER", "CHARSET", "COLLATE", "ENCRYPTION", "READ", "COMMENT"]
+            .contains(&name.to_ascii_uppercase().as_str())
+    };
+    match (verb, named) {
+        ("DROP", Some(name)) => of_databases(Kind::DropDatabase, name),
+        ("CREATE", Some(name)) if replaces => of_databases(Kind::DropDatabase, name),
+        ("CREATE", Some(name)) => of_databases(Kind::Database, name),
+        // ALTER DATABASE .. UPGRADE DATA DIRECTORY NAME renames it.
+        ("ALTER", _) if rest.iter().any(|token| token.is("UPGRADE")) => standing(Kind::Other),
+        ("ALTER", Some(name)) if !is_option(&name) => of_databases(Kind::Database, name),
+        ("ALTER", _) => of_databases(Kind::Database, schema.to_owned()),
+        _ => standing(Kind::Other),
+    }
+}
+
+fn of_databases(kind: Kind, name: String) -> Sorted {
+    Sorted::Standing { kind, tables: Vec::new(), databases: vec![name] }
+}
+
+/// What ALTER TABLE changes: its table, and those that it takes the name, a partition or the rows of
+/// (`RENAME TO u`, `EXCHANGE PARTITION p WITH TABLE u`, MariaDB's `CONVERT PARTITION p TO TABLE u`).
+/// Nothing if one of them can't be read.
+fn altered(schema: &str, tokens: &[Token]) -> Vec<QualifiedName> {
+    let mut tables: Vec<_> = names_in(schema, tokens).0.into_iter().take(1).collect();
+    for (at, token) in tokens.iter().enumerate() {
+        let mut rest = &tokens[at + 1..];
+        if token.is("RENAME") {
+            // Of something inside of the table. A table of such a name is quoted: the words are reserved.
+            if rest.first().is_some_and(|t| ["COLUMN", "INDEX", "KEY"].iter().any(|w| t.is(w))) {
+                continue;
+            }
+            if let [first, after @ ..] = rest
+                && (first.is("TO") || first.is("AS") || *first == Token::Mark('='))
+            {
+                rest = after;
+            }
+        } else if !token.is("TABLE") {
+            continue;
+        }
+        match names_in(schema, rest).0.into_iter().next() {
+            Some(name) => tables.push(name),
+            None => return Vec::new(),
+        }
+    }
+    tables
+}
+
+/// The names of a statement that consists of nothing else; nothing if there is more that is not
+/// understood.
+fn all_names_in(schema: &str, tokens: &[Token]) -> Vec<QualifiedName> {
+    let (names, rest) = names_in(schema, tokens);
+    let rest = match rest {
+        [word, after @ ..] if word.is("RESTRICT") || word.is("CASCADE") => after,
+        rest => rest,
+    };
+    let is_end = |token: &Token| *token == Token::Mark(';');
+    if rest.iter().all(is_end) { names } else { Vec::new() }
+}
+
+/// Without MariaDB's `WAIT n` and `NOWAIT`.
+fn without_wait(tokens: &[Token]) -> &[Token] {
+    match tokens {
+        [wait, Token::Word(_), after @ ..] if wait.is("WAIT") => after,
+        [nowait, after @ ..] if nowait.is("NOWAIT") => after,
+        _ => tokens,
+    }
+}
+
+/// The names in `[IF [NOT] EXISTS] a, s.b TO c ..`, up to the first word that is neither, and what
+/// follows.
+fn names_in<'a>(schema: &str, tokens: &'a [Token]) -> (Vec<QualifiedName>, &'a [Token]) {
     let mut rest = tokens;
     while let [first, after @ ..] = rest
         && ["IF", "NOT", "EXISTS"].iter().any(|word| first.is(word))
@@ -190,13 +290,14 @@ fn names_in(schema: &str, tokens: &[Token]) -> Vec<QualifiedName> {
             }
         };
         names.extend(name);
+        rest = without_wait(rest);
         match rest {
             [Token::Mark(','), after @ ..] => rest = after,
             [to, after @ ..] if to.is("TO") => rest = after,
             _ => break,
         }
     }
-    names
+    (names, rest)
 }
 
 #[cfg(test)]
@@ -204,9 +305,10 @@ mod tests {
     use super::*;
 
     fn standing(sql: &str) -> (Kind, String) {
-        match sort("d", sql) {
-            Sorted::Standing { kind, tables } => {
+        match sort("d", sql, Dialect::default()) {
+            Sorted::Standing { kind, tables, databases } => {
                 let names = tables.iter().map(|name| format!("{}.{}", name.schema, name.name));
+                let names = names.chain(databases);
                 (kind, names.collect::<Vec<_>>().join(" "))
             }
             other => panic!("{sql}: {other:?}"),
@@ -224,7 +326,19 @@ mod tests {
                 "x y.t",
             ),
             ("alter /*!50000 ignore */ table s.t add column `index` int", AlterTable, "s.t"),
-            ("ALTER ONLINE TABLE t RENAME TO u", AlterTable, "d.t"),
+            ("ALTER ONLINE TABLE t RENAME TO u", AlterTable, "d.t d.u"),
+            ("alter table s.t wait 5 add x int, rename `u v`.w", AlterTable, "s.t u v.w"),
+            ("alter table t rename column a to b, rename index i to j", AlterTable, "d.t"),
+            ("alter table t comment \"rename to u\"", AlterTable, "d.t"),
+            ("alter table t /* rename */ rename = u", AlterTable, "d.t d.u"),
+            (
+                "alter table p exchange partition q with table s . t without validation",
+                AlterTable,
+                "d.p s.t",
+            ),
+            ("alter table p convert partition q to table t", AlterTable, "d.p d.t"),
+            ("alter table p convert table t to partition q", AlterTable, "d.p d.t"),
+            ("alter table t rename .u", AlterTable, ""),
             (
                 "SET STATEMENT max_statement_time=60 FOR alter table t engine=innodb",
                 AlterTable,
@@ -232,13 +346,26 @@ mod tests {
             ),
             ("DROP TABLE IF EXISTS `a`,s.`b` /* generated by server */", DropTable, "d.a s.b"),
             ("rename table a to b, s.c to s.d", RenameTable, "d.a d.b s.c s.d"),
+            (
+                "rename tables if exists a nowait to b, c wait 3 to d",
+                RenameTable,
+                "d.a d.b d.c d.d",
+            ),
+            ("rename table a to b and so on", RenameTable, ""),
+            ("drop table a, b wait 3 cascade", DropTable, "d.a d.b"),
             ("truncate t", TruncateTable, "d.t"),
             ("TRUNCATE TABLE s.t", TruncateTable, "s.t"),
             ("create unique index i using btree on s.t (a)", Index, "s.t"),
             ("DROP INDEX `on` ON t", Index, "d.t"),
             ("create temporary table x(id int)", TemporaryTable, "d.x"),
             ("DROP /*!40005 TEMPORARY */ TABLE IF EXISTS `x`", TemporaryTable, "d.x"),
-            ("create database x", Database, ""),
+            ("create database if not exists x", Database, "x"),
+            ("alter schema `x` default charset utf8mb4", Database, "x"),
+            ("alter database character set = utf8mb4", Database, "d"),
+            ("drop database if exists `x`", DropDatabase, "x"),
+            ("create or replace database x", DropDatabase, "x"),
+            ("create undo tablespace u add datafile 'u.ibu'", Server, ""),
+            ("create server s foreign data wrapper mysql options (host 'h')", Server, ""),
             (
                 "CREATE ALGORITHM=UNDEFINED DEFINER=`root`@`localhost` SQL SECURITY DEFINER VIEW `v` AS select 1",
                 View,
@@ -249,12 +376,12 @@ mod tests {
                 Routine,
                 "",
             ),
-            ("create sequence s", Sequence, ""),
+            ("create sequence s", Sequence, "d.s"),
             ("grant select on t to x", Account, ""),
             ("ALTER USER x IDENTIFIED WITH y RETAIN CURRENT PASSWORD", Account, ""),
             ("SET PASSWORD FOR x = 'y'", Account, ""),
             ("analyze table t", Maintenance, ""),
-            ("install plugin x soname 'y'", Other, ""),
+            ("install plugin x soname 'y'", Server, ""),
             ("", Other, ""),
             ("¿que?", Other, ""),
         ] {
@@ -275,9 +402,12 @@ mod tests {
             ("insert into t values (1)", Sorted::Data),
             ("/* x */ update t set a = 1", Sorted::Data),
         ] {
-            assert_eq!(sort("d", sql), expected, "{sql}");
+            assert_eq!(sort("d", sql, Dialect::default()), expected, "{sql}");
         }
         let id = XaId { format_id: 1, global: b"x".to_vec(), branch: Vec::new() };
-        assert_eq!(sort("d", "XA COMMIT X'78',X'',1"), Sorted::XaCommit(Some(id)));
+        assert_eq!(
+            sort("d", "XA COMMIT X'78',X'',1", Dialect::default()),
+            Sorted::XaCommit(Some(id))
+        );
     }
 }

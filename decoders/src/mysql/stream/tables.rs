@@ -7,8 +7,7 @@ use std::sync::Arc;
 use crate::change::{Column, QualifiedName, ReplicaIdentity, TableId, TableSchema};
 use crate::mysql::catalog::TableInfo;
 use crate::mysql::charset::Charset;
-use crate::mysql::{CatalogColumn, Flavor, Layout, TableMap, WireType};
-use crate::postgres::catalog::TableFilter;
+use crate::mysql::{CatalogColumn, Flavor, Layout, Selection, TableMap, WireType};
 
 use super::error::StreamFault;
 
@@ -30,9 +29,8 @@ pub(super) struct Described {
 /// All tables of a stream.
 #[derive(Debug)]
 pub(super) struct Tables {
-    filter: TableFilter,
-    database: Option<String>,
-    /// Taken whatever the two above say.
+    selection: Selection,
+    /// Taken whatever the selection says.
     always: Option<QualifiedName>,
     /// By the number of the last table map.
     mapped: HashMap<u64, (Arc<TableMap>, Known)>,
@@ -46,21 +44,19 @@ pub(super) struct Tables {
 /// Numbers of tables that are remembered; more are only there if tables are opened again and again.
 const MOST_MAPPED: usize = 10_000;
 
-/// Schemas that are the servers' own.
-pub fn is_system_schema(schema: &str) -> bool {
-    matches!(schema, "mysql" | "sys" | "information_schema" | "performance_schema")
-}
-
 impl Tables {
-    pub(super) fn new(filter: TableFilter, database: Option<String>) -> Tables {
+    pub(super) fn new(selection: Selection) -> Tables {
         Tables {
-            filter,
-            database,
+            selection,
             always: None,
             mapped: HashMap::new(),
             catalog: HashMap::new(),
             ids: HashMap::new(),
         }
+    }
+
+    pub(super) fn selection(&self) -> &Selection {
+        &self.selection
     }
 
     pub(super) fn always(&mut self, table: QualifiedName) {
@@ -115,12 +111,7 @@ impl Tables {
     }
 
     fn takes(&self, name: &QualifiedName) -> bool {
-        if self.always.as_ref() == Some(name) {
-            return true;
-        }
-        !is_system_schema(&name.schema)
-            && self.database.as_ref().is_none_or(|database| *database == name.schema)
-            && self.filter.takes(name)
+        self.always.as_ref() == Some(name) || self.selection.takes(name)
     }
 
     fn described(
@@ -152,7 +143,8 @@ impl Tables {
             let of_catalog = || catalog.map(|table| table.columns[at].name.clone());
             let name = column.metadata.name.clone().or_else(of_catalog).unwrap_or_default();
             let in_key = key.as_ref().is_none_or(|key| key.contains(&at));
-            Column { name, type_oid: 0, type_modifier: -1, in_key }
+            let (type_oid, type_modifier) = layout.columns()[at].source_type().numbers();
+            Column { name, type_oid, type_modifier, in_key }
         });
         let columns = columns.collect();
         let identity = match key {

@@ -48,6 +48,9 @@ pub enum Change {
     Row(ChangeEvent),
     /// A statement, DDL mostly.
     Statement(Statement),
+    /// Whether foreign keys were checked when the changes behind it were made. Every part begins with
+    /// `true`, and ends with it.
+    ForeignKeyChecks(bool),
     /// A prepared transaction was committed.
     XaCommit(XaId),
     /// A prepared transaction was rolled back.

@@ -29,6 +29,10 @@ impl TablePattern {
         self.schema.as_ref().is_none_or(|schema| schema.matches(&table.schema))
             && self.name.matches(&table.name)
     }
+
+    fn matches_schema(&self, schema: &str) -> bool {
+        self.schema.as_ref().is_none_or(|pattern| pattern.matches(schema))
+    }
 }
 
 impl fmt::Display for TablePattern {
@@ -110,6 +114,11 @@ enum Token {
 struct Glob(Vec<Token>);
 
 impl Glob {
+    /// Whether it matches every text.
+    fn is_any(&self) -> bool {
+        self.0.iter().all(|token| *token == Token::Any) && !self.0.is_empty()
+    }
+
     /// Greedy matching with one backtrack point: linear in practice, never exponential.
     fn matches(&self, text: &str) -> bool {
         let text: Vec<char> = text.chars().collect();
@@ -163,9 +172,20 @@ impl TableFilter {
 
     /// Whether the table takes part.
     pub fn takes(&self, table: &QualifiedName) -> bool {
-        !is_system_schema(&table.schema)
-            && (self.include.is_empty() || self.include.iter().any(|p| p.matches(table)))
+        !is_system_schema(&table.schema) && self.selects(table)
+    }
+
+    /// The same without a word on system schemas, which are others elsewhere: `pg_stats` is a database
+    /// like any other to MySQL.
+    pub fn selects(&self, table: &QualifiedName) -> bool {
+        (self.include.is_empty() || self.include.iter().any(|p| p.matches(table)))
             && !self.exclude.iter().any(|p| p.matches(table))
+    }
+
+    /// Whether any table of this schema could be selected, whatever its name.
+    pub fn reaches(&self, schema: &str) -> bool {
+        (self.include.is_empty() || self.include.iter().any(|p| p.matches_schema(schema)))
+            && !self.exclude.iter().any(|p| p.matches_schema(schema) && p.name.is_any())
     }
 
     /// Whether nothing is filtered: the whole database takes part.

@@ -103,6 +103,7 @@ pub fn row(row: &Row) -> String {
 /// A change in one line.
 pub fn line(change: &Change) -> String {
     match change {
+        Change::ForeignKeyChecks(checked) => format!("checks {checked}"),
         Change::Row(ChangeEvent::Insert { table, new }) => {
             format!("+{} {}", table.name.name, row(new))
         }

@@ -31,7 +31,7 @@ struct KeyPart {
 
 /// The key by which a table is cut.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct CutKey {
+pub(crate) struct CutKey {
     index: String,
     parts: Vec<KeyPart>,
 }
@@ -41,7 +41,7 @@ pub(super) struct CutKey {
 ///
 /// ENUM and SET are ordered by index but compared as texts, FLOAT has no exact literal, small numbers
 /// mean other years beside a YEAR, and of a prefix the index knows the beginning only: the key counts up to the column before.
-pub(super) fn cut_key(table: &TableInfo) -> Option<CutKey> {
+pub(crate) fn cut_key(table: &TableInfo) -> Option<CutKey> {
     let key = table.row_key()?;
     let columns = key.columns.iter().map_while(|part| {
         let column = table.column(part.column.as_deref()?)?;
@@ -70,19 +70,27 @@ fn key_part(column: &ColumnInfo) -> Option<KeyPart> {
 }
 
 impl CutKey {
+    /// The same with its first columns only, as many as `is_ordered` takes by name; `None` if that is
+    /// none.
+    pub(crate) fn leading(mut self, is_ordered: impl Fn(&str) -> bool) -> Option<Self> {
+        let kept = self.parts.iter().take_while(|part| is_ordered(&part.name)).count();
+        self.parts.truncate(kept);
+        (kept > 0).then_some(self)
+    }
+
     /// The upper bound of the chunk that begins above `above`: the key of its last row. `None` if
-    /// the rest of the table is no larger than a chunk.
-    pub(super) async fn next_bound(
+    /// the rest of the table is no larger than a chunk of so many rows.
+    pub(crate) async fn next_bound(
         &self,
         reader: &mut Conn,
         table: &TableInfo,
         above: Option<&Vec<String>>,
-        chunk_bytes: u64,
+        rows: u64,
     ) -> Result<Option<Vec<String>>, BackfillError> {
         let list = |of: fn(&KeyPart) -> &String| {
             self.parts.iter().map(of).cloned().collect::<Vec<_>>().join(", ")
         };
-        let offset = chunk_rows(table, chunk_bytes).saturating_sub(1);
+        let offset = rows.saturating_sub(1);
         let sql = format!(
             "SELECT {} FROM {} FORCE INDEX ({}) WHERE {} ORDER BY {} LIMIT 1 OFFSET {offset}",
             list(|part| &part.select),
@@ -109,7 +117,7 @@ impl CutKey {
     }
 
     /// The condition for the rows of a range.
-    pub(super) fn condition(&self, range: &Range) -> String {
+    pub(crate) fn condition(&self, range: &Range) -> String {
         let upper = match &range.up_to {
             None => "TRUE".to_owned(),
             Some(bound) => self.compared(bound, "<", "<="),
@@ -151,7 +159,7 @@ impl CutKey {
 }
 
 /// Rows of one chunk, by the statistics.
-fn chunk_rows(table: &TableInfo, chunk_bytes: u64) -> u64 {
+pub(crate) fn chunk_rows(table: &TableInfo, chunk_bytes: u64) -> u64 {
     let rows = table.estimated_rows.unwrap_or(0).max(1);
     let row_bytes = (table.bytes / rows).max(1);
     (chunk_bytes / row_bytes).clamp(CHUNK_ROWS_MIN, CHUNK_ROWS_MAX)

@@ -26,11 +26,18 @@ const STRICT: &str = "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON
 const LENIENT: &str =
     "SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION'";
 
+/// Locks only what is written: a chunk that is emptied before it is filled would lock the gaps of every
+/// secondary key otherwise, and the workers each other.
+const ISOLATION: &str = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
+
 /// Prepares a session on green for rows.
 pub(super) async fn prepare(green: &mut Conn) -> Result<(), BackfillError> {
-    for setting in
-        ["SET NAMES binary", "SET SESSION foreign_key_checks = 0, time_zone = '+00:00'", STRICT]
-    {
+    for setting in [
+        "SET NAMES binary",
+        "SET SESSION foreign_key_checks = 0, time_zone = '+00:00'",
+        STRICT,
+        ISOLATION,
+    ] {
         green
             .query_drop(setting)
             .await

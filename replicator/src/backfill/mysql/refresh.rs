@@ -99,15 +99,15 @@ pub(super) async fn refresh(
                 Change::Statement(statement) => match concerned(statement) {
                     Concerned::Nothing => {}
                     Concerned::Tables(names) => {
-                        again.extend(
-                            names.iter().filter(|name| followed.remove(*name).is_some()).cloned(),
-                        );
+                        let names = names.iter().map(|name| stream.selection().canonical(name));
+                        again.extend(names.filter(|name| followed.remove(name).is_some()));
                     }
                     Concerned::Everything => return Ok(everything()),
                 },
                 // Its rows were prepared before, perhaps before `from`.
                 Change::XaCommit(_) => return Ok(everything()),
-                Change::XaRollback(_) => {}
+                // Rows are read again, however they were written.
+                Change::XaRollback(_) | Change::ForeignKeyChecks(_) => {}
             }
         }
     }
@@ -239,6 +239,8 @@ fn concerned(statement: &Statement) -> Concerned<'_> {
         | Kind::Sequence
         | Kind::Account
         | Kind::Maintenance
+        | Kind::Server
+        | Kind::Database
         | Kind::TemporaryTable => Concerned::Nothing,
         _ if statement.tables.is_empty() => Concerned::Everything,
         _ => Concerned::Tables(&statement.tables),

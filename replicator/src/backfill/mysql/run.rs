@@ -16,6 +16,7 @@ use super::marks::{self, Mark};
 use super::meter::{Counters, Meter};
 use super::queue::{Queue, Task};
 use super::snapshot::{self, Snapshot};
+use super::turn::Epoch;
 use super::worker::Worker;
 use super::{failed, insert, of_catalog, of_source, refresh};
 use crate::backfill::throttle::Throttle;
@@ -28,14 +29,18 @@ const PUBLISH_EVERY: std::time::Duration = std::time::Duration::from_millis(200)
 /// What is copied from where to where.
 #[derive(Clone, Debug)]
 pub struct RowCopy {
-    /// The pipeline's notes on green.
-    pub notes: Notes,
+    /// Whose turn it is, and the pipeline's notes on green.
+    pub epoch: Epoch,
     /// Where the rows come from.
     pub blue: ServerUrl,
     /// Where they go.
     pub green: ServerUrl,
     /// The tables, as they were when green's were made.
     pub tables: Vec<TableInfo>,
+    /// Of which database they are all that the filter takes; `None`: of all.
+    pub database: Option<String>,
+    /// Which tables are moved.
+    pub filter: TableFilter,
     /// Chunks copied at the same time; each takes a session on blue and one on green.
     pub workers: usize,
     /// Size to aim at for one chunk, of rows on blue's disk.
@@ -69,6 +74,7 @@ struct Run {
     known: Vec<Vec<Mark>>,
     queue: Queue,
     green: ServerUrl,
+    epoch: Epoch,
     chunk_bytes: u64,
     throttle: Arc<Throttle>,
 }
@@ -96,6 +102,7 @@ impl Run {
             known,
             queue,
             green: job.green.clone(),
+            epoch: job.epoch.clone(),
             chunk_bytes: job.chunk_bytes,
             throttle: Arc::new(Throttle::new(job.rate_limit_bytes_per_s)),
         }
@@ -106,7 +113,8 @@ impl RowCopy {
     /// Copies all rows as they are at one moment of blue.
     ///
     /// A copy that broke off is gone on with: its chunks are brought to the new moment. Rows of
-    /// somebody else on green are an error. The tables stay ours to empty until [`Notes::record_copied`](crate::schema::mysql::Notes::record_copied).
+    /// somebody else on green are an error. The tables stay ours to empty until
+    /// [`record_copied`](super::record_copied).
     ///
     /// # Errors
     /// After a retryable one the copy goes on when this is called again.
@@ -121,11 +129,12 @@ impl RowCopy {
         let mut green = server::connect(&self.green).await.map_err(of_source)?;
         insert::prepare(&mut green).await?;
         marks::prepare(&mut green).await?;
+        self.epoch.empties_by(&mut green).await?;
         let tables = self.tables.iter().filter(|table| table.kind != TableKind::Sequence);
         let mut tables: Vec<TableInfo> = tables.cloned().collect();
         // The largest first: the last to end is then a small one.
         tables.sort_by_key(|table| std::cmp::Reverse(table.bytes));
-        let known = known(&mut green, &tables).await?;
+        let known = known(&mut green, self.epoch.notes(), &tables).await?;
 
         let mut snapshot = snapshot::open(&self.blue, &server, self.workers, cancel).await?;
         tracing::info!(
@@ -134,7 +143,7 @@ impl RowCopy {
             tables = tables.len(),
             "copying rows as they are on blue at this position"
         );
-        unchanged(&mut blue, &server, &tables).await?;
+        self.unchanged(&mut blue, &server).await?;
         let resuming = self.resume(&mut green, &server, &tables, known, &mut snapshot);
         let known = unless_cancelled(cancel, resuming).await?;
         let run = Arc::new(Run::new(self, tables, known));
@@ -171,7 +180,7 @@ impl RowCopy {
             tables.iter().filter(|table| is_begun(&table.name, &known)).collect();
         let mut again: BTreeSet<QualifiedName> =
             known.keys().filter(|name| !is_begun(name, &known)).cloned().collect();
-        let from = self.notes.position(green).await?.map(|(position, _)| position);
+        let from = self.epoch.notes().position(green).await?.map(|(position, _)| position);
         match (from, begun.is_empty()) {
             (_, true) => {}
             (None, false) => again.extend(begun.iter().map(|table| table.name.clone())),
@@ -181,7 +190,8 @@ impl RowCopy {
                     .pop()
                     .ok_or_else(|| BackfillError::retry("the snapshot has no session on blue"))?;
                 let mut worker =
-                    Worker::open(reader, &self.green, Arc::new(Throttle::new(0))).await?;
+                    Worker::open(reader, &self.green, &self.epoch, Arc::new(Throttle::new(0)))
+                        .await?;
                 let to = &snapshot.position;
                 let unmended =
                     refresh::refresh(&mut worker, &self.blue, server, &begun, &from, to).await?;
@@ -190,7 +200,7 @@ impl RowCopy {
             }
         }
         for name in &again {
-            marks::empty(green, name).await?;
+            marks::empty(green, self.epoch.notes(), name).await?;
             known.remove(name);
         }
         if !again.is_empty() || !begun.is_empty() {
@@ -200,8 +210,45 @@ impl RowCopy {
                 "going on with a copy that broke off"
             );
         }
-        self.notes.write_position(green, &snapshot.position).await?;
+        self.epoch.begin(green).await?;
+        self.epoch.notes().write_position(green, &snapshot.position).await?;
+        let noted = green.query_drop("COMMIT").await;
+        noted.map_err(|error| failed("noting the position of the copy on green", error))?;
         Ok(known)
+    }
+
+    /// Definitions were read before the snapshot: what changed in between would not fit, and a table that
+    /// came in between is in no binlog that the stream will read.
+    async fn unchanged(&self, blue: &mut Conn, server: &Server) -> Result<(), BackfillError> {
+        let database = self.database.as_deref();
+        let now = catalog::tables(blue, server, database, &self.filter).await;
+        let now = now.map_err(|error| of_catalog("blue", error))?;
+        let definition = |table: &TableInfo| {
+            let TableInfo { engine, collation, columns, unique_keys, foreign_keys, .. } = table;
+            (
+                engine.clone(),
+                collation.clone(),
+                columns.clone(),
+                unique_keys.clone(),
+                foreign_keys.clone(),
+            )
+        };
+        let named = |tables: &[TableInfo], name: &QualifiedName| {
+            tables.iter().find(|table| table.name == *name).map(definition)
+        };
+        let names: BTreeSet<&QualifiedName> =
+            self.tables.iter().chain(&now).map(|table| &table.name).collect();
+        let changed: Vec<&QualifiedName> = names
+            .into_iter()
+            .filter(|name| named(&self.tables, name) != named(&now, name))
+            .collect();
+        match changed.first() {
+            None => Ok(()),
+            Some(name) => Err(BackfillError::retry(format!(
+                "{} tables were changed on blue while the copy began, {name} among them",
+                changed.len()
+            ))),
+        }
     }
 }
 
@@ -244,7 +291,8 @@ async fn copy(
 
 /// One worker: task after task until none is left.
 async fn work(run: &Run, reader: Conn) -> Result<(), BackfillError> {
-    let mut worker = Worker::open(reader, &run.green, Arc::clone(&run.throttle)).await?;
+    let mut worker =
+        Worker::open(reader, &run.green, &run.epoch, Arc::clone(&run.throttle)).await?;
     while let Some(task) = run.queue.next().await {
         match task {
             Task::Cut { table: at } => {
@@ -271,8 +319,12 @@ async fn work(run: &Run, reader: Conn) -> Result<(), BackfillError> {
 }
 
 /// The chunks that a copy that broke off has noted. Makes sure that no table has rows of others.
-async fn known(green: &mut Conn, tables: &[TableInfo]) -> Result<Known, BackfillError> {
-    let mut known = marks::read(green).await?;
+async fn known(
+    green: &mut Conn,
+    notes: &Notes,
+    tables: &[TableInfo],
+) -> Result<Known, BackfillError> {
+    let mut known = marks::read(green, notes).await?;
     known.retain(|name, _| tables.iter().any(|table| table.name == *name));
     for table in tables.iter().filter(|table| !known.contains_key(&table.name)) {
         let sql = format!("SELECT 1 FROM {} LIMIT 1", qualified(&table.name));
@@ -287,37 +339,4 @@ async fn known(green: &mut Conn, tables: &[TableInfo]) -> Result<Known, Backfill
         }
     }
     Ok(known)
-}
-
-/// Definitions were read before the snapshot: what changed in between would not fit.
-async fn unchanged(
-    blue: &mut Conn,
-    server: &Server,
-    tables: &[TableInfo],
-) -> Result<(), BackfillError> {
-    let now = catalog::tables(blue, server, None, &TableFilter::default()).await;
-    let now = now.map_err(|error| of_catalog("blue", error))?;
-    let same = |table: &TableInfo| {
-        let definition = |table: &TableInfo| {
-            let TableInfo { engine, collation, columns, unique_keys, foreign_keys, .. } = table;
-            (
-                engine.clone(),
-                collation.clone(),
-                columns.clone(),
-                unique_keys.clone(),
-                foreign_keys.clone(),
-            )
-        };
-        let other = now.iter().find(|other| other.name == table.name);
-        other.is_some_and(|other| definition(other) == definition(table))
-    };
-    let changed: Vec<&QualifiedName> =
-        tables.iter().filter(|table| !same(table)).map(|table| &table.name).collect();
-    match changed.first() {
-        None => Ok(()),
-        Some(name) => Err(BackfillError::retry(format!(
-            "{} tables were changed on blue while the copy began, {name} among them",
-            changed.len()
-        ))),
-    }
 }

@@ -3,7 +3,7 @@
 use decoders::mysql::gtid::BinlogPosition;
 use decoders::mysql::server::{self, ServerUrl};
 
-use super::{CHUNK_BYTES, Copied, RowCopy, of_source};
+use super::{CHUNK_BYTES, Copied, RowCopy, Turn, of_source, record_copied};
 use crate::backfill::{BackfillError, Cancel, ProgressSender, unless_cancelled};
 use crate::config::Config;
 use crate::schema::SchemaMode;
@@ -76,6 +76,7 @@ impl SetUp {
         if let Some(position) = notes.copied(&mut green).await? {
             return Ok(SetUpDone { position, copied: None, warnings: Vec::new() });
         }
+        let turn = Turn::take(&self.schema.green, &notes).await?;
         let copies = self.mode == SchemaMode::Copy;
         let definitions = async {
             match copies {
@@ -86,10 +87,12 @@ impl SetUp {
         let made = unless_cancelled(cancel, definitions).await?;
         let mut warnings = made.warnings;
         let rows = RowCopy {
-            notes: notes.clone(),
+            epoch: turn.epoch().clone(),
             blue: self.schema.blue.clone(),
             green: self.schema.green.clone(),
             tables: made.tables,
+            database: self.schema.database.clone(),
+            filter: self.schema.filter.clone(),
             workers: self.workers,
             chunk_bytes: self.chunk_bytes,
             rate_limit_bytes_per_s: self.rate_limit_bytes_per_s,
@@ -99,7 +102,9 @@ impl SetUp {
             unless_cancelled(cancel, self.schema.add_keys(progress)).await?;
             warnings.extend(unless_cancelled(cancel, self.schema.make_stored(progress)).await?);
         }
-        notes.record_copied(&mut green).await?;
+        // The session of the beginning may have been idle for longer than green allows.
+        let mut green = server::connect(&self.schema.green).await.map_err(of_source)?;
+        record_copied(&mut green, turn.epoch()).await?;
         Ok(SetUpDone { position: copied.position.clone(), copied: Some(copied), warnings })
     }
 }

@@ -29,13 +29,16 @@ const PAUSE: Duration = Duration::from_millis(500);
 const LONG_STATEMENT_S: u32 = 2;
 /// The servers' least.
 const LOCK_TIMEOUT_S: u32 = 1;
+/// Commits are held for no longer, and a server that hears nothing of us lets them go on after as long:
+/// we may be the ones who are lost.
+const HOLD_MAX: Duration = Duration::from_secs(5);
 
 /// `Access denied; you need .. privilege`.
 const DENIED: [u16; 3] = [1044, 1045, 1227];
 
 /// Sessions that see one moment.
 #[derive(Debug)]
-pub(super) struct Snapshot {
+pub(crate) struct Snapshot {
     /// The transactions whose changes the sessions see, all of them and no others.
     pub position: BinlogPosition,
     /// Read-only transactions, each on its own connection.
@@ -47,9 +50,14 @@ fn settings(server: &Server) -> Vec<String> {
     let mut settings = vec![
         // Bytes as they are stored; names are UTF-8 all the same.
         "SET SESSION character_set_results = NULL, net_write_timeout = 3600".to_owned(),
+        // A reader says nothing while chunks of others are brought to its snapshot.
+        "SET SESSION wait_timeout = 86400".to_owned(),
         // A bound may be an impossible date: it has to compare as the rows do.
         "SET SESSION sql_mode = 'ALLOW_INVALID_DATES'".to_owned(),
         "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ".to_owned(),
+        // A server may be set to give only the first rows, or to refuse to read many.
+        "SET SESSION sql_select_limit = 18446744073709551615, SESSION sql_big_selects = 1"
+            .to_owned(),
     ];
     settings.push(match server.is_mariadb() {
         true => "SET SESSION max_statement_time = 0, idle_transaction_timeout = 0, \
@@ -74,25 +82,44 @@ pub(super) async fn open(
     sessions: usize,
     cancel: &Cancel,
 ) -> Result<Snapshot, BackfillError> {
+    let opening = async {
+        let readers = connect(blue, server, sessions).await?;
+        at_one_moment(blue, server, readers).await
+    };
+    unless_cancelled(cancel, opening).await
+}
+
+/// Sessions that are set to read what is stored, without a snapshot yet.
+pub(crate) async fn connect(
+    url: &ServerUrl,
+    server: &Server,
+    sessions: usize,
+) -> Result<Vec<Conn>, BackfillError> {
     let connect = async || -> Result<Conn, BackfillError> {
-        let mut conn = server::connect(blue).await.map_err(of_source)?;
+        let mut conn = server::connect(url).await.map_err(of_source)?;
         for setting in settings(server) {
             conn.query_drop(setting).await.map_err(asked)?;
         }
         Ok(conn)
     };
-    let opening = async {
-        let readers = try_join_all((0..sessions.max(1)).map(|_| connect())).await?;
-        match server.is_mariadb() {
-            true => of_mariadb(blue, readers).await,
-            false => of_mysql(blue, readers).await,
-        }
-    };
-    unless_cancelled(cancel, opening).await
+    try_join_all((0..sessions.max(1)).map(|_| connect())).await
 }
 
-/// Begins on all sessions at once.
-async fn begin(readers: &mut [Conn]) -> Result<(), BackfillError> {
+/// Gives these sessions a snapshot of one moment, in place of one that they may have. Fewer may come
+/// back, see [`open`].
+pub(crate) async fn at_one_moment(
+    blue: &ServerUrl,
+    server: &Server,
+    readers: Vec<Conn>,
+) -> Result<Snapshot, BackfillError> {
+    match server.is_mariadb() {
+        true => of_mariadb(blue, readers).await,
+        false => of_mysql(blue, readers).await,
+    }
+}
+
+/// Begins on all sessions at once. It is one moment only if nobody writes meanwhile.
+pub(crate) async fn begin(readers: &mut [Conn]) -> Result<(), BackfillError> {
     let begun = join_all(readers.iter_mut().map(|reader| reader.query_drop(BEGIN))).await;
     begun.into_iter().collect::<Result<(), _>>().map_err(asked)
 }
@@ -104,15 +131,16 @@ async fn of_mariadb(blue: &ServerUrl, mut readers: Vec<Conn>) -> Result<Snapshot
             return located(readers, place).await;
         }
     }
-    let mut holder = server::connect(blue).await.map_err(of_source)?;
-    let waits = format!("SET SESSION lock_wait_timeout = {LOCK_TIMEOUT_S}");
-    holder.query_drop(waits).await.map_err(asked)?;
+    let mut holder = holder(blue).await?;
     for _ in 0..HELD_ATTEMPTS {
         match hold_mariadb(&mut holder).await {
             Ok(()) => {
-                let begun = begin(&mut readers).await;
-                holder.query_drop("BACKUP STAGE END").await.map_err(asked)?;
-                begun?;
+                bounded(async {
+                    let begun = begin(&mut readers).await;
+                    holder.query_drop("BACKUP STAGE END").await.map_err(asked)?;
+                    begun
+                })
+                .await?;
                 if let Some(place) = agreed(&mut readers).await? {
                     return located(readers, place).await;
                 }
@@ -139,6 +167,29 @@ async fn of_mariadb(blue: &ServerUrl, mut readers: Vec<Conn>) -> Result<Snapshot
         tokio::time::sleep(PAUSE).await;
     }
     Err(busy())
+}
+
+/// A session that holds commits.
+async fn holder(blue: &ServerUrl) -> Result<Conn, BackfillError> {
+    let mut holder = server::connect(blue).await.map_err(of_source)?;
+    let settings = format!(
+        "SET SESSION lock_wait_timeout = {LOCK_TIMEOUT_S}, wait_timeout = {}",
+        HOLD_MAX.as_secs()
+    );
+    holder.query_drop(settings).await.map_err(asked)?;
+    Ok(holder)
+}
+
+/// What is done while commits are held. The error ends the holder's session, and with it the hold.
+async fn bounded<T>(
+    doing: impl Future<Output = Result<T, BackfillError>>,
+) -> Result<T, BackfillError> {
+    let done = tokio::time::timeout(HOLD_MAX, doing).await;
+    done.unwrap_or_else(|_| {
+        Err(BackfillError::retry(format!(
+            "blue did not open its snapshots within {HOLD_MAX:?}: its commits were not held any longer"
+        )))
+    })
 }
 
 async fn hold_mariadb(holder: &mut Conn) -> Result<(), mysql_async::Error> {
@@ -187,9 +238,7 @@ async fn located(
 }
 
 async fn of_mysql(blue: &ServerUrl, mut readers: Vec<Conn>) -> Result<Snapshot, BackfillError> {
-    let mut holder = server::connect(blue).await.map_err(of_source)?;
-    let waits = format!("SET SESSION lock_wait_timeout = {LOCK_TIMEOUT_S}");
-    holder.query_drop(waits).await.map_err(asked)?;
+    let mut holder = holder(blue).await?;
     let mut last = String::new();
     for _ in 0..HELD_ATTEMPTS {
         if let Some(long) = long_statement(&mut holder).await? {
@@ -197,12 +246,15 @@ async fn of_mysql(blue: &ServerUrl, mut readers: Vec<Conn>) -> Result<Snapshot, 
         } else {
             match holder.query_drop("FLUSH TABLES WITH READ LOCK").await {
                 Ok(()) => {
-                    let begun = begin(&mut readers).await;
-                    let executed: Result<Option<String>, _> =
-                        holder.query_first("SELECT @@GLOBAL.gtid_executed").await;
-                    holder.query_drop("UNLOCK TABLES").await.map_err(asked)?;
-                    begun?;
-                    let text = executed.map_err(asked)?.unwrap_or_default();
+                    let text = bounded(async {
+                        let begun = begin(&mut readers).await;
+                        let executed: Result<Option<String>, _> =
+                            holder.query_first("SELECT @@GLOBAL.gtid_executed").await;
+                        holder.query_drop("UNLOCK TABLES").await.map_err(asked)?;
+                        begun?;
+                        Ok(executed.map_err(asked)?.unwrap_or_default())
+                    })
+                    .await?;
                     let position = text.parse().map(BinlogPosition::Mysql).map_err(|error| {
                         BackfillError::halt(
                             format!("blue's gtid_executed {text:?}: {error}"),

@@ -8,10 +8,11 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Row, Value};
 use tokio::sync::mpsc;
 
-use super::chunks::cut_key;
+use super::chunks::{chunk_rows, cut_key};
 use super::columns::columns;
 use super::insert::{self, Batch, Inserts};
 use super::marks::{self, Mark, Range};
+use super::turn::Epoch;
 use super::{failed, of_source};
 use crate::backfill::BackfillError;
 use crate::backfill::throttle::Throttle;
@@ -25,6 +26,7 @@ const ATTEMPTS: usize = 5;
 pub(super) struct Worker {
     pub(super) blue: Conn,
     pub(super) green: Conn,
+    epoch: Epoch,
     throttle: Arc<Throttle>,
 }
 
@@ -32,11 +34,12 @@ impl Worker {
     pub(super) async fn open(
         blue: Conn,
         green: &ServerUrl,
+        epoch: &Epoch,
         throttle: Arc<Throttle>,
     ) -> Result<Self, BackfillError> {
         let mut green = server::connect(green).await.map_err(of_source)?;
         insert::prepare(&mut green).await?;
-        Ok(Self { blue, green, throttle })
+        Ok(Self { blue, green, epoch: epoch.clone(), throttle })
     }
 
     /// Finds the chunks of a table behind those that are known, notes each and passes it on.
@@ -61,11 +64,12 @@ impl Worker {
             range.up_to = match &key {
                 Some(key) => {
                     let above = range.above.as_ref();
-                    key.next_bound(&mut self.blue, table, above, chunk_bytes).await?
+                    let rows = chunk_rows(table, chunk_bytes);
+                    key.next_bound(&mut self.blue, table, above, rows).await?
                 }
                 None => None,
             };
-            marks::plan(&mut self.green, &table.name, chunk, &range).await?;
+            marks::plan(&mut self.green, self.epoch.notes(), &table.name, chunk, &range).await?;
             found(Mark { chunk, range: range.clone(), is_done: false, rows: 0, bytes: 0 });
             match range.up_to.take() {
                 None => return Ok(()),
@@ -111,7 +115,8 @@ impl Worker {
             key.as_ref().map_or_else(|| "TRUE".to_owned(), |key| key.condition(&mark.range));
         let order = key.map(|key| key.order()).unwrap_or_default();
         let (rows, bytes) = self.transfer(table, &condition, &order, is_used).await?;
-        marks::done(&mut self.green, &table.name, mark.chunk, rows, bytes).await?;
+        marks::done(&mut self.green, self.epoch.notes(), &table.name, mark.chunk, rows, bytes)
+            .await?;
         self.commit(table).await?;
         Ok((rows, bytes))
     }
@@ -155,7 +160,7 @@ impl Worker {
         );
         let inserts = Inserts::new(table, columns);
         let wrong = |error| failed(format!("copying {name} to green"), error);
-        self.green.query_drop("START TRANSACTION").await.map_err(wrong)?;
+        self.epoch.begin(&mut self.green).await?;
         if is_used {
             let delete = format!("DELETE FROM {} WHERE {condition}", qualified(name));
             self.green.query_drop(delete).await.map_err(wrong)?;

@@ -17,7 +17,7 @@ pub(super) fn evaluate(
     let mut findings = versions(blue, green);
     findings.extend(server_ids(request, blue, green));
     if let (Ok(one), Ok(other)) = (&blue.variables, &green.variables) {
-        findings.push(packets(green, one, other));
+        findings.push(packets([blue, green], one, other));
         findings.push(sql_mode(one, other));
         findings.extend(table_names(one, other));
         findings.push(default_collations(green, one, other));
@@ -90,18 +90,34 @@ fn server_ids(request: &BinlogCheckRequest, blue: &SideFacts, green: &SideFacts)
     findings
 }
 
-/// An event of blue may be as large as blue's limit, and green must take it as one statement.
-fn packets(green: &SideFacts, one: &Variables, other: &Variables) -> Finding {
+/// The servers' most. Bytes.
+const PACKET_MAX: u64 = 1 << 30;
+
+/// A row of blue may be as large as blue's limit, and green must take it as one statement, in which bytes
+/// have two digits each.
+fn packets([blue, green]: [&SideFacts; 2], one: &Variables, other: &Variables) -> Finding {
     let of = |variables: &Variables| variables.number("max_allowed_packet").unwrap_or(0);
     let (blue_bytes, green_bytes) = (of(one), of(other));
     let evidence = format!("max_allowed_packet: blue {blue_bytes}, green {green_bytes} bytes");
-    match green_bytes < blue_bytes {
-        false => Finding::ok("packets", Side::Both, "green takes the rows that blue takes"),
-        true => Finding::blocker("packets", Side::Green, "green refuses rows that blue takes").fix(
-            setting(&green.server, Side::Green, "max_allowed_packet", &blue_bytes.to_string()),
-        ),
+    let wanted_bytes = (2 * blue_bytes + (1 << 20)).min(PACKET_MAX);
+    let fix =
+        || setting(&green.server, Side::Green, "max_allowed_packet", &wanted_bytes.to_string());
+    if green_bytes < blue_bytes {
+        Finding::blocker("packets", Side::Green, "green refuses rows that blue takes").fix(fix())
+    } else if green_bytes < wanted_bytes && has_long_bytes(blue) {
+        let what =
+            "the stream would halt at a row of bytes that is larger than half of what green takes";
+        Finding::warning("packets", Side::Green, what).fix(fix())
+    } else {
+        Finding::ok("packets", Side::Both, "green takes the rows that blue takes")
     }
     .evidence(evidence)
+}
+
+/// Whether a table has bytes of which one value may fill a packet.
+fn has_long_bytes(blue: &SideFacts) -> bool {
+    let columns = blue.tables.iter().flatten().flat_map(|table| &table.columns);
+    columns.into_iter().any(|column| matches!(column.data_type.as_str(), "mediumblob" | "longblob"))
 }
 
 fn sql_mode(one: &Variables, other: &Variables) -> Finding {

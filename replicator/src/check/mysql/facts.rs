@@ -49,7 +49,7 @@ pub struct SideFacts {
     /// Transactions that are prepared (XA) and wait for their end.
     pub prepared: Probe<u64>,
     /// Tables that a copy of ours has made, by its own notes.
-    pub made: BTreeSet<QualifiedName>,
+    pub made: Probe<BTreeSet<QualifiedName>>,
 }
 
 /// Asks both sides at the same time. Changes nothing.

@@ -118,6 +118,7 @@ fn failed(side: Side, facts: &SideFacts) -> Vec<Finding> {
         one(side, Severity::Warning, &facts.surroundings),
         one(side, Severity::Warning, &facts.stored),
         (side == Side::Green).then(|| one(side, Severity::Warning, &facts.accounts)).flatten(),
+        (side == Side::Green).then(|| one(side, Severity::Blocker, &facts.made)).flatten(),
         (side == Side::Blue).then(|| one(side, Severity::Warning, &facts.prepared)).flatten(),
     ];
     all.into_iter().flatten().collect()

@@ -48,7 +48,8 @@ pub(super) fn existing(
                 )),
         });
     }
-    let ours = |table: &&TableInfo| green.made.contains(&table.name);
+    let made = green.made.as_ref().ok()?;
+    let ours = |table: &&TableInfo| made.contains(&table.name);
     let in_the_way: Vec<String> =
         wanted.iter().filter(is_there).filter(|table| !ours(table)).map(quoted).collect();
     if in_the_way.is_empty() {

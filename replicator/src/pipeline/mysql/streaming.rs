@@ -23,12 +23,11 @@ impl BinlogPipeline {
     pub(super) async fn stream(&self) -> Result<Outcome, Failure> {
         let mut blue = server::connect(&self.source).await?;
         let source = Server::read(&mut blue).await?;
-        let source_logs_cascades = logs_cascades(&mut blue, &source).await?;
+        let setting_logs_cascades = logs_cascades(&mut blue, &source).await?;
         let stream = self.identity(server::identity(&mut blue, &source).await?).await?;
         leave(blue).await;
         let options = MysqlTargetOptions {
             stream: stream.clone(),
-            source_logs_cascades,
             accept_triggers: self.apply.accept_triggers,
         };
         let target = MysqlTarget::open(self.target.clone(), options).await?;
@@ -47,7 +46,8 @@ impl BinlogPipeline {
         let from = place.position.to_string();
         let reader = NumberedStream::open(&self.source, self.options(), place, MESSAGE_PREFIX);
         let mut reader = reader.await?;
-        target.follow(reader.ledger());
+        let source_logs_cascades = setting_logs_cascades && reader.version_logs_cascades();
+        target.follow(reader.ledger(), source_logs_cascades);
         tracing::info!(
             pipeline = self.name,
             source = %source,
@@ -76,6 +76,7 @@ impl BinlogPipeline {
             lanes: self.apply.lanes,
             handover: handover.subscribe(),
         };
+        self.shared.counts_transactions(reader.ledger());
         self.shared.healed();
         let mut stop = self.stop.clone();
         let ledger = reader.ledger();
@@ -153,16 +154,20 @@ impl BinlogPipeline {
     }
 
     fn options(&self) -> StreamOptions {
-        // The same for each life, so that the server ends the connection of an earlier one; in the
-        // upper half, because people number their servers from below.
-        let digest = Sha256::digest(format!("cutover {}", self.name));
-        let number = digest.iter().take(4).fold(0u32, |sum, byte| sum << 8 | u32::from(*byte));
-        let mut options = StreamOptions::new(number | 1 << 31, format!("cutover {}", self.name));
+        let name = format!("cutover {}", self.name);
+        let mut options = StreamOptions::new(replica_id(&self.name), name);
         options.filter = self.tables.clone();
         options.database = self.database.clone();
         options.part_bytes = options.part_bytes.min(self.apply.memory_bytes / 4);
         options
     }
+}
+
+/// The `server_id` by which a pipeline reads a binlog. The same for each life, so that the server ends the
+/// connection of an earlier one; in the upper half, because people number their servers from below.
+pub fn replica_id(pipeline: &str) -> u32 {
+    let digest = Sha256::digest(format!("cutover {pipeline}"));
+    digest.iter().take(4).fold(0u32, |sum, byte| sum << 8 | u32::from(*byte)) | 1 << 31
 }
 
 /// Where to ask the source to go on.

@@ -21,7 +21,8 @@ pub(super) fn compare(
             wrong.push(format!("{name} is missing"));
             continue;
         };
-        if canonical(table.collation.as_deref()) != canonical(other.collation.as_deref()) {
+        if canonical_name(table.collation.as_deref()) != canonical_name(other.collation.as_deref())
+        {
             wrong.push(format!("the collation of {name}"));
         }
         if table.engine != other.engine {
@@ -54,10 +55,10 @@ pub(super) fn compare(
 fn essence(column: &ColumnInfo) -> impl PartialEq {
     (
         column.name.clone(),
-        column_type(&column.column_type),
+        plain_type(&column.column_type),
         column.nullable,
-        canonical(column.charset.as_deref()),
-        canonical(column.collation.as_deref()),
+        canonical_name(column.charset.as_deref()),
+        canonical_name(column.collation.as_deref()),
         column.generated.as_ref().map(|(stored, _)| *stored),
         column.invisible,
         column.auto_increment,
@@ -65,7 +66,7 @@ fn essence(column: &ColumnInfo) -> impl PartialEq {
 }
 
 /// MySQL 8.0.19 stopped showing the width of integers, which means nothing without ZEROFILL.
-fn column_type(text: &str) -> String {
+pub(crate) fn plain_type(text: &str) -> String {
     let is_integer = ["tinyint", "smallint", "mediumint", "int", "bigint"];
     let (name, rest) = text.split_once('(').unwrap_or((text, ""));
     match rest.split_once(')') {
@@ -77,7 +78,7 @@ fn column_type(text: &str) -> String {
 }
 
 /// `utf8` and `utf8mb3` are one character set under two names.
-fn canonical(name: Option<&str>) -> Option<String> {
+pub(crate) fn canonical_name(name: Option<&str>) -> Option<String> {
     let name = name?;
     Some(match name.strip_prefix("utf8") {
         Some("") => "utf8mb3".to_owned(),
@@ -96,10 +97,10 @@ mod tests {
 
     #[test]
     fn widths_and_names_that_mean_nothing_do_not_differ() {
-        assert_eq!(column_type("int(11) unsigned"), "int unsigned");
-        assert_eq!(column_type("int(5) unsigned zerofill"), "int(5) unsigned zerofill");
-        assert_eq!(column_type("varchar(5)"), "varchar(5)");
-        assert_eq!(canonical(Some("utf8_bin")), canonical(Some("utf8mb3_bin")));
-        assert_eq!(canonical(Some("utf8mb4_bin")).as_deref(), Some("utf8mb4_bin"));
+        assert_eq!(plain_type("int(11) unsigned"), "int unsigned");
+        assert_eq!(plain_type("int(5) unsigned zerofill"), "int(5) unsigned zerofill");
+        assert_eq!(plain_type("varchar(5)"), "varchar(5)");
+        assert_eq!(canonical_name(Some("utf8_bin")), canonical_name(Some("utf8mb3_bin")));
+        assert_eq!(canonical_name(Some("utf8mb4_bin")).as_deref(), Some("utf8mb4_bin"));
     }
 }

@@ -14,7 +14,7 @@ use super::notes::{COPIED, FILLING, Kind, MAKING, Note, Notes, WAITING};
 use super::session::{use_database, used_for_definitions};
 use super::statement::{Choice, split};
 use crate::backfill::BackfillError;
-use crate::backfill::mysql::{failed, of_catalog, of_source};
+use crate::backfill::mysql::{failed, forget_table, of_catalog, of_source};
 use crate::backfill::progress::{Phase, ProgressSender, Step, begin};
 
 /// Which definitions are copied from where to where.
@@ -170,7 +170,7 @@ impl SchemaCopy {
         if note.is_some_and(|note| note.detail == wanted) {
             return Ok(());
         }
-        forget_rows(green, name).await?;
+        forget_table(green, &self.notes(), name).await?;
         self.notes().write(green, Kind::Table, name, MAKING, &wanted).await?;
         for (kind, additions) in
             [(Kind::Keys, &parts.keys), (Kind::ForeignKeys, &parts.foreign_keys)]
@@ -200,11 +200,6 @@ fn comparable(create: &str) -> String {
     let digits = create[at + COUNTER.len()..].find(|c: char| !c.is_ascii_digit());
     let end = digits.map_or(create.len(), |length| at + COUNTER.len() + length);
     format!("{}{}", &create[..at], &create[end..])
-}
-
-/// What a copy that broke off has noted of the rows of a table that is made anew.
-async fn forget_rows(green: &mut Conn, name: &QualifiedName) -> Result<(), BackfillError> {
-    crate::backfill::mysql::forget_table(green, name).await
 }
 
 pub(super) async fn open(url: &ServerUrl, side: &str) -> Result<(Conn, Server), BackfillError> {

@@ -14,6 +14,7 @@ mod session;
 mod statement;
 mod stored;
 
+pub(crate) use compare::{canonical_name, plain_type};
 pub(crate) use make::qualified;
 pub use make::{LATE_KEYS_BYTES, Made, SchemaCopy};
 pub use notes::Notes;

@@ -7,13 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use decoders::QualifiedName;
+use decoders::mysql::catalog::CatalogError;
 use decoders::mysql::gtid::BinlogPosition;
-use decoders::mysql::server::Conn;
+use decoders::mysql::server::{Conn, code};
 use mysql_async::params;
 use mysql_async::prelude::Queryable;
 
 use crate::backfill::BackfillError;
-use crate::backfill::mysql::failed;
+use crate::backfill::mysql::{NOT_THERE, failed};
 
 /// A pipeline's rows of `_cutover.copy_notes` on green. Several pipelines may fill one server.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,6 +37,8 @@ pub(crate) enum Kind {
     Event,
     /// The position of the snapshot that the rows are of.
     Position,
+    /// How many copies have begun; the number in `detail`.
+    Epoch,
 }
 
 impl Kind {
@@ -47,6 +50,7 @@ impl Kind {
             Kind::Trigger => "trigger",
             Kind::Event => "event",
             Kind::Position => "position",
+            Kind::Epoch => "epoch",
         }
     }
 }
@@ -86,11 +90,22 @@ impl Notes {
         Self { pipeline: pipeline.into() }
     }
 
-    /// The tables that copies of ours have made, of any pipeline; none where there are no notes or they can't be read.
-    pub async fn tables(green: &mut Conn) -> BTreeSet<QualifiedName> {
+    /// Whose they are.
+    pub(crate) fn pipeline(&self) -> &str {
+        &self.pipeline
+    }
+
+    /// The tables that copies of ours have made, of any pipeline; none where there are no notes.
+    ///
+    /// # Errors
+    /// The notes can't be read.
+    pub async fn tables(green: &mut Conn) -> Result<BTreeSet<QualifiedName>, CatalogError> {
         let sql = "SELECT db, name FROM _cutover.copy_notes WHERE kind = 'table'";
-        let rows: Vec<(String, String)> = green.query(sql).await.unwrap_or_default();
-        rows.into_iter().map(|(db, name)| QualifiedName::new(db, name)).collect()
+        let rows: Vec<(String, String)> = match green.query(sql).await {
+            Err(error) if code(&error).is_some_and(|code| NOT_THERE.contains(&code)) => Vec::new(),
+            rows => rows.map_err(|error| CatalogError::query("tables of earlier copies", error))?,
+        };
+        Ok(rows.into_iter().map(|(db, name)| QualifiedName::new(db, name)).collect())
     }
 
     /// Makes the table of notes.
@@ -147,6 +162,27 @@ impl Notes {
         green.exec_drop(sql, names).await.map_err(asked)
     }
 
+    /// One more copy begins; its number.
+    pub(crate) async fn raise_epoch(&self, green: &mut Conn) -> Result<u64, BackfillError> {
+        let sql = "INSERT INTO _cutover.copy_notes (pipeline, kind, db, name, state, detail)
+                   VALUES (?, ?, '', '', '', '1')
+                   ON DUPLICATE KEY UPDATE detail = CAST(detail AS UNSIGNED) + 1";
+        let kind = Kind::Epoch.label();
+        green.exec_drop(sql, (&self.pipeline, kind)).await.map_err(asked)?;
+        let number = self.epoch_shared(green).await?;
+        number.ok_or_else(|| BackfillError::retry("green has lost the note that was just written"))
+    }
+
+    /// The number of the copy that began last; nobody raises it before the open transaction ends.
+    pub(crate) async fn epoch_shared(
+        &self,
+        green: &mut Conn,
+    ) -> Result<Option<u64>, BackfillError> {
+        let sql = "SELECT CAST(detail AS UNSIGNED) FROM _cutover.copy_notes
+                   WHERE pipeline = ? AND kind = ? AND db = '' AND name = '' LOCK IN SHARE MODE";
+        green.exec_first(sql, (&self.pipeline, Kind::Epoch.label())).await.map_err(asked)
+    }
+
     /// Notes of which moment the rows on green are, or will be when the copy is complete.
     pub(crate) async fn write_position(
         &self,
@@ -184,12 +220,26 @@ impl Notes {
         Ok(noted.and_then(|(position, is_complete)| is_complete.then_some(position)))
     }
 
-    /// Ends all claims at once: the copy is complete and no table may be emptied any more. Repeating it
-    /// is fine.
+    /// The same, without making anything on a green that nobody has copied to yet.
     ///
     /// # Errors
-    /// The claims are still there.
-    pub async fn record_copied(&self, green: &mut Conn) -> Result<(), BackfillError> {
+    /// The notes can't be read.
+    pub async fn copied_before(
+        &self,
+        green: &mut Conn,
+    ) -> Result<Option<BinlogPosition>, BackfillError> {
+        let sql = "SELECT 1 FROM information_schema.tables
+                   WHERE table_schema = '_cutover' AND table_name = 'copy_notes'";
+        let there: Option<u8> = green.query_first(sql).await.map_err(asked)?;
+        match there {
+            Some(_) => self.copied(green).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Ends all claims at once: the copy is complete and no table may be emptied any more. Repeating it
+    /// is fine. In the transaction that the caller has open.
+    pub(crate) async fn record_copied(&self, green: &mut Conn) -> Result<(), BackfillError> {
         let sql = "UPDATE _cutover.copy_notes SET state = ?
                    WHERE pipeline = ? AND kind IN ('table', 'position') AND state = ?";
         green.exec_drop(sql, (COPIED, &self.pipeline, FILLING)).await.map_err(asked)

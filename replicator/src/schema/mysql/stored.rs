@@ -121,15 +121,17 @@ impl SchemaCopy {
         let rows = rows.map_err(|error| failed("reading what runs (views, triggers ..)", error))?;
         let object = |(_, kind, schema, name, order, table): Fields| {
             let object = Object { kind, name: QualifiedName::new(&schema, name), order };
-            let takes =
-                table.is_none_or(|table| self.filter.takes(&QualifiedName::new(schema, table)));
+            let takes = match table {
+                Some(table) => self.filter.selects(&QualifiedName::new(schema, table)),
+                None => self.filter.reaches(&schema),
+            };
             takes.then_some(object)
         };
         Ok(rows.into_iter().filter_map(object).collect())
     }
 }
 
-/// Makes the triggers that wait, and enables the events that were enabled on blue: for the flip, when
+/// Makes the triggers that wait, and makes anew, enabled, the events that were enabled on blue: for the flip, when
 /// blue's changes are all there and before clients write.
 ///
 /// # Errors
@@ -147,10 +149,13 @@ pub async fn open_for_clients(green: &mut Conn, notes: &Notes) -> Result<(), Bac
         make(green, &name, &definition).await.map_err(|error| failed(&doing, error))?;
         notes.strike(green, Kind::Trigger, &name).await?;
     }
-    for (name, _) in notes.all(green, Kind::Event).await? {
-        let enable = format!("ALTER EVENT {} ENABLE", qualified(&name));
+    for (name, note) in notes.all(green, Kind::Event).await? {
+        // Not ALTER EVENT .. ENABLE: that makes an event run in the name of whoever says it.
+        let definition = read(&note.detail)?;
         let doing = format!("enabling the event {name} on green");
-        green.query_drop(enable).await.map_err(|error| failed(doing, error))?;
+        let drop = format!("DROP EVENT IF EXISTS {}", qualified(&name));
+        green.query_drop(drop).await.map_err(|error| failed(&doing, error))?;
+        make(green, &name, &definition).await.map_err(|error| failed(&doing, error))?;
         notes.strike(green, Kind::Event, &name).await?;
     }
     Ok(())
@@ -298,7 +303,7 @@ fn read(detail: &str) -> Result<Definition, BackfillError> {
     serde_json::from_str(detail).map_err(|error| {
         BackfillError::halt(
             format!("a note on green (_cutover.copy_notes) can't be read: {error}"),
-            "create the trigger by hand and delete the note",
+            "create the trigger or event by hand and delete the note",
         )
     })
 }

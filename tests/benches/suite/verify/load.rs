@@ -2,6 +2,7 @@
 //! 1,000 transactions a second, without and with verifications of everything, one after the other.
 //! Each of them has to find both sides equal. `BENCH_LOAD_S` is how long each half of a round is measured.
 
+use std::ops::Range;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
@@ -9,7 +10,7 @@ use serde_json::json;
 use tests::bench::options::{Options, Sides};
 use tests::bench::pair::BLUE;
 use tests::bench::report::{Better, Report, Series, percentile};
-use tests::pgbench::Latencies;
+use tests::pgbench::{Latencies, Latency};
 
 use super::Copied;
 use crate::tpcb;
@@ -18,8 +19,11 @@ const RATE_PER_S: u32 = 1_000;
 const CLIENTS: u32 = 4;
 /// Of each half of a round, at full size.
 const MEASURED_S: u64 = 60;
+/// A half is measured in so many pieces, by turns with those of the other half: a disk or a neighbour
+/// that is slow for a while is slow for both.
+const PIECES: usize = 3;
 /// Not measured: caches and hint bits.
-const WARM_UP: Duration = Duration::from_secs(3);
+const WARM_UP: Duration = Duration::from_secs(10);
 
 pub async fn run(options: &Options) -> Result<Report> {
     let mut copied = Copied::start(options, tpcb::prepare).await?;
@@ -34,61 +38,81 @@ async fn rounds(copied: &mut Copied, options: &Options) -> Result<Report> {
     // Shorter than this no percentile is worth anything.
     let measured = match std::env::var("BENCH_LOAD_S") {
         Ok(seconds) => seconds.parse().with_context(|| format!("BENCH_LOAD_S={seconds}"))?,
-        Err(_) => options.scaled(MEASURED_S).max(10),
+        Err(_) => options.scaled(MEASURED_S).max(30),
     };
-    let measured = Duration::from_secs(measured);
+    let piece = Duration::from_secs(measured).div_f64(PIECES as f64);
     for round in 0..options.rounds {
-        let verified_first = round % 2 == 1;
-        for verifies in [verified_first, !verified_first] {
-            let skipped = if verifies { Sides::Native } else { Sides::Ours };
-            if options.sides == skipped {
-                continue;
-            }
-            copied.pair.settle().await?;
-            let directory = copied.pair.file(&format!("latencies-{round}-{verifies}"));
-            let load =
-                Latencies::start(&copied.pair.blue.url(BLUE), CLIENTS, RATE_PER_S, &directory)?;
-            tokio::time::sleep(WARM_UP).await;
-            let began = SystemTime::now();
-            let done = match verifies {
-                true => verify_for(copied, measured).await?,
-                false => {
-                    tokio::time::sleep(measured).await;
-                    "no verification".into()
+        copied.pair.settle().await?;
+        let directory = copied.pair.file(&format!("latencies-{round}"));
+        let load = Latencies::start(&copied.pair.blue.url(BLUE), CLIENTS, RATE_PER_S, &directory)?;
+        tokio::time::sleep(WARM_UP).await;
+        let (mut quiet, mut verifying, mut done) = (Vec::new(), Vec::new(), Done::default());
+        for number in 0..PIECES {
+            let verified_first = (round + number) % 2 == 1;
+            for verifies in [verified_first, !verified_first] {
+                let skipped = if verifies { Sides::Native } else { Sides::Ours };
+                if options.sides == skipped {
+                    continue;
                 }
-            };
-            let mut latencies_ms = load.stop(began)?;
-            let p99 = percentile(&mut latencies_ms, 0.99).context("no transaction was measured")?;
-            let p50 = percentile(&mut latencies_ms, 0.5).unwrap_or(f64::NAN);
-            eprintln!(
-                "  round {}: {done}: {} transactions, p50 {p50:.2} ms, p99 {p99:.2} ms",
-                round + 1,
-                latencies_ms.len()
-            );
-            if verifies { with.push(p99) } else { without.push(p99) }
+                let began = SystemTime::now();
+                if verifies {
+                    verify_for(copied, piece, &mut done).await?;
+                    verifying.push(began..SystemTime::now());
+                } else {
+                    tokio::time::sleep(piece).await;
+                    quiet.push(began..SystemTime::now());
+                }
+            }
+        }
+        let latencies = load.stop()?;
+        let round = round + 1;
+        eprintln!("  round {round}: {done:?}");
+        if !verifying.is_empty() {
+            with.push(p99(&latencies, &verifying, "verifying")?);
+        }
+        if !quiet.is_empty() {
+            without.push(p99(&latencies, &quiet, "no verification")?);
         }
     }
     let (ours, peer) = (with, without);
     Ok(Report { bench: "verify_load", ours, peer, unit: "ms p99", better: Better::Less })
 }
 
-/// One verification after the other, the last one stopped when time is up. None may find a
-/// difference.
-async fn verify_for(copied: &mut Copied, time: Duration) -> Result<String> {
+fn p99(latencies: &[Latency], times: &[Range<SystemTime>], what: &str) -> Result<f64> {
+    let chosen = latencies.iter().filter(|one| one.is_in(times));
+    let mut latencies_ms: Vec<f64> = chosen.map(|one| one.latency_ms).collect();
+    let shares = [0.5, 0.95, 0.99, 0.999];
+    let told = shares.map(|share| percentile(&mut latencies_ms, share).unwrap_or(f64::NAN));
+    eprintln!("    {what}: {} transactions, p50 p95 p99 p999 {told:.2?} ms", latencies_ms.len());
+    percentile(&mut latencies_ms, 0.99).context("no transaction was measured")
+}
+
+/// What verifications have come to.
+#[derive(Debug, Default)]
+struct Done {
+    whole: u32,
+    rows: u64,
+    /// Of the one that was stopped last.
+    rows_unfinished: u64,
+    rechecked: u64,
+}
+
+/// One verification after the other, the last one stopped when time is up; the next begins where it
+/// stopped. None may find a difference.
+async fn verify_for(copied: &mut Copied, time: Duration, done: &mut Done) -> Result<()> {
     let until = Instant::now() + time;
-    let (mut whole, mut rows, mut rechecked) = (0, 0, 0);
     loop {
-        let report = copied.verify_until(json!({ "fresh": true }), until).await?;
+        let report = copied.verify_until(json!({}), until).await?;
         ensure!(report["differences"] == 0, "false differences: {report:#}");
-        rows += report["rows"].as_u64().unwrap_or_default();
         let tables = report["tables"].as_array().context("no tables")?;
-        rechecked += tables.iter().filter_map(|one| one["rechecked"].as_u64()).sum::<u64>();
+        let rows = report["rows"].as_u64().unwrap_or_default();
         if report["stopped"] == true {
-            return Ok(format!(
-                "{whole} whole verifications and a part, {rows} rows, {rechecked} looked at again"
-            ));
+            done.rows_unfinished = rows;
+            return Ok(());
         }
         ensure!(report["verdict"] == "equal", "{report:#}");
-        whole += 1;
+        (done.whole, done.rows_unfinished) = (done.whole + 1, 0);
+        done.rows += rows;
+        done.rechecked += tables.iter().filter_map(|one| one["rechecked"].as_u64()).sum::<u64>();
     }
 }

@@ -1,0 +1,36 @@
+//! Whether a server answers, on a session of its own: a stuck stream can't blind it.
+
+use std::time::Duration;
+
+use decoders::SourceError;
+use decoders::mysql::server::{self, Server, ServerUrl};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+/// How long an answer may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause between questions, and between attempts to connect.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Tells `seen` of a server's version, or that it does not answer, for as long as it is polled.
+pub async fn watch_server(url: ServerUrl, seen: impl Fn(Option<&str>, bool)) {
+    loop {
+        let _unanswered = ask(&url, &seen).await;
+        seen(None, false);
+        sleep(INTERVAL).await;
+    }
+}
+
+async fn ask(
+    url: &ServerUrl,
+    seen: &impl Fn(Option<&str>, bool),
+) -> Result<std::convert::Infallible, SourceError> {
+    let silent = |_| SourceError::retry("no answer");
+    let mut conn = timeout(ANSWER_TIMEOUT, server::connect(url)).await.map_err(silent)??;
+    let mut tick = interval(INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let server = timeout(ANSWER_TIMEOUT, Server::read(&mut conn)).await.map_err(silent)??;
+        seen(Some(&server.version), true);
+    }
+}

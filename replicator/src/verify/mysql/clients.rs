@@ -1,0 +1,63 @@
+//! A server whose clients are to be spared.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::side::{End, Reader, number};
+use super::slices::Stream;
+use crate::verify::Trouble;
+use crate::verify::gate::Watch;
+
+/// Sessions of the verification, by the source's numbers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ours(Arc<Mutex<BTreeSet<u32>>>);
+
+impl Ours {
+    pub fn replace(&self, sessions: impl IntoIterator<Item = u32>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = sessions.into_iter().collect();
+    }
+
+    fn all(&self) -> BTreeSet<u32> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A session on the source, and the stream from there.
+pub(super) struct SourceWatch<S> {
+    reader: Reader,
+    ours: Ours,
+    stream: Arc<S>,
+}
+
+impl<S: Stream> SourceWatch<S> {
+    pub async fn open(end: &End, ours: Ours, stream: Arc<S>) -> Result<Self, Trouble> {
+        Ok(Self { reader: end.open().await?, ours, stream })
+    }
+}
+
+impl<S: Stream> Watch for SourceWatch<S> {
+    async fn ask(&mut self) -> Result<(), Trouble> {
+        self.reader.run("asking", "DO 1").await
+    }
+
+    /// Who sleeps has ended its last statement so many whole seconds ago.
+    async fn clients(&mut self) -> Result<u64, Trouble> {
+        let mut ours = self.ours.all();
+        ours.extend(self.stream.sessions());
+        let ours: Vec<String> = ours.iter().map(u32::to_string).collect();
+        let ours = ours.iter().map(|id| format!(", {id}")).collect::<String>();
+        let sql = format!(
+            "SELECT COUNT(*) FROM information_schema.processlist
+             WHERE id NOT IN (CONNECTION_ID(){ours})
+               AND user NOT IN ('system user', 'event_scheduler')
+               AND command NOT IN ('Daemon', 'Binlog Dump', 'Binlog Dump GTID')
+               AND (command <> 'Sleep' OR time < 1)"
+        );
+        let rows = self.reader.rows("looking for clients", &sql).await?;
+        number(self.reader.side, rows.first().and_then(|row| row.first()))
+    }
+
+    fn lag_seconds(&self) -> Option<f64> {
+        self.stream.lag_seconds()
+    }
+}

@@ -1,0 +1,118 @@
+//! Pairs of sessions, one on each side, that all see the same transactions.
+
+use std::time::Duration;
+
+use decoders::mysql::gtid::BinlogPosition;
+use decoders::mysql::server::Conn;
+
+use super::side::{End, Reader};
+use crate::backfill::mysql::snapshot;
+use crate::verify::Trouble;
+
+/// The stream's target is not held longer than this while the sides look for a moment.
+const HOLD_MAX: Duration = Duration::from_secs(3);
+/// How often a moment is looked for, and the pause between, in which the stream goes on.
+const ATTEMPTS: usize = 20;
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// The stream from the source to the target, as far as a verification needs it.
+pub trait Stream: Send + Sync + 'static {
+    /// A target that is held.
+    type Held: Held;
+
+    /// Waits until nothing is being written to the target, and lets nothing begin until what this
+    /// gives is dropped. What comes from the source meanwhile waits.
+    ///
+    /// # Errors
+    /// The stream is down, or is about to turn.
+    fn hold(&self) -> impl Future<Output = Result<Self::Held, Trouble>> + Send;
+
+    /// How far the target is behind, in seconds; `None`: unknown.
+    fn lag_seconds(&self) -> Option<f64>;
+
+    /// The stream's own sessions on the source, by their number there: they are no clients.
+    fn sessions(&self) -> Vec<u32>;
+}
+
+/// A target to which nothing is written but on request. Dropping it lets the stream go on.
+pub trait Held: Send {
+    /// Applies exactly those transactions of `position` that the target lacks, and commits them.
+    ///
+    /// # Errors
+    /// The stream is down.
+    fn reach(
+        &mut self,
+        position: &BinlogPosition,
+    ) -> impl Future<Output = Result<Reached, Trouble>> + Send;
+}
+
+/// Where a held target is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reached {
+    /// It has the transactions of the position, and no others.
+    Exactly,
+    /// It has others as well: MySQL and MariaDB send a transaction before its rows can be seen.
+    Beyond,
+}
+
+/// A session on each side, in snapshots of one moment.
+pub(super) struct Pair {
+    pub source: Reader,
+    pub target: Reader,
+}
+
+/// Opens `count` pairs; fewer, if the source allows no more (see the copy's snapshot).
+pub(super) async fn open<S: Stream>(
+    [source, target]: [&End; 2],
+    stream: &S,
+    count: usize,
+) -> Result<Vec<Pair>, Trouble> {
+    let mut last = None;
+    for _ in 0..ATTEMPTS {
+        let connect = async |end: &End| {
+            let sessions = snapshot::connect(&end.url, &end.server, count).await;
+            sessions.map_err(|error| Trouble::of(end.side, error))
+        };
+        let (here, there) = tokio::try_join!(connect(source), connect(target))?;
+        let holding = held([source, target], stream, here, there);
+        // A hold that takes too long ends here: dropping it lets the stream go on.
+        match tokio::time::timeout(HOLD_MAX, holding).await {
+            Ok(Ok(Some(pairs))) => return Ok(pairs),
+            Ok(Err(trouble)) if !trouble.is_transient => return Err(trouble),
+            Ok(Err(trouble)) => last = Some(trouble),
+            Ok(Ok(None)) | Err(_) => {}
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Err(last.unwrap_or_else(|| Trouble {
+        is_transient: true,
+        ..Trouble::new(
+            source.side,
+            "no moment was found at which both sides could be seen: it is too busy, or statements \
+             run there that are longer than a second",
+        )
+    }))
+}
+
+async fn held<S: Stream>(
+    [source, target]: [&End; 2],
+    stream: &S,
+    here: Vec<Conn>,
+    mut there: Vec<Conn>,
+) -> Result<Option<Vec<Pair>>, Trouble> {
+    let mut held = stream.hold().await?;
+    let moment = snapshot::at_one_moment(&source.url, &source.server, here).await;
+    let moment = moment.map_err(|error| Trouble::of(source.side, error))?;
+    if held.reach(&moment.position).await? == Reached::Beyond {
+        return Ok(None);
+    }
+    there.truncate(moment.readers.len());
+    let begun = snapshot::begin(&mut there).await;
+    begun.map_err(|error| Trouble::of(target.side, error))?;
+    drop(held);
+    tracing::debug!(position = %moment.position, pairs = there.len(), "both sides are seen");
+    let pairs = moment.readers.into_iter().zip(there);
+    let reader = |conn: Conn, end: &End| Reader { conn, side: end.side };
+    let pair = |(one, two)| Pair { source: reader(one, source), target: reader(two, target) };
+    Ok(Some(pairs.map(pair).collect()))
+}

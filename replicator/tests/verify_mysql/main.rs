@@ -1,0 +1,14 @@
+//! Whether a MySQL or MariaDB is the exact copy of another one: every damage is found, and nothing
+//! that is none.
+
+mod cross;
+mod damage;
+mod objects;
+mod support;
+mod traffic;
+mod types;
+
+#[path = "../copy_mysql/types.rs"]
+mod rows;
+#[path = "../copy_mysql/support.rs"]
+mod servers;

@@ -17,6 +17,8 @@ use decoders::postgres::catalog::{ColumnInfo, quote_ident};
 use super::reader::{Reader, Trouble};
 
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
+/// The signature, flags, and the length of an extension, which no version has.
+const HEADER_BYTES: usize = 19;
 /// Behind the last row.
 const TRAILER: &[u8] = &[0xff, 0xff];
 
@@ -50,7 +52,15 @@ impl Rows {
     }
 
     fn parse(mut messages: Vec<Bytes>) -> Option<Self> {
-        if messages.pop()? != TRAILER {
+        let last = messages.pop()?;
+        if messages.is_empty() {
+            // Without a row the trailer comes in the header's message.
+            let is_empty = last.len() == HEADER_BYTES + TRAILER.len()
+                && last.starts_with(SIGNATURE)
+                && last.ends_with(TRAILER);
+            return is_empty.then(|| Self(Vec::new()));
+        }
+        if last != TRAILER {
             return None;
         }
         let first = messages.first_mut()?;
@@ -156,6 +166,8 @@ mod tests {
         };
         let header = [SIGNATURE, &[0; 8]].concat();
         assert!(parse(&[&header, TRAILER]).is_some());
+        let without_rows = parse(&[&[&header, TRAILER].concat()]);
+        assert_eq!(without_rows.map(|rows| rows.len()), Some(0), "as servers send it");
         assert_eq!(parse(&[]), None);
         assert_eq!(parse(&[&header]), None, "cut off");
         assert_eq!(parse(&[TRAILER]), None);

@@ -166,7 +166,7 @@ mod tests {
         };
         let header = [SIGNATURE, &[0; 8]].concat();
         assert!(parse(&[&header, TRAILER]).is_some());
-        let without_rows = parse(&[&[&header, TRAILER].concat()]);
+        let without_rows = parse(&[&[&header[..], TRAILER].concat()]);
         assert_eq!(without_rows.map(|rows| rows.len()), Some(0), "as servers send it");
         assert_eq!(parse(&[]), None);
         assert_eq!(parse(&[&header]), None, "cut off");

@@ -280,9 +280,8 @@ async fn run_pipeline(config: Config, keeper: Option<Keeper>) -> Result<(), Fail
     let of_runs = Arc::clone(&service);
     let verifier =
         Verifier::new(forward.clone(), back.clone(), Arc::new(move || of_runs.current()));
-    let controls =
-        Controls { verifier, back: Arc::clone(&back_shared), service: Arc::clone(&service) };
-    let api = Api { shared: Arc::clone(&shared), controls: Some(controls), chronicle };
+    let controls = Controls { back: Arc::clone(&back_shared), service: Arc::clone(&service) };
+    let api = Api { shared: Arc::clone(&shared), verifier, controls: Some(controls), chronicle };
     tasks.spawn(http::serve(listener, api, token, stop.subscribe()));
     tasks.spawn(stop_on_signals(stop.clone()));
     if let Some(keeper) = keeper {

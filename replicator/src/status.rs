@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::alerts::Readings;
 use crate::engine::budget::Budget;
 use crate::engine::frontier::Frontier;
+use crate::engine::hold::Hold;
 use crate::engine::marker::MarkerGate;
 use crate::engine::totals::AppliedTotals;
 use crate::engine::touched::Touched;
@@ -80,6 +81,8 @@ pub struct Shared {
     pub touched: Arc<Touched>,
     /// Markers.
     pub gate: MarkerGate,
+    /// Where its target may be held.
+    pub hold: Hold,
     /// The memory budget.
     pub budget: Budget,
     lag: Mutex<LagTracker>,
@@ -109,6 +112,7 @@ impl Shared {
             totals: watch::Sender::new(AppliedTotals::default()),
             touched: Arc::default(),
             gate: MarkerGate::default(),
+            hold: Hold::default(),
             budget,
             lag: Mutex::new(LagTracker::new()),
             facts: Mutex::new(Facts {

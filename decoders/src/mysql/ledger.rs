@@ -41,6 +41,18 @@ impl Place {
     }
 }
 
+/// Where a position of the source is among the numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// It has exactly the transactions with smaller numbers.
+    At(Lsn),
+    /// It has transactions that have not been read.
+    Unread,
+    /// It lacks a transaction before one that it has, or one that is remembered no more: no number
+    /// stands for it.
+    Nowhere,
+}
+
 /// The transactions of one stream that are under way: numbered when they are read, forgotten when a
 /// place behind them is stored. Shared by who reads and who writes.
 #[derive(Debug)]
@@ -116,6 +128,24 @@ impl Ledger {
         Some(asked.clone())
     }
 
+    /// The number that stands for `position`.
+    pub fn find(&self, position: &BinlogPosition) -> Found {
+        let inner = self.lock();
+        if !position.covers(&inner.base.position) {
+            return Found::Nowhere;
+        }
+        let mut place = inner.base.clone();
+        let mut ids = inner.ids.iter().peekable();
+        while let Some(id) = ids.next_if(|id| position.contains(id)) {
+            place.pass(id);
+        }
+        match (place.position.covers(position), ids.next()) {
+            (true, _) => Found::At(place.number),
+            (false, None) => Found::Unread,
+            (false, Some(_)) => Found::Nowhere,
+        }
+    }
+
     /// Forgets what is before `number`: a place there, or a later one, is stored.
     pub fn forget(&self, number: Lsn) {
         let mut inner = self.lock();
@@ -165,6 +195,26 @@ mod tests {
         assert!(ledger.is_full());
         ledger.forget(Lsn(2));
         assert!(!ledger.is_full());
+    }
+
+    #[test]
+    fn a_position_is_found_by_the_transactions_that_it_has() {
+        let position = |text: &str| -> BinlogPosition { text.parse().unwrap() };
+        let ledger = Ledger::new(Place { number: Lsn(5), position: position("0-1-10") });
+        assert_eq!(ledger.find(&position("0-1-10")), Found::At(Lsn(5)));
+        assert_eq!(ledger.find(&position("0-1-11")), Found::Unread);
+        let gtid = |domain, sequence| {
+            TransactionId::Mariadb(MariadbGtid { domain, server: 1, sequence })
+        };
+        [gtid(0, 11), gtid(7, 1), gtid(0, 12)].map(|id| ledger.number(id));
+        assert_eq!(ledger.find(&position("0-1-11")), Found::At(Lsn(6)));
+        assert_eq!(ledger.find(&position("0-1-11,7-1-1")), Found::At(Lsn(7)));
+        assert_eq!(ledger.find(&position("0-1-12,7-1-1")), Found::At(Lsn(8)));
+        assert_eq!(ledger.find(&position("0-1-12,7-1-2")), Found::Unread);
+        assert_eq!(ledger.find(&position("0-1-12")), Found::Nowhere, "not without 7-1-1");
+        ledger.forget(Lsn(6));
+        assert_eq!(ledger.find(&position("0-1-11")), Found::At(Lsn(6)));
+        assert_eq!(ledger.find(&position("0-1-10")), Found::Nowhere);
     }
 
     fn start() -> Place {

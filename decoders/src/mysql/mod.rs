@@ -57,7 +57,7 @@ pub use header::{HEADER_BYTES, Header};
 pub use image::{Cell, Change};
 pub use labels::labels;
 pub use layout::{CatalogColumn, ColumnPlan, Layout, Special};
-pub use ledger::{Ledger, Place};
+pub use ledger::{Found, Ledger, Place};
 pub use payload::{Compression, Payload, PayloadEvents};
 pub use query::{Query, Session};
 pub use rows::{ExtraInfo, Operation, RowReader, Rows};

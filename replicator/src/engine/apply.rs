@@ -22,6 +22,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::frontier::Frontier;
+use super::hold::{Admission, Hold};
 use super::lanes::{Lanes, Outcome, cancelled};
 use super::resume::Resume;
 pub use super::totals::AppliedTotals;
@@ -53,6 +54,8 @@ pub struct Applying<T: Target> {
     pub totals: watch::Sender<AppliedTotals>,
     /// Told of each window before it is applied.
     pub touched: Arc<Touched>,
+    /// Where green may be held between two windows.
+    pub hold: Hold,
     /// Limits of a window.
     pub limits: BatchLimits,
     /// True gives up what is being applied; green rolls it back.
@@ -131,8 +134,13 @@ where
             is_cancelled: false,
         };
         let mut floor = self.resume.transaction;
+        let beyond = self.resume.beyond.last().map(|commit| Lsn(commit.0 + 1));
+        self.hold.resume(floor.max(beyond.unwrap_or(floor)));
         while collector.wait_for_some(runtime)? {
-            let Some(window) = collector.begin_next(runtime)? else { return Ok(()) };
+            let Some(admission) = collector.admit(&self.hold, runtime)? else { return Ok(()) };
+            let begun = collector.begin_next(admission.limit, runtime)?;
+            let Some(window) = begun else { return Ok(()) };
+            window.end().into_iter().for_each(|end| admission.ends_at(end));
             self.touched.note(&window.transactions);
             let mut flight = give(lanes, window, floor, &self.resume.beyond);
             loop {
@@ -172,8 +180,8 @@ where
 
 /// Hands a window to the lanes. `beyond` are commits that green has from an earlier life.
 fn give(lanes: &mut Lanes, window: Window, floor: Lsn, beyond: &[Lsn]) -> InFlight {
+    let end = window.end();
     let Window { transactions, permits, schedule, .. } = window;
-    let end = transactions.last().and_then(|transaction| transaction.end_lsn);
     let mut flight = InFlight {
         end,
         ended: transactions.iter().filter(|transaction| transaction.part.ends()).count() as u64,
@@ -259,10 +267,34 @@ impl<T: Target> Collector<T> {
         Ok(!self.is_cancelled && !self.window.transactions.is_empty())
     }
 
-    /// The collected window; the next one begins. `None` if the run is cancelled.
-    fn begin_next(&mut self, runtime: &Handle) -> Result<Option<Window>, TargetError> {
+    /// Waits until what was collected may be written. `None` if the run is cancelled.
+    fn admit(&mut self, hold: &Hold, runtime: &Handle) -> Result<Option<Admission>, TargetError> {
+        let Some(first) = self.window.transactions.first().map(|first| first.commit_lsn) else {
+            return Ok(None);
+        };
+        let mut admission = hold.ask(first);
+        if admission.is_none() {
+            let admitted = async {
+                admission = Some(hold.admit(first).await);
+                Ok(())
+            };
+            self.is_cancelled |= !until_cancelled(runtime, &mut self.cancel, admitted)?;
+        }
+        Ok(admission)
+    }
+
+    /// What was collected and is committed before `limit`; the next one begins with the rest. `None` if
+    /// the run is cancelled.
+    fn begin_next(
+        &mut self,
+        limit: Option<Lsn>,
+        runtime: &Handle,
+    ) -> Result<Option<Window>, TargetError> {
         self.known.begin_window();
         let mut window = std::mem::take(&mut self.window);
+        if let Some(rest) = limit.and_then(|limit| window.cut(limit)) {
+            self.window = rest;
+        }
         if self.shares_out {
             let ordered = window.keep_shared_rows_in_order(&*self.target);
             self.is_cancelled |= !until_cancelled(runtime, &mut self.cancel, ordered)?;

@@ -4,6 +4,7 @@ pub mod apply;
 pub mod budget;
 pub mod checkpointing;
 pub mod frontier;
+pub mod hold;
 pub mod intake;
 pub mod lanes;
 pub mod marker;

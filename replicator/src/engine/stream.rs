@@ -24,6 +24,7 @@ use tokio::sync::{Notify, watch};
 use super::apply::{AppliedTotals, Applying, BatchLimits};
 use super::checkpointing::{self, Calls};
 use super::frontier::Frontier;
+use super::hold::Hold;
 use super::intake::{Budget, Ended, Intake};
 use super::marker::MarkerGate;
 use super::own::OwnApply;
@@ -80,6 +81,8 @@ pub struct StreamContext {
     pub counterpart: String,
     /// True once all lanes are open.
     pub lanes_open: watch::Sender<bool>,
+    /// Where the target may be held between two windows.
+    pub hold: Hold,
     /// Memory budget.
     pub budget: Budget,
     /// Limits of a window.
@@ -122,6 +125,7 @@ where
         checkpoint: wake.clone(),
         totals: context.totals.clone(),
         touched: Arc::clone(&context.touched),
+        hold: context.hold.clone(),
         limits: context.limits,
         cancel: cancel.subscribe(),
     };

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use decoders::{ChangeEvent, Part, QualifiedName, TableSchema, Transaction};
+use decoders::{ChangeEvent, Lsn, Part, QualifiedName, TableSchema, Transaction};
 use sinks::conflicts::{TableConflicts, WriteSet};
 use sinks::{Target, TargetError};
 use tokio::sync::OwnedSemaphorePermit;
@@ -75,6 +75,11 @@ impl Window {
                 && self.transactions.len() + chunk.transactions.len() <= limits.transactions
     }
 
+    /// Where its last transaction ends; `None` for a part that does not end.
+    pub fn end(&self) -> Option<Lsn> {
+        self.transactions.last().and_then(|transaction| transaction.end_lsn)
+    }
+
     /// Takes the next transactions. Those that are shared out need [`Window::schedule_from`].
     pub fn push(&mut self, chunk: Chunk) {
         self.is_part |= chunk.is_part();
@@ -84,6 +89,21 @@ impl Window {
             true => self.transactions = chunk.transactions,
             false => self.transactions.extend(chunk.transactions),
         }
+    }
+
+    /// Takes out what is committed at or behind `limit`. Neither half is shared out any more: there is no
+    /// schedule of a part of a window.
+    pub fn cut(&mut self, limit: Lsn) -> Option<Window> {
+        let at = self.transactions.partition_point(|each| each.commit_lsn < limit);
+        let rest = self.transactions.split_off(at);
+        (!rest.is_empty()).then(|| Window {
+            transactions: rest,
+            // What of them is for which half is not known; it is given back with the last.
+            permits: std::mem::take(&mut self.permits),
+            is_part: self.is_part,
+            weight_bytes: self.weight_bytes,
+            ..Window::default()
+        })
     }
 
     /// Keeps all order if rows came under two names, a partitioned table's and its partition's:

@@ -45,7 +45,9 @@ pub type Controller =
 pub struct Api {
     /// What the stream from blue to green knows of itself.
     pub shared: Arc<Shared>,
-    /// What can be done beyond streaming; `None` between databases that can only be copied and streamed.
+    /// Compares the two sides.
+    pub verifier: Verifier,
+    /// What is there to cut over; `None` between databases that can only be copied, streamed and verified.
     pub controls: Option<Controls>,
     /// What is written down of requests and runs.
     pub chronicle: Chronicle,
@@ -58,8 +60,6 @@ pub struct Controls {
     pub back: Arc<Shared>,
     /// The controller.
     pub service: Arc<Controller>,
-    /// Compares the two sides.
-    pub verifier: Verifier,
 }
 
 impl Api {
@@ -69,8 +69,8 @@ impl Api {
         self.controls.as_ref().ok_or_else(|| {
             ApiError::new(
                 ErrorCode::Unsupported,
-                "this move can be copied and streamed, but not yet cut over, verified or repaired: that \
-                 is there for PostgreSQL only",
+                "this move can be copied, streamed and verified, but not yet cut over: that is there for \
+                 PostgreSQL only",
                 "replicator",
             )
             .in_state("blue serves; the stream goes on")

@@ -40,10 +40,10 @@ pub(super) async fn status(api: &Api) -> Status {
 }
 
 async fn controlled(api: &Api, controls: &Controls) -> Status {
-    let Controls { back, service, verifier } = controls;
+    let Controls { back, service } = controls;
     let run = service.current();
     let mut status = api.shared.status(run.clone());
-    status.verification = verifier.continuous();
+    status.verification = api.verifier.continuous();
     status.streams = vec![api.shared.stream(), back.stream()];
     if *back.carries.borrow() {
         let of_back = back.status(None);

@@ -22,7 +22,7 @@ type Body = Result<Json<RepairRequest>, JsonRejection>;
 /// `POST /v1/repair/plan`.
 pub(super) async fn plan(State(api): State<Api>, body: Body) -> Result<Json<RepairPlan>, Refusal> {
     let Json(request) = body?;
-    Ok(Json(api.controls()?.verifier.repair_plan(&request).await?))
+    Ok(Json(api.verifier.repair_plan(&request).await?))
 }
 
 /// `POST /v1/repair`.
@@ -32,7 +32,7 @@ pub(super) async fn start(
 ) -> Result<(StatusCode, Json<RepairStatus>), Refusal> {
     let Json(request) = body?;
     let actor = request.actor.clone();
-    let verifier = api.controls()?.verifier.clone();
+    let verifier = api.verifier.clone();
     let status = verifier.repair(request)?;
     tokio::spawn(write_down_its_end(verifier, api.chronicle, status.id.clone(), actor));
     Ok((StatusCode::ACCEPTED, Json(status)))
@@ -45,7 +45,7 @@ pub(super) async fn status(
     Query(patience): Query<Patience>,
 ) -> Result<Json<RepairStatus>, Refusal> {
     let wait = Duration::from_millis(patience.wait_ms).min(WAIT_MAX);
-    Ok(Json(api.controls()?.verifier.repair_status(&id, wait).await?))
+    Ok(Json(api.verifier.repair_status(&id, wait).await?))
 }
 
 /// `POST /v1/repair/{id}/stop`.
@@ -53,7 +53,7 @@ pub(super) async fn stop(
     State(api): State<Api>,
     Path(id): Path<String>,
 ) -> Result<Json<RepairStatus>, Refusal> {
-    Ok(Json(api.controls()?.verifier.stop_repair(&id).await?))
+    Ok(Json(api.verifier.stop_repair(&id).await?))
 }
 
 /// Counts only: keys are for the one who asked.

@@ -59,7 +59,7 @@ pub(super) async fn plan(State(api): State<Api>, body: Body<PlanRequest>) -> Ans
     let plan = controls.service.plan(request).await?;
     // A way back is never refused for what nobody has verified.
     Ok(Json(match plan.direction {
-        Direction::Forward => plan.with(controls.verifier.check(requirement)?),
+        Direction::Forward => plan.with(api.verifier.check(requirement)?),
         Direction::Back => plan,
     }))
 }
@@ -80,13 +80,13 @@ pub(super) async fn start(
     body: Body<StartCutover>,
 ) -> Result<(StatusCode, Json<RunStatus>), Refusal> {
     let Json(request) = body?;
-    let controls = api.controls()?.clone();
-    controls.verifier.refuse_while_repairing()?;
-    controls.verifier.admit(&request)?;
-    let service = Arc::clone(&controls.service);
-    let status = to_its_end(async move { service.start(request).await }).await?;
-    let chronicle = api.chronicle.clone();
-    tokio::spawn(verify::write_down_at_the_fence(controls, chronicle, status.clone()));
+    let service = Arc::clone(&api.controls()?.service);
+    api.verifier.refuse_while_repairing()?;
+    api.verifier.admit(&request)?;
+    let starting = Arc::clone(&service);
+    let status = to_its_end(async move { starting.start(request).await }).await?;
+    let (verifier, chronicle) = (api.verifier.clone(), api.chronicle.clone());
+    tokio::spawn(verify::write_down_at_the_fence(service, verifier, chronicle, status.clone()));
     Ok((StatusCode::ACCEPTED, Json(status)))
 }
 
@@ -97,7 +97,7 @@ pub(super) async fn rollback(
     let Json(request) = body?;
     // Nothing keeps a rollback waiting: a repair writes no more once a run is under way.
     let controls = api.controls()?.clone();
-    controls.verifier.stop_repairing();
+    api.verifier.stop_repairing();
     let status = to_its_end(async move { controls.service.rollback(request).await }).await?;
     Ok((StatusCode::ACCEPTED, Json(status)))
 }

@@ -1,5 +1,6 @@
 //! `/v1/verify`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -15,8 +16,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::routes::Refusal;
-use super::{Api, Controls};
+use super::{Api, Controller};
 use crate::chronicle::Chronicle;
+use crate::verify::Verifier;
 
 /// The longest that a request is held open.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -27,7 +29,7 @@ pub(super) async fn start(
     body: Result<Json<VerifyRequest>, JsonRejection>,
 ) -> Result<(StatusCode, Json<VerifyStatus>), Refusal> {
     let Json(request) = body?;
-    Ok((StatusCode::ACCEPTED, Json(api.controls()?.verifier.start(request)?)))
+    Ok((StatusCode::ACCEPTED, Json(api.verifier.start(request)?)))
 }
 
 #[derive(Deserialize)]
@@ -43,7 +45,7 @@ pub(super) async fn status(
     Query(patience): Query<Patience>,
 ) -> Result<Json<VerifyStatus>, Refusal> {
     let wait = Duration::from_millis(patience.wait_ms).min(WAIT_MAX);
-    Ok(Json(api.controls()?.verifier.status(&id, wait).await?))
+    Ok(Json(api.verifier.status(&id, wait).await?))
 }
 
 /// `POST /v1/verify/{id}/stop`.
@@ -51,17 +53,17 @@ pub(super) async fn stop(
     State(api): State<Api>,
     Path(id): Path<String>,
 ) -> Result<Json<VerifyStatus>, Refusal> {
-    Ok(Json(api.controls()?.verifier.stop(&id).await?))
+    Ok(Json(api.verifier.stop(&id).await?))
 }
 
 /// What a verification that goes on has not looked at when the clients are kept out, for the record:
 /// that much is left to the stream's own row checks.
 pub(super) async fn write_down_at_the_fence(
-    controls: Controls,
+    service: Arc<Controller>,
+    verifier: Verifier,
     chronicle: Chronicle,
     run: RunStatus,
 ) {
-    let Controls { service, verifier, .. } = controls;
     let mut after = run.last_event;
     while verifier.continuous().is_some() {
         let Ok(update) = service.update(&run.run, after, WAIT_MAX).await else { return };

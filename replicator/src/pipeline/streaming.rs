@@ -94,6 +94,7 @@ impl Pipeline {
             touched: Arc::clone(&self.shared.touched),
             tables: self.config.tables.clone(),
             gate: self.shared.gate.clone(),
+            hold: self.shared.hold.clone(),
             counterpart: self.config.counterpart(),
             lanes_open: lanes_open.clone(),
             budget: self.shared.budget.clone(),

@@ -1,4 +1,4 @@
-//! `replicator run` between two servers of MySQL or MariaDB: copy and stream. Without a controller:
+//! `replicator run` between two servers of MySQL or MariaDB: copy, stream, verify. Without a controller:
 //! nothing can be cut over yet, and the API says so.
 
 use std::sync::Arc;
@@ -13,9 +13,11 @@ use crate::config::Config;
 use crate::engine::intake::Budget;
 use crate::http::{self, Api, Token};
 use crate::pipeline::failure::Failure;
-use crate::pipeline::mysql::{BinlogPipeline, CopyFirst, replica_id, watch_server};
+use crate::pipeline::mysql::{BinlogPipeline, CopyFirst, Reading, replica_id, watch_server};
 use crate::status::Shared;
 use crate::store::RocksJournal;
+use crate::verify::Verifier;
+use crate::verify::mysql::{BinlogPair, EngineStream};
 
 /// Runs until stopped, or halted by something that only a person can resolve.
 ///
@@ -56,13 +58,32 @@ pub(super) async fn run(config: Config, urls: [ServerUrl; 2]) -> Result<(), Fail
     let chronicle = open_chronicle(&config.state_dir, &journal).await?;
 
     let mut tasks = Tasks::default();
-    let api = Api { shared: Arc::clone(&shared), controls: None, chronicle };
+    let database = blue.database().or(green.database()).map(str::to_owned);
+    let reading = Reading::default();
+    let pair = BinlogPair {
+        source: blue.clone(),
+        target: green.clone(),
+        database: database.clone(),
+        tables: config.tables.clone(),
+        stream: EngineStream { shared: Arc::clone(&shared), reading: reading.clone() },
+        store: store.clone(),
+    };
+    let verifier = Verifier::of_binlog(pair, config.state_dir.clone());
+    let api = Api { shared: Arc::clone(&shared), verifier, controls: None, chronicle };
     tasks.spawn(http::serve(listener, api, token, stop.subscribe()));
     tasks.spawn(stop_on_signals(stop.clone()));
+    let (seen, ours) = (Arc::clone(&shared), reading.clone());
+    tasks.spawn(watch_server(
+        blue.clone(),
+        move |session| ours.opened("probe", session),
+        move |version, up| seen.blue_seen(version, up),
+    ));
     let seen = Arc::clone(&shared);
-    tasks.spawn(watch_server(blue.clone(), move |version, up| seen.blue_seen(version, up)));
-    let seen = Arc::clone(&shared);
-    tasks.spawn(watch_server(green.clone(), move |version, up| seen.green_seen(version, up)));
+    tasks.spawn(watch_server(
+        green.clone(),
+        |_| {},
+        move |version, up| seen.green_seen(version, up),
+    ));
     let (read, failed) = (Arc::clone(&shared), Arc::clone(&shared));
     tasks.spawn(alerts::watch(
         config.alerts.clone(),
@@ -87,10 +108,11 @@ pub(super) async fn run(config: Config, urls: [ServerUrl; 2]) -> Result<(), Fail
         start: None,
         copy: Some(CopyFirst::of(&config, &urls, replica_id(&config.name))),
         tables: config.tables.clone(),
-        database: blue.database().or(green.database()).map(str::to_owned),
+        database,
         apply: config.apply.clone(),
         store,
         shared: Arc::clone(&shared),
+        reading,
         stop: stop.subscribe(),
     };
     pipeline.run().await?;

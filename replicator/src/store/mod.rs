@@ -34,7 +34,7 @@ pub use journal::RocksJournal;
 pub use role::Role;
 pub use spool::RocksSpool;
 pub use stage::Stage;
-pub use verification::{FinishedChunk, Ground, Unfinished};
+pub use verification::{FinishedChunk, Ground, KeptUp, Unfinished};
 
 /// Bytes of log after which RocksDB writes its memory out.
 const LOG_BYTES: u64 = 256 << 10;

@@ -7,6 +7,7 @@ use cutover::Side;
 use cutover::verify::{RowDifference, VerifyRequest};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use sinks::mysql::BinlogStreamIdentity;
 use sinks::progress::StreamIdentity;
 
 use super::{Role, Stage, Store, StoreError};
@@ -22,10 +23,20 @@ const CHUNKS_END: &[u8] = b"chunk0";
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Ground {
     /// The stream that keeps the target its source's copy; another one after a new copy.
-    pub stream: StreamIdentity,
+    pub stream: KeptUp,
     /// The role of the stream the other way round, which names the run that has turned the two last:
     /// behind it the other side may have been written.
     pub turn: Role,
+}
+
+/// The stream that keeps a copy up.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum KeptUp {
+    /// Of a slot.
+    Slot(StreamIdentity),
+    /// Of a binlog.
+    Binlog(BinlogStreamIdentity),
 }
 
 /// A verification that has begun and not ended.
@@ -70,10 +81,12 @@ impl Store {
     /// What a verification in this direction stands on now; `None` if there is no copy that is kept
     /// up.
     pub fn ground(&self) -> Result<Option<Ground>, StoreError> {
-        let stage = self.stage()?;
-        let (Role::Carry, Some(Stage::Streaming { stream })) = (self.role()?, stage) else {
-            return Ok(None);
+        let stream = match self.stage()? {
+            Some(Stage::Streaming { stream }) => Some(KeptUp::Slot(stream)),
+            Some(_) => None,
+            None => self.binlog_stream()?.map(KeptUp::Binlog),
         };
+        let (Role::Carry, Some(stream)) = (self.role()?, stream) else { return Ok(None) };
         let turn = self.towards(self.direction.reversed()).role()?;
         Ok(Some(Ground { stream, turn }))
     }

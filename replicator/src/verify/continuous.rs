@@ -163,7 +163,7 @@ impl Continuous {
                 })
                 .collect(),
             compared_seconds: seconds(self.compared),
-            lag_seconds: self.turning.stream.shared.lag_now().seconds,
+            lag_seconds: self.turning.shared.lag_now().seconds,
             void: unproven.void.map(str::to_owned),
             rechecked: self.rechecked.load(Ordering::Relaxed),
             differences: self.found().rows.len() as u64,

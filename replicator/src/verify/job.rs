@@ -1,50 +1,50 @@
 //! One verification, from its request to its report.
 
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use cutover::Side;
-use cutover::api::{ApiError, ErrorCode, SCHEMA_VERSION, Severity};
+use cutover::api::{ApiError, ErrorCode, SCHEMA_VERSION};
 use cutover::verify::{
-    Known, Mode, ObjectFinding, Progress, Verdict, VerifyReport, VerifyRequest, VerifyState,
-    VerifyStatus, objects,
+    Known, Mode, Progress, Verdict, VerifyReport, VerifyRequest, VerifyState, VerifyStatus,
 };
-use decoders::QualifiedName;
-use decoders::postgres::catalog::{self, TableInfo};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::canonical::Canonical;
-use super::chosen::Chosen;
 use super::continuous::Continuous;
-use super::definitions::{self, Definitions};
 use super::flag;
-use super::gate::Gate;
 use super::known;
-use super::large;
-use super::plan::TablePlan;
-use super::reader::{Reader, Trouble};
-use super::resume::Memory;
+use super::reader::Trouble;
 use super::turning::Turning;
-use super::work::{self, Bench, Counts, Pace, Shop};
-use crate::controlling::EngineReplication;
-use crate::store::{FinishedChunk, Ground, Unfinished};
-
-/// Connections to each server: one finds chunks, the others compare them.
-pub(super) const CONNECTIONS: RangeInclusive<u32> = 2..=32;
-const CONNECTIONS_DEFAULT: u32 = 3;
-/// Percent of the chunks.
-const SAMPLE_DEFAULT: f64 = 1.0;
-const SETTLE_DEFAULT: Duration = Duration::from_secs(60);
+use super::work::{Bench, Shop};
+use crate::store::{Ground, Unfinished};
 
 /// What is being done.
 #[derive(Clone)]
-struct Work {
-    shop: Arc<Shop>,
-    benches: Vec<Arc<Bench>>,
+pub(super) enum Work {
+    /// Between two PostgreSQL databases.
+    Postgres { shop: Arc<Shop>, benches: Vec<Arc<Bench>> },
+    /// Between two servers of MySQL or MariaDB.
+    Binlog(watch::Receiver<Progress>),
+}
+
+/// One engine's way to compare two sides.
+pub(super) trait Comparison: Send + Sync + 'static {
+    /// The side that is right.
+    fn source(&self) -> Side;
+
+    /// Compares them for `job`, until it is asked to stop.
+    ///
+    /// # Errors
+    /// The servers or the stream are away for too long, or the question can't be answered.
+    fn compare(
+        &self,
+        job: &Job,
+        request: &VerifyRequest,
+        turning: &Arc<Turning>,
+    ) -> impl Future<Output = Result<VerifyReport, Trouble>> + Send;
 }
 
 /// A verification.
@@ -97,13 +97,45 @@ impl Job {
         self.stop.send_replace(true);
     }
 
+    /// Turns true when it is to end.
+    pub(super) fn stopping(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    pub(super) fn started(&self) -> Timestamp {
+        self.started
+    }
+
+    /// When it went on, if it was interrupted.
+    pub(super) fn resumed(&self) -> Option<Timestamp> {
+        self.resumed
+    }
+
+    /// What is compared from now on.
+    pub(super) fn works_on(&self, work: Work) {
+        *locked(&self.work) = Some(work);
+    }
+
+    /// It goes on once everything was compared.
+    pub(super) fn continues(&self, continuous: Continuous) {
+        *locked(&self.continuous) = Some(Arc::new(continuous));
+    }
+
     pub(super) fn ended(&self) -> watch::Receiver<bool> {
         self.ended.subscribe()
     }
 
-    /// What was compared, table by table, and what with; `None` before it is known.
+    /// What was compared, table by table, and what with; `None` before it is known, and between
+    /// servers that show no versions of rows.
     pub(super) fn compared(&self) -> Option<(Arc<Shop>, Vec<Arc<Bench>>)> {
-        locked(&self.work).clone().map(|Work { shop, benches }| (shop, benches))
+        match locked(&self.work).clone()? {
+            Work::Postgres { shop, benches } => Some((shop, benches)),
+            Work::Binlog(_) => None,
+        }
     }
 
     /// As it is now.
@@ -133,8 +165,10 @@ impl Job {
     }
 
     fn progress(&self) -> Progress {
-        let Some(Work { shop, benches }) = locked(&self.work).clone() else {
-            return Progress::default();
+        let (shop, benches) = match locked(&self.work).clone() {
+            None => return Progress::default(),
+            Some(Work::Binlog(progress)) => return progress.borrow().clone(),
+            Some(Work::Postgres { shop, benches }) => (shop, benches),
         };
         let estimated: u64 = benches.iter().map(|bench| bench.plan.rows_estimated).sum();
         let part = shop.sample.map_or(1.0, |(percent, _)| percent / 100.0);
@@ -147,17 +181,16 @@ impl Job {
     /// Runs to its end, which [`Job::ended`] tells.
     pub(super) async fn run(
         self: Arc<Self>,
-        stream: EngineReplication,
+        comparison: impl Comparison,
         request: VerifyRequest,
-        chosen: Chosen,
         turning: Arc<Turning>,
+        state_dir: PathBuf,
     ) {
         let is_resumed = self.resumed.is_some();
         tracing::info!(id = self.id, mode = self.mode.name(), is_resumed, "verification begins");
-        let state_dir = stream.route.config.state_dir.clone();
-        let source = stream.route.ends.direction.from();
+        let source = comparison.source();
         let compared = tokio::select! {
-            compared = self.compare(stream, &request, &chosen, &turning) => compared,
+            compared = comparison.compare(&self, &request, &turning) => compared,
             trouble = turning.ended() => Err(trouble),
         };
         // What was compared may have been another pair of sides: nothing of it is kept.
@@ -219,129 +252,6 @@ impl Job {
             None => continuous.stop(),
         }
     }
-
-    async fn compare(
-        &self,
-        stream: EngineReplication,
-        request: &VerifyRequest,
-        chosen: &Chosen,
-        turning: &Arc<Turning>,
-    ) -> Result<VerifyReport, Trouble> {
-        let (ends, config) = (stream.route.ends.clone(), stream.route.config.clone());
-        let (from, to) = (ends.direction.from(), ends.direction.to());
-        let door = stream.route.door.clone();
-        let (source, target) = tokio::try_join!(
-            Reader::open(&ends.source, from, &door),
-            Reader::open(&ends.target, to, &door),
-        )?;
-        let wanted = |name: &QualifiedName| chosen.takes(name);
-        let here = tables(&source, &config.tables).await?;
-        let there = tables(&target, &config.tables).await?;
-        let canonical = Canonical::of(&source, &target).await?;
-        let question = (self.id.as_str(), self.started, from);
-        let is_resumed = self.resumed.is_some();
-        let ground = &turning.ground;
-        let opened = Memory::open(&stream.store, is_resumed, question, ground, request).await;
-        let (memory, before) = opened?;
-        let mut benches = Vec::new();
-        for table in here.iter().filter(|table| table.is_decoded() && wanted(&table.name)) {
-            // A table that the target lacks is among the objects, or an error if those are not
-            // asked for.
-            let other = there.iter().find(|other| other.name == table.name);
-            let lacking = TableInfo { columns: Vec::new(), ..table.clone() };
-            let plan = TablePlan::new(table, other.unwrap_or(&lacking), &canonical, request);
-            let plan = plan.restricted_to(chosen.predicate(&table.name)?);
-            let (name, fingerprint) = (plan.name.to_string(), plan.fingerprint());
-            let of_it = |done: &&FinishedChunk| done.table == name && done.plan == fingerprint;
-            let done = before.iter().filter(of_it).cloned().collect();
-            let bench = Bench::new(plan, done);
-            if other.is_none() {
-                bench.report.lock().await.error = Some(format!("{to} does not have it"));
-            }
-            benches.push(Arc::new(bench));
-        }
-        if benches.is_empty() {
-            return Err(Trouble::new(from, "no replicated table has such a name"));
-        }
-        let plans: Vec<&TablePlan> = benches.iter().map(|bench| &bench.plan).collect();
-        chosen.check(&plans, [&source, &target]).await?;
-        // The largest first, so that they do not end last.
-        benches.sort_by_key(|bench| std::cmp::Reverse(bench.plan.bytes));
-        let mut objects = match request.rows_only {
-            true => Vec::new(),
-            false => {
-                let both = [
-                    definitions::read(&source, &here, wanted, &config.tables).await?,
-                    definitions::read(&target, &there, wanted, &config.tables).await?,
-                ];
-                let majors = [&source, &target].map(|r| r.session().server_version() / 10_000);
-                let mut found = compare_objects(&both, [from, to], majors[0] == majors[1]);
-                let unlogged =
-                    here.iter().filter(|table| table.holds_rows() && !table.is_decoded());
-                found.extend(unlogged.filter(|table| wanted(&table.name)).map(|table| {
-                    let what = format!("its rows are not compared: {from} does not log them");
-                    noted("table", table.name.to_string(), what)
-                }));
-                found
-            }
-        };
-        let seed = u64::from_str_radix(&self.id, 16).unwrap_or_default();
-        let percent = request.sample_percent.unwrap_or(SAMPLE_DEFAULT);
-        let shop = Arc::new(Shop {
-            mode: self.mode,
-            settle: request.settle_ms.map_or(SETTLE_DEFAULT, Duration::from_millis),
-            source: (ends.source, from),
-            target: (ends.target, to),
-            door,
-            stream,
-            sample: (self.mode == Mode::Sample).then_some((percent, seed)),
-            pace: Pace::new(request.rows_per_second),
-            memory,
-            gate: Gate::new(!request.unlimited),
-            counts: Counts::default(),
-        });
-        if request.continuous {
-            let begun = Continuous::begin(&self.id, request, Arc::clone(turning), &shop, &benches);
-            *locked(&self.continuous) = Some(Arc::new(begun));
-            // What was given to the lanes before is not noted: it has to be there before the first look.
-            shop.await_head().await?;
-        }
-        *locked(&self.work) = Some(Work { shop: Arc::clone(&shop), benches: benches.clone() });
-        drop((source, target));
-        let workers = request.connections.unwrap_or(CONNECTIONS_DEFAULT) - 1;
-        let mut stop = self.stop.subscribe();
-        let stopped = tokio::select! {
-            done = async {
-                work::all(Arc::clone(&shop), benches.clone(), workers).await?;
-                if request.is_whole() {
-                    let accepted = config.check.accept.contains("large-objects");
-                    let pair = shop.open().await?;
-                    let sides = [&pair.source, &pair.target];
-                    let found = large::compare(&shop.gate, sides, accepted).await?;
-                    objects.extend(found);
-                }
-                Ok::<_, Trouble>(())
-            } => done.map(|()| false)?,
-            _ = stop.wait_for(|stop| *stop) => true,
-            () = shop.govern(), if !request.unlimited => unreachable!("governs for ever"),
-        };
-        let mut reports = Vec::new();
-        for bench in benches {
-            reports.push(bench.report.lock().await.clone());
-        }
-        // What could not be compared to its end goes on with what was; differences that somebody
-        // may put right until then are looked for again.
-        let goes_on = reports.iter().any(|report| report.error.is_some())
-            && reports.iter().all(|report| report.differing() == 0);
-        if !stopped && !goes_on {
-            shop.memory.forget().await;
-        }
-        reports.sort_by(|a, b| a.table.cmp(&b.table));
-        let (id, started) = (self.id.clone(), self.started);
-        let sides = [from, to];
-        let report = VerifyReport::judged(id, self.mode, sides, started, reports, objects, stopped);
-        Ok(report.resumed_at(self.resumed))
-    }
 }
 
 /// A look at one table takes nothing back that a look at all of them has found.
@@ -356,38 +266,4 @@ async fn remember(state_dir: PathBuf, known: Known, ground: Ground) -> Result<()
     });
     let failed = |why: String| Trouble::new("state directory", format!("verify.json: {why}"));
     saved.await.map_err(|error| failed(error.to_string()))?.map_err(|e| failed(e.to_string()))
-}
-
-async fn tables(reader: &Reader, filter: &catalog::TableFilter) -> Result<Vec<TableInfo>, Trouble> {
-    let tables = catalog::tables(reader.session(), filter).await;
-    tables.map_err(|error| Trouble::new(reader.side, error.to_string()))
-}
-
-fn compare_objects(
-    [source, target]: &[Definitions; 2],
-    sides: [Side; 2],
-    same_major: bool,
-) -> Vec<ObjectFinding> {
-    let mut found = objects::compare([&source.objects, &target.objects], sides, same_major);
-    for (info, here) in &source.sequences {
-        let there = target.sequences.iter().find(|(other, _)| other.name == info.name);
-        let values = here.as_ref().zip(there.and_then(|(_, value)| value.as_ref()));
-        let name = info.name.to_string();
-        found.extend(match values {
-            Some((here, there)) => {
-                let both = [here, there].map(|value| (value.last_value, value.is_called));
-                objects::compare_sequence(&name, info.increment, both, sides)
-            }
-            // One that is not there at all is among the differences.
-            None => there.map(|_| {
-                let what = "its value is not compared: our role may not read it on both sides";
-                noted("sequence", name, what.into())
-            }),
-        });
-    }
-    found
-}
-
-fn noted(kind: &str, object: String, what: String) -> ObjectFinding {
-    ObjectFinding { severity: Severity::Warn, kind: kind.into(), object, what }
 }

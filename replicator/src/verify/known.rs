@@ -55,7 +55,7 @@ mod tests {
     use sinks::progress::StreamIdentity;
 
     use super::*;
-    use crate::store::Role;
+    use crate::store::{KeptUp, Role};
 
     fn ground(consistent_point: u64) -> Ground {
         let stream = StreamIdentity {
@@ -65,7 +65,7 @@ mod tests {
             slot: "s".into(),
             consistent_point: Lsn(consistent_point),
         };
-        Ground { stream, turn: Role::Carry }
+        Ground { stream: KeptUp::Slot(stream), turn: Role::Carry }
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`mod@job`] | one verification from its request to its report |
+//! | [`mod@job`] | one verification from its request to its end |
+//! | `comparing` | what there is on both sides, compared |
 //! | `plan`, `canonical` | what is read of a table: chunks, keys, text that every server prints alike |
 //! | `chosen` | tables and rows that an operator has chosen |
 //! | `row_hash` | a row as a number that every server computes alike |
@@ -17,7 +18,7 @@
 //! | `definitions`, `large` | everything that is no row |
 //! | `continuous` | rows that were written since, looked at again |
 //! | [`repair`] | rows made equal again, and why that loses nothing |
-//! | [`mysql`] | the same question about MySQL and MariaDB; no command asks it yet |
+//! | [`mysql`] | the same question about MySQL and MariaDB |
 //!
 //! Hashes and sums are computed by the servers. A verification writes nothing on either side, holds
 //! no lock and keeps no snapshot longer than a chunk takes; a table without a key is one chunk.
@@ -26,6 +27,7 @@ mod canonical;
 mod chosen;
 mod clients;
 mod compare;
+mod comparing;
 mod continuous;
 mod copied;
 mod definitions;
@@ -45,6 +47,7 @@ mod turning;
 
 mod work;
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -58,11 +61,14 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::controlling::EngineReplication;
+use crate::status::Shared;
 use crate::store::{Ground, Store, StoreError};
 use chosen::Chosen;
+use comparing::{CONNECTIONS, PostgresComparison};
 use continuous::Continuous;
 use job::Job;
 pub(crate) use known::forget;
+use mysql::BinlogPair;
 pub use reader::Trouble;
 use repair::RepairJob;
 pub use turning::Runs;
@@ -70,11 +76,42 @@ pub use turning::Runs;
 /// Where errors of requests happen.
 const PLACE: &str = "verification";
 
+/// The streams between two sides.
+#[derive(Clone)]
+enum Streams {
+    /// One in each direction; the one that carries is verified.
+    Postgres { forward: EngineReplication, back: EngineReplication },
+    /// One from blue to green.
+    Binlog(BinlogPair),
+}
+
+/// The stream whose target is to be its source's copy.
+enum Carrying {
+    Postgres(EngineReplication),
+    Binlog(BinlogPair),
+}
+
+impl Carrying {
+    fn shared(&self) -> &Arc<Shared> {
+        match self {
+            Carrying::Postgres(stream) => &stream.shared,
+            Carrying::Binlog(pair) => &pair.stream.shared,
+        }
+    }
+
+    fn store(&self) -> &Store {
+        match self {
+            Carrying::Postgres(stream) => &stream.store,
+            Carrying::Binlog(pair) => &pair.store,
+        }
+    }
+}
+
 /// Runs one verification or repair at a time and remembers the last ones. Cheap to clone.
 #[derive(Clone)]
 pub struct Verifier {
-    forward: EngineReplication,
-    back: EngineReplication,
+    streams: Streams,
+    state_dir: PathBuf,
     last: Arc<Mutex<Option<Arc<Job>>>>,
     repairs: Arc<Mutex<Option<Arc<RepairJob>>>>,
     /// The verification that goes on, or was the last that did.
@@ -85,9 +122,19 @@ pub struct Verifier {
 impl Verifier {
     /// Of both directions; the one that carries is verified. `runs` gives the last run.
     pub fn new(forward: EngineReplication, back: EngineReplication, runs: Runs) -> Self {
+        let state_dir = forward.route.config.state_dir.clone();
+        Self::of(Streams::Postgres { forward, back }, state_dir, runs)
+    }
+
+    /// Of two servers of MySQL or MariaDB, which nothing can turn yet.
+    pub fn of_binlog(pair: BinlogPair, state_dir: PathBuf) -> Self {
+        Self::of(Streams::Binlog(pair), state_dir, Arc::new(|| None))
+    }
+
+    fn of(streams: Streams, state_dir: PathBuf, runs: Runs) -> Self {
         Self {
-            forward,
-            back,
+            streams,
+            state_dir,
             last: Arc::default(),
             repairs: Arc::default(),
             continuous: Arc::default(),
@@ -105,6 +152,12 @@ impl Verifier {
     /// One is under way; the request makes no sense; nothing streams.
     pub fn start(&self, request: VerifyRequest) -> Result<VerifyStatus, ApiError> {
         let chosen = checked(&request)?;
+        if request.continuous && matches!(self.streams, Streams::Binlog(_)) {
+            let what = "verifications that go on are there between PostgreSQL databases only";
+            return Err(ApiError::new(ErrorCode::Unsupported, what, PLACE)
+                .in_state("nothing was begun; the stream goes on")
+                .next("cutover verify"));
+        }
         let stream = self.carrying()?;
         self.refuse_while_repairing()?;
         let mut last = self.last();
@@ -113,7 +166,7 @@ impl Verifier {
             return Err(ApiError::new(ErrorCode::Busy, what, PLACE)
                 .next("cutover verify --attach, or cutover verify --stop"));
         }
-        let (store, source) = (&stream.store, stream.route.ends.direction.from());
+        let (store, source) = (stream.store(), stream.shared().direction.from());
         let unreadable = |error: StoreError| {
             ApiError::new(ErrorCode::Unavailable, error.to_string(), "state directory")
                 .next("cutover verify --fresh")
@@ -129,9 +182,16 @@ impl Verifier {
             *self.kept() = Some(Arc::clone(&job));
         }
         let status = job.status();
-        let turning = turning::Turning::new(&stream, ground, Arc::clone(&self.runs));
-        let turning = Arc::new(turning);
-        tokio::spawn(job.run(stream, request, chosen, turning));
+        let (shared, store) = (Arc::clone(stream.shared()), stream.store().clone());
+        let turning = turning::Turning::new(shared, store, ground, Arc::clone(&self.runs));
+        let (turning, state_dir) = (Arc::new(turning), self.state_dir.clone());
+        match stream {
+            Carrying::Postgres(stream) => {
+                let comparison = PostgresComparison { stream, chosen };
+                tokio::spawn(job.run(comparison, request, turning, state_dir))
+            }
+            Carrying::Binlog(pair) => tokio::spawn(job.run(pair, request, turning, state_dir)),
+        };
         Ok(status)
     }
 
@@ -228,9 +288,12 @@ impl Verifier {
             let what = format!("what the last verification came to can't be read: {error}");
             ApiError::new(ErrorCode::Unavailable, what, "state directory").next("cutover verify")
         };
-        let ground = ground(&self.forward.store).map_err(unreadable)?;
-        let state_dir = &self.forward.route.config.state_dir;
-        let remembered = known::load(state_dir, ground.as_ref()).map_err(unreadable)?;
+        let store = match &self.streams {
+            Streams::Postgres { forward, .. } => &forward.store,
+            Streams::Binlog(pair) => &pair.store,
+        };
+        let ground = ground(store).map_err(unreadable)?;
+        let remembered = known::load(&self.state_dir, ground.as_ref()).map_err(unreadable)?;
         if remembered.as_ref().is_some_and(|known| known.verdict == Verdict::Different) {
             return Ok(remembered);
         }
@@ -253,14 +316,19 @@ impl Verifier {
         })
     }
 
-    /// The stream whose target is to be its source's copy.
-    fn carrying(&self) -> Result<EngineReplication, ApiError> {
-        let phases = [PipelinePhase::Streaming, PipelinePhase::CatchingUp];
-        let carries = |stream: &&EngineReplication| {
-            *stream.shared.carries.borrow() && phases.contains(&stream.shared.phase())
+    fn carrying(&self) -> Result<Carrying, ApiError> {
+        let streams = match &self.streams {
+            Streams::Postgres { forward, back } => {
+                vec![Carrying::Postgres(forward.clone()), Carrying::Postgres(back.clone())]
+            }
+            Streams::Binlog(pair) => vec![Carrying::Binlog(pair.clone())],
         };
-        [&self.forward, &self.back].into_iter().find(carries).cloned().ok_or_else(|| {
-            let phase = self.forward.shared.phase().name();
+        let phase = streams[0].shared().phase().name();
+        let phases = [PipelinePhase::Streaming, PipelinePhase::CatchingUp];
+        let carries = |stream: &Carrying| {
+            *stream.shared().carries.borrow() && phases.contains(&stream.shared().phase())
+        };
+        streams.into_iter().find(carries).ok_or_else(|| {
             let what = format!("nothing streams from one side to the other ({phase})");
             ApiError::new(ErrorCode::Unavailable, what, PLACE)
                 .next("cutover wait --for-state streaming, then again")
@@ -286,8 +354,8 @@ fn checked(request: &VerifyRequest) -> Result<Chosen, ApiError> {
     {
         return refuse("a sample takes more than 0 and at most 100 percent".into());
     }
-    if request.connections.is_some_and(|count| !(job::CONNECTIONS).contains(&count)) {
-        let (least, most) = (job::CONNECTIONS.start(), job::CONNECTIONS.end());
+    if request.connections.is_some_and(|count| !CONNECTIONS.contains(&count)) {
+        let (least, most) = (CONNECTIONS.start(), CONNECTIONS.end());
         return refuse(format!("{least} to {most} connections"));
     }
     if request.rows_per_second == Some(0) || request.chunk_rows == Some(0) {

@@ -86,12 +86,11 @@ impl Memory {
         opened.await.map_err(|what| Trouble::new("state directory", what))
     }
 
-    /// Keeps a chunk, if all of its rows were settled. Not being able to is no reason to stop: it
-    /// costs a second look after a crash.
+    /// Keeps a chunk, if all of its rows were settled.
     pub async fn keep(&self, plan: &TablePlan, range: Option<&Range>, compared: &Compared) {
-        let Some(store) = self.store.clone().filter(|_| compared.settled.unsettled == 0) else {
+        if self.store.is_none() || compared.settled.unsettled > 0 {
             return;
-        };
+        }
         let range = range.cloned().unwrap_or_default();
         let chunk = FinishedChunk {
             table: plan.name.to_string(),
@@ -104,6 +103,12 @@ impl Memory {
             in_motion: compared.settled.in_motion,
             differences: compared.settled.differences.clone(),
         };
+        self.save(chunk).await;
+    }
+
+    /// Keeps a chunk. Not being able to is no reason to stop: it costs a second look after a crash.
+    pub async fn save(&self, chunk: FinishedChunk) {
+        let Some(store) = self.store.clone() else { return };
         if let Err(error) = blocking(move || store.save_verified(&chunk)).await
             && !self.failed.swap(true, Ordering::Relaxed)
         {

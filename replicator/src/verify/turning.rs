@@ -12,8 +12,8 @@ use cutover::phase::Phase;
 
 use super::ground;
 use super::reader::Trouble;
-use crate::controlling::EngineReplication;
-use crate::store::Ground;
+use crate::status::Shared;
+use crate::store::{Ground, Store};
 
 /// Gives the last run.
 pub type Runs = Arc<dyn Fn() -> Option<RunStatus> + Send + Sync>;
@@ -34,21 +34,24 @@ pub(super) enum Turn {
 
 /// What a verification stands on, and the run before it.
 pub(super) struct Turning {
-    pub stream: EngineReplication,
+    /// Of the stream from the source to the target.
+    pub shared: Arc<Shared>,
+    store: Store,
     pub ground: Ground,
     runs: Runs,
     before: Option<RunStatus>,
 }
 
 impl Turning {
-    pub fn new(stream: &EngineReplication, ground: Ground, runs: Runs) -> Self {
+    /// Of a stream, its direction's store, and what is known of runs.
+    pub fn new(shared: Arc<Shared>, store: Store, ground: Ground, runs: Runs) -> Self {
         let before = runs();
-        Self { stream: stream.clone(), ground, runs, before }
+        Self { shared, store, ground, runs, before }
     }
 
     /// Ends when the two sides are not what they were any more, or are about to change.
     pub async fn ended(&self) -> Trouble {
-        let mut carries = self.stream.shared.carries.subscribe();
+        let mut carries = self.shared.carries.subscribe();
         loop {
             if let Err(trouble) = self.check() {
                 return trouble;
@@ -80,9 +83,9 @@ impl Turning {
         // The run first: one that ends meanwhile has changed the ground before.
         let run = (self.runs)();
         let is_pausing = run.is_some_and(|run| is_turning(self.before.as_ref(), &run));
-        let ground = ground(&self.stream.store);
+        let ground = ground(&self.store);
         let ground = ground.map_err(|error| Trouble::new("state directory", error.to_string()))?;
-        let stands = ground.as_ref() == Some(&self.ground) && *self.stream.shared.carries.borrow();
+        let stands = ground.as_ref() == Some(&self.ground) && *self.shared.carries.borrow();
         Ok(match (stands, is_pausing) {
             (false, _) => Turn::Turned,
             (true, true) => Turn::Pausing,

@@ -8,7 +8,7 @@ use cutover::{Direction, api};
 use decoders::mysql::server::ServerUrl;
 use replicator::config::ApplyConfig;
 use replicator::engine::budget::Budget;
-use replicator::pipeline::mysql::BinlogPipeline;
+use replicator::pipeline::mysql::{BinlogPipeline, Reading};
 use replicator::status::Shared;
 use replicator::store::Store;
 use tests::mysql::Mysql;
@@ -99,6 +99,7 @@ fn pipeline(
         apply,
         store: Store::open(state).unwrap(),
         shared: Arc::new(shared),
+        reading: Reading::default(),
         stop,
     }
 }

@@ -33,11 +33,13 @@ struct Scripted {
     silent: Option<&'static str>,
     /// What it says about tables that may share rows.
     shares_rows: bool,
+    /// By whom it is held.
+    hold: Hold,
 }
 
 impl Scripted {
     fn new(acts: Acts) -> Self {
-        Self { acts, applied: Arc::default(), silent: None, shares_rows: false }
+        Self { acts, applied: Arc::default(), silent: None, shares_rows: false, hold: Hold::default() }
     }
 
     fn applied(&self) -> Vec<u32> {
@@ -167,6 +169,7 @@ async fn run(
         checkpoint: crossbeam_channel::bounded(1).0,
         totals: totals.clone(),
         touched: Arc::default(),
+        hold: target.hold.clone(),
         limits: BatchLimits { bytes: 1 << 20, transactions: 100 },
         cancel: cancel.subscribe(),
     };
@@ -255,4 +258,40 @@ async fn a_table_and_its_partition_keep_all_order() {
         assert_eq!(totals.shared_windows, shared_windows, "{root} {shares_rows}");
         assert_eq!(target.applied().len(), 40);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_target_gets_what_lies_before_a_position_and_nothing_else() {
+    let target = Arc::new(Scripted::new(|_, _, _| Act::Apply));
+    let held = target.hold.hold().await;
+    let never = watch::Sender::new(false);
+    let holding = async {
+        held.until_waiting_at(Lsn(10)).await;
+        assert!(target.applied().is_empty());
+        held.let_through(Lsn(255));
+        held.until_waiting_at(Lsn(255)).await;
+        assert_eq!(target.applied(), (1..26).collect::<Vec<_>>());
+        assert_eq!(held.newest(), end(25));
+        drop(held);
+    };
+    let chunks = vec![rows(1..31, "t"), rows(31..41, "t")];
+    let ((ended, totals), ()) = tokio::join!(run(&target, chunks, &never), holding);
+    ended.unwrap();
+    assert_eq!((target.applied().len(), totals.transactions), (40, 40));
+    assert_eq!(target.hold.hold().await.newest(), end(40));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_given_up_while_it_is_held_ends() {
+    let target = Arc::new(Scripted::new(|_, _, _| Act::Apply));
+    let held = target.hold.hold().await;
+    let cancel = watch::Sender::new(false);
+    let canceled = async {
+        held.until_waiting_at(Lsn(10)).await;
+        cancel.send_replace(true);
+    };
+    let ((ended, totals), ()) =
+        tokio::join!(run(&target, vec![rows(1..31, "t")], &cancel), canceled);
+    ended.unwrap();
+    assert_eq!((target.applied(), totals.transactions), (Vec::new(), 0));
 }

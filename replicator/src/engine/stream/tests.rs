@@ -80,6 +80,7 @@ impl Setup {
             touched: Arc::default(),
             tables: TableFilter::default(),
             gate: MarkerGate::default(),
+            hold: Hold::default(),
             counterpart: "shop_back".into(),
             lanes_open: watch::Sender::new(false),
             budget: Budget::new(1 << 20),

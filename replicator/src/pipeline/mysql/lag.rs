@@ -14,6 +14,7 @@ use decoders::mysql::server::{self, Server, ServerUrl};
 use decoders::mysql::stream::head;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
+use super::Reading;
 use crate::status::Shared;
 
 /// How long an answer may take before the sample counts as failed.
@@ -24,10 +25,15 @@ const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
 const WAITING_MAX: usize = 4096;
 
 /// Samples blue's head for as long as it is polled.
-pub(super) async fn watch(shared: &Shared, source: &ServerUrl, ledger: &Ledger) -> ! {
+pub(super) async fn watch(
+    shared: &Shared,
+    reading: &Reading,
+    source: &ServerUrl,
+    ledger: &Ledger,
+) -> ! {
     let mut waiting = VecDeque::new();
     loop {
-        let Err(error) = sample(shared, source, ledger, &mut waiting).await;
+        let Err(error) = sample(shared, reading, source, ledger, &mut waiting).await;
         shared.head_unknown(&error.message);
         sleep(RECONNECT_INTERVAL).await;
     }
@@ -35,12 +41,14 @@ pub(super) async fn watch(shared: &Shared, source: &ServerUrl, ledger: &Ledger) 
 
 async fn sample(
     shared: &Shared,
+    reading: &Reading,
     source: &ServerUrl,
     ledger: &Ledger,
     waiting: &mut VecDeque<(Instant, BinlogPosition)>,
 ) -> Result<std::convert::Infallible, SourceError> {
     let silent = |_| SourceError::retry("blue does not answer");
     let mut conn = timeout(ANSWER_TIMEOUT, server::connect(source)).await.map_err(silent)??;
+    reading.opened("lag", &conn);
     let server = timeout(ANSWER_TIMEOUT, Server::read(&mut conn)).await.map_err(silent)??;
     let mut tick = interval(SAMPLE_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -10,6 +10,7 @@
 mod copying;
 mod lag;
 mod probe;
+mod reading;
 mod streaming;
 mod teardown;
 
@@ -30,6 +31,7 @@ use crate::store::Store;
 
 pub use copying::CopyFirst;
 pub use probe::watch_server;
+pub use reading::Reading;
 pub use streaming::replica_id;
 pub use teardown::teardown;
 
@@ -57,6 +59,8 @@ pub struct BinlogPipeline {
     pub store: Store,
     /// Its self-knowledge.
     pub shared: Arc<Shared>,
+    /// What it tells others while it runs.
+    pub reading: Reading,
     /// The operator's stop.
     pub stop: watch::Receiver<bool>,
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use decoders::SourceError;
-use decoders::mysql::server::{self, Server, ServerUrl};
+use decoders::mysql::server::{self, Conn, Server, ServerUrl};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// How long an answer may take.
@@ -11,10 +11,15 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between questions, and between attempts to connect.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Tells `seen` of a server's version, or that it does not answer, for as long as it is polled.
-pub async fn watch_server(url: ServerUrl, seen: impl Fn(Option<&str>, bool)) {
+/// Tells `seen` of a server's version, or that it does not answer, for as long as it is polled; and
+/// `opened` of its sessions.
+pub async fn watch_server(
+    url: ServerUrl,
+    opened: impl Fn(&Conn),
+    seen: impl Fn(Option<&str>, bool),
+) {
     loop {
-        let _unanswered = ask(&url, &seen).await;
+        let _unanswered = ask(&url, &opened, &seen).await;
         seen(None, false);
         sleep(INTERVAL).await;
     }
@@ -22,10 +27,12 @@ pub async fn watch_server(url: ServerUrl, seen: impl Fn(Option<&str>, bool)) {
 
 async fn ask(
     url: &ServerUrl,
+    opened: &impl Fn(&Conn),
     seen: &impl Fn(Option<&str>, bool),
 ) -> Result<std::convert::Infallible, SourceError> {
     let silent = |_| SourceError::retry("no answer");
     let mut conn = timeout(ANSWER_TIMEOUT, server::connect(url)).await.map_err(silent)??;
+    opened(&conn);
     let mut tick = interval(INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -66,6 +66,7 @@ impl BinlogPipeline {
             touched: Arc::clone(&self.shared.touched),
             tables: self.tables.clone(),
             gate: self.shared.gate.clone(),
+            hold: self.shared.hold.clone(),
             counterpart: self.counterpart.clone(),
             lanes_open: lanes_open.clone(),
             budget: self.shared.budget.clone(),
@@ -77,6 +78,7 @@ impl BinlogPipeline {
             handover: handover.subscribe(),
         };
         self.shared.counts_transactions(reader.ledger());
+        self.reading.begins(reader.ledger());
         self.shared.healed();
         let mut stop = self.stop.clone();
         let ledger = reader.ledger();
@@ -92,7 +94,7 @@ impl BinlogPipeline {
             tokio::select! {
                 ran = run => ran,
                 () = enters => unreachable!("never returns"),
-                () = lag::watch(&self.shared, &self.source, &ledger) => unreachable!("never returns"),
+                () = lag::watch(&self.shared, &self.reading, &self.source, &ledger) => unreachable!("never returns"),
             }
         };
         reader.close().await;

@@ -7,6 +7,7 @@ use super::copying::of_green;
 use crate::config::Config;
 use crate::pipeline::failure::Failure;
 use crate::store::Store;
+use crate::verify;
 
 /// Our tables that say whose their rows are.
 const BY_PIPELINE: [&str; 4] = ["progress", "stream", "copy_chunks", "copy_notes"];
@@ -48,6 +49,11 @@ pub async fn teardown(config: &Config, green: &ServerUrl) -> Result<Vec<String>,
     // Last: as long as something is left on green, the state says whose it is.
     if let Some(store) = store {
         store.forget_checkpoint()?;
+        store.forget_verification()?;
+        verify::forget(&config.state_dir).map_err(|error| {
+            let what = format!("{}: {error}", config.state_dir.display());
+            Failure::halt("state directory", what, "replicator teardown, again")
+        })?;
         store.forget_binlog_stream()?;
         done.push(format!("state directory {}: pipeline forgotten", config.state_dir.display()));
     }

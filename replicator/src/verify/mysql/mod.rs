@@ -35,19 +35,23 @@
 //! | `definitions` | everything that is no row |
 //! | `clients` | whom to spare on the source; how is `super::gate`'s |
 //! | `side` | sessions |
-//!
-//! No command runs it yet: a pipeline has to give a [`Stream`].
+//! | `engine` | a pipeline's stream, held at a position |
+//! | `pair` | what a pipeline verifies |
 
 mod canonical;
 mod clients;
 mod compare;
 mod definitions;
+mod engine;
 mod job;
 mod json;
 mod line;
+mod pair;
 mod plan;
 mod side;
 mod slices;
 
+pub use engine::EngineStream;
 pub use job::{SLICE, Verification};
+pub use pair::BinlogPair;
 pub use slices::{Held, Reached, Stream};

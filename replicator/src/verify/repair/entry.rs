@@ -10,7 +10,7 @@ use cutover::verify::repair::{RepairPlan, RepairRequest, RepairStatus};
 use decoders::postgres::catalog::TablePattern;
 
 use super::super::job::Job;
-use super::super::{PLACE, Verifier};
+use super::super::{PLACE, Streams, Verifier};
 use super::{RepairJob, Standing, plan};
 
 /// How long a stop waits for the end.
@@ -41,8 +41,8 @@ impl Verifier {
     /// There is no verification that has ended; a server's.
     pub async fn repair_plan(&self, request: &RepairRequest) -> Result<RepairPlan, ApiError> {
         let patterns = patterns(request)?;
+        let database = self.database()?;
         let job = self.differing()?;
-        let database = self.database();
         plan::plan(&job, &patterns, database).await.map_err(|trouble| {
             ApiError::new(ErrorCode::Unavailable, trouble.what, trouble.place)
                 .next("cutover verify, then again")
@@ -56,7 +56,7 @@ impl Verifier {
     /// another repair is under way.
     pub fn repair(&self, request: RepairRequest) -> Result<RepairStatus, ApiError> {
         let patterns = patterns(&request)?;
-        let database = self.database();
+        let database = self.database()?;
         match request.confirmation.as_deref() {
             Some(YES) => {}
             Some(typed) if typed == database => {}
@@ -152,7 +152,7 @@ impl Verifier {
                 .next("cutover verify --attach, or cutover verify --stop"));
         }
         match job.compared() {
-            Some((shop, _)) if shop.source.1 == stream.route.ends.direction.from() => Ok(job),
+            Some((shop, _)) if shop.source.1 == stream.shared().direction.from() => Ok(job),
             Some((shop, _)) => refuse(format!(
                 "verification {} was against {}, which does not serve any more",
                 job.id(),
@@ -163,8 +163,19 @@ impl Verifier {
     }
 
     /// Blue's.
-    fn database(&self) -> String {
-        self.forward.route.ends.source.dbname().to_owned()
+    ///
+    /// # Errors
+    /// Nothing can be repaired there.
+    fn database(&self) -> Result<String, ApiError> {
+        match &self.streams {
+            Streams::Postgres { forward, .. } => Ok(forward.route.ends.source.dbname().to_owned()),
+            Streams::Binlog(_) => {
+                let what = "repairs are there between PostgreSQL databases only";
+                Err(ApiError::new(ErrorCode::Unsupported, what, PLACE)
+                    .in_state("nothing was changed; the stream goes on")
+                    .next("copy the tables that differ again: replicator teardown, then run"))
+            }
+        }
     }
 }
 

@@ -1,0 +1,85 @@
+//! Two servers of MySQL or MariaDB and the stream from one to the other, verified.
+
+use std::sync::Arc;
+
+use cutover::Side;
+use cutover::verify::{Progress, VerifyReport, VerifyRequest};
+use decoders::mysql::server::ServerUrl;
+use decoders::postgres::catalog::TableFilter;
+use tokio::sync::{mpsc, watch};
+
+use super::engine::EngineStream;
+use super::job::{SLICE, Verification};
+use crate::store::Store;
+use crate::verify::Trouble;
+use crate::verify::job::{Comparison, Job, Work};
+use crate::verify::resume::Memory;
+use crate::verify::turning::Turning;
+
+/// What a pipeline between them verifies. Cheap to clone.
+#[derive(Clone)]
+pub struct BinlogPair {
+    /// The side that is right.
+    pub source: ServerUrl,
+    /// The side that is compared with it.
+    pub target: ServerUrl,
+    /// Only this database; all of them without it.
+    pub database: Option<String>,
+    /// Tables that take part in the move.
+    pub tables: TableFilter,
+    /// From the source to the target.
+    pub stream: EngineStream,
+    /// The stream's memory.
+    pub store: Store,
+}
+
+impl Comparison for BinlogPair {
+    fn source(&self) -> Side {
+        self.stream.shared.direction.from()
+    }
+
+    async fn compare(
+        &self,
+        job: &Job,
+        request: &VerifyRequest,
+        turning: &Arc<Turning>,
+    ) -> Result<VerifyReport, Trouble> {
+        let direction = self.stream.shared.direction;
+        let question = (job.id(), job.started(), direction.from());
+        let is_resumed = job.resumed().is_some();
+        let opened = Memory::open(&self.store, is_resumed, question, &turning.ground, request);
+        let (memory, before) = opened.await?;
+        let (finished, mut to_keep) = mpsc::unbounded_channel();
+        let progress = watch::Sender::new(Progress::default());
+        job.works_on(Work::Binlog(progress.subscribe()));
+        let verification = Verification {
+            id: job.id().to_owned(),
+            started: job.started(),
+            request: request.clone(),
+            source: (direction.from(), self.source.clone()),
+            target: (direction.to(), self.target.clone()),
+            database: self.database.clone(),
+            filter: self.tables.clone(),
+            stream: Arc::new(self.stream.clone()),
+            slice: SLICE,
+            before,
+            finished: Some(finished),
+            progress,
+        };
+        let keeping = async {
+            while let Some(chunk) = to_keep.recv().await {
+                memory.save(chunk).await;
+            }
+        };
+        let (report, ()) = tokio::join!(verification.run(job.stopping()), keeping);
+        let report = report?;
+        // What could not be compared to its end goes on with what was; differences that somebody may
+        // put right until then are looked for again.
+        let goes_on = report.tables.iter().any(|table| table.error.is_some())
+            && report.tables.iter().all(|table| table.differing() == 0);
+        if !report.stopped && !goes_on {
+            memory.forget().await;
+        }
+        Ok(report.resumed_at(job.resumed()))
+    }
+}

@@ -173,8 +173,8 @@ impl Shared {
 
     /// From now on what the source writes goes to the target, with what was held.
     pub fn carry(&self) {
-        self.carries.send_replace(true);
         self.gate.open();
+        self.carries.send_replace(true);
         if *self.hot.borrow() {
             self.enter(self.phase_of_hot());
         }

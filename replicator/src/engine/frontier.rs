@@ -107,7 +107,7 @@ impl Frontier {
 
     /// Whether everything received is applied.
     pub fn is_settled(&self) -> bool {
-        self.applied_transaction == self.received_transaction
+        self.in_flight == 0 && self.applied_transaction == self.received_transaction
     }
 
     /// Newest position that came out of the source.

@@ -19,7 +19,6 @@
 //! something is held behind a marker: it would be read, and counted as a leak, twice. Not in the
 //! middle of a large transaction: it would begin anew.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +33,7 @@ use super::budget::weight_bytes;
 use super::frontier::Frontier;
 use super::marker::{Admission, MarkerGate};
 use super::own::OwnApply;
+use super::taken::Taken;
 use super::truncation::Truncations;
 use super::window::{BatchLimits, Chunk};
 
@@ -113,9 +113,8 @@ impl<S: Source> Intake<'_, S> {
         let mut idle_checkpoint_at: Option<Instant> = None;
         loop {
             let holds = gate.borrow().seen_at.is_some();
-            // Also while another marker is awaited already: nothing may overtake what was held, and
-            // nothing is read while a transaction is in hand.
-            if in_hand.is_none() && taken.ready.is_empty() && !holds {
+            // Also while another marker is awaited already: nothing may overtake what was held.
+            if in_hand.is_none() && !taken.has_ready() && !holds {
                 taken.release(CHUNK_BYTES);
             }
             if in_hand.is_none() {
@@ -131,7 +130,7 @@ impl<S: Source> Intake<'_, S> {
             // What is held is not in the queue and frees no room by being applied: stop reading
             // rather than holding without bound. By then the leak is known.
             let may_read =
-                !wants_room && !hands_over && taken.held_bytes < budget.bytes() / HELD_SHARE;
+                !wants_room && !hands_over && taken.held_bytes() < budget.bytes() / HELD_SHARE;
             let (source, is_over) = (&mut *self.source, ending.source_is_over);
             let from_source = async move {
                 match (is_over, may_read) {
@@ -182,7 +181,7 @@ impl<S: Source> Intake<'_, S> {
                             ending.source_is_over = true;
                             break;
                         }
-                        if taken.ready_bytes < CHUNK_BYTES && taken.held_bytes == 0 {
+                        if taken.ready_bytes() < CHUNK_BYTES && taken.held_bytes() == 0 {
                             // Cancel-safe, so asking once without waiting loses nothing.
                             event = self.source.next().now_or_never().transpose()?;
                         }
@@ -314,72 +313,8 @@ impl Ending {
     /// Whether it may happen now. A marker that is still awaited can come from the next reader as
     /// well, but only a source that has ended is given up for it.
     fn hands_over(&self, taken: &Taken, holds: bool, is_armed: bool) -> bool {
-        let is_free = taken.held.is_empty() && !taken.is_inside && !holds;
+        let is_free = !taken.has_held() && !taken.is_inside && !holds;
         is_free && (self.source_is_over || self.is_asked && !is_armed)
-    }
-}
-
-/// What came out of the source and is not in the queue yet, in order.
-#[derive(Default)]
-struct Taken {
-    ready: VecDeque<Transaction>,
-    ready_bytes: usize,
-    /// The last one that came is a part, and more of it follow.
-    is_inside: bool,
-    /// Behind the marker.
-    held: VecDeque<Transaction>,
-    held_bytes: usize,
-    /// Ends that are still to be written down as received.
-    ends: Vec<Lsn>,
-    /// The source's newest idle position, likewise.
-    idle: Option<Lsn>,
-}
-
-impl Taken {
-    fn push(&mut self, transaction: Transaction) {
-        self.ready_bytes += transaction.bytes;
-        self.ready.push_back(transaction);
-    }
-
-    fn hold(&mut self, transaction: Transaction) {
-        self.held_bytes += transaction.bytes;
-        self.held.push_back(transaction);
-    }
-
-    /// Some of what was held goes on.
-    fn release(&mut self, bytes: usize) {
-        while self.ready_bytes < bytes
-            && let Some(transaction) = self.held.pop_front()
-        {
-            self.held_bytes -= transaction.bytes;
-            self.push(transaction);
-        }
-    }
-
-    /// Whole transactions up to the limits, or one part of a large one.
-    fn next_chunk(&mut self, limits: &BatchLimits) -> Option<Vec<Transaction>> {
-        let first = self.pop()?;
-        if first.part != Part::Whole {
-            return Some(vec![first]);
-        }
-        let mut weight = weight_bytes(&first);
-        let mut chunk = Vec::with_capacity((self.ready.len() + 1).min(limits.transactions));
-        chunk.push(first);
-        while let Some(next) = self.ready.front()
-            && next.part == Part::Whole
-            && weight + weight_bytes(next) <= limits.bytes
-            && chunk.len() < limits.transactions
-        {
-            weight += weight_bytes(next);
-            chunk.extend(self.pop());
-        }
-        Some(chunk)
-    }
-
-    fn pop(&mut self) -> Option<Transaction> {
-        let transaction = self.ready.pop_front()?;
-        self.ready_bytes -= transaction.bytes;
-        Some(transaction)
     }
 }
 
@@ -396,3 +331,6 @@ async fn sleep_until_set(at: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ pub mod own;
 pub mod resume;
 pub mod schedule;
 pub mod stream;
+mod taken;
 pub mod totals;
 pub mod touched;
 pub mod truncation;

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use cutover::Side;
 use cutover::api::{ApiError, ErrorCode, SCHEMA_VERSION};

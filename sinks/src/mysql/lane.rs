@@ -56,6 +56,9 @@ struct Open {
     commits: Vec<Lsn>,
 }
 
+const OUT_OF_ORDER: &str = "This is a defect of the engine, and green may lack that transaction: please report \
+                            it, verify both sides, and do not cut over before";
+
 /// One applying connection to MySQL or MariaDB.
 pub struct MysqlLane {
     /// None after a call that failed or was dropped half-way: nothing can be said about the session.
@@ -72,6 +75,8 @@ pub struct MysqlLane {
     ways: Ways,
     /// What the progress row on green says.
     mark: LaneMark,
+    /// What it said when the lane was opened.
+    opened: LaneMark,
     /// End of the last source transaction that was written, committed or not.
     written: Option<Lsn>,
     open: Open,
@@ -94,6 +99,7 @@ impl MysqlLane {
             caution: Caution::default(),
             ways: Ways::default(),
             written: start.progress.mark.floor,
+            opened: start.progress.mark.clone(),
             mark: start.progress.mark,
             open: Open::default(),
             savepoints: 0,
@@ -352,11 +358,22 @@ impl MysqlLane {
                 "This is a defect of the engine: please report it",
             ));
         }
-        if self.mark.holds(number) || self.written.is_some_and(|end| number < end) {
+        // An earlier life's COMMIT came late: the next start knows of it.
+        if self.opened.holds(number) {
             return Err(TargetError::retry(format!(
                 "the source transaction number {} came again; green has it already",
                 number.0
             )));
+        }
+        // Trying again would begin behind it, and it would be missing for ever.
+        if self.mark.holds(number) || self.written.is_some_and(|end| number < end) {
+            return Err(TargetError::halt(
+                format!(
+                    "the source transaction number {} came again, or behind a later one",
+                    number.0
+                ),
+                OUT_OF_ORDER,
+            ));
         }
         Ok(())
     }

@@ -61,6 +61,9 @@ struct Standing {
     open: Open,
 }
 
+const OUT_OF_ORDER: &str = "This is a defect of the engine, and green may lack that transaction: please report \
+                            it, verify both sides, and do not cut over before";
+
 /// One applying connection to PostgreSQL.
 pub struct PgLane {
     /// None after a call that failed or was dropped half-way: nothing can be said about the session.
@@ -75,6 +78,8 @@ pub struct PgLane {
     ways: Ways,
     /// What the progress row on green says.
     mark: LaneMark,
+    /// What it said when the lane was opened.
+    opened: LaneMark,
     /// End of the last source transaction that was written, committed or not.
     written: Option<Lsn>,
     /// The last ended source transaction: commit LSN and time.
@@ -109,6 +114,7 @@ impl PgLane {
             caution: Caution::default(),
             ways: Ways::default(),
             written: progress.mark.floor,
+            opened: progress.mark.clone(),
             mark: progress.mark,
             last_commit: (Lsn::INVALID, 0),
             open: Open::default(),
@@ -301,18 +307,21 @@ impl PgLane {
                 "This is a defect of the engine: please report it",
             ));
         }
-        if self.mark.holds(lsn) {
+        // An earlier life's COMMIT came late: the next start knows of it.
+        if self.opened.holds(lsn) {
             return Err(TargetError::retry(format!(
                 "the source transaction at {lsn} came again; green has it already"
             )));
         }
-        match self.written {
-            // Commit records do not overlap: what began before our end is ours already.
-            Some(end) if lsn < end => Err(TargetError::retry(format!(
-                "the source transaction at {lsn} came again; green has everything up to {end}"
-            ))),
-            _ => Ok(()),
+        // Commit records do not overlap: what began before our end was written, or was left out. Trying
+        // again would begin behind it, and it would be missing for ever.
+        if self.mark.holds(lsn) || self.written.is_some_and(|end| lsn < end) {
+            return Err(TargetError::halt(
+                format!("the source transaction at {lsn} came again, or behind a later one"),
+                OUT_OF_ORDER,
+            ));
         }
+        Ok(())
     }
 
     fn ended(&mut self, transaction: &Transaction) -> Result<(), TargetError> {

@@ -192,8 +192,15 @@ async fn transactions_out_of_order() {
     let mut lane = db.lane().await;
     apply(&mut lane, 5, vec![insert(&t, &["1"])]).await.unwrap();
     let again = apply(&mut lane, 5, vec![insert(&t, &["2"])]).await.unwrap_err();
+    assert_halts(&again, "came again, or behind a later one");
+    let pid = lane.backend_pid();
+    drop(lane);
+    db.gone(pid).await;
+    let mut lane = db.lane().await;
+    let again = apply(&mut lane, 5, vec![insert(&t, &["2"])]).await.unwrap_err();
+    // The COMMIT of an earlier life: the next one knows of it.
     assert_eq!(again.disposition, Disposition::Retry, "{again}");
-    assert!(again.message.contains("came again"), "{again}");
+    assert!(again.message.contains("green has it already"), "{again}");
     for wrong in [
         vec![part(7, Part::Middle, vec![])],
         vec![part(7, Part::First, vec![]), part(8, Part::Last, vec![])],

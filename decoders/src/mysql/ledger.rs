@@ -46,8 +46,8 @@ impl Place {
 pub enum Found {
     /// It has exactly the transactions with smaller numbers.
     At(Lsn),
-    /// It has transactions that have not been read.
-    Unread,
+    /// It has transactions that have not been read, and all that have been, up to this number.
+    Unread(Lsn),
     /// It lacks a transaction before one that it has, or one that is remembered no more: no number
     /// stands for it.
     Nowhere,
@@ -136,12 +136,16 @@ impl Ledger {
         }
         let mut place = inner.base.clone();
         let mut ids = inner.ids.iter().peekable();
-        while let Some(id) = ids.next_if(|id| position.contains(id)) {
+        // Equal first: without gtid_strict_mode MariaDB's sequences may stand still or go back, and then the
+        // place behind the next one has the position, too.
+        while place.position != *position
+            && let Some(id) = ids.next_if(|id| position.contains(id))
+        {
             place.pass(id);
         }
         match (place.position.covers(position), ids.next()) {
             (true, _) => Found::At(place.number),
-            (false, None) => Found::Unread,
+            (false, None) => Found::Unread(place.number),
             (false, Some(_)) => Found::Nowhere,
         }
     }
@@ -202,16 +206,21 @@ mod tests {
         let position = |text: &str| -> BinlogPosition { text.parse().unwrap() };
         let ledger = Ledger::new(Place { number: Lsn(5), position: position("0-1-10") });
         assert_eq!(ledger.find(&position("0-1-10")), Found::At(Lsn(5)));
-        assert_eq!(ledger.find(&position("0-1-11")), Found::Unread);
-        let gtid = |domain, sequence| {
-            TransactionId::Mariadb(MariadbGtid { domain, server: 1, sequence })
-        };
-        [gtid(0, 11), gtid(7, 1), gtid(0, 12)].map(|id| ledger.number(id));
+        assert_eq!(ledger.find(&position("0-1-11")), Found::Unread(Lsn(5)));
+        let gtid =
+            |domain, sequence| TransactionId::Mariadb(MariadbGtid { domain, server: 1, sequence });
+        for id in [gtid(0, 11), gtid(7, 1), gtid(0, 12)] {
+            ledger.number(id);
+        }
         assert_eq!(ledger.find(&position("0-1-11")), Found::At(Lsn(6)));
         assert_eq!(ledger.find(&position("0-1-11,7-1-1")), Found::At(Lsn(7)));
         assert_eq!(ledger.find(&position("0-1-12,7-1-1")), Found::At(Lsn(8)));
-        assert_eq!(ledger.find(&position("0-1-12,7-1-2")), Found::Unread);
+        assert_eq!(ledger.find(&position("0-1-12,7-1-2")), Found::Unread(Lsn(8)));
         assert_eq!(ledger.find(&position("0-1-12")), Found::Nowhere, "not without 7-1-1");
+        let stands_still =
+            TransactionId::Mariadb(MariadbGtid { domain: 0, server: 2, sequence: 12 });
+        ledger.number(stands_still);
+        assert_eq!(ledger.find(&position("0-1-12,7-1-1")), Found::At(Lsn(8)));
         ledger.forget(Lsn(6));
         assert_eq!(ledger.find(&position("0-1-11")), Found::At(Lsn(6)));
         assert_eq!(ledger.find(&position("0-1-10")), Found::Nowhere);

@@ -108,6 +108,8 @@ where
     /// The first lane's. What other lanes have committed of the window is on green, and green's
     /// progress says so; of the share that failed nothing is.
     pub fn run(self, runtime: &Handle) -> Result<(), TargetError> {
+        let beyond = self.resume.beyond.last().map(|commit| Lsn(commit.0 + 1));
+        self.hold.resume(beyond.max(Some(self.resume.transaction)).unwrap_or_default());
         let Some(mut lanes) = Lanes::open(&self.target, self.lanes, &self.cancel)? else {
             return Ok(());
         };
@@ -134,12 +136,17 @@ where
             is_cancelled: false,
         };
         let mut floor = self.resume.transaction;
-        let beyond = self.resume.beyond.last().map(|commit| Lsn(commit.0 + 1));
-        self.hold.resume(floor.max(beyond.unwrap_or(floor)));
         while collector.wait_for_some(runtime)? {
             let Some(admission) = collector.admit(&self.hold, runtime)? else { return Ok(()) };
             let begun = collector.begin_next(admission.limit, runtime)?;
             let Some(window) = begun else { return Ok(()) };
+            if !window.follows(floor) {
+                return Err(TargetError::halt(
+                    format!("transactions came out of the source's order, behind {floor}"),
+                    "This is a defect of the engine, and green may lack some of them: please report it, \
+                     verify both sides, and do not cut over before",
+                ));
+            }
             window.end().into_iter().for_each(|end| admission.ends_at(end));
             self.touched.note(&window.transactions);
             let mut flight = give(lanes, window, floor, &self.resume.beyond);

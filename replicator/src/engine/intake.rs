@@ -212,7 +212,12 @@ impl<S: Source> Intake<'_, S> {
             }
             SourceEvent::Handover => return Ok(Read::SourceIsOver),
         };
-        if transaction.commit_lsn < self.resume || self.is_on_green(&transaction) {
+        if transaction.commit_lsn < self.resume {
+            return Ok(Read::On);
+        }
+        if self.is_on_green(&transaction) {
+            // A quiet source may have nothing behind it.
+            taken.idle = taken.idle.max(transaction.end_lsn);
             return Ok(Read::On);
         }
         if self.own.is_ours(&transaction) {

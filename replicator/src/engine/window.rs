@@ -75,6 +75,12 @@ impl Window {
                 && self.transactions.len() + chunk.transactions.len() <= limits.transactions
     }
 
+    /// Whether it is in the source's order, and behind everything up to `floor`.
+    pub fn follows(&self, floor: Lsn) -> bool {
+        let commits = self.transactions.iter().map(|transaction| transaction.commit_lsn);
+        commits.clone().next().is_none_or(|first| first >= floor) && commits.is_sorted()
+    }
+
     /// Where its last transaction ends; `None` for a part that does not end.
     pub fn end(&self) -> Option<Lsn> {
         self.transactions.last().and_then(|transaction| transaction.end_lsn)
@@ -95,15 +101,20 @@ impl Window {
     /// schedule of a part of a window.
     pub fn cut(&mut self, limit: Lsn) -> Option<Window> {
         let at = self.transactions.partition_point(|each| each.commit_lsn < limit);
-        let rest = self.transactions.split_off(at);
-        (!rest.is_empty()).then(|| Window {
-            transactions: rest,
+        if at == self.transactions.len() {
+            return None;
+        }
+        let rest = Window {
+            transactions: self.transactions.split_off(at),
             // What of them is for which half is not known; it is given back with the last.
             permits: std::mem::take(&mut self.permits),
             is_part: self.is_part,
             weight_bytes: self.weight_bytes,
             ..Window::default()
-        })
+        };
+        // Not by its length: what is left may be as many as an earlier cut has left in the schedule.
+        (self.schedule, self.versions, self.alike) = Default::default();
+        Some(rest)
     }
 
     /// Keeps all order if rows came under two names, a partitioned table's and its partition's:

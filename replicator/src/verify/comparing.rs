@@ -162,7 +162,8 @@ impl Comparison for PostgresComparison {
         reports.sort_by(|a, b| a.table.cmp(&b.table));
         let (id, started) = (job.id().to_owned(), job.started());
         let sides = [from, to];
-        let report = VerifyReport::judged(id, job.mode(), sides, started, reports, objects, stopped);
+        let report =
+            VerifyReport::judged(id, job.mode(), sides, started, reports, objects, stopped);
         Ok(report.resumed_at(job.resumed()))
     }
 }

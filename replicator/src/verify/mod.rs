@@ -20,8 +20,9 @@
 //! | [`repair`] | rows made equal again, and why that loses nothing |
 //! | [`mysql`] | the same question about MySQL and MariaDB |
 //!
-//! Hashes and sums are computed by the servers. A verification writes nothing on either side, holds
-//! no lock and keeps no snapshot longer than a chunk takes; a table without a key is one chunk.
+//! Hashes and sums are computed by the servers. A verification writes nothing on either side. Of
+//! PostgreSQL it holds no lock and keeps no snapshot longer than a chunk takes; a table without a key is
+//! one chunk. What it asks of MySQL and MariaDB is in [`mysql`].
 
 mod canonical;
 mod chosen;

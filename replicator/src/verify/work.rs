@@ -134,6 +134,12 @@ impl Pace {
         };
         tokio::time::sleep_until(due).await;
     }
+
+    /// Waits until everything that was read is paid for.
+    pub async fn settle(&self) {
+        let due = *self.free_at.lock().await;
+        tokio::time::sleep_until(due).await;
+    }
 }
 
 impl Shop {

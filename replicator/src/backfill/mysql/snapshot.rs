@@ -21,7 +21,7 @@ use crate::backfill::{BackfillError, Cancel, unless_cancelled};
 
 /// How often MariaDB's sessions are opened in the hope that nobody commits meanwhile.
 const FREE_ATTEMPTS: usize = 5;
-/// How often commits are held before a person is asked.
+/// How often a copy attempts to hold commits before a person is asked.
 const HELD_ATTEMPTS: usize = 30;
 /// Pause between two of them.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -43,6 +43,45 @@ pub(crate) struct Snapshot {
     pub position: BinlogPosition,
     /// Read-only transactions, each on its own connection.
     pub readers: Vec<Conn>,
+}
+
+/// How long a moment is looked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Patience {
+    /// Commits may be held many times, with pauses between.
+    Long,
+    /// Once: somebody is kept waiting meanwhile, and tries again at a better time.
+    Once,
+}
+
+impl Patience {
+    /// Attempts to hold commits.
+    fn attempts(self) -> usize {
+        match self {
+            Patience::Long => HELD_ATTEMPTS,
+            Patience::Once => 1,
+        }
+    }
+
+    /// Between two of them.
+    async fn pause(self) {
+        if self == Patience::Long {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// None was found.
+    fn over(self) -> BackfillError {
+        let what = "no moment was found at which all sessions see the same on blue: statements run that are \
+                    longer than a second";
+        match self {
+            Patience::Long => BackfillError::halt(
+                what,
+                "end them (SHOW PROCESSLIST, KILL QUERY), or begin at a quieter time",
+            ),
+            Patience::Once => BackfillError::retry(what),
+        }
+    }
 }
 
 /// What every session on blue is set to.
@@ -84,7 +123,7 @@ pub(super) async fn open(
 ) -> Result<Snapshot, BackfillError> {
     let opening = async {
         let readers = connect(blue, server, sessions).await?;
-        at_one_moment(blue, server, readers).await
+        at_one_moment(blue, server, readers, Patience::Long).await
     };
     unless_cancelled(cancel, opening).await
 }
@@ -111,10 +150,11 @@ pub(crate) async fn at_one_moment(
     blue: &ServerUrl,
     server: &Server,
     readers: Vec<Conn>,
+    patience: Patience,
 ) -> Result<Snapshot, BackfillError> {
     match server.is_mariadb() {
-        true => of_mariadb(blue, readers).await,
-        false => of_mysql(blue, readers).await,
+        true => of_mariadb(blue, readers, patience).await,
+        false => of_mysql(blue, readers, patience).await,
     }
 }
 
@@ -124,7 +164,11 @@ pub(crate) async fn begin(readers: &mut [Conn]) -> Result<(), BackfillError> {
     begun.into_iter().collect::<Result<(), _>>().map_err(asked)
 }
 
-async fn of_mariadb(blue: &ServerUrl, mut readers: Vec<Conn>) -> Result<Snapshot, BackfillError> {
+async fn of_mariadb(
+    blue: &ServerUrl,
+    mut readers: Vec<Conn>,
+    patience: Patience,
+) -> Result<Snapshot, BackfillError> {
     for _ in 0..FREE_ATTEMPTS {
         begin(&mut readers).await?;
         if let Some(place) = agreed(&mut readers).await? {
@@ -132,7 +176,7 @@ async fn of_mariadb(blue: &ServerUrl, mut readers: Vec<Conn>) -> Result<Snapshot
         }
     }
     let mut holder = holder(blue).await?;
-    for _ in 0..HELD_ATTEMPTS {
+    for _ in 0..patience.attempts() {
         match hold_mariadb(&mut holder).await {
             Ok(()) => {
                 bounded(async {
@@ -164,9 +208,9 @@ async fn of_mariadb(blue: &ServerUrl, mut readers: Vec<Conn>) -> Result<Snapshot
                 let _ = holder.query_drop("BACKUP STAGE END").await;
             }
         }
-        tokio::time::sleep(PAUSE).await;
+        patience.pause().await;
     }
-    Err(busy())
+    Err(patience.over())
 }
 
 /// A session that holds commits.
@@ -226,7 +270,8 @@ async fn located(
     (file, offset): (String, u64),
 ) -> Result<Snapshot, BackfillError> {
     let sql = format!("SELECT BINLOG_GTID_POS({}, {offset})", literal(&file));
-    let first = readers.first_mut().ok_or_else(busy)?;
+    let first = readers.first_mut();
+    let first = first.ok_or_else(|| BackfillError::retry("no session to blue is left"))?;
     let text: Option<Option<String>> = first.query_first(sql).await.map_err(asked)?;
     let text = text.flatten().ok_or_else(|| {
         BackfillError::retry(format!("blue does not know its binlog {file} at {offset} any more"))
@@ -237,10 +282,14 @@ async fn located(
     Ok(Snapshot { position, readers })
 }
 
-async fn of_mysql(blue: &ServerUrl, mut readers: Vec<Conn>) -> Result<Snapshot, BackfillError> {
+async fn of_mysql(
+    blue: &ServerUrl,
+    mut readers: Vec<Conn>,
+    patience: Patience,
+) -> Result<Snapshot, BackfillError> {
     let mut holder = holder(blue).await?;
     let mut last = String::new();
-    for _ in 0..HELD_ATTEMPTS {
+    for _ in 0..patience.attempts() {
         if let Some(long) = long_statement(&mut holder).await? {
             last = long;
         } else {
@@ -270,10 +319,10 @@ async fn of_mysql(blue: &ServerUrl, mut readers: Vec<Conn>) -> Result<Snapshot, 
                 Err(error) => last = server::describe(&error),
             }
         }
-        tokio::time::sleep(PAUSE).await;
+        patience.pause().await;
     }
     tracing::warn!(last, "no snapshot");
-    Err(busy())
+    Err(patience.over())
 }
 
 /// A statement behind which a lock would make everybody wait.
@@ -286,12 +335,4 @@ async fn long_statement(holder: &mut Conn) -> Result<Option<String>, BackfillErr
     );
     let row: Option<(u64, i64)> = holder.query_first(sql).await.map_err(asked)?;
     Ok(row.map(|(id, time)| format!("connection {id} runs a statement since {time} s")))
-}
-
-fn busy() -> BackfillError {
-    BackfillError::halt(
-        "no moment was found at which all sessions see the same on blue: statements run that are \
-         longer than a second",
-        "end them (SHOW PROCESSLIST, KILL QUERY), or begin at a quieter time",
-    )
 }

@@ -39,7 +39,13 @@ struct Scripted {
 
 impl Scripted {
     fn new(acts: Acts) -> Self {
-        Self { acts, applied: Arc::default(), silent: None, shares_rows: false, hold: Hold::default() }
+        Self {
+            acts,
+            applied: Arc::default(),
+            silent: None,
+            shares_rows: false,
+            hold: Hold::default(),
+        }
     }
 
     fn applied(&self) -> Vec<u32> {
@@ -150,9 +156,10 @@ async fn run(
     let mut frontier = Frontier::resume(Lsn(1), Lsn(1));
     let budget = Budget::new(1 << 24);
     for transactions in chunks {
-        transactions.iter().filter_map(|t| t.end_lsn).for_each(|end| {
-            frontier.transaction_received(end);
-        });
+        // Ends are received in order, whatever becomes of them.
+        let mut ends: Vec<Lsn> = transactions.iter().filter_map(|t| t.end_lsn).collect();
+        ends.sort();
+        ends.into_iter().for_each(|end| frontier.transaction_received(end));
         let weight_bytes = transactions.iter().map(weight_bytes).sum();
         let permit = budget.acquire(weight_bytes).await;
         queue.send(Chunk { transactions, weight_bytes, permit }).unwrap();
@@ -282,6 +289,19 @@ async fn a_held_target_gets_what_lies_before_a_position_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_out_of_order_halts_before_it_is_written() {
+    let target = Arc::new(Scripted::new(|_, _, _| Act::Apply));
+    let never = watch::Sender::new(false);
+    let mut chunk = rows(20..60, "t");
+    let late = chunk.remove(21);
+    chunk.push(late);
+    let (ended, totals) = run(&target, vec![chunk], &never).await;
+    let error = ended.unwrap_err();
+    assert!(error.message.contains("order"), "{error}");
+    assert_eq!((target.applied(), totals.transactions), (Vec::new(), 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_is_given_up_while_it_is_held_ends() {
     let target = Arc::new(Scripted::new(|_, _, _| Act::Apply));
     let held = target.hold.hold().await;
@@ -294,4 +314,28 @@ async fn a_run_that_is_given_up_while_it_is_held_ends() {
         tokio::join!(run(&target, vec![rows(1..31, "t")], &cancel), canceled);
     ended.unwrap();
     assert_eq!((target.applied(), totals.transactions), (Vec::new(), 0));
+}
+
+/// What an earlier cut has left has no schedule, and must not get that of what came behind it.
+#[tokio::test]
+async fn a_window_that_was_cut_twice_is_not_shared_out() {
+    let target = Scripted::new(|_, _, _| Act::Apply);
+    let budget = Budget::new(1 << 24);
+    let mut known = KnownTables::default();
+    let mut window = Window::default();
+    for range in [1..41, 41..61] {
+        let transactions = rows(range, "t");
+        let weight_bytes = transactions.iter().map(weight_bytes).sum();
+        let permit = budget.acquire(weight_bytes).await;
+        let first = window.transactions.len();
+        window.push(Chunk { transactions, weight_bytes, permit });
+        window.schedule_from(first, &mut known, &target).await.unwrap();
+        let cut_at = if first == 0 { Lsn(210) } else { Lsn(410) };
+        let rest = window.cut(cut_at).unwrap();
+        assert_eq!((window.transactions.len(), window.schedule.count()), (20, 0));
+        assert!(window.permits.is_empty() && !rest.permits.is_empty());
+        window = rest;
+    }
+    assert_eq!((window.transactions.len(), window.schedule.count()), (20, 0));
+    assert!(window.cut(Lsn(1000)).is_none());
 }

@@ -142,6 +142,9 @@ async fn a_run_that_lets_go_of_its_marker_lets_what_was_held_go_first() {
     let gate = MarkerGate::default();
     gate.close(&token, Lsn(0));
     let released = gate.clone();
-    let source = Opening { open: Box::new(move || released.release(&token)), ..four(&gate, 3, |_| Part::Whole) };
+    let source = Opening {
+        open: Box::new(move || released.release(&token)),
+        ..four(&gate, 3, |_| Part::Whole)
+    };
     assert_eq!(queued(&gate, source).await, [1, 2, 3, 4]);
 }

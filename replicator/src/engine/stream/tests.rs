@@ -153,6 +153,17 @@ async fn what_green_has_from_another_life_is_dropped_whole_or_in_parts() {
     assert_eq!(source.acknowledged, end(3));
 }
 
+/// No transaction and no keepalive may come behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_green_has_from_another_life_pins_nothing() {
+    let setup = Setup::new(2);
+    let events = [0, 1].map(|n| transaction(n, Part::Whole)).into_iter();
+    let mut source = script(events.chain([SourceEvent::Handover]));
+    assert_eq!(setup.run(&mut source, &[commit(1)]).await, Outcome::Handover);
+    assert_eq!(setup.target.transactions(), 1);
+    assert_eq!(source.acknowledged, end(1));
+}
+
 /// What the stream the other way round has written is never applied, and pins nothing: also in
 /// parts, and while the gate is closed.
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! The engine as a verification of MySQL or MariaDB needs it: a target that can be held at a position.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cutover::Side;
 use cutover::api::PipelinePhase;
@@ -15,6 +16,10 @@ use crate::engine::hold;
 use crate::pipeline::mysql::Reading;
 use crate::status::Shared;
 use crate::verify::Trouble;
+
+/// How often is looked whether a position has been read: at first, and at last. Each look goes through all
+/// transactions that are under way.
+const LOOK_EVERY: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
 
 /// A pipeline's stream.
 #[derive(Clone)]
@@ -36,7 +41,7 @@ impl EngineStream {
     }
 
     fn find(&self, position: &BinlogPosition) -> Found {
-        self.reading.ledger().map_or(Found::Unread, |ledger| ledger.find(position))
+        self.reading.ledger().map_or(Found::Unread(Lsn(0)), |ledger| ledger.find(position))
     }
 }
 
@@ -68,21 +73,22 @@ pub struct HeldEngine {
 
 impl Held for HeldEngine {
     async fn reach(&mut self, position: &BinlogPosition) -> Result<Reached, Trouble> {
-        let mut progress = self.stream.shared.progress.subscribe();
+        let [mut pause, longest] = LOOK_EVERY;
         let limit = loop {
-            // Before the look: what is read behind it wakes us.
-            progress.mark_unchanged();
             match self.stream.find(position) {
                 Found::At(number) => break number,
                 Found::Nowhere => return Ok(Reached::Beyond),
-                Found::Unread => {}
+                // All of it is wanted, and what waits takes the room of what is still to be read.
+                Found::Unread(number) => self.held.let_through(number),
             }
-            progress.changed().await.map_err(|_| self.stream.down())?;
+            tokio::time::sleep(pause).await;
+            pause = (2 * pause).min(longest);
         };
         if self.held.newest() > limit {
             return Ok(Reached::Beyond);
         }
         self.held.let_through(limit);
+        let mut progress = self.stream.shared.progress.subscribe();
         tokio::select! {
             () = self.held.until_waiting_at(limit) => {}
             applied = applied(&mut progress, limit) => {

@@ -75,11 +75,11 @@ struct Shop {
     benches: Vec<Arc<Bench>>,
     finished: Option<mpsc::UnboundedSender<FinishedChunk>>,
     progress: watch::Sender<Progress>,
-    stop: watch::Receiver<bool>,
 }
 
 impl<S: Stream> Verification<S> {
-    /// Runs it. When `stop` becomes true it ends after the chunks that are being compared.
+    /// Runs it. When `stop` becomes true it ends at once; chunks that are being compared then count as not
+    /// compared.
     ///
     /// # Errors
     /// It can't begin, or the servers or the stream are away for too long. Nothing was changed.
@@ -110,17 +110,19 @@ impl<S: Stream> Verification<S> {
             benches,
             finished: self.finished.clone(),
             progress: self.progress.clone(),
-            stop,
         });
         let ours = Ours::default();
         let spare =
             async || SourceWatch::open(&ends[SOURCE], ours.clone(), Arc::clone(&self.stream)).await;
-        tokio::select! {
-            done = self.slices(&ends, &shop, &ours) => done?,
+        let mut stopping = stop;
+        let stopped = tokio::select! {
+            done = self.slices(&ends, &shop, &ours) => done.map(|()| false)?,
+            // Whoever can't ask any more has not asked.
+            Ok(_) = stopping.wait_for(|stop| *stop) => true,
             () = shop.gate.govern(spare), if !self.request.unlimited => {
                 unreachable!("governs for ever")
             }
-        }
+        };
         let after = self.read(&ends).await?;
         let mut reports = Vec::new();
         for bench in &shop.benches {
@@ -130,7 +132,6 @@ impl<S: Stream> Verification<S> {
             reports.push(bench.report.lock().await.clone());
         }
         reports.sort_by(|one, other| one.table.cmp(&other.table));
-        let stopped = !shop.line.lock().await.is_empty();
         let (id, started) = (self.id.clone(), self.started);
         let mode = self.request.mode;
         Ok(VerifyReport::judged(id, mode, [from, to], started, reports, objects, stopped))
@@ -227,7 +228,9 @@ impl<S: Stream> Verification<S> {
     async fn slices(&self, ends: &[End; 2], shop: &Arc<Shop>, ours: &Ours) -> Result<(), Trouble> {
         let connections = self.request.connections.unwrap_or(CONNECTIONS_DEFAULT).max(1);
         let (mut pause, mut tries) = (TRY_PAUSE, 1);
-        while !shop.is_over().await {
+        while !shop.line.lock().await.is_empty() {
+            // Not in a slice: no snapshot is kept only to wait.
+            shop.pace.settle().await;
             let done = shop.counts.rows.load(Ordering::Relaxed);
             let sliced = self.slice(ends, shop, ours, connections as usize).await;
             match sliced {
@@ -270,17 +273,9 @@ impl<S: Stream> Verification<S> {
 }
 
 impl Shop {
-    fn is_stopped(&self) -> bool {
-        *self.stop.borrow()
-    }
-
-    async fn is_over(&self) -> bool {
-        self.is_stopped() || self.line.lock().await.is_empty()
-    }
-
     /// Compares chunks until the slice is over.
     async fn work(self: Arc<Self>, mut pair: Pair, until: Instant) -> Result<(), Trouble> {
-        let is_over = || self.is_stopped() || Instant::now() >= until;
+        let is_over = || Instant::now() >= until;
         while !is_over() {
             let pass = self.gate.enter().await;
             // It may have waited for long.
@@ -307,7 +302,8 @@ impl Shop {
                     let (bench, _) = task;
                     bench.take(compared, &self.counts, began.elapsed().as_secs_f64()).await;
                     self.tell();
-                    self.pace.pay(rows).await;
+                    // What is still owed then is waited for between the slices.
+                    let _ = tokio::time::timeout_at(until, self.pace.pay(rows)).await;
                 }
                 Err(trouble) if trouble.is_transient => {
                     self.line.lock().await.give_back(task);

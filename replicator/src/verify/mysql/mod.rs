@@ -12,13 +12,14 @@
 //! somebody always commits, commits are held for the milliseconds that opening the sessions takes.) It would not do to name a position
 //! first and let the stream run: the source's position is only known once its snapshots are open, and
 //! by then the target may have passed it. The target stands for as long as that takes, which is
-//! milliseconds, and never longer than 3 s. A target that is beyond the moment all the same (a
+//! milliseconds, and never longer than 3 s at a time; it is not held at all while it is far behind, and where
+//! no moment can be had (a long statement on the source), it is left alone for longer each time. A target that is beyond the moment all the same (a
 //! transaction is sent before its rows are visible) is let go and another moment is looked for.
 //!
 //! **Slices.** A snapshot keeps InnoDB from throwing old versions away, so the work is done in slices
 //! of bounded time, each with snapshots of its own, and the list of chunks goes on over all of them
 //! (`line`). A chunk is begun and ended in one slice. A table without a key is one chunk, however
-//! long that takes.
+//! long that takes: a snapshot is kept for that.
 //!
 //! **Equal** are two chunks whose number of rows and two sums over independent halves of the rows'
 //! hashes are the same: SHA-256, the one hash that all versions of both families have. Everything else

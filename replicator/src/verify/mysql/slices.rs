@@ -6,14 +6,21 @@ use decoders::mysql::gtid::BinlogPosition;
 use decoders::mysql::server::Conn;
 
 use super::side::{End, Reader};
-use crate::backfill::mysql::snapshot;
+use crate::backfill::mysql::snapshot::{self, Patience};
 use crate::verify::Trouble;
 
 /// The stream's target is not held longer than this while the sides look for a moment.
 const HOLD_MAX: Duration = Duration::from_secs(3);
-/// How often a moment is looked for, and the pause between, in which the stream goes on.
-const ATTEMPTS: usize = 20;
-const PAUSE: Duration = Duration::from_millis(500);
+/// How often a moment is looked for; the pause between, in which the stream goes on, and how long it
+/// grows.
+const ATTEMPTS: usize = 10;
+const PAUSE: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(10)];
+/// A target that is further behind is not held, in seconds: it would have to come so far within
+/// [`HOLD_MAX`].
+const LAG_MAX_SECONDS: f64 = 1.0;
+/// How long it is waited for, and how often it is looked.
+const LAG_PATIENCE: Duration = Duration::from_secs(300);
+const LAG_LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The stream from the source to the target, as far as a verification needs it.
 pub trait Stream: Send + Sync + 'static {
@@ -67,7 +74,8 @@ pub(super) async fn open<S: Stream>(
     stream: &S,
     count: usize,
 ) -> Result<Vec<Pair>, Trouble> {
-    let mut last = None;
+    near(source, stream).await?;
+    let (mut last, [mut pause, longest]) = (None, PAUSE);
     for _ in 0..ATTEMPTS {
         let connect = async |end: &End| {
             let sessions = snapshot::connect(&end.url, &end.server, count).await;
@@ -82,7 +90,8 @@ pub(super) async fn open<S: Stream>(
             Ok(Err(trouble)) => last = Some(trouble),
             Ok(Ok(None)) | Err(_) => {}
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause).await;
+        pause = (2 * pause).min(longest);
     }
     Err(last.unwrap_or_else(|| Trouble {
         is_transient: true,
@@ -94,6 +103,19 @@ pub(super) async fn open<S: Stream>(
     }))
 }
 
+/// Waits until the target is not far behind.
+async fn near<S: Stream>(source: &End, stream: &S) -> Result<(), Trouble> {
+    let near = async {
+        while stream.lag_seconds().is_none_or(|lag| lag > LAG_MAX_SECONDS) {
+            tokio::time::sleep(LAG_LOOK_EVERY).await;
+        }
+    };
+    tokio::time::timeout(LAG_PATIENCE, near).await.map_err(|_| Trouble {
+        is_transient: true,
+        ..Trouble::new(source.side, "the stream from there is too far behind for a comparison")
+    })
+}
+
 async fn held<S: Stream>(
     [source, target]: [&End; 2],
     stream: &S,
@@ -101,7 +123,8 @@ async fn held<S: Stream>(
     mut there: Vec<Conn>,
 ) -> Result<Option<Vec<Pair>>, Trouble> {
     let mut held = stream.hold().await?;
-    let moment = snapshot::at_one_moment(&source.url, &source.server, here).await;
+    let once = Patience::Once;
+    let moment = snapshot::at_one_moment(&source.url, &source.server, here, once).await;
     let moment = moment.map_err(|error| Trouble::of(source.side, error))?;
     if held.reach(&moment.position).await? == Reached::Beyond {
         return Ok(None);

@@ -18,7 +18,7 @@ const MORE: &str = "
 
 /// What is done to green behind the stream's back.
 const DAMAGE: &str = "
-    update shop.still set b = insert(b, 3000, 1, '~') where id = 7;
+    update shop.still set b = insert(b, 3000, 9, 'telltale~') where id = 7;
     delete from shop.still where id = 12;
     insert into shop.still values (500, 'v', null, 0, null, null);
     update shop.still set v = 'v ' where id = 20;
@@ -73,17 +73,14 @@ async fn mysql_is_verified_while_clients_write() -> Result<()> {
 async fn is_verified_while_clients_write(versions: (Version, Version)) -> Result<()> {
     let (mut this, clients) = Move::streaming(versions).await?;
     let name = this.blue.version().name();
-    let mut before = clients.committed.load(Ordering::Relaxed);
     for mode in ["checksum", "full", "count"] {
+        let before = clients.committed.load(Ordering::Relaxed);
         let arguments = ["--unlimited", "--mode", mode, "--chunk-rows", "500"];
         let report = ensure_equal(this.verify(&arguments)?)
             .with_context(|| format!("{name}, {mode}: {}", this.sidecar.log_tail()))?;
         ensure!(report["rows"].as_u64() > Some(30_000), "{name}: {report:#}");
-        // Else this has shown nothing.
-        clients.more(1).await?;
         let now = clients.committed.load(Ordering::Relaxed);
-        ensure!(now > before, "{name}: nobody wrote meanwhile");
-        before = now;
+        ensure!(now > before, "{name}: nobody wrote meanwhile, so this has shown nothing");
     }
     // With the limits: the clients go on, and so does the verification.
     let report = ensure_equal(this.verify(&["--table", "still", "--table", "account"])?)?;
@@ -91,7 +88,8 @@ async fn is_verified_while_clients_write(versions: (Version, Version)) -> Result
 
     this.green.run(DAMAGE)?;
     for mode in ["full", "checksum"] {
-        let (code, report) = this.verify(&["--unlimited", "--mode", mode, "--chunk-rows", "500"])?;
+        let (code, report) =
+            this.verify(&["--unlimited", "--mode", mode, "--chunk-rows", "500"])?;
         assert_eq!(differing(&report), EXPECTED, "{name}, {mode}: {report:#}");
         let objects = report["objects"].as_array().cloned().unwrap_or_default();
         let fails = objects.iter().filter(|found| found["severity"] == "fail");
@@ -100,7 +98,7 @@ async fn is_verified_while_clients_write(versions: (Version, Version)) -> Result
         assert_eq!((code, &report["verdict"]), (9, &"different".into()), "{name}: {report:#}");
     }
     let log = this.sidecar.log_tail();
-    ensure!(!log.contains("500,") && !log.contains('~'), "values are in no log: {log}");
+    ensure!(!log.contains("telltale"), "values are in no log: {log}");
     this.wait_streaming().await?;
     clients.end()
 }
@@ -109,7 +107,7 @@ async fn is_verified_while_clients_write(versions: (Version, Version)) -> Result
 async fn a_verification_goes_on_after_a_crash() -> Result<()> {
     let (mut this, clients) = Move::streaming(MARIADB).await?;
     let slowly = serde_json::json!({
-        "mode": "checksum", "tables": ["ballast"], "unlimited": true, "rows_per_second": 5000,
+        "mode": "checksum", "tables": ["ballast"], "unlimited": true, "rows_per_second": 1000,
         "chunk_rows": 500
     });
     let started = this.api().post("/v1/verify", &slowly)?;
@@ -118,7 +116,7 @@ async fn a_verification_goes_on_after_a_crash() -> Result<()> {
     let api = this.api();
     let done = wait::until("some progress", SOON, || {
         let rows = api.json("/v1/verify/last").map(|s| s["progress"]["rows_done"].as_u64());
-        async { Ok(rows?.filter(|rows| *rows > 5000)) }
+        async { Ok(rows?.filter(|rows| *rows >= 3000)) }
     })
     .await?;
     let all: u64 = this.blue.value("select count(*) from shop.ballast")?.parse()?;
@@ -127,7 +125,7 @@ async fn a_verification_goes_on_after_a_crash() -> Result<()> {
     let report = ensure_equal(this.verify(&["--unlimited", "--table", "ballast"])?)?;
     assert_eq!((&report["rows"], &report["id"]), (&all.into(), &first["id"]), "{report:#}");
     let before = report["resumed"]["rows"].as_u64().context("it has not gone on")?;
-    ensure!(before + 2000 >= done && before < all, "{before} of {done} rows: {report:#}");
+    ensure!(before + 1000 >= done && before < all, "{before} of {done} rows: {report:#}");
     // It has come to its end: the next one reads everything.
     let report = ensure_equal(this.verify(&["--unlimited", "--table", "ballast"])?)?;
     ensure!(report["resumed"].is_null(), "{report:#}");

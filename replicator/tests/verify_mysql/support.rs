@@ -111,7 +111,7 @@ pub fn is_equal(report: &VerifyReport) -> Result<()> {
 
 /// What was found in a table: kind, key, columns, and how many rows on both sides.
 pub fn found(report: &VerifyReport, table: &str) -> Vec<String> {
-    let name = format!("\"{table}\"");
+    let name = format!("`{table}`");
     let Some(table) = report.tables.iter().find(|one| one.table.ends_with(&name)) else {
         return vec![format!("there is no {table}")];
     };

@@ -55,14 +55,14 @@ async fn copies_of_all_types_are_equal() -> Result<()> {
                 let of = |table: &&cutover::verify::TableReport| table.table.ends_with(name);
                 report.tables.iter().find(of).with_context(|| format!("{name} is not compared"))
             };
-            let seqs = table("\"seqs\"")?;
+            let seqs = table("`seqs`")?;
             match mode {
                 Mode::Sample => ensure!(seqs.chunks < seqs.chunks_in_all, "{seqs:?}"),
                 _ => ensure!(seqs.rows == rows && seqs.chunks == seqs.chunks_in_all, "{seqs:?}"),
             }
             ensure!(seqs.chunks_in_all > 20, "{seqs:?}");
-            ensure!(table("\"by_latin\"")?.chunks_in_all > 20);
-            ensure!(table("\"keyless\"")?.rows == 3 && table("\"texts\"")?.key == ["id"]);
+            ensure!(table("`by_latin`")?.chunks_in_all > 20);
+            ensure!(table("`keyless`")?.rows == 3 && table("`texts`")?.key == ["id"]);
         }
     }
     Ok(())

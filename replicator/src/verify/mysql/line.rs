@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 use super::plan::{Chunk, TablePlan};
 use super::side::Reader;
 use crate::backfill::mysql::Range;
+use crate::schema::mysql::qualified;
 use crate::store::FinishedChunk;
 use crate::verify::Trouble;
 use crate::verify::compare::Compared;
@@ -30,7 +31,7 @@ pub(super) struct Bench {
 impl Bench {
     pub fn new(plan: TablePlan, error: Option<String>) -> Self {
         let report = TableReport {
-            table: plan.name.to_string(),
+            table: qualified(&plan.name),
             key: plan.key().iter().map(|column| column.name.clone()).collect(),
             limits: plan.limits.clone(),
             left_out: plan.left_out.clone(),

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
-use decoders::{Lsn, Part, Position, Source, SourceError, SourceEvent, Transaction};
+use decoders::{Lsn, Position, Source, SourceError, SourceEvent, Transaction};
 use futures_util::FutureExt as _;
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio::time::Instant;

@@ -4,7 +4,7 @@ use cutover::marker::Token;
 use cutover::ports::Epoch;
 use decoders::postgres::catalog::TableFilter;
 use decoders::{
-    Cell, ChangeEvent, Column, QualifiedName, ReplicaIdentity, Row, TableId, TableSchema,
+    Cell, ChangeEvent, Column, Part, QualifiedName, ReplicaIdentity, Row, TableId, TableSchema,
 };
 
 use super::*;

@@ -27,8 +27,8 @@ pub const MESSAGES_SINCE: u32 = 140_000;
 pub const CREATE_MARKER_TABLE: &str = "CREATE SCHEMA IF NOT EXISTS _cutover; \
      CREATE TABLE IF NOT EXISTS _cutover.marker (token text PRIMARY KEY)";
 
-/// Creates the table of row markers on MySQL and MariaDB. Idempotent; to be run where it is missing,
-/// before the server's stream is read: a stream stops at a statement that makes a database.
+/// Creates the table of row markers on MySQL and MariaDB. Idempotent. It belongs into the binlog as the
+/// markers do: a replica of that server could not apply them without it.
 pub const MYSQL_MARKER_TABLE: [&str; 2] = [
     "CREATE DATABASE IF NOT EXISTS _cutover",
     "CREATE TABLE IF NOT EXISTS _cutover.marker \

@@ -140,7 +140,7 @@ pub async fn teardown(args: &TeardownArgs) -> u8 {
     };
     if !args.yes && urls.is_some() {
         eprintln!(
-            "This removes our own tables (_cutover) from green and forgets the pipeline: it can't be \
+            "This removes our own tables (_cutover) from both servers and forgets the pipeline: it can't be \
              resumed. Copied data stays on green.\nRun it again with --yes."
         );
         return EXIT_USAGE;
@@ -155,7 +155,7 @@ pub async fn teardown(args: &TeardownArgs) -> u8 {
         return EXIT_USAGE;
     }
     let removed = match &urls {
-        Some([_, green]) => mysql::teardown(&config, green).await,
+        Some(urls) => mysql::teardown(&config, urls).await,
         None => removal::teardown(&config).await,
     };
     match removed {

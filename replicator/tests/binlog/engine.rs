@@ -74,7 +74,7 @@ pub fn url(server: &Mysql) -> String {
 }
 
 /// The pipeline from `blue` to `green`.
-fn pipeline(
+pub fn pipeline(
     blue: &str,
     green: &str,
     state: &Path,

@@ -334,7 +334,9 @@ async fn is_copied_and_followed_through_kills(versions: (Version, Version)) -> R
     let config = this.scratch.path().join("cutover.toml");
     teardown.arg(config).env("MYSQL_PWD", "se cret").run(SOON)?.success()?;
     let ours = "select count(*) from information_schema.schemata where schema_name = '_cutover'";
-    assert_eq!(this.green.value(ours)?, "0", "{name}");
+    for side in [&this.green, &*this.blue] {
+        assert_eq!(side.value(ours)?, "0", "{name}");
+    }
     assert_eq!(rows(&this.green, "account")?.len() as u64, ACCOUNTS);
     Ok(())
 }

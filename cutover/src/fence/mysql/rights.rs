@@ -46,7 +46,7 @@ const OWN_TABLES: [&str; 5] = ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE"]
 const HAS_MARKER_TABLE: &str = "SELECT 1 FROM _cutover.marker LIMIT 0";
 
 fn lacks_marker_table() -> String {
-    format!("{}; before its stream is read", MYSQL_MARKER_TABLE.join("; "))
+    MYSQL_MARKER_TABLE.join("; ")
 }
 
 /// Fails if there is no table for the markers.

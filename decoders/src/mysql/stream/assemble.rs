@@ -64,9 +64,9 @@ impl Assembler {
         self.tables.selection()
     }
 
-    /// Delivers the rows of a table whatever filter and database say.
-    pub fn always(&mut self, table: QualifiedName) {
-        self.tables.always(table);
+    /// Delivers the rows of these tables whatever filter and database say.
+    pub fn always(&mut self, tables: Vec<QualifiedName>) {
+        self.tables.always(tables);
     }
 
     /// Everything up to here has been delivered.

@@ -72,9 +72,7 @@ impl BinlogStream {
         let selection =
             Selection::new(options.filter.clone(), options.database.clone(), started.folds_case);
         let mut assembler = Assembler::new(position.clone(), selection, options.part_bytes);
-        if let Some(table) = &options.always {
-            assembler.always(table.clone());
-        }
+        assembler.always(options.always.clone());
         let mut stream = BinlogStream {
             url: url.clone(),
             server: started.server,

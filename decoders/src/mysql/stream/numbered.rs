@@ -1,5 +1,6 @@
 //! The stream of a binlog as the engine takes it: transactions with numbers, see
-//! [`Ledger`](crate::mysql::Ledger), and nothing in them but changes of rows.
+//! [`Ledger`](crate::mysql::Ledger), and nothing in them but changes of rows. Of our own tables it has
+//! what somebody looks for: an applier's mark, and the rows of the table of markers.
 //!
 //! A transaction that concerns none of the tables is an idle position. What can't be repeated on a
 //! target stops the stream at exactly that transaction: statements that change or may change a table,
@@ -19,10 +20,12 @@ use crate::mysql::server::ServerUrl;
 use crate::mysql::{Ledger, Place};
 use crate::source::{Source, SourceError, SourceEvent};
 
+const OWN_SCHEMA: &str = "_cutover";
 /// Where appliers keep their progress. The first change of each of their transactions is to it, which
 /// is how a stream the other way round knows them.
-const OWN_SCHEMA: &str = "_cutover";
-const OWN_TABLE: &str = "progress";
+const PROGRESS_TABLE: &str = "progress";
+/// Where markers are written: how far the stream has been read is known when one comes out.
+const MARKER_TABLE: &str = "marker";
 
 /// Prefix of the messages that say whether foreign keys were checked when the changes behind them were
 /// made; `on` at the beginning of every part of a transaction.
@@ -71,7 +74,8 @@ impl NumberedStream {
         own_prefix: &'static str,
     ) -> Result<NumberedStream, SourceError> {
         options.start = super::Start::Behind(place.position.clone());
-        options.always = Some(QualifiedName::new(OWN_SCHEMA, OWN_TABLE));
+        options.always =
+            [PROGRESS_TABLE, MARKER_TABLE].map(|name| QualifiedName::new(OWN_SCHEMA, name)).into();
         let stream = BinlogStream::open(url, options).await?;
         // Of the server's family: a position that was stored before the first transaction is empty, and
         // says of neither that it is its own.
@@ -174,8 +178,8 @@ impl NumberedStream {
         }
     }
 
-    /// What becomes of a change to an applier's own tables: nothing, or the mark of its pipeline.
-    /// `None` for all others.
+    /// What becomes of a change to our own tables: nothing, the mark of an applier's pipeline, or the
+    /// row of a marker as it is. `None` for all others.
     fn row(&self, row: &ChangeEvent) -> Option<Option<ChangeEvent>> {
         let (table, new) = match row {
             ChangeEvent::Insert { table, .. } | ChangeEvent::Delete { table, .. } => (table, None),
@@ -185,7 +189,10 @@ impl NumberedStream {
         if table.name.schema != OWN_SCHEMA {
             return None;
         }
-        let pipeline = new.filter(|_| table.name.name == OWN_TABLE).and_then(|new| {
+        if table.name.name == MARKER_TABLE && matches!(row, ChangeEvent::Insert { .. }) {
+            return Some(Some(row.clone()));
+        }
+        let pipeline = new.filter(|_| table.name.name == PROGRESS_TABLE).and_then(|new| {
             let at = table.column_names().position(|name| name == "pipeline")?;
             new.value(at)?.bytes()
         });

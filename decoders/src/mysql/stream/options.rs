@@ -31,8 +31,8 @@ pub struct StreamOptions {
     pub filter: TableFilter,
     /// Only this database.
     pub database: Option<String>,
-    /// A table whose rows are delivered whatever filter and database say.
-    pub always: Option<QualifiedName>,
+    /// Tables whose rows are delivered whatever filter and database say.
+    pub always: Vec<QualifiedName>,
     /// Above this a transaction is delivered in parts, in bytes.
     pub part_bytes: usize,
     /// What the server sends when it has nothing else to say, and how often. Three times as long
@@ -51,7 +51,7 @@ impl StreamOptions {
             start: Start::Now,
             filter: TableFilter::default(),
             database: None,
-            always: None,
+            always: Vec::new(),
             part_bytes: PART_BYTES_DEFAULT,
             heartbeat: Duration::from_secs(1),
             limits: Limits::default(),

@@ -31,7 +31,7 @@ pub(super) struct Described {
 pub(super) struct Tables {
     selection: Selection,
     /// Taken whatever the selection says.
-    always: Option<QualifiedName>,
+    always: Vec<QualifiedName>,
     /// By the number of the last table map.
     mapped: HashMap<u64, (Arc<TableMap>, Known)>,
     /// What the catalog says, since the last statement that may have changed it; `None` for a table
@@ -48,7 +48,7 @@ impl Tables {
     pub(super) fn new(selection: Selection) -> Tables {
         Tables {
             selection,
-            always: None,
+            always: Vec::new(),
             mapped: HashMap::new(),
             catalog: HashMap::new(),
             ids: HashMap::new(),
@@ -59,8 +59,8 @@ impl Tables {
         &self.selection
     }
 
-    pub(super) fn always(&mut self, table: QualifiedName) {
-        self.always = Some(table);
+    pub(super) fn always(&mut self, tables: Vec<QualifiedName>) {
+        self.always = tables;
     }
 
     /// Statements may have changed what the catalog says.
@@ -111,7 +111,7 @@ impl Tables {
     }
 
     fn takes(&self, name: &QualifiedName) -> bool {
-        self.always.as_ref() == Some(name) || self.selection.takes(name)
+        self.always.contains(name) || self.selection.takes(name)
     }
 
     fn described(

@@ -9,6 +9,7 @@
 
 mod copying;
 mod lag;
+mod markers;
 mod probe;
 mod reading;
 mod streaming;

@@ -11,7 +11,7 @@ use sinks::mysql::{BinlogStreamIdentity, MysqlTarget, MysqlTargetOptions, logs_c
 use sinks::own::MESSAGE_PREFIX;
 use tokio::sync::watch;
 
-use super::{BinlogPipeline, lag};
+use super::{BinlogPipeline, lag, markers};
 use crate::engine::apply::BatchLimits;
 use crate::engine::resume::{self, Broken, Known};
 use crate::engine::stream::{self, Outcome, StreamContext};
@@ -23,6 +23,7 @@ impl BinlogPipeline {
     pub(super) async fn stream(&self) -> Result<Outcome, Failure> {
         let mut blue = server::connect(&self.source).await?;
         let source = Server::read(&mut blue).await?;
+        markers::make_table(&mut blue, &self.name).await;
         let setting_logs_cascades = logs_cascades(&mut blue, &source).await?;
         let stream = self.identity(server::identity(&mut blue, &source).await?).await?;
         leave(blue).await;

@@ -104,6 +104,8 @@ pub struct MysqlFence {
     marker: MysqlSlot,
     /// Where the side's history stood after our last own transaction.
     frozen: Mutex<Option<BinlogPosition>>,
+    /// A marker whose answer has not come: it may be there, or come.
+    unanswered: Mutex<Option<Token>>,
     /// In whose name it is closed.
     tenant: Option<Tenant>,
 }
@@ -123,6 +125,7 @@ impl MysqlFence {
             look: slot(),
             marker: slot(),
             frozen: Mutex::default(),
+            unanswered: Mutex::default(),
             tenant: None,
             place,
         }
@@ -248,12 +251,15 @@ impl Fence for MysqlFence {
         // Written already if an earlier answer was lost.
         let sql =
             format!("{} ON DUPLICATE KEY UPDATE token = token", MarkerKind::Row.statement(token));
+        let before_us = self.unanswered.lock().await.replace(token.clone());
         let written = session.run(&sql, deadline).await.map_err(failed)?;
+        // One that was there already has moved the history since it was last looked at.
+        let is_ours = written.affected > 0 || before_us.as_ref() == Some(token);
         let position = frozen::position(&mut session, self.place, deadline).await?;
         self.marker.put(session).await;
         if let Some(before) = frozen.as_ref() {
             let all = frozen::ordinal(&position).saturating_sub(frozen::ordinal(before));
-            let foreign = all.saturating_sub(written.affected.min(1));
+            let foreign = all.saturating_sub(u64::from(is_ours));
             if foreign > 0 {
                 return Err(PortError::new(
                     self.place,
@@ -271,6 +277,7 @@ impl Fence for MysqlFence {
             }
         }
         *frozen = Some(position.clone());
+        *self.unanswered.lock().await = None;
         let xid = frozen::ordinal(&position);
         Ok(MarkerWritten {
             position: Some(position.to_string()),

@@ -179,6 +179,41 @@ async fn nothing_passes_the_fence_and_lowering_it_leaves_no_trace(version: Versi
     assert_eq!(settings(&site).await, before);
 }
 
+/// Our own sessions are told from others whatever our name, and a right that everybody has by a role of
+/// the server counts like any other. An account that is dropped meanwhile is no obstacle.
+async fn names_and_roles_are_what_the_server_makes_of_them(version: Version) {
+    let site = Site::start(version);
+    site.server
+        .run(
+            "CREATE USER 'mo@ver' IDENTIFIED BY 'm'; GRANT ALL ON *.* TO 'mo@ver'; \
+             CREATE USER gone IDENTIFIED BY 'g'; GRANT ALL ON *.* TO gone",
+        )
+        .unwrap();
+    if version == Version::Mysql9_7 {
+        site.server
+            .run(
+                "CREATE ROLE 'kill er'; GRANT CONNECTION_ADMIN ON *.* TO 'kill er'; \
+                 SET GLOBAL mandatory_roles = '`kill er`@`%`'",
+            )
+            .unwrap();
+    }
+    let url = format!("mysql://mo%40ver:m@127.0.0.1:{}?ssl-mode=disabled", site.server.port());
+    let fence = MysqlFence::new(ServerUrl::parse(&url).unwrap());
+    let checks = fence.inspect().await.unwrap();
+    let said = |name: &str| checks.iter().find(|check| check.name == name).unwrap();
+    assert_eq!(said("fence-rights").severity, Severity::Ok, "{checks:#?}");
+    assert!(said("fence-server").evidence.contains("shop"), "{checks:#?}");
+    let undo = fence.prepare().await.unwrap();
+    assert!(undo.accounts.contains(&"'app'@'%'".to_owned()), "{undo:?}");
+    assert!(!undo.accounts.contains(&"'mo@ver'@'%'".to_owned()), "{undo:?}");
+    site.server.run("DROP USER gone").unwrap();
+    let report = fence.raise(&undo, deadline()).await.unwrap();
+    Fenced::prove(Epoch(1), Side::Blue, &report).unwrap();
+    assert!(connect(&site.app()).await.is_err());
+    fence.lower(&undo, deadline()).await.unwrap();
+    connect(&site.app()).await.unwrap();
+}
+
 async fn prepared_transactions_are_refused_with_a_remedy(version: Version) {
     let site = Site::start(version);
     let before = settings(&site).await;
@@ -349,6 +384,7 @@ async fn an_account_with_no_more_than_the_rights_asked_for_can_fence(version: Ve
 
 on_all_servers!(
     nothing_passes_the_fence_and_lowering_it_leaves_no_trace,
+    names_and_roles_are_what_the_server_makes_of_them,
     prepared_transactions_are_refused_with_a_remedy,
     who_holds_it_up_is_said_and_an_interrupted_act_has_no_effect_later,
     a_history_that_moves_stops_the_run,

@@ -50,6 +50,9 @@ const MARIADB: &str = "SELECT u.user AS name, u.host AS host, \
 const MARIADB_ROLES: &str =
     "SELECT role, '' AS role_host, user AS name, host FROM mysql.roles_mapping";
 
+/// Roles that every account has (MySQL).
+const MANDATORY: &str = "SELECT @@GLOBAL.mandatory_roles AS roles";
+
 type Name = (String, String);
 
 /// The accounts of a server, as far as the fence cares.
@@ -90,6 +93,13 @@ pub(super) async fn read(
         let to = granted.entry(name_of(&row, "name", "host")).or_default();
         to.push(name_of(&row, "role", "role_host"));
     }
+    let mandatory = match facts.is_mariadb {
+        true => Vec::new(),
+        false => {
+            let row = session.row(MANDATORY, deadline).await?;
+            role_names(row.get("roles").unwrap_or_default())
+        }
+    };
     let passing: BTreeSet<Name> = rows
         .iter()
         .filter(|row| row.is_true("passes"))
@@ -110,7 +120,8 @@ pub(super) async fn read(
         if name.0 == facts.login {
             found.namesakes.push(account.clone());
         }
-        let passes = reaches(&name, &granted, &passing);
+        let passes =
+            std::iter::once(&name).chain(&mandatory).any(|name| reaches(name, &granted, &passing));
         if passes {
             found.passing.push(account.clone());
         }
@@ -122,6 +133,30 @@ pub(super) async fn read(
         }
     }
     Ok(found)
+}
+
+/// Names of a list as a variable holds it: `role1@host1,'role 2',r3`, each as in a statement.
+fn role_names(list: &str) -> Vec<Name> {
+    let mut names = Vec::new();
+    let (mut parts, mut quote) = (vec![String::new()], None);
+    for c in list.chars().chain([',']) {
+        match (c, quote) {
+            (c, Some(open)) if c == open => quote = None,
+            (c, None) if matches!(c, '\'' | '"' | '`') => quote = Some(c),
+            ('@', None) => parts.push(String::new()),
+            (',', None) => {
+                let host = parts.get(1).cloned().unwrap_or_else(|| "%".to_owned());
+                let name = std::mem::take(&mut parts[0]);
+                if !name.is_empty() {
+                    names.push((name, host));
+                }
+                parts = vec![String::new()];
+            }
+            (c, None) if c.is_whitespace() => {}
+            (c, _) => parts.last_mut().expect("there is always one").push(c),
+        }
+    }
+    names
 }
 
 /// Whether an account, or a role that it has in any way, is one of those.
@@ -138,8 +173,10 @@ fn reaches(from: &Name, granted: &BTreeMap<Name, Vec<Name>>, goal: &BTreeSet<Nam
     false
 }
 
+/// One that was dropped meanwhile lets nobody in.
 fn alter(accounts: &[String], state: &str) -> Vec<String> {
-    let statement = |names: &[String]| format!("ALTER USER {} ACCOUNT {state}", names.join(", "));
+    let statement =
+        |names: &[String]| format!("ALTER USER IF EXISTS {} ACCOUNT {state}", names.join(", "));
     accounts.chunks(CHUNK).map(statement).collect()
 }
 
@@ -156,6 +193,16 @@ pub(super) fn unlock_sql(accounts: &[String]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mandatory_roles_are_read_as_statements_name_them() {
+        let name = |name: &str, host: &str| (name.to_owned(), host.to_owned());
+        assert!(role_names("").is_empty());
+        assert_eq!(
+            role_names("a, `b c`@`%.x`,'d,e'@localhost"),
+            [name("a", "%"), name("b c", "%.x"), name("d,e", "localhost")]
+        );
+    }
 
     #[test]
     fn rights_come_through_roles_of_roles_that_may_form_a_circle() {

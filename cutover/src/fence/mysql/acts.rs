@@ -21,7 +21,12 @@ pub(super) fn describe(place: &str, undo: &MysqlUndo) -> FenceActs {
         let act = move |text| Act { step: step.into(), place: place.into(), text };
         statements.into_iter().map(act).collect::<Vec<_>>()
     };
-    let facts = Facts { is_mariadb: undo.is_mariadb, account: String::new(), login: String::new() };
+    let facts = Facts {
+        is_mariadb: undo.is_mariadb,
+        account: String::new(),
+        login: String::new(),
+        lost_threads: false,
+    };
     let scan = format!("{}; KILL each that is not of our account", sessions::list_sql(&facts));
     let [stop, go_on] = match undo.is_mariadb {
         true => frozen::BARRIER_MARIADB,

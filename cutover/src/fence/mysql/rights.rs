@@ -43,6 +43,10 @@ const ABOUT_MARIADB: &str = "SELECT @@log_bin AS has_position, 1 AS persists, @@
 /// What its own tables take: they are made, read and written, and claims are removed.
 const OWN_TABLES: [&str; 5] = ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE"];
 
+const DATABASES: &str = "SELECT schema_name FROM information_schema.schemata \
+     WHERE schema_name NOT IN ('mysql', 'sys', 'information_schema', 'performance_schema', \
+     '_cutover') ORDER BY 1";
+
 const HAS_MARKER_TABLE: &str = "SELECT 1 FROM _cutover.marker LIMIT 0";
 
 fn lacks_marker_table() -> String {
@@ -88,6 +92,9 @@ pub(super) async fn inspect(fence: &MysqlFence) -> PortResult<Vec<Check>> {
     checks.extend(events(&now, &ours, place, &facts));
     let others = sessions::others(&mut session, &facts, place, deadline).await?;
     checks.push(replication(&others, place));
+    let databases = session.run(DATABASES, deadline).await;
+    let databases = databases.map_err(|error| error.at(place, "listing the databases"))?.rows;
+    checks.push(whole_server(&databases, place, &facts));
     checks.push(match session.run(HAS_MARKER_TABLE, deadline).await {
         Ok(_) => Check::ok("fence-marker", "the table of markers is there"),
         Err(error) => Check::fail("fence-marker", error.text, lacks_marker_table()),
@@ -96,6 +103,27 @@ pub(super) async fn inspect(fence: &MysqlFence) -> PortResult<Vec<Check>> {
     let found = claim::find(&fence.look, place, deadline).await?;
     checks.extend(open(found.as_ref(), &about, &now, place, &facts));
     Ok(checks)
+}
+
+/// It is a server that is closed, whichever of its databases is moved; and whoever watches servers to
+/// replace those that fail may see one that has failed.
+fn whole_server(databases: &[TextRow], place: &str, facts: &Facts) -> Check {
+    let names: Vec<_> = databases.iter().filter_map(|row| row.at(0)).take(10).collect();
+    let closed = match facts.is_mariadb {
+        true => "read-only, and its accounts locked",
+        false => "read-only and in offline mode",
+    };
+    Check::warn(
+        "fence-server",
+        format!(
+            "the whole server of {place} closes, with all of its {} databases ({}): it is {closed}",
+            databases.len(),
+            names.join(", ")
+        ),
+        "move what else uses that server first; and pause whatever replaces servers by itself \
+         (orchestrator, MHA, MaxScale's monitor, ProxySQL's replication hostgroups, a cloud's failover) \
+         until the cutover is over",
+    )
 }
 
 /// Whether clients may write there. What a claim has closed is opened by the list in it, which goes with

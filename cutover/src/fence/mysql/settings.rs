@@ -83,7 +83,11 @@ impl Current {
             })
             .collect();
         let barrier = found.iter().position(|setting| setting.name == BARRIER);
-        let super_read_only = barrier.is_some_and(|at| found.remove(at).value == "ON");
+        let barrier = barrier.map(|at| found.remove(at));
+        // Ours is never persisted: who has done that wants it to stay.
+        let super_read_only = barrier.is_some_and(|barrier| {
+            barrier.value == "ON" && barrier.persisted.as_deref() != Some("ON")
+        });
         let mut settings = Vec::new();
         for (name, _) in closing(facts.is_mariadb) {
             let at = found.iter().position(|setting| setting.name == *name).ok_or_else(|| {
@@ -298,7 +302,7 @@ mod tests {
                 "SET PERSIST read_only = OFF",
                 "SET GLOBAL read_only = OFF",
                 "SET GLOBAL event_scheduler = ON",
-                "ALTER USER 'boss'@'%' ACCOUNT UNLOCK",
+                "ALTER USER IF EXISTS 'boss'@'%' ACCOUNT UNLOCK",
                 "SET GLOBAL offline_mode = OFF",
                 "RESET PERSIST IF EXISTS offline_mode",
             ]

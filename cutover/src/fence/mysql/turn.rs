@@ -70,7 +70,7 @@ impl<'a> Turn<'a> {
     }
 
     /// Runs statements that wait for a lock of the whole server, in short tries: everybody else's writes
-    /// queue behind them. `undo` is run after a try that came to nothing.
+    /// queue behind them. `undo` is run after a try that came no further than the first of them.
     pub(super) async fn run_between(
         &mut self,
         statements: &[&str],
@@ -81,9 +81,11 @@ impl<'a> Turn<'a> {
         let bound = format!("SET SESSION lock_wait_timeout = {TRY_S}");
         self.run(&bound, doing, deadline).await?;
         loop {
+            let mut done = 0;
             let tried = async {
                 for statement in statements {
                     self.session.run(statement, deadline).await?;
+                    done += 1;
                 }
                 Ok(())
             };
@@ -92,7 +94,8 @@ impl<'a> Turn<'a> {
                 Err(MysqlError { code: Some(LOCK_WAIT_TIMEOUT), .. }) => {}
                 Err(error) => return Err(error.at(self.place, doing)),
             }
-            for statement in undo {
+            // What has not begun has no end.
+            for statement in undo.iter().filter(|_| done > 0) {
                 self.run(statement, doing, deadline).await?;
             }
             if Instant::now() + Duration::from_secs(TRY_S) >= deadline {

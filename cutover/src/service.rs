@@ -183,12 +183,16 @@ impl<W: World + 'static> Service<W> {
         let database = self.forward.servers().0.database;
         match typed {
             Some("--yes") => Ok(()),
-            Some(typed) if typed == database => Ok(()),
+            Some(typed) if typed == database && !database.is_empty() => Ok(()),
             _ => Err(ApiError::new(
                 ErrorCode::BadRequest,
-                format!(
-                    "the run is not confirmed: expected the name of blue's database, {database}"
-                ),
+                match database.as_str() {
+                    "" => "the run is not confirmed: all databases of blue are moved, so it takes --yes"
+                        .to_owned(),
+                    database => format!(
+                        "the run is not confirmed: expected the name of blue's database, {database}"
+                    ),
+                },
                 "request",
             )
             .next("cutover --when-lag '<1s' --yes")),

@@ -1,85 +1,67 @@
-//! All ports of a pipeline between two PostgreSQL databases, in either direction.
+//! All ports of a pipeline between two databases, in either direction. What differs from engine to
+//! engine is behind [`Databases`].
+
+mod mysql;
+mod postgres;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use decoders::postgres::conninfo::ConnInfo;
 use tokio::time::Instant;
 
 use crate::api::{Check, Server};
 use crate::controller::Order;
-use crate::counts::PostgresCounts;
-use crate::decision::PostgresDecision;
-use crate::fence::PostgresFence;
-use crate::lease::{Tenant, Uncontested};
-use crate::ports::{Journal, Lease, PortResult, Replication, SystemClock, WayBackStream, World};
+use crate::counts::Counts;
+use crate::lease::Uncontested;
+use crate::ports::{
+    Decision, Fence, Journal, Lease, PortResult, Replication, Sequences, SystemClock,
+    WayBackStream, World,
+};
 use crate::rehearse;
-use crate::sequences::PostgresSequences;
 use crate::side::{Direction, Side};
 use crate::switch::Switch;
 use crate::way_back::NoWayBack;
 
+pub use mysql::{Mysql, MysqlPair, MysqlWorld};
+pub use postgres::{Postgres, PostgresPair, PostgresWorld};
+
+/// What databases of one kind bring to the ports.
+pub trait Databases: Send + Sync + 'static {
+    /// The fence of a side.
+    type Fence: Fence;
+    /// The decision rows of a side.
+    type Decision: Decision;
+    /// The sequences, in one direction.
+    type Sequences: Sequences;
+    /// The row counts, in one direction.
+    type Counts: Counts;
+}
+
 /// What both directions share: the two databases, the routers in front of them, and the journal.
-pub struct PostgresPair<J> {
-    fences: [PostgresFence; 2],
-    decisions: [PostgresDecision; 2],
-    sequences: [PostgresSequences; 2],
-    counts: [PostgresCounts; 2],
+pub struct Pair<D: Databases, J> {
+    fences: [D::Fence; 2],
+    decisions: [D::Decision; 2],
+    sequences: [D::Sequences; 2],
+    counts: [D::Counts; 2],
     switch: Switch,
     journal: J,
     clock: SystemClock,
     servers: Mutex<(Server, Server)>,
 }
 
-impl<J> PostgresPair<J> {
-    /// `publications` name the replicated tables on blue and on green. No connection is opened yet.
-    pub fn new(
-        blue: &ConnInfo,
-        green: &ConnInfo,
-        publications: [&str; 2],
-        switch: Switch,
-        journal: J,
+impl<D: Databases, J> Pair<D, J> {
+    /// The same with other fences and decisions.
+    fn with(
+        self,
+        fence: impl Fn(D::Fence) -> D::Fence,
+        decision: impl Fn(D::Decision) -> D::Decision,
     ) -> Self {
-        let server = |info: &ConnInfo| Server {
-            url: info.redacted(),
-            database: info.dbname().to_owned(),
-            version: None,
-            up: false,
-        };
-        let [on_blue, on_green] = publications;
-        Self {
-            fences: [
-                PostgresFence::new(blue.clone(), on_blue),
-                PostgresFence::around(Side::Green, green.clone(), on_green),
-            ],
-            decisions: [
-                PostgresDecision::new(blue.clone(), Side::Blue),
-                PostgresDecision::new(green.clone(), Side::Green),
-            ],
-            sequences: [
-                PostgresSequences::new(blue.clone(), green.clone(), Direction::Forward),
-                PostgresSequences::new(green.clone(), blue.clone(), Direction::Back),
-            ],
-            counts: [
-                PostgresCounts::new(blue.clone(), green.clone(), on_blue, Direction::Forward),
-                PostgresCounts::new(green.clone(), blue.clone(), on_green, Direction::Back),
-            ],
-            switch,
-            journal,
-            clock: SystemClock,
-            servers: Mutex::new((server(blue), server(green))),
-        }
-    }
-
-    /// The same; a commit is refused unless this tenant holds its lease, and what is closed is closed
-    /// in its name.
-    pub fn leased_to(self, tenant: &Tenant) -> Self {
-        let decisions = self.decisions.map(|decision| decision.leased_to(tenant.clone()));
-        let fences = self.fences.map(|fence| fence.leased_to(tenant.clone()));
+        let decisions = self.decisions.map(decision);
+        let fences = self.fences.map(fence);
         Self { decisions, fences, ..self }
     }
 
     /// The fence of a side.
-    pub fn fence(&self, side: Side) -> &PostgresFence {
+    pub fn fence(&self, side: Side) -> &D::Fence {
         of(&self.fences, side)
     }
 
@@ -89,21 +71,23 @@ impl<J> PostgresPair<J> {
     }
 }
 
-/// One direction between two PostgreSQL databases: the pair, the engine's stream of this direction
-/// and the one of the other.
-pub struct PostgresWorld<J, R, B = NoWayBack, L = Uncontested> {
+/// One direction between two databases: the pair, the engine's stream of this direction and the one
+/// of the other.
+pub struct PairWorld<D: Databases, J, R, B = NoWayBack, L = Uncontested> {
     direction: Direction,
-    pair: Arc<PostgresPair<J>>,
+    pair: Arc<Pair<D, J>>,
     replication: R,
     way_back: B,
     lease: L,
 }
 
-impl<J: Journal, R: Replication, B: WayBackStream, L: Lease> PostgresWorld<J, R, B, L> {
+impl<D: Databases, J: Journal, R: Replication, B: WayBackStream, L: Lease>
+    PairWorld<D, J, R, B, L>
+{
     /// `replication` streams in this `direction`, `way_back` in the other.
     pub fn new(
         direction: Direction,
-        pair: Arc<PostgresPair<J>>,
+        pair: Arc<Pair<D, J>>,
         replication: R,
         way_back: B,
         lease: L,
@@ -112,7 +96,7 @@ impl<J: Journal, R: Replication, B: WayBackStream, L: Lease> PostgresWorld<J, R,
     }
 
     /// What both directions share.
-    pub fn pair(&self) -> &Arc<PostgresPair<J>> {
+    pub fn pair(&self) -> &Arc<Pair<D, J>> {
         &self.pair
     }
 }
@@ -124,18 +108,19 @@ fn of<T>(both: &[T; 2], side: Side) -> &T {
     }
 }
 
-impl<J, R, B, L> World for PostgresWorld<J, R, B, L>
+impl<D, J, R, B, L> World for PairWorld<D, J, R, B, L>
 where
+    D: Databases,
     J: Journal + 'static,
     R: Replication + 'static,
     B: WayBackStream + 'static,
     L: Lease + 'static,
 {
-    type Fence = PostgresFence;
+    type Fence = D::Fence;
     type Switch = Switch;
     type Replication = R;
-    type Sequences = PostgresSequences;
-    type Decision = PostgresDecision;
+    type Sequences = D::Sequences;
+    type Decision = D::Decision;
     type Journal = J;
     type Clock = SystemClock;
     type WayBack = B;
@@ -145,7 +130,7 @@ where
         self.direction
     }
 
-    fn fence_of(&self, side: Side) -> &PostgresFence {
+    fn fence_of(&self, side: Side) -> &D::Fence {
         of(&self.pair.fences, side)
     }
 
@@ -165,11 +150,11 @@ where
         &self.lease
     }
 
-    fn sequences(&self) -> &PostgresSequences {
+    fn sequences(&self) -> &D::Sequences {
         of(&self.pair.sequences, self.direction.from())
     }
 
-    fn decision_of(&self, side: Side) -> &PostgresDecision {
+    fn decision_of(&self, side: Side) -> &D::Decision {
         of(&self.pair.decisions, side)
     }
 

@@ -170,8 +170,8 @@ impl Clock for SystemClock {
 
 /// All ports of one direction.
 ///
-/// The engine gives the controller one for each direction; `PostgresWorld` is the one for two
-/// PostgreSQL servers.
+/// The engine gives the controller one for each direction; `PairWorld` is the one for two
+/// servers.
 pub trait World: Send + Sync {
     /// The fence of one side.
     type Fence: Fence;

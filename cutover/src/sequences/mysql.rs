@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use decoders::QualifiedName;
 use decoders::mysql::catalog::Rights;
 use decoders::mysql::server::identifier;
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::api::{Act, Check};
@@ -25,11 +26,15 @@ use crate::sql::mysql::{
     LOCK_WAIT_TIMEOUT, MysqlError, MysqlSession, MysqlSlot, ServerUrl, UNLOGGED, literal,
 };
 use crate::sql::soon;
+use crate::stored;
 
 /// Sequences in one statement.
 const CHUNK: usize = 500;
-/// Who has this lock of the target's sets its counters.
+/// Who has this lock of the target's sets its counters, with the database behind it: other pipelines
+/// may move others at the same time.
 const LOCK: &str = "cutover sequences";
+/// A lock's name has so many characters at most (`NAME_LEN`).
+const LOCK_CHARS_MAX: usize = 64;
 /// The counters as they are, and not as they were when somebody last looked (MySQL 8.0 and later).
 const FRESH: &str = "SET SESSION information_schema_stats_expiry = 0";
 const ABOUT: &str = "SELECT @@version LIKE '%MariaDB%' AS is_mariadb, @@read_only AS read_only, \
@@ -107,6 +112,17 @@ impl MysqlSequences {
             from,
             to,
         }
+    }
+
+    fn lock(&self) -> String {
+        let name = format!("{LOCK} {}", self.database.as_deref().unwrap_or("*"));
+        if name.chars().count() <= LOCK_CHARS_MAX {
+            return name;
+        }
+        // Long names are told apart by what they hash to.
+        let hash = Sha256::digest(name.as_bytes());
+        let hash: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        format!("{LOCK} {hash}")
     }
 
     fn list_sql(&self, is_mariadb: bool) -> String {
@@ -191,7 +207,7 @@ impl MysqlSequences {
     async fn setter(&self, deadline: Instant) -> PortResult<MysqlSession> {
         let doing = "setting AUTO_INCREMENT and sequences";
         let mut session = self.target.take(deadline).await?;
-        session.hold(LOCK, true, self.to, doing, deadline).await?;
+        session.hold(&self.lock(), true, self.to, doing, deadline).await?;
         session.run(UNLOGGED, deadline).await.map_err(|error| error.at(self.to, doing))?;
         Ok(session)
     }
@@ -257,9 +273,15 @@ impl Sequences for MysqlSequences {
         let there = self.counters(&mut session, soon()).await.map_err(asked)?;
         let about = session.row(ABOUT, soon()).await.map_err(asked)?;
         let grants = session.run("SHOW GRANTS", soon()).await.map_err(asked)?.rows;
-        self.target.put(session).await;
         let of_source = self.source.run(ABOUT, "reading settings", soon()).await?.rows;
         let mut checks = Vec::new();
+        let mut source = self.source.take(soon()).await?;
+        let database = self.database.as_deref();
+        checks.extend(
+            stored::inspect((&mut source, from), (&mut session, to), database, soon()).await?,
+        );
+        self.source.put(source).await;
+        self.target.put(session).await;
         let lacks = |name: &&QualifiedName| !there.sequences.contains_key(*name);
         let missing: Vec<_> = wanted.sequences.keys().filter(lacks).collect();
         if !missing.is_empty() {

@@ -38,8 +38,8 @@ pub(crate) const LOCK_WAIT_TIMEOUT: u16 = 1205;
 const OFFLINE: u16 = 3032;
 /// "Account is locked" (ER_ACCOUNT_HAS_BEEN_LOCKED): of MySQL and of MariaDB.
 const ACCOUNT_LOCKED: [u16; 2] = [3118, 4151];
-/// Our own database: made only where it is missing, for a stream that somebody reads stops at the
-/// statement, which is logged even if it changes nothing.
+/// Our own database: made only where it is missing, for the statement is logged even if it changes
+/// nothing.
 const HAS_SCHEMA: &str = "SELECT 1 FROM information_schema.schemata WHERE schema_name = '_cutover'";
 const CREATE_SCHEMA: &str = "CREATE DATABASE IF NOT EXISTS _cutover";
 /// No such table, no such database.
@@ -96,6 +96,13 @@ impl MysqlError {
 impl From<Error> for MysqlError {
     fn from(error: Error) -> Self {
         Self { code: code(&error), text: describe(&error) }
+    }
+}
+
+impl From<MysqlError> for SqlError {
+    /// The server's number stands for its code: no code of PostgreSQL's looks like one.
+    fn from(error: MysqlError) -> Self {
+        Self { sqlstate: error.code.map(|code| code.to_string()), text: error.text }
     }
 }
 

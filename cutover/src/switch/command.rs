@@ -27,7 +27,6 @@
 use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 
-use decoders::postgres::conninfo::ConnInfo;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -39,6 +38,7 @@ use super::place::{Course, Place, Places, leading_to};
 use super::{identity, those_that_did};
 use crate::api::{Act, Check, Member};
 use crate::evidence::Committed;
+use crate::login::Login;
 use crate::ports::{Epoch, Moves, PortError, PortResult, SwitchActs, SwitchTraits, TrafficSwitch};
 use crate::side::{Direction, Side};
 use crate::sql::soon;
@@ -50,8 +50,8 @@ const OUTPUT_MAX: u64 = 4096;
 /// Runs the operator's commands.
 pub struct CommandSwitch {
     config: CommandConfig,
-    client: Option<ConnInfo>,
-    ends: [ConnInfo; 2],
+    client: Option<Login>,
+    ends: [Login; 2],
     places: Places,
     /// The direction of the run that was armed last, for what comes without a proof.
     armed: Mutex<Direction>,
@@ -73,10 +73,11 @@ impl CommandSwitch {
     /// The client's connection string can't be read.
     pub fn new(
         config: CommandConfig,
-        blue: &ConnInfo,
-        green: &ConnInfo,
+        blue: &Login,
+        green: &Login,
     ) -> Result<Self, SwitchConfigError> {
-        let client = config.client.as_deref().map(ConnInfo::parse).transpose();
+        let client =
+            config.client.as_deref().map(|client| Login::of_client(client, blue)).transpose();
         let client = client
             .map_err(|error| SwitchConfigError(format!("cutover.command.client: {error}")))?;
         let places = Places::new(blue, green);
@@ -85,7 +86,7 @@ impl CommandSwitch {
         Ok(Self { config, client, ends, places, armed, course })
     }
 
-    fn end(&self, side: Side) -> &ConnInfo {
+    fn end(&self, side: Side) -> &Login {
         &self.ends[usize::from(side == Side::Green)]
     }
 

@@ -14,6 +14,7 @@ use super::identity::{self, Identity};
 use super::those_that_did;
 use crate::api::{Act, Check, Member};
 use crate::evidence::Committed;
+use crate::login::Login;
 use crate::ports::{Epoch, Moves, PortError, PortResult, SwitchActs, SwitchTraits, TrafficSwitch};
 use crate::proxy::control::{Answer, Order, order};
 use crate::proxy::{End, ProxyConfig, unusable};
@@ -134,11 +135,11 @@ impl EmbeddedSwitch {
             let password = info.hosts().first().and_then(|host| info.password_for(host));
             client = client.with_dbname(info.dbname()).with_user(info.user(), password);
         }
-        identity::through(&client, "cutover router", deadline).await
+        identity::through(&Login::from(&client), "cutover router", deadline).await
     }
 
     async fn identity_of(&self, side: Side, deadline: Instant) -> PortResult<Identity> {
-        identity::of_side(self.side(side), side, deadline).await
+        identity::of_side(&Login::from(self.side(side)), side, deadline).await
     }
 
     /// Whether the proxy was told the same servers as we were.

@@ -16,12 +16,11 @@ mod table;
 use futures_util::future::{join_all, try_join_all};
 use tokio::time::Instant;
 
-use decoders::postgres::conninfo::ConnInfo;
-
 use super::config::{HaProxyConfig, SwitchConfigError};
 use super::{identity, those_that_did};
 use crate::api::{Check, Member};
 use crate::evidence::Committed;
+use crate::login::Login;
 use crate::ports::{Epoch, Moves, PortResult, SwitchActs, SwitchTraits, TrafficSwitch};
 use crate::side::Side;
 use crate::sql::soon;
@@ -30,7 +29,7 @@ use member::HaProxy;
 /// Every HAProxy in front of the databases.
 pub struct HaProxySwitch {
     members: Vec<HaProxy>,
-    ends: [ConnInfo; 2],
+    ends: [Login; 2],
 }
 
 impl HaProxySwitch {
@@ -40,14 +39,15 @@ impl HaProxySwitch {
     /// A connection string can't be read.
     pub fn new(
         members: &[HaProxyConfig],
-        blue: &ConnInfo,
-        green: &ConnInfo,
+        blue: &Login,
+        green: &Login,
     ) -> Result<Self, SwitchConfigError> {
-        let members = members.iter().map(HaProxy::new).collect::<Result<_, _>>()?;
+        let members = members.iter().map(|member| HaProxy::new(member, blue));
+        let members = members.collect::<Result<_, _>>()?;
         Ok(Self { members, ends: [blue.clone(), green.clone()] })
     }
 
-    fn end(&self, side: Side) -> &ConnInfo {
+    fn end(&self, side: Side) -> &Login {
         match side {
             Side::Blue => &self.ends[0],
             Side::Green => &self.ends[1],

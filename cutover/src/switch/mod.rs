@@ -30,11 +30,11 @@ pub use webhook::WebhookSwitch;
 
 pub(crate) use identity::ASK as WHICH_SERVER;
 
-use decoders::postgres::conninfo::ConnInfo;
 use tokio::time::Instant;
 
 use crate::api::{Check, Member};
 use crate::evidence::Committed;
+use crate::login::Login;
 use crate::ports::{Epoch, PortResult, SwitchActs, SwitchTraits, TrafficSwitch};
 use crate::side::Side;
 
@@ -57,12 +57,22 @@ impl Switch {
     /// Which key can't be used, and why.
     pub fn new(
         config: &SwitchConfig,
-        blue: &ConnInfo,
-        green: &ConnInfo,
+        blue: impl Into<Login>,
+        green: impl Into<Login>,
     ) -> Result<Self, SwitchConfigError> {
         config.validate()?;
+        let ends: [Login; 2] = [blue.into(), green.into()];
+        let [blue, green] = &ends;
+        let of_postgres = |router: &str| match (blue.postgres(), green.postgres()) {
+            (Some(blue), Some(green)) => Ok((blue, green)),
+            _ => Err(SwitchConfigError(format!(
+                "cutover.{router} is for PostgreSQL; for MySQL and MariaDB name a haproxy, a webhook \
+                 or a command"
+            ))),
+        };
         let mut routers = Vec::new();
         if !config.pgbouncer.is_empty() {
+            let (blue, green) = of_postgres("pgbouncer")?;
             let switch = PgBouncerSwitch::new(&config.pgbouncer, blue, green)?;
             routers.push(Router::PgBouncer(Box::new(switch)));
         }
@@ -79,6 +89,7 @@ impl Switch {
             routers.push(Router::Command(Box::new(switch)));
         }
         if let Some(proxy) = &config.proxy {
+            let (blue, green) = of_postgres("proxy")?;
             let switch = EmbeddedSwitch::new(proxy, blue, green)?;
             routers.push(Router::Embedded(Box::new(switch)));
         }

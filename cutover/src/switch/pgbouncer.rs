@@ -30,6 +30,7 @@ use super::identity::{self, Identity};
 use super::those_that_did;
 use crate::api::{Check, Member};
 use crate::evidence::Committed;
+use crate::login::Login;
 use crate::ports::{Epoch, Moves, PortError, PortResult, SwitchActs, SwitchTraits, TrafficSwitch};
 use crate::side::Side;
 use crate::sql::{ident, soon};
@@ -64,7 +65,7 @@ impl PgBouncerSwitch {
             Side::Blue => &self.blue,
             Side::Green => &self.green,
         };
-        identity::of_side(info, side, deadline).await
+        identity::of_side(&Login::from(info), side, deadline).await
     }
 
     /// Does the same with every member at once; the first error in the members' order.

@@ -2,8 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use decoders::postgres::conninfo::{ConnInfo, HostAddress};
-
+use crate::login::Login;
 use crate::ports::Epoch;
 use crate::side::{Direction, Side};
 
@@ -51,21 +50,13 @@ pub(super) struct Place {
 pub(super) struct Places([Place; 2]);
 
 impl Place {
-    fn of(info: &ConnInfo) -> Self {
-        let address = info.hosts().first().map(|host| {
-            let name = match &host.address {
-                HostAddress::Name(name) => name.clone(),
-                HostAddress::Address { address, .. } => address.to_string(),
-                HostAddress::Socket(path) => path.to_string_lossy().into_owned(),
-            };
-            (name, host.port)
-        });
-        Self { address, database: info.dbname().to_owned() }
+    fn of(end: &Login) -> Self {
+        Self { address: end.address(), database: end.database().to_owned() }
     }
 }
 
 impl Places {
-    pub fn new(blue: &ConnInfo, green: &ConnInfo) -> Self {
+    pub fn new(blue: &Login, green: &Login) -> Self {
         Self([Place::of(blue), Place::of(green)])
     }
 

@@ -25,7 +25,6 @@ mod signature;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use decoders::postgres::conninfo::ConnInfo;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -35,6 +34,7 @@ use super::place::{Course, Place, Places, leading_to};
 use super::{identity, those_that_did};
 use crate::api::{Act, Check, Member};
 use crate::evidence::Committed;
+use crate::login::Login;
 use crate::ports::{Epoch, Moves, PortError, PortResult, SwitchActs, SwitchTraits, TrafficSwitch};
 use crate::side::{Direction, Side};
 use crate::sql::soon;
@@ -54,8 +54,8 @@ const SHOWN_MAX: usize = 300;
 /// Tells an endpoint what to do.
 pub struct WebhookSwitch {
     config: WebhookConfig,
-    client: Option<ConnInfo>,
-    ends: [ConnInfo; 2],
+    client: Option<Login>,
+    ends: [Login; 2],
     places: Places,
     agent: ureq::Agent,
     /// The direction of the run that was armed last, for what comes without a proof.
@@ -90,10 +90,11 @@ impl WebhookSwitch {
     /// The client's connection string can't be read.
     pub fn new(
         config: WebhookConfig,
-        blue: &ConnInfo,
-        green: &ConnInfo,
+        blue: &Login,
+        green: &Login,
     ) -> Result<Self, SwitchConfigError> {
-        let client = config.client.as_deref().map(ConnInfo::parse).transpose();
+        let client =
+            config.client.as_deref().map(|client| Login::of_client(client, blue)).transpose();
         let client = client
             .map_err(|error| SwitchConfigError(format!("cutover.webhook.client: {error}")))?;
         // A redirect would be followed with a GET, which does nothing and is answered with 200.
@@ -115,7 +116,7 @@ impl WebhookSwitch {
         })
     }
 
-    fn end(&self, side: Side) -> &ConnInfo {
+    fn end(&self, side: Side) -> &Login {
         &self.ends[usize::from(side == Side::Green)]
     }
 

@@ -6,10 +6,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use decoders::postgres::conninfo::ConnInfo;
 use serde::Deserialize;
 
 use crate::api::MonitorAction;
+use crate::login::Login;
 
 /// The time of watching where monitors are configured and no time is.
 const WINDOW: Duration = Duration::from_secs(15 * 60);
@@ -442,7 +442,7 @@ impl SqlConfig {
         let place = format!("watch.sql {:?}", self.name);
         let mut problems = Vec::new();
         if let Some(url) = &self.url
-            && let Err(error) = ConnInfo::parse(url)
+            && let Err(error) = Login::parse(url)
         {
             problems.push(format!("{place}.url: {error}"));
         }

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use decoders::postgres::conninfo::ConnInfo;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -23,6 +22,7 @@ use super::probe::Place;
 use super::sample::Sample;
 use super::stage::{Stage, may_roll_back};
 use crate::api::{MonitorAction, MonitorState, MonitorStatus, RunStatus};
+use crate::login::Login;
 use crate::ports::{Replication, World};
 use crate::service::Service;
 use crate::side::{Direction, Side};
@@ -38,7 +38,7 @@ const IDLE_FACTOR: u32 = 6;
 pub async fn supervise<W: World + 'static>(
     service: Arc<Service<W>>,
     config: WatchConfig,
-    ends: [ConnInfo; 2],
+    ends: [Login; 2],
 ) {
     let monitors = Monitor::all(&config);
     let stages = watch::Sender::new(Stage::Still);
@@ -94,7 +94,7 @@ struct Sampler<W: World + 'static> {
     number: usize,
     monitor: Monitor,
     service: Arc<Service<W>>,
-    ends: [ConnInfo; 2],
+    ends: [Login; 2],
     stages: watch::Receiver<Stage>,
     to: mpsc::Sender<Taken>,
 }

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use decoders::postgres::conninfo::ConnInfo;
 use tokio::time::Instant;
 
 use super::socket::StatsSocket;
 use super::table::{self, Server};
 use crate::api::{Act, Check, Member};
+use crate::login::Login;
 use crate::ports::{PortError, PortResult, SwitchActs};
 use crate::side::Side;
 use crate::sql::{SqlError, soon};
@@ -24,13 +24,13 @@ pub(super) struct HaProxy {
     backend: String,
     /// Names of blue's and green's server.
     servers: [String; 2],
-    client: ConnInfo,
+    client: Login,
 }
 
 impl HaProxy {
-    /// From the configuration.
-    pub fn new(config: &HaProxyConfig) -> Result<Self, SwitchConfigError> {
-        let client = ConnInfo::parse(&config.client)
+    /// From the configuration; `end` is a server behind it.
+    pub fn new(config: &HaProxyConfig, end: &Login) -> Result<Self, SwitchConfigError> {
+        let client = Login::of_client(&config.client, end)
             .map_err(|error| SwitchConfigError(format!("cutover.haproxy.client: {error}")))?;
         Ok(Self {
             name: config.name.clone().unwrap_or_else(|| format!("haproxy {}", config.socket)),

@@ -4,12 +4,13 @@
 mod http;
 mod prometheus;
 mod serving;
+mod session;
 mod sql;
 mod way_back;
 
-use decoders::postgres::conninfo::ConnInfo;
 use tokio::sync::watch;
 
+use crate::login::Login;
 use crate::ports::Progress;
 
 pub use http::HttpProbe;
@@ -22,7 +23,7 @@ pub use way_back::WayBackProbe;
 #[derive(Debug, Clone)]
 pub struct Place {
     /// The side that serves, as the sidecar connects.
-    pub serving: ConnInfo,
+    pub serving: Login,
     /// The stream from the side that serves to the other one; `None`: there is none.
     pub way_back: Option<watch::Receiver<Progress>>,
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Place;
-use crate::sql::{self, Kind};
+use super::session::Session;
+use crate::sql::Kind;
 use crate::watch::sample::Sample;
 
 /// How our session calls itself: like all of our own it begins with `cutover`, so that no fence
@@ -24,7 +25,7 @@ impl ServingProbe {
         let began = Instant::now();
         let deadline = began + self.timeout;
         let answered = async {
-            let session = sql::open(&place.serving, NAME, Kind::Server, deadline).await?;
+            let mut session = Session::open(&place.serving, NAME, Kind::Server, deadline).await?;
             session.run("SELECT 1", deadline).await
         };
         match answered.await {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use decoders::postgres::conninfo::ConnInfo;
 use tokio::time::{Instant, sleep_until};
 
 use super::Place;
-use crate::sql::{self, Kind, Sql, SqlError};
+use super::session::Session;
+use crate::login::Login;
+use crate::sql::{Kind, SqlError};
 use crate::watch::config::SqlConfig;
 use crate::watch::sample::{Sample, Timing};
 
@@ -18,8 +19,8 @@ const NAME: &str = "watch probe";
 #[derive(Clone)]
 pub struct SqlProbe {
     /// Where, if not directly at the side that serves.
-    through: Option<ConnInfo>,
-    statement: String,
+    through: Option<Login>,
+    query: String,
     length: Duration,
     every: Duration,
     timeout: Duration,
@@ -35,10 +36,8 @@ impl SqlProbe {
     /// By the configuration, whose connection string can be parsed.
     pub fn new(config: &SqlConfig) -> Self {
         Self {
-            through: config.url.as_deref().and_then(|url| ConnInfo::parse(url).ok()),
-            // One message: also a pooler in transaction mode sends it to one server, and nothing
-            // of it stays behind on the connection.
-            statement: format!("BEGIN READ ONLY; {}; COMMIT", config.query.trim_end_matches(';')),
+            through: config.url.as_deref().and_then(|url| Login::parse(url).ok()),
+            query: config.query.clone(),
             length: Duration::from_secs_f64(config.interval_s),
             every: Duration::from_millis(config.every_ms),
             timeout: Duration::from_millis(config.timeout_ms),
@@ -46,16 +45,16 @@ impl SqlProbe {
     }
 
     pub(in crate::watch) async fn take(&self, place: &Place) -> Sample {
-        let info = self.through.as_ref().unwrap_or(&place.serving);
+        let login = self.through.as_ref().unwrap_or(&place.serving);
         let ends = Instant::now() + self.length;
         let (mut times_ms, mut errors, mut first) = (Vec::new(), 0, None);
-        let mut session: Option<Sql> = None;
+        let mut session: Option<Session> = None;
         let mut next = Instant::now();
         while next < ends {
             sleep_until(next).await;
             // A slow answer delays the following runs; it is not made up for.
             next = next.max(Instant::now()) + self.every;
-            match self.run(info, &mut session).await {
+            match self.run(login, &mut session).await {
                 Ok(took) => times_ms.push(took.as_secs_f64() * 1e3),
                 Err(error) => {
                     errors += 1;
@@ -67,13 +66,20 @@ impl SqlProbe {
     }
 
     /// Runs it once. After an error the next one gets a new session.
-    async fn run(&self, info: &ConnInfo, session: &mut Option<Sql>) -> Result<Duration, SqlError> {
-        let open = match session.take() {
+    async fn run(
+        &self,
+        login: &Login,
+        session: &mut Option<Session>,
+    ) -> Result<Duration, SqlError> {
+        let mut open = match session.take() {
             Some(open) => open,
-            None => sql::open(info, NAME, Kind::Plain, Instant::now() + self.timeout).await?,
+            None => {
+                let deadline = Instant::now() + self.timeout;
+                Session::open(login, NAME, Kind::Plain, deadline).await?
+            }
         };
         let began = Instant::now();
-        open.run(&self.statement, began + self.timeout).await?;
+        open.query(&self.query, began + self.timeout).await?;
         *session = Some(open);
         Ok(began.elapsed())
     }

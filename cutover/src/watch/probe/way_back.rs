@@ -32,12 +32,12 @@ impl WayBackProbe {
 
 #[cfg(test)]
 mod tests {
-    use decoders::postgres::conninfo::ConnInfo;
     use tokio::sync::watch;
     use tokio::time::Instant;
 
     use super::*;
     use crate::lag::LagReading;
+    use crate::login::Login;
     use crate::ports::Progress;
 
     fn sample(seconds: Option<f64>, blocked: Option<&str>) -> Sample {
@@ -46,7 +46,7 @@ mod tests {
             Progress { lag, blocked: blocked.map(str::to_owned), transactions_per_second: None };
         let sender = watch::Sender::new(progress);
         let place = Place {
-            serving: ConnInfo::parse("postgres://green/shop").unwrap(),
+            serving: Login::parse("postgres://green/shop").unwrap(),
             way_back: Some(sender.subscribe()),
         };
         WayBackProbe { lag_s_max: 30.0 }.take(&place)

@@ -108,6 +108,17 @@ impl ServerUrl {
         self.opts.db_name().filter(|name| !name.is_empty())
     }
 
+    /// The same server and account with this database named, or none.
+    pub fn in_database(&self, database: Option<&str>) -> ServerUrl {
+        let opts = OptsBuilder::from_opts(self.opts.clone()).db_name(database).into();
+        ServerUrl { opts, ..self.clone() }
+    }
+
+    /// Host and port.
+    pub fn address(&self) -> (&str, u16) {
+        (self.opts.ip_or_hostname(), self.opts.tcp_port())
+    }
+
     /// How the connection is protected.
     pub fn ssl_mode(&self) -> SslMode {
         self.ssl_mode

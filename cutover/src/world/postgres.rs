@@ -1,0 +1,81 @@
+//! Two PostgreSQL databases.
+
+use std::sync::Mutex;
+
+use decoders::postgres::conninfo::ConnInfo;
+
+use super::{Databases, Pair, PairWorld};
+use crate::api::Server;
+use crate::counts::PostgresCounts;
+use crate::decision::PostgresDecision;
+use crate::fence::PostgresFence;
+use crate::lease::{Tenant, Uncontested};
+use crate::ports::SystemClock;
+use crate::sequences::PostgresSequences;
+use crate::side::{Direction, Side};
+use crate::switch::Switch;
+use crate::way_back::NoWayBack;
+
+/// Databases of PostgreSQL.
+#[derive(Debug, Clone, Copy)]
+pub struct Postgres;
+
+impl Databases for Postgres {
+    type Fence = PostgresFence;
+    type Decision = PostgresDecision;
+    type Sequences = PostgresSequences;
+    type Counts = PostgresCounts;
+}
+
+/// Two PostgreSQL databases.
+pub type PostgresPair<J> = Pair<Postgres, J>;
+
+/// One direction between two PostgreSQL databases.
+pub type PostgresWorld<J, R, B = NoWayBack, L = Uncontested> = PairWorld<Postgres, J, R, B, L>;
+
+impl<J> PostgresPair<J> {
+    /// `publications` name the replicated tables on blue and on green. No connection is opened yet.
+    pub fn new(
+        blue: &ConnInfo,
+        green: &ConnInfo,
+        publications: [&str; 2],
+        switch: Switch,
+        journal: J,
+    ) -> Self {
+        let server = |info: &ConnInfo| Server {
+            url: info.redacted(),
+            database: info.dbname().to_owned(),
+            version: None,
+            up: false,
+        };
+        let [on_blue, on_green] = publications;
+        Self {
+            fences: [
+                PostgresFence::new(blue.clone(), on_blue),
+                PostgresFence::around(Side::Green, green.clone(), on_green),
+            ],
+            decisions: [
+                PostgresDecision::new(blue.clone(), Side::Blue),
+                PostgresDecision::new(green.clone(), Side::Green),
+            ],
+            sequences: [
+                PostgresSequences::new(blue.clone(), green.clone(), Direction::Forward),
+                PostgresSequences::new(green.clone(), blue.clone(), Direction::Back),
+            ],
+            counts: [
+                PostgresCounts::new(blue.clone(), green.clone(), on_blue, Direction::Forward),
+                PostgresCounts::new(green.clone(), blue.clone(), on_green, Direction::Back),
+            ],
+            switch,
+            journal,
+            clock: SystemClock,
+            servers: Mutex::new((server(blue), server(green))),
+        }
+    }
+
+    /// The same; a commit is refused unless this tenant holds its lease, and what is closed is closed
+    /// in its name.
+    pub fn leased_to(self, tenant: &Tenant) -> Self {
+        self.with(|fence| fence.leased_to(tenant.clone()), |row| row.leased_to(tenant.clone()))
+    }
+}

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use cutover::switch::Unnamed;
 use decoders::mysql::gtid::BinlogPosition;
 use decoders::postgres::catalog::TablePattern;
 
@@ -197,6 +198,10 @@ impl PipelineArgs {
         config.tables.include.extend(self.include.iter().cloned());
         config.tables.exclude.extend(self.exclude.iter().cloned());
         config.check.accept.extend(self.accept.iter().cloned());
+        // Our own proxy speaks PostgreSQL: for others nothing serves unless it is named.
+        if matches!(config.mysql_urls(), Ok(Some(_))) && !config.cutover.names_any() {
+            config.cutover.router = Unnamed::None;
+        }
         let socket = config.proxy_socket();
         config.cutover.complete(self.client_listen, socket);
         let problems = config.problems();

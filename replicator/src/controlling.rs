@@ -13,10 +13,11 @@ use decoders::Lsn;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::pipeline::arming::Route;
+use crate::pipeline::arming::SlotRoute;
 use crate::pipeline::failure::Failure;
+use crate::pipeline::route::Route;
 use crate::status::Shared;
-use crate::store::{Role, Stage, Store, StoreError};
+use crate::store::{Role, Store, StoreError};
 
 /// How often the controller's view of the engine is renewed.
 const RENEW_INTERVAL: Duration = Duration::from_millis(50);
@@ -25,25 +26,37 @@ const RENEW_INTERVAL: Duration = Duration::from_millis(50);
 const REMOVE_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The running engine of one direction. Cheap to clone; all clones are one engine.
-#[derive(Clone)]
-pub struct EngineReplication {
+pub struct EngineReplication<R = SlotRoute> {
     pub(crate) shared: Arc<Shared>,
     /// The stream the other way round.
     pub(crate) peer: Arc<Shared>,
     pub(crate) store: Store,
-    pub(crate) route: Arc<Route>,
+    pub(crate) route: Arc<R>,
     progress: watch::Sender<Progress>,
     finished: watch::Sender<bool>,
 }
 
-impl EngineReplication {
+impl<R> Clone for EngineReplication<R> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            peer: Arc::clone(&self.peer),
+            store: self.store.clone(),
+            route: Arc::clone(&self.route),
+            progress: self.progress.clone(),
+            finished: self.finished.clone(),
+        }
+    }
+}
+
+impl<R: Route> EngineReplication<R> {
     /// Over the shared state of this direction's stream and of the other's, and the store of this
     /// direction. `finished` turns true when the stream must end for good.
     pub fn new(
         shared: Arc<Shared>,
         peer: Arc<Shared>,
         store: Store,
-        route: Arc<Route>,
+        route: Arc<R>,
         finished: watch::Sender<bool>,
     ) -> Self {
         let progress = watch::Sender::new(progress_of(&shared, None));
@@ -111,7 +124,7 @@ impl Rate {
     }
 }
 
-impl Replication for EngineReplication {
+impl<R: Route> Replication for EngineReplication<R> {
     fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
     }
@@ -180,13 +193,7 @@ impl Replication for EngineReplication {
 
     async fn finish(&self, token: &Token) -> PortResult<()> {
         let (store, marker) = (self.store.clone(), token.to_string());
-        let recorded = tokio::task::spawn_blocking(move || {
-            let stage = store.stage()?;
-            if let Some(stream) = stage.as_ref().and_then(Stage::stream).cloned() {
-                store.save_stage(&Stage::CutOver { stream, marker })?;
-            }
-            Ok::<_, crate::store::StoreError>(())
-        });
+        let recorded = tokio::task::spawn_blocking(move || store.end(marker));
         let recorded =
             recorded.await.map_err(|e| PortError::new("state directory", e.to_string()))?;
         recorded.map_err(|error| {
@@ -220,7 +227,7 @@ impl Replication for EngineReplication {
         };
         let late = || PortError::new("stream", format!("removing the {name} takes too long"));
         let removed = tokio::time::timeout_at(deadline, removed).await.map_err(|_| late())?;
-        removed.map_err(|failure| of_failure(self.route.ends.put(failure)))
+        removed.map_err(|failure| of_failure(self.route.put(failure)))
     }
 }
 
@@ -233,7 +240,7 @@ pub(crate) fn of_failure(failure: Failure) -> PortError {
     }
 }
 
-impl EngineReplication {
+impl<R: Route> EngineReplication<R> {
     pub(crate) fn late(&self, what: &str) -> PortError {
         let lag = self.shared.lag_now();
         let behind = lag.bytes.map_or("unknown".into(), |bytes| format!("{bytes} bytes"));

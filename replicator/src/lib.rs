@@ -12,6 +12,7 @@ pub mod check;
 pub mod chronicle;
 pub mod cli;
 pub mod config;
+pub mod controller;
 pub mod controlling;
 pub mod door;
 pub mod engine;

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use cutover::controller::{Recovery, Standing};
 use cutover::lease::PostgresLease;
-use cutover::ports::{Journal as _, PortError};
+use cutover::ports::{Journal, Lease, PortError, Replication, WayBackStream, World};
 use cutover::switch::Switch;
-use cutover::{Defaults, Direction, Phase, PostgresPair, PostgresWorld, Service, api};
+use cutover::{
+    Databases, Defaults, Direction, PairWorld, Phase, PostgresPair, PostgresWorld, Service, api,
+};
 use decoders::postgres::conninfo::ConnInfo;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -21,14 +23,17 @@ use crate::check::mysql::BinlogCheckRequest;
 use crate::chronicle::Chronicle;
 use crate::cli::{CheckArgs, PipelineArgs, TailArgs, TeardownArgs};
 use crate::config::Config;
+use crate::controller::{Controller, PostgresController};
 use crate::controlling::EngineReplication;
 use crate::door::Door;
 use crate::engine::intake::Budget;
-use crate::http::{self, Api, Controller, Controls, Token};
-use crate::pipeline::arming::Route;
+use crate::http::{self, Api, Token};
+use crate::pipeline::arming::SlotRoute;
 use crate::pipeline::failure::{EXIT_ERROR, Failure};
 use crate::pipeline::preflight::{Moment, preflight};
-use crate::pipeline::{Ended, Ends, Pipeline, ReaderChoice, mysql, teardown as removal};
+use crate::pipeline::{
+    Attempts, Ended, Ends, Pipeline, ReaderChoice, live, mysql, teardown as removal,
+};
 use crate::proxy::{self, Keeper};
 use crate::status::Shared;
 use crate::store::{RocksJournal, Store};
@@ -252,7 +257,7 @@ async fn run_pipeline(config: Config, keeper: Option<Keeper>) -> Result<(), Fail
             Arc::clone(ours),
             Arc::clone(other),
             store.towards(ends.direction),
-            Arc::new(Route::new(config.clone(), ends, door.clone())),
+            Arc::new(SlotRoute::new(config.clone(), ends, door.clone())),
             finished.clone(),
         )
     };
@@ -270,7 +275,7 @@ async fn run_pipeline(config: Config, keeper: Option<Keeper>) -> Result<(), Fail
             let lease = SidecarLease::new(row, guard.clone(), journal.clone());
             Arc::new(PostgresWorld::new(direction, pair, replication, way_back, lease))
         };
-    let service: Arc<Controller> = Service::both(
+    let service: Arc<PostgresController> = Service::both(
         world(Direction::Forward, &forward, &back),
         Some(world(Direction::Back, &back, &forward)),
         Defaults { watch: config.watch.window(), ..Defaults::default() },
@@ -280,8 +285,13 @@ async fn run_pipeline(config: Config, keeper: Option<Keeper>) -> Result<(), Fail
     let of_runs = Arc::clone(&service);
     let verifier =
         Verifier::new(forward.clone(), back.clone(), Arc::new(move || of_runs.current()));
-    let controls = Controls { back: Arc::clone(&back_shared), service: Arc::clone(&service) };
-    let api = Api { shared: Arc::clone(&shared), verifier, controls: Some(controls), chronicle };
+    let api = Api {
+        shared: Arc::clone(&shared),
+        back: Arc::clone(&back_shared),
+        verifier,
+        service: Controller::Postgres(Arc::clone(&service)),
+        chronicle,
+    };
     tasks.spawn(http::serve(listener, api, token, stop.subscribe()));
     tasks.spawn(stop_on_signals(stop.clone()));
     if let Some(keeper) = keeper {
@@ -300,7 +310,7 @@ async fn run_pipeline(config: Config, keeper: Option<Keeper>) -> Result<(), Fail
     tasks.spawn(probe::watch_green(Arc::clone(&shared), green.clone(), door.clone()));
     let failed = Arc::clone(&shared);
     let both = [Arc::clone(&shared), Arc::clone(&back_shared)];
-    let runs = Arc::clone(&service);
+    let runs = Controller::Postgres(Arc::clone(&service));
     tasks.spawn(alerts::watch(
         config.alerts.clone(),
         config.name.clone(),
@@ -324,7 +334,7 @@ async fn run_pipeline(config: Config, keeper: Option<Keeper>) -> Result<(), Fail
     tasks.spawn(cutover::watch::supervise(
         Arc::clone(&service),
         config.watch.clone(),
-        [blue.clone(), green.clone()],
+        [(&blue).into(), (&green).into()],
     ));
     let name = config.name.clone();
     let pipeline = |replication: &EngineReplication, finished: &watch::Sender<bool>| Pipeline {
@@ -401,8 +411,8 @@ async fn guard_recovery(guard: &Guard, journal: &RocksJournal) {
 }
 
 /// The way back, for as long as the process lives: what it fails at is no reason to end.
-async fn run_back(mut pipeline: Pipeline, mut stop: watch::Receiver<bool>) {
-    while let Err(failure) = pipeline.run().await {
+async fn run_back(mut pipeline: impl Attempts + 'static, mut stop: watch::Receiver<bool>) {
+    while let Err(failure) = live(&mut pipeline).await {
         tracing::error!(
             place = failure.place,
             error = failure.what,
@@ -418,7 +428,16 @@ async fn run_back(mut pipeline: Pipeline, mut stop: watch::Receiver<bool>) {
 }
 
 /// Shows the controller what the probes see of the servers.
-async fn pass_servers_on(shared: Arc<Shared>, service: Arc<Controller>) {
+async fn pass_servers_on<D, J, R, B, L>(
+    shared: Arc<Shared>,
+    service: Arc<Service<PairWorld<D, J, R, B, L>>>,
+) where
+    D: Databases,
+    J: Journal + 'static,
+    R: Replication + 'static,
+    B: WayBackStream + 'static,
+    L: Lease + 'static,
+{
     let mut tick = tokio::time::interval(SERVERS_INTERVAL);
     loop {
         tick.tick().await;
@@ -428,8 +447,8 @@ async fn pass_servers_on(shared: Arc<Shared>, service: Arc<Controller>) {
 }
 
 /// Before anything streams: a cutover that a crash interrupted is put back or finished.
-async fn recover(
-    service: &Arc<Controller>,
+async fn recover<W: World + 'static>(
+    service: &Arc<Service<W>>,
     shared: &Shared,
     guard: &Guard,
     mut stop: watch::Receiver<bool>,
@@ -472,7 +491,7 @@ fn superseded(place: String, what: String, remedy: Option<String>) -> Failure {
 }
 
 /// Ends once a run was held because somebody else acts for this pipeline.
-async fn until_superseded(service: &Controller) -> Failure {
+async fn until_superseded<W: World + 'static>(service: &Service<W>) -> Failure {
     loop {
         tokio::time::sleep(HELD_INTERVAL).await;
         let report = service.current().and_then(|run| run.report);
@@ -484,7 +503,11 @@ async fn until_superseded(service: &Controller) -> Failure {
 }
 
 /// A run that only a person can resolve: nothing may stream meanwhile, because green may be open.
-async fn hold_while_held(service: &Controller, shared: &Shared, mut stop: watch::Receiver<bool>) {
+async fn hold_while_held<W: World + 'static>(
+    service: &Service<W>,
+    shared: &Shared,
+    mut stop: watch::Receiver<bool>,
+) {
     // A held run that is being resolved is a run without a report, whatever its phase says yet.
     // One whose clients are served already only waits for the streams.
     let is_held = || {
@@ -509,7 +532,7 @@ async fn hold_while_held(service: &Controller, shared: &Shared, mut stop: watch:
 /// A held run is looked at again and again, at ever longer intervals: most often it is a server or a
 /// router that was away, and it comes back while nobody is awake. What a person would be asked for
 /// is decided already, on the side that was to open.
-async fn look_at_held_runs(service: Arc<Controller>) {
+async fn look_at_held_runs<W: World + 'static>(service: Arc<Service<W>>) {
     let mut pause = HELD_RETRY_FIRST;
     loop {
         tokio::time::sleep(pause).await;
@@ -527,7 +550,7 @@ async fn look_at_held_runs(service: Arc<Controller>) {
 /// Asks a run that is under way to stop and waits for its end: one that died with this process
 /// would leave blue closed until the next start. Past its point of no return it is not stopped, but
 /// waited for.
-async fn end_the_run(service: &Arc<Controller>) {
+async fn end_the_run<W: World + 'static>(service: &Arc<Service<W>>) {
     // What comes after the clients are served goes on at the next start.
     let is_over = |run: &api::RunStatus| {
         run.report.is_some()

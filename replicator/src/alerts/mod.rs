@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::http::Controller;
+use crate::controller::Controller;
 use crate::status::Shared;
 
 /// How often the rules are evaluated.

@@ -10,7 +10,7 @@ mod data;
 mod empty_green;
 mod existing_schema;
 mod facts;
-mod finding;
+pub(crate) mod finding;
 #[cfg(test)]
 mod fixture;
 mod identity;

@@ -23,22 +23,14 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware;
 use axum::routing::{get, post};
-use cutover::api::{ApiError, ErrorCode};
-use cutover::{PostgresWorld, Service};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::chronicle::Chronicle;
-use crate::controlling::EngineReplication;
+use crate::controller::Controller;
 use crate::status::Shared;
-use crate::store::RocksJournal;
 use crate::verify::Verifier;
-use crate::watchdog::SidecarLease;
 pub use auth::Token;
-
-/// The controller of a pipeline between two PostgreSQL databases.
-pub type Controller =
-    Service<PostgresWorld<RocksJournal, EngineReplication, EngineReplication, SidecarLease>>;
 
 /// What the handlers need.
 #[derive(Clone)]
@@ -47,36 +39,12 @@ pub struct Api {
     pub shared: Arc<Shared>,
     /// Compares the two sides.
     pub verifier: Verifier,
-    /// What is there to cut over; `None` between databases that can only be copied, streamed and verified.
-    pub controls: Option<Controls>,
-    /// What is written down of requests and runs.
-    pub chronicle: Chronicle,
-}
-
-/// What a pipeline needs that can be cut over.
-#[derive(Clone)]
-pub struct Controls {
     /// What the stream back knows of itself.
     pub back: Arc<Shared>,
     /// The controller.
-    pub service: Arc<Controller>,
-}
-
-impl Api {
-    /// # Errors
-    /// The pipeline has none.
-    fn controls(&self) -> Result<&Controls, ApiError> {
-        self.controls.as_ref().ok_or_else(|| {
-            ApiError::new(
-                ErrorCode::Unsupported,
-                "this move can be copied, streamed and verified, but not yet cut over: that is there for \
-                 PostgreSQL only",
-                "replicator",
-            )
-            .in_state("blue serves; the stream goes on")
-            .next("cutover status")
-        })
-    }
+    pub service: Controller,
+    /// What is written down of requests and runs.
+    pub chronicle: Chronicle,
 }
 
 /// Binds the address, so that a taken port is known before anything is touched.

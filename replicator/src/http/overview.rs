@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use cutover::api::{ApiError, History, Outcome, Problem, RunStatus, SCHEMA_VERSION, Status};
-use cutover::{Direction, Phase, Side};
+use cutover::api::{History, Outcome, Problem, RunStatus, Status};
+use cutover::{Direction, Phase};
 
-use super::{Api, Controls};
+use super::Api;
 use crate::alerts;
 use crate::metrics::Sample;
 use crate::status::Shared;
@@ -13,34 +13,13 @@ use crate::status::Shared;
 impl Api {
     /// The stream that carries; before the first copy is done the one that will.
     pub fn carrying(&self) -> &Arc<Shared> {
-        let back = self.controls.as_ref().map(|controls| &controls.back);
-        back.filter(|back| *back.carries.borrow()).unwrap_or(&self.shared)
-    }
-
-    /// All runs; none of a pipeline that has no controller.
-    pub(super) async fn history(&self) -> Result<History, ApiError> {
-        match &self.controls {
-            Some(controls) => controls.service.history().await,
-            None => Ok(History { schema_version: SCHEMA_VERSION, runs: Vec::new() }),
-        }
+        if *self.back.carries.borrow() { &self.back } else { &self.shared }
     }
 }
 
 /// Everything about the pipeline now.
 pub(super) async fn status(api: &Api) -> Status {
-    match &api.controls {
-        Some(controls) => controlled(api, controls).await,
-        // Without a run nobody but blue has ever served.
-        None => Status {
-            streams: vec![api.shared.stream()],
-            serving: Some(Side::Blue.name().to_owned()),
-            ..api.shared.status(None)
-        },
-    }
-}
-
-async fn controlled(api: &Api, controls: &Controls) -> Status {
-    let Controls { back, service } = controls;
+    let Api { back, service, .. } = api;
     let run = service.current();
     let mut status = api.shared.status(run.clone());
     status.verification = api.verifier.continuous();
@@ -124,13 +103,7 @@ pub(super) async fn sample(api: &Api, history: &History) -> Sample {
             .filter(|run| run.outcome == Some(Outcome::Completed))
             .find_map(|run| run.pause_ms)
             .map(|pause_ms| pause_ms / 1000.0),
-        alerts: match &api.controls {
-            Some(Controls { back, service, .. }) => alerts::read(&api.shared, back, service),
-            None => api.shared.readings(),
-        },
-        streams: std::iter::once(&api.shared)
-            .chain(api.controls.as_ref().map(|controls| &controls.back))
-            .map(|shared| shared.sample())
-            .collect(),
+        alerts: alerts::read(&api.shared, &api.back, &api.service),
+        streams: [&api.shared, &api.back].map(|shared| shared.sample()).into(),
     }
 }

@@ -1,6 +1,5 @@
 //! One function for each path.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -55,8 +54,7 @@ pub(super) async fn status(State(api): State<Api>) -> Json<Status> {
 pub(super) async fn plan(State(api): State<Api>, body: Body<PlanRequest>) -> Answer<Plan> {
     let Json(request) = body?;
     let requirement = Requirement::new(request.require_verified_ms, request.accept_differences);
-    let controls = api.controls()?;
-    let plan = controls.service.plan(request).await?;
+    let plan = api.service.plan(request).await?;
     // A way back is never refused for what nobody has verified.
     Ok(Json(match plan.direction {
         Direction::Forward => plan.with(api.verifier.check(requirement)?),
@@ -80,10 +78,10 @@ pub(super) async fn start(
     body: Body<StartCutover>,
 ) -> Result<(StatusCode, Json<RunStatus>), Refusal> {
     let Json(request) = body?;
-    let service = Arc::clone(&api.controls()?.service);
+    let service = api.service.clone();
     api.verifier.refuse_while_repairing()?;
     api.verifier.admit(&request)?;
-    let starting = Arc::clone(&service);
+    let starting = service.clone();
     let status = to_its_end(async move { starting.start(request).await }).await?;
     let (verifier, chronicle) = (api.verifier.clone(), api.chronicle.clone());
     tokio::spawn(verify::write_down_at_the_fence(service, verifier, chronicle, status.clone()));
@@ -96,14 +94,13 @@ pub(super) async fn rollback(
 ) -> Result<(StatusCode, Json<RunStatus>), Refusal> {
     let Json(request) = body?;
     // Nothing keeps a rollback waiting: a repair writes no more once a run is under way.
-    let controls = api.controls()?.clone();
     api.verifier.stop_repairing();
-    let status = to_its_end(async move { controls.service.rollback(request).await }).await?;
+    let status = to_its_end(async move { api.service.rollback(request).await }).await?;
     Ok((StatusCode::ACCEPTED, Json(status)))
 }
 
 pub(super) async fn finish_plan(State(api): State<Api>) -> Answer<FinishPlan> {
-    Ok(Json(api.controls()?.service.finish_plan().await?))
+    Ok(Json(api.service.finish_plan().await?))
 }
 
 pub(super) async fn finish(
@@ -111,8 +108,7 @@ pub(super) async fn finish(
     body: Body<FinishRequest>,
 ) -> Answer<FinishReport> {
     let Json(request) = body?;
-    let service = Arc::clone(&api.controls()?.service);
-    Ok(Json(to_its_end(async move { service.finish(request).await }).await?))
+    Ok(Json(to_its_end(async move { api.service.finish(request).await }).await?))
 }
 
 #[derive(Deserialize)]
@@ -129,7 +125,7 @@ pub(super) async fn update(
     Query(since): Query<Since>,
 ) -> Answer<RunUpdate> {
     let wait = Duration::from_millis(since.wait_ms).min(WAIT_MAX);
-    Ok(Json(api.controls()?.service.update(&run, since.after, wait).await?))
+    Ok(Json(api.service.update(&run, since.after, wait).await?))
 }
 
 pub(super) async fn abort(
@@ -138,20 +134,19 @@ pub(super) async fn abort(
     body: Body<AbortRequest>,
 ) -> Answer<RunStatus> {
     let Json(request) = body?;
-    let service = Arc::clone(&api.controls()?.service);
-    Ok(Json(to_its_end(async move { service.abort(&run, request).await }).await?))
+    Ok(Json(to_its_end(async move { api.service.abort(&run, request).await }).await?))
 }
 
 pub(super) async fn report(State(api): State<Api>, Path(run): Path<String>) -> Answer<RunReport> {
-    Ok(Json(api.controls()?.service.report(&run).await?))
+    Ok(Json(api.service.report(&run).await?))
 }
 
 pub(super) async fn history(State(api): State<Api>) -> Answer<History> {
-    Ok(Json(api.history().await?))
+    Ok(Json(api.service.history().await?))
 }
 
 pub(super) async fn metrics(State(api): State<Api>) -> Result<Response, Refusal> {
-    let history = api.history().await?;
+    let history = api.service.history().await?;
     let sample = overview::sample(&api, &history).await;
     let text = metrics::render(&sample)
         .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string(), "metrics"))?;

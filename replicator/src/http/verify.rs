@@ -1,6 +1,5 @@
 //! `/v1/verify`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -15,9 +14,10 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::Api;
 use super::routes::Refusal;
-use super::{Api, Controller};
 use crate::chronicle::Chronicle;
+use crate::controller::Controller;
 use crate::verify::Verifier;
 
 /// The longest that a request is held open.
@@ -59,7 +59,7 @@ pub(super) async fn stop(
 /// What a verification that goes on has not looked at when the clients are kept out, for the record:
 /// that much is left to the stream's own row checks.
 pub(super) async fn write_down_at_the_fence(
-    service: Arc<Controller>,
+    service: Controller,
     verifier: Verifier,
     chronicle: Chronicle,
     run: RunStatus,

@@ -33,8 +33,8 @@ use crate::store::{Role, Stage, Store};
 /// How long the slot's creation may wait for transactions that are writing on its source.
 const SLOT_LOCK_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What a direction needs to be armed and to write markers.
-pub struct Route {
+/// What a direction that is read from a slot needs to be armed and to write markers.
+pub struct SlotRoute {
     /// Of this direction: see [`Config::reversed`].
     pub config: Config,
     /// Of this direction.
@@ -44,10 +44,10 @@ pub struct Route {
     /// Wakes the pipeline that waits for being armed.
     pub armed: Arc<Notify>,
     /// The session on the source that writes markers.
-    pub(crate) marker: Mutex<Option<Session>>,
+    pub(super) marker: Mutex<Option<Session>>,
 }
 
-impl Route {
+impl SlotRoute {
     /// Nothing is connected yet.
     pub fn new(config: Config, ends: Ends, door: Door) -> Self {
         Self { config, ends, door, armed: Arc::default(), marker: Mutex::default() }
@@ -58,7 +58,7 @@ impl Route {
     ///
     /// # Errors
     /// A server's, the store's, and a way back that is broken while it carries.
-    pub async fn arm(&self, store: &Store) -> Result<String, Failure> {
+    pub(super) async fn armed_by(&self, store: &Store) -> Result<String, Failure> {
         let _guards = self.enter().await?;
         let source = self.connect("blue", &self.ends.source).await?;
         let found = slot::inspect(&source, &self.config.slot()).await?;
@@ -186,7 +186,7 @@ impl Route {
     }
 
     /// Removes one kind of what this stream left on the servers.
-    pub(crate) async fn remove(&self, what: Leftover) -> Result<String, Failure> {
+    pub(super) async fn removed(&self, what: Leftover) -> Result<String, Failure> {
         let _guards = self.enter().await?;
         let config = &self.config;
         let [from, to] = [self.ends.direction.from(), self.ends.direction.to()];
@@ -220,7 +220,7 @@ impl Route {
     }
 
     /// What removing one kind does, for a plan.
-    pub(crate) fn removal(&self, what: Leftover) -> Act {
+    pub(super) fn removal_of(&self, what: Leftover) -> Act {
         let config = &self.config;
         let [from, to] = [self.ends.direction.from(), self.ends.direction.to()];
         let (place, text) = match what {
@@ -237,7 +237,7 @@ impl Route {
     }
 
     /// What arming does, for a plan.
-    pub fn describe(&self) -> Vec<Act> {
+    pub(super) fn acts(&self) -> Vec<Act> {
         let [from, to] = [self.ends.direction.from().name(), self.ends.direction.to().name()];
         let act = |place: &str, text: String| Act { step: "arm".into(), place: place.into(), text };
         let (slot, publication) = (self.config.slot(), self.config.publication());

@@ -7,16 +7,16 @@ use super::failure::Failure;
 
 /// The two ends of a stream.
 #[derive(Clone, Debug)]
-pub struct Ends {
+pub struct Ends<E = ConnInfo> {
     /// Where changes come from.
-    pub source: ConnInfo,
+    pub source: E,
     /// Where they go.
-    pub target: ConnInfo,
+    pub target: E,
     /// From blue to green, or back.
     pub direction: Direction,
 }
 
-impl Ends {
+impl<E: Clone> Ends<E> {
     /// The same two the other way round.
     pub fn reversed(&self) -> Self {
         Self {
@@ -28,21 +28,31 @@ impl Ends {
 
     /// A sentence in the words of this direction: see [`Ends::put`].
     pub fn words(&self, text: String) -> String {
-        match self.direction {
-            Direction::Forward => text,
-            Direction::Back => swap(&text),
-        }
+        words(self.direction, text)
     }
 
     /// A failure in the words of this direction: the engine calls its source blue and its target
     /// green, which on the way back are the other way round.
     pub fn put(&self, failure: Failure) -> Failure {
-        Failure {
-            place: self.words(failure.place),
-            what: self.words(failure.what),
-            remedy: failure.remedy.map(|remedy| self.words(remedy)),
-            ..failure
-        }
+        put(self.direction, failure)
+    }
+}
+
+/// A failure of a stream in this direction, in its words: see [`Ends::put`].
+pub(super) fn put(direction: Direction, failure: Failure) -> Failure {
+    let words = |text| words(direction, text);
+    Failure {
+        place: words(failure.place),
+        what: words(failure.what),
+        remedy: failure.remedy.map(words),
+        ..failure
+    }
+}
+
+fn words(direction: Direction, text: String) -> String {
+    match direction {
+        Direction::Forward => text,
+        Direction::Back => swap(&text),
     }
 }
 

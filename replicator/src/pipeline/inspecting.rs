@@ -8,7 +8,7 @@ use decoders::postgres::session::{self, Session};
 use decoders::postgres::{origins, slot};
 use sinks::own;
 
-use super::arming::Route;
+use super::arming::SlotRoute;
 use crate::engine::own as ours;
 use crate::store::{Stage, Store};
 
@@ -78,12 +78,12 @@ ORDER BY 1 LIMIT 5";
 /// What the role may do about origins: see `sinks::postgres::session`.
 const ORIGINS: &str = "SELECT current_setting('is_superuser') = 'on'";
 
-impl Route {
+impl SlotRoute {
     /// Prechecks. Reads only.
     ///
     /// # Errors
     /// A server that can't be asked.
-    pub async fn inspect(&self, store: &Store) -> PortResult<Vec<Check>> {
+    pub(super) async fn inspected(&self, store: &Store) -> PortResult<Vec<Check>> {
         let direction = self.ends.direction;
         let (from, to) = (direction.from(), direction.to());
         let enter = |side| async move { self.door.enter(side).await };

@@ -1,23 +1,33 @@
-//! `replicator run` between two servers of MySQL or MariaDB: copy, stream, verify. Without a controller:
-//! nothing can be cut over yet, and the API says so.
+//! `replicator run` between two servers of MySQL or MariaDB.
 
 use std::sync::Arc;
 
-use cutover::{Direction, api};
+use cutover::lease::MysqlLease;
+use cutover::switch::Switch;
+use cutover::{Defaults, Direction, MysqlPair, MysqlWorld, Service, api};
 use decoders::mysql::server::ServerUrl;
 use tokio::sync::watch;
 
-use super::{Quiesced, Tasks, of_another_engine, open_chronicle, open_store, stop_on_signals};
+use super::{
+    Quiesced, Tasks, end_the_run, guard_recovery, look_at_held_runs, of_another_engine,
+    open_chronicle, open_store, pass_servers_on, recover, run_back, stop_on_signals,
+    until_superseded, watchdog_of,
+};
 use crate::alerts;
 use crate::config::Config;
+use crate::controller::{BinlogReplication, Controller, MysqlController};
 use crate::engine::intake::Budget;
 use crate::http::{self, Api, Token};
 use crate::pipeline::failure::Failure;
-use crate::pipeline::mysql::{BinlogPipeline, CopyFirst, Reading, replica_id, watch_server};
+use crate::pipeline::mysql::{
+    BinlogPipeline, BinlogRoute, CopyFirst, Reading, replica_id, watch_server,
+};
+use crate::pipeline::{Ended, Ends};
 use crate::status::Shared;
 use crate::store::RocksJournal;
 use crate::verify::Verifier;
 use crate::verify::mysql::{BinlogPair, EngineStream};
+use crate::watchdog::{SidecarLease, turn};
 
 /// Runs until stopped, or halted by something that only a person can resolve.
 ///
@@ -31,6 +41,11 @@ pub(super) async fn run(config: Config, urls: [ServerUrl; 2]) -> Result<(), Fail
     if store.stage()?.is_some() {
         return Err(of_another_engine(&store, "PostgreSQL"));
     }
+    turn::settle(&config.state_dir).await;
+    let tenant = turn::tenant(&config.name, &config.state_dir).map_err(|error| {
+        let what = format!("{}: {error}", config.state_dir.display());
+        Failure::halt("state directory", what, "make it writable for the sidecar")
+    })?;
     let _quiesced = Quiesced(store.clone());
     let listener = http::bind(config.api.listen).await.map_err(|error| {
         Failure::halt(
@@ -46,51 +61,117 @@ pub(super) async fn run(config: Config, urls: [ServerUrl; 2]) -> Result<(), Fail
         up: false,
     };
     let [blue, green] = &urls;
+    let database = blue.database().or(green.database()).map(str::to_owned);
+    let budget = Budget::new(config.apply.memory_bytes);
+    let back_config = config.reversed();
     let shared = Arc::new(Shared::new(
         config.name.clone(),
         Direction::Forward,
         server(blue),
         server(green),
-        Budget::new(config.apply.memory_bytes),
+        budget.clone(),
+    ));
+    let back_shared = Arc::new(Shared::new(
+        back_config.name.clone(),
+        Direction::Back,
+        server(green),
+        server(blue),
+        budget,
     ));
     let stop = watch::Sender::new(false);
-    let journal = RocksJournal::new(store.clone());
+    let finished = [watch::Sender::new(false), watch::Sender::new(false)];
+    let switch = Switch::new(&config.cutover, blue, green);
+    let switch = switch
+        .map_err(|error| Failure::halt("configuration", error.to_string(), "correct [cutover]"))?;
+    let guard = watchdog_of(&config, Default::default())?;
+    let journal = RocksJournal::new(store.clone()).watched_by(guard.clone());
     let chronicle = open_chronicle(&config.state_dir, &journal).await?;
+    let journal = journal.chronicled_by(chronicle.clone());
+    let pair = MysqlPair::new(blue, green, switch, journal.clone()).leased_to(&tenant);
+    let pair = Arc::new(pair);
+    let ends = Ends { source: blue.clone(), target: green.clone(), direction: Direction::Forward };
+    let engine =
+        |config: &Config, ends: Ends<ServerUrl>, ours: &Arc<Shared>, other: &Arc<Shared>| {
+            let [forward, back] = &finished;
+            let finished = if ends.direction == Direction::Forward { forward } else { back };
+            BinlogReplication::new(
+                Arc::clone(ours),
+                Arc::clone(other),
+                store.towards(ends.direction),
+                Arc::new(BinlogRoute::new(config.clone(), ends, Reading::default())),
+                finished.clone(),
+            )
+        };
+    let forward = engine(&config, ends.clone(), &shared, &back_shared);
+    let back = engine(&back_config, ends.reversed(), &back_shared, &shared);
+    for replication in [&forward, &back] {
+        replication.take_role()?;
+    }
+    let world =
+        |direction: Direction, replication: &BinlogReplication, way_back: &BinlogReplication| {
+            let (replication, way_back) = (replication.clone(), way_back.clone());
+            let deciding = if direction == Direction::Forward { green } else { blue };
+            let row = MysqlLease::new(deciding.clone(), direction.to(), tenant.clone());
+            let lease = SidecarLease::new(row, guard.clone(), journal.clone());
+            Arc::new(MysqlWorld::new(direction, Arc::clone(&pair), replication, way_back, lease))
+        };
+    let service: Arc<MysqlController> = Service::both(
+        world(Direction::Forward, &forward, &back),
+        Some(world(Direction::Back, &back, &forward)),
+        Defaults { watch: config.watch.window(), ..Defaults::default() },
+    );
 
     let mut tasks = Tasks::default();
-    let database = blue.database().or(green.database()).map(str::to_owned);
-    let reading = Reading::default();
-    let pair = BinlogPair {
-        source: blue.clone(),
-        target: green.clone(),
+    let verified = |replication: &BinlogReplication| BinlogPair {
+        source: replication.route.ends.source.clone(),
+        target: replication.route.ends.target.clone(),
         database: database.clone(),
         tables: config.tables.clone(),
-        stream: EngineStream { shared: Arc::clone(&shared), reading: reading.clone() },
-        store: store.clone(),
+        stream: EngineStream {
+            shared: Arc::clone(&replication.shared),
+            reading: replication.route.reading.clone(),
+        },
+        store: replication.store.clone(),
     };
-    let verifier = Verifier::of_binlog(pair, config.state_dir.clone());
-    let api = Api { shared: Arc::clone(&shared), verifier, controls: None, chronicle };
+    let of_runs = Arc::clone(&service);
+    let verifier = Verifier::of_binlog(
+        [verified(&forward), verified(&back)],
+        config.state_dir.clone(),
+        Arc::new(move || of_runs.current()),
+    );
+    let api = Api {
+        shared: Arc::clone(&shared),
+        back: Arc::clone(&back_shared),
+        verifier,
+        service: Controller::Mysql(Arc::clone(&service)),
+        chronicle,
+    };
     tasks.spawn(http::serve(listener, api, token, stop.subscribe()));
     tasks.spawn(stop_on_signals(stop.clone()));
-    let (seen, ours) = (Arc::clone(&shared), reading.clone());
-    tasks.spawn(watch_server(
-        blue.clone(),
-        move |session| ours.opened("probe", session),
-        move |version, up| seen.blue_seen(version, up),
-    ));
-    let seen = Arc::clone(&shared);
-    tasks.spawn(watch_server(
-        green.clone(),
-        |_| {},
-        move |version, up| seen.green_seen(version, up),
-    ));
-    let (read, failed) = (Arc::clone(&shared), Arc::clone(&shared));
+    for replication in [&forward, &back] {
+        let (seen, ours) = (Arc::clone(&shared), replication.route.reading.clone());
+        let is_blue = replication.route.ends.direction == Direction::Forward;
+        tasks.spawn(watch_server(
+            replication.route.ends.source.clone(),
+            move |session| ours.opened("probe", session),
+            move |version, up| match is_blue {
+                true => seen.blue_seen(version, up),
+                false => seen.green_seen(version, up),
+            },
+        ));
+        let renewed = replication.clone();
+        tasks.spawn(async move { renewed.renew().await });
+    }
+    let failed = Arc::clone(&shared);
+    let both = [Arc::clone(&shared), Arc::clone(&back_shared)];
+    let runs = Controller::Mysql(Arc::clone(&service));
     tasks.spawn(alerts::watch(
         config.alerts.clone(),
         config.name.clone(),
-        move || read.readings(),
+        move || alerts::read(&both[0], &both[1], &runs),
         move || failed.alert_failed(),
     ));
+    tasks.spawn(pass_servers_on(Arc::clone(&shared), Arc::clone(&service)));
     tracing::info!(
         pipeline = config.name,
         %blue,
@@ -100,23 +181,61 @@ pub(super) async fn run(config: Config, urls: [ServerUrl; 2]) -> Result<(), Fail
         env!("CARGO_PKG_VERSION")
     );
 
-    let mut pipeline = BinlogPipeline {
-        name: config.name.clone(),
-        counterpart: config.reversed().name,
-        source: blue.clone(),
-        target: green.clone(),
-        start: None,
-        copy: Some(CopyFirst::of(&config, &urls, replica_id(&config.name))),
-        tables: config.tables.clone(),
-        database,
-        apply: config.apply.clone(),
-        store,
-        shared: Arc::clone(&shared),
-        reading,
-        stop: stop.subscribe(),
+    guard_recovery(&guard, &journal).await;
+    tasks.spawn(look_at_held_runs(Arc::clone(&service)));
+    recover(&service, &shared, &guard, stop.subscribe()).await?;
+    tasks.spawn(cutover::watch::supervise(
+        Arc::clone(&service),
+        config.watch.clone(),
+        [blue.into(), green.into()],
+    ));
+    let pipeline = |replication: &BinlogReplication, finished: &watch::Sender<bool>| {
+        let route = &replication.route;
+        let copies = route.ends.direction == Direction::Forward;
+        BinlogPipeline {
+            name: route.config.name.clone(),
+            counterpart: route.config.counterpart(),
+            source: route.ends.source.clone(),
+            target: route.ends.target.clone(),
+            start: None,
+            copy: copies.then(|| CopyFirst::of(&config, &urls, replica_id(&config.name))),
+            tables: config.tables.clone(),
+            database: database.clone(),
+            apply: config.apply.clone(),
+            store: replication.store.clone(),
+            shared: Arc::clone(&replication.shared),
+            reading: route.reading.clone(),
+            armed: Arc::clone(&route.armed),
+            stop: stop.subscribe(),
+            finished: finished.subscribe(),
+        }
     };
-    pipeline.run().await?;
+    let way_back = tokio::spawn(run_back(pipeline(&back, &finished[1]), stop.subscribe()));
+    let mut carrying = pipeline(&forward, &finished[0]);
+    let ended = tokio::select! {
+        ended = carrying.run() => ended,
+        // What it would stream belongs to somebody else.
+        failure = until_superseded(&service) => Err(failure),
+    };
+    end_the_run(&service).await;
+    if ended.is_err() {
+        way_back.abort();
+    }
+    match ended? {
+        Ended::Stopped => {}
+        Ended::CutOver => {
+            tracing::info!(pipeline = config.name, "the stream from blue has ended for good");
+            // Status, history and metrics stay, for whoever wants to know how it went.
+            let mut stopped = stop.subscribe();
+            let _ = stopped.wait_for(|stop| *stop).await;
+        }
+    }
     shared.enter(api::PipelinePhase::Stopping);
+    if let Err(error) = way_back.await
+        && !error.is_cancelled()
+    {
+        tracing::error!("the way back: {error}");
+    }
     tracing::info!(pipeline = config.name, "stopped");
     Ok(())
 }

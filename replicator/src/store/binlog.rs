@@ -6,6 +6,8 @@ use super::stage::FAMILY;
 use super::{Store, StoreError};
 
 const KEYS: [&str; 2] = ["forward-binlog", "back-binlog"];
+/// The marker behind which nothing was applied, of a stream that has ended for good.
+const END_KEYS: [&str; 2] = ["forward-binlog-end", "back-binlog-end"];
 
 impl Store {
     /// The stream whose checkpoint this is; `None` before its first start.
@@ -18,8 +20,19 @@ impl Store {
         self.put(FAMILY, self.key(KEYS), stream)
     }
 
-    /// Forgets the stream, after its checkpoint.
+    /// Whether the stream has ended for good: nothing of its source may ever be applied again.
+    pub fn binlog_stream_has_ended(&self) -> Result<bool, StoreError> {
+        Ok(self.get::<String>(FAMILY, self.key(END_KEYS))?.is_some())
+    }
+
+    pub(super) fn end_binlog_stream(&self, marker: &String) -> Result<(), StoreError> {
+        self.put(FAMILY, self.key(END_KEYS), marker)
+    }
+
+    /// Forgets the stream and what it was for, after its checkpoint.
     pub fn forget_binlog_stream(&self) -> Result<(), StoreError> {
+        self.forget_role()?;
+        self.delete(FAMILY, self.key(END_KEYS))?;
         self.delete(FAMILY, self.key(KEYS))
     }
 }

@@ -54,6 +54,13 @@ impl Store {
         self.db.write_opt(both, &synced).map_err(|error| self.io("written", error))
     }
 
+    /// From now on the stream of this direction, which stands by anyway, does so behind `token`, which
+    /// is at `since`; durable when this returns.
+    pub fn stand_by(&self, token: &Token, since: Lsn) -> Result<(), StoreError> {
+        let standby = Role::Standby { token: token.clone(), since };
+        self.put(FAMILY, self.key(KEYS), &standby)
+    }
+
     pub(super) fn forget_role(&self) -> Result<(), StoreError> {
         self.delete(FAMILY, self.key(KEYS))
     }

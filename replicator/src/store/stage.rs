@@ -82,6 +82,18 @@ impl Store {
         self.put(FAMILY, self.key(KEYS), stage)
     }
 
+    /// Records that the stream has ended for good, behind that marker; durable when this returns. A
+    /// stream that never began has nothing to end.
+    pub fn end(&self, marker: String) -> Result<(), StoreError> {
+        if let Some(stream) = self.stage()?.as_ref().and_then(Stage::stream).cloned() {
+            self.save_stage(&Stage::CutOver { stream, marker: marker.clone() })?;
+        }
+        match self.binlog_stream()? {
+            Some(_) => self.end_binlog_stream(&marker),
+            None => Ok(()),
+        }
+    }
+
     /// Forgets everything about the pipeline (teardown).
     pub fn forget_stage(&self) -> Result<(), StoreError> {
         self.delete(FAMILY, self.key(SOURCE_KEYS))?;

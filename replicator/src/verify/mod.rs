@@ -82,8 +82,8 @@ const PLACE: &str = "verification";
 enum Streams {
     /// One in each direction; the one that carries is verified.
     Postgres { forward: EngineReplication, back: EngineReplication },
-    /// One from blue to green.
-    Binlog(BinlogPair),
+    /// The same between servers of MySQL or MariaDB.
+    Binlog { forward: BinlogPair, back: BinlogPair },
 }
 
 /// The stream whose target is to be its source's copy.
@@ -127,9 +127,9 @@ impl Verifier {
         Self::of(Streams::Postgres { forward, back }, state_dir, runs)
     }
 
-    /// Of two servers of MySQL or MariaDB, which nothing can turn yet.
-    pub fn of_binlog(pair: BinlogPair, state_dir: PathBuf) -> Self {
-        Self::of(Streams::Binlog(pair), state_dir, Arc::new(|| None))
+    /// The same of two servers of MySQL or MariaDB.
+    pub fn of_binlog([forward, back]: [BinlogPair; 2], state_dir: PathBuf, runs: Runs) -> Self {
+        Self::of(Streams::Binlog { forward, back }, state_dir, runs)
     }
 
     fn of(streams: Streams, state_dir: PathBuf, runs: Runs) -> Self {
@@ -153,7 +153,7 @@ impl Verifier {
     /// One is under way; the request makes no sense; nothing streams.
     pub fn start(&self, request: VerifyRequest) -> Result<VerifyStatus, ApiError> {
         let chosen = checked(&request)?;
-        if request.continuous && matches!(self.streams, Streams::Binlog(_)) {
+        if request.continuous && matches!(self.streams, Streams::Binlog { .. }) {
             let what = "verifications that go on are there between PostgreSQL databases only";
             return Err(ApiError::new(ErrorCode::Unsupported, what, PLACE)
                 .in_state("nothing was begun; the stream goes on")
@@ -291,7 +291,7 @@ impl Verifier {
         };
         let store = match &self.streams {
             Streams::Postgres { forward, .. } => &forward.store,
-            Streams::Binlog(pair) => &pair.store,
+            Streams::Binlog { forward, .. } => &forward.store,
         };
         let ground = ground(store).map_err(unreadable)?;
         let remembered = known::load(&self.state_dir, ground.as_ref()).map_err(unreadable)?;
@@ -322,7 +322,9 @@ impl Verifier {
             Streams::Postgres { forward, back } => {
                 vec![Carrying::Postgres(forward.clone()), Carrying::Postgres(back.clone())]
             }
-            Streams::Binlog(pair) => vec![Carrying::Binlog(pair.clone())],
+            Streams::Binlog { forward, back } => {
+                vec![Carrying::Binlog(forward.clone()), Carrying::Binlog(back.clone())]
+            }
         };
         let phase = streams[0].shared().phase().name();
         let phases = [PipelinePhase::Streaming, PipelinePhase::CatchingUp];

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use cutover::lease::PostgresLease;
 use cutover::ports::{Epoch, Journal, Lease, LeaseRow, PortResult};
 use tokio::time::Instant;
 
@@ -11,20 +10,20 @@ use super::Guard;
 use crate::store::RocksJournal;
 
 /// The lease of a run. Taking it starts the watchdog.
-pub struct SidecarLease {
-    row: PostgresLease,
+pub struct SidecarLease<R> {
+    row: R,
     guard: Guard,
     journal: RocksJournal,
 }
 
-impl SidecarLease {
+impl<R: Lease> SidecarLease<R> {
     /// Over the row, and the watchdog that is told what goes into this journal.
-    pub fn new(row: PostgresLease, guard: Guard, journal: RocksJournal) -> Self {
+    pub fn new(row: R, guard: Guard, journal: RocksJournal) -> Self {
         Self { row, guard, journal }
     }
 }
 
-impl Lease for SidecarLease {
+impl<R: Lease> Lease for SidecarLease<R> {
     async fn acquire(&self, epoch: Epoch) -> PortResult<()> {
         self.row.acquire(epoch).await?;
         self.guard.watch(self.journal.read_all().await?).await

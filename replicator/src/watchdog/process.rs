@@ -8,7 +8,9 @@ use cutover::lease::Uncontested;
 use cutover::ports::PortError;
 use cutover::switch::Switch;
 use cutover::way_back::NoWayBack;
-use cutover::{Direction, Phase, PostgresPair, PostgresWorld, api};
+use cutover::world::{Mysql, Postgres};
+use cutover::{Databases, Direction, MysqlPair, Pair, PairWorld, Phase, PostgresPair, api};
+use decoders::mysql::server::{ServerUrl, is_mysql_url};
 use decoders::postgres::conninfo::ConnInfo;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getppid, setsid};
@@ -38,7 +40,13 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const EXIT_USAGE: u8 = 2;
 
 type Pipe = Lines<BufReader<pipe::Receiver>>;
-type Ports = PostgresWorld<Told, NoEngine, NoWayBack, Uncontested>;
+type World<D> = PairWorld<D, Told, NoEngine, NoWayBack, Uncontested>;
+
+/// The ports of both directions, whatever the engine.
+enum Ports {
+    Postgres([World<Postgres>; 2]),
+    Mysql([World<Mysql>; 2]),
+}
 
 /// `replicator watchdog`, started by `replicator run`.
 pub async fn run() -> u8 {
@@ -142,7 +150,10 @@ async fn watch() -> Result<(), String> {
         Some(turn) => turn,
         None => turn.await,
     };
-    act(&ports, &told, ended).await;
+    match &ports {
+        Ports::Postgres(ports) => act(ports, &told, ended).await,
+        Ports::Mysql(ports) => act(ports, &told, ended).await,
+    }
     Ok(())
 }
 
@@ -237,24 +248,37 @@ async fn is_orphan(sidecar: Pid) -> bool {
     true
 }
 
-fn ports(hello: &Hello, told: &Told) -> Result<[Ports; 2], String> {
-    let side = |text: &str, side: &str| {
-        ConnInfo::parse(text.trim()).map_err(|error| format!("{side}: {error}"))
-    };
+fn ports(hello: &Hello, told: &Told) -> Result<Ports, String> {
+    let wrong = |side: &str, error: &dyn std::fmt::Display| format!("{side}: {error}");
+    if is_mysql_url(hello.blue.trim()) {
+        let side = |text: &str, side: &str| {
+            ServerUrl::parse(text.trim()).map_err(|error| wrong(side, &error))
+        };
+        let (blue, green) = (side(&hello.blue, "blue")?, side(&hello.green, "green")?);
+        let switch = Switch::new(&hello.switch, &blue, &green);
+        let switch = switch.map_err(|error| error.to_string())?;
+        return Ok(Ports::Mysql(both(MysqlPair::new(&blue, &green, switch, told.clone()))));
+    }
+    let side =
+        |text: &str, side: &str| ConnInfo::parse(text.trim()).map_err(|error| wrong(side, &error));
     let (blue, green) = (side(&hello.blue, "blue")?, side(&hello.green, "green")?);
     let switch = Switch::new(&hello.switch, &blue, &green).map_err(|error| error.to_string())?;
     let publications = hello.publications.each_ref().map(String::as_str);
     let pair = PostgresPair::new(&blue, &green, publications, switch, told.clone());
+    Ok(Ports::Postgres(both(pair)))
+}
+
+fn both<D: Databases>(pair: Pair<D, Told>) -> [World<D>; 2] {
     let pair = std::sync::Arc::new(pair);
-    Ok(Direction::ALL.map(|direction| {
+    Direction::ALL.map(|direction| {
         let engine = NoEngine::default();
         // What it does is done by whoever recovers, with or without a lease.
-        PostgresWorld::new(direction, pair.clone(), engine, NoWayBack, Uncontested)
-    }))
+        World::new(direction, pair.clone(), engine, NoWayBack, Uncontested)
+    })
 }
 
 /// Goes back or forward until clients are served, or until the next sidecar takes over.
-async fn act(ports: &[Ports; 2], told: &Told, ended: Instant) {
+async fn act<D: Databases>(ports: &[World<D>; 2], told: &Told, ended: Instant) {
     let limits = Limits::default();
     let until = Instant::now() + PATIENCE;
     loop {

@@ -100,7 +100,9 @@ pub fn pipeline(
         store: Store::open(state).unwrap(),
         shared: Arc::new(shared),
         reading: Reading::default(),
+        armed: Arc::default(),
         stop,
+        finished: watch::Sender::new(false).subscribe(),
     }
 }
 

@@ -81,6 +81,17 @@ impl MysqlTarget {
         Ok(found)
     }
 
+    /// Forgets a pipeline's stream and its progress. Nothing of it there: fine.
+    ///
+    /// # Errors
+    /// Green can't be asked, or refuses.
+    pub async fn forget(green: &ServerUrl, pipeline: &str) -> Result<(), TargetError> {
+        let (mut conn, _) = session::connect(green, false).await?;
+        progress::forget(&mut conn, pipeline).await?;
+        leave(conn).await;
+        Ok(())
+    }
+
     /// The newest place that green has stored, as [`Target::progress`] found it: where a reader can
     /// begin without missing anything.
     pub fn place(&self) -> Place {

@@ -5,12 +5,56 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use super::Mysql;
+use super::{Mysql, Version};
 
 /// A row's fields as bytes. NULL is the text `NULL`, as the client prints it: ask with `IS NULL`.
 pub type Row = Vec<Vec<u8>>;
 
+/// A client of a server, or of a router in front of one, over TCP.
+#[derive(Debug, Clone)]
+pub struct Login {
+    version: Version,
+    port: u16,
+    user: String,
+    password: String,
+}
+
+impl Login {
+    /// Runs statements until one fails, in UTF-8 and UTC.
+    pub fn run(&self, sql: &str) -> Result<()> {
+        self.client(sql).map(drop)
+    }
+
+    /// The rows of all results of `sql`.
+    pub fn rows(&self, sql: &str) -> Result<Vec<Row>> {
+        Ok(rows_of(&self.client(sql)?))
+    }
+
+    /// The only field of the only row.
+    pub fn value(&self, sql: &str) -> Result<String> {
+        value_of(&self.rows(sql)?, sql)
+    }
+
+    fn client(&self, sql: &str) -> Result<Vec<u8>> {
+        let mut command = command(self.version)?;
+        let plain: &[&str] = match self.version.is_mariadb() {
+            true => &["--skip-ssl"],
+            false => &["--ssl-mode=DISABLED", "--get-server-public-key"],
+        };
+        command.args(["--protocol=TCP", "--host=127.0.0.1", "--connect-timeout=5"]).args(plain);
+        command.args([format!("--port={}", self.port), format!("--user={}", self.user)]);
+        command.env("MYSQL_PWD", &self.password);
+        output_of(command, self.version, sql)
+    }
+}
+
 impl Mysql {
+    /// A client at this port of loopback: the server's own, or a router's.
+    pub fn login(&self, port: u16, user: &str, password: &str) -> Login {
+        let (user, password) = (user.to_owned(), password.to_owned());
+        Login { version: self.version, port, user, password }
+    }
+
     /// Runs statements as root over the socket, in UTF-8 and UTC, until one fails.
     pub fn run(&self, sql: &str) -> Result<()> {
         self.client(sql).map(drop)
@@ -18,36 +62,52 @@ impl Mysql {
 
     /// The rows of all results of `sql`.
     pub fn rows(&self, sql: &str) -> Result<Vec<Row>> {
-        let out = self.client(sql)?;
-        let lines = out.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        Ok(lines.map(|line| line.split(|byte| *byte == b'\t').map(unescaped).collect()).collect())
+        Ok(rows_of(&self.client(sql)?))
     }
 
     /// The only field of the only row.
     pub fn value(&self, sql: &str) -> Result<String> {
-        match &self.rows(sql)?[..] {
-            [row] if row.len() == 1 => Ok(String::from_utf8(row[0].clone())?),
-            rows => bail!("{} rows came for {sql:?}, expected one field", rows.len()),
-        }
+        value_of(&self.rows(sql)?, sql)
     }
 
     fn client(&self, sql: &str) -> Result<Vec<u8>> {
-        let mut command = Command::new(self.version.client()?);
-        command.args(["--no-defaults", "--user=root", "--batch", "--skip-column-names"]);
-        command.args(["--default-character-set=utf8mb4", "--max-allowed-packet=1G"]);
-        command.arg(format!("--socket={}", self.socket.display()));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().context("cannot start the client")?;
-        let mut stdin = child.stdin.take().context("the client has no input")?;
-        let sql = format!("set time_zone = '+00:00';\n{sql}\n");
-        // A client that fails stops reading; its own message says why.
-        let writer = std::thread::spawn(move || drop(stdin.write_all(sql.as_bytes())));
-        let output = child.wait_with_output()?;
-        drop(writer.join());
-        if !output.status.success() {
-            bail!("{}: {}", self.version.name(), String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(output.stdout)
+        let mut command = command(self.version)?;
+        command.arg("--user=root").arg(format!("--socket={}", self.socket.display()));
+        output_of(command, self.version, sql)
+    }
+}
+
+fn command(version: Version) -> Result<Command> {
+    let mut command = Command::new(version.client()?);
+    command.args(["--no-defaults", "--batch", "--skip-column-names"]);
+    command.args(["--default-character-set=utf8mb4", "--max-allowed-packet=1G"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Ok(command)
+}
+
+fn output_of(mut command: Command, version: Version, sql: &str) -> Result<Vec<u8>> {
+    let mut child = command.spawn().context("cannot start the client")?;
+    let mut stdin = child.stdin.take().context("the client has no input")?;
+    let sql = format!("set time_zone = '+00:00';\n{sql}\n");
+    // A client that fails stops reading; its own message says why.
+    let writer = std::thread::spawn(move || drop(stdin.write_all(sql.as_bytes())));
+    let output = child.wait_with_output()?;
+    drop(writer.join());
+    if !output.status.success() {
+        bail!("{}: {}", version.name(), String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(output.stdout)
+}
+
+fn rows_of(out: &[u8]) -> Vec<Row> {
+    let lines = out.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(|line| line.split(|byte| *byte == b'\t').map(unescaped).collect()).collect()
+}
+
+fn value_of(rows: &[Row], sql: &str) -> Result<String> {
+    match rows {
+        [row] if row.len() == 1 => Ok(String::from_utf8(row[0].clone())?),
+        rows => bail!("{} rows came for {sql:?}, expected one field", rows.len()),
     }
 }
 

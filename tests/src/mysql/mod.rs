@@ -15,7 +15,7 @@ use crate::process::{Launch, Process};
 use crate::scratch::Scratch;
 use crate::wait;
 
-pub use client::Row;
+pub use client::{Login, Row};
 
 const START_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(30);

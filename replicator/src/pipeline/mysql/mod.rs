@@ -8,31 +8,36 @@
 //! the first two remain, and nothing is missing or done twice.
 
 mod copying;
+mod inspecting;
 mod lag;
 mod markers;
 mod probe;
 mod reading;
+mod route;
 mod streaming;
 mod teardown;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use cutover::Direction;
 use cutover::api::PipelinePhase;
 use decoders::mysql::gtid::BinlogPosition;
 use decoders::mysql::server::ServerUrl;
 use decoders::postgres::catalog::TableFilter;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::failure::Failure;
-use super::{BACKOFF_MAX, STOP_GRACE, backoff, stopped_for};
+use super::{Attempts, Ended, Reins, ends, live};
 use crate::config::ApplyConfig;
 use crate::engine::stream::Outcome;
 use crate::status::Shared;
-use crate::store::Store;
+use crate::store::{Role, Store};
 
 pub use copying::CopyFirst;
 pub use probe::watch_server;
 pub use reading::Reading;
+pub use route::BinlogRoute;
 pub use streaming::replica_id;
 pub use teardown::teardown;
 
@@ -62,64 +67,68 @@ pub struct BinlogPipeline {
     pub shared: Arc<Shared>,
     /// What it tells others while it runs.
     pub reading: Reading,
+    /// Wakes a way back that waits for being armed.
+    pub armed: Arc<Notify>,
     /// The operator's stop.
     pub stop: watch::Receiver<bool>,
+    /// The stream has to end for good.
+    pub finished: watch::Receiver<bool>,
 }
 
 impl BinlogPipeline {
-    /// Streams until stopped, or halted by something that only a person can resolve.
+    /// Streams until stopped, cut over, or halted by something that only a person can resolve.
     ///
     /// # Errors
     /// The failure that halted it.
-    pub async fn run(&mut self) -> Result<(), Failure> {
-        let mut delays = backoff();
-        loop {
-            let applied_before = self.shared.progress.borrow().applied();
-            let mut stop = self.stop.clone();
-            let attempted = tokio::select! {
-                attempted = self.attempt() => attempted,
-                // What is under way ends in order where it can, and is broken off where it can't.
-                () = stopped_for(&mut stop, STOP_GRACE) => return Ok(()),
-            };
-            self.shared.hot.send_replace(false);
-            let failure = match attempted {
-                Ok(Outcome::Stopped) => return Ok(()),
-                // The next reader begins where the log was written by another version.
-                Ok(Outcome::Handover) => continue,
-                // Whatever a stop breaks off looks like a failure.
-                Err(_) if *self.stop.borrow() => return Ok(()),
-                Err(failure) => failure,
-            };
-            self.shared.problem(failure.problem());
-            if !failure.is_transient() {
-                self.shared.enter(PipelinePhase::Halted);
-                return Err(failure);
+    pub async fn run(&mut self) -> Result<Ended, Failure> {
+        live(self).await
+    }
+
+    async fn by_stages(&mut self) -> Result<Option<Ended>, Failure> {
+        if *self.stop.borrow() {
+            return Ok(Some(Ended::Stopped));
+        }
+        if self.store.binlog_stream_has_ended()? {
+            self.shared.is_over.store(true, Ordering::Relaxed);
+            self.shared.enter(PipelinePhase::CutOver);
+            return Ok(Some(Ended::CutOver));
+        }
+        // A way back begins with a run that wants one. A stream that stands by is one, whichever way it
+        // goes: it never copies, its target serves.
+        let is_back = self.shared.direction == Direction::Back;
+        if is_back || matches!(self.store.role()?, Role::Standby { .. }) {
+            if self.store.binlog_stream()?.is_none() {
+                let is_over = !self.reins().wait_until_armed().await;
+                return Ok(is_over.then_some(Ended::CutOver));
             }
-            if self.shared.progress.borrow().applied() > applied_before {
-                delays = backoff();
-            }
-            let delay = delays.next().unwrap_or(BACKOFF_MAX);
-            tracing::warn!(
-                pipeline = self.name,
-                place = failure.place,
-                error = failure.what,
-                retry_ms = delay.as_millis() as u64,
-                "trying again"
-            );
-            self.shared.enter(PipelinePhase::Reconnecting);
-            self.shared.wait_for(Some(failure.waiting()));
-            self.shared.reconnecting();
-            tokio::select! {
-                () = tokio::time::sleep(delay) => {}
-                _ = self.stop.wait_for(|stop| *stop) => return Ok(()),
-            }
+        } else if let (None, Some(copy)) = (&self.start, &self.copy) {
+            self.start = Some(copy.run(&self.shared, &self.stop).await?);
+        }
+        Ok(match self.stream().await? {
+            // The next reader begins where the log was written by another version.
+            Outcome::Handover => None,
+            Outcome::Stopped if *self.stop.borrow() => Some(Ended::Stopped),
+            Outcome::Stopped => None,
+        })
+    }
+}
+
+impl Attempts for BinlogPipeline {
+    fn reins(&self) -> Reins {
+        Reins {
+            name: self.name.clone(),
+            shared: Arc::clone(&self.shared),
+            armed: Arc::clone(&self.armed),
+            stop: self.stop.clone(),
+            finished: self.finished.clone(),
         }
     }
 
-    async fn attempt(&mut self) -> Result<Outcome, Failure> {
-        if let (None, Some(copy)) = (&self.start, &self.copy) {
-            self.start = Some(copy.run(&self.shared, &self.stop).await?);
-        }
-        self.stream().await
+    async fn attempt(&mut self) -> Result<Option<Ended>, Failure> {
+        self.by_stages().await
+    }
+
+    fn put(&self, failure: Failure) -> Failure {
+        ends::put(self.shared.direction, failure)
     }
 }

@@ -16,6 +16,7 @@ use crate::engine::apply::BatchLimits;
 use crate::engine::resume::{self, Broken, Known};
 use crate::engine::stream::{self, Outcome, StreamContext};
 use crate::pipeline::failure::Failure;
+use crate::pipeline::life;
 use crate::store::Checkpoint;
 
 impl BinlogPipeline {
@@ -81,7 +82,8 @@ impl BinlogPipeline {
         self.shared.counts_transactions(reader.ledger());
         self.reading.begins(reader.ledger());
         self.shared.healed();
-        let mut stop = self.stop.clone();
+        let ending = watch::Sender::new(false);
+        let mut stop = ending.subscribe();
         let ledger = reader.ledger();
         let ran = {
             let run = stream::run(&mut reader, Arc::new(target), at, &context, &mut stop);
@@ -92,8 +94,19 @@ impl BinlogPipeline {
                 }
                 std::future::pending::<()>().await
             };
+            let (mut stopped, mut finished) = (self.stop.clone(), self.finished.clone());
+            let ends = async {
+                tokio::select! {
+                    () = life::turns(&mut stopped) => {}
+                    () = life::turns(&mut finished) => {}
+                }
+                ending.send_replace(true);
+                // What is under way ends in order; `run` then returns.
+                std::future::pending::<()>().await
+            };
             tokio::select! {
                 ran = run => ran,
+                () = ends => unreachable!("never returns"),
                 () = enters => unreachable!("never returns"),
                 () = lag::watch(&self.shared, &self.reading, &self.source, &ledger) => unreachable!("never returns"),
             }
@@ -106,6 +119,8 @@ impl BinlogPipeline {
     async fn identity(&self, source: String) -> Result<BinlogStreamIdentity, Failure> {
         let known = MysqlTarget::registered(&self.target, &self.name).await?;
         let start = match (&self.start, &known) {
+            // A stream that was armed anew begins behind its copy.
+            (_, Some(known)) if self.copy.is_some() => known.start.clone(),
             (Some(start), _) => start.clone(),
             (None, Some(known)) => known.start.clone(),
             (None, None) => {

@@ -169,7 +169,7 @@ impl Verifier {
     fn database(&self) -> Result<String, ApiError> {
         match &self.streams {
             Streams::Postgres { forward, .. } => Ok(forward.route.ends.source.dbname().to_owned()),
-            Streams::Binlog(_) => {
+            Streams::Binlog { .. } => {
                 let what = "repairs are there between PostgreSQL databases only";
                 Err(ApiError::new(ErrorCode::Unsupported, what, PLACE)
                     .in_state("nothing was changed; the stream goes on")

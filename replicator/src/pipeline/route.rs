@@ -1,0 +1,68 @@
+//! What a stream of one direction needs beyond streaming, whatever its engine: being armed as a way
+//! back, markers on its source, and the end of all that it leaves on the servers.
+
+use std::future::Future;
+
+use cutover::Direction;
+use cutover::api::{Act, Check};
+use cutover::marker::Token;
+use cutover::ports::{Leftover, PortResult};
+use decoders::Lsn;
+
+use super::failure::Failure;
+use crate::status::Shared;
+use crate::store::Store;
+
+/// One direction between two databases of one engine.
+pub trait Route: Send + Sync + 'static {
+    /// A place in the history of its source, in the source's own terms.
+    type Place: Send + Sync;
+
+    /// From which side to which.
+    fn direction(&self) -> Direction;
+
+    /// A failure in the words of this direction: see [`Ends::put`](super::Ends::put).
+    fn put(&self, failure: Failure) -> Failure;
+
+    /// Prechecks of a way back. Reads only.
+    fn inspect(&self, store: &Store) -> impl Future<Output = PortResult<Vec<Check>>> + Send;
+
+    /// Sets up what is not there yet and wakes the pipeline. Says what was done, in the engine's
+    /// words, as its failures are.
+    ///
+    /// # Errors
+    /// A server's, the store's, and a way back that is broken while it carries.
+    fn arm(
+        &self,
+        store: &Store,
+        shared: &Shared,
+    ) -> impl Future<Output = Result<String, Failure>> + Send;
+
+    /// What arming does, for a plan.
+    fn describe(&self) -> Vec<Act>;
+
+    /// What makes the next run arm the way back anew, for a person.
+    fn rearming(&self) -> String;
+
+    /// Opens the session on the source that writes markers, before the window in which it is needed.
+    fn open_marker(&self) -> impl Future<Output = PortResult<()>> + Send;
+
+    /// Commits a marker on the source, flushed: the number of its transaction there, and a place
+    /// behind its end.
+    fn mark(&self, token: &Token) -> impl Future<Output = PortResult<(u64, Self::Place)>> + Send;
+
+    /// The end of the source's history, asked for in the marker's session.
+    fn head(&self) -> impl Future<Output = PortResult<Self::Place>> + Send;
+
+    /// A position of the stream behind which nothing of that place comes. Waits until it is known.
+    fn position(&self, place: Self::Place) -> impl Future<Output = Lsn> + Send;
+
+    /// Removes one kind of what this stream left on the servers.
+    ///
+    /// # Errors
+    /// A server's.
+    fn remove(&self, what: Leftover) -> impl Future<Output = Result<String, Failure>> + Send;
+
+    /// What removing one kind does, for a plan.
+    fn removal(&self, what: Leftover) -> Act;
+}

@@ -17,7 +17,7 @@ pub use column::{ColumnInfo, GeneratedAs};
 pub use facts::{Rights, Surroundings, Variables, collations, enabled_events, surroundings};
 pub use key::{ForeignKey, KeyColumn, ReferentialAction, UniqueKey};
 pub use stored::{Stored, accounts, prepared_transactions};
-pub use table::{TableInfo, TableKind, Trigger, table, tables};
+pub use table::{TableInfo, TableKind, Trigger, sequences, table, tables};
 
 use super::server::{code, describe};
 

@@ -146,6 +146,17 @@ pub async fn table(
     Ok(read(conn, server, Scope::Table(name)).await?.into_iter().find(|table| table.name == *name))
 }
 
+/// The names of MariaDB's sequences, of all databases. MySQL has none.
+///
+/// # Errors
+/// As for [`tables`].
+pub async fn sequences(conn: &mut Conn) -> Result<Vec<QualifiedName>, CatalogError> {
+    let sql = "SELECT table_schema, table_name FROM information_schema.tables
+               WHERE table_type = 'SEQUENCE'";
+    let names: Vec<(String, String)> = query(conn, "sequences", sql).await?;
+    Ok(names.into_iter().map(|(schema, name)| QualifiedName::new(schema, name)).collect())
+}
+
 async fn read(
     conn: &mut Conn,
     server: &Server,

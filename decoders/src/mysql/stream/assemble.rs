@@ -69,6 +69,11 @@ impl Assembler {
         self.tables.always(tables);
     }
 
+    /// Tables whose rows are not delivered whatever the selection says.
+    pub fn leave_out(&mut self, tables: Vec<QualifiedName>) {
+        self.tables.leave_out(tables);
+    }
+
     /// Everything up to here has been delivered.
     pub fn position(&self) -> &BinlogPosition {
         &self.position

@@ -73,6 +73,7 @@ impl BinlogStream {
             Selection::new(options.filter.clone(), options.database.clone(), started.folds_case);
         let mut assembler = Assembler::new(position.clone(), selection, options.part_bytes);
         assembler.always(options.always.clone());
+        assembler.leave_out(options.left_out.clone());
         let mut stream = BinlogStream {
             url: url.clone(),
             server: started.server,

@@ -33,6 +33,8 @@ pub struct StreamOptions {
     pub database: Option<String>,
     /// Tables whose rows are delivered whatever filter and database say.
     pub always: Vec<QualifiedName>,
+    /// Tables whose rows are not delivered whatever filter and database say. Statements about them are.
+    pub left_out: Vec<QualifiedName>,
     /// Above this a transaction is delivered in parts, in bytes.
     pub part_bytes: usize,
     /// What the server sends when it has nothing else to say, and how often. Three times as long
@@ -52,6 +54,7 @@ impl StreamOptions {
             filter: TableFilter::default(),
             database: None,
             always: Vec::new(),
+            left_out: Vec::new(),
             part_bytes: PART_BYTES_DEFAULT,
             heartbeat: Duration::from_secs(1),
             limits: Limits::default(),

@@ -32,6 +32,8 @@ pub(super) struct Tables {
     selection: Selection,
     /// Taken whatever the selection says.
     always: Vec<QualifiedName>,
+    /// Not taken whatever the selection says.
+    left_out: Vec<QualifiedName>,
     /// By the number of the last table map.
     mapped: HashMap<u64, (Arc<TableMap>, Known)>,
     /// What the catalog says, since the last statement that may have changed it; `None` for a table
@@ -49,6 +51,7 @@ impl Tables {
         Tables {
             selection,
             always: Vec::new(),
+            left_out: Vec::new(),
             mapped: HashMap::new(),
             catalog: HashMap::new(),
             ids: HashMap::new(),
@@ -61,6 +64,10 @@ impl Tables {
 
     pub(super) fn always(&mut self, tables: Vec<QualifiedName>) {
         self.always = tables;
+    }
+
+    pub(super) fn leave_out(&mut self, tables: Vec<QualifiedName>) {
+        self.left_out = tables;
     }
 
     /// Statements may have changed what the catalog says.
@@ -111,7 +118,7 @@ impl Tables {
     }
 
     fn takes(&self, name: &QualifiedName) -> bool {
-        self.always.contains(name) || self.selection.takes(name)
+        self.always.contains(name) || self.selection.takes(name) && !self.left_out.contains(name)
     }
 
     fn described(

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use decoders::mysql::catalog;
 use decoders::mysql::server::{self, Conn, Server};
 use decoders::mysql::stream::{NumberedStream, StreamOptions};
 use decoders::mysql::{Ledger, Place};
@@ -27,6 +28,9 @@ impl BinlogPipeline {
         markers::make_table(&mut blue, &self.name).await;
         let setting_logs_cascades = logs_cascades(&mut blue, &source).await?;
         let stream = self.identity(server::identity(&mut blue, &source).await?).await?;
+        // What is drawn from a sequence is a change of its row; the flip sets sequences, and no target takes
+        // such a row. One that is made later stops the stream as a statement.
+        let sequences = catalog::sequences(&mut blue).await?;
         leave(blue).await;
         let options = MysqlTargetOptions {
             stream: stream.clone(),
@@ -46,7 +50,8 @@ impl BinlogPipeline {
         .map_err(|broken| Failure { remedy: Some(REMEDY.to_owned()), ..broken_off(broken) })?;
         at.from = at.from.max(place.number);
         let from = place.position.to_string();
-        let reader = NumberedStream::open(&self.source, self.options(), place, MESSAGE_PREFIX);
+        let options = StreamOptions { left_out: sequences, ..self.options() };
+        let reader = NumberedStream::open(&self.source, options, place, MESSAGE_PREFIX);
         let mut reader = reader.await?;
         let source_logs_cascades = setting_logs_cascades && reader.version_logs_cascades();
         target.follow(reader.ledger(), source_logs_cascades);

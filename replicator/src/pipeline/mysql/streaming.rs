@@ -13,6 +13,7 @@ use sinks::own::MESSAGE_PREFIX;
 use tokio::sync::watch;
 
 use super::{BinlogPipeline, lag, markers};
+use crate::backfill::mysql::of_catalog;
 use crate::engine::apply::BatchLimits;
 use crate::engine::resume::{self, Broken, Known};
 use crate::engine::stream::{self, Outcome, StreamContext};
@@ -30,7 +31,8 @@ impl BinlogPipeline {
         let stream = self.identity(server::identity(&mut blue, &source).await?).await?;
         // What is drawn from a sequence is a change of its row; the flip sets sequences, and no target takes
         // such a row. One that is made later stops the stream as a statement.
-        let sequences = catalog::sequences(&mut blue).await?;
+        let sequences = catalog::sequences(&mut blue).await;
+        let sequences = sequences.map_err(|error| of_catalog("blue", error))?;
         leave(blue).await;
         let options = MysqlTargetOptions {
             stream: stream.clone(),

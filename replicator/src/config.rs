@@ -308,7 +308,13 @@ impl Config {
             ));
         }
         match self.mysql_urls() {
-            Ok(Some(_)) => {}
+            Ok(Some(_)) => {
+                if self.protect != ProtectConfig::default() {
+                    problems.push(
+                        "[protect]: its limits are there for PostgreSQL only; take them out".into(),
+                    );
+                }
+            }
             Ok(None) => {
                 for (side, endpoint) in [("blue", &self.blue), ("green", &self.green)] {
                     problems.extend(endpoint.resolve(side).err());

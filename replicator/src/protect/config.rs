@@ -18,7 +18,7 @@ pub enum OnWalLimit {
 }
 
 /// The `[protect]` part of the configuration.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProtectConfig {
     /// Most connections to blue at any moment, walsender, probes and pg_dump included. `auto`: a

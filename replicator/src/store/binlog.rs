@@ -20,6 +20,11 @@ impl Store {
         self.put(FAMILY, self.key(KEYS), stream)
     }
 
+    /// Forgets which stream it is, and not what it is for. Its checkpoint is forgotten before.
+    pub fn unname_binlog_stream(&self) -> Result<(), StoreError> {
+        self.delete(FAMILY, self.key(KEYS))
+    }
+
     /// Whether the stream has ended for good: nothing of its source may ever be applied again.
     pub fn binlog_stream_has_ended(&self) -> Result<bool, StoreError> {
         Ok(self.get::<String>(FAMILY, self.key(END_KEYS))?.is_some())
@@ -33,6 +38,6 @@ impl Store {
     pub fn forget_binlog_stream(&self) -> Result<(), StoreError> {
         self.forget_role()?;
         self.delete(FAMILY, self.key(END_KEYS))?;
-        self.delete(FAMILY, self.key(KEYS))
+        self.unname_binlog_stream()
     }
 }

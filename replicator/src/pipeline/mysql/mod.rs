@@ -97,6 +97,8 @@ impl BinlogPipeline {
         // goes: it never copies, its target serves.
         let is_back = self.shared.direction == Direction::Back;
         if is_back || matches!(self.store.role()?, Role::Standby { .. }) {
+            // Where the copy ended is long past: from there on everything would go to a target that serves.
+            self.start = None;
             if self.store.binlog_stream()?.is_none() {
                 let is_over = !self.reins().wait_until_armed().await;
                 return Ok(is_over.then_some(Ended::CutOver));

@@ -54,29 +54,33 @@ impl BinlogRoute {
         self.ends.direction.from().name()
     }
 
-    /// Makes a new incarnation of the stream, which begins where its source is now. Nothing is lost by
-    /// that as long as it stands by.
+    /// Makes a new incarnation of the stream, which begins where its source is now. What was held of the
+    /// one before is not looked at any more, so that is only for a stream that the target does not know.
+    ///
+    /// Whatever breaks it off: the stream is not known to the store or not to the target then, so the
+    /// pipeline waits or halts, and the next run arms it again.
     async fn set_up(&self, store: &Store, shared: &Shared) -> Result<String, Failure> {
         let mut source = server::connect(&self.ends.source).await?;
         let server = Server::read(&mut source).await?;
         markers::make_table(&mut source, &self.config.name).await;
-        store.forget_checkpoint()?;
-        MysqlTarget::forget(&self.ends.target, &self.config.name).await?;
         let stream = BinlogStreamIdentity {
             pipeline: self.config.name.clone(),
             source: server::identity(&mut source, &server).await?,
             start: head(&mut source, &server).await?,
         };
+        // The numbers of an incarnation before mean nothing any more: all that comes is held.
+        if let Role::Standby { token, .. } = store.role()? {
+            store.stand_by(&token, Lsn::INVALID)?;
+            shared.stand_by(&token, Lsn::INVALID);
+        }
+        store.forget_checkpoint()?;
+        store.unname_binlog_stream()?;
+        MysqlTarget::forget(&self.ends.target, &self.config.name).await?;
         let options = MysqlTargetOptions {
             stream: stream.clone(),
             accept_triggers: self.config.apply.accept_triggers,
         };
         MysqlTarget::open(self.ends.target.clone(), options).await?;
-        // The numbers of the incarnation before mean nothing any more: all that comes is held.
-        if let Role::Standby { token, .. } = store.role()? {
-            store.stand_by(&token, Lsn::INVALID)?;
-            shared.stand_by(&token, Lsn::INVALID);
-        }
         store.save_binlog_stream(&stream)?;
         Ok(format!("the binlog of {}, from {}", self.source(), stream.start))
     }
@@ -142,8 +146,11 @@ impl Route for BinlogRoute {
                 "replicator teardown, and begin anew",
             ));
         }
-        let is_broken = !*shared.hot.borrow() && shared.trouble().is_some();
-        if store.binlog_stream()?.is_some() && !is_broken {
+        // One that is broken is not begun anew by itself: what it held, or has not read, may be somebody
+        // else's writes. A person who has looked removes it from the target: see `rearming`.
+        let (url, name) = (&self.ends.target, &self.config.name);
+        let is_known = MysqlTarget::registered(url, name).await?.is_some();
+        if store.binlog_stream()?.is_some() && (is_known || *shared.hot.borrow()) {
             // An attempt that failed may wait for its next try.
             self.armed.notify_one();
             return Ok("it is there already".into());

@@ -19,7 +19,7 @@ use crate::engine::resume::{self, Broken, Known};
 use crate::engine::stream::{self, Outcome, StreamContext};
 use crate::pipeline::failure::Failure;
 use crate::pipeline::life;
-use crate::store::Checkpoint;
+use crate::store::{Checkpoint, Role};
 
 impl BinlogPipeline {
     /// Streams until stopped, or until something fails.
@@ -51,6 +51,21 @@ impl BinlogPipeline {
         })
         .map_err(|broken| Failure { remedy: Some(REMEDY.to_owned()), ..broken_off(broken) })?;
         at.from = at.from.max(place.number);
+        // The drain has proven that everything before it was durable; whatever passes the gate here is
+        // written over what clients have written since.
+        if let Role::Standby { since, .. } = self.store.role()?
+            && at.from < since
+        {
+            return Err(Failure::halt(
+                "stream",
+                format!(
+                    "it stands by behind transaction {} and would go on at {}: what lies between was \
+                     applied before the roles were changed",
+                    since.0, at.from.0
+                ),
+                "green's progress was changed, or is that of a backup: make a new copy",
+            ));
+        }
         let from = place.position.to_string();
         let options = StreamOptions { left_out: sequences, ..self.options() };
         let reader = NumberedStream::open(&self.source, options, place, MESSAGE_PREFIX);

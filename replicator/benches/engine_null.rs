@@ -16,6 +16,7 @@ use decoders::{
 use replicator::engine::apply::BatchLimits;
 use replicator::engine::budget::Budget;
 use replicator::engine::frontier::Frontier;
+use replicator::engine::hold::Hold;
 use replicator::engine::marker::MarkerGate;
 use replicator::engine::resume::Resume;
 use replicator::engine::stream::{self, Outcome, StreamContext};
@@ -60,6 +61,7 @@ async fn rate(lanes: u16) -> f64 {
         touched: Arc::default(),
         tables: TableFilter::default(),
         gate: MarkerGate::default(),
+        hold: Hold::default(),
         counterpart: "bench_back".into(),
         lanes_open: watch::Sender::new(false),
         budget: Budget::new(256 << 20),

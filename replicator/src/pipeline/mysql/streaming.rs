@@ -12,7 +12,7 @@ use sinks::own::MESSAGE_PREFIX;
 use tokio::sync::watch;
 
 use super::{BinlogPipeline, lag};
-use crate::engine::apply::BatchLimits;
+use crate::engine::apply::{Applier, BatchLimits};
 use crate::engine::resume::{self, Broken, Known};
 use crate::engine::stream::{self, Outcome, StreamContext};
 use crate::pipeline::failure::Failure;
@@ -75,6 +75,7 @@ impl BinlogPipeline {
                 transactions: self.apply.batch_transactions,
             },
             lanes: self.apply.lanes,
+            applier: Applier::Apart,
             handover: handover.subscribe(),
         };
         self.shared.counts_transactions(reader.ledger());

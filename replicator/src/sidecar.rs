@@ -8,11 +8,9 @@ use std::time::Duration;
 
 use cutover::controller::{Recovery, Standing};
 use cutover::lease::PostgresLease;
-use cutover::ports::{Journal, Lease, PortError, Replication, WayBackStream, World};
+use cutover::ports::{Journal, PortError, World};
 use cutover::switch::Switch;
-use cutover::{
-    Databases, Defaults, Direction, PairWorld, Phase, PostgresPair, PostgresWorld, Service, api,
-};
+use cutover::{Defaults, Direction, Phase, PostgresPair, PostgresWorld, Service, api};
 use decoders::postgres::conninfo::ConnInfo;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -317,7 +315,9 @@ async fn run_pipeline(config: Config, keeper: Option<Keeper>) -> Result<(), Fail
         move || alerts::read(&both[0], &both[1], &runs),
         move || failed.alert_failed(),
     ));
-    tasks.spawn(pass_servers_on(Arc::clone(&shared), Arc::clone(&service)));
+    let shown = Arc::clone(&service);
+    let set = move |blue, green| shown.world().pair().set_servers(blue, green);
+    tasks.spawn(pass_servers_on(Arc::clone(&shared), set));
     tracing::info!(
         pipeline = config.name,
         blue = blue.redacted(),
@@ -428,21 +428,12 @@ async fn run_back(mut pipeline: impl Attempts + 'static, mut stop: watch::Receiv
 }
 
 /// Shows the controller what the probes see of the servers.
-async fn pass_servers_on<D, J, R, B, L>(
-    shared: Arc<Shared>,
-    service: Arc<Service<PairWorld<D, J, R, B, L>>>,
-) where
-    D: Databases,
-    J: Journal + 'static,
-    R: Replication + 'static,
-    B: WayBackStream + 'static,
-    L: Lease + 'static,
-{
+async fn pass_servers_on(shared: Arc<Shared>, set: impl Fn(api::Server, api::Server)) {
     let mut tick = tokio::time::interval(SERVERS_INTERVAL);
     loop {
         tick.tick().await;
         let status = shared.status(None);
-        service.world().pair().set_servers(status.blue, status.green);
+        set(status.blue, status.green);
     }
 }
 

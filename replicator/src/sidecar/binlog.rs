@@ -171,7 +171,9 @@ pub(super) async fn run(config: Config, urls: [ServerUrl; 2]) -> Result<(), Fail
         move || alerts::read(&both[0], &both[1], &runs),
         move || failed.alert_failed(),
     ));
-    tasks.spawn(pass_servers_on(Arc::clone(&shared), Arc::clone(&service)));
+    let shown = Arc::clone(&service);
+    let set = move |blue, green| shown.world().pair().set_servers(blue, green);
+    tasks.spawn(pass_servers_on(Arc::clone(&shared), set));
     tracing::info!(
         pipeline = config.name,
         %blue,

@@ -77,33 +77,27 @@ pub use turning::Runs;
 /// Where errors of requests happen.
 const PLACE: &str = "verification";
 
-/// The streams between two sides.
+/// A stream whose target is to be its source's copy while it carries.
 #[derive(Clone)]
-enum Streams {
-    /// One in each direction; the one that carries is verified.
-    Postgres { forward: EngineReplication, back: EngineReplication },
-    /// The same between servers of MySQL or MariaDB.
-    Binlog { forward: BinlogPair, back: BinlogPair },
-}
-
-/// The stream whose target is to be its source's copy.
-enum Carrying {
+enum Stream {
+    /// Between two PostgreSQL databases.
     Postgres(EngineReplication),
-    Binlog(BinlogPair),
+    /// Between two servers of MySQL or MariaDB.
+    Binlog(Arc<BinlogPair>),
 }
 
-impl Carrying {
+impl Stream {
     fn shared(&self) -> &Arc<Shared> {
         match self {
-            Carrying::Postgres(stream) => &stream.shared,
-            Carrying::Binlog(pair) => &pair.stream.shared,
+            Stream::Postgres(stream) => &stream.shared,
+            Stream::Binlog(pair) => &pair.stream.shared,
         }
     }
 
     fn store(&self) -> &Store {
         match self {
-            Carrying::Postgres(stream) => &stream.store,
-            Carrying::Binlog(pair) => &pair.store,
+            Stream::Postgres(stream) => &stream.store,
+            Stream::Binlog(pair) => &pair.store,
         }
     }
 }
@@ -111,7 +105,8 @@ impl Carrying {
 /// Runs one verification or repair at a time and remembers the last ones. Cheap to clone.
 #[derive(Clone)]
 pub struct Verifier {
-    streams: Streams,
+    /// Forward and back.
+    streams: [Stream; 2],
     state_dir: PathBuf,
     last: Arc<Mutex<Option<Arc<Job>>>>,
     repairs: Arc<Mutex<Option<Arc<RepairJob>>>>,
@@ -124,15 +119,15 @@ impl Verifier {
     /// Of both directions; the one that carries is verified. `runs` gives the last run.
     pub fn new(forward: EngineReplication, back: EngineReplication, runs: Runs) -> Self {
         let state_dir = forward.route.config.state_dir.clone();
-        Self::of(Streams::Postgres { forward, back }, state_dir, runs)
+        Self::of([forward, back].map(Stream::Postgres), state_dir, runs)
     }
 
     /// The same of two servers of MySQL or MariaDB.
-    pub fn of_binlog([forward, back]: [BinlogPair; 2], state_dir: PathBuf, runs: Runs) -> Self {
-        Self::of(Streams::Binlog { forward, back }, state_dir, runs)
+    pub fn of_binlog(pairs: [BinlogPair; 2], state_dir: PathBuf, runs: Runs) -> Self {
+        Self::of(pairs.map(|pair| Stream::Binlog(Arc::new(pair))), state_dir, runs)
     }
 
-    fn of(streams: Streams, state_dir: PathBuf, runs: Runs) -> Self {
+    fn of(streams: [Stream; 2], state_dir: PathBuf, runs: Runs) -> Self {
         Self {
             streams,
             state_dir,
@@ -153,7 +148,7 @@ impl Verifier {
     /// One is under way; the request makes no sense; nothing streams.
     pub fn start(&self, request: VerifyRequest) -> Result<VerifyStatus, ApiError> {
         let chosen = checked(&request)?;
-        if request.continuous && matches!(self.streams, Streams::Binlog { .. }) {
+        if request.continuous && matches!(self.streams[0], Stream::Binlog(_)) {
             let what = "verifications that go on are there between PostgreSQL databases only";
             return Err(ApiError::new(ErrorCode::Unsupported, what, PLACE)
                 .in_state("nothing was begun; the stream goes on")
@@ -187,11 +182,11 @@ impl Verifier {
         let turning = turning::Turning::new(shared, store, ground, Arc::clone(&self.runs));
         let (turning, state_dir) = (Arc::new(turning), self.state_dir.clone());
         match stream {
-            Carrying::Postgres(stream) => {
+            Stream::Postgres(stream) => {
                 let comparison = PostgresComparison { stream, chosen };
                 tokio::spawn(job.run(comparison, request, turning, state_dir))
             }
-            Carrying::Binlog(pair) => tokio::spawn(job.run(pair, request, turning, state_dir)),
+            Stream::Binlog(pair) => tokio::spawn(job.run(pair, request, turning, state_dir)),
         };
         Ok(status)
     }
@@ -289,11 +284,7 @@ impl Verifier {
             let what = format!("what the last verification came to can't be read: {error}");
             ApiError::new(ErrorCode::Unavailable, what, "state directory").next("cutover verify")
         };
-        let store = match &self.streams {
-            Streams::Postgres { forward, .. } => &forward.store,
-            Streams::Binlog { forward, .. } => &forward.store,
-        };
-        let ground = ground(store).map_err(unreadable)?;
+        let ground = ground(self.streams[0].store()).map_err(unreadable)?;
         let remembered = known::load(&self.state_dir, ground.as_ref()).map_err(unreadable)?;
         if remembered.as_ref().is_some_and(|known| known.verdict == Verdict::Different) {
             return Ok(remembered);
@@ -317,21 +308,14 @@ impl Verifier {
         })
     }
 
-    fn carrying(&self) -> Result<Carrying, ApiError> {
-        let streams = match &self.streams {
-            Streams::Postgres { forward, back } => {
-                vec![Carrying::Postgres(forward.clone()), Carrying::Postgres(back.clone())]
-            }
-            Streams::Binlog { forward, back } => {
-                vec![Carrying::Binlog(forward.clone()), Carrying::Binlog(back.clone())]
-            }
-        };
-        let phase = streams[0].shared().phase().name();
+    /// The stream whose target is to be its source's copy.
+    fn carrying(&self) -> Result<Stream, ApiError> {
         let phases = [PipelinePhase::Streaming, PipelinePhase::CatchingUp];
-        let carries = |stream: &Carrying| {
+        let carries = |stream: &&Stream| {
             *stream.shared().carries.borrow() && phases.contains(&stream.shared().phase())
         };
-        streams.into_iter().find(carries).ok_or_else(|| {
+        self.streams.iter().find(carries).cloned().ok_or_else(|| {
+            let phase = self.streams[0].shared().phase().name();
             let what = format!("nothing streams from one side to the other ({phase})");
             ApiError::new(ErrorCode::Unavailable, what, PLACE)
                 .next("cutover wait --for-state streaming, then again")

@@ -8,7 +8,7 @@ use crate::sql::{self, Kind, Sql, SqlError};
 
 /// One open session.
 pub(super) enum Session {
-    Postgres(Sql),
+    Postgres(Box<Sql>),
     Mysql(Box<MysqlSession>),
 }
 
@@ -21,7 +21,9 @@ impl Session {
         deadline: Instant,
     ) -> Result<Self, SqlError> {
         Ok(match login {
-            Login::Postgres(info) => Self::Postgres(sql::open(info, name, kind, deadline).await?),
+            Login::Postgres(info) => {
+                Self::Postgres(Box::new(sql::open(info, name, kind, deadline).await?))
+            }
             Login::Mysql(url) => Self::Mysql(Box::new(MysqlSession::open(url, deadline).await?)),
         })
     }

@@ -16,8 +16,7 @@ use crate::verify::job::{Comparison, Job, Work};
 use crate::verify::resume::Memory;
 use crate::verify::turning::Turning;
 
-/// What a pipeline between them verifies. Cheap to clone.
-#[derive(Clone)]
+/// What a pipeline between them verifies.
 pub struct BinlogPair {
     /// The side that is right.
     pub source: ServerUrl,
@@ -33,7 +32,7 @@ pub struct BinlogPair {
     pub store: Store,
 }
 
-impl Comparison for BinlogPair {
+impl Comparison for Arc<BinlogPair> {
     fn source(&self) -> Side {
         self.stream.shared.direction.from()
     }

@@ -10,7 +10,7 @@ use cutover::verify::repair::{RepairPlan, RepairRequest, RepairStatus};
 use decoders::postgres::catalog::TablePattern;
 
 use super::super::job::Job;
-use super::super::{PLACE, Streams, Verifier};
+use super::super::{PLACE, Stream, Verifier};
 use super::{RepairJob, Standing, plan};
 
 /// How long a stop waits for the end.
@@ -167,9 +167,9 @@ impl Verifier {
     /// # Errors
     /// Nothing can be repaired there.
     fn database(&self) -> Result<String, ApiError> {
-        match &self.streams {
-            Streams::Postgres { forward, .. } => Ok(forward.route.ends.source.dbname().to_owned()),
-            Streams::Binlog { .. } => {
+        match &self.streams[0] {
+            Stream::Postgres(forward) => Ok(forward.route.ends.source.dbname().to_owned()),
+            Stream::Binlog(_) => {
                 let what = "repairs are there between PostgreSQL databases only";
                 Err(ApiError::new(ErrorCode::Unsupported, what, PLACE)
                     .in_state("nothing was changed; the stream goes on")

@@ -3,6 +3,8 @@
 use decoders::mysql::server::{ServerUrl, is_mysql_url};
 use decoders::postgres::conninfo::{ConnInfo, HostAddress};
 
+use crate::api::Server;
+
 /// A server's address and the account to use.
 #[derive(Debug, Clone)]
 pub enum Login {
@@ -60,6 +62,12 @@ impl Login {
             Login::Postgres(info) => info.redacted(),
             Login::Mysql(url) => url.to_string(),
         }
+    }
+
+    /// The server behind it, before anybody has asked it.
+    pub fn unseen(&self) -> Server {
+        let database = self.database().to_owned();
+        Server { url: self.redacted(), database, version: None, up: false }
     }
 
     /// Host and port of the first host.

@@ -322,6 +322,17 @@ impl Config {
             }
             Err(problem) => problems.push(problem),
         }
+        if let Ok(urls) = self.mysql_urls() {
+            let leads_elsewhere = |url: &String| is_mysql_url(url.trim()) != urls.is_some();
+            for sql in
+                self.watch.sql.iter().filter(|sql| sql.url.as_ref().is_some_and(leads_elsewhere))
+            {
+                problems.push(format!(
+                    "watch.sql {:?}.url: it leads to another engine than that of blue and green",
+                    sql.name
+                ));
+            }
+        }
         if !self.api.listen.ip().is_loopback() && self.api.token_file.is_none() {
             problems.push(format!(
                 "api.listen {}: an address that others can reach needs api.token_file",
@@ -464,6 +475,24 @@ mod tests {
                 problems.iter().any(|p| p.starts_with(part)),
                 "{part} is missing in {problems:?}"
             );
+        }
+    }
+
+    #[test]
+    fn what_has_no_effect_on_an_engine_is_refused() {
+        const SERVERS: &str =
+            "[blue]\nurl = 'mysql://u@b/shop'\n[green]\nurl = 'mysql://u@g/shop'\n";
+        let problems = |ends: &str, more: &str| parse(&format!("{ends}{more}")).unwrap().problems();
+        let limits = "[protect]\nanswer_ms_max = 5\n";
+        assert!(problems(ENDS, limits).is_empty());
+        assert!(problems(SERVERS, limits)[0].contains("[protect]"));
+        let monitor =
+            |scheme: &str| format!("[[watch.sql]]\nname = 'shop'\nurl = '{scheme}://u@r/shop'\n");
+        assert!(problems(ENDS, &monitor("postgres")).is_empty());
+        assert!(problems(SERVERS, &monitor("mysql")).is_empty());
+        for (ends, scheme) in [(ENDS, "mysql"), (SERVERS, "postgres")] {
+            let found = problems(ends, &monitor(scheme));
+            assert!(found.iter().any(|one| one.contains("another engine")), "{found:?}");
         }
     }
 

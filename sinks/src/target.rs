@@ -74,6 +74,16 @@ impl TargetError {
         }
     }
 
+    /// Transactions came in another order than the source's. Never to be tried again: the next start
+    /// would begin behind one that is missing.
+    pub fn out_of_order(message: impl Into<String>) -> Self {
+        Self::halt(
+            message,
+            "This is a defect of the engine, and green may lack a transaction: please report it, verify \
+             both sides, and do not cut over before",
+        )
+    }
+
     /// The same with the error beneath it. Never a server's own error: those quote row values.
     pub fn caused_by(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.cause = Some(cause.into());

@@ -5,6 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::process::Process;
+use crate::wait;
+
 /// A client of one sidecar.
 #[derive(Debug, Clone)]
 pub struct Api {
@@ -27,6 +30,51 @@ impl Api {
             .http_status_as_error(false)
             .build();
         Api { base: format!("http://127.0.0.1:{port}"), agent: config.into() }
+    }
+
+    /// Waits for a status; a sidecar that ends meanwhile ends the wait, with what it said last.
+    pub async fn wait_status(
+        &self,
+        sidecar: &mut Process,
+        what: &str,
+        deadline: Duration,
+        mut ready: impl FnMut(&Value) -> bool,
+    ) -> Result<Value> {
+        let mut last = None;
+        let outcome = wait::until(what, deadline, || {
+            let found = (|| {
+                if let Some(status) = sidecar.ended()? {
+                    bail!("the sidecar ended with {status}");
+                }
+                // Not answering is normal at the start and while it is killed.
+                last = self.status().ok().or(last.take());
+                Ok(last.clone().filter(|status| ready(status)))
+            })();
+            async { found }
+        })
+        .await;
+        outcome.with_context(|| {
+            let status = last.map_or("it never answered".to_owned(), |last| last.to_string());
+            format!(
+                "the sidecar's last status: {status}; its log ends with:\n{}",
+                sidecar.log_tail()
+            )
+        })
+    }
+
+    /// The same for a stream with a lag that is known and below that many seconds.
+    pub async fn wait_streaming(
+        &self,
+        sidecar: &mut Process,
+        lag_seconds: f64,
+        deadline: Duration,
+    ) -> Result<Value> {
+        let what = format!("streaming with a lag below {lag_seconds} s");
+        self.wait_status(sidecar, &what, deadline, |status| {
+            status["phase"] == "streaming"
+                && status["lag"]["seconds"].as_f64().is_some_and(|lag| lag < lag_seconds)
+        })
+        .await
     }
 
     /// For `cutover --api`.

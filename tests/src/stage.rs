@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::api::Api;
@@ -266,12 +266,7 @@ impl Stage {
         lag_seconds: f64,
         deadline: Duration,
     ) -> Result<Value> {
-        let what = format!("streaming with a lag below {lag_seconds} s");
-        self.wait_status(sidecar, &what, deadline, |status| {
-            status["phase"] == "streaming"
-                && status["lag"]["seconds"].as_f64().is_some_and(|lag| lag < lag_seconds)
-        })
-        .await
+        self.api().wait_streaming(sidecar, lag_seconds, deadline).await
     }
 
     /// Waits for a status; a sidecar that ends meanwhile ends the wait, with what it said last.
@@ -280,29 +275,9 @@ impl Stage {
         sidecar: &mut Process,
         what: &str,
         deadline: Duration,
-        mut ready: impl FnMut(&Value) -> bool,
+        ready: impl FnMut(&Value) -> bool,
     ) -> Result<Value> {
-        let api = self.api();
-        let mut last = None;
-        let outcome = wait::until(what, deadline, || {
-            let found = (|| {
-                if let Some(status) = sidecar.ended()? {
-                    bail!("the sidecar ended with {status}");
-                }
-                // Not answering is normal at the start and while it is killed.
-                last = api.status().ok().or(last.take());
-                Ok(last.clone().filter(|status| ready(status)))
-            })();
-            async { found }
-        })
-        .await;
-        outcome.with_context(|| {
-            let status = last.map_or("it never answered".to_owned(), |last| last.to_string());
-            format!(
-                "the sidecar's last status: {status}; its log ends with:\n{}",
-                sidecar.log_tail()
-            )
-        })
+        self.api().wait_status(sidecar, what, deadline, ready).await
     }
 
     /// Waits until every transaction that is committed on blue now is on green, by a row that goes

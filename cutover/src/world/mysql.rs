@@ -5,11 +5,11 @@ use std::sync::Mutex;
 use decoders::mysql::server::ServerUrl;
 
 use super::{Databases, Pair, PairWorld};
-use crate::api::Server;
 use crate::counts::NotCounted;
 use crate::decision::MysqlDecision;
 use crate::fence::MysqlFence;
 use crate::lease::{Tenant, Uncontested};
+use crate::login::Login;
 use crate::ports::SystemClock;
 use crate::sequences::MysqlSequences;
 use crate::side::{Direction, Side};
@@ -39,26 +39,17 @@ impl<J> MysqlPair<J> {
     pub fn new(blue: &ServerUrl, green: &ServerUrl, switch: Switch, journal: J) -> Self {
         let database = blue.database().or(green.database()).map(str::to_owned);
         let [blue, green] = [blue, green].map(|url| url.in_database(database.as_deref()));
-        let server = |url: &ServerUrl| Server {
-            url: url.to_string(),
-            database: url.database().unwrap_or_default().to_owned(),
-            version: None,
-            up: false,
-        };
         Self {
             fences: [MysqlFence::new(blue.clone()), MysqlFence::around(Side::Green, green.clone())],
             decisions: [
                 MysqlDecision::new(blue.clone(), Side::Blue),
                 MysqlDecision::new(green.clone(), Side::Green),
             ],
-            counts: [
-                NotCounted { why: "of MySQL and MariaDB" },
-                NotCounted { why: "of MySQL and MariaDB" },
-            ],
+            counts: [NotCounted, NotCounted],
             switch,
             journal,
             clock: SystemClock,
-            servers: Mutex::new((server(&blue), server(&green))),
+            servers: Mutex::new((Login::from(&blue).unseen(), Login::from(&green).unseen())),
             sequences: [
                 MysqlSequences::new(blue.clone(), green.clone(), Direction::Forward),
                 MysqlSequences::new(green, blue, Direction::Back),

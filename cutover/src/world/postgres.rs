@@ -5,11 +5,11 @@ use std::sync::Mutex;
 use decoders::postgres::conninfo::ConnInfo;
 
 use super::{Databases, Pair, PairWorld};
-use crate::api::Server;
 use crate::counts::PostgresCounts;
 use crate::decision::PostgresDecision;
 use crate::fence::PostgresFence;
 use crate::lease::{Tenant, Uncontested};
+use crate::login::Login;
 use crate::ports::SystemClock;
 use crate::sequences::PostgresSequences;
 use crate::side::{Direction, Side};
@@ -42,12 +42,6 @@ impl<J> PostgresPair<J> {
         switch: Switch,
         journal: J,
     ) -> Self {
-        let server = |info: &ConnInfo| Server {
-            url: info.redacted(),
-            database: info.dbname().to_owned(),
-            version: None,
-            up: false,
-        };
         let [on_blue, on_green] = publications;
         Self {
             fences: [
@@ -69,7 +63,7 @@ impl<J> PostgresPair<J> {
             switch,
             journal,
             clock: SystemClock,
-            servers: Mutex::new((server(blue), server(green))),
+            servers: Mutex::new((Login::from(blue).unseen(), Login::from(green).unseen())),
         }
     }
 

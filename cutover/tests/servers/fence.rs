@@ -37,6 +37,8 @@ pub(super) async fn settings(login: &Login, outside: &Login) -> String {
     text(&session, &query).await.unwrap()
 }
 
+const STORMED: &str = "SELECT count(*) FROM a WHERE who = 'storm'";
+
 /// Clients that write in every way that passes a read-only default, and reconnect at once.
 struct Storm {
     stop: Arc<AtomicBool>,
@@ -151,14 +153,19 @@ async fn nothing_passes_the_fence_and_lowering_it_leaves_no_trace() {
     assert!(first.xid >= report.next_xid);
 
     let rows = number(&counting, "SELECT count(*) FROM a").await;
-    let mut acknowledged = storm.acknowledged();
+    let stormed = number(&counting, STORMED).await as u64;
     // Each way in is tried again and again, and nobody comes in: the door is closed.
     storm.more(200).await;
     let inside = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'shop' \
         AND application_name = 'app'";
     assert_eq!(number(&counting, inside).await, 0);
     assert_eq!(number(&counting, "SELECT count(*) FROM a").await, rows);
-    assert_eq!(storm.acknowledged(), acknowledged, "a write was acknowledged behind the fence");
+    // A client may count only now what it was told before: rows are the measure.
+    let acknowledged = storm.acknowledged();
+    assert!(
+        acknowledged <= stormed,
+        "{stormed} rows, {acknowledged} acknowledged behind the fence"
+    );
     assert!(writer.batch_execute("COMMIT").await.is_err());
     assert!(idle.batch_execute("INSERT INTO a (who) VALUES ('late')").await.is_err());
 
@@ -170,7 +177,7 @@ async fn nothing_passes_the_fence_and_lowering_it_leaves_no_trace() {
     assert!(second.xid > first.xid);
     storm.more(200).await;
     assert_eq!(number(&counting, "SELECT count(*) FROM a").await, rows);
-    assert_eq!(storm.acknowledged(), acknowledged);
+    assert!(storm.acknowledged() <= stormed);
     assert!(connect_plain(&blue.info(), "cutover").await.is_err());
 
     // Another process lowers it, from what was written down; the first one still holds its locks.
@@ -180,8 +187,8 @@ async fn nothing_passes_the_fence_and_lowering_it_leaves_no_trace() {
     other.lower(&undo, deadline()).await.unwrap();
     assert_eq!(settings(&blue, &outside).await, before);
     until("blue takes writes again", || async { storm.acknowledged() > acknowledged + 20 }).await;
-    acknowledged = storm.end().await;
-    let rows = number(&blue.open().await, "SELECT count(*) FROM a WHERE who = 'storm'").await;
+    let acknowledged = storm.end().await;
+    let rows = number(&blue.open().await, STORMED).await;
     // A commit whose answer was cut off is there without having been acknowledged.
     assert!(rows as u64 >= acknowledged, "{rows} rows, {acknowledged} acknowledged");
     // Lowering what is down is fine.

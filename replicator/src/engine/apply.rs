@@ -141,11 +141,9 @@ where
             let begun = collector.begin_next(admission.limit, runtime)?;
             let Some(window) = begun else { return Ok(()) };
             if !window.follows(floor) {
-                return Err(TargetError::halt(
-                    format!("transactions came out of the source's order, behind {floor}"),
-                    "This is a defect of the engine, and green may lack some of them: please report it, \
-                     verify both sides, and do not cut over before",
-                ));
+                return Err(TargetError::out_of_order(format!(
+                    "transactions came out of the source's order, behind {floor}"
+                )));
             }
             window.end().into_iter().for_each(|end| admission.ends_at(end));
             self.touched.note(&window.transactions);

@@ -85,14 +85,6 @@ pub enum Ended {
 }
 
 impl Pipeline {
-    /// Runs until stopped, cut over, or halted by something that only a person can resolve.
-    ///
-    /// # Errors
-    /// The failure that halted it.
-    pub async fn run(&mut self) -> Result<Ended, Failure> {
-        live(self).await
-    }
-
     fn stands_by(&self) -> Result<bool, Failure> {
         Ok(matches!(self.store.role()?, Role::Standby { .. }))
     }

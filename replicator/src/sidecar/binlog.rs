@@ -3,81 +3,41 @@
 use std::sync::Arc;
 
 use cutover::lease::MysqlLease;
+use cutover::login::Login;
 use cutover::switch::Switch;
-use cutover::{Defaults, Direction, MysqlPair, MysqlWorld, Service, api};
+use cutover::{Defaults, Direction, MysqlPair, MysqlWorld, Service};
 use decoders::mysql::server::ServerUrl;
 use tokio::sync::watch;
 
-use super::{
-    Quiesced, Tasks, end_the_run, guard_recovery, look_at_held_runs, of_another_engine,
-    open_chronicle, open_store, pass_servers_on, recover, run_back, stop_on_signals,
-    until_superseded, watchdog_of,
+use super::running::{
+    Outset, both_shared, guard_recovery, look_at_held_runs, open_chronicle, pass_servers_on,
+    recover, stream_both, watchdog_of,
 };
-use crate::alerts;
 use crate::config::Config;
 use crate::controller::{BinlogReplication, Controller, MysqlController};
-use crate::engine::intake::Budget;
-use crate::http::{self, Api, Token};
+use crate::http::Api;
+use crate::pipeline::Ends;
 use crate::pipeline::failure::Failure;
 use crate::pipeline::mysql::{
     BinlogPipeline, BinlogRoute, CopyFirst, Reading, replica_id, watch_server,
 };
-use crate::pipeline::{Ended, Ends};
 use crate::status::Shared;
-use crate::store::RocksJournal;
+use crate::store::{RocksJournal, Store};
 use crate::verify::Verifier;
 use crate::verify::mysql::{BinlogPair, EngineStream};
-use crate::watchdog::{SidecarLease, turn};
+use crate::watchdog::SidecarLease;
 
 /// Runs until stopped, or halted by something that only a person can resolve.
 ///
 /// # Errors
 /// The failure that halted it.
 pub(super) async fn run(config: Config, urls: [ServerUrl; 2]) -> Result<(), Failure> {
-    let token = config.api.token_file.as_deref().map(Token::read).transpose();
-    let token =
-        token.map_err(|problem| Failure::halt("configuration", problem, "write a token"))?;
-    let store = open_store(&config.state_dir).await?;
-    if store.stage()?.is_some() {
-        return Err(of_another_engine(&store, "PostgreSQL"));
-    }
-    turn::settle(&config.state_dir).await;
-    let tenant = turn::tenant(&config.name, &config.state_dir).map_err(|error| {
-        let what = format!("{}: {error}", config.state_dir.display());
-        Failure::halt("state directory", what, "make it writable for the sidecar")
-    })?;
-    let _quiesced = Quiesced(store.clone());
-    let listener = http::bind(config.api.listen).await.map_err(|error| {
-        Failure::halt(
-            "api",
-            format!("{} can't be listened on: {error}", config.api.listen),
-            "stop what listens there, or choose another api.listen",
-        )
-    })?;
-    let server = |url: &ServerUrl| api::Server {
-        url: url.to_string(),
-        database: url.database().unwrap_or_default().to_owned(),
-        version: None,
-        up: false,
-    };
+    let other = |store: &_| Ok(Store::stage(store)?.is_some().then_some("PostgreSQL"));
+    let Outset { store, tenant, desk, quiesced: _quiesced } = Outset::of(&config, other).await?;
     let [blue, green] = &urls;
     let database = blue.database().or(green.database()).map(str::to_owned);
-    let budget = Budget::new(config.apply.memory_bytes);
     let back_config = config.reversed();
-    let shared = Arc::new(Shared::new(
-        config.name.clone(),
-        Direction::Forward,
-        server(blue),
-        server(green),
-        budget.clone(),
-    ));
-    let back_shared = Arc::new(Shared::new(
-        back_config.name.clone(),
-        Direction::Back,
-        server(green),
-        server(blue),
-        budget,
-    ));
+    let [shared, back_shared] = both_shared(&config, [blue, green].map(Login::from));
     let stop = watch::Sender::new(false);
     let finished = [watch::Sender::new(false), watch::Sender::new(false)];
     let switch = Switch::new(&config.cutover, blue, green);
@@ -121,7 +81,6 @@ pub(super) async fn run(config: Config, urls: [ServerUrl; 2]) -> Result<(), Fail
         Defaults { watch: config.watch.window(), ..Defaults::default() },
     );
 
-    let mut tasks = Tasks::default();
     let verified = |replication: &BinlogReplication| BinlogPair {
         source: replication.route.ends.source.clone(),
         target: replication.route.ends.target.clone(),
@@ -146,8 +105,7 @@ pub(super) async fn run(config: Config, urls: [ServerUrl; 2]) -> Result<(), Fail
         service: Controller::Mysql(Arc::clone(&service)),
         chronicle,
     };
-    tasks.spawn(http::serve(listener, api, token, stop.subscribe()));
-    tasks.spawn(stop_on_signals(stop.clone()));
+    let mut tasks = desk.serve(&config, api, &stop);
     for replication in [&forward, &back] {
         let (seen, ours) = (Arc::clone(&shared), replication.route.reading.clone());
         let is_blue = replication.route.ends.direction == Direction::Forward;
@@ -162,15 +120,6 @@ pub(super) async fn run(config: Config, urls: [ServerUrl; 2]) -> Result<(), Fail
         let renewed = replication.clone();
         tasks.spawn(async move { renewed.renew().await });
     }
-    let failed = Arc::clone(&shared);
-    let both = [Arc::clone(&shared), Arc::clone(&back_shared)];
-    let runs = Controller::Mysql(Arc::clone(&service));
-    tasks.spawn(alerts::watch(
-        config.alerts.clone(),
-        config.name.clone(),
-        move || alerts::read(&both[0], &both[1], &runs),
-        move || failed.alert_failed(),
-    ));
     let shown = Arc::clone(&service);
     let set = move |blue, green| shown.world().pair().set_servers(blue, green);
     tasks.spawn(pass_servers_on(Arc::clone(&shared), set));
@@ -212,32 +161,6 @@ pub(super) async fn run(config: Config, urls: [ServerUrl; 2]) -> Result<(), Fail
             finished: finished.subscribe(),
         }
     };
-    let way_back = tokio::spawn(run_back(pipeline(&back, &finished[1]), stop.subscribe()));
-    let mut carrying = pipeline(&forward, &finished[0]);
-    let ended = tokio::select! {
-        ended = carrying.run() => ended,
-        // What it would stream belongs to somebody else.
-        failure = until_superseded(&service) => Err(failure),
-    };
-    end_the_run(&service).await;
-    if ended.is_err() {
-        way_back.abort();
-    }
-    match ended? {
-        Ended::Stopped => {}
-        Ended::CutOver => {
-            tracing::info!(pipeline = config.name, "the stream from blue has ended for good");
-            // Status, history and metrics stay, for whoever wants to know how it went.
-            let mut stopped = stop.subscribe();
-            let _ = stopped.wait_for(|stop| *stop).await;
-        }
-    }
-    shared.enter(api::PipelinePhase::Stopping);
-    if let Err(error) = way_back.await
-        && !error.is_cancelled()
-    {
-        tracing::error!("the way back: {error}");
-    }
-    tracing::info!(pipeline = config.name, "stopped");
-    Ok(())
+    stream_both(pipeline(&forward, &finished[0]), pipeline(&back, &finished[1]), &service, &stop)
+        .await
 }

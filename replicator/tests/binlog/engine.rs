@@ -11,7 +11,7 @@ use replicator::engine::budget::Budget;
 use replicator::pipeline::mysql::{BinlogPipeline, Reading};
 use replicator::status::Shared;
 use replicator::store::Store;
-use tests::mysql::Mysql;
+use tests::mysql::{Mysql, Version};
 use tokio::sync::watch;
 
 pub const PIPELINE: &str = "shop";
@@ -104,6 +104,29 @@ pub fn pipeline(
         stop,
         finished: watch::Sender::new(false).subscribe(),
     }
+}
+
+/// What is streamed from what to what.
+pub const PAIRS: [(Version, Version); 2] =
+    [(Version::Mariadb10_11, Version::Mariadb11_8), (Version::Mysql9_7, Version::Mysql9_7)];
+
+/// A server with the engine's account, and what `sql` makes on it.
+pub fn start(version: Version, sql: &str) -> Mysql {
+    let options: &[&str] = if version.is_mariadb() { &["--binlog-format=ROW"] } else { &[] };
+    let server = Mysql::start(version, options).unwrap();
+    let account = "create user 'cutover'@'%' identified by 'se cret'; \
+                   grant all on *.* to 'cutover'@'%';";
+    server.run(&format!("{account} {sql}")).unwrap();
+    server
+}
+
+/// Where a server's history ends.
+pub fn head(server: &Mysql) -> String {
+    let sql = match server.version().is_mariadb() {
+        true => "select @@global.gtid_binlog_pos",
+        false => "select replace(@@global.gtid_executed, '\\n', '')",
+    };
+    server.value(sql).unwrap()
 }
 
 /// Not a test of its own: the engine that others start.

@@ -7,31 +7,12 @@ use cutover::ports::Epoch;
 use tests::mysql::{Mysql, Version};
 use tokio::sync::watch;
 
-use super::engine::{pipeline, url};
+use super::engine::{PAIRS, head, pipeline, start, url};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
-const PAIRS: [(Version, Version); 2] =
-    [(Version::Mariadb10_11, Version::Mariadb11_8), (Version::Mysql9_7, Version::Mysql9_7)];
-
 fn server(version: Version) -> Mysql {
-    let options: &[&str] = if version.is_mariadb() { &["--binlog-format=ROW"] } else { &[] };
-    let server = Mysql::start(version, options).unwrap();
-    server
-        .run(
-            "create user 'cutover'@'%' identified by 'se cret'; grant all on *.* to 'cutover'@'%';
-             create database t; create table t.t(id int primary key);",
-        )
-        .unwrap();
-    server
-}
-
-fn head(server: &Mysql) -> String {
-    let sql = match server.version().is_mariadb() {
-        true => "select @@global.gtid_binlog_pos",
-        false => "select replace(@@global.gtid_executed, '\\n', '')",
-    };
-    server.value(sql).unwrap()
+    start(version, "create database t; create table t.t(id int primary key)")
 }
 
 async fn count_becomes(green: &Mysql, wanted: &str) {

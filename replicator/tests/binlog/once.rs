@@ -4,33 +4,13 @@ use std::time::Duration;
 
 use tests::mysql::{Mysql, Version};
 
-use super::engine::{Engine, PIPELINE};
+use super::engine::{Engine, PAIRS, PIPELINE, head, start};
 use super::workload::{Crowd, NAMES, TABLES, rows};
 
 const DEADLINE: Duration = Duration::from_secs(120);
 
-const PAIRS: [(Version, Version); 2] =
-    [(Version::Mariadb10_11, Version::Mariadb11_8), (Version::Mysql9_7, Version::Mysql9_7)];
-
 fn server(version: Version) -> Mysql {
-    let options: &[&str] = if version.is_mariadb() { &["--binlog-format=ROW"] } else { &[] };
-    let server = Mysql::start(version, options).unwrap();
-    server
-        .run(
-            "create user 'cutover'@'%' identified by 'se cret'; grant all on *.* to 'cutover'@'%';
-             create database t;",
-        )
-        .unwrap();
-    server.run(&format!("use t; {TABLES}")).unwrap();
-    server
-}
-
-fn head(server: &Mysql) -> String {
-    let sql = match server.version().is_mariadb() {
-        true => "select @@global.gtid_binlog_pos",
-        false => "select replace(@@global.gtid_executed, '\\n', '')",
-    };
-    server.value(sql).unwrap()
+    start(version, &format!("create database t; use t; {TABLES}"))
 }
 
 /// Transactions that green says it has applied; none before there is a row.

@@ -56,9 +56,6 @@ struct Open {
     commits: Vec<Lsn>,
 }
 
-const OUT_OF_ORDER: &str = "This is a defect of the engine, and green may lack that transaction: please report \
-                            it, verify both sides, and do not cut over before";
-
 /// One applying connection to MySQL or MariaDB.
 pub struct MysqlLane {
     /// None after a call that failed or was dropped half-way: nothing can be said about the session.
@@ -367,13 +364,10 @@ impl MysqlLane {
         }
         // Trying again would begin behind it, and it would be missing for ever.
         if self.mark.holds(number) || self.written.is_some_and(|end| number < end) {
-            return Err(TargetError::halt(
-                format!(
-                    "the source transaction number {} came again, or behind a later one",
-                    number.0
-                ),
-                OUT_OF_ORDER,
-            ));
+            return Err(TargetError::out_of_order(format!(
+                "the source transaction number {} came again, or behind a later one",
+                number.0
+            )));
         }
         Ok(())
     }

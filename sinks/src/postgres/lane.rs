@@ -61,9 +61,6 @@ struct Standing {
     open: Open,
 }
 
-const OUT_OF_ORDER: &str = "This is a defect of the engine, and green may lack that transaction: please report \
-                            it, verify both sides, and do not cut over before";
-
 /// One applying connection to PostgreSQL.
 pub struct PgLane {
     /// None after a call that failed or was dropped half-way: nothing can be said about the session.
@@ -316,10 +313,9 @@ impl PgLane {
         // Commit records do not overlap: what began before our end was written, or was left out. Trying
         // again would begin behind it, and it would be missing for ever.
         if self.mark.holds(lsn) || self.written.is_some_and(|end| lsn < end) {
-            return Err(TargetError::halt(
-                format!("the source transaction at {lsn} came again, or behind a later one"),
-                OUT_OF_ORDER,
-            ));
+            return Err(TargetError::out_of_order(format!(
+                "the source transaction at {lsn} came again, or behind a later one"
+            )));
         }
         Ok(())
     }

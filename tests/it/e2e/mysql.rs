@@ -202,31 +202,12 @@ impl Move {
         Ok(())
     }
 
-    async fn wait(&mut self, what: &str, mut ready: impl FnMut(&Value) -> bool) -> Result<Value> {
-        let api = self.api();
-        let mut last = None;
-        let sidecar = &mut self.sidecar;
-        let found = wait::until(what, 2 * SOON, || {
-            let found = (|| {
-                if let Some(status) = sidecar.ended()? {
-                    bail!("the sidecar ended with {status}");
-                }
-                last = api.status().ok().or(last.take());
-                Ok(last.clone().filter(|status| ready(status)))
-            })();
-            async { found }
-        })
-        .await;
-        let log = self.sidecar.log_tail();
-        found.with_context(|| format!("its last status: {last:?}; its log ends with:\n{log}"))
+    async fn wait(&mut self, what: &str, ready: impl FnMut(&Value) -> bool) -> Result<Value> {
+        self.api().wait_status(&mut self.sidecar, what, 2 * SOON, ready).await
     }
 
     async fn wait_streaming(&mut self) -> Result<Value> {
-        self.wait("a stream with a small lag", |status| {
-            status["phase"] == "streaming"
-                && status["lag"]["seconds"].as_f64().is_some_and(|lag| lag < 1.0)
-        })
-        .await
+        self.api().wait_streaming(&mut self.sidecar, 1.0, 2 * SOON).await
     }
 
     fn cutover(&self, arguments: &[&str]) -> Result<tests::process::Finished> {

@@ -1,6 +1,7 @@
 //! SQL through the server's own client, which cannot share a bug with the code under test.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -10,13 +11,20 @@ use super::{Mysql, Version};
 /// A row's fields as bytes. NULL is the text `NULL`, as the client prints it: ask with `IS NULL`.
 pub type Row = Vec<Vec<u8>>;
 
-/// A client of a server, or of a router in front of one, over TCP.
+/// A client of a server, or of a router in front of one.
 #[derive(Debug, Clone)]
 pub struct Login {
     version: Version,
-    port: u16,
-    user: String,
-    password: String,
+    way: Way,
+}
+
+/// How it gets there, and as whom.
+#[derive(Debug, Clone)]
+enum Way {
+    /// As root.
+    Socket(PathBuf),
+    /// On loopback.
+    Tcp { port: u16, user: String, password: String },
 }
 
 impl Login {
@@ -37,13 +45,20 @@ impl Login {
 
     fn client(&self, sql: &str) -> Result<Vec<u8>> {
         let mut command = command(self.version)?;
-        let plain: &[&str] = match self.version.is_mariadb() {
-            true => &["--skip-ssl"],
-            false => &["--ssl-mode=DISABLED", "--get-server-public-key"],
-        };
-        command.args(["--protocol=TCP", "--host=127.0.0.1", "--connect-timeout=5"]).args(plain);
-        command.args([format!("--port={}", self.port), format!("--user={}", self.user)]);
-        command.env("MYSQL_PWD", &self.password);
+        match &self.way {
+            Way::Socket(path) => {
+                command.arg("--user=root").arg(format!("--socket={}", path.display()));
+            }
+            Way::Tcp { port, user, password } => {
+                let plain: &[&str] = match self.version.is_mariadb() {
+                    true => &["--skip-ssl"],
+                    false => &["--ssl-mode=DISABLED", "--get-server-public-key"],
+                };
+                command.args(["--protocol=TCP", "--host=127.0.0.1", "--connect-timeout=5"]);
+                command.args(plain).args([format!("--port={port}"), format!("--user={user}")]);
+                command.env("MYSQL_PWD", password);
+            }
+        }
         output_of(command, self.version, sql)
     }
 }
@@ -52,28 +67,27 @@ impl Mysql {
     /// A client at this port of loopback: the server's own, or a router's.
     pub fn login(&self, port: u16, user: &str, password: &str) -> Login {
         let (user, password) = (user.to_owned(), password.to_owned());
-        Login { version: self.version, port, user, password }
+        Login { version: self.version, way: Way::Tcp { port, user, password } }
     }
 
-    /// Runs statements as root over the socket, in UTF-8 and UTC, until one fails.
+    /// Root over the socket.
+    fn root(&self) -> Login {
+        Login { version: self.version, way: Way::Socket(self.socket.clone()) }
+    }
+
+    /// As [`Login::run`], as root over the socket.
     pub fn run(&self, sql: &str) -> Result<()> {
-        self.client(sql).map(drop)
+        self.root().run(sql)
     }
 
-    /// The rows of all results of `sql`.
+    /// As [`Login::rows`], as root over the socket.
     pub fn rows(&self, sql: &str) -> Result<Vec<Row>> {
-        Ok(rows_of(&self.client(sql)?))
+        self.root().rows(sql)
     }
 
-    /// The only field of the only row.
+    /// As [`Login::value`], as root over the socket.
     pub fn value(&self, sql: &str) -> Result<String> {
-        value_of(&self.rows(sql)?, sql)
-    }
-
-    fn client(&self, sql: &str) -> Result<Vec<u8>> {
-        let mut command = command(self.version)?;
-        command.arg("--user=root").arg(format!("--socket={}", self.socket.display()));
-        output_of(command, self.version, sql)
+        self.root().value(sql)
     }
 }
 

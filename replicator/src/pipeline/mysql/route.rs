@@ -149,8 +149,9 @@ impl Route for BinlogRoute {
         // One that is broken is not begun anew by itself: what it held, or has not read, may be somebody
         // else's writes. A person who has looked removes it from the target: see `rearming`.
         let (url, name) = (&self.ends.target, &self.config.name);
-        let is_known = MysqlTarget::registered(url, name).await?.is_some();
-        if store.binlog_stream()?.is_some() && (is_known || *shared.hot.borrow()) {
+        let is_there = store.binlog_stream()?.is_some()
+            && (*shared.hot.borrow() || MysqlTarget::registered(url, name).await?.is_some());
+        if is_there {
             // An attempt that failed may wait for its next try.
             self.armed.notify_one();
             return Ok("it is there already".into());

@@ -132,6 +132,8 @@ where
         limits: context.limits,
         cancel: cancel.subscribe(),
     };
+    // A run that is dropped leaves nobody behind who goes on writing.
+    let _cancels = CancelsWhenDropped(cancel.clone());
     let apply_ended = ended.clone();
     let apply = async move {
         let _ended = SaysEnded(apply_ended);
@@ -191,6 +193,15 @@ where
     match taken? {
         Ended::Handover => Ok(Outcome::Handover),
         Ended::Stopped | Ended::Downstream => Ok(Outcome::Stopped),
+    }
+}
+
+/// Cancels what still runs.
+struct CancelsWhenDropped(watch::Sender<bool>);
+
+impl Drop for CancelsWhenDropped {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
     }
 }
 

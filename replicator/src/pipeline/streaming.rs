@@ -203,10 +203,15 @@ impl Reading {
             "streaming"
         );
         let handover = watch::Sender::new(false);
-        let context = self.context(&source, handover.subscribe());
-        self.shared.healed();
         let may_gulp =
             matches!(source, Reader::Stream(_)) && self.config.apply.reader == ReaderMode::Auto;
+        // A stream that can't change over when it falls behind has to read while it applies.
+        let applier = match may_gulp && choice.allows(at.from) {
+            true => Applier::Beside,
+            false => Applier::Apart,
+        };
+        let context = self.context(applier, handover.subscribe());
+        self.shared.healed();
         let ran = {
             let run = stream::run(&mut source, Arc::new(target), at, &context, &mut self.ending);
             let mut carries = self.shared.carries.subscribe();
@@ -239,7 +244,7 @@ impl Reading {
         Ok(outcome)
     }
 
-    fn context(&self, source: &Reader, handover: watch::Receiver<bool>) -> StreamContext {
+    fn context(&self, applier: Applier, handover: watch::Receiver<bool>) -> StreamContext {
         StreamContext {
             store: self.store.clone(),
             positions: None,
@@ -257,10 +262,7 @@ impl Reading {
                 transactions: self.config.apply.batch_transactions,
             },
             lanes: self.config.apply.lanes,
-            applier: match source {
-                Reader::Stream(_) => Applier::Beside,
-                Reader::Gulp(_) => Applier::Apart,
-            },
+            applier,
             handover,
         }
     }

@@ -1,5 +1,7 @@
 //! The statements around every transaction's rows.
 
+use tokio_postgres::types::ToSql;
+
 use super::pipeline::{Failure, Param, Pipeline, Purpose};
 use super::session::{Capabilities, OriginTracking, TriggerSuppression};
 use super::wire::{Statement, Wire};
@@ -25,6 +27,9 @@ pub(super) struct Frame {
     pub related: Statement,
     pub release: Statement,
 }
+
+/// A parameter of one of these statements.
+pub(super) type Parameter = Box<dyn ToSql + Sync + Send>;
 
 const BEGINNING: &str = "beginning a transaction on green";
 
@@ -104,19 +109,29 @@ impl Frame {
         })
     }
 
-    /// Begins a transaction; the mark has to be the first that it writes, `own` or `enter`.
+    /// Begins a transaction of which not everything is known yet: our mark is the first that it writes.
     pub async fn begin(&self, pipe: &mut Pipeline<'_>) -> Result<(), Failure> {
-        self.send(pipe, &self.begin, BEGINNING).await?;
-        match &self.defer_constraints {
-            Some(defer) => self.send(pipe, defer, BEGINNING).await,
+        self.begin_unmarked(pipe).await?;
+        match &self.own {
+            Some(own) => self.send(pipe, own, BEGINNING).await,
             None => Ok(()),
         }
     }
 
-    /// Marks a transaction of which not everything is known yet.
-    pub async fn say_own(&self, pipe: &mut Pipeline<'_>) -> Result<(), Failure> {
-        match &self.own {
-            Some(own) => self.send(pipe, own, BEGINNING).await,
+    /// Begins a transaction that is known to its end, with everything that [`Frame::enter`] says.
+    pub async fn begin_whole(
+        &self,
+        pipe: &mut Pipeline<'_>,
+        params: &[Parameter],
+    ) -> Result<(), Failure> {
+        self.begin_unmarked(pipe).await?;
+        pipe.send(&self.enter, params, 0, Purpose::Progress).await
+    }
+
+    async fn begin_unmarked(&self, pipe: &mut Pipeline<'_>) -> Result<(), Failure> {
+        self.send(pipe, &self.begin, BEGINNING).await?;
+        match &self.defer_constraints {
+            Some(defer) => self.send(pipe, defer, BEGINNING).await,
             None => Ok(()),
         }
     }

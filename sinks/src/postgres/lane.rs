@@ -12,10 +12,10 @@ use decoders::change::{Lsn, Transaction};
 use decoders::postgres::pipelined::Pipelined;
 use decoders::postgres::session::Session;
 use decoders::source::Disposition;
-use tokio_postgres::types::{PgLsn, ToSql};
+use tokio_postgres::types::PgLsn;
 
 use super::catalog::read_table;
-use super::frame::{BACK, Frame};
+use super::frame::{BACK, Frame, Parameter};
 use super::pipeline::{Failure, Pipeline, Purpose};
 use super::session::{self, Capabilities, TriggerSuppression};
 use super::sets;
@@ -43,8 +43,6 @@ pub(super) struct LaneStart {
 /// Fewer changes in one call are written row by row: a quiet stream pays nothing for the batches of
 /// a busy one.
 const FEWEST_CHANGES: usize = 16;
-
-type Parameter = Box<dyn ToSql + Sync + Send>;
 
 /// Where the open transaction stands.
 #[derive(Clone, Default)]
@@ -298,9 +296,8 @@ impl PgLane {
         }
         self.open.begun = true;
         let frame = self.frame.clone();
-        frame.begin(pipe).await?;
         if self.open.unfinished.is_some() {
-            frame.say_own(pipe).await?;
+            frame.begin(pipe).await?;
             return Ok(None);
         }
         let mark = self.mark.after(share, &self.open.commits, self.written);
@@ -308,7 +305,7 @@ impl PgLane {
         if frame.mark_origin.is_some() {
             params.extend(self.origin());
         }
-        pipe.send(&frame.enter, &params, 0, Purpose::Progress).await?;
+        frame.begin_whole(pipe, &params).await?;
         Ok(Some(mark))
     }
 

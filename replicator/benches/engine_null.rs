@@ -13,7 +13,7 @@ use decoders::{
     Cell, ChangeEvent, Column, Lsn, Part, Position, QualifiedName, ReplicaIdentity, Row, Source,
     SourceError, SourceEvent, TableId, TableSchema, Transaction,
 };
-use replicator::engine::apply::BatchLimits;
+use replicator::engine::apply::{Applier, BatchLimits};
 use replicator::engine::budget::Budget;
 use replicator::engine::frontier::Frontier;
 use replicator::engine::hold::Hold;
@@ -67,6 +67,7 @@ async fn rate(lanes: u16) -> f64 {
         budget: Budget::new(256 << 20),
         limits: BatchLimits { bytes: 64 << 20, transactions: 50_000 },
         lanes,
+        applier: Applier::Apart,
         handover: watch::Sender::new(false).subscribe(),
     };
     let mut source = InMemory::new();

@@ -18,6 +18,7 @@ pub mod door;
 pub mod engine;
 pub mod http;
 pub mod metrics;
+pub mod own_thread;
 pub mod pipeline;
 pub mod probe;
 pub mod protect;

@@ -36,10 +36,10 @@ pub async fn may_mark(client: &Client, version_num: u32) -> Result<bool, TargetE
     Ok(row.get::<_, Option<bool>>(0).unwrap_or(false))
 }
 
-/// The statement that writes the mark, right behind BEGIN.
-pub(crate) fn statement(pipeline: &str) -> String {
+/// The call that writes the mark. Of what others may read it has to be the first in its transaction.
+pub(crate) fn call(pipeline: &str) -> String {
     format!(
-        "SELECT pg_catalog.pg_logical_emit_message(true, '{MESSAGE_PREFIX}', '{}')",
+        "pg_catalog.pg_logical_emit_message(true, '{MESSAGE_PREFIX}', '{}')",
         pipeline.replace('\'', "''")
     )
 }
@@ -73,6 +73,6 @@ mod tests {
 
     #[test]
     fn the_name_is_a_literal() {
-        assert!(statement("it's").ends_with("'cutover.own', 'it''s')"));
+        assert!(call("it's").ends_with("'cutover.own', 'it''s')"));
     }
 }

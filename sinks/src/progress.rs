@@ -262,6 +262,9 @@ SET end_lsn = $3, commit_lsn = $4, floor_lsn = $5, above = $6, transactions = $7
 WHERE pipeline = $1 AND lane = $2 AND end_lsn IS NOT DISTINCT FROM $8 AND transactions = $9
 RETURNING 1";
 
+/// How many parameters [`ADVANCE`] has.
+pub const ADVANCE_PARAMETERS: usize = 9;
+
 /// `application_name` of a lane's session: what an earlier life of the lane is known by.
 pub fn application_name(pipeline: &str, lane: LaneId) -> String {
     format!("cutover apply {pipeline} {}", lane.0)

@@ -1,8 +1,10 @@
-//! The scheduling thread: collects windows, and has the lanes apply one after the other.
+//! The scheduling task: collects windows, and has the lanes apply one after the other.
 //!
 //! ```text
-//!   queue --> window W+1 (collected) | window W (in flight) --> lane 0 .. N-1 --> green   (one lane: on this thread)
+//!   queue --> window W+1 (collected) | window W (in flight) --> lane 0 .. N-1 --> green   (one lane: in this task)
 //! ```
+//! It runs beside the intake, on its thread, or on a thread of its own: see [`Applier`].
+//!
 //! A window is everything that waits, up to the limits, so a quiet stream applies each transaction
 //! at once and a backlog coalesces by itself. With one lane a window is one transaction of green.
 //! With several, what [`schedule`](super::schedule) finds to be independent is shared out. A window
@@ -14,11 +16,11 @@
 
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender, never, select};
+use crossbeam_channel::Sender;
 use decoders::{Lsn, Transaction};
 use sinks::mark::Window as MarkedWindow;
-use sinks::{Share, Target, TargetError};
-use tokio::runtime::Handle;
+use sinks::{Lane, Share, Target, TargetError};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::frontier::Frontier;
@@ -34,7 +36,17 @@ use super::window::{KnownTables, Window};
 /// more than it saves.
 const SHARE_TRANSACTIONS_MIN: usize = 8;
 
-/// What the scheduling thread is connected to.
+/// Where a stream is applied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Applier {
+    /// By the thread that reads it: near the head a transaction is on its way to green before another
+    /// thread would have woken up. Several lanes are scheduled on a thread all the same.
+    Beside,
+    /// By a thread of its own: far behind the head reading and applying go on at the same time.
+    Apart,
+}
+
+/// What the scheduling task is connected to.
 pub struct Applying<T: Target> {
     /// Where to apply.
     pub target: Arc<T>,
@@ -43,7 +55,7 @@ pub struct Applying<T: Target> {
     /// Told once they are open.
     pub lanes_open: watch::Sender<bool>,
     /// Transactions, in commit order. Closed when the stream ends.
-    pub queue: Receiver<Chunk>,
+    pub queue: UnboundedReceiver<Chunk>,
     /// Where the stream resumes.
     pub resume: Resume,
     /// Told after each window.
@@ -84,7 +96,7 @@ struct InFlight {
 struct Collector<T: Target> {
     target: Arc<T>,
     limits: BatchLimits,
-    queue: Receiver<Chunk>,
+    queue: UnboundedReceiver<Chunk>,
     shares_out: bool,
     known: KnownTables,
     window: Window,
@@ -102,28 +114,28 @@ where
 {
     /// Applies until the queue is closed and empty, or cancelled.
     ///
-    /// Runs on a thread of its own: it blocks on the queue, and on green through `runtime`.
+    /// With several lanes it blocks its thread while they end, and while it groups.
     ///
     /// # Errors
     /// The first lane's. What other lanes have committed of the window is on green, and green's
     /// progress says so; of the share that failed nothing is.
-    pub fn run(self, runtime: &Handle) -> Result<(), TargetError> {
+    pub async fn run(self) -> Result<(), TargetError> {
         let beyond = self.resume.beyond.last().map(|commit| Lsn(commit.0 + 1));
         self.hold.resume(beyond.max(Some(self.resume.transaction)).unwrap_or_default());
-        let Some(mut lanes) = Lanes::open(&self.target, self.lanes, &self.cancel)? else {
+        let Some(mut lanes) = Lanes::open(&self.target, self.lanes, &self.cancel).await? else {
             return Ok(());
         };
         self.lanes_open.send_replace(true);
-        let applied = self.apply_with(&mut lanes, runtime);
+        let applied = self.apply_with(&mut lanes).await;
         if applied.is_err() {
             // Nobody waits for what the others still do; what they have committed is in their marks.
             lanes.give_up();
         }
-        lanes.close();
+        lanes.close().await;
         applied
     }
 
-    fn apply_with(self, lanes: &mut Lanes, runtime: &Handle) -> Result<(), TargetError> {
+    async fn apply_with(self, lanes: &mut Lanes<T::Lane>) -> Result<(), TargetError> {
         let mut collector = Collector {
             target: self.target,
             limits: self.limits,
@@ -136,9 +148,9 @@ where
             is_cancelled: false,
         };
         let mut floor = self.resume.transaction;
-        while collector.wait_for_some(runtime)? {
-            let Some(admission) = collector.admit(&self.hold, runtime)? else { return Ok(()) };
-            let begun = collector.begin_next(admission.limit, runtime)?;
+        while collector.wait_for_some().await? {
+            let Some(admission) = collector.admit(&self.hold).await? else { return Ok(()) };
+            let begun = collector.begin_next(admission.limit).await?;
             let Some(window) = begun else { return Ok(()) };
             if !window.follows(floor) {
                 return Err(TargetError::out_of_order(format!(
@@ -149,7 +161,7 @@ where
             self.touched.note(&window.transactions);
             let mut flight = give(lanes, window, floor, &self.resume.beyond);
             loop {
-                collector.collect_until_done(lanes, &mut flight, runtime)?;
+                collector.collect_until_done(lanes, &mut flight).await?;
                 if flight.error.is_some() || flight.refused.is_empty() {
                     break;
                 }
@@ -184,7 +196,7 @@ where
 }
 
 /// Hands a window to the lanes. `beyond` are commits that green has from an earlier life.
-fn give(lanes: &mut Lanes, window: Window, floor: Lsn, beyond: &[Lsn]) -> InFlight {
+fn give<L: Lane>(lanes: &mut Lanes<L>, window: Window, floor: Lsn, beyond: &[Lsn]) -> InFlight {
     let end = window.end();
     let Window { transactions, permits, schedule, .. } = window;
     let mut flight = InFlight {
@@ -256,16 +268,16 @@ impl InFlight {
 impl<T: Target> Collector<T> {
     /// Waits until there is something to apply; false when there will be nothing any more, or the
     /// run is cancelled.
-    fn wait_for_some(&mut self, runtime: &Handle) -> Result<bool, TargetError> {
+    async fn wait_for_some(&mut self) -> Result<bool, TargetError> {
         if self.window.transactions.is_empty() {
-            match self.queue.recv() {
-                Ok(chunk) => self.take(chunk, runtime)?,
-                Err(_) => return Ok(false),
+            match self.queue.recv().await {
+                Some(chunk) => self.take(chunk).await?,
+                None => return Ok(false),
             }
         }
         while self.next.is_none() && !self.is_cancelled {
             match self.queue.try_recv() {
-                Ok(chunk) => self.take(chunk, runtime)?,
+                Ok(chunk) => self.take(chunk).await?,
                 Err(_) => break,
             }
         }
@@ -273,7 +285,7 @@ impl<T: Target> Collector<T> {
     }
 
     /// Waits until what was collected may be written. `None` if the run is cancelled.
-    fn admit(&mut self, hold: &Hold, runtime: &Handle) -> Result<Option<Admission>, TargetError> {
+    async fn admit(&mut self, hold: &Hold) -> Result<Option<Admission>, TargetError> {
         let Some(first) = self.window.transactions.first().map(|first| first.commit_lsn) else {
             return Ok(None);
         };
@@ -283,18 +295,14 @@ impl<T: Target> Collector<T> {
                 admission = Some(hold.admit(first).await);
                 Ok(())
             };
-            self.is_cancelled |= !until_cancelled(runtime, &mut self.cancel, admitted)?;
+            self.is_cancelled |= !until_cancelled(&mut self.cancel, admitted).await?;
         }
         Ok(admission)
     }
 
     /// What was collected and is committed before `limit`; the next one begins with the rest. `None` if
     /// the run is cancelled.
-    fn begin_next(
-        &mut self,
-        limit: Option<Lsn>,
-        runtime: &Handle,
-    ) -> Result<Option<Window>, TargetError> {
+    async fn begin_next(&mut self, limit: Option<Lsn>) -> Result<Option<Window>, TargetError> {
         self.known.begin_window();
         let mut window = std::mem::take(&mut self.window);
         if let Some(rest) = limit.and_then(|limit| window.cut(limit)) {
@@ -302,36 +310,35 @@ impl<T: Target> Collector<T> {
         }
         if self.shares_out {
             let ordered = window.keep_shared_rows_in_order(&*self.target);
-            self.is_cancelled |= !until_cancelled(runtime, &mut self.cancel, ordered)?;
+            self.is_cancelled |= !until_cancelled(&mut self.cancel, ordered).await?;
         }
         Ok((!self.is_cancelled).then_some(window))
     }
 
-    /// Collects the next window until the one in flight has come to an end.
-    fn collect_until_done(
+    /// Collects the next window until the one in flight has come to an end. With one lane there is
+    /// nothing to group, and what comes meanwhile waits in the queue.
+    async fn collect_until_done(
         &mut self,
-        lanes: &Lanes,
+        lanes: &mut Lanes<T::Lane>,
         flight: &mut InFlight,
-        runtime: &Handle,
     ) -> Result<(), TargetError> {
         if let Some(chunk) = self.next.take() {
-            self.take(chunk, runtime)?;
+            self.take(chunk).await?;
         }
-        let closed = never();
-        let mut is_open = true;
+        let mut is_open = self.shares_out;
         while flight.running > 0 {
             let takes = is_open && self.next.is_none() && !self.is_cancelled;
-            let queue = if takes { &self.queue } else { &closed };
-            select! {
-                recv(lanes.done()) -> outcome => {
-                    flight.done(outcome.unwrap_or(Outcome::Gone));
+            tokio::select! {
+                biased;
+                outcome = lanes.outcome() => {
+                    flight.done(outcome);
                     if flight.error.is_some() {
                         lanes.give_up();
                     }
                 }
-                recv(queue) -> chunk => match chunk {
-                    Ok(chunk) => self.take(chunk, runtime)?,
-                    Err(_) => is_open = false,
+                chunk = self.queue.recv(), if takes => match chunk {
+                    Some(chunk) => self.take(chunk).await?,
+                    None => is_open = false,
                 },
             }
         }
@@ -339,7 +346,7 @@ impl<T: Target> Collector<T> {
     }
 
     /// Adds a chunk to the window, or keeps it for the next.
-    fn take(&mut self, chunk: Chunk, runtime: &Handle) -> Result<(), TargetError> {
+    async fn take(&mut self, chunk: Chunk) -> Result<(), TargetError> {
         if !self.window.fits(&chunk, &self.limits) {
             self.next = Some(chunk);
             return Ok(());
@@ -350,24 +357,21 @@ impl<T: Target> Collector<T> {
             return Ok(());
         }
         let grouped = self.window.schedule_from(first, &mut self.known, &*self.target);
-        self.is_cancelled |= !until_cancelled(runtime, &mut self.cancel, grouped)?;
+        self.is_cancelled |= !until_cancelled(&mut self.cancel, grouped).await?;
         Ok(())
     }
 }
 
 /// Waits for `work`; false if the run was cancelled before it was done.
-fn until_cancelled(
-    runtime: &Handle,
+async fn until_cancelled(
     cancel: &mut watch::Receiver<bool>,
     work: impl Future<Output = Result<(), TargetError>>,
 ) -> Result<bool, TargetError> {
-    runtime.block_on(async {
-        tokio::select! {
-            biased;
-            done = work => done.map(|()| true),
-            () = cancelled(cancel) => Ok(false),
-        }
-    })
+    tokio::select! {
+        biased;
+        done = work => done.map(|()| true),
+        () = cancelled(cancel) => Ok(false),
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Who compares two sides in snapshots of one moment needs a target that has the transactions of one
 //! position of the source and no others, for as long as it takes to open a snapshot there. So the
-//! scheduling thread asks here before each window. While a target is held nothing is given to the lanes,
+//! scheduling task asks here before each window. While a target is held nothing is given to the lanes,
 //! then what lies before the position that the holder names: a window that reaches beyond it is cut in
 //! two. The source is read on meanwhile, until the memory budget is used up.
 //!

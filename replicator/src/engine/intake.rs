@@ -1,5 +1,5 @@
 //! The intake: takes transactions from the source, counts their bytes against the budget, and
-//! hands them to the scheduling thread.
+//! hands them to the scheduling task.
 //!
 //! What the source has ready is taken in one go, up to [`CHUNK_BYTES`], and costs one permit, one
 //! queue item and one update of the positions, however many transactions it is.
@@ -25,6 +25,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use decoders::{Lsn, Position, Source, SourceError, SourceEvent, Transaction};
 use futures_util::FutureExt as _;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 
@@ -55,7 +56,7 @@ pub enum Ended {
     /// Another reader is to go on; everything that was received is applied, in the checkpoint and
     /// acknowledged.
     Handover,
-    /// The applying or checkpointing thread is gone; its own result says why.
+    /// The applying task or the checkpointing thread is gone; its own result says why.
     Downstream,
 }
 
@@ -67,8 +68,8 @@ pub struct Intake<'a, S: Source> {
     pub resume: Lsn,
     /// Commits of transactions behind it that are on green too, ascending.
     pub beyond: Vec<Lsn>,
-    /// To the scheduling thread.
-    pub queue: Sender<Chunk>,
+    /// To the scheduling task.
+    pub queue: UnboundedSender<Chunk>,
     /// Wakes the checkpoint thread.
     pub checkpoint: Sender<()>,
     /// Ends the checkpoint thread's rest.

@@ -1,4 +1,7 @@
 //! The lanes: each applies what it is given, one share at a time; several have a thread each.
+//!
+//! One alone applies in the task that gives it work: near the head every transaction is a window, and
+//! handing it to another thread and back would take longer on a busy machine than applying it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender};
 use decoders::Transaction;
 use sinks::{Applied, Lane, LaneId, Share, Target, TargetError};
 use tokio::runtime::Runtime;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 
 use super::totals::AppliedTotals;
@@ -35,18 +39,15 @@ pub enum Outcome {
 }
 
 /// The open lanes.
-pub struct Lanes {
-    lanes: Where,
-    done: Receiver<Outcome>,
+pub struct Lanes<L> {
+    lanes: Where<L>,
     give_up: watch::Sender<bool>,
 }
 
-/// Where lanes apply. One alone does so on the thread that gives it work: near the tip every
-/// transaction is a window, and handing it to another thread and back would take longer on a busy
-/// machine than applying it.
-enum Where {
-    Here { lane: Box<dyn Applies>, say: Sender<Outcome> },
-    OnThreads(Vec<LaneThread>),
+/// Where lanes apply.
+enum Where<L> {
+    Here { lane: Box<Driven<L>>, given: Option<Job> },
+    OnThreads { threads: Vec<LaneThread>, done: UnboundedReceiver<Outcome> },
 }
 
 struct LaneThread {
@@ -54,32 +55,25 @@ struct LaneThread {
     thread: std::thread::JoinHandle<()>,
 }
 
-impl Lanes {
-    /// Opens `count` lanes; `None` if cancelled meanwhile. One is opened on this thread, and applies
-    /// on it.
+impl<L: Lane> Lanes<L> {
+    /// Opens `count` lanes; `None` if cancelled meanwhile.
     ///
     /// # Errors
     /// The target's.
-    pub fn open<T: Target + 'static>(
+    pub async fn open<T: Target<Lane = L> + 'static>(
         target: &Arc<T>,
         count: u16,
         cancel: &watch::Receiver<bool>,
-    ) -> Result<Option<Self>, TargetError>
-    where
-        T::Lane: 'static,
-    {
-        let (say, done) = crossbeam_channel::unbounded();
+    ) -> Result<Option<Self>, TargetError> {
         let give_up = watch::Sender::new(false);
         if count == 1 {
             let opening = target.open_lane(LaneId(0));
-            let lane = Driven::open(opening, [cancel.clone(), give_up.subscribe()]);
-            return Ok(lane.transpose()?.map(|lane| Self {
-                lanes: Where::Here { lane: Box::new(lane), say },
-                done,
-                give_up,
-            }));
+            let lane = Driven::open(opening, [cancel.clone(), give_up.subscribe()]).await;
+            let here = |lane| Where::Here { lane: Box::new(lane), given: None };
+            return Ok(lane.transpose()?.map(|lane| Self { lanes: here(lane), give_up }));
         }
-        let (say_opened, opened) = crossbeam_channel::unbounded();
+        let (say, done) = unbounded_channel();
+        let (say_opened, mut opened) = unbounded_channel();
         let start = |number| {
             let (jobs, given) = crossbeam_channel::bounded(1);
             let (target, say, say_opened) = (Arc::clone(target), say.clone(), say_opened.clone());
@@ -94,22 +88,22 @@ impl Lanes {
             LaneThread { jobs, thread }
         };
         let threads = (0..count).map(start).collect();
-        let lanes = Self { lanes: Where::OnThreads(threads), done, give_up };
+        let lanes = Self { lanes: Where::OnThreads { threads, done }, give_up };
         drop(say_opened);
         let mut open = 0;
-        for outcome in opened {
+        while let Some(outcome) = opened.recv().await {
             match outcome {
                 Some(Ok(())) => open += 1,
                 Some(Err(error)) => {
                     lanes.give_up();
-                    lanes.close();
+                    lanes.close().await;
                     return Err(error);
                 }
                 None => {}
             }
         }
         if open < lanes.count() {
-            lanes.close();
+            lanes.close().await;
             return Ok(None);
         }
         Ok(Some(lanes))
@@ -119,20 +113,16 @@ impl Lanes {
     pub fn count(&self) -> usize {
         match &self.lanes {
             Where::Here { .. } => 1,
-            Where::OnThreads(threads) => threads.len(),
+            Where::OnThreads { threads, .. } => threads.len(),
         }
     }
 
-    /// Gives a share to a lane that has none. Its outcome comes out of [`Lanes::done`]; with one
-    /// lane it is there already when this returns.
+    /// Gives a share to a lane that has none. Its outcome comes out of [`Lanes::outcome`].
     pub fn give(&mut self, lane: usize, transactions: Vec<Transaction>, share: Share) {
         let job = Job { transactions, share };
         match &mut self.lanes {
-            Where::Here { lane, say } => {
-                let outcome = lane.apply(job);
-                say.send(outcome).expect("the receiver is ours");
-            }
-            Where::OnThreads(threads) => {
+            Where::Here { given, .. } => *given = Some(job),
+            Where::OnThreads { threads, .. } => {
                 // A lane whose thread is gone has said so.
                 let _ = threads[lane].jobs.send(job);
             }
@@ -144,17 +134,24 @@ impl Lanes {
         self.give_up.send_replace(true);
     }
 
-    /// One outcome for each share that was given.
-    pub fn done(&self) -> &Receiver<Outcome> {
-        &self.done
+    /// The outcome of a share that was given. One lane alone applies it in here, and a future that is
+    /// dropped breaks that off; of several lanes no outcome is lost.
+    pub async fn outcome(&mut self) -> Outcome {
+        match &mut self.lanes {
+            Where::Here { lane, given } => match given.take() {
+                Some(job) => lane.apply(job).await,
+                None => Outcome::Gone,
+            },
+            Where::OnThreads { done, .. } => done.recv().await.unwrap_or(Outcome::Gone),
+        }
     }
 
-    /// Ends the lanes; those in the middle of a share go on until it is applied or cancelled. A
-    /// panic in one goes on here.
-    pub fn close(self) {
+    /// Ends the lanes; those in the middle of a share go on until it is applied or cancelled, and
+    /// this thread waits for theirs. A panic in one goes on here.
+    pub async fn close(self) {
         match self.lanes {
-            Where::Here { lane, .. } => lane.close(),
-            Where::OnThreads(threads) => {
+            Where::Here { lane, .. } => lane.close().await,
+            Where::OnThreads { threads, .. } => {
                 let threads: Vec<_> = threads.into_iter().map(|lane| lane.thread).collect();
                 for thread in threads {
                     if let Err(panic) = thread.join() {
@@ -167,7 +164,7 @@ impl Lanes {
 }
 
 /// Says that the thread has ended, however it did.
-struct SaysGone(Sender<Outcome>);
+struct SaysGone(UnboundedSender<Outcome>);
 
 impl Drop for SaysGone {
     fn drop(&mut self) {
@@ -180,13 +177,16 @@ impl Drop for SaysGone {
 /// was cancelled.
 fn run_lane<L: Lane>(
     opening: impl Future<Output = Result<L, TargetError>>,
-    opened: Sender<Option<Result<(), TargetError>>>,
+    opened: UnboundedSender<Option<Result<(), TargetError>>>,
     jobs: &Receiver<Job>,
-    done: Sender<Outcome>,
+    done: UnboundedSender<Outcome>,
     ends: [watch::Receiver<bool>; 2],
 ) {
     let gone = SaysGone(done);
-    let (said, lane) = match Driven::open(opening, ends) {
+    // On a shared runtime every answer of green would wake a worker first, and only that one this
+    // thread.
+    let runtime = runtime();
+    let (said, lane) = match runtime.block_on(Driven::open(opening, ends)) {
         None => (None, None),
         Some(Ok(lane)) => (Some(Ok(())), Some(lane)),
         Some(Err(error)) => (Some(Err(error)), None),
@@ -196,64 +196,52 @@ fn run_lane<L: Lane>(
     drop(opened);
     let Some(mut lane) = lane else { return };
     while let Ok(job) = jobs.recv() {
-        let outcome = lane.apply(job);
+        let outcome = runtime.block_on(lane.apply(job));
         if gone.0.send(outcome).is_err() || !lane.goes_on {
             return;
         }
     }
-    Box::new(lane).close();
+    runtime.block_on(lane.close());
 }
 
-/// A lane that is given its work, whatever its target.
-trait Applies {
-    fn apply(&mut self, job: Job) -> Outcome;
-
-    /// Ends its session in order, if it has not given up.
-    fn close(self: Box<Self>);
+/// A runtime for the thread that asks.
+pub fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("the operating system refuses an epoll instance")
 }
 
-/// A lane, and what drives its connection: a runtime of the thread that applies. On a shared one
-/// every answer of green would wake a worker first, and only that one this thread.
+/// A lane, and what ends its work early.
 struct Driven<L> {
     lane: L,
-    runtime: Runtime,
     ends: [watch::Receiver<bool>; 2],
     goes_on: bool,
 }
 
 impl<L: Lane> Driven<L> {
-    fn open(
+    async fn open(
         opening: impl Future<Output = Result<L, TargetError>>,
         ends: [watch::Receiver<bool>; 2],
     ) -> Option<Result<Self, TargetError>> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("the operating system refuses an epoll instance");
         let [mut cancel, mut give_up] = ends.clone();
-        let lane = runtime.block_on(async {
-            tokio::select! {
-                biased;
-                () = cancelled(&mut cancel) => None,
-                () = cancelled(&mut give_up) => None,
-                lane = opening => Some(lane),
-            }
-        });
-        lane.map(|lane| lane.map(|lane| Self { lane, runtime, ends, goes_on: true }))
+        let lane = tokio::select! {
+            biased;
+            () = cancelled(&mut cancel) => None,
+            () = cancelled(&mut give_up) => None,
+            lane = opening => Some(lane),
+        };
+        lane.map(|lane| lane.map(|lane| Self { lane, ends, goes_on: true }))
     }
-}
 
-impl<L: Lane> Applies for Driven<L> {
-    fn apply(&mut self, Job { transactions, share }: Job) -> Outcome {
-        let Self { lane, runtime, ends: [cancel, give_up], goes_on } = self;
-        let applied = runtime.block_on(async {
-            tokio::select! {
-                biased;
-                applied = lane.apply_share(&transactions, share) => Some(applied),
-                () = cancelled(cancel) => None,
-                () = cancelled(give_up) => None,
-            }
-        });
+    async fn apply(&mut self, Job { transactions, share }: Job) -> Outcome {
+        let Self { lane, ends: [cancel, give_up], goes_on } = self;
+        let applied = tokio::select! {
+            biased;
+            applied = lane.apply_share(&transactions, share) => Some(applied),
+            () = cancelled(cancel) => None,
+            () = cancelled(give_up) => None,
+        };
         let outcome = match applied {
             None => Outcome::Cancelled,
             Some(Ok(applied)) => Outcome::Applied(applied, AppliedTotals::of(&transactions)),
@@ -264,15 +252,12 @@ impl<L: Lane> Applies for Driven<L> {
         outcome
     }
 
-    fn close(self: Box<Self>) {
-        if !self.goes_on {
-            return;
-        }
-        let Self { lane, runtime, .. } = *self;
-        runtime.block_on(async {
+    /// Ends its session in order, if it has not given up.
+    async fn close(self) {
+        if self.goes_on {
             // Late is as good as not at all: the server notices the end of the connection.
-            let _ = tokio::time::timeout(CLOSE_TIMEOUT, lane.close()).await;
-        });
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.lane.close()).await;
+        }
     }
 }
 

@@ -1,15 +1,15 @@
-//! One run of the stream: intake, scheduling thread, lanes and checkpoint thread, from connect to the
+//! One run of the stream: intake, scheduling, lanes and checkpoint thread, from connect to the
 //! first error, the operator's stop, or the handover to another reader.
 //!
 //! ```text
-//!   source --[task: intake]--> crossbeam queue --[thread: apply]--> [threads: lanes] --> green
+//!   source --[task: intake]--> queue --[same task, or thread: apply]--> [here, or threads: lanes] --> green
 //!                                                   |  wake
 //!   source <--acknowledge-- watch <--[thread: checkpoint]--> RocksDB
 //! ```
-//! Threads talk by crossbeam channels, tasks by tokio's; the two bridges are the queue (a task
-//! sends, never blocks: the byte budget bounds it) and the progress watch (a thread sends, never
-//! blocks). Nothing is repaired here: any error ends the run, and the next run starts from what
-//! green and the checkpoint say.
+//! Near the head, with one lane, intake and applying are one task ([`Applier::Beside`]): what it costs to
+//! wake another thread is then most of what a small transaction takes. Nobody who sends blocks: the byte
+//! budget bounds the queue, and of the progress only the newest counts. Nothing is repaired here: any
+//! error ends the run, and the next run starts from what green and the checkpoint say.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,15 +17,16 @@ use std::time::Duration;
 use decoders::postgres::catalog::TableFilter;
 use decoders::source::Positions;
 use decoders::{Source, SourceError};
+use futures_util::future::Either;
 use sinks::{Target, TargetError};
-use tokio::runtime::Handle;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
-use super::apply::{AppliedTotals, Applying, BatchLimits};
+use super::apply::{AppliedTotals, Applier, Applying, BatchLimits};
 use super::checkpointing::{self, Calls};
 use super::frontier::Frontier;
 use super::hold::Hold;
 use super::intake::{Budget, Ended, Intake};
+use super::lanes;
 use super::marker::MarkerGate;
 use super::own::OwnApply;
 use super::resume::Resume;
@@ -89,6 +90,8 @@ pub struct StreamContext {
     pub limits: BatchLimits,
     /// How many transactions of green may be under way at once.
     pub lanes: u16,
+    /// Where one lane applies.
+    pub applier: Applier,
     /// True asks for a handover to another reader; while a marker is awaited it waits.
     pub handover: watch::Receiver<bool>,
 }
@@ -109,7 +112,7 @@ where
 {
     context.lanes_open.send_replace(false);
     context.progress.send_replace(Frontier::resume(resume.from, resume.transaction));
-    let (queue, queued) = crossbeam_channel::unbounded();
+    let (queue, queued) = mpsc::unbounded_channel();
     let (wake, woken) = crossbeam_channel::bounded(1);
     let (hurry, hurried) = crossbeam_channel::bounded(1);
     let cancel = watch::Sender::new(false);
@@ -129,12 +132,20 @@ where
         limits: context.limits,
         cancel: cancel.subscribe(),
     };
-    let runtime = Handle::current();
+    // A run that is dropped leaves nobody behind who goes on writing.
+    let _cancels = CancelsWhenDropped(cancel.clone());
     let apply_ended = ended.clone();
-    let apply = spawn_thread("apply", move || {
+    let apply = async move {
         let _ended = SaysEnded(apply_ended);
-        applying.run(&runtime)
-    });
+        applying.run().await
+    };
+    let apply = match context.applier {
+        Applier::Beside if context.lanes == 1 => Either::Left(apply),
+        _ => {
+            let thread = spawn_thread("apply", move || lanes::runtime().block_on(apply));
+            Either::Right(join(thread))
+        }
+    };
     let (store, progress) = (context.store.clone(), Arc::clone(&context.progress));
     let calls = Calls { wake: woken, hurry: hurried, gate: context.gate.clone() };
     let written = Arc::new(Notify::new());
@@ -162,16 +173,19 @@ where
         limits: context.limits,
         handover: context.handover.clone(),
     };
-    // The intake owns the queue's sending end: when it returns, the scheduling thread runs dry.
-    let taken = intake.run(stop, &mut ended.subscribe()).await;
-    if !matches!(taken, Ok(Ended::Stopped | Ended::Handover)) {
-        cancel.send_replace(true);
-    }
-    let mut drained = ended.subscribe();
-    if tokio::time::timeout(STOP_GRACE, drained.wait_for(|ended| *ended)).await.is_err() {
-        cancel.send_replace(true);
-    }
-    let applied = join(apply).await;
+    let take = async {
+        // The intake owns the queue's sending end: when it returns, the scheduling task runs dry.
+        let taken = intake.run(stop, &mut ended.subscribe()).await;
+        if !matches!(taken, Ok(Ended::Stopped | Ended::Handover)) {
+            cancel.send_replace(true);
+        }
+        let mut drained = ended.subscribe();
+        if tokio::time::timeout(STOP_GRACE, drained.wait_for(|ended| *ended)).await.is_err() {
+            cancel.send_replace(true);
+        }
+        taken
+    };
+    let (taken, applied) = tokio::join!(take, apply);
     let checkpointed = join(checkpoint).await;
     // A failure downstream is the cause of the intake's end, never the other way round.
     checkpointed?;
@@ -179,6 +193,15 @@ where
     match taken? {
         Ended::Handover => Ok(Outcome::Handover),
         Ended::Stopped | Ended::Downstream => Ok(Outcome::Stopped),
+    }
+}
+
+/// Cancels what still runs.
+struct CancelsWhenDropped(watch::Sender<bool>);
+
+impl Drop for CancelsWhenDropped {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
     }
 }
 

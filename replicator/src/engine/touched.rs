@@ -1,7 +1,7 @@
 //! Rows that the stream has written since they were last proven equal: what a continuous
 //! verification has yet to look at.
 //!
-//! The scheduling thread notes the keys of every window before the lanes get it, so a row that the
+//! The scheduling task notes the keys of every window before the lanes get it, so a row that the
 //! target has from the stream is here, or was here and has been looked at since. A key is held once
 //! however often it is written. Memory is bounded: beyond it the table with the most keys is *dirty*,
 //! which means that all of it has to be compared again; so is a table whose keys the stream does not

@@ -161,7 +161,7 @@ impl Choice {
     }
 
     /// Whether gulps may be tried from `from` on.
-    fn allows(&self, from: Lsn) -> bool {
+    pub(super) fn allows(&self, from: Lsn) -> bool {
         !self.unavailable && from >= self.barred_until
     }
 

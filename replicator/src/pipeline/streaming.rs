@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use decoders::Lsn;
+use decoders::postgres::conninfo::ConnInfo;
+use decoders::postgres::session::Session;
 use decoders::postgres::stream::{Binary, StreamOptions};
 use decoders::postgres::{session, slot};
 use decoders::spool::Spool;
@@ -17,10 +19,13 @@ use super::arming::of_door;
 use super::failure::{Failure, of_connect};
 use super::reader::{self, Reader};
 use super::{Pipeline, drift};
-use crate::config::{BinaryMode, ReaderMode, StreamingMode};
-use crate::engine::apply::BatchLimits;
-use crate::engine::resume::{self, Known};
+use crate::config::{BinaryMode, Config, ReaderMode, StreamingMode};
+use crate::engine::apply::{Applier, BatchLimits};
+use crate::engine::resume::{self, Known, Resume};
 use crate::engine::stream::{self, Outcome, StreamContext};
+use crate::own_thread::on_own_thread;
+use crate::status::Shared;
+use crate::store::Store;
 
 /// How long an orderly end of the stream may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -64,59 +69,29 @@ impl Pipeline {
             checkpoint: self.store.checkpoint()?,
             slot: found.confirmed_flush_lsn.unwrap_or(identity.consistent_point),
         })?;
-        let options = self.stream_options(identity, at.from)?;
-        let mut carries = self.shared.carries.subscribe();
-        let stands_by = !*carries.borrow_and_update();
-        let mut source = match stands_by {
-            // Gulps hand over when they are done, and nothing is handed over behind a closed gate.
-            true => Reader::stream(&self.ends.source, options).await?,
-            false => {
-                self.choice.open(&self.ends.source, &blue, &self.config.apply, options).await?
-            }
-        };
-        tracing::info!(
-            pipeline = self.config.name,
-            reader = source.name(),
-            from = %at.from,
-            stands_by,
-            binary = source.is_binary(),
-            streaming_running = source.is_streaming_running(),
-            triggers = ?target.capabilities().triggers,
-            "streaming"
-        );
-        let handover = watch::Sender::new(false);
-        let lanes_open = watch::Sender::new(false);
-        let context = StreamContext {
-            store: self.store.clone(),
-            positions: None,
-            progress: Arc::clone(&self.shared.progress),
-            totals: self.shared.totals.clone(),
-            touched: Arc::clone(&self.shared.touched),
-            tables: self.config.tables.clone(),
-            gate: self.shared.gate.clone(),
-            hold: self.shared.hold.clone(),
-            counterpart: self.config.counterpart(),
-            lanes_open: lanes_open.clone(),
-            budget: self.shared.budget.clone(),
-            limits: BatchLimits {
-                bytes: self.config.apply.batch_bytes(),
-                transactions: self.config.apply.batch_transactions,
-            },
-            lanes: self.config.apply.lanes,
-            handover: handover.subscribe(),
-        };
+        let stands_by = !*self.shared.carries.borrow();
         if !stands_by {
             self.shared.hold_back(&self.ends.words(drift::NOT_COMPARED.into()));
         }
-        self.shared.healed();
-
-        let mut drifted = None;
         let ending = watch::Sender::new(false);
-        let mut ending_seen = ending.subscribe();
-        let may_gulp =
-            matches!(source, Reader::Stream(_)) && self.config.apply.reader == ReaderMode::Auto;
-        let ran = {
-            let run = stream::run(&mut source, Arc::new(target), at, &context, &mut ending_seen);
+        let lanes_open = watch::Sender::new(false);
+        let reading = Reading {
+            config: self.config.clone(),
+            from: self.ends.source.clone(),
+            store: self.store.clone(),
+            shared: Arc::clone(&self.shared),
+            options: self.stream_options(identity, at.from)?,
+            lanes_open: lanes_open.clone(),
+            ending: ending.subscribe(),
+            stands_by,
+        };
+        let mut choice = std::mem::take(&mut self.choice);
+        let run = on_own_thread(move || async move {
+            let ran = reading.run(&mut choice, blue, target, at).await;
+            (ran, choice)
+        });
+        let mut drifted = None;
+        let (ran, choice) = {
             let ends = async {
                 tokio::select! {
                     _ = self.stop.wait_for(|stop| *stop) => {}
@@ -135,17 +110,6 @@ impl Pipeline {
                 // What is under way ends in order; `run` then returns.
                 std::future::pending::<()>().await
             };
-            let falls_behind = async {
-                // A sender that is gone ends the run by itself.
-                let _ = carries.wait_for(|carries| *carries).await;
-                if may_gulp {
-                    let far_bytes = self.config.apply.far_behind_bytes;
-                    reader::far_behind(&self.shared, &self.choice, &self.store, far_bytes).await;
-                    tracing::info!(pipeline = self.config.name, "far behind: going over to gulps");
-                    handover.send_replace(true);
-                }
-                std::future::pending::<()>().await
-            };
             let enters = async {
                 let mut opened = lanes_open.subscribe();
                 if opened.wait_for(|open| *open).await.is_ok() {
@@ -158,23 +122,14 @@ impl Pipeline {
                 ran = run => ran,
                 () = enters => unreachable!("never returns"),
                 () = ends => unreachable!("never returns"),
-                () = falls_behind => unreachable!("never returns"),
             }
         };
+        self.choice = choice;
         let outcome = ran?;
-        if let Some(failure) = drifted {
-            return Err(failure);
+        match drifted {
+            Some(failure) => Err(failure),
+            None => Ok(outcome),
         }
-        self.choice.handed_over(&source);
-        // In good order, so that the slot is free for the next start at once. An error loses
-        // nothing: what was not reported is sent again. In the middle of a large transaction blue
-        // first sends the rest of it, which nobody waits for.
-        match tokio::time::timeout(CLOSE_TIMEOUT, source.close()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "the stream was not closed in order"),
-            Err(_) => tracing::debug!("the stream was cut off while blue was sending"),
-        }
-        Ok(outcome)
     }
 
     fn stream_options(
@@ -203,5 +158,112 @@ impl Pipeline {
         let spool = self.store.spool();
         let wanted = self.config.apply.streaming == StreamingMode::Auto && spool.is_usable();
         wanted.then(|| Arc::new(spool.clone()) as Arc<dyn Spool>)
+    }
+}
+
+/// A reader and what it brings, on a thread of their own.
+struct Reading {
+    config: Config,
+    from: ConnInfo,
+    store: Store,
+    shared: Arc<Shared>,
+    options: StreamOptions,
+    lanes_open: watch::Sender<bool>,
+    /// True ends it in order.
+    ending: watch::Receiver<bool>,
+    /// Nothing is applied for now.
+    stands_by: bool,
+}
+
+impl Reading {
+    /// Opens the reader that fits, and runs until it is told to end, or hands over, or fails. `blue` is
+    /// for questions.
+    async fn run(
+        mut self,
+        choice: &mut reader::Choice,
+        blue: Session,
+        target: PgTarget,
+        at: Resume,
+    ) -> Result<Outcome, Failure> {
+        let options = self.options.clone();
+        let mut source = match self.stands_by {
+            // Gulps hand over when they are done, and nothing is handed over behind a closed gate.
+            true => Reader::stream(&self.from, options).await?,
+            false => choice.open(&self.from, &blue, &self.config.apply, options).await?,
+        };
+        drop(blue);
+        tracing::info!(
+            pipeline = self.config.name,
+            reader = source.name(),
+            from = %at.from,
+            stands_by = self.stands_by,
+            binary = source.is_binary(),
+            streaming_running = source.is_streaming_running(),
+            triggers = ?target.capabilities().triggers,
+            "streaming"
+        );
+        let handover = watch::Sender::new(false);
+        let may_gulp =
+            matches!(source, Reader::Stream(_)) && self.config.apply.reader == ReaderMode::Auto;
+        // A stream that can't change over when it falls behind has to read while it applies.
+        let applier = match may_gulp && choice.allows(at.from) {
+            true => Applier::Beside,
+            false => Applier::Apart,
+        };
+        let context = self.context(applier, handover.subscribe());
+        self.shared.healed();
+        let ran = {
+            let run = stream::run(&mut source, Arc::new(target), at, &context, &mut self.ending);
+            let mut carries = self.shared.carries.subscribe();
+            let falls_behind = async {
+                // A sender that is gone ends the run by itself.
+                let _ = carries.wait_for(|carries| *carries).await;
+                if may_gulp {
+                    let far_bytes = self.config.apply.far_behind_bytes;
+                    reader::far_behind(&self.shared, choice, &self.store, far_bytes).await;
+                    tracing::info!(pipeline = self.config.name, "far behind: going over to gulps");
+                    handover.send_replace(true);
+                }
+                std::future::pending::<()>().await
+            };
+            tokio::select! {
+                ran = run => ran,
+                () = falls_behind => unreachable!("never returns"),
+            }
+        };
+        let outcome = ran?;
+        choice.handed_over(&source);
+        // In good order, so that the slot is free for the next start at once. An error loses
+        // nothing: what was not reported is sent again. In the middle of a large transaction blue
+        // first sends the rest of it, which nobody waits for.
+        match tokio::time::timeout(CLOSE_TIMEOUT, source.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the stream was not closed in order"),
+            Err(_) => tracing::debug!("the stream was cut off while blue was sending"),
+        }
+        Ok(outcome)
+    }
+
+    fn context(&self, applier: Applier, handover: watch::Receiver<bool>) -> StreamContext {
+        StreamContext {
+            store: self.store.clone(),
+            positions: None,
+            progress: Arc::clone(&self.shared.progress),
+            totals: self.shared.totals.clone(),
+            touched: Arc::clone(&self.shared.touched),
+            tables: self.config.tables.clone(),
+            gate: self.shared.gate.clone(),
+            hold: self.shared.hold.clone(),
+            counterpart: self.config.counterpart(),
+            lanes_open: self.lanes_open.clone(),
+            budget: self.shared.budget.clone(),
+            limits: BatchLimits {
+                bytes: self.config.apply.batch_bytes(),
+                transactions: self.config.apply.batch_transactions,
+            },
+            lanes: self.config.apply.lanes,
+            applier,
+            handover,
+        }
     }
 }

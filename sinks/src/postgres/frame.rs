@@ -1,5 +1,7 @@
 //! The statements around every transaction's rows.
 
+use tokio_postgres::types::ToSql;
+
 use super::pipeline::{Failure, Param, Pipeline, Purpose};
 use super::session::{Capabilities, OriginTracking, TriggerSuppression};
 use super::wire::{Statement, Wire};
@@ -15,12 +17,21 @@ pub(super) struct Frame {
     pub defer_constraints: Option<Statement>,
     pub advance: Statement,
     pub mark_origin: Option<Statement>,
+    /// `own`, `mark_origin` and `advance` in one, right behind BEGIN, for a transaction of which
+    /// everything is known before its first row: it takes their parameters, `advance`'s first. The
+    /// progress comes before the mark then, but no stream carries it.
+    pub enter: Statement,
     pub commit: Statement,
     pub save: Statement,
     /// Gives a row for each partitioned table of $2 that has a partition in $1, at any depth.
     pub related: Statement,
     pub release: Statement,
 }
+
+/// A parameter of one of these statements.
+pub(super) type Parameter = Box<dyn ToSql + Sync + Send>;
+
+const BEGINNING: &str = "beginning a transaction on green";
 
 /// Inside a transaction whose earlier changes must stay if a batch is refused.
 const SAVE: &str = "SAVEPOINT cutover_batch";
@@ -37,6 +48,12 @@ SELECT FROM up WHERE oid = ANY ($2::oid[])";
 pub(super) const BACK: &str =
     "ROLLBACK TO SAVEPOINT cutover_batch; RELEASE SAVEPOINT cutover_batch";
 
+/// Says where the transaction came from: the end and the time of blue's last commit are the parameters
+/// from `first` on.
+fn origin_call(first: usize) -> String {
+    format!("pg_catalog.pg_replication_origin_xact_setup(${first}, ${})", first + 1)
+}
+
 impl Frame {
     pub async fn prepare(
         wire: &mut Wire,
@@ -48,7 +65,10 @@ impl Frame {
         let begin =
             wire.prepare("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", &[], DOING).await?;
         let own = match may_mark {
-            true => Some(wire.prepare(&own::statement(pipeline), &[], DOING).await?),
+            true => {
+                let sql = format!("SELECT {}", own::call(pipeline));
+                Some(wire.prepare(&sql, &[], DOING).await?)
+            }
             false => None,
         };
         let defer_constraints = match capabilities.triggers {
@@ -57,14 +77,20 @@ impl Frame {
                 Some(wire.prepare("SET CONSTRAINTS ALL DEFERRED", &[], DOING).await?)
             }
         };
-        let mark_origin = match capabilities.origin {
-            OriginTracking::Active { .. } => {
-                let sql = "SELECT pg_catalog.pg_replication_origin_xact_setup($1, $2)";
-                Some(wire.prepare(sql, &[], DOING).await?)
+        let marks_origin = matches!(capabilities.origin, OriginTracking::Active { .. });
+        let mark_origin = match marks_origin {
+            true => {
+                let sql = format!("SELECT {}", origin_call(1));
+                Some(wire.prepare(&sql, &[], DOING).await?)
             }
-            OriginTracking::Unavailable { .. } => None,
+            false => None,
         };
         let advance = wire.prepare(&one_row::demanded(&[], progress::ADVANCE), &[], DOING).await?;
+        let own_call = may_mark.then(|| own::call(pipeline));
+        let origin_call = marks_origin.then(|| origin_call(progress::ADVANCE_PARAMETERS + 1));
+        let calls = own_call.into_iter().chain(origin_call);
+        let enter = calls.fold(progress::ADVANCE.to_owned(), |sql, call| format!("{sql}, {call}"));
+        let enter = wire.prepare(&one_row::demanded(&[], &enter), &[], DOING).await?;
         let commit = wire.prepare("COMMIT", &[], DOING).await?;
         let save = wire.prepare(SAVE, &[], DOING).await?;
         let release = wire.prepare(RELEASE, &[], DOING).await?;
@@ -75,6 +101,7 @@ impl Frame {
             defer_constraints,
             advance,
             mark_origin,
+            enter,
             commit,
             save,
             related,
@@ -82,14 +109,29 @@ impl Frame {
         })
     }
 
+    /// Begins a transaction of which not everything is known yet: our mark is the first that it writes.
     pub async fn begin(&self, pipe: &mut Pipeline<'_>) -> Result<(), Failure> {
-        const DOING: &str = "beginning a transaction on green";
-        self.send(pipe, &self.begin, DOING).await?;
-        if let Some(own) = &self.own {
-            self.send(pipe, own, DOING).await?;
+        self.begin_unmarked(pipe).await?;
+        match &self.own {
+            Some(own) => self.send(pipe, own, BEGINNING).await,
+            None => Ok(()),
         }
+    }
+
+    /// Begins a transaction that is known to its end, with everything that [`Frame::enter`] says.
+    pub async fn begin_whole(
+        &self,
+        pipe: &mut Pipeline<'_>,
+        params: &[Parameter],
+    ) -> Result<(), Failure> {
+        self.begin_unmarked(pipe).await?;
+        pipe.send(&self.enter, params, 0, Purpose::Progress).await
+    }
+
+    async fn begin_unmarked(&self, pipe: &mut Pipeline<'_>) -> Result<(), Failure> {
+        self.send(pipe, &self.begin, BEGINNING).await?;
         match &self.defer_constraints {
-            Some(defer) => self.send(pipe, defer, DOING).await,
+            Some(defer) => self.send(pipe, defer, BEGINNING).await,
             None => Ok(()),
         }
     }

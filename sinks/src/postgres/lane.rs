@@ -12,10 +12,10 @@ use decoders::change::{Lsn, Transaction};
 use decoders::postgres::pipelined::Pipelined;
 use decoders::postgres::session::Session;
 use decoders::source::Disposition;
-use tokio_postgres::types::{PgLsn, ToSql};
+use tokio_postgres::types::PgLsn;
 
 use super::catalog::read_table;
-use super::frame::{BACK, Frame};
+use super::frame::{BACK, Frame, Parameter};
 use super::pipeline::{Failure, Pipeline, Purpose};
 use super::session::{self, Capabilities, TriggerSuppression};
 use super::sets;
@@ -176,17 +176,16 @@ impl PgLane {
         transactions: &[Transaction],
         share: Share,
     ) -> Result<Applied, Failure> {
+        self.take(transactions)?;
         let mut pipe = Pipeline::new(wire);
+        let entered = self.begin(&mut pipe, share).await?;
         for transaction in transactions {
-            self.admit(transaction)?;
-            self.begin(&mut pipe).await?;
             for change in &transaction.changes {
                 self.writer.change(&mut pipe, change, transaction.commit_lsn).await?;
             }
-            self.ended(transaction)?;
         }
         // Green itself checks the count of each row: COMMIT does not have to wait for them.
-        self.finish(&mut pipe, transactions, share).await
+        self.finish(&mut pipe, transactions, share, entered).await
     }
 
     /// As net changes, many rows at once.
@@ -198,10 +197,7 @@ impl PgLane {
     ) -> Result<Applied, Failure> {
         let frame = self.frame.clone();
         let continues = self.open.begun;
-        for transaction in transactions {
-            self.admit(transaction)?;
-            self.ended(transaction)?;
-        }
+        self.take(transactions)?;
         if continues {
             // Before anything can go wrong: what a refusal goes back to is there.
             let mut pipe = Pipeline::new(wire);
@@ -212,7 +208,7 @@ impl PgLane {
         let work = sets::work(&steps);
         let foreign_keys_fire = self.capabilities.triggers == TriggerSuppression::RefuseTables;
         let mut pipe = Pipeline::new(wire);
-        self.begin(&mut pipe).await?;
+        let entered = self.begin(&mut pipe, share).await?;
         for one in &work {
             self.writer.work(&mut pipe, one, foreign_keys_fire).await?;
             if let Some((tables, partitioned)) = one.may_share_rows() {
@@ -225,7 +221,7 @@ impl PgLane {
         if continues {
             frame.send(&mut pipe, &frame.release, "ending a batch on green").await?;
         }
-        self.finish(&mut pipe, transactions, share).await
+        self.finish(&mut pipe, transactions, share, entered).await
     }
 
     /// Commits if the last transaction has ended, and waits for what is unanswered. What is
@@ -235,6 +231,7 @@ impl PgLane {
         pipe: &mut Pipeline<'_>,
         transactions: &[Transaction],
         share: Share,
+        entered: Option<LaneMark>,
     ) -> Result<Applied, Failure> {
         let changes = transactions.iter().map(|transaction| transaction.changes.len() as u64).sum();
         if self.open.unfinished.is_some() {
@@ -242,8 +239,10 @@ impl PgLane {
             return Ok(Applied { end_lsn: None, transactions: 0, changes });
         }
         let frame = self.frame.clone();
-        let mark = self.mark.after(share, &self.open.commits, self.written);
-        self.advance(pipe, &frame, &mark).await?;
+        let mark = match entered {
+            Some(mark) => mark,
+            None => self.advance(pipe, &frame, share).await?,
+        };
         frame.send(pipe, &frame.commit, "committing on green").await?;
         pipe.drain().await?;
         let applied = self.open.commits.len() as u64;
@@ -285,12 +284,37 @@ impl PgLane {
         Ok(())
     }
 
-    async fn begin(&mut self, pipe: &mut Pipeline<'_>) -> Result<(), Failure> {
-        if !self.open.begun {
-            self.open.begun = true;
-            self.frame.begin(pipe).await?;
+    /// Begins green's transaction, if there is none. One that is known to its end says right away what
+    /// it comes to, which is given back.
+    async fn begin(
+        &mut self,
+        pipe: &mut Pipeline<'_>,
+        share: Share,
+    ) -> Result<Option<LaneMark>, Failure> {
+        if self.open.begun {
+            return Ok(None);
         }
-        Ok(())
+        self.open.begun = true;
+        let frame = self.frame.clone();
+        if self.open.unfinished.is_some() {
+            frame.begin(pipe).await?;
+            return Ok(None);
+        }
+        let mark = self.mark.after(share, &self.open.commits, self.written);
+        let mut params = self.progress(&mark);
+        if frame.mark_origin.is_some() {
+            params.extend(self.origin());
+        }
+        frame.begin_whole(pipe, &params).await?;
+        Ok(Some(mark))
+    }
+
+    /// Takes note of what is to be written.
+    fn take(&mut self, transactions: &[Transaction]) -> Result<(), TargetError> {
+        transactions.iter().try_for_each(|transaction| {
+            self.admit(transaction)?;
+            self.ended(transaction)
+        })
     }
 
     /// Refuses what would break the order or repeat a transaction.
@@ -339,32 +363,42 @@ impl PgLane {
         Ok(())
     }
 
-    async fn advance<'a>(
+    /// Says at the end what the transaction has come to.
+    async fn advance(
         &self,
-        pipe: &mut Pipeline<'a>,
+        pipe: &mut Pipeline<'_>,
         frame: &Frame,
-        mark: &LaneMark,
-    ) -> Result<(), Failure> {
-        let lsn = |lsn: Lsn| PgLsn::from(lsn.0);
-        let (commit_lsn, committed_at_us) = self.last_commit;
-        if let (Some(origin), Some(end)) = (&frame.mark_origin, self.written.map(lsn)) {
-            let params: Vec<Box<dyn ToSql + Sync + Send>> =
-                vec![Box::new(end), Box::new(system_time(committed_at_us))];
+        share: Share,
+    ) -> Result<LaneMark, Failure> {
+        if let Some(origin) = &frame.mark_origin {
             let purpose = Purpose::Frame("marking the transaction's origin on green");
-            pipe.send(origin, &params, 0, purpose).await?;
+            pipe.send(origin, &self.origin(), 0, purpose).await?;
         }
-        let params: Vec<Box<dyn ToSql + Sync + Send>> = vec![
+        let mark = self.mark.after(share, &self.open.commits, self.written);
+        pipe.send(&frame.advance, &self.progress(&mark), 0, Purpose::Progress).await?;
+        Ok(mark)
+    }
+
+    /// The parameters of `pg_replication_origin_xact_setup`.
+    fn origin(&self) -> [Parameter; 2] {
+        let (_, committed_at_us) = self.last_commit;
+        [Box::new(self.written.map(pg_lsn)), Box::new(system_time(committed_at_us))]
+    }
+
+    /// The parameters of [`ADVANCE`](crate::progress::ADVANCE).
+    fn progress(&self, mark: &LaneMark) -> Vec<Parameter> {
+        let (commit_lsn, _) = self.last_commit;
+        vec![
             Box::new(self.pipeline.clone()),
             Box::new(i32::from(self.id.0)),
-            Box::new(mark.end.map(lsn)),
-            Box::new(lsn(commit_lsn)),
-            Box::new(mark.floor.map(lsn)),
+            Box::new(mark.end.map(pg_lsn)),
+            Box::new(pg_lsn(commit_lsn)),
+            Box::new(mark.floor.map(pg_lsn)),
             Box::new(mark.encoded_above()),
             Box::new(mark.transactions),
-            Box::new(self.mark.end.map(lsn)),
+            Box::new(self.mark.end.map(pg_lsn)),
             Box::new(self.mark.transactions),
-        ];
-        pipe.send(&frame.advance, &params, 0, Purpose::Progress).await
+        ]
     }
 
     /// What a share may begin with. A part of a window, or what is left of one, lies behind the
@@ -436,6 +470,10 @@ impl Lane for PgLane {
             tracing::debug!(%error, lane = id, "a lane was not closed in order");
         }
     }
+}
+
+fn pg_lsn(lsn: Lsn) -> PgLsn {
+    PgLsn::from(lsn.0)
 }
 
 fn system_time(unix_us: i64) -> SystemTime {

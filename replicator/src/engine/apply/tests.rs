@@ -11,6 +11,7 @@ use sinks::{Applied, Lane, LaneId, Reached};
 
 use super::*;
 use crate::engine::budget::{Budget, weight_bytes};
+use crate::engine::lanes;
 
 /// What a lane does with a share.
 #[derive(Clone, Copy)]
@@ -152,7 +153,7 @@ async fn run(
     chunks: Vec<Vec<Transaction>>,
     cancel: &watch::Sender<bool>,
 ) -> (Result<(), TargetError>, AppliedTotals) {
-    let (queue, queued) = crossbeam_channel::unbounded();
+    let (queue, queued) = tokio::sync::mpsc::unbounded_channel();
     let mut frontier = Frontier::resume(Lsn(1), Lsn(1));
     let budget = Budget::new(1 << 24);
     for transactions in chunks {
@@ -162,7 +163,7 @@ async fn run(
         ends.into_iter().for_each(|end| frontier.transaction_received(end));
         let weight_bytes = transactions.iter().map(weight_bytes).sum();
         let permit = budget.acquire(weight_bytes).await;
-        queue.send(Chunk { transactions, weight_bytes, permit }).unwrap();
+        assert!(queue.send(Chunk { transactions, weight_bytes, permit }).is_ok());
     }
     drop(queue);
     let totals = watch::Sender::new(AppliedTotals::default());
@@ -180,8 +181,7 @@ async fn run(
         limits: BatchLimits { bytes: 1 << 20, transactions: 100 },
         cancel: cancel.subscribe(),
     };
-    let runtime = Handle::current();
-    let applied = tokio::task::spawn_blocking(move || applying.run(&runtime));
+    let applied = tokio::task::spawn_blocking(move || lanes::runtime().block_on(applying.run()));
     let applied = tokio::time::timeout(Duration::from_secs(30), applied).await;
     let totals = *totals.borrow();
     (applied.expect("it ends by itself").unwrap(), totals)

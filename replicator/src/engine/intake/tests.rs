@@ -68,7 +68,7 @@ fn transaction(n: u64, part: Part) -> Transaction {
 /// What goes into the queue when the gate is opened right before the transaction `opens_before`, after it
 /// was looked at.
 async fn queued(gate: &MarkerGate, mut source: Opening) -> Vec<u32> {
-    let (queue, queued) = crossbeam_channel::unbounded();
+    let (queue, mut queued) = tokio::sync::mpsc::unbounded_channel();
     let (checkpoint, _woken) = crossbeam_channel::bounded(1);
     let (hurry, _hurried) = crossbeam_channel::bounded(1);
     let intake = Intake {

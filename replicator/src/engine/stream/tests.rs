@@ -6,8 +6,9 @@ use std::sync::Arc;
 use cutover::marker::Token;
 use cutover::ports::Epoch;
 use decoders::postgres::catalog::TableFilter;
-use decoders::{Lsn, Part, Position, Source, SourceError, SourceEvent, Transaction};
-use sinks::NullTarget;
+use decoders::{Lsn, Part, Position, Source, SourceError, SourceEvent, TableSchema, Transaction};
+use sinks::conflicts::{TableConflicts, TableFacts};
+use sinks::{Applied, Lane, LaneId, NullTarget, Reached, Share};
 use tokio::sync::watch;
 
 use super::*;
@@ -86,6 +87,7 @@ impl Setup {
             budget: Budget::new(1 << 20),
             limits: BatchLimits { bytes: 1 << 18, transactions: 100 },
             lanes,
+            applier: Applier::Beside,
             handover: handover.subscribe(),
         };
         let stop = watch::Sender::new(false);
@@ -93,9 +95,53 @@ impl Setup {
     }
 
     async fn run(&self, source: &mut Script, beyond: &[Lsn]) -> Outcome {
+        self.run_to(self.target.clone(), source, beyond).await.unwrap()
+    }
+
+    async fn run_to<T: Target + 'static>(
+        &self,
+        target: Arc<T>,
+        source: &mut Script,
+        beyond: &[Lsn],
+    ) -> Result<Outcome, StreamError> {
         let resume = Resume { from: Lsn(1000), transaction: Lsn(1000), beyond: beyond.to_vec() };
-        let mut stop = self.stop.subscribe();
-        run(source, self.target.clone(), resume, &self.context, &mut stop).await.unwrap()
+        run(source, target, resume, &self.context, &mut self.stop.subscribe()).await
+    }
+}
+
+/// Takes nothing: refuses it, or never answers.
+struct Bad {
+    answers: bool,
+}
+
+impl Lane for Bad {
+    async fn apply_share(&mut self, _: &[Transaction], _: Share) -> Result<Applied, TargetError> {
+        match self.answers {
+            true => Err(TargetError::halt("out of order", "nothing to be done")),
+            false => std::future::pending().await,
+        }
+    }
+
+    async fn close(self) {}
+}
+
+impl Target for Bad {
+    type Lane = Self;
+
+    async fn open_lane(&self, _: LaneId) -> Result<Self, TargetError> {
+        Ok(Self { answers: self.answers })
+    }
+
+    async fn progress(&self) -> Result<Reached, TargetError> {
+        Ok(Reached::default())
+    }
+
+    async fn conflicts(&self, table: &Arc<TableSchema>) -> Result<TableConflicts, TargetError> {
+        Ok(TableConflicts::new(table, &TableFacts::default()))
+    }
+
+    async fn shares_rows(&self, _: &[Arc<TableSchema>]) -> Result<bool, TargetError> {
+        Ok(false)
     }
 }
 
@@ -105,8 +151,9 @@ fn script(events: impl IntoIterator<Item = SourceEvent>) -> Script {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_hands_over_is_acknowledged_up_to_its_end() {
-    for lanes in [1, 4] {
-        let setup = Setup::new(lanes);
+    for (lanes, applier) in [(1, Applier::Beside), (1, Applier::Apart), (4, Applier::Apart)] {
+        let mut setup = Setup::new(lanes);
+        setup.context.applier = applier;
         let all = (0..500).map(|n| transaction(n, Part::Whole));
         let mut source = script(all.chain([SourceEvent::Handover]));
         assert_eq!(setup.run(&mut source, &[]).await, Outcome::Handover);
@@ -200,4 +247,34 @@ async fn a_stop_is_told_from_a_handover() {
     };
     let (outcome, ()) = tokio::join!(setup.run(&mut source, &[]), stop);
     assert_eq!(outcome, Outcome::Stopped);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_of_green_is_the_error_of_the_run_wherever_it_is_applied() {
+    for (lanes, applier) in [(1, Applier::Beside), (1, Applier::Apart), (2, Applier::Apart)] {
+        let mut setup = Setup::new(lanes);
+        setup.context.applier = applier;
+        let mut source = script([transaction(0, Part::Whole)]);
+        let ran = setup.run_to(Arc::new(Bad { answers: true }), &mut source, &[]).await;
+        assert_eq!(ran.unwrap_err().to_string(), "out of order", "{lanes} {applier:?}");
+    }
+}
+
+/// What is in hand is given up after a while, and counts as not applied.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_for_a_green_that_never_answers() {
+    for applier in [Applier::Beside, Applier::Apart] {
+        let mut setup = Setup::new(1);
+        setup.context.applier = applier;
+        let mut source = script([transaction(0, Part::Whole)]);
+        let stop = async {
+            let mut progress = setup.context.progress.subscribe();
+            progress.wait_for(|frontier| frontier.received() == end(0)).await.unwrap();
+            setup.stop.send_replace(true);
+        };
+        let run = setup.run_to(Arc::new(Bad { answers: false }), &mut source, &[]);
+        let (ran, ()) = tokio::join!(run, stop);
+        assert_eq!(ran.unwrap(), Outcome::Stopped);
+        assert_eq!(setup.context.progress.borrow().applied(), Lsn(1000));
+    }
 }

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::{BinlogPipeline, lag, markers};
 use crate::backfill::mysql::of_catalog;
-use crate::engine::apply::BatchLimits;
+use crate::engine::apply::{Applier, BatchLimits};
 use crate::engine::resume::{self, Broken, Known};
 use crate::engine::stream::{self, Outcome, StreamContext};
 use crate::pipeline::failure::Failure;
@@ -99,6 +99,7 @@ impl BinlogPipeline {
                 transactions: self.apply.batch_transactions,
             },
             lanes: self.apply.lanes,
+            applier: Applier::Apart,
             handover: handover.subscribe(),
         };
         self.shared.counts_transactions(reader.ledger());

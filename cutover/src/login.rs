@@ -32,19 +32,27 @@ impl Login {
         }
     }
 
-    /// A client of the router in front of `end`.
+    /// A client of `end`, or of a router in front of it.
     ///
     /// # Errors
     /// The same, or it leads to another engine.
     pub(crate) fn of_client(text: &str, end: &Login) -> Result<Login, String> {
-        match (Login::parse(text)?, end) {
+        let client = Login::parse(text)?;
+        client.must_be_of_the_engine_of(end)?;
+        Ok(client)
+    }
+
+    /// # Errors
+    /// A sentence: this one leads to another engine than `end`, which is blue's.
+    pub fn must_be_of_the_engine_of(&self, end: &Login) -> Result<(), String> {
+        match (self, end) {
             (Login::Postgres(_), Login::Mysql(_)) => {
                 Err("it leads to PostgreSQL, and blue is MySQL or MariaDB".into())
             }
             (Login::Mysql(_), Login::Postgres(_)) => {
                 Err("it leads to MySQL or MariaDB, and blue is PostgreSQL".into())
             }
-            (client, _) => Ok(client),
+            _ => Ok(()),
         }
     }
 

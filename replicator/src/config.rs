@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use cutover::login::Login;
 use cutover::switch::SwitchConfig;
 use cutover::watch::WatchConfig;
 use decoders::mysql::server::{ServerUrl, is_mysql_url};
@@ -307,30 +308,33 @@ impl Config {
                 self.name
             ));
         }
-        match self.mysql_urls() {
-            Ok(Some(_)) => {
+        let blue = match self.mysql_urls() {
+            Ok(Some([blue, _])) => {
                 if self.protect != ProtectConfig::default() {
                     problems.push(
                         "[protect]: its limits are there for PostgreSQL only; take them out".into(),
                     );
                 }
+                Some(Login::Mysql(blue))
             }
             Ok(None) => {
-                for (side, endpoint) in [("blue", &self.blue), ("green", &self.green)] {
-                    problems.extend(endpoint.resolve(side).err());
-                }
+                let ends = [("blue", &self.blue), ("green", &self.green)];
+                let [blue, green] = ends.map(|(side, endpoint)| endpoint.resolve(side));
+                let login = blue.as_ref().ok().map(Login::from);
+                problems.extend([blue.err(), green.err()].into_iter().flatten());
+                login
             }
-            Err(problem) => problems.push(problem),
-        }
-        if let Ok(urls) = self.mysql_urls() {
-            let leads_elsewhere = |url: &String| is_mysql_url(url.trim()) != urls.is_some();
-            for sql in
-                self.watch.sql.iter().filter(|sql| sql.url.as_ref().is_some_and(leads_elsewhere))
+            Err(problem) => {
+                problems.push(problem);
+                None
+            }
+        };
+        for sql in &self.watch.sql {
+            let client = sql.url.as_deref().and_then(|url| Login::parse(url).ok());
+            if let (Some(client), Some(blue)) = (client, &blue)
+                && let Err(why) = client.must_be_of_the_engine_of(blue)
             {
-                problems.push(format!(
-                    "watch.sql {:?}.url: it leads to another engine than that of blue and green",
-                    sql.name
-                ));
+                problems.push(format!("watch.sql {:?}.url: {why}", sql.name));
             }
         }
         if !self.api.listen.ip().is_loopback() && self.api.token_file.is_none() {
@@ -479,21 +483,29 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_effect_on_an_engine_is_refused() {
+    fn what_is_of_another_engine_is_refused() {
         const SERVERS: &str =
             "[blue]\nurl = 'mysql://u@b/shop'\n[green]\nurl = 'mysql://u@g/shop'\n";
         let problems = |ends: &str, more: &str| parse(&format!("{ends}{more}")).unwrap().problems();
         let limits = "[protect]\nanswer_ms_max = 5\n";
         assert!(problems(ENDS, limits).is_empty());
         assert!(problems(SERVERS, limits)[0].contains("[protect]"));
-        let monitor =
-            |scheme: &str| format!("[[watch.sql]]\nname = 'shop'\nurl = '{scheme}://u@r/shop'\n");
-        assert!(problems(ENDS, &monitor("postgres")).is_empty());
-        assert!(problems(SERVERS, &monitor("mysql")).is_empty());
-        for (ends, scheme) in [(ENDS, "mysql"), (SERVERS, "postgres")] {
-            let found = problems(ends, &monitor(scheme));
-            assert!(found.iter().any(|one| one.contains("another engine")), "{found:?}");
+        let monitor = |url: &str| format!("[[watch.sql]]\nname = 'shop'\nurl = '{url}'\n");
+        let leads_to = |ends: &str, url: &str| {
+            let found = problems(ends, &monitor(url));
+            found.iter().any(|one| one.contains("it leads to"))
+        };
+        for url in ["postgres://u@r/shop", "postgresql://u@r/shop", "host=r user=u dbname=shop"] {
+            assert!(problems(ENDS, &monitor(url)).is_empty(), "{url}");
+            assert!(leads_to(SERVERS, url), "{url}");
         }
+        for url in ["mysql://u@r/shop", "mariadb://u@r/shop"] {
+            assert!(problems(SERVERS, &monitor(url)).is_empty(), "{url}");
+            assert!(leads_to(ENDS, url), "{url}");
+        }
+        let unreadable = "[blue]\nurl_file = '/none'\n[green]\nurl_file = '/none'\n";
+        assert!(!leads_to(unreadable, "mysql://u@r/shop"));
+        assert!(problems(SERVERS, "[[watch.sql]]\nname = 'shop'\n").is_empty());
     }
 
     #[test]

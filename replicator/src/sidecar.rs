@@ -1,6 +1,7 @@
 //! The commands: what each starts, and how each ends.
 
 mod binlog;
+mod recovery;
 mod running;
 mod slot;
 

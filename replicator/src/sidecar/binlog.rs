@@ -9,9 +9,9 @@ use cutover::{Defaults, Direction, MysqlPair, MysqlWorld, Service};
 use decoders::mysql::server::ServerUrl;
 use tokio::sync::watch;
 
+use super::recovery::{guard_recovery, look_at_held_runs, recover};
 use super::running::{
-    Outset, both_shared, guard_recovery, look_at_held_runs, open_chronicle, pass_servers_on,
-    recover, stream_both, watchdog_of,
+    Outset, both_shared, open_chronicle, pass_servers_on, stream_both, watchdog_of,
 };
 use crate::config::Config;
 use crate::controller::{BinlogReplication, Controller, MysqlController};

@@ -9,9 +9,9 @@ use cutover::{Defaults, Direction, PostgresPair, PostgresWorld, Service};
 use tokio::sync::watch;
 
 use super::endpoints;
+use super::recovery::{guard_recovery, look_at_held_runs, recover};
 use super::running::{
-    Outset, both_shared, guard_recovery, look_at_held_runs, open_chronicle, pass_servers_on,
-    recover, stream_both, watchdog_of,
+    Outset, both_shared, open_chronicle, pass_servers_on, stream_both, watchdog_of,
 };
 use crate::backfill::ProgressSender;
 use crate::config::Config;

@@ -93,26 +93,22 @@ pub(super) async fn create(conn: &mut Conn) -> Result<(), TargetError> {
     Ok(())
 }
 
-/// Forgets what is registered under a pipeline's name, and how far it got. Both or neither: progress
-/// without the stream that it is of would be taken for another's.
+/// Forgets what is registered under a pipeline's name, and how far it got. Both, or the one that is there:
+/// progress without the stream that it is of would be taken for another's.
 pub(super) async fn forget(conn: &mut Conn, pipeline: &str) -> Result<(), TargetError> {
     let doing = "forgetting a stream on green";
-    let there: Result<Option<u32>, _> = conn
-        .query_first(
-            "SELECT count(*) FROM information_schema.tables
+    let tables: Result<Vec<String>, _> = conn
+        .query(
+            "SELECT table_name AS name FROM information_schema.tables
              WHERE table_schema = '_cutover' AND table_name IN ('stream', 'progress')",
         )
         .await;
-    if there.map_err(|error| target_error(doing, error))? != Some(2) {
-        return Ok(());
-    }
+    let tables = tables.map_err(|error| target_error(doing, error))?;
     let name = literal(pipeline);
-    for sql in [
-        "START TRANSACTION".to_owned(),
-        format!("DELETE FROM _cutover.stream WHERE pipeline = {name}"),
-        format!("DELETE FROM _cutover.progress WHERE pipeline = {name}"),
-        "COMMIT".to_owned(),
-    ] {
+    let deletions =
+        tables.iter().map(|table| format!("DELETE FROM _cutover.{table} WHERE pipeline = {name}"));
+    let begin = std::iter::once("START TRANSACTION".to_owned());
+    for sql in begin.chain(deletions).chain(["COMMIT".to_owned()]) {
         conn.query_drop(sql).await.map_err(|error| target_error(doing, error))?;
     }
     Ok(())

@@ -64,8 +64,9 @@ fn committed(epoch: u64, to: Side) -> Committed {
 
 /// The port of the server that a new client reaches.
 async fn reached(client: &Login) -> Result<i64, String> {
-    let session = connect_plain(&client.info(), "app").await.map_err(|error| error.to_string())?;
-    let row = session.query_one(WHERE, &[]).await.map_err(|error| error.to_string())?;
+    let session =
+        connect_plain(&client.info(), "app").await.map_err(|error| format!("{error:?}"))?;
+    let row = session.query_one(WHERE, &[]).await.map_err(|error| format!("{error:?}"))?;
     Ok(i64::from(row.get::<_, i32>(0)))
 }
 

@@ -9,7 +9,7 @@ use cutover::switch::Unnamed;
 use decoders::mysql::gtid::BinlogPosition;
 use decoders::postgres::catalog::TablePattern;
 
-use crate::config::{Config, ConfigError, Endpoint};
+use crate::config::{Config, ConfigError, Endpoint, ONLY_POSTGRES};
 use crate::schema::SchemaMode;
 
 /// Moves a live PostgreSQL database to another server.
@@ -198,13 +198,16 @@ impl PipelineArgs {
         config.tables.include.extend(self.include.iter().cloned());
         config.tables.exclude.extend(self.exclude.iter().cloned());
         config.check.accept.extend(self.accept.iter().cloned());
-        // Our own proxy speaks PostgreSQL: for others nothing serves unless it is named.
-        if matches!(config.mysql_urls(), Ok(Some(_))) && !config.cutover.names_any() {
-            config.cutover.router = Unnamed::None;
+        let mut problems = Vec::new();
+        if matches!(config.mysql_urls(), Ok(Some(_))) {
+            if self.client_listen.is_some() {
+                problems.push(format!("--client-listen: {ONLY_POSTGRES}"));
+            }
+            config.cutover.router.get_or_insert(Unnamed::None);
         }
         let socket = config.proxy_socket();
         config.cutover.complete(self.client_listen, socket);
-        let problems = config.problems();
+        problems.extend(config.problems());
         if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
     }
 }

@@ -7,29 +7,27 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use cutover::login::Login;
 use cutover::switch::SwitchConfig;
 use cutover::watch::WatchConfig;
-use decoders::mysql::server::{ServerUrl, is_mysql_url};
 use decoders::postgres::catalog::TableFilter;
 use decoders::postgres::conninfo::ConnInfo;
 use serde::Deserialize;
 
 use crate::alerts::AlertsConfig;
 use crate::backfill::CopyConfig;
-use crate::engine::own::LANES_MAX;
 use crate::protect::{OnWalLimit, ProtectConfig};
 use crate::schema::SchemaConfig;
 use crate::secret::Secret;
+
+mod problems;
+
+pub(crate) use problems::ONLY_POSTGRES;
 
 /// Longest pipeline name: the slot name `cutover_<name>` must fit into 63 bytes.
 const NAME_BYTES_MAX: usize = 40;
 
 /// What the name of a way back ends with: slot, publication, progress and origins carry it.
 const BACK_SUFFIX: &str = "_back";
-
-/// Nearer to the tip than this, gulps and stream would only take turns.
-const FAR_BEHIND_BYTES_MIN: u64 = 1 << 20;
 
 /// Everything that `replicator run` can be told.
 #[derive(Clone, Debug, Deserialize)]
@@ -290,111 +288,6 @@ impl Config {
         })
     }
 
-    /// Everything that can be seen to be wrong without a connection.
-    pub fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-        if self.name.is_empty() || self.name.len() > NAME_BYTES_MAX || !self.name.chars().all(legal)
-        {
-            problems.push(format!(
-                "name {:?}: 1 to {NAME_BYTES_MAX} lower-case letters, digits and underscores \
-                 (it becomes part of the slot's name)",
-                self.name
-            ));
-        }
-        if self.name.ends_with(BACK_SUFFIX) {
-            problems.push(format!(
-                "name {:?}: {BACK_SUFFIX} at the end is for the way back of another pipeline",
-                self.name
-            ));
-        }
-        let blue = match self.mysql_urls() {
-            Ok(Some([blue, _])) => {
-                if self.protect != ProtectConfig::default() {
-                    problems.push(
-                        "[protect]: its limits are there for PostgreSQL only; take them out".into(),
-                    );
-                }
-                Some(Login::Mysql(blue))
-            }
-            Ok(None) => {
-                let ends = [("blue", &self.blue), ("green", &self.green)];
-                let [blue, green] = ends.map(|(side, endpoint)| endpoint.resolve(side));
-                let login = blue.as_ref().ok().map(Login::from);
-                problems.extend([blue.err(), green.err()].into_iter().flatten());
-                login
-            }
-            Err(problem) => {
-                problems.push(problem);
-                None
-            }
-        };
-        for sql in &self.watch.sql {
-            let client = sql.url.as_deref().and_then(|url| Login::parse(url).ok());
-            if let (Some(client), Some(blue)) = (client, &blue)
-                && let Err(why) = client.must_be_of_the_engine_of(blue)
-            {
-                problems.push(format!("watch.sql {:?}.url: {why}", sql.name));
-            }
-        }
-        if !self.api.listen.ip().is_loopback() && self.api.token_file.is_none() {
-            problems.push(format!(
-                "api.listen {}: an address that others can reach needs api.token_file",
-                self.api.listen
-            ));
-        }
-        if self.apply.memory_bytes < 4 << 20 {
-            problems.push("apply.memory_bytes: at least 4 MiB (4194304)".into());
-        }
-        if self.apply.batch_bytes() > self.apply.memory_bytes / 2 {
-            problems.push("apply.batch_bytes: not more than half of apply.memory_bytes".into());
-        }
-        if self.apply.far_behind_bytes < FAR_BEHIND_BYTES_MIN {
-            problems.push("apply.far_behind_bytes: at least 1 MiB (1048576)".into());
-        }
-        if !(1..=LANES_MAX).contains(&self.apply.lanes) {
-            problems.push(format!("apply.lanes: 1 to {LANES_MAX}"));
-        }
-        problems.extend(self.protect.problems(&self.copy));
-        problems.extend(self.alerts.problems());
-        problems.extend(self.watch.problems());
-        problems.extend(self.cutover.validate().err().map(|error| error.to_string()));
-        if self.apply.batch_bytes() == 0 || self.apply.batch_transactions == 0 {
-            problems.push("apply.batch_bytes and apply.batch_transactions: more than 0".into());
-        }
-        problems
-    }
-
-    /// Blue and green, if they are servers of MySQL or MariaDB.
-    ///
-    /// # Errors
-    /// A sentence: one of them only is, or a URL is wrong.
-    pub fn mysql_urls(&self) -> Result<Option<[ServerUrl; 2]>, String> {
-        let sides = [("blue", &self.blue), ("green", &self.green)];
-        // A connection string that can't be read is reported by whoever resolves it.
-        let texts = sides.map(|(side, endpoint)| endpoint.text(side).unwrap_or_default());
-        let [blue, green] = texts.each_ref().map(|text| is_mysql_url(text.0.trim()));
-        if blue != green {
-            return Err(
-                "blue, green: PostgreSQL and MySQL or MariaDB can't be moved to one another".into(),
-            );
-        }
-        if !blue {
-            return Ok(None);
-        }
-        let [blue, green] = texts;
-        let parse = |side: &str, text: &Secret| {
-            ServerUrl::parse(&text.0).map_err(|error| format!("{side}.url: {error}"))
-        };
-        let urls = [parse("blue", &blue)?, parse("green", &green)?];
-        match urls.each_ref().map(|url| url.database()) {
-            [Some(blue), Some(green)] if blue != green => Err(format!(
-                "blue, green: databases keep their names, and the URLs name {blue:?} and {green:?}"
-            )),
-            _ => Ok(Some(urls)),
-        }
-    }
-
     /// The configuration of the stream the other way round: its source is green, and its target
     /// blue. It never gives its slot up by itself: that would be the end of the way back.
     pub fn reversed(&self) -> Self {
@@ -438,13 +331,13 @@ impl Config {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Config, ConfigError> {
+    pub(super) fn parse(text: &str) -> Result<Config, ConfigError> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
         Config::read(file.path())
     }
 
-    const ENDS: &str =
+    pub(super) const ENDS: &str =
         "[blue]\nurl = 'postgres://u:hunter2@b/d'\n[green]\nurl = 'postgres://g/d'\n";
 
     #[test]
@@ -459,73 +352,6 @@ mod tests {
         assert!(!error.contains("hunter2"), "{error}");
         let config = parse(ENDS).unwrap();
         assert!(!format!("{config:?}").contains("hunter2"));
-    }
-
-    #[test]
-    fn all_problems_are_reported_at_once() {
-        let text = format!(
-            "name = 'Shop!'\n{ENDS}[api]\nlisten = '0.0.0.0:1'\n[apply]\nmemory_bytes = 1\nlanes = 0\nfar_behind_bytes = 1\n"
-        );
-        let problems = parse(&text).unwrap().problems();
-        for part in [
-            "name",
-            "api.listen",
-            "apply.memory_bytes",
-            "apply.batch_bytes",
-            "apply.lanes",
-            "apply.far_behind_bytes",
-        ] {
-            assert!(
-                problems.iter().any(|p| p.starts_with(part)),
-                "{part} is missing in {problems:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn what_is_of_another_engine_is_refused() {
-        const SERVERS: &str =
-            "[blue]\nurl = 'mysql://u@b/shop'\n[green]\nurl = 'mysql://u@g/shop'\n";
-        let problems = |ends: &str, more: &str| parse(&format!("{ends}{more}")).unwrap().problems();
-        let limits = "[protect]\nanswer_ms_max = 5\n";
-        assert!(problems(ENDS, limits).is_empty());
-        assert!(problems(SERVERS, limits)[0].contains("[protect]"));
-        let monitor = |url: &str| format!("[[watch.sql]]\nname = 'shop'\nurl = '{url}'\n");
-        let leads_to = |ends: &str, url: &str| {
-            let found = problems(ends, &monitor(url));
-            found.iter().any(|one| one.contains("it leads to"))
-        };
-        for url in ["postgres://u@r/shop", "postgresql://u@r/shop", "host=r user=u dbname=shop"] {
-            assert!(problems(ENDS, &monitor(url)).is_empty(), "{url}");
-            assert!(leads_to(SERVERS, url), "{url}");
-        }
-        for url in ["mysql://u@r/shop", "mariadb://u@r/shop"] {
-            assert!(problems(SERVERS, &monitor(url)).is_empty(), "{url}");
-            assert!(leads_to(ENDS, url), "{url}");
-        }
-        let unreadable = "[blue]\nurl_file = '/none'\n[green]\nurl_file = '/none'\n";
-        assert!(!leads_to(unreadable, "mysql://u@r/shop"));
-        assert!(problems(SERVERS, "[[watch.sql]]\nname = 'shop'\n").is_empty());
-    }
-
-    #[test]
-    fn both_sides_are_of_one_family_and_databases_keep_their_names() {
-        let of = |blue: &str, green: &str| {
-            parse(&format!("[blue]\nurl = '{blue}'\n[green]\nurl = '{green}'\n")).unwrap()
-        };
-        let servers = of("mysql://u:hunter2@b/shop", "mariadb://u@g:3307/shop");
-        assert!(servers.problems().is_empty(), "{:?}", servers.problems());
-        assert_eq!(servers.mysql_urls().unwrap().unwrap()[1].database(), Some("shop"));
-        assert!(parse(ENDS).unwrap().mysql_urls().unwrap().is_none());
-        for (blue, green) in [
-            ("mysql://u:hunter2@b/shop", "postgres://g/shop"),
-            ("mysql://u:hunter2@b/shop", "mysql://u@g/other"),
-            ("mysql://u:hunter2@b:port/shop", "mysql://u@g/shop"),
-        ] {
-            let problems = of(blue, green).problems();
-            assert_eq!(problems.len(), 1, "{problems:?}");
-            assert!(!problems[0].contains("hunter2"), "{problems:?}");
-        }
     }
 
     #[test]

@@ -5,8 +5,12 @@
 //! small transaction waits for.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+
+/// How long its end waits for what blocks.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Runs `work` on a thread with a runtime of its own, which both end with it. Connections belong to the
 /// runtime that they are opened in: what is to last longer must not be opened in there.
@@ -20,13 +24,16 @@ where
     let done = tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("the operating system refuses an epoll instance");
-        runtime.block_on(async {
+        let done = runtime.block_on(async {
             tokio::select! {
                 biased;
                 _ = &mut left => None,
                 done = work() => Some(done),
             }
-        })
+        });
+        // A name that is being looked up may take half a minute, and nobody wants to know any more.
+        runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+        done
     });
     match done.await {
         Ok(Some(done)) => done,

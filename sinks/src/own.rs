@@ -5,8 +5,9 @@
 //! Two marks, because neither is always there:
 //! - the replication origin of the lane's session, where the role may have one. It travels with the
 //!   commit, so a transaction that is read while it still runs does not show it;
-//! - from PostgreSQL 14 on a logical message, the first thing in each transaction. Every role may
-//!   write one, and it comes first even when a large transaction comes in parts.
+//! - from PostgreSQL 14 on a logical message, the first thing in each transaction that
+//!   is published. Every role may write one, and it comes first even when a large transaction comes
+//!   in parts.
 
 use decoders::change::ChangeEvent;
 use tokio_postgres::Client;

@@ -12,8 +12,9 @@ use crate::proxy::ProxyConfig;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SwitchConfig {
-    /// What serves as a router where none is named below.
-    pub router: Unnamed,
+    /// What serves as a router where none is named below. Default: our own proxy for PostgreSQL,
+    /// nothing for MySQL and MariaDB, which it does not speak.
+    pub router: Option<Unnamed>,
     /// Every PgBouncer.
     pub pgbouncer: Vec<PgBouncerConfig>,
     /// Every HAProxy.
@@ -27,11 +28,10 @@ pub struct SwitchConfig {
 }
 
 /// What serves as a router where none is named.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unnamed {
     /// Our own proxy, with everything by default.
-    #[default]
     Embedded,
     /// Nothing: cutovers are refused.
     None,
@@ -181,7 +181,7 @@ impl SwitchConfig {
     /// Fills in what is not said about our own proxy: that it is the router if nothing else is, its
     /// address if `listen` gives one, and its control socket.
     pub fn complete(&mut self, listen: Option<SocketAddr>, control: PathBuf) {
-        if !self.names_any() && self.router == Unnamed::Embedded {
+        if !self.names_any() && self.router != Some(Unnamed::None) {
             self.proxy = Some(ProxyConfig { implicit: true, ..ProxyConfig::default() });
         }
         if let Some(proxy) = &mut self.proxy {

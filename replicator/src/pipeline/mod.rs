@@ -148,7 +148,7 @@ impl Attempts for Pipeline {
         let (shared, protect) = (Arc::clone(&self.shared), self.config.protect.clone());
         let attempted = tokio::select! {
             attempted = self.by_stages() => Some(attempted),
-            // The stream, or the copy, ends with its future.
+            // The stream, or the copy, ends soon after its future: see `on_own_thread`.
             () = wal::watch(&shared, &protect) => None,
         };
         match attempted {

@@ -15,6 +15,7 @@ use decoders::postgres::stream::{PgStream, StreamOptions};
 use decoders::{Lsn, Position, Source, SourceError, SourceEvent};
 
 use crate::config::{ApplyConfig, ReaderMode};
+use crate::engine::apply::Applier;
 use crate::probe;
 use crate::status::Shared;
 use crate::store::Store;
@@ -105,6 +106,8 @@ pub struct Choice {
     must_bar: bool,
     /// The next reader begins with so few changes a gulp.
     fewer_changes: Option<u32>,
+    /// The next stream is read on one thread and applied on another.
+    must_part: bool,
 }
 
 impl Choice {
@@ -165,6 +168,15 @@ impl Choice {
         !self.unavailable && from >= self.barred_until
     }
 
+    /// How a stream that begins at `from` is applied: by whoever reads it, as long as there is a remedy
+    /// for the day on which that is too slow.
+    pub(super) fn applier(&mut self, from: Lsn) -> Applier {
+        match !std::mem::take(&mut self.must_part) && self.allows(from) {
+            true => Applier::Beside,
+            false => Applier::Apart,
+        }
+    }
+
     /// Whether they are worth it from there, with blue's head as it is now.
     fn pays(&mut self, from: Lsn, head: Lsn, far_bytes: u64) -> bool {
         if std::mem::take(&mut self.must_bar) {
@@ -175,11 +187,18 @@ impl Choice {
     }
 }
 
-/// Returns when a stream has been far behind for a while and another reader would help.
-pub(super) async fn far_behind(shared: &Shared, choice: &Choice, store: &Store, far_bytes: u64) {
+/// Returns when a stream has been far behind for a while and something would help, which `choice` knows then:
+/// its name, for people.
+pub(super) async fn far_behind(
+    shared: &Shared,
+    choice: &mut Choice,
+    store: &Store,
+    far_bytes: u64,
+    applier: Applier,
+) -> &'static str {
     let mut looks = 0;
     let mut received_before = Lsn::INVALID;
-    while looks < LOOKS {
+    loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
         let received = shared.progress.borrow().received();
         let look = Look {
@@ -187,10 +206,19 @@ pub(super) async fn far_behind(shared: &Shared, choice: &Choice, store: &Store, 
             retained_bytes: shared.slot().retained_bytes,
             moves: received > received_before,
             reading_is_slow: shared.budget.used_bytes() < shared.budget.bytes() / 2,
-            spools: !store.spool().is_empty(),
         };
         received_before = received;
-        looks = if choice.allows(received) && look.wants_gulps(far_bytes) { looks + 1 } else { 0 };
+        let gulps = look.wants_gulps(far_bytes) && choice.allows(received);
+        let parting = look.wants_parting(far_bytes) && applier == Applier::Beside;
+        // The spool is asked last: it may be busy for a while with what it throws away.
+        looks = match (gulps || parting) && store.spool().is_empty() {
+            true => looks + 1,
+            false => 0,
+        };
+        if looks == LOOKS {
+            choice.must_part = !gulps;
+            return if gulps { "gulps" } else { "a stream that another thread applies" };
+        }
     }
 }
 
@@ -206,8 +234,6 @@ struct Look {
     moves: bool,
     /// The budget is not full: with a slow green, no other reader would help.
     reading_is_slow: bool,
-    /// Something waits for its commit that the next reader would have to receive again.
-    spools: bool,
 }
 
 impl Look {
@@ -215,11 +241,13 @@ impl Look {
         let Some(behind) = self.behind_bytes else { return false };
         // Each gulp would decode this again; a gulping reader looks at it more closely.
         let again = self.retained_bytes.map_or(0, |retained| retained.saturating_sub(behind));
-        behind >= far_bytes
-            && again <= REREAD_BYTES
-            && self.moves
-            && self.reading_is_slow
-            && !self.spools
+        behind >= far_bytes && again <= REREAD_BYTES && self.moves && self.reading_is_slow
+    }
+
+    /// Whether a second thread may help where gulps don't. One that has too much to do looks the same as
+    /// a green that is slow: the budget is full.
+    fn wants_parting(&self, far_bytes: u64) -> bool {
+        self.moves && self.behind_bytes.is_some_and(|behind| behind >= far_bytes)
     }
 }
 
@@ -261,7 +289,6 @@ mod tests {
             retained_bytes: Some(2 * FAR),
             moves: true,
             reading_is_slow: true,
-            spools: false,
         };
         assert!(look.wants_gulps(FAR));
         assert!(Look { retained_bytes: None, ..look }.wants_gulps(FAR));
@@ -271,10 +298,20 @@ mod tests {
             Look { retained_bytes: Some(FAR + REREAD_BYTES + 1), ..look },
             Look { moves: false, ..look },
             Look { reading_is_slow: false, ..look },
-            Look { spools: true, ..look },
         ];
-        for look in better_not {
+        let parts = [false, false, true, false, true];
+        for (look, parts) in better_not.into_iter().zip(parts) {
             assert!(!look.wants_gulps(FAR), "{look:?}");
+            assert_eq!(look.wants_parting(FAR), parts, "{look:?}");
         }
+    }
+
+    #[test]
+    fn a_stream_parts_once_and_where_no_gulps_are() {
+        let mut choice = Choice { must_part: true, ..Choice::default() };
+        assert_eq!(choice.applier(Lsn(1)), Applier::Apart);
+        assert_eq!(choice.applier(Lsn(1)), Applier::Beside);
+        choice.unavailable = true;
+        assert_eq!(choice.applier(Lsn(1)), Applier::Apart);
     }
 }

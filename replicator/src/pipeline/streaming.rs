@@ -29,6 +29,9 @@ use crate::store::Store;
 
 /// How long an orderly end of the stream may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Who reads a stream does not answer blue while it works a batch out, so its batches stay small. More than
+/// that waits only far behind, where another thread applies.
+const BESIDE_BYTES_MAX: usize = 16 << 20;
 
 impl Pipeline {
     /// Streams until stopped, finished, or an error, by one reader after the other.
@@ -205,11 +208,7 @@ impl Reading {
         let handover = watch::Sender::new(false);
         let may_gulp =
             matches!(source, Reader::Stream(_)) && self.config.apply.reader == ReaderMode::Auto;
-        // A stream that can't change over when it falls behind has to read while it applies.
-        let applier = match may_gulp && choice.allows(at.from) {
-            true => Applier::Beside,
-            false => Applier::Apart,
-        };
+        let applier = if may_gulp { choice.applier(at.from) } else { Applier::Apart };
         let context = self.context(applier, handover.subscribe());
         self.shared.healed();
         let ran = {
@@ -220,8 +219,9 @@ impl Reading {
                 let _ = carries.wait_for(|carries| *carries).await;
                 if may_gulp {
                     let far_bytes = self.config.apply.far_behind_bytes;
-                    reader::far_behind(&self.shared, choice, &self.store, far_bytes).await;
-                    tracing::info!(pipeline = self.config.name, "far behind: going over to gulps");
+                    let (shared, store) = (&self.shared, &self.store);
+                    let next = reader::far_behind(shared, choice, store, far_bytes, applier).await;
+                    tracing::info!(pipeline = self.config.name, next, "far behind: going over");
                     handover.send_replace(true);
                 }
                 std::future::pending::<()>().await
@@ -245,6 +245,11 @@ impl Reading {
     }
 
     fn context(&self, applier: Applier, handover: watch::Receiver<bool>) -> StreamContext {
+        let bytes = self.config.apply.batch_bytes();
+        let bytes = match applier {
+            Applier::Beside => bytes.min(BESIDE_BYTES_MAX),
+            Applier::Apart => bytes,
+        };
         StreamContext {
             store: self.store.clone(),
             positions: None,
@@ -257,10 +262,7 @@ impl Reading {
             counterpart: self.config.counterpart(),
             lanes_open: self.lanes_open.clone(),
             budget: self.shared.budget.clone(),
-            limits: BatchLimits {
-                bytes: self.config.apply.batch_bytes(),
-                transactions: self.config.apply.batch_transactions,
-            },
+            limits: BatchLimits { bytes, transactions: self.config.apply.batch_transactions },
             lanes: self.config.apply.lanes,
             applier,
             handover,

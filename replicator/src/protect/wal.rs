@@ -174,8 +174,8 @@ fn tell(
     }
 }
 
-/// Gives the slot up, so that blue can remove its log, and says what that means. Nothing of ours may
-/// be reading from it any more.
+/// Gives the slot up, so that blue can remove its log, and says what that means. Whoever of us still
+/// reads from it is cut off.
 pub async fn give_up(config: &Config, blue: &ConnInfo, slot_seen: SlotReading) -> Failure {
     let application = config.application_name();
     let name = config.slot();

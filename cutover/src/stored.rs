@@ -1,17 +1,26 @@
 //! What runs by itself on MySQL and MariaDB, and no stream carries: triggers and scheduled events. A
-//! target that is applied to can't have them, because its server can't keep them quiet; so they would
-//! have to be made at the flip, which no run does yet.
+//! target that is applied to has none, because its server can't keep them quiet; the flip makes them
+//! ([`Replication::hand_over`]), when nothing goes back any more. So whether it will be able to has to be
+//! known before.
 
 use std::collections::BTreeSet;
 
+use decoders::mysql::catalog::Rights;
+use decoders::mysql::server::literal;
 use tokio::time::Instant;
 
 use crate::api::Check;
 use crate::ports::PortResult;
-use crate::sql::mysql::{MysqlSession, literal};
+#[cfg(doc)]
+use crate::ports::Replication;
+use crate::sql::TextRow;
+use crate::sql::mysql::MysqlSession;
 
 /// Names in one finding.
 const NAMED_MAX: usize = 10;
+
+/// Whether an account may make something that runs in another one's name.
+const IN_OTHER_NAMES: [&str; 4] = ["SUPER", "SET USER", "SET_USER_ID", "SET_ANY_DEFINER"];
 
 fn list_sql(database: Option<&str>) -> String {
     let scope = |column: &str| match database {
@@ -22,50 +31,116 @@ fn list_sql(database: Option<&str>) -> String {
         ),
     };
     format!(
-        "SELECT concat('trigger ', trigger_schema, '.', trigger_name) AS name \
+        "SELECT 'trigger' AS kind, concat(trigger_schema, '.', trigger_name) AS name, definer \
          FROM information_schema.triggers WHERE {} \
-         UNION ALL SELECT concat('event ', event_schema, '.', event_name) \
-         FROM information_schema.events WHERE status = 'ENABLED' AND {} ORDER BY 1",
+         UNION ALL SELECT 'event', concat(event_schema, '.', event_name), definer \
+         FROM information_schema.events WHERE status = 'ENABLED' AND {} ORDER BY 1, 2",
         scope("trigger_schema"),
         scope("event_schema")
     )
 }
 
-/// Triggers, and events that run.
-async fn list(
-    session: &mut MysqlSession,
-    place: &str,
-    database: Option<&str>,
-    deadline: Instant,
-) -> PortResult<BTreeSet<String>> {
-    let rows = session.run(&list_sql(database), deadline).await;
-    let rows = rows.map_err(|error| error.at(place, "listing triggers and events"))?.rows;
-    Ok(rows.iter().filter_map(|row| row.get("name").map(str::to_owned)).collect())
+/// A role of MariaDB has no host, whoever writes it down.
+fn account(row: &TextRow, key: &str) -> String {
+    row.get(key).unwrap_or_default().trim_end_matches('@').to_owned()
 }
 
-/// Whether the target has all that runs by itself on the source.
+/// Which of the rights on triggers and events are needed and not there.
+fn lacking(rights: &Rights, database: Option<&str>, triggers: bool, events: bool) -> Vec<String> {
+    let needed = [(triggers, "TRIGGER"), (events, "EVENT")].into_iter();
+    let has = |right: &str| match database {
+        Some(database) => rights.has_on(right, database),
+        None => rights.has(&[right]),
+    };
+    needed
+        .filter(|(needed, right)| *needed && !has(right))
+        .map(|(_, right)| right.to_owned())
+        .collect()
+}
+
+fn may_not(side: &str, rights: &Rights, what: &str, lacking: &[String]) -> Option<Check> {
+    let ours = rights.account.as_deref().unwrap_or("our account");
+    (!lacking.is_empty()).then(|| {
+        Check::fail(
+            "automation-rights",
+            format!("{ours} may not {what} on {side}"),
+            format!("on {side}: GRANT {} ON *.* TO {ours}", lacking.join(", ")),
+        )
+    })
+}
+
+/// What the flip will find when it makes on `to` what runs by itself on `from`. `sealed`: the target is
+/// closed by an earlier run of ours, which has switched its event scheduler off.
 pub(crate) async fn inspect(
     (source, from): (&mut MysqlSession, &str),
     (target, to): (&mut MysqlSession, &str),
     database: Option<&str>,
+    sealed: bool,
     deadline: Instant,
-) -> PortResult<Option<Check>> {
-    let wanted = list(source, from, database, deadline).await?;
-    let there = list(target, to, database, deadline).await?;
-    let missing: Vec<_> = wanted.difference(&there).cloned().collect();
-    Ok((!missing.is_empty()).then(|| {
+) -> PortResult<Vec<Check>> {
+    // Who lacks these sees none, and that would look as if there were none.
+    let grants = source.run("SHOW GRANTS", deadline).await;
+    let grants = grants.map_err(|error| error.at(from, "looking at rights"))?.rows;
+    let rights = Rights::of(grants.iter().filter_map(|row| row.at(0)));
+    let unseen = lacking(&rights, database, true, true);
+    if !unseen.is_empty() {
+        return Ok(may_not(from, &rights, "see all triggers and events", &unseen)
+            .into_iter()
+            .collect());
+    }
+    let listed = source.run(&list_sql(database), deadline).await;
+    let listed = listed.map_err(|error| error.at(from, "listing triggers and events"))?.rows;
+    let count = |kind: &str| listed.iter().filter(|row| row.get("kind") == Some(kind)).count();
+    let (triggers, events) = (count("trigger"), count("event"));
+    if listed.is_empty() {
+        return Ok(Vec::new());
+    }
+    let asked = |error: crate::sql::mysql::MysqlError| error.at(to, "looking at accounts");
+    let mut checks = Vec::new();
+    let grants = target.run("SHOW GRANTS", deadline).await.map_err(asked)?.rows;
+    let rights = Rights::of(grants.iter().filter_map(|row| row.at(0)));
+    let accounts =
+        "SELECT concat(user, if(host = '', '', concat('@', host))) AS account FROM mysql.user";
+    let accounts = target.run(accounts, deadline).await.map_err(asked)?.rows;
+    let accounts: BTreeSet<String> = accounts.iter().map(|row| account(row, "account")).collect();
+    let definers: BTreeSet<String> = listed.iter().map(|row| account(row, "definer")).collect();
+    let missing: Vec<_> = definers.difference(&accounts).cloned().collect();
+    if !missing.is_empty() {
         let named: Vec<_> = missing.iter().take(NAMED_MAX).cloned().collect();
-        Check::fail(
-            "stored-missing",
+        checks.push(Check::fail(
+            "automation-definers",
             format!(
-                "{to} lacks {} triggers and enabled events of {from}, and no run makes them: {}",
-                missing.len(),
+                "triggers and events of {from} run in the name of accounts that {to} does not have, and \
+                 would fail there: {}",
                 named.join(", ")
             ),
-            format!(
-                "if the application can do without them for so long: drop the triggers and disable the \
-                 events on {from}, and make them on {to} once it serves for good"
-            ),
-        )
-    }))
+            format!("create them on {to} with what they may do on {from}, locked if nobody logs in as them"),
+        ));
+    }
+    let mut needed: Vec<_> = lacking(&rights, database, triggers > 0, events > 0);
+    if !rights.has(&IN_OTHER_NAMES) {
+        needed.push(IN_OTHER_NAMES.join(" or "));
+    }
+    checks.extend(may_not(to, &rights, "make triggers and events", &needed));
+    if events > 0 && !sealed {
+        let scheduler = target.row("SELECT @@event_scheduler AS scheduler", deadline).await;
+        let scheduler = scheduler.map_err(|error| error.at(to, "reading settings"))?;
+        if scheduler.get("scheduler") != Some("ON") {
+            checks.push(Check::warn(
+                "automation-scheduler",
+                format!(
+                    "{to}'s event scheduler is off: {events} events of {from} would not run there"
+                ),
+                format!("SET GLOBAL event_scheduler = ON on {to}, and in its configuration"),
+            ));
+        }
+    }
+    checks.push(Check::ok(
+        "automation",
+        format!(
+            "{triggers} triggers and {events} enabled events of {from} are made on {to} before its clients \
+             come; a way back takes the triggers off {from}"
+        ),
+    ));
+    Ok(checks)
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cutover::api::{Act, PipelinePhase};
+use cutover::evidence::Committed;
 use cutover::marker::Token;
 use cutover::ports::{
     Leaks, Leftover, MarkerDecoded, MarkerDurable, PortError, PortResult, Progress, Replication,
@@ -189,6 +190,18 @@ impl<R: Route> Replication for EngineReplication<R> {
     async fn release(&self, token: &Token) -> PortResult<()> {
         self.shared.gate.release(token);
         Ok(())
+    }
+
+    async fn hand_over(&self, proof: &Committed, deadline: Instant) -> PortResult<Option<String>> {
+        if proof.to() != self.route.direction().to() {
+            return Err(PortError::new(
+                "stream",
+                format!("{} serves, and this stream does not lead there", proof.to()),
+            ));
+        }
+        let made = tokio::time::timeout_at(deadline, self.route.bring_automation()).await;
+        let late = |_| PortError::new("stream", "making triggers and events takes too long");
+        made.map_err(late)?.map_err(|failure| of_failure(self.route.put(failure)))
     }
 
     async fn finish(&self, token: &Token) -> PortResult<()> {

@@ -18,6 +18,9 @@ use crate::pipeline::route::Route;
 /// A way back that is further behind is not ready, seconds.
 const LAG_SECONDS_MAX: f64 = 1.0;
 
+/// For triggers that can't be kept quiet but by removing them. It is tried again.
+const QUIET_TIMEOUT: Duration = Duration::from_secs(10);
+
 impl<R: Route> WayBackStream for EngineReplication<R> {
     async fn inspect(&self) -> PortResult<Vec<Check>> {
         let mut checks = self.route.inspect(&self.store).await?;
@@ -72,6 +75,12 @@ impl<R: Route> WayBackStream for EngineReplication<R> {
                 "stream",
                 format!("{} serves, and this stream does not leave it", proof.to()),
             ));
+        }
+        let quieted = tokio::time::timeout(QUIET_TIMEOUT, self.route.quiet_automation()).await;
+        let late = |_| PortError::new("stream", "removing triggers takes too long");
+        let quieted = quieted.map_err(late)?;
+        if let Some(done) = quieted.map_err(|failure| of_failure(self.route.put(failure)))? {
+            tracing::info!("{done}");
         }
         let (store, marker) = (self.store.clone(), token.clone());
         let turned = tokio::task::spawn_blocking(move || store.turn(&marker, since)).await;

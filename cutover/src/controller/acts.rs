@@ -476,6 +476,9 @@ impl<W: World> Run<'_, W> {
         if let Some(undo) = self.undo.clone() {
             self.still_closed(&undo, deadline).await?;
         }
+        self.waiting(format!("making triggers and events on {to}"));
+        let handed = self.world.replication().hand_over(committed, deadline).await.map_err(stop)?;
+        self.waiting(format!("pointing the routers at {to}"));
         if let Some(undo) = &self.opening {
             // It is decided, and the other side is closed: this one may open.
             self.world.fence_of(to).lower(undo, deadline).await.map_err(stop)?;
@@ -487,7 +490,8 @@ impl<W: World> Run<'_, W> {
                 return Err(stop(error));
             }
         }
-        Ok(format!("{} routers point at {to}", self.members.len()))
+        let handed = handed.map_or(String::new(), |handed| format!("; {handed}"));
+        Ok(format!("{} routers point at {to}{handed}", self.members.len()))
     }
 
     /// A member that can't be told keeps only its own clients waiting: it is decided.

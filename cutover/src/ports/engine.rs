@@ -2,6 +2,7 @@
 
 use super::{PortError, PortResult};
 use crate::api::Act;
+use crate::evidence::Committed;
 use crate::lag::LagReading;
 use crate::marker::Token;
 use decoders::Lsn;
@@ -105,6 +106,18 @@ pub trait Replication: Send + Sync {
 
     /// The run is off: apply what was kept back and go on as before. Nothing armed: no error.
     fn release(&self, token: &Token) -> impl Future<Output = PortResult<()>> + Send;
+
+    /// Makes on green what runs by itself on blue and no stream carries (triggers, scheduled events): after
+    /// the decision, with blue closed and before green opens. Says what was made; `None`: nothing was to do.
+    /// Idempotent. The default is for engines where green has all of it from the copy on.
+    fn hand_over(
+        &self,
+        proof: &Committed,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<Option<String>>> + Send {
+        let _ = (proof, deadline);
+        async { Ok(None) }
+    }
 
     /// Green is open: nothing from blue may ever be applied to it again. Recorded durably before
     /// this returns; leaks that come later go to the log and the metrics only. Must work before

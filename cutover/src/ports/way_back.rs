@@ -56,8 +56,9 @@ pub trait WayBackStream: Send + Sync {
 
     /// From now on this stream carries and the run's own one stands by: everything that its source
     /// does at or behind `since` is held. `token` is the run's drain marker, which stands at
-    /// `since`. Recorded durably, both roles at once, before this returns. Idempotent; must work
-    /// before the streams have been started (recovery).
+    /// `since`. Recorded durably, both roles at once, before this returns. What would run by itself where
+    /// it applies from now on is kept from that first. Idempotent; must work before the streams have been
+    /// started (recovery).
     fn turn(
         &self,
         proof: &Committed,

@@ -274,14 +274,13 @@ impl Sequences for MysqlSequences {
         let about = session.row(ABOUT, soon()).await.map_err(asked)?;
         let grants = session.run("SHOW GRANTS", soon()).await.map_err(asked)?.rows;
         let of_source = self.source.run(ABOUT, "reading settings", soon()).await?.rows;
-        let mut checks = Vec::new();
         let mut source = self.source.take(soon()).await?;
         let database = self.database.as_deref();
-        checks.extend(
-            stored::inspect((&mut source, from), (&mut session, to), database, soon()).await?,
-        );
+        let sides = ((&mut source, from), (&mut session, to));
+        let automation = stored::inspect(sides.0, sides.1, database, sealed, soon()).await?;
         self.source.put(source).await;
         self.target.put(session).await;
+        let mut checks = Vec::new();
         let lacks = |name: &&QualifiedName| !there.sequences.contains_key(*name);
         let missing: Vec<_> = wanted.sequences.keys().filter(lacks).collect();
         if !missing.is_empty() {
@@ -343,6 +342,7 @@ impl Sequences for MysqlSequences {
                 format!("{tables} tables with AUTO_INCREMENT, {sequences} sequences"),
             ));
         }
+        checks.extend(automation);
         Ok(checks)
     }
 

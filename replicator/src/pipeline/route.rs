@@ -57,6 +57,24 @@ pub trait Route: Send + Sync + 'static {
     /// A position of the stream behind which nothing of that place comes. Waits until it is known.
     fn position(&self, place: Self::Place) -> impl Future<Output = Lsn> + Send;
 
+    /// Makes on the target what runs by itself on the source and no stream carries, before clients come to
+    /// it: what was made, if anything was. The default is for engines where a target has all of it.
+    ///
+    /// # Errors
+    /// A server's.
+    fn bring_automation(&self) -> impl Future<Output = Result<Option<String>, Failure>> + Send {
+        async { Ok(None) }
+    }
+
+    /// Keeps what runs by itself on the target from acting on what is applied there: what was done, if
+    /// anything was. The default is for engines whose sessions can.
+    ///
+    /// # Errors
+    /// A server's.
+    fn quiet_automation(&self) -> impl Future<Output = Result<Option<String>, Failure>> + Send {
+        async { Ok(None) }
+    }
+
     /// Removes one kind of what this stream left on the servers.
     ///
     /// # Errors

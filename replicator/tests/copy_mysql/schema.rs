@@ -1,9 +1,10 @@
 //! Green's schema is blue's.
 
 use anyhow::Result;
+use decoders::postgres::catalog::TableFilter;
 use replicator::backfill::ProgressSender;
 use replicator::backfill::mysql::{Turn, record_copied};
-use replicator::schema::mysql::{Notes, open_for_clients};
+use replicator::schema::mysql::{Automation, Moved, Notes};
 use tests::mysql::{Mysql, Version};
 
 use super::support::{PAIRS, PIPELINE, pair, schema_copy, url};
@@ -131,16 +132,44 @@ async fn what_runs_is_quiet_until_the_flip(blue: &Mysql, green: &Mysql) -> Resul
     assert_eq!(green.value("select shop.twice(4)")?, "8");
     green.run("insert into shop.parent (id, label) values (1, 'x'); call shop.look();")?;
     assert_eq!(green.value("select id from shop.second")?, "1");
-    let mut session = decoders::mysql::server::connect(&url(green)).await?;
-    for _ in 0..2 {
-        open_for_clients(&mut session, &Notes::of(PIPELINE)).await?;
-    }
-    session.disconnect().await?;
+    let there = Automation {
+        pipeline: PIPELINE.into(),
+        source: url(blue),
+        target: url(green),
+        database: None,
+        filter: TableFilter::default(),
+    };
+    assert_eq!(there.bring().await?, Moved { triggers: 2, events: 1 });
+    assert!(there.bring().await?.is_none());
+    let waiting = "select count(*) from _cutover.copy_notes where kind in ('trigger', 'event')";
+    assert_eq!(green.value(waiting)?, "0");
     assert_eq!(green.value(triggers)?, "2");
     assert_eq!(green.value(enabled)?, "on_");
     green.run("insert into shop.parent (id, label) values (2, 'x')")?;
     assert_eq!(green.value("select label from shop.parent where id = 2")?, "xAB");
     assert_eq!(blue.value("select label from shop.parent where id = 77")?, "xAB");
+
+    // What comes back sets nothing off, and a rollback finds all of it again.
+    let definitions = "select * from information_schema.triggers where trigger_schema = 'shop' \
+                       order by trigger_name";
+    let without_time = |rows: Vec<Vec<Vec<u8>>>| -> Vec<Vec<Vec<u8>>> {
+        rows.into_iter().map(|row| [&row[..16], &row[17..]].concat()).collect()
+    };
+    let before = without_time(blue.rows(definitions)?);
+    let history = match blue.version().is_mariadb() {
+        true => "select @@gtid_binlog_pos",
+        false => "select @@gtid_executed",
+    };
+    let logged = blue.value(history)?;
+    let back = Automation { source: url(green), target: url(blue), ..there };
+    assert_eq!(back.quiet().await?, Moved { triggers: 2, events: 0 });
+    assert!(back.quiet().await?.is_none());
+    assert_eq!(blue.value(triggers)?, "0");
+    assert_eq!(blue.value(waiting)?, "2");
+    assert_eq!(back.bring().await?, Moved { triggers: 2, events: 0 });
+    assert_eq!(blue.value(waiting)?, "0");
+    assert_eq!(without_time(blue.rows(definitions)?), before);
+    assert_eq!(blue.value(history)?, logged, "the streams would stop at it");
     Ok(())
 }
 

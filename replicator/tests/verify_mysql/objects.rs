@@ -3,7 +3,8 @@
 use anyhow::{Result, ensure};
 use cutover::api::Severity;
 use cutover::verify::{Mode, Verdict, VerifyReport};
-use replicator::schema::mysql::{Notes, open_for_clients};
+use decoders::postgres::catalog::TableFilter;
+use replicator::schema::mysql::Automation;
 use tests::mysql::{Mysql, Version};
 
 use super::servers::{PIPELINE, pair, url};
@@ -71,9 +72,14 @@ async fn definitions_of_a_copy_are_equal_and_damage_to_them_is_found() -> Result
         ensure!(found.len() == others.len() + 2, "{found:#?}");
         ensure!(verdict == Verdict::Equal, "{found:#?}");
         ensure!(others.iter().all(|found| *found == counter), "{versions:?} {others:#?}");
-        let mut session = decoders::mysql::server::connect(&url(&green)).await?;
-        open_for_clients(&mut session, &Notes::of(PIPELINE)).await?;
-        session.disconnect().await?;
+        let automation = Automation {
+            pipeline: PIPELINE.into(),
+            source: url(&blue),
+            target: url(&green),
+            database: None,
+            filter: TableFilter::default(),
+        };
+        automation.bring().await?;
         green.run("alter table o.counted auto_increment = 901")?;
         let (verdict, found) = judged(&blue, &green).await?;
         ensure!(verdict == Verdict::Equal && found.is_empty(), "{versions:?} {found:#?}");

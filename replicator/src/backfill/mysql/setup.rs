@@ -62,7 +62,7 @@ impl SetUp {
     /// again.
     ///
     /// Triggers are not there yet and events are disabled:
-    /// [`open_for_clients`](crate::schema::mysql::open_for_clients) is for the flip.
+    /// [`Automation`](crate::schema::mysql::Automation) brings them at the flip.
     ///
     /// # Errors
     /// After a retryable one it goes on when this is called again.

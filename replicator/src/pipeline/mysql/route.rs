@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::pipeline::Ends;
 use crate::pipeline::failure::Failure;
 use crate::pipeline::route::Route;
+use crate::schema::mysql::Automation;
 use crate::status::Shared;
 use crate::store::{Role, Store};
 
@@ -83,6 +84,17 @@ impl BinlogRoute {
         MysqlTarget::open(self.ends.target.clone(), options).await?;
         store.save_binlog_stream(&stream)?;
         Ok(format!("the binlog of {}, from {}", self.source(), stream.start))
+    }
+
+    fn automation(&self) -> Automation {
+        let Ends { source, target, .. } = &self.ends;
+        Automation {
+            pipeline: self.config.name.clone(),
+            database: source.database().or(target.database()).map(str::to_owned),
+            source: source.clone(),
+            target: target.clone(),
+            filter: self.config.tables.clone(),
+        }
     }
 
     async fn connect(&self) -> PortResult<Conn> {
@@ -234,6 +246,17 @@ impl Route for BinlogRoute {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    async fn bring_automation(&self) -> Result<Option<String>, Failure> {
+        let made = self.automation().bring().await?;
+        Ok((!made.is_none()).then(|| format!("{made} made on {}", self.ends.direction.to())))
+    }
+
+    async fn quiet_automation(&self) -> Result<Option<String>, Failure> {
+        let removed = self.automation().quiet().await?;
+        Ok((!removed.is_none())
+            .then(|| format!("{removed} removed from {}", self.ends.direction.to())))
     }
 
     async fn remove(&self, what: Leftover) -> Result<String, Failure> {

@@ -3,9 +3,10 @@
 //!
 //! Tables come before the rows; keys of large tables, foreign keys, routines, views and events after
 //! them. Events are made disabled. Triggers are not made before the flip: their effects are in the
-//! binlog already, and the servers can't keep a trigger quiet. [`Notes`] on green keep both for
-//! [`open_for_clients`].
+//! binlog already, and the servers can't keep a trigger quiet. [`Notes`] on green keep both, and at the
+//! flip [`Automation`] brings them.
 
+mod automation;
 mod compare;
 mod keys;
 mod make;
@@ -14,8 +15,8 @@ mod session;
 mod statement;
 mod stored;
 
+pub use automation::{Automation, Moved};
 pub(crate) use compare::{canonical_name, plain_type};
 pub(crate) use make::qualified;
 pub use make::{LATE_KEYS_BYTES, Made, SchemaCopy};
 pub use notes::Notes;
-pub use stored::open_for_clients;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use decoders::QualifiedName;
 use decoders::mysql::server::{Conn, describe, literal};
+use decoders::postgres::catalog::TableFilter;
 use mysql_async::Row;
 use mysql_async::prelude::Queryable;
 use serde::{Deserialize, Serialize};
@@ -17,18 +18,18 @@ use crate::backfill::progress::{Phase, ProgressSender, Step, begin};
 
 /// Something that runs, with the session that it was defined in.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct Definition {
+pub(super) struct Definition {
     /// Triggers of one kind on one table fire in this order.
     order: u64,
     sql_mode: String,
     collation: String,
     time_zone: Option<String>,
-    statement: String,
+    pub statement: String,
 }
 
 impl SchemaCopy {
     /// Makes routines, views and events, the latter disabled, and notes triggers and enabled events
-    /// for [`open_for_clients`]. Those that are there already are left alone.
+    /// for the flip ([`Automation`](super::Automation)). Those that are there already are left alone.
     ///
     /// Gives back what somebody should know.
     ///
@@ -41,9 +42,14 @@ impl SchemaCopy {
         let (mut blue, _) = open(&self.blue, "blue").await?;
         let (mut green, server) = open(&self.green, "green").await?;
         used_for_definitions(&mut green, &server).await?;
-        let objects = self.objects(&mut blue).await?;
+        let database = self.database.as_deref();
+        let objects = Object::all(&mut blue, database, &self.filter).await?;
         let there: BTreeSet<(String, QualifiedName)> =
-            self.objects(&mut green).await?.into_iter().map(|o| (o.kind, o.name)).collect();
+            Object::all(&mut green, database, &self.filter)
+                .await?
+                .into_iter()
+                .map(|o| (o.kind, o.name))
+                .collect();
         begin(progress, Phase::Rest, objects.len());
         let mut warnings = Vec::new();
         let mut views = Vec::new();
@@ -92,10 +98,27 @@ impl SchemaCopy {
         warnings.extend(make_views(&mut green, views).await?);
         Ok(warnings)
     }
+}
 
+/// Something that runs, by name.
+pub(super) struct Object {
+    /// `TRIGGER`, `EVENT`, `VIEW`, `FUNCTION` or `PROCEDURE`.
+    pub kind: String,
+    pub name: QualifiedName,
+    /// Triggers of one kind on one table fire in this order.
+    pub order: u64,
+    /// A trigger's table.
+    pub table: Option<QualifiedName>,
+}
+
+impl Object {
     /// Everything of a side that runs, functions and procedures first.
-    async fn objects(&self, conn: &mut Conn) -> Result<Vec<Object>, BackfillError> {
-        let of = |column: &str| match &self.database {
+    pub async fn all(
+        conn: &mut Conn,
+        database: Option<&str>,
+        filter: &TableFilter,
+    ) -> Result<Vec<Self>, BackfillError> {
+        let of = |column: &str| match database {
             Some(database) => format!("{column} = {}", literal(database)),
             None => format!(
                 "{column} NOT IN ('mysql', 'sys', 'information_schema', 'performance_schema', '_cutover')"
@@ -120,58 +143,19 @@ impl SchemaCopy {
         let rows: Result<Vec<Fields>, _> = conn.query(sql).await;
         let rows = rows.map_err(|error| failed("reading what runs (views, triggers ..)", error))?;
         let object = |(_, kind, schema, name, order, table): Fields| {
-            let object = Object { kind, name: QualifiedName::new(&schema, name), order };
-            let takes = match table {
-                Some(table) => self.filter.selects(&QualifiedName::new(schema, table)),
-                None => self.filter.reaches(&schema),
+            let table = table.map(|table| QualifiedName::new(&schema, table));
+            let takes = match &table {
+                Some(table) => filter.selects(table),
+                None => filter.reaches(&schema),
             };
-            takes.then_some(object)
+            takes.then(|| Self { kind, name: QualifiedName::new(&schema, name), order, table })
         };
         Ok(rows.into_iter().filter_map(object).collect())
     }
-}
 
-/// Makes the triggers that wait, and makes anew, enabled, the events that were enabled on blue: for the flip, when
-/// blue's changes are all there and before clients write.
-///
-/// # Errors
-/// The server's. What is missing is still noted: repeating it goes on.
-pub async fn open_for_clients(green: &mut Conn, notes: &Notes) -> Result<(), BackfillError> {
-    let mut triggers = Vec::new();
-    for (name, note) in notes.all(green, Kind::Trigger).await? {
-        triggers.push((name, read(&note.detail)?));
-    }
-    triggers.sort_by_key(|(_, definition)| definition.order);
-    for (name, definition) in triggers {
-        let doing = format!("making the trigger {name} on green");
-        let drop = format!("DROP TRIGGER IF EXISTS {}", qualified(&name));
-        green.query_drop(drop).await.map_err(|error| failed(&doing, error))?;
-        make(green, &name, &definition).await.map_err(|error| failed(&doing, error))?;
-        notes.strike(green, Kind::Trigger, &name).await?;
-    }
-    for (name, note) in notes.all(green, Kind::Event).await? {
-        // Not ALTER EVENT .. ENABLE: that makes an event run in the name of whoever says it.
-        let definition = read(&note.detail)?;
-        let doing = format!("enabling the event {name} on green");
-        let drop = format!("DROP EVENT IF EXISTS {}", qualified(&name));
-        green.query_drop(drop).await.map_err(|error| failed(&doing, error))?;
-        make(green, &name, &definition).await.map_err(|error| failed(&doing, error))?;
-        notes.strike(green, Kind::Event, &name).await?;
-    }
-    Ok(())
-}
-
-/// Something that runs, by name.
-struct Object {
-    kind: String,
-    name: QualifiedName,
-    order: u64,
-}
-
-impl Object {
     /// Reads it; the columns of SHOW CREATE have the same names on both families but for the
     /// statement's own.
-    async fn definition(&self, conn: &mut Conn) -> Result<Definition, BackfillError> {
+    pub async fn definition(&self, conn: &mut Conn) -> Result<Definition, BackfillError> {
         let doing =
             format!("reading the definition of the {} {}", self.kind.to_lowercase(), self.name);
         let sql = format!("SHOW CREATE {} {}", self.kind, qualified(&self.name));
@@ -211,7 +195,7 @@ impl Object {
 ///
 /// `character_set_client` stays UTF-8, in which the text arrives; what literals are is decided by the
 /// collation of the connection.
-async fn make(
+pub(super) async fn make(
     green: &mut Conn,
     name: &QualifiedName,
     definition: &Definition,
@@ -263,7 +247,7 @@ async fn make_views(
 /// What stands between schedule and body is always printed as
 /// `ON COMPLETION [NOT] PRESERVE {ENABLE | DISABLE | ..}`, and the schedule holds no such words but
 /// in quotes, which come in pairs.
-fn without_effect(statement: &str) -> (String, bool) {
+pub(super) fn without_effect(statement: &str) -> (String, bool) {
     const WORDS: [&str; 2] =
         [" ON COMPLETION NOT PRESERVE ENABLE", " ON COMPLETION PRESERVE ENABLE"];
     for words in WORDS {
@@ -287,7 +271,7 @@ fn refused(kind: &str, name: &QualifiedName, error: mysql_async::Error) -> Backf
     )
 }
 
-async fn note(
+pub(super) async fn note(
     notes: &Notes,
     green: &mut Conn,
     kind: Kind,
@@ -297,15 +281,6 @@ async fn note(
     let detail = serde_json::to_string(definition)
         .map_err(|error| BackfillError::retry(format!("noting {name}: {error}")))?;
     notes.write(green, kind, name, WAITING, &detail).await
-}
-
-fn read(detail: &str) -> Result<Definition, BackfillError> {
-    serde_json::from_str(detail).map_err(|error| {
-        BackfillError::halt(
-            format!("a note on green (_cutover.copy_notes) can't be read: {error}"),
-            "create the trigger or event by hand and delete the note",
-        )
-    })
 }
 
 #[cfg(test)]

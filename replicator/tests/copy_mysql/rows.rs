@@ -49,8 +49,12 @@ fn same_rows(blue: &Mysql, green: &Mysql, database: &str) -> Result<()> {
     );
     for table in blue.rows(&sql)? {
         let table = String::from_utf8(table[0].clone())?;
-        // Of the stored bytes, so of every bit of floats too.
-        let sum = format!("checksum table {database}.`{table}`");
+        // Of the stored bytes, so of every bit of floats too. What a virtual column stores is nothing, and
+        // the sum of that is not always the same.
+        let sum = match table.as_str() {
+            "made" => "select a, b, c, id from t.made order by id".to_owned(),
+            _ => format!("checksum table {database}.`{table}`"),
+        };
         let count = format!("select count(*) from {database}.`{table}`");
         assert_eq!(blue.value(&count)?, green.value(&count)?, "{table}");
         assert_eq!(blue.rows(&sum)?, green.rows(&sum)?, "{table}");

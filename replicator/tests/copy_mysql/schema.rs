@@ -1,6 +1,7 @@
 //! Green's schema is blue's.
 
 use anyhow::Result;
+use decoders::mysql::server::ServerUrl;
 use decoders::postgres::catalog::TableFilter;
 use replicator::backfill::ProgressSender;
 use replicator::backfill::mysql::{Turn, record_copied};
@@ -139,7 +140,8 @@ async fn what_runs_is_quiet_until_the_flip(blue: &Mysql, green: &Mysql) -> Resul
         database: None,
         filter: TableFilter::default(),
     };
-    assert_eq!(there.bring().await?, Moved { triggers: 2, events: 1 });
+    let moved = |triggers, events| Moved { triggers, events, as_noted: false };
+    assert_eq!(there.bring().await?, moved(2, 1));
     assert!(there.bring().await?.is_none());
     let waiting = "select count(*) from _cutover.copy_notes where kind in ('trigger', 'event')";
     assert_eq!(green.value(waiting)?, "0");
@@ -162,11 +164,16 @@ async fn what_runs_is_quiet_until_the_flip(blue: &Mysql, green: &Mysql) -> Resul
     };
     let logged = blue.value(history)?;
     let back = Automation { source: url(green), target: url(blue), ..there };
-    assert_eq!(back.quiet().await?, Moved { triggers: 2, events: 0 });
+    assert_eq!(back.quiet().await?, moved(2, 0));
     assert!(back.quiet().await?.is_none());
     assert_eq!(blue.value(triggers)?, "0");
     assert_eq!(blue.value(waiting)?, "2");
-    assert_eq!(back.bring().await?, Moved { triggers: 2, events: 0 });
+    let nowhere = ServerUrl::parse("mysql://mover:x@127.0.0.1:1/")?;
+    let alone = Automation { source: nowhere, ..back.clone() };
+    assert_eq!(alone.bring().await?, Moved { as_noted: true, ..moved(2, 0) });
+    assert_eq!(without_time(blue.rows(definitions)?), before);
+    assert_eq!(back.quiet().await?, moved(2, 0));
+    assert_eq!(back.bring().await?, moved(2, 0));
     assert_eq!(blue.value(waiting)?, "0");
     assert_eq!(without_time(blue.rows(definitions)?), before);
     assert_eq!(blue.value(history)?, logged, "the streams would stop at it");

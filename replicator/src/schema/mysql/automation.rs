@@ -8,10 +8,12 @@
 //! 2. [`Automation::quiet`], before anything comes back: the closed side loses its triggers.
 //!
 //! In this order, so that all definitions are on one of the sides at any time, and each act can be tried
-//! again. Nothing of it goes to a binlog: the streams stop at statements that alter a table.
+//! again. A closed side that does not answer holds nobody up: what the target's notes say is made then, which
+//! is what the source had at the copy, or the target itself before it lost it. Nothing of it goes to a binlog: the streams stop at statements that alter a table.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use decoders::QualifiedName;
 use decoders::mysql::server::{Conn, ServerUrl};
@@ -27,6 +29,9 @@ use crate::backfill::mysql::failed;
 
 /// A trigger waits for who reads its table, and clients wait for the trigger.
 const QUIETLY: &str = "SET SESSION sql_log_bin = 0, SESSION lock_wait_timeout = 2";
+
+/// Clients wait for a closed side to say what runs there.
+const SOURCE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What runs by itself on the tables of one stream.
 #[derive(Clone, Debug)]
@@ -50,13 +55,21 @@ pub struct Moved {
     pub triggers: usize,
     /// Events.
     pub events: usize,
+    /// The source did not answer: it may have others by now.
+    pub as_noted: bool,
 }
 
 impl fmt::Display for Moved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = |count: usize| if count == 1 { "" } else { "s" };
-        let Self { triggers, events } = *self;
-        write!(f, "{triggers} trigger{}, {events} event{}", plural(triggers), plural(events))
+        let Self { triggers, events, as_noted } = *self;
+        write!(f, "{triggers} trigger{}, {events} event{}", plural(triggers), plural(events))?;
+        if as_noted {
+            f.write_str(
+                " (as noted EARLIER, because the other side does not answer: compare them)",
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -74,13 +87,21 @@ impl Automation {
     /// # Errors
     /// The servers'. Repeating it goes on.
     pub async fn bring(&self) -> Result<Moved, BackfillError> {
-        let (mut source, _) = open(&self.source, "source").await?;
         let (mut target, server) = open(&self.target, "target").await?;
         quietly(&mut target).await?;
         used_for_definitions(&mut target, &server).await?;
-        let wanted = self.all(&mut source).await?;
-        let there = self.all(&mut target).await?;
+        let notes = Notes::of(&self.pipeline);
+        Notes::prepare(&mut target).await?;
         let mut moved = Moved::default();
+        let wanted = match self.of_source().await {
+            Ok(wanted) => wanted,
+            Err(error) => {
+                tracing::error!(%error, "triggers and events are made as they were noted earlier");
+                moved.as_noted = true;
+                noted(&notes, &mut target).await?
+            }
+        };
+        let there = self.all(&mut target).await?;
         for (table, triggers) in &wanted.triggers {
             if there.triggers.get(table) == Some(triggers) {
                 continue;
@@ -102,8 +123,6 @@ impl Automation {
             make_anew(&mut target, "EVENT", name, definition).await?;
             moved.events += 1;
         }
-        let notes = Notes::of(&self.pipeline);
-        Notes::prepare(&mut target).await?;
         for kind in [Kind::Trigger, Kind::Event] {
             for name in notes.all(&mut target, kind).await?.into_keys() {
                 notes.strike(&mut target, kind, &name).await?;
@@ -134,9 +153,19 @@ impl Automation {
         Ok(moved)
     }
 
+    /// What the source has, if it answers.
+    async fn of_source(&self) -> Result<Running, BackfillError> {
+        let reading = async {
+            let (mut source, _) = open(&self.source, "source").await?;
+            self.all(&mut source).await
+        };
+        let late = |_| BackfillError::retry("the source does not answer in time");
+        tokio::time::timeout(SOURCE_TIMEOUT, reading).await.map_err(late)?
+    }
+
     async fn all(&self, conn: &mut Conn) -> Result<Running, BackfillError> {
         let mut running = Running::default();
-        for object in Object::all(conn, self.database.as_deref(), &self.filter).await? {
+        for object in Object::all(conn, self.database.as_deref(), &self.filter, true).await? {
             match (object.kind.as_str(), &object.table) {
                 ("TRIGGER", Some(table)) => {
                     let definition = object.definition(conn).await?;
@@ -163,6 +192,31 @@ struct Running {
     /// By table, those of one table in their order.
     triggers: BTreeMap<QualifiedName, Vec<(QualifiedName, Definition)>>,
     events: BTreeMap<QualifiedName, Definition>,
+}
+
+/// What waits on a target, by its notes.
+async fn noted(notes: &Notes, target: &mut Conn) -> Result<Running, BackfillError> {
+    let mut running = Running::default();
+    let mut triggers = Vec::new();
+    for (name, note) in notes.all(target, Kind::Trigger).await? {
+        triggers.push((name, read(&note.detail)?));
+    }
+    triggers.sort_by_key(|(_, definition)| definition.order);
+    // A note does not say of which table: in one order they are in the right one for each.
+    running.triggers.insert(QualifiedName::new("", ""), triggers);
+    for (name, note) in notes.all(target, Kind::Event).await? {
+        running.events.insert(name, read(&note.detail)?);
+    }
+    Ok(running)
+}
+
+fn read(detail: &str) -> Result<Definition, BackfillError> {
+    serde_json::from_str(detail).map_err(|error| {
+        BackfillError::halt(
+            format!("a note (_cutover.copy_notes) can't be read: {error}"),
+            "create the trigger or event by hand and delete the note",
+        )
+    })
 }
 
 async fn quietly(conn: &mut Conn) -> Result<(), BackfillError> {

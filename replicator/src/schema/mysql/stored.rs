@@ -43,9 +43,9 @@ impl SchemaCopy {
         let (mut green, server) = open(&self.green, "green").await?;
         used_for_definitions(&mut green, &server).await?;
         let database = self.database.as_deref();
-        let objects = Object::all(&mut blue, database, &self.filter).await?;
+        let objects = Object::all(&mut blue, database, &self.filter, false).await?;
         let there: BTreeSet<(String, QualifiedName)> =
-            Object::all(&mut green, database, &self.filter)
+            Object::all(&mut green, database, &self.filter, false)
                 .await?
                 .into_iter()
                 .map(|o| (o.kind, o.name))
@@ -112,11 +112,13 @@ pub(super) struct Object {
 }
 
 impl Object {
-    /// Everything of a side that runs, functions and procedures first.
+    /// Everything of a side that runs, functions and procedures first; only what runs `by_itself`, if that
+    /// is asked for.
     pub async fn all(
         conn: &mut Conn,
         database: Option<&str>,
         filter: &TableFilter,
+        by_itself: bool,
     ) -> Result<Vec<Self>, BackfillError> {
         let of = |column: &str| match database {
             Some(database) => format!("{column} = {}", literal(database)),
@@ -124,21 +126,21 @@ impl Object {
                 "{column} NOT IN ('mysql', 'sys', 'information_schema', 'performance_schema', '_cutover')"
             ),
         };
-        let sql = format!(
-            "SELECT 1, routine_type, routine_schema, routine_name, 0, NULL
-               FROM information_schema.routines WHERE {}
-             UNION ALL SELECT 2, 'VIEW', table_schema, table_name, 0, NULL
-               FROM information_schema.views WHERE {}
-             UNION ALL SELECT 3, 'EVENT', event_schema, event_name, 0, NULL
-               FROM information_schema.events WHERE {}
-             UNION ALL SELECT 4, 'TRIGGER', trigger_schema, trigger_name, action_order, event_object_table
-               FROM information_schema.triggers WHERE {}
-             ORDER BY 1, 2, 3, 4",
-            of("routine_schema"),
-            of("table_schema"),
-            of("event_schema"),
-            of("trigger_schema"),
-        );
+        let select = |rank: usize, fields: &str, table: &str, schema: &str| {
+            format!("SELECT {rank}, {fields} FROM information_schema.{table} WHERE {}", of(schema))
+        };
+        let routines = "routine_type, routine_schema, routine_name, 0, NULL";
+        let views = "'VIEW', table_schema, table_name, 0, NULL";
+        let events = "'EVENT', event_schema, event_name, 0, NULL";
+        let triggers = "'TRIGGER', trigger_schema, trigger_name, action_order, event_object_table";
+        let selects = [
+            select(1, routines, "routines", "routine_schema"),
+            select(2, views, "views", "table_schema"),
+            select(3, events, "events", "event_schema"),
+            select(4, triggers, "triggers", "trigger_schema"),
+        ];
+        let selects = if by_itself { &selects[2..] } else { &selects[..] };
+        let sql = format!("{} ORDER BY 1, 2, 3, 4", selects.join(" UNION ALL "));
         type Fields = (u8, String, String, String, u64, Option<String>);
         let rows: Result<Vec<Fields>, _> = conn.query(sql).await;
         let rows = rows.map_err(|error| failed("reading what runs (views, triggers ..)", error))?;

@@ -14,7 +14,7 @@ use crate::ports::PortResult;
 #[cfg(doc)]
 use crate::ports::Replication;
 use crate::sql::TextRow;
-use crate::sql::mysql::MysqlSession;
+use crate::sql::mysql::{MysqlError, MysqlSession};
 
 /// Names in one finding.
 const NAMED_MAX: usize = 10;
@@ -69,6 +69,46 @@ fn may_not(side: &str, rights: &Rights, what: &str, lacking: &[String]) -> Optio
     })
 }
 
+/// Whether all in whose names something runs are there: without them it could be made, and would fail.
+async fn definers(
+    listed: &[TextRow],
+    from: &str,
+    (target, to): (&mut MysqlSession, &str),
+    deadline: Instant,
+) -> Option<Check> {
+    const NAME: &str = "automation-definers";
+    let sql =
+        "SELECT concat(user, if(host = '', '', concat('@', host))) AS account FROM mysql.user";
+    let there = match target.run(sql, deadline).await {
+        Ok(answer) => answer.rows,
+        Err(error) => {
+            let why = error.at(to, "looking at accounts");
+            let what = format!("whether {to} has the definers of triggers and events is not known");
+            return Some(Check::warn(
+                NAME,
+                format!("{what}: {}", why.what),
+                format!("GRANT SELECT ON mysql.user on {to} to our account"),
+            ));
+        }
+    };
+    let there: BTreeSet<String> = there.iter().map(|row| account(row, "account")).collect();
+    let wanted: BTreeSet<String> = listed.iter().map(|row| account(row, "definer")).collect();
+    let missing: Vec<_> = wanted.difference(&there).take(NAMED_MAX).cloned().collect();
+    (!missing.is_empty()).then(|| {
+        Check::fail(
+            NAME,
+            format!(
+                "triggers and events of {from} run in the name of accounts that {to} does not have, \
+                 and would fail there: {}",
+                missing.join(", ")
+            ),
+            format!(
+                "create them on {to} with what they may do on {from}, locked if nobody logs in as them"
+            ),
+        )
+    })
+}
+
 /// What the flip will find when it makes on `to` what runs by itself on `from`. `sealed`: the target is
 /// closed by an earlier run of ours, which has switched its event scheduler off.
 pub(crate) async fn inspect(
@@ -95,28 +135,11 @@ pub(crate) async fn inspect(
     if listed.is_empty() {
         return Ok(Vec::new());
     }
-    let asked = |error: crate::sql::mysql::MysqlError| error.at(to, "looking at accounts");
+    let asked = |error: MysqlError| error.at(to, "looking at rights");
     let mut checks = Vec::new();
     let grants = target.run("SHOW GRANTS", deadline).await.map_err(asked)?.rows;
     let rights = Rights::of(grants.iter().filter_map(|row| row.at(0)));
-    let accounts =
-        "SELECT concat(user, if(host = '', '', concat('@', host))) AS account FROM mysql.user";
-    let accounts = target.run(accounts, deadline).await.map_err(asked)?.rows;
-    let accounts: BTreeSet<String> = accounts.iter().map(|row| account(row, "account")).collect();
-    let definers: BTreeSet<String> = listed.iter().map(|row| account(row, "definer")).collect();
-    let missing: Vec<_> = definers.difference(&accounts).cloned().collect();
-    if !missing.is_empty() {
-        let named: Vec<_> = missing.iter().take(NAMED_MAX).cloned().collect();
-        checks.push(Check::fail(
-            "automation-definers",
-            format!(
-                "triggers and events of {from} run in the name of accounts that {to} does not have, and \
-                 would fail there: {}",
-                named.join(", ")
-            ),
-            format!("create them on {to} with what they may do on {from}, locked if nobody logs in as them"),
-        ));
-    }
+    checks.extend(definers(&listed, from, (&mut *target, to), deadline).await);
     let mut needed: Vec<_> = lacking(&rights, database, triggers > 0, events > 0);
     if !rights.has(&IN_OTHER_NAMES) {
         needed.push(IN_OTHER_NAMES.join(" or "));

@@ -126,7 +126,7 @@ async fn every_damage_is_repaired(blue: u32, green: u32) -> Result<()> {
         assert!(objects.contains(part), "{part}: {objects}");
     }
     // Somebody has only looked.
-    expect(&this, &["verify", "--rows-only"], 9)?;
+    expect(&this, &["verify", "--rows-only", "--unlimited"], 9)?;
     // What is printed does what it says: one of each kind, typed by hand.
     let replica = "SET session_replication_role = replica;";
     for sql in [&wide[0], &lost[0], &extra[0]] {
@@ -152,7 +152,7 @@ async fn every_damage_is_repaired(blue: u32, green: u32) -> Result<()> {
         let found = fields.map(|field| of[field].as_u64().unwrap_or(u64::MAX));
         assert_eq!(found, counts, "{name}: {of:#}");
     }
-    expect(&this, &["verify", "--rows-only"], 0)?;
+    expect(&this, &["verify", "--rows-only", "--unlimited"], 0)?;
 
     let log = this.sidecar.log_tail();
     assert!(!log.contains("k10") && !log.contains("'v4'"), "{log}");
@@ -223,12 +223,12 @@ async fn repair_and_stream_do_not_fight(lanes: u32) -> Result<()> {
         })
         .await?;
         this.stage.cutover(&["wait", "--for-state", "streaming"], SOON)?;
-        expect(&this, &["verify", "--rows-only"], 9)?;
+        expect(&this, &["verify", "--rows-only", "--unlimited"], 9)?;
         let (report, _) =
             expect(&this, &["repair", "--yes"], 0).with_context(|| format!("round {round}"))?;
         assert_eq!(table(&report, "quiet")?["verified"], 25, "{report:#}");
         updated += table(&report, "hot")?["updated"].as_u64().unwrap_or_default();
-        expect(&this, &["verify", "--rows-only"], 0)?;
+        expect(&this, &["verify", "--rows-only", "--unlimited"], 0)?;
     }
     stop.store(true, Ordering::SeqCst);
     let mut done: u64 = 0;
@@ -266,7 +266,7 @@ async fn a_repair_is_refused_where_it_must_not_be() -> Result<()> {
     green.execute(DATABASE, "CREATE UNIQUE INDEX only_here ON pairs (v)").await?;
     green.execute(DATABASE, "DELETE FROM lost WHERE id = 7").await?;
     green.execute(DATABASE, "ALTER TABLE lost ADD CHECK (v <> 'v7') NOT VALID").await?;
-    expect(&this, &["verify", "--rows-only"], 9)?;
+    expect(&this, &["verify", "--rows-only", "--unlimited"], 9)?;
     let api = this.stage.api();
     let unconfirmed = api.post("/v1/repair", &serde_json::json!({ "confirmation": "other" }))?;
     assert_eq!(unconfirmed.status, 400, "{}", unconfirmed.body);
@@ -287,7 +287,7 @@ async fn a_repair_is_refused_where_it_must_not_be() -> Result<()> {
     let lost = table(&report, "lost")?;
     assert_eq!((&lost["refused"], &lost["verified"]), (&1.into(), &0.into()), "{report:#}");
     assert!(lost["left"][0]["why"].to_string().contains("lost_v_check"), "{report:#}");
-    let found = expect(&this, &["verify", "--rows-only"], 9)?.0;
+    let found = expect(&this, &["verify", "--rows-only", "--unlimited"], 9)?.0;
     assert_eq!(found["differences"], 1, "{found:#}");
     Ok(())
 }
@@ -313,14 +313,14 @@ async fn the_side_that_was_left_is_repaired_too() -> Result<()> {
         Ok(blue.execute(DATABASE, &damage).await.ok())
     })
     .await?;
-    let (found, _) = expect(&this, &["verify", "--rows-only"], 9)?;
+    let (found, _) = expect(&this, &["verify", "--rows-only", "--unlimited"], 9)?;
     assert_eq!((&found["source"], &found["target"]), (&"green".into(), &"blue".into()));
     let (report, _) = expect(&this, &["repair", "--yes"], 0)?;
     assert_eq!(report["target"], "blue");
-    expect(&this, &["verify", "--rows-only"], 0)?;
+    expect(&this, &["verify", "--rows-only", "--unlimited"], 0)?;
     expect(&this, &["rollback", "--yes", "--max-pause", "30s"], 0)?;
     this.more(50).await?;
-    expect(&this, &["verify", "--rows-only"], 0)?;
+    expect(&this, &["verify", "--rows-only", "--unlimited"], 0)?;
     this.ledger.stop()?;
     this.ledger.check(&this.stage.blue.url(DATABASE)).await?.ensure_exact()
 }
@@ -338,10 +338,10 @@ async fn a_way_back_that_stands_by_knows_a_repair() -> Result<()> {
         // As many rows as before: a run would not get to its gate otherwise.
         let damage = "UPDATE pairs SET v = -v WHERE v < 50; UPDATE odd SET n = 0 WHERE id < 9";
         this.stage.green.execute(DATABASE, damage).await?;
-        expect(&this, &["verify", "--rows-only"], 9)?;
+        expect(&this, &["verify", "--rows-only", "--unlimited"], 9)?;
         expect(&this, &ARM_ONLY, 4)?;
         expect(&this, &["repair", "--yes"], 0)?;
-        expect(&this, &["verify", "--rows-only"], 0)?;
+        expect(&this, &["verify", "--rows-only", "--unlimited"], 0)?;
         this.more(100).await?;
         let head = this.stage.green.value(DATABASE, "SELECT pg_current_wal_lsn()").await?;
         let passed = format!(

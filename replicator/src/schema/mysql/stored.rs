@@ -20,7 +20,7 @@ use crate::backfill::progress::{Phase, ProgressSender, Step, begin};
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Definition {
     /// Triggers of one kind on one table fire in this order.
-    order: u64,
+    pub order: u64,
     sql_mode: String,
     collation: String,
     time_zone: Option<String>,

@@ -15,7 +15,7 @@ ONLY ?=
 MINUTES ?=
 BENCH_BLUE ?= 15
 BENCH_GREEN ?= 17
-export BENCH_BLUE BENCH_GREEN
+export BENCH_BLUE BENCH_GREEN ENGINE
 
 ENV := . scripts/env.sh &&
 
@@ -24,13 +24,19 @@ ENV := . scripts/env.sh &&
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\n  make demo BLUE=10 GREEN=18     any two of PostgreSQL 10-18\n'
+	@printf '  make demo ENGINE=mariadb       MariaDB 10.11 to 11.8; ENGINE=mysql: MySQL 9.7 to 9.7\n'
 	@printf "  make test ARGS='-E test(lag)'  arguments for cargo nextest (or cargo test)\n"
 
-demo: toolchain ## A live PostgreSQL moves to a newer major under load: BLUE=13 GREEN=17
-	@[ "$(ENGINE)" = postgres ] || { echo "demo: ENGINE=$(ENGINE) is not there; ENGINE=postgres is" >&2; exit 2; }
-	@scripts/setup packages servers $(BLUE) $(GREEN) rocksdb
+DEMO_postgres = --blue $(BLUE) --green $(GREEN)
+DEMO_SERVERS_postgres = servers $(BLUE) $(GREEN)
+DEMO_SERVERS_mariadb = mysql
+DEMO_SERVERS_mysql = mysql
+
+demo: toolchain ## A live database moves to a newer version under load: BLUE=13 GREEN=17, or ENGINE=mariadb
+	@[ -n "$(DEMO_SERVERS_$(ENGINE))" ] || { echo "demo: no ENGINE=$(ENGINE); there are postgres, mariadb, mysql" >&2; exit 2; }
+	@scripts/setup packages $(DEMO_SERVERS_$(ENGINE)) rocksdb
 	@$(ENV) cargo build --workspace --bins
-	@$(ENV) cargo run --quiet -p tests --bin demo -- --blue $(BLUE) --green $(GREEN) $(ARGS)
+	@$(ENV) cargo run --quiet -p tests --bin demo -- --engine $(ENGINE) $(DEMO_$(ENGINE)) $(ARGS)
 
 test: toolchain ## Every test, on real servers of all versions
 	@scripts/setup
@@ -70,7 +76,7 @@ bench: toolchain ## The replicator beside its peers, optimized: NAME=catchup_tpc
 		scripts/setup packages rocksdb >&2; \
 		cargo bench -p decoders --bench decode_pgoutput; fi; \
 	if [ -n "$${suite// /}" ] || [ -z "$$names" ]; then \
-		scripts/setup packages servers $(BENCH_BLUE) $(BENCH_GREEN) rocksdb pgcopydb >&2; \
+		scripts/setup packages servers $(BENCH_BLUE) $(BENCH_GREEN) mysql rocksdb pgcopydb >&2; \
 		case " $${suite:-verify_full} " in *verify_full*) scripts/setup data-diff >&2 || true ;; esac; \
 		cargo build --release -p replicator -p cutover --bins; \
 		CUTOVER_BIN=$$CARGO_TARGET_DIR/release cargo bench --profile dev -p tests --bench suite -- $$suite; fi

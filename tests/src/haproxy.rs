@@ -49,18 +49,23 @@ impl HaProxy {
         self.scratch.path().join("admin.sock")
     }
 
-    /// For clients of this database.
+    /// For clients of this database of PostgreSQL.
     pub fn url_as(&self, user: &str, database: &str) -> String {
         format!("postgres://{user}@127.0.0.1:{}/{database}", self.port())
     }
 
-    /// What the operator writes about it.
+    /// What the operator writes about it, for PostgreSQL.
     pub fn config(&self, user: &str, database: &str) -> String {
+        self.config_for(&self.url_as(user, database))
+    }
+
+    /// The same with this URL of a client.
+    pub fn config_for(&self, client: &str) -> String {
         format!(
             "[[cutover.haproxy]]\nsocket = {:?}\nbackend = \"databases\"\nblue = \"blue\"\n\
              green = \"green\"\nclient = {:?}\n",
             self.socket(),
-            self.url_as(user, database)
+            client
         )
     }
 

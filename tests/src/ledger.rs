@@ -12,7 +12,11 @@
 mod check;
 mod client;
 mod crowd;
+pub mod mysql;
+mod postgres;
 mod record;
+mod session;
+mod transfer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,12 +24,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use tokio_postgres::Client;
 
 pub use check::LedgerReport;
-pub use record::Record;
+pub use postgres::prepare;
+pub use record::{Noticed, Record};
+pub use transfer::Random;
 
-use crate::postgres::describe;
 use crowd::Crowd;
 
 /// What an account holds at the start.
@@ -34,7 +38,8 @@ pub const INITIAL_BALANCE: i64 = 1_000;
 /// What the workload does.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where clients connect: the router.
+    /// Where clients connect: the router. `postgres://`, or `mysql://` also for
+    /// MariaDB.
     pub url: String,
     pub clients: u32,
     /// Transactions per second, of all clients together.
@@ -54,28 +59,6 @@ impl Options {
     }
 }
 
-/// Creates the tables and the accounts. The caller's role owns them.
-///
-/// The key of `entries` comes from a sequence: a cutover that forgets sequences makes clients fail.
-/// `(client, seq)` is deliberately not unique in the database, or a duplicate could not be found.
-pub async fn prepare(client: &Client, accounts: u32) -> Result<()> {
-    let sql = format!(
-        "CREATE SCHEMA ledger;
-         CREATE TABLE ledger.accounts (id int PRIMARY KEY, balance bigint NOT NULL);
-         CREATE TABLE ledger.entries (
-             id bigserial PRIMARY KEY,
-             client int NOT NULL,
-             seq bigint NOT NULL,
-             from_account int NOT NULL REFERENCES ledger.accounts,
-             to_account int NOT NULL REFERENCES ledger.accounts,
-             amount bigint NOT NULL,
-             at timestamptz NOT NULL DEFAULT now());
-         CREATE INDEX ON ledger.entries (client, seq);
-         INSERT INTO ledger.accounts SELECT n, {INITIAL_BALANCE} FROM generate_series(1, {accounts}) n;"
-    );
-    client.batch_execute(&sql).await.map_err(|error| describe(&error))
-}
-
 /// A running workload, in a thread of its own: a test that blocks does not look like a pause of
 /// the database.
 #[derive(Debug)]
@@ -93,7 +76,15 @@ impl Ledger {
         let (thread_record, thread_crowd) = (Arc::clone(&record), Arc::clone(&crowd));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("ledger".into()).spawn(move || {
-            runtime.block_on(client::run_all(&options, &thread_record, &thread_crowd))
+            let (record, crowd) = (&thread_record, &thread_crowd);
+            runtime.block_on(async {
+                match is_mysql(&options.url) {
+                    true => client::run_all::<mysql_async::Conn>(&options, record, crowd).await,
+                    false => {
+                        client::run_all::<tokio_postgres::Client>(&options, record, crowd).await
+                    }
+                }
+            })
         })?;
         Ok(Ledger { record, crowd, thread: Some(thread) })
     }
@@ -161,6 +152,11 @@ impl Ledger {
     pub fn longest_gap(&self, since: Instant) -> Duration {
         self.record.longest_gap(since)
     }
+}
+
+/// Whether this URL leads to a MySQL or MariaDB.
+fn is_mysql(url: &str) -> bool {
+    url.starts_with("mysql://")
 }
 
 impl Drop for Ledger {

@@ -4,7 +4,7 @@
 //! | module | what it gives |
 //! | --- | --- |
 //! | [`postgres`] | one PostgreSQL server of any installed major |
-//! | [`mysql`] | one MariaDB or MySQL server |
+//! | [`mysql`] | one MariaDB or MySQL server; a stage of two behind an HAProxy |
 //! | [`pgbouncer`] | one or several PgBouncers in front of it |
 //! | [`haproxy`] | an HAProxy in front of both servers |
 //! | [`proxy`] | a TCP proxy that cuts, freezes and delays |

@@ -6,8 +6,9 @@ use std::fmt;
 use anyhow::{Context, Result, bail};
 
 use super::INITIAL_BALANCE;
+use super::is_mysql;
 use super::record::{Id, Record};
-use crate::postgres::{connect_url, rows};
+use super::session::Session;
 
 /// What the judge found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -87,9 +88,17 @@ const EXAMPLES: usize = 5;
 
 /// Compares the record with the database behind this URL. The workload must have stopped.
 pub async fn check(record: &Record, url: &str) -> Result<LedgerReport> {
-    let client = connect_url(url).await.context("the ledger's judge cannot connect")?;
+    match is_mysql(url) {
+        true => judge::<mysql_async::Conn>(record, url).await,
+        false => judge::<tokio_postgres::Client>(record, url).await,
+    }
+}
+
+async fn judge<S: Session>(record: &Record, url: &str) -> Result<LedgerReport> {
+    let mut session = S::connect(url).await.context("the ledger's judge cannot connect")?;
     let mut present: HashMap<Id, usize> = HashMap::new();
-    for row in rows(&client, "SELECT client, seq FROM ledger.entries").await? {
+    let entries = format!("SELECT client, seq FROM {}entries", S::TABLES);
+    for row in session.rows(&entries).await? {
         let [Some(client), Some(seq)] = row.as_slice() else { bail!("an entry without an id") };
         *present.entry((client.parse()?, seq.parse()?)).or_default() += 1;
     }
@@ -119,22 +128,23 @@ pub async fn check(record: &Record, url: &str) -> Result<LedgerReport> {
     report.invented = invented.len();
     note(&mut report.examples, "invented", invented.iter().copied());
 
-    balances(&client, record, &mut report).await?;
+    balances(&mut session, record, &mut report).await?;
     Ok(report)
 }
 
-async fn balances(
-    client: &tokio_postgres::Client,
+async fn balances<S: Session>(
+    session: &mut S,
     record: &Record,
     report: &mut LedgerReport,
 ) -> Result<()> {
+    let tables = S::TABLES;
     let sql = format!(
         "SELECT a.id, a.balance, {INITIAL_BALANCE}
-             + coalesce((SELECT sum(amount) FROM ledger.entries WHERE to_account = a.id), 0)
-             - coalesce((SELECT sum(amount) FROM ledger.entries WHERE from_account = a.id), 0)
-         FROM ledger.accounts a ORDER BY a.id"
+             + coalesce((SELECT sum(amount) FROM {tables}entries WHERE to_account = a.id), 0)
+             - coalesce((SELECT sum(amount) FROM {tables}entries WHERE from_account = a.id), 0)
+         FROM {tables}accounts a ORDER BY a.id"
     );
-    let accounts = rows(client, &sql).await?;
+    let accounts = session.rows(&sql).await?;
     let mut total = 0_i64;
     for row in &accounts {
         let [Some(id), Some(balance), Some(expected)] = row.as_slice() else {

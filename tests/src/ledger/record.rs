@@ -1,8 +1,9 @@
 //! What the clients of the ledger were told.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Write;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -38,8 +39,35 @@ struct Notes {
     times: Vec<Instant>,
     slowest: Duration,
     connection_errors: usize,
-    errors: Vec<String>,
+    errors: Vec<Seen>,
     log: Option<File>,
+}
+
+/// An error that a client saw.
+#[derive(Debug)]
+struct Seen {
+    at: Instant,
+    /// Who had a transaction cut off or refused; `None` where no connection could be made.
+    client: Option<i32>,
+    text: String,
+}
+
+/// What clients noticed in a part of the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Noticed {
+    /// Transactions that ended with an error.
+    pub cut: usize,
+    /// Most of them that one client had.
+    pub cut_of_one: usize,
+    /// Attempts to connect that failed.
+    pub turned_away: usize,
+}
+
+impl Noticed {
+    /// Errors of every kind.
+    pub fn errors(self) -> usize {
+        self.cut + self.turned_away
+    }
 }
 
 impl Notes {
@@ -53,6 +81,10 @@ impl Notes {
             writeln!(log, "{letter} {} {}", id.0, id.1).context("cannot write the ledger's log")?;
         }
         Ok(())
+    }
+
+    fn see(&mut self, client: Option<i32>, text: String) {
+        self.errors.push(Seen { at: Instant::now(), client, text });
     }
 }
 
@@ -84,11 +116,11 @@ impl Record {
             }
             Outcome::Indeterminate(error) => {
                 notes.indeterminate.insert(id);
-                notes.errors.push(error);
+                notes.see(Some(id.0), error);
             }
             Outcome::Refused(error) => {
                 notes.refused.insert(id);
-                notes.errors.push(error);
+                notes.see(Some(id.0), error);
             }
         }
         Ok(())
@@ -111,7 +143,7 @@ impl Record {
     pub fn note_connection_error(&self, error: String) {
         let mut notes = self.lock();
         notes.connection_errors += 1;
-        notes.errors.push(error);
+        notes.see(None, error);
     }
 
     pub fn accounts(&self) -> u32 {
@@ -138,13 +170,30 @@ impl Record {
     }
 
     pub fn last_error(&self) -> Option<String> {
-        self.lock().errors.last().cloned()
+        self.lock().errors.last().map(|error| error.text.clone())
     }
 
     /// What went wrong, each text once, in order of the first appearance.
     pub fn errors(&self) -> Vec<String> {
         let mut seen = HashSet::new();
-        self.lock().errors.iter().filter(|error| seen.insert(*error)).cloned().collect()
+        let notes = self.lock();
+        let texts = notes.errors.iter().map(|error| &error.text);
+        texts.filter(|text| seen.insert(*text)).cloned().collect()
+    }
+
+    /// What clients noticed in this part of the run.
+    pub fn noticed(&self, part: &Range<Instant>) -> Noticed {
+        let notes = self.lock();
+        let mut cut: HashMap<i32, usize> = HashMap::new();
+        let mut turned_away = 0;
+        for error in notes.errors.iter().filter(|error| part.contains(&error.at)) {
+            match error.client {
+                Some(client) => *cut.entry(client).or_default() += 1,
+                None => turned_away += 1,
+            }
+        }
+        let cut_of_one = cut.values().copied().max().unwrap_or(0);
+        Noticed { cut: cut.values().sum(), cut_of_one, turned_away }
     }
 
     /// The longest time from the start to the answer of an acknowledged transaction.
@@ -189,6 +238,22 @@ mod tests {
         assert!(record.longest_gap(start) <= start.elapsed());
         assert_eq!(record.longest_gap(Instant::now()), Duration::ZERO);
         assert_eq!((record.acknowledged(), record.client_errors()), (1, 1));
+        Ok(())
+    }
+
+    #[test]
+    fn errors_belong_to_a_part_of_the_run() -> Result<()> {
+        let record = Record::new(1, None)?;
+        let refuse = |id| record.note(id, Outcome::Refused("no".into()), Duration::ZERO);
+        refuse((1, 1))?;
+        let start = Instant::now();
+        refuse((1, 2))?;
+        refuse((1, 3))?;
+        refuse((2, 1))?;
+        record.note_connection_error("away".into());
+        let noticed = record.noticed(&(start..Instant::now()));
+        assert_eq!(noticed, Noticed { cut: 3, cut_of_one: 2, turned_away: 1 });
+        assert_eq!((noticed.errors(), record.client_errors()), (4, 5));
         Ok(())
     }
 }

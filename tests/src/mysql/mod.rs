@@ -2,12 +2,16 @@
 //! as a direct child of this process: see [`crate::process`].
 
 mod client;
+pub mod numbers;
+pub mod oltp;
+mod stage;
 mod template;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::paths;
 use crate::ports::Port;
@@ -16,6 +20,7 @@ use crate::scratch::Scratch;
 use crate::wait;
 
 pub use client::{Login, Row};
+pub use stage::{DATABASE, Stage};
 
 const START_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
@@ -103,9 +108,30 @@ pub struct Mysql {
 impl Mysql {
     /// Starts a server with `options` behind the defaults, which write rows with full metadata.
     pub fn start(version: Version, options: &[&str]) -> Result<Mysql> {
+        Self::start_on(version, options, |data| template::copy_to(version, data))
+    }
+
+    /// Another server with the data of this one, which has to be stopped, and with these options.
+    pub fn copy(&self, options: &[&str]) -> Result<Mysql> {
+        ensure!(self.process.is_none(), "the server that is copied runs");
+        Self::start_on(self.version, options, |data| {
+            template::copy(&self.data, data)?;
+            // The identity belongs to each copy. MariaDB has no such file.
+            match std::fs::remove_file(data.join("auto.cnf")) {
+                Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+                _ => Ok(()),
+            }
+        })
+    }
+
+    fn start_on(
+        version: Version,
+        options: &[&str],
+        fill: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Mysql> {
         let scratch = Scratch::new()?;
         let data = scratch.path().join("data");
-        template::copy_to(version, &data)?;
+        fill(&data)?;
         let mut server = Mysql {
             version,
             data,
@@ -173,6 +199,16 @@ impl Mysql {
         self.port.number()
     }
 
+    /// Its process; `None` while it is down.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
+    /// What it says.
+    pub fn log_path(&self) -> PathBuf {
+        self.scratch.path().join("server.err")
+    }
+
     /// Stops it cleanly: its last binlog is complete and closed.
     pub fn stop(&mut self) -> Result<()> {
         let mut process = self.process.take().context("the server is down")?;
@@ -185,6 +221,12 @@ impl Mysql {
     /// let nobody in.
     pub fn restart(&mut self) -> Result<()> {
         self.stop()?;
+        self.launch()
+    }
+
+    /// Starts it after [`Mysql::stop`].
+    pub fn start_again(&mut self) -> Result<()> {
+        ensure!(self.process.is_none(), "the server runs");
         self.launch()
     }
 

@@ -16,14 +16,14 @@ const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Makes a data directory at `data`, which must not exist.
 pub fn copy_to(version: Version, data: &Path) -> Result<()> {
-    let template = template(version)?;
-    Launch::new("cp")
-        .args(["-a", "--reflink=auto"])
-        .arg(&template)
-        .arg(data)
-        .run(DEADLINE)?
-        .success()
-        .with_context(|| format!("cannot copy {}", template.display()))?;
+    copy(&template(version)?, data)
+}
+
+/// Copies the data directory of a server that is down.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    let copy = Launch::new("cp").args(["-a", "--reflink=auto"]).arg(from).arg(to);
+    let copied = copy.run(DEADLINE)?.success();
+    copied.with_context(|| format!("cannot copy {}", from.display()))?;
     Ok(())
 }
 

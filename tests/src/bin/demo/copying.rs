@@ -4,16 +4,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use serde_json::Value;
+use tests::api::Api;
 use tests::process::Process;
-use tests::stage::Stage;
 use tests::wait;
 
 use crate::COPY_DEADLINE;
 use crate::story::{Story, count, megabytes};
 
 /// Shows the copy as it goes, until the stream runs.
-pub async fn copy(story: &mut Story, stage: &Stage, sidecar: &mut Process) -> Result<()> {
-    let api = stage.api();
+pub async fn copy(story: &Story, api: &Api, sidecar: &mut Process) -> Result<()> {
     let mut shown = String::new();
     let mut shown_at = Instant::now();
     wait::until("the end of the copy", COPY_DEADLINE, || {

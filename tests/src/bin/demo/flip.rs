@@ -4,12 +4,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
-use tests::process::Process;
-use tests::stage::Stage;
+use tests::ledger::Noticed;
+use tests::process::{Launch, Process};
 
 use crate::load::Load;
+use crate::scene::{Scene, Side};
 use crate::story::{Story, count};
 use crate::{Options, STEP_DEADLINE, follow};
+
+/// Who takes part in it.
+pub struct Stand<'a, S> {
+    pub options: &'a Options,
+    pub story: &'a Story,
+    pub scene: &'a S,
+    pub sidecar: &'a Process,
+    pub load: &'a mut Load,
+}
 
 /// What was seen of it.
 pub struct Flip {
@@ -19,34 +29,23 @@ pub struct Flip {
     pub report: Value,
     /// Between two acknowledged ledger writes, since shortly before.
     pub longest_gap: Duration,
+    /// By the ledger's clients, from the start of the command to its end.
+    pub noticed: Noticed,
 }
 
 impl Flip {
     /// Blue to green.
-    pub async fn there(
-        options: &Options,
-        story: &Story,
-        stage: &Stage,
-        sidecar: &Process,
-        load: &mut Load,
-    ) -> Result<Flip> {
-        let arguments = ["--when-lag", "<1s", "--yes"];
-        story.tell("cutover", "$ cutover --when-lag '<1s' --yes");
-        let flip = run("there", &arguments, story, stage, sidecar).await?;
-        flip.under(options, story, stage, load, "green", stage.green.port()).await
+    pub async fn there<S: Scene>(stand: &mut Stand<'_, S>) -> Result<Flip> {
+        stand.story.tell("cutover", "$ cutover --when-lag '<1s' --yes");
+        let flip = stand.run("there", &["--when-lag", "<1s", "--yes"]).await?;
+        flip.under(stand, Side::Green).await
     }
 
     /// Green to blue.
-    pub async fn back(
-        options: &Options,
-        story: &Story,
-        stage: &Stage,
-        sidecar: &Process,
-        load: &mut Load,
-    ) -> Result<Flip> {
-        story.tell("rollback", "$ cutover rollback --yes");
-        let flip = run("back", &["rollback", "--yes"], story, stage, sidecar).await?;
-        flip.under(options, story, stage, load, "blue", stage.blue.port()).await
+    pub async fn back<S: Scene>(stand: &mut Stand<'_, S>) -> Result<Flip> {
+        stand.story.tell("rollback", "$ cutover rollback --yes");
+        let flip = stand.run("back", &["rollback", "--yes"]).await?;
+        flip.under(stand, Side::Blue).await
     }
 }
 
@@ -55,49 +54,42 @@ struct Done {
     name: &'static str,
     report: Value,
     began: Instant,
+    ended: Instant,
 }
 
-async fn run(
-    name: &'static str,
-    arguments: &[&str],
-    story: &Story,
-    stage: &Stage,
-    sidecar: &Process,
-) -> Result<Done> {
-    let began = Instant::now();
-    let command = stage.cutover_command()?.args(arguments.iter().copied());
-    let mut command = command.start(&stage.path().join(format!("cutover-{name}")))?;
-    let ended = follow::to_the_end(&mut command, story, 3 * STEP_DEADLINE).await?;
-    if !ended.success() {
-        bail!("the run {name} ended with {ended}; the sidecar said:\n{}", sidecar.log_tail());
+impl<S: Scene> Stand<'_, S> {
+    async fn run(&self, name: &'static str, arguments: &[&str]) -> Result<Done> {
+        let began = Instant::now();
+        let api = self.scene.api();
+        let command = Launch::ours("cutover")?.args(["--api", api.base_url()]).args(arguments);
+        let mut command = command.start(&self.scene.path().join(format!("cutover-{name}")))?;
+        let status = follow::to_the_end(&mut command, self.story, 3 * STEP_DEADLINE).await?;
+        if !status.success() {
+            let said = self.sidecar.log_tail();
+            bail!("the run {name} ended with {status}; the sidecar said:\n{said}");
+        }
+        let ended = Instant::now();
+        let report = api.status()?["cutover"]["report"].clone();
+        Ok(Done { name, report, began, ended })
     }
-    let report = stage.api().status()?["cutover"]["report"].clone();
-    Ok(Done { name, report, began })
 }
 
 impl Done {
-    /// Lets the load go on for a while, and makes sure that it does on `port`.
-    async fn under(
-        self,
-        options: &Options,
-        story: &Story,
-        stage: &Stage,
-        load: &mut Load,
-        side: &str,
-        port: u16,
-    ) -> Result<Flip> {
-        let opened = Instant::now();
-        load.more(options, options.seconds).await?;
-        for router in &stage.routers {
-            let target = router.target_port().await.context("asking a router")?;
-            if target != port {
-                bail!("the router on port {} points at port {target}", router.port());
+    /// Lets the load go on for a while, and makes sure that it does on this side.
+    async fn under<S: Scene>(self, stand: &mut Stand<'_, S>, side: Side) -> Result<Flip> {
+        stand.load.more(stand.options.seconds).await?;
+        let port = stand.scene.port(side);
+        for reached in stand.scene.reached().await.context("asking a router")? {
+            if reached != port {
+                bail!("a router leads to port {reached}, and {} has {port}", side.name());
             }
         }
-        let acknowledged = load.ledger.record().acknowledged_since(opened);
+        let record = stand.load.ledger.record();
+        let acknowledged = record.acknowledged_since(self.ended);
         let text = format!("{} ledger writes acknowledged since", count(acknowledged as u64));
-        story.tell(side, &text);
-        let longest_gap = load.ledger.longest_gap(self.began);
-        Ok(Flip { name: self.name, report: self.report, longest_gap })
+        stand.story.tell(side.name(), &text);
+        let longest_gap = record.longest_gap(self.began);
+        let noticed = record.noticed(&(self.began..self.ended));
+        Ok(Flip { name: self.name, report: self.report, longest_gap, noticed })
     }
 }

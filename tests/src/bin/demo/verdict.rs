@@ -2,21 +2,24 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 use tests::ledger::LedgerReport;
-use tests::pgbench::Seen;
 
 use crate::flip::Flip;
-use crate::story::{Story, count};
+use crate::scene::Scene;
+use crate::story::Story;
+
+/// Something that was looked at besides the ledger.
+pub struct Finding {
+    pub what: &'static str,
+    /// What is as it should be, or what is not.
+    pub found: Result<String>,
+}
 
 pub struct Verdict {
     pub ledger: LedgerReport,
-    pub pgbench: Seen,
-    /// Rows of pgbench's history, if its sums agree.
-    pub pgbench_rows: Result<u64>,
-    /// Rows that are equal on both sides.
-    pub catalog: Result<u64>,
+    pub findings: Vec<Finding>,
     /// Every change of sides, in order; one at least.
     pub flips: Vec<Flip>,
     /// The slowest acknowledged ledger transaction of the whole demo.
@@ -24,27 +27,15 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    pub fn print(&self, story: &Story) {
+    pub fn print<S: Scene>(&self, story: &Story) {
         println!();
         line("ledger", &self.ledger.to_string());
-        line(
-            "pgbench",
-            &match &self.pgbench_rows {
-                Ok(rows) => format!(
-                    "{} transactions, sums agree, {} errors",
-                    count(*rows),
-                    self.pgbench.errors.len()
-                ),
-                Err(error) => format!("{error:#}"),
-            },
-        );
-        line(
-            "catalog",
-            &match &self.catalog {
-                Ok(rows) => format!("{} rows equal on blue and green, sequences too", count(*rows)),
-                Err(error) => format!("{error:#}"),
-            },
-        );
+        for finding in &self.findings {
+            match &finding.found {
+                Ok(text) => line(finding.what, text),
+                Err(error) => line(finding.what, &format!("{error:#}")),
+            }
+        }
         if let Some(first) = self.flips.first() {
             timeline(&first.report);
         }
@@ -53,9 +44,10 @@ impl Verdict {
             line(
                 &format!("pause {}", flip.name),
                 &format!(
-                    "{} by the sidecar; clients: {} ms between two writes",
+                    "{} by the sidecar; clients: {} ms between two writes{}",
                     pause.map_or("unknown".to_owned(), |pause| format!("{pause:.1} ms")),
-                    flip.longest_gap.as_millis()
+                    flip.longest_gap.as_millis(),
+                    told_of(flip, S::HOLDS)
                 ),
             );
         }
@@ -64,27 +56,59 @@ impl Verdict {
     }
 
     /// Fails with everything that did not hold.
-    pub fn ensure_all_held(self) -> Result<()> {
+    pub fn ensure_all_held<S: Scene>(self) -> Result<()> {
         let mut failures = Vec::new();
-        if let Err(error) = self.ledger.ensure_unnoticed() {
+        if let Err(error) = ensure_bearable::<S>(&self.ledger, &self.flips) {
             failures.push(format!("{error:#}"));
-        }
-        if !self.pgbench.errors.is_empty() {
-            failures.push(format!("pgbench saw errors: {}", self.pgbench.errors.join("; ")));
         }
         for flip in self.flips.iter().filter(|flip| pause_ms(&flip.report).is_none()) {
             failures.push(format!("the sidecar reports no pause: {}", flip.report));
         }
-        for outcome in [self.pgbench_rows, self.catalog] {
-            if let Err(error) = outcome {
-                failures.push(format!("{error:#}"));
-            }
-        }
+        let found = self.findings.into_iter().map(|finding| finding.found);
+        failures.extend(found.filter_map(Result::err).map(|error| format!("{error:#}")));
         if !failures.is_empty() {
             bail!("{}", failures.join("\n"));
         }
-        println!("\nNothing lost, nothing twice, no client noticed.");
+        match self.ledger.client_errors {
+            0 => println!("\nNothing lost, nothing twice, no client noticed."),
+            errors => println!(
+                "\nNothing lost, nothing twice. {} can't make clients wait: {errors} errors were seen by \
+                 clients, all of them while sides changed, no client more than one transaction cut.",
+                S::ROUTER
+            ),
+        }
         Ok(())
+    }
+}
+
+/// Fails unless the ledger is exact, and no client saw an error that the router had not to show it: a
+/// router that holds shows none, another one cuts each client off at most once for a change of sides and
+/// turns away who comes meanwhile.
+pub fn ensure_bearable<S: Scene>(report: &LedgerReport, flips: &[Flip]) -> Result<()> {
+    if S::HOLDS {
+        return report.ensure_unnoticed();
+    }
+    report.ensure_exact()?;
+    let explained: usize = flips.iter().map(|flip| flip.noticed.errors()).sum();
+    ensure!(
+        report.client_errors == explained,
+        "clients saw {} errors while no sides changed: {report}",
+        report.client_errors - explained
+    );
+    for flip in flips.iter().filter(|flip| flip.noticed.cut_of_one > 1) {
+        bail!("a client was cut off {} times on the way {}", flip.noticed.cut_of_one, flip.name);
+    }
+    Ok(())
+}
+
+/// What the clients noticed of it.
+fn told_of(flip: &Flip, holds: bool) -> String {
+    match holds {
+        true => String::new(),
+        false => format!(
+            "; {} transactions cut, {} connections turned away",
+            flip.noticed.cut, flip.noticed.turned_away
+        ),
     }
 }
 

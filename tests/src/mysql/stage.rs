@@ -1,0 +1,143 @@
+//! A move between two servers of MySQL or MariaDB, put together: an HAProxy in front of them, the
+//! accounts of the application and of the sidecar, a configuration.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::{Login, Mysql, Version};
+use crate::api::Api;
+use crate::haproxy::HaProxy;
+use crate::ports::Port;
+use crate::process::{Finished, Launch, Process};
+use crate::scratch::Scratch;
+
+/// The database that moves.
+pub const DATABASE: &str = "shop";
+
+/// The sidecar's account, which is nobody else's; its password needs to be encoded in a URL.
+const MOVER: (&str, &str) = ("mover", "se cret");
+const MOVER_IN_URL: &str = "mover:se%20cret";
+/// The application's.
+const APP: &str = "app";
+
+/// The stage, set; blue's database is there and empty. Dropping it stops everything.
+#[derive(Debug)]
+pub struct Stage {
+    pub blue: Mysql,
+    pub green: Mysql,
+    pub haproxy: HaProxy,
+    api_port: Port,
+    scratch: Scratch,
+}
+
+impl Stage {
+    /// Starts both servers with these options, and the HAProxy, which leads to blue. `config` is TOML with
+    /// sections that the stage does not write itself.
+    pub fn start(versions: (Version, Version), options: &[&str], config: &str) -> Result<Stage> {
+        let server = |version: Version| -> Result<Mysql> {
+            let server = Mysql::start(version, options)?;
+            let (mover, password) = MOVER;
+            server.run(&format!(
+                "create user '{mover}'@'%' identified by '{password}';
+                 grant all on *.* to '{mover}'@'%';
+                 create user '{APP}'@'%' identified by '{APP}';
+                 grant all on {DATABASE}.* to '{APP}'@'%';"
+            ))?;
+            Ok(server)
+        };
+        let blue = server(versions.0).context("blue")?;
+        let green = server(versions.1).context("green")?;
+        blue.run(&format!("create database {DATABASE}"))?;
+        let haproxy = HaProxy::start(blue.port(), green.port())?;
+        let (scratch, api_port) = (Scratch::new()?, Port::reserve()?);
+        let stage = Stage { blue, green, haproxy, api_port, scratch };
+        std::fs::write(stage.config_file(), stage.config(config))
+            .context("cannot write cutover.toml")?;
+        Ok(stage)
+    }
+
+    fn config(&self, more: &str) -> String {
+        let scheme = if self.blue.version().is_mariadb() { "mariadb" } else { "mysql" };
+        let url = |user: &str, port: u16| format!("{scheme}://{user}@127.0.0.1:{port}/{DATABASE}");
+        format!(
+            "name = \"{DATABASE}\"\nstate_dir = {:?}\n\n[blue]\nurl = {:?}\n\n[green]\nurl = {:?}\n\n\
+             [api]\nlisten = \"127.0.0.1:{}\"\n\n{}\n{more}\n",
+            self.path().join("state"),
+            url(MOVER.0, self.blue.port()),
+            url(MOVER.0, self.green.port()),
+            self.api_port.number(),
+            self.haproxy.config_for(&url("app:app", self.haproxy.port())),
+        )
+    }
+
+    /// A directory for this stage's files.
+    pub fn path(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    pub fn config_file(&self) -> PathBuf {
+        self.path().join("cutover.toml")
+    }
+
+    pub fn api(&self) -> Api {
+        Api::new(self.api_port.number())
+    }
+
+    /// Runs statements in blue's database, as root.
+    pub fn on_blue(&self, sql: &str) -> Result<()> {
+        self.blue.run(&format!("use {DATABASE}; {sql}"))
+    }
+
+    /// `replicator run --config FILE`, as a child.
+    pub fn replicator(&self) -> Result<Process> {
+        Launch::ours("replicator")?
+            .args(["run", "--config"])
+            .arg(self.config_file())
+            .env("MYSQL_PWD", MOVER.1)
+            .start(&self.path().join("replicator"))
+    }
+
+    /// Runs `cutover --api URL ARGUMENTS` to its end.
+    pub fn cutover(&self, arguments: &[&str], deadline: Duration) -> Result<Finished> {
+        let api = self.api();
+        Launch::ours("cutover")?.args(["--api", api.base_url()]).args(arguments).run(deadline)
+    }
+
+    /// The application's URL, through the HAProxy, for the ledger.
+    pub fn app_url(&self) -> String {
+        format!("mysql://{APP}:{APP}@127.0.0.1:{}/{DATABASE}", self.haproxy.port())
+    }
+
+    /// The application, through the HAProxy.
+    pub fn app(&self) -> Login {
+        self.blue.login(self.haproxy.port(), APP, APP)
+    }
+
+    /// The URL of the sidecar's account, which a closed side lets in, for the ledger's judge.
+    pub fn mover_url(&self, server: &Mysql) -> String {
+        format!("mysql://{MOVER_IN_URL}@127.0.0.1:{}/{DATABASE}", server.port())
+    }
+
+    /// The sidecar's account, which a closed side lets in.
+    pub fn mover(&self, server: &Mysql) -> Login {
+        server.login(server.port(), MOVER.0, MOVER.1)
+    }
+
+    /// The port of the server that a client of the HAProxy reaches.
+    pub fn target_port(&self) -> Result<u16> {
+        Ok(self.app().value("select @@port")?.parse()?)
+    }
+
+    /// After a failure: copies every log into one directory, leaves that in place and names it.
+    pub fn keep_logs(&mut self) -> Result<PathBuf> {
+        let directory = self.scratch.keep().to_path_buf();
+        for (server, name) in [(&self.blue, "blue.log"), (&self.green, "green.log")] {
+            let from = server.log_path();
+            std::fs::copy(&from, directory.join(name))
+                .with_context(|| format!("cannot keep {}", from.display()))?;
+        }
+        Ok(directory)
+    }
+}

@@ -379,6 +379,7 @@ impl<W: World> WayBackStream for Rehearsal<'_, W> {
     }
 
     async fn turn(&self, _proof: &Committed, _token: &Token, _since: Lsn) -> PortResult<()> {
+        self.stage.note(self.stage.world.way_back().turning());
         Ok(())
     }
 
@@ -437,6 +438,11 @@ impl<W: World> Replication for Rehearsal<'_, W> {
 
     async fn release(&self, _token: &Token) -> PortResult<()> {
         Ok(())
+    }
+
+    async fn hand_over(&self, _proof: &Committed, _: Instant) -> PortResult<Option<String>> {
+        self.stage.note(self.stage.world.replication().handing_over());
+        Ok(None)
     }
 
     async fn finish(&self, _token: &Token) -> PortResult<()> {

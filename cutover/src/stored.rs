@@ -31,7 +31,8 @@ fn list_sql(database: Option<&str>) -> String {
         ),
     };
     format!(
-        "SELECT 'trigger' AS kind, concat(trigger_schema, '.', trigger_name) AS name, definer \
+        "SELECT 'trigger' AS kind, concat(trigger_schema, '.', trigger_name) AS name, \
+         definer AS definer \
          FROM information_schema.triggers WHERE {} \
          UNION ALL SELECT 'event', concat(event_schema, '.', event_name), definer \
          FROM information_schema.events WHERE status = 'ENABLED' AND {} ORDER BY 1, 2",

@@ -204,6 +204,10 @@ impl<R: Route> Replication for EngineReplication<R> {
         made.map_err(late)?.map_err(|failure| of_failure(self.route.put(failure)))
     }
 
+    fn handing_over(&self) -> Vec<Act> {
+        self.route.bringing()
+    }
+
     async fn finish(&self, token: &Token) -> PortResult<()> {
         let (store, marker) = (self.store.clone(), token.to_string());
         let recorded = tokio::task::spawn_blocking(move || store.end(marker));

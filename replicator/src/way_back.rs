@@ -118,6 +118,10 @@ impl<R: Route> WayBackStream for EngineReplication<R> {
     fn describe(&self) -> Vec<Act> {
         self.route.describe()
     }
+
+    fn turning(&self) -> Vec<Act> {
+        self.route.quieting()
+    }
 }
 
 impl<R: Route> EngineReplication<R> {

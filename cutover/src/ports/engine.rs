@@ -119,6 +119,11 @@ pub trait Replication: Send + Sync {
         async { Ok(None) }
     }
 
+    /// The statements of [`Replication::hand_over`].
+    fn handing_over(&self) -> Vec<Act> {
+        Vec::new()
+    }
+
     /// Green is open: nothing from blue may ever be applied to it again. Recorded durably before
     /// this returns; leaks that come later go to the log and the metrics only. Must work before
     /// the stream has been started (recovery), and twice.

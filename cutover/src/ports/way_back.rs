@@ -76,6 +76,11 @@ pub trait WayBackStream: Send + Sync {
 
     /// The statements of `arm`.
     fn describe(&self) -> Vec<Act>;
+
+    /// The statements of `turn`.
+    fn turning(&self) -> Vec<Act> {
+        Vec::new()
+    }
 }
 
 /// The lease of a pipeline as it stands on the side that is to open.

@@ -66,6 +66,11 @@ pub trait Route: Send + Sync + 'static {
         async { Ok(None) }
     }
 
+    /// What [`Route::bring_automation`] does, for a plan.
+    fn bringing(&self) -> Vec<Act> {
+        Vec::new()
+    }
+
     /// Keeps what runs by itself on the target from acting on what is applied there: what was done, if
     /// anything was. The default is for engines whose sessions can.
     ///
@@ -73,6 +78,11 @@ pub trait Route: Send + Sync + 'static {
     /// A server's.
     fn quiet_automation(&self) -> impl Future<Output = Result<Option<String>, Failure>> + Send {
         async { Ok(None) }
+    }
+
+    /// What [`Route::quiet_automation`] does, for a plan.
+    fn quieting(&self) -> Vec<Act> {
+        Vec::new()
     }
 
     /// Removes one kind of what this stream left on the servers.

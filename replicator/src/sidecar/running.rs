@@ -161,6 +161,8 @@ pub(super) fn watchdog_of(config: &Config, publications: [String; 2]) -> Result<
     let wrong = |problem: String| Failure::halt("configuration", problem, "correct it");
     let hello = Hello {
         name: config.name.clone(),
+        streams: [config.name.clone(), config.counterpart()],
+        tables: config.tables.clone(),
         state_dir: config.state_dir.clone(),
         blue: config.blue.text("blue").map_err(wrong)?.0,
         green: config.green.text("green").map_err(wrong)?.0,

@@ -1,5 +1,6 @@
 //! What is left of the engine where there is none.
 
+use cutover::evidence::Committed;
 use cutover::lag::LagReading;
 use cutover::marker::Token;
 use cutover::ports::{
@@ -8,11 +9,19 @@ use cutover::ports::{
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// A watchdog has no stream; what would need one is left to the next sidecar.
-pub struct NoEngine(watch::Sender<Progress>);
+use crate::controlling::of_failure;
+use crate::pipeline::failure::Failure;
+use crate::schema::mysql::Automation;
 
-impl Default for NoEngine {
-    fn default() -> Self {
+/// A watchdog has no stream; what would need one is left to the next sidecar.
+pub struct NoEngine {
+    progress: watch::Sender<Progress>,
+    automation: Option<Automation>,
+}
+
+impl NoEngine {
+    /// With what it brings to the side that opens, if no stream does.
+    pub fn new(automation: Option<Automation>) -> Self {
         let lag = LagReading {
             at: Instant::now(),
             seconds: None,
@@ -22,7 +31,8 @@ impl Default for NoEngine {
             reason: Some("a watchdog has no engine".into()),
         };
         let blocked = lag.reason.clone();
-        Self(watch::Sender::new(Progress { lag, blocked, transactions_per_second: None }))
+        let progress = Progress { lag, blocked, transactions_per_second: None };
+        Self { progress: watch::Sender::new(progress), automation }
     }
 }
 
@@ -33,7 +43,7 @@ fn absent<T>() -> PortResult<T> {
 
 impl Replication for NoEngine {
     fn progress(&self) -> watch::Receiver<Progress> {
-        self.0.subscribe()
+        self.progress.subscribe()
     }
 
     async fn arm(&self, _token: &Token) -> PortResult<()> {
@@ -55,6 +65,14 @@ impl Replication for NoEngine {
     async fn release(&self, _token: &Token) -> PortResult<()> {
         // The one that was armed has died with its process.
         Ok(())
+    }
+
+    async fn hand_over(&self, _proof: &Committed, deadline: Instant) -> PortResult<Option<String>> {
+        let Some(automation) = &self.automation else { return Ok(None) };
+        let made = tokio::time::timeout_at(deadline, automation.bring()).await;
+        let late = |_| PortError::new("stream", "making triggers and events takes too long");
+        let made = made.map_err(late)?.map_err(|error| of_failure(Failure::from(error)))?;
+        Ok((!made.is_none()).then(|| format!("{made} made")))
     }
 
     async fn finish(&self, _token: &Token) -> PortResult<()> {

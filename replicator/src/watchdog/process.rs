@@ -24,6 +24,7 @@ use super::engine::NoEngine;
 use super::protocol::{Hello, Line, READY};
 use super::told::Told;
 use super::turn::Turn;
+use crate::schema::mysql::Automation;
 
 /// How long the end of a sidecar may take once it was killed, or has closed its pipe.
 const END_MAX: Duration = Duration::from_secs(1);
@@ -257,7 +258,16 @@ fn ports(hello: &Hello, told: &Told) -> Result<Ports, String> {
         let (blue, green) = (side(&hello.blue, "blue")?, side(&hello.green, "green")?);
         let switch = Switch::new(&hello.switch, &blue, &green);
         let switch = switch.map_err(|error| error.to_string())?;
-        return Ok(Ports::Mysql(both(MysqlPair::new(&blue, &green, switch, told.clone()))));
+        let automation = |direction: Direction| {
+            let [forward, back] = &hello.streams;
+            let (name, ends) = match direction {
+                Direction::Forward => (forward, [&blue, &green]),
+                Direction::Back => (back, [&green, &blue]),
+            };
+            Some(Automation::of(name.clone(), ends, hello.tables.clone()))
+        };
+        let pair = MysqlPair::new(&blue, &green, switch, told.clone());
+        return Ok(Ports::Mysql(both(pair, automation)));
     }
     let side =
         |text: &str, side: &str| ConnInfo::parse(text.trim()).map_err(|error| wrong(side, &error));
@@ -265,13 +275,16 @@ fn ports(hello: &Hello, told: &Told) -> Result<Ports, String> {
     let switch = Switch::new(&hello.switch, &blue, &green).map_err(|error| error.to_string())?;
     let publications = hello.publications.each_ref().map(String::as_str);
     let pair = PostgresPair::new(&blue, &green, publications, switch, told.clone());
-    Ok(Ports::Postgres(both(pair)))
+    Ok(Ports::Postgres(both(pair, |_| None)))
 }
 
-fn both<D: Databases>(pair: Pair<D, Told>) -> [World<D>; 2] {
+fn both<D: Databases>(
+    pair: Pair<D, Told>,
+    automation: impl Fn(Direction) -> Option<Automation>,
+) -> [World<D>; 2] {
     let pair = std::sync::Arc::new(pair);
     Direction::ALL.map(|direction| {
-        let engine = NoEngine::default();
+        let engine = NoEngine::new(automation(direction));
         // What it does is done by whoever recovers, with or without a lease.
         World::new(direction, pair.clone(), engine, NoWayBack, Uncontested)
     })

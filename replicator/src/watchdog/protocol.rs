@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use cutover::ports::Entry;
 use cutover::switch::SwitchConfig;
+use decoders::postgres::catalog::TableFilter;
 use serde::{Deserialize, Serialize};
 
 /// What the watchdog answers once it listens.
@@ -28,6 +29,10 @@ pub enum Line {
 pub struct Hello {
     /// The pipeline's name.
     pub name: String,
+    /// The names of its streams, forward and back.
+    pub streams: [String; 2],
+    /// Tables that take part.
+    pub tables: TableFilter,
     /// The state directory.
     pub state_dir: PathBuf,
     /// Connection string of blue.

@@ -16,6 +16,7 @@ mod lag;
 mod lanes;
 mod large_objects;
 mod mysql;
+mod mysql_automation;
 mod mysql_cutover;
 mod network;
 mod operators;

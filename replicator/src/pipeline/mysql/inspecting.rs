@@ -13,9 +13,9 @@ use crate::pipeline::Ends;
 /// What is left to do if there can't be a way back.
 const WITHOUT: &str = "or cut over without a way back: --no-way-back";
 
-/// Findings that mean nothing for a target that serves now, or is closed by us: the fence stops events,
-/// and read-only mode does not bind our account.
-const NOT_HERE: [&str; 3] = ["events", "green-read-only", "older-version"];
+/// Findings that mean nothing for a target that serves now, or is closed by us: the fence stops events, the
+/// flip takes triggers away, and read-only mode does not bind our account.
+const NOT_HERE: [&str; 4] = ["events", "triggers", "green-read-only", "older-version"];
 
 /// Prechecks. Reads only. `config` and `ends` are those of the way back.
 pub(super) async fn inspect(config: &Config, ends: &Ends<ServerUrl>) -> Vec<Check> {
@@ -24,15 +24,10 @@ pub(super) async fn inspect(config: &Config, ends: &Ends<ServerUrl>) -> Vec<Chec
     request.server_ids = vec![replica_id(&config.name)];
     let report = check::check(&request, &ends.source, &ends.target).await;
     let findings = report.findings.iter().filter(|finding| !NOT_HERE.contains(&finding.id));
-    let mut checks: Vec<Check> = findings
+    findings
         .filter(|finding| finding.severity != Severity::Ok)
         .map(|finding| of_finding(finding, ends))
-        .collect();
-    if !config.apply.accept_triggers {
-        return checks;
-    }
-    checks.retain(|check| check.name != "way-back-triggers");
-    checks
+        .collect()
 }
 
 fn of_finding(finding: &Finding, ends: &Ends<ServerUrl>) -> Check {

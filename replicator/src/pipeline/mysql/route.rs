@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::pipeline::Ends;
 use crate::pipeline::failure::Failure;
 use crate::pipeline::route::Route;
-use crate::schema::mysql::Automation;
+use crate::schema::mysql::{Automation, QUIETLY};
 use crate::status::Shared;
 use crate::store::{Role, Store};
 
@@ -87,14 +87,8 @@ impl BinlogRoute {
     }
 
     fn automation(&self) -> Automation {
-        let Ends { source, target, .. } = &self.ends;
-        Automation {
-            pipeline: self.config.name.clone(),
-            database: source.database().or(target.database()).map(str::to_owned),
-            source: source.clone(),
-            target: target.clone(),
-            filter: self.config.tables.clone(),
-        }
+        let ends = [&self.ends.source, &self.ends.target];
+        Automation::of(self.config.name.clone(), ends, self.config.tables.clone())
     }
 
     async fn connect(&self) -> PortResult<Conn> {
@@ -251,6 +245,20 @@ impl Route for BinlogRoute {
     async fn bring_automation(&self) -> Result<Option<String>, Failure> {
         let made = self.automation().bring().await?;
         Ok((!made.is_none()).then(|| format!("{made} made on {}", self.ends.direction.to())))
+    }
+
+    fn bringing(&self) -> Vec<Act> {
+        let [from, to] = [self.ends.direction.from(), self.ends.direction.to()];
+        let text = format!(
+            "{QUIETLY}; DROP and CREATE TRIGGER .., EVENT .. that {to} has not as {from} shows them then"
+        );
+        vec![Act { step: "flip".into(), place: to.name().into(), text }]
+    }
+
+    fn quieting(&self) -> Vec<Act> {
+        let to = self.ends.direction.to();
+        let text = format!("{QUIETLY}; DROP TRIGGER .., each noted in _cutover.copy_notes before");
+        vec![Act { step: "finish".into(), place: to.name().into(), text }]
     }
 
     async fn quiet_automation(&self) -> Result<Option<String>, Failure> {

@@ -27,8 +27,9 @@ use super::stored::{Definition, Object, make, note, without_effect};
 use crate::backfill::BackfillError;
 use crate::backfill::mysql::failed;
 
-/// A trigger waits for who reads its table, and clients wait for the trigger.
-const QUIETLY: &str = "SET SESSION sql_log_bin = 0, SESSION lock_wait_timeout = 2";
+/// Settings of the sessions that do it. A trigger waits for who reads its table, and clients wait for the
+/// trigger.
+pub(crate) const QUIETLY: &str = "SET SESSION sql_log_bin = 0, SESSION lock_wait_timeout = 2";
 
 /// Clients wait for a closed side to say what runs there.
 const SOURCE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -81,6 +82,17 @@ impl Moved {
 }
 
 impl Automation {
+    /// Of the stream of this name. Which database it is, either URL may say.
+    pub fn of(pipeline: String, [source, target]: [&ServerUrl; 2], filter: TableFilter) -> Self {
+        Self {
+            pipeline,
+            database: source.database().or(target.database()).map(str::to_owned),
+            source: source.clone(),
+            target: target.clone(),
+            filter,
+        }
+    }
+
     /// Makes on the target the triggers and events that the source has, as it has them. What is there
     /// already as it should be stays; what the source lacks stays, too.
     ///

@@ -15,6 +15,7 @@ mod session;
 mod statement;
 mod stored;
 
+pub(crate) use automation::QUIETLY;
 pub use automation::{Automation, Moved};
 pub(crate) use compare::{canonical_name, plain_type};
 pub(crate) use make::qualified;

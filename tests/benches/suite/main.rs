@@ -1,5 +1,5 @@
-//! `make bench NAME=<name>`: the replicator beside PostgreSQL's own subscription and beside the
-//! tools that copy a database, on real servers. Each bench ends with a line of JSON on standard
+//! `make bench NAME=<name>`: the replicator beside PostgreSQL's own subscription, beside replicas of MySQL
+//! and MariaDB and beside the tools that copy a database, on real servers. Each bench ends with a line of JSON on standard
 //! output; everything else goes to standard error.
 
 mod backfill;
@@ -18,14 +18,17 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use clap::Parser;
 use tests::bench::catchup;
+use tests::bench::mysql;
 use tests::bench::options::{Options, Sides};
 use tests::bench::report::{Better, Report, Series};
 
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 14] = [
     "catchup_tpcb",
     "cpu",
     "catchup_insert",
     "catchup_update",
+    "catchup_mariadb",
+    "catchup_mysql",
     "backfill",
     "latency",
     "huge_transaction",
@@ -101,6 +104,14 @@ async fn run(name: &str, options: &Options) -> Result<Vec<Report>> {
         }
         "catchup_update" => {
             vec![rate("catchup_update", "rows/s", catchup::run(options, &update::Update).await?)]
+        }
+        "catchup_mariadb" => {
+            let found = mysql::catchup(options, mysql::MARIADB).await?;
+            vec![rate("catchup_mariadb", "transactions/s", found)]
+        }
+        "catchup_mysql" => {
+            let found = mysql::catchup(options, mysql::MYSQL).await?;
+            vec![rate("catchup_mysql", "transactions/s", found)]
         }
         "backfill" => vec![backfill::run(options).await?],
         "latency" => vec![latency::run(options).await?],

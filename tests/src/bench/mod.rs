@@ -9,8 +9,10 @@
 //! | [`pair`] | blue, and green twice: ours and PostgreSQL's own subscription |
 //! | [`sides`] | starting, awaiting and stopping one of the two |
 //! | [`catchup`] | rounds of: a backlog grows while both are down, then each works it off alone |
+//! | [`mysql`] | the same for MySQL and MariaDB, beside the server's own replica |
 
 pub mod catchup;
+pub mod mysql;
 pub mod options;
 pub mod pair;
 pub mod report;

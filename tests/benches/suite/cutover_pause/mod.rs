@@ -1,6 +1,7 @@
-//! For how long clients can't write while they are taken to the other server: pgbench at 2,000
-//! transactions a second through PgBouncer, and a ledger beside it that knows what was acknowledged.
-//! Cutover and rollback in turn, `BENCH_ROUNDS` of them in all (default 50).
+//! For how long clients can't write while they are taken to the other server. Cutover and rollback in
+//! turn, `BENCH_ROUNDS` of them in all, under a load with a ledger that knows what was acknowledged.
+//!
+//! `ENGINE` says whose servers: `postgres` (default), `mariadb` or `mysql`.
 //!
 //! `BENCH_STAY_S` is how long traffic stays where it was taken before the next run (default: only until
 //! it flows).
@@ -8,110 +9,61 @@
 //! The figure is the controller's own: from the first PAUSE to the last RESUME. What a client saw
 //! (the longest time without an acknowledged write of the ledger) is told beside it.
 
+mod mysql;
+mod postgres;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
+use tests::bench::mysql::{MARIADB, MYSQL};
 use tests::bench::options::Options;
 use tests::bench::report::{Series, percentile};
-use tests::ledger::{self, Ledger};
-use tests::pgbench::{self, Pgbench};
-use tests::postgres::connect_url;
-use tests::process::Process;
-use tests::stage::{APP, DATABASE, Stage};
+use tests::ledger::{Ledger, LedgerReport};
+use tests::process::{Finished, Process};
 
-const ROUNDS: usize = 50;
-/// Of pgbench, times `BENCH_SCALE`; the ledger's come on top.
-const RATE_PER_S: u64 = 2_000;
-const CLIENTS: u32 = 8;
-/// pgbench's, times `BENCH_SCALE`.
-const SCALE: u64 = 10;
-const LEDGER_RATE_PER_S: u32 = 100;
-/// The floor that was set for this figure, in the place of a peer: nobody else publishes one.
-const FLOOR_MS: f64 = 600.0;
 const DEADLINE: Duration = Duration::from_secs(600);
 const SOON: Duration = Duration::from_secs(60);
 
 /// Runs the bench and prints its line: it has more fields than the others'.
 pub async fn run(options: &Options) -> Result<()> {
-    let rounds = match std::env::var_os("BENCH_ROUNDS") {
-        Some(_) => options.rounds,
-        None => ROUNDS,
+    let engine = std::env::var("ENGINE").unwrap_or_default();
+    let found = match engine.as_str() {
+        "" | "postgres" => postgres::run(options).await?,
+        "mariadb" => mysql::run(options, MARIADB).await?,
+        "mysql" => mysql::run(options, MYSQL).await?,
+        other => bail!("ENGINE is postgres, mariadb or mysql, not {other}"),
     };
-    let mut stage = set(options).await?;
-    let rate = u32::try_from(options.scaled(RATE_PER_S))?;
-    match rounds_on(&stage, rounds, rate).await {
-        Ok(found) => {
-            println!("{}", found.line()?);
-            Ok(())
-        }
-        Err(error) => {
-            let logs = stage.keep_logs()?;
-            Err(error.context(format!("logs: {}", logs.display())))
-        }
+    println!("{}", found.line()?);
+    Ok(())
+}
+
+/// `BENCH_ROUNDS`, or this many.
+fn rounds_or(options: &Options, default: usize) -> usize {
+    match std::env::var_os("BENCH_ROUNDS") {
+        Some(_) => options.rounds,
+        None => default,
     }
 }
 
-async fn set(options: &Options) -> Result<Stage> {
-    let mut builder = Stage::builder(options.blue, options.green).config(&options.config);
-    for (name, value) in [
-        ("synchronous_commit", "off"),
-        ("shared_buffers", "256MB"),
-        ("max_wal_size", "8GB"),
-        ("checkpoint_timeout", "1h"),
-        ("max_connections", "200"),
-    ] {
-        builder = builder.blue_setting(name, value).green_setting(name, value);
-    }
-    let stage = builder.start().await?;
-    let blue = stage.blue.url_as(APP, DATABASE);
-    pgbench::init(&blue, u32::try_from(options.scaled(SCALE))?)?;
-    let app = connect_url(&blue).await?;
-    // It has no key.
-    app.batch_execute("ALTER TABLE pgbench_history REPLICA IDENTITY FULL").await?;
-    ledger::prepare(&app, 100).await?;
-    Ok(stage)
-}
-
-async fn rounds_on(stage: &Stage, rounds: usize, rate: u32) -> Result<Found> {
-    let mut sidecar = stage.replicator()?;
-    stage.wait_streaming(&mut sidecar, 1.0, DEADLINE).await?;
-    let url = stage.app_url()?;
-    let ledger = ledger::Options { rate: LEDGER_RATE_PER_S, ..ledger::Options::new(url.clone()) };
-    let mut ledger = Ledger::start(ledger)?;
-    let mut load = Pgbench::start(&url, CLIENTS, rate, &stage.path().join("pgbench"))?;
-    ledger.more_acknowledged(100, SOON).await?;
-    stage.wait_streaming(&mut sidecar, 1.0, DEADLINE).await?;
+/// All runs under a load that flows already: `cutover` runs the command with its arguments.
+async fn change_sides(
+    rounds: usize,
+    cutover: impl Fn(&[&str]) -> Result<Finished>,
+    sidecar: &Process,
+    ledger: &Ledger,
+    found: &mut Found,
+) -> Result<()> {
     let stay = stay()?;
-    let began = Instant::now();
-    let mut found = Found::default();
     for round in 0..rounds {
         let is_back = round % 2 == 1;
-        let run = change_over(stage, &mut sidecar, is_back)?;
+        let run = change_over(&cutover, sidecar, is_back)?;
         ledger.more_acknowledged(50, SOON).await?;
         found.add(round, is_back, &run.0, ledger.longest_gap(run.1))?;
         tokio::time::sleep(stay).await;
     }
-    let seen = load.stop()?;
-    eprintln!(
-        "  {:.0} pgbench transactions/s over all, {} errors",
-        seen.transactions / began.elapsed().as_secs_f64(),
-        seen.errors.len()
-    );
-    ledger.stop()?;
-    let server = if rounds.is_multiple_of(2) { &stage.blue } else { &stage.green };
-    let judged = ledger.check(&server.url(DATABASE)).await?;
-    judged.ensure_exact()?;
-    ensure!(pgbench::check(&server.connect(DATABASE).await?).await? > 0, "no pgbench rows");
-    found.client_errors = judged.client_errors + seen.errors.len();
-    found.lost = judged.lost + judged.duplicated;
-    for line in judged.errors.iter().chain(&seen.errors).take(5) {
-        eprintln!("  a client saw: {line}");
-    }
-    sidecar.terminate()?;
-    sidecar.wait(SOON)?;
-    Ok(found)
+    Ok(())
 }
 
 fn stay() -> Result<Duration> {
@@ -121,11 +73,15 @@ fn stay() -> Result<Duration> {
 }
 
 /// One run as an operator starts it: its report, and since when clients may have waited.
-fn change_over(stage: &Stage, sidecar: &mut Process, is_back: bool) -> Result<(Value, Instant)> {
+fn change_over(
+    cutover: impl Fn(&[&str]) -> Result<Finished>,
+    sidecar: &Process,
+    is_back: bool,
+) -> Result<(Value, Instant)> {
     let common = ["--yes", "--json", "--quiet", "--for", "1s", "--max-pause", "5s"];
     let which: &[&str] = if is_back { &["rollback"] } else { &["--when-lag", "<1s"] };
     let since = Instant::now();
-    let ended = stage.cutover(&[which, &common].concat(), DEADLINE)?;
+    let ended = cutover(&[which, &common].concat())?;
     ensure!(
         ended.code() == 0,
         "exit code {}\n{}\n{}\nthe sidecar's log ends:\n{}",
@@ -137,8 +93,13 @@ fn change_over(stage: &Stage, sidecar: &mut Process, is_back: bool) -> Result<(V
     Ok((serde_json::from_str(&ended.stdout).context("the run's report")?, since))
 }
 
+/// What the runs gave.
 #[derive(Default)]
 struct Found {
+    /// `ENGINE`, where it is not PostgreSQL.
+    engine: Option<&'static str>,
+    /// The floor that was set for this figure, in the place of a peer: nobody else publishes one.
+    floor_ms: f64,
     forth_ms: Vec<f64>,
     back_ms: Vec<f64>,
     /// Of each step inside the pause, milliseconds.
@@ -148,6 +109,17 @@ struct Found {
 }
 
 impl Found {
+    /// What the ledger's clients saw, and whether everything is there. Fails unless it is.
+    fn judged(&mut self, judged: &LedgerReport) -> Result<()> {
+        for line in judged.errors.iter().take(5) {
+            eprintln!("  a client saw: {line}");
+        }
+        judged.ensure_exact()?;
+        self.client_errors += judged.client_errors;
+        self.lost += judged.lost + judged.duplicated;
+        Ok(())
+    }
+
     fn add(&mut self, round: usize, is_back: bool, report: &Value, gap: Duration) -> Result<()> {
         let pause_ms = report["pause_ms"].as_f64().context("no pause in the report")?;
         let mut told = String::new();
@@ -187,12 +159,13 @@ impl Found {
         let p99 = percentile(&mut all, 0.99).context("no run")?;
         let tenths = |value: f64| json!((value * 10.0).round() / 10.0);
         // One by one: the keys stay in this order, as in the lines of the other benches.
+        let engine = self.engine.map(|engine| ("engine", json!(engine)));
         let fields = [
             ("bench", json!("cutover_pause")),
             ("ours", tenths(p99)),
             ("p50", json!(percentile(&mut all, 0.5).map(tenths))),
-            ("peer", json!(FLOOR_MS)),
-            ("ratio", tenths(FLOOR_MS / p99)),
+            ("peer", json!(self.floor_ms)),
+            ("ratio", tenths(self.floor_ms / p99)),
             ("unit", json!("ms")),
             ("runs", json!(all.len())),
             ("spread", json!(spread.map(|spread| (spread * 100.0).round() / 100.0))),
@@ -200,7 +173,9 @@ impl Found {
             ("lost", json!(self.lost)),
             ("rollback_p99", json!(percentile(&mut self.back_ms, 0.99).map(tenths))),
         ];
-        let fields = fields.map(|(name, value)| format!("{}:{value}", json!(name)));
+        let fields = fields.into_iter().chain(engine);
+        let fields: Vec<_> =
+            fields.map(|(name, value)| format!("{}:{value}", json!(name))).collect();
         Ok(format!("{{{}}}", fields.join(",")))
     }
 }

@@ -1,22 +1,40 @@
 //! Catching up: a backlog grows while both sides are down, then each works it off alone.
 
-use anyhow::{Context, Result, ensure};
+mod subscription;
+
+use anyhow::{Result, ensure};
 
 use super::options::{Options, Sides};
-use super::pair::{NATIVE, OURS, Pair};
 use super::report::Series;
-use super::sides::{Cpu, Running, Side};
+use super::sides::{Cpu, Side};
 
-/// A backlog, and what it is counted in.
-pub trait Workload {
-    /// Creates and fills the tables on blue.
-    fn prepare(&self, pair: &Pair) -> impl Future<Output = Result<()>>;
+pub use subscription::{Workload, run};
 
-    /// Writes the backlog of one round; gives its size in the unit of the bench.
-    fn backlog(&self, pair: &Pair) -> impl Future<Output = Result<u64>>;
+/// Two that work off the same backlog: ours, and what the servers bring.
+pub(super) trait Contest {
+    fn options(&self) -> &Options;
+
+    /// Writes the backlog of one round while both are down; gives its size in the unit of the bench.
+    async fn backlog(&mut self) -> Result<u64>;
+
+    /// Starts a side, waits until it has everything, and stops it.
+    async fn catch_up(&mut self, side: Side) -> Result<Caught>;
 
     /// Row changes in one unit.
     fn changes_per_unit(&self) -> f64;
+
+    /// Fails unless these sides' targets are exact copies of blue; gives the rows of one.
+    async fn ensure_exact(&self, sides: &[Side]) -> Result<u64>;
+}
+
+/// How a side has caught up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Caught {
+    /// From its start until everything was visible.
+    pub seconds: f64,
+    /// The part of them after its first commit, where that is known.
+    pub after_first: Option<f64>,
+    pub cpu: Cpu,
 }
 
 /// What the rounds gave.
@@ -29,59 +47,44 @@ pub struct Outcome {
     pub cpu: Series,
 }
 
-/// Runs all rounds and compares both greens with blue.
-pub async fn run(options: &Options, workload: &impl Workload) -> Result<Outcome> {
-    let mut pair = Pair::start(options).await?;
-    match rounds(&mut pair, workload).await {
-        Ok(outcome) => Ok(outcome),
-        Err(error) => Err(error.context(format!("logs: {}", pair.keep().display()))),
-    }
-}
-
-async fn rounds(pair: &mut Pair, workload: &impl Workload) -> Result<Outcome> {
-    let sides = pair.options().sides;
-    workload.prepare(pair).await.context("blue's tables")?;
-    pair.copy().await.context("the first copy")?;
+/// All rounds, and the comparison at the end.
+pub(super) async fn rounds(contest: &mut impl Contest) -> Result<Outcome> {
+    let (sides, rounds) = (contest.options().sides, contest.options().rounds);
     let mut outcome = Outcome::default();
-    for round in 0..pair.options().rounds {
-        let units = workload.backlog(pair).await.context("the backlog")?;
-        let marker = pair.mark().await?;
+    for round in 0..rounds {
+        let units = contest.backlog().await?;
         for side in Side::order(sides, round) {
-            pair.settle().await?;
-            let mut running = Running::start(pair, side).await?;
-            let before = running.cpu(pair)?;
-            let (first, done) = running.wait_applied(pair, marker).await?;
-            let cpu = running.cpu(pair)?.since(before);
-            let seconds = (done - running.started).as_secs_f64();
-            let rate = units as f64 / seconds;
-            let after_first = first.map_or(String::new(), |first| {
-                format!(", {:.2} s of them after the first commit", (done - first).as_secs_f64())
+            let caught = contest.catch_up(side).await?;
+            let rate = units as f64 / caught.seconds;
+            let after_first = caught.after_first.map_or(String::new(), |seconds| {
+                format!(", {seconds:.2} s of them after the first commit")
             });
             eprintln!(
-                "  round {} {:>6}: {units} in {seconds:.2} s{after_first}: {rate:.0}/s; {}",
+                "  round {} {:>6}: {units} in {:.2} s{after_first}: {rate:.0}/s; {}",
                 round + 1,
                 side.database(),
-                show(cpu, seconds)
+                caught.seconds,
+                show(caught.cpu, caught.seconds)
             );
-            running.stop(pair).await?;
             match side {
                 Side::Native => outcome.native.push(rate),
                 Side::Ours => {
                     outcome.ours.push(rate);
-                    let changes = units as f64 * workload.changes_per_unit();
-                    outcome.cpu.push(cpu.replicator * 1e6 / changes);
+                    let changes = units as f64 * contest.changes_per_unit();
+                    outcome.cpu.push(caught.cpu.replicator * 1e6 / changes);
                 }
             }
         }
     }
-    let greens: &[&str] = match sides {
-        Sides::Both => &[OURS, NATIVE],
-        Sides::Ours => &[OURS],
-        Sides::Native => &[NATIVE],
+    let measured: &[Side] = match sides {
+        Sides::Both => &[Side::Ours, Side::Native],
+        Sides::Ours => &[Side::Ours],
+        Sides::Native => &[Side::Native],
     };
-    let rows = pair.ensure_exact(greens).await?;
+    let rows = contest.ensure_exact(measured).await?;
     ensure!(rows > 0, "blue is empty");
-    eprintln!("  exact copies of {rows} rows: {}", greens.join(", "));
+    let names: Vec<_> = measured.iter().map(|side| side.database()).collect();
+    eprintln!("  exact copies of {rows} rows: {}", names.join(", "));
     Ok(outcome)
 }
 

@@ -14,11 +14,11 @@ const BACK: [&str; 4] = ["rollback", "--max-pause", "20s", "--yes"];
 /// Each entry is noted by a trigger, in whose order another one looks back; and a clock ticks.
 const AUTOMATION: &str = "
     create table noted (id bigint auto_increment primary key, client int not null, seq bigint not null,
-      looked int);
+      looked int, key (client, seq));
     create trigger note_entry after insert on ledger_entries for each row
       insert into noted (client, seq) values (new.client, new.seq);
     create trigger a_look_back after insert on ledger_entries for each row
-      update noted set looked = ifnull(looked, 0) + 1 where id = last_insert_id();
+      update noted set looked = ifnull(looked, 0) + 1 where client = new.client and seq = new.seq;
     create table tick (id bigint auto_increment primary key, port int not null);
     create event ticking on schedule every 1 second do insert into tick (port) values (@@port);";
 

@@ -11,7 +11,7 @@ use decoders::mysql::json::prints_as_parsed;
 /// An expression that gives the document with this text; `None` if the text itself does.
 ///
 /// `quote` appends a text as an SQL literal. The text is one that the server printed.
-pub(super) fn expression(text: &str, quote: &impl Fn(&mut Vec<u8>, &str)) -> Option<Vec<u8>> {
+pub fn expression(text: &str, quote: &impl Fn(&mut Vec<u8>, &str)) -> Option<Vec<u8>> {
     if !numbers(text).any(|number| !prints_as_parsed(number)) {
         return None;
     }

@@ -21,6 +21,7 @@ mod statements;
 mod target;
 
 pub use crate::caution::Ways;
+pub use json::expression as json_expression;
 pub use lane::MysqlLane;
 pub use progress::BinlogStreamIdentity;
 pub use session::{Capabilities, logs_cascades};

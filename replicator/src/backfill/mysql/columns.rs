@@ -6,6 +6,7 @@
 
 use decoders::mysql::catalog::{ColumnInfo, TableInfo};
 use decoders::mysql::server::identifier;
+use sinks::mysql::json_expression;
 
 /// How a value stands in a statement for green.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,8 +18,9 @@ pub(super) enum Form {
     EnumIndex,
     /// Bytes in quotation marks.
     Bytes,
-    /// Bytes that are said to be UTF-8: JSON of MySQL is not made of binary strings.
-    Utf8,
+    /// JSON of MySQL: bytes that are said to be UTF-8, because it is not made of binary strings, or an
+    /// expression where the text would be read as another value.
+    Json,
     /// Bytes that are said to be Latin-1: UUID and addresses of MariaDB take binary strings for
     /// their stored form.
     Ascii,
@@ -49,7 +51,7 @@ fn copied(column: &ColumnInfo) -> CopiedColumn {
         "float" | "double" => (format!("CAST({name} AS DOUBLE)"), Form::Bytes),
         "bit" | "set" => (format!("CAST({name} AS UNSIGNED)"), Form::Number),
         "enum" => (format!("CAST({name} AS UNSIGNED)"), Form::EnumIndex),
-        "json" => (name.clone(), Form::Utf8),
+        "json" => (name.clone(), Form::Json),
         "uuid" | "inet4" | "inet6" => (name.clone(), Form::Ascii),
         // Texts, bytes, times, geometries and vectors.
         _ => (name.clone(), Form::Bytes),
@@ -63,7 +65,7 @@ impl CopiedColumn {
         match self.form {
             Form::Number | Form::Bytes => "?",
             Form::EnumIndex => "CAST(? AS UNSIGNED)",
-            Form::Utf8 => "CONVERT(? USING utf8mb4)",
+            Form::Json => "CONVERT(? USING utf8mb4)",
             Form::Ascii => "CONVERT(? USING latin1)",
         }
     }
@@ -76,14 +78,32 @@ pub(super) fn write(out: &mut Vec<u8>, form: Form, value: Option<&[u8]>) {
         return;
     };
     match form {
-        Form::Number | Form::EnumIndex => {
-            out.extend_from_slice(value);
-            return;
+        Form::Number | Form::EnumIndex => out.extend_from_slice(value),
+        Form::Json => match document(value) {
+            Some(expression) => out.extend_from_slice(&expression),
+            None => utf8(out, value),
+        },
+        Form::Bytes => quote(out, value),
+        Form::Ascii => {
+            out.extend_from_slice(b"_latin1");
+            quote(out, value);
         }
-        Form::Bytes => {}
-        Form::Utf8 => out.extend_from_slice(b"_utf8mb4"),
-        Form::Ascii => out.extend_from_slice(b"_latin1"),
     }
+}
+
+/// An expression that gives the document with this text, if the text itself would give another one: exact
+/// decimals would become doubles.
+pub(super) fn document(text: &[u8]) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(text).ok()?;
+    json_expression(text, &|out: &mut Vec<u8>, text: &str| utf8(out, text.as_bytes()))
+}
+
+fn utf8(out: &mut Vec<u8>, value: &[u8]) {
+    out.extend_from_slice(b"_utf8mb4");
+    quote(out, value);
+}
+
+fn quote(out: &mut Vec<u8>, value: &[u8]) {
     out.push(b'\'');
     let mut rest = value;
     // The session's sql_mode has no NO_BACKSLASH_ESCAPES, and its character set no byte that is
@@ -110,8 +130,19 @@ mod tests {
         };
         assert_eq!(written(Form::Bytes, Some(b"a'b\\c\0\xff")), b"'a\\'b\\\\c\0\xff'");
         assert_eq!(written(Form::Bytes, Some(b"")), b"''");
-        assert_eq!(written(Form::Utf8, Some(b"{}")), b"_utf8mb4'{}'");
+        assert_eq!(written(Form::Json, Some(b"{}")), b"_utf8mb4'{}'");
+        assert_eq!(written(Form::Json, Some(b"[1.5, \"a'b\"]")), b"_utf8mb4'[1.5, \"a\\'b\"]'");
         assert_eq!(written(Form::Number, Some(b"-7")), b"-7");
         assert_eq!(written(Form::Number, None), b"NULL");
+    }
+
+    #[test]
+    fn decimals_in_documents_stay_exact() {
+        let mut out = Vec::new();
+        write(&mut out, Form::Json, Some(br#"{"price": 1.50}"#));
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "CAST(JSON_OBJECT(JSON_UNQUOTE(_utf8mb4'\"price\"'),CAST(1.50 AS DECIMAL(3,2))) AS JSON)"
+        );
     }
 }

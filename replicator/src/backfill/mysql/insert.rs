@@ -9,7 +9,7 @@ use decoders::mysql::server::Conn;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Params, Value};
 
-use super::columns::{CopiedColumn, Form, write};
+use super::columns::{CopiedColumn, Form, document, write};
 use super::failed;
 use crate::backfill::BackfillError;
 use crate::schema::mysql::qualified;
@@ -122,6 +122,28 @@ impl Inserts {
         pairs.filter(is_refused).count() as u64
     }
 
+    /// The statement of a large row, and what is sent apart from it.
+    fn large(&self, row: Vec<Value>) -> (Vec<u8>, Vec<Value>) {
+        let mut sql = self.head.clone();
+        let mut apart = Vec::with_capacity(row.len());
+        for (at, (column, value)) in self.columns.iter().zip(row).enumerate() {
+            sql.push(if at == 0 { b'(' } else { b',' });
+            let expression = match &value {
+                Value::Bytes(text) if column.form == Form::Json => document(text),
+                _ => None,
+            };
+            match expression {
+                Some(expression) => sql.extend_from_slice(&expression),
+                None => {
+                    sql.extend_from_slice(column.placeholder().as_bytes());
+                    apart.push(value);
+                }
+            }
+        }
+        sql.push(b')');
+        (sql, apart)
+    }
+
     /// Writes a batch. Exactly its rows are there afterwards, or there is an error.
     pub(super) async fn send(&self, green: &mut Conn, batch: Batch) -> Result<(), BackfillError> {
         let wrong = |error| failed(format!("writing rows to {} on green", self.table), error);
@@ -132,10 +154,7 @@ impl Inserts {
         match batch.large {
             None => green.query_drop(batch.sql).await.map_err(wrong)?,
             Some(values) => {
-                let places: Vec<&str> =
-                    self.columns.iter().map(CopiedColumn::placeholder).collect();
-                let mut sql = self.head.clone();
-                sql.extend_from_slice(format!("({})", places.join(", ")).as_bytes());
+                let (sql, values) = self.large(values);
                 green.exec_drop(sql, Params::Positional(values)).await.map_err(wrong)?;
             }
         }

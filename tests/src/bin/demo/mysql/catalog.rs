@@ -64,7 +64,7 @@ fn insert(count: u64) -> String {
              select concat('item ', n, ' äöü 💶'), concat('caf', char(233 using latin1), n),
                  elt(1 + n % 4, 'sad', 'ok', 'happy', null), elt(1 + n % 3, '', 'new,old', 'red'),
                  round(n / 7, 2), n % 256 - 128, 18446744073709551615 - n,
-                 json_object('n', n, 'list', json_array(n, n / 3e0, 'ü', null)),
+                 json_object('n', n, 'list', json_array(n, n / 3, 'ü', null)),
                  n / 3e0, n % 1024, date '2020-02-29' + interval n day,
                  sec_to_time(n - 10000.125), 1901 + n % 200,
                  timestamp '1999-12-31 23:59:59.123456' + interval n minute,

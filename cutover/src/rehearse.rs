@@ -17,10 +17,10 @@ use crate::lag::LagReading;
 use crate::marker::Token;
 use crate::phase::Verdict;
 use crate::ports::{
-    Airlock, Clock, Decision, Entry, Epoch, Fence, FenceActs, FenceReport, Journal, Leaks, Lease,
-    MarkerDecoded, MarkerDurable, MarkerWritten, PortError, PortResult, Progress, Replication,
-    SealReport, SequenceReport, Sequences, Standby, SwitchActs, SwitchTraits, SystemClock,
-    TrafficSwitch, WayBackStream, World, Writers,
+    Airlock, Clock, Decision, Entry, Epoch, Fence, FenceActs, FenceReport, Handed, Journal, Leaks,
+    Lease, MarkerDecoded, MarkerDurable, MarkerWritten, PortError, PortResult, Progress,
+    Replication, SealReport, SequenceReport, Sequences, Standby, SwitchActs, SwitchTraits,
+    SystemClock, TrafficSwitch, WayBackStream, World, Writers,
 };
 use crate::side::{Direction, Side};
 
@@ -440,9 +440,9 @@ impl<W: World> Replication for Rehearsal<'_, W> {
         Ok(())
     }
 
-    async fn hand_over(&self, _proof: &Committed, _: Instant) -> PortResult<Option<String>> {
+    async fn hand_over(&self, _proof: &Committed, _: Instant) -> PortResult<Handed> {
         self.stage.note(self.stage.world.replication().handing_over());
-        Ok(None)
+        Ok(Handed::default())
     }
 
     async fn finish(&self, _token: &Token) -> PortResult<()> {

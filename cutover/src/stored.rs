@@ -35,7 +35,7 @@ fn list_sql(database: Option<&str>) -> String {
          definer AS definer \
          FROM information_schema.triggers WHERE {} \
          UNION ALL SELECT 'event', concat(event_schema, '.', event_name), definer \
-         FROM information_schema.events WHERE status = 'ENABLED' AND {} ORDER BY 1, 2",
+         FROM information_schema.events WHERE {} ORDER BY 1, 2",
         scope("trigger_schema"),
         scope("event_schema")
     )
@@ -146,6 +146,17 @@ pub(crate) async fn inspect(
         needed.push(IN_OTHER_NAMES.join(" or "));
     }
     checks.extend(may_not(to, &rights, "make triggers and events", &needed));
+    if triggers > 0 && !rights.has(&["SUPER"]) {
+        let sql = "SELECT @@log_bin AND NOT @@log_bin_trust_function_creators AS refuses";
+        let answer = target.row(sql, deadline).await;
+        if answer.map_err(|error| error.at(to, "reading settings"))?.is_true("refuses") {
+            checks.push(Check::fail(
+                "automation-creators",
+                format!("{to} does not let our account make triggers (error 1419)"),
+                format!("SET GLOBAL log_bin_trust_function_creators = ON on {to}"),
+            ));
+        }
+    }
     if events > 0 && !sealed {
         let scheduler = target.row("SELECT @@event_scheduler AS scheduler", deadline).await;
         let scheduler = scheduler.map_err(|error| error.at(to, "reading settings"))?;
@@ -162,7 +173,7 @@ pub(crate) async fn inspect(
     checks.push(Check::ok(
         "automation",
         format!(
-            "{triggers} triggers and {events} enabled events of {from} are made on {to} before its clients \
+            "{triggers} triggers and {events} events of {from} are made on {to} before its clients \
              come; a way back takes the triggers off {from}"
         ),
     ));

@@ -8,7 +8,8 @@ use cutover::api::{Act, PipelinePhase};
 use cutover::evidence::Committed;
 use cutover::marker::Token;
 use cutover::ports::{
-    Leaks, Leftover, MarkerDecoded, MarkerDurable, PortError, PortResult, Progress, Replication,
+    Handed, Leaks, Leftover, MarkerDecoded, MarkerDurable, PortError, PortResult, Progress,
+    Replication,
 };
 use decoders::Lsn;
 use tokio::sync::watch;
@@ -192,7 +193,13 @@ impl<R: Route> Replication for EngineReplication<R> {
         Ok(())
     }
 
-    async fn hand_over(&self, proof: &Committed, deadline: Instant) -> PortResult<Option<String>> {
+    async fn prepare_hand_over(&self, deadline: Instant) -> PortResult<()> {
+        let noted = tokio::time::timeout_at(deadline, self.route.note_automation()).await;
+        let late = |_| PortError::new("stream", "noting triggers and events takes too long");
+        noted.map_err(late)?.map_err(|failure| of_failure(self.route.put(failure)))
+    }
+
+    async fn hand_over(&self, proof: &Committed, deadline: Instant) -> PortResult<Handed> {
         if proof.to() != self.route.direction().to() {
             return Err(PortError::new(
                 "stream",

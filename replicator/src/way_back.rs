@@ -78,9 +78,19 @@ impl<R: Route> WayBackStream for EngineReplication<R> {
         }
         let quieted = tokio::time::timeout(QUIET_TIMEOUT, self.route.quiet_automation()).await;
         let late = |_| PortError::new("stream", "removing triggers takes too long");
-        let quieted = quieted.map_err(late)?;
-        if let Some(done) = quieted.map_err(|failure| of_failure(self.route.put(failure)))? {
-            tracing::info!("{done}");
+        let quieted = quieted
+            .map_err(late)
+            .and_then(|quieted| quieted.map_err(|failure| of_failure(self.route.put(failure))));
+        match quieted {
+            Ok(done) => {
+                if let Some(done) = done {
+                    tracing::info!("{done}");
+                }
+            }
+            Err(error) if self.route.quiets_by_itself() => {
+                tracing::warn!(place = error.place, "to be tried again by the stream: {error}");
+            }
+            Err(error) => return Err(error),
         }
         let (store, marker) = (self.store.clone(), token.clone());
         let turned = tokio::task::spawn_blocking(move || store.turn(&marker, since)).await;

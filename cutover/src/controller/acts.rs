@@ -317,7 +317,11 @@ impl<W: World> Run<'_, W> {
     async fn sync(&mut self, drained: &Drained) -> Result<(String, WayBack), Stop> {
         let deadline = self.window_ends();
         let world = self.world;
-        let copy = world.sequences().copy(deadline);
+        let copy = async {
+            let copied = world.sequences().copy(deadline);
+            let noted = world.replication().prepare_hand_over(deadline);
+            tokio::try_join!(copied, noted).map(|(report, ())| report)
+        };
         let setting = format!("setting {}'s sequences", self.direction().to());
         if !self.order.way_back {
             let report = self.act(&setting, deadline, copy).await?;
@@ -478,6 +482,10 @@ impl<W: World> Run<'_, W> {
         }
         self.waiting(format!("making triggers and events on {to}"));
         let handed = self.world.replication().hand_over(committed, deadline).await.map_err(stop)?;
+        for missing in &handed.missing {
+            self.note(format!("NOT MADE on {to}, and clients go on without it: {missing}"));
+        }
+        let deadline = self.try_until();
         self.waiting(format!("pointing the routers at {to}"));
         if let Some(undo) = &self.opening {
             // It is decided, and the other side is closed: this one may open.
@@ -490,7 +498,7 @@ impl<W: World> Run<'_, W> {
                 return Err(stop(error));
             }
         }
-        let handed = handed.map_or(String::new(), |handed| format!("; {handed}"));
+        let handed = handed.made.map_or(String::new(), |made| format!("; {made}"));
         Ok(format!("{} routers point at {to}{handed}", self.members.len()))
     }
 

@@ -54,6 +54,15 @@ pub struct Leaks {
     pub first: Option<String>,
 }
 
+/// What was made on green of what runs by itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Handed {
+    /// In words; `None`: nothing was to do.
+    pub made: Option<String>,
+    /// What green refuses, and why.
+    pub missing: Vec<String>,
+}
+
 /// What the engine offers.
 ///
 /// A run arms its drain token, waits for it, looks at the second marker, and then either releases
@@ -107,16 +116,23 @@ pub trait Replication: Send + Sync {
     /// The run is off: apply what was kept back and go on as before. Nothing armed: no error.
     fn release(&self, token: &Token) -> impl Future<Output = PortResult<()>> + Send;
 
-    /// Makes on green what runs by itself on blue and no stream carries (triggers, scheduled events): after
-    /// the decision, with blue closed and before green opens. Says what was made; `None`: nothing was to do.
-    /// Idempotent. The default is for engines where green has all of it from the copy on.
+    /// Writes down on green what runs by itself on blue and no stream carries (triggers, scheduled events),
+    /// with blue fenced. Nothing else changes. Idempotent. The default is for engines where green has all of
+    /// it from the copy on.
+    fn prepare_hand_over(&self, deadline: Instant) -> impl Future<Output = PortResult<()>> + Send {
+        let _ = deadline;
+        async { Ok(()) }
+    }
+
+    /// Makes on green what was written down, after the decision and before green opens, without asking blue.
+    /// Idempotent, also while clients are served: what was made is not made again.
     fn hand_over(
         &self,
         proof: &Committed,
         deadline: Instant,
-    ) -> impl Future<Output = PortResult<Option<String>>> + Send {
+    ) -> impl Future<Output = PortResult<Handed>> + Send {
         let _ = (proof, deadline);
-        async { Ok(None) }
+        async { Ok(Handed::default()) }
     }
 
     /// The statements of [`Replication::hand_over`].

@@ -6,7 +6,7 @@ use std::future::Future;
 use cutover::Direction;
 use cutover::api::{Act, Check};
 use cutover::marker::Token;
-use cutover::ports::{Leftover, PortResult};
+use cutover::ports::{Handed, Leftover, PortResult};
 use decoders::Lsn;
 
 use super::failure::Failure;
@@ -57,13 +57,21 @@ pub trait Route: Send + Sync + 'static {
     /// A position of the stream behind which nothing of that place comes. Waits until it is known.
     fn position(&self, place: Self::Place) -> impl Future<Output = Lsn> + Send;
 
-    /// Makes on the target what runs by itself on the source and no stream carries, before clients come to
-    /// it: what was made, if anything was. The default is for engines where a target has all of it.
+    /// Notes on the target what runs by itself on the source and no stream carries. The default is for
+    /// engines where a target has all of it.
     ///
     /// # Errors
     /// A server's.
-    fn bring_automation(&self) -> impl Future<Output = Result<Option<String>, Failure>> + Send {
-        async { Ok(None) }
+    fn note_automation(&self) -> impl Future<Output = Result<(), Failure>> + Send {
+        async { Ok(()) }
+    }
+
+    /// Makes on the target what was noted, before clients come to it.
+    ///
+    /// # Errors
+    /// A server's.
+    fn bring_automation(&self) -> impl Future<Output = Result<Handed, Failure>> + Send {
+        async { Ok(Handed::default()) }
     }
 
     /// What [`Route::bring_automation`] does, for a plan.
@@ -78,6 +86,12 @@ pub trait Route: Send + Sync + 'static {
     /// A server's.
     fn quiet_automation(&self) -> impl Future<Output = Result<Option<String>, Failure>> + Send {
         async { Ok(None) }
+    }
+
+    /// Whether a stream that carries does so itself before it applies: then a target that does not answer is
+    /// no reason not to turn the streams.
+    fn quiets_by_itself(&self) -> bool {
+        false
     }
 
     /// What [`Route::quiet_automation`] does, for a plan.

@@ -4,13 +4,14 @@ use cutover::evidence::Committed;
 use cutover::lag::LagReading;
 use cutover::marker::Token;
 use cutover::ports::{
-    Leaks, MarkerDecoded, MarkerDurable, PortError, PortResult, Progress, Replication,
+    Handed, Leaks, MarkerDecoded, MarkerDurable, PortError, PortResult, Progress, Replication,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::controlling::of_failure;
 use crate::pipeline::failure::Failure;
+use crate::pipeline::mysql::handed;
 use crate::schema::mysql::Automation;
 
 /// A watchdog has no stream; what would need one is left to the next sidecar.
@@ -67,12 +68,11 @@ impl Replication for NoEngine {
         Ok(())
     }
 
-    async fn hand_over(&self, _proof: &Committed, deadline: Instant) -> PortResult<Option<String>> {
-        let Some(automation) = &self.automation else { return Ok(None) };
+    async fn hand_over(&self, _proof: &Committed, deadline: Instant) -> PortResult<Handed> {
+        let Some(automation) = &self.automation else { return Ok(Handed::default()) };
         let made = tokio::time::timeout_at(deadline, automation.bring()).await;
         let late = |_| PortError::new("stream", "making triggers and events takes too long");
-        let made = made.map_err(late)?.map_err(|error| of_failure(Failure::from(error)))?;
-        Ok((!made.is_none()).then(|| format!("{made} made")))
+        made.map_err(late)?.map(handed).map_err(|error| of_failure(Failure::from(error)))
     }
 
     async fn finish(&self, _token: &Token) -> PortResult<()> {

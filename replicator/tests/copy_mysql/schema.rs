@@ -140,9 +140,19 @@ async fn what_runs_is_quiet_until_the_flip(blue: &Mysql, green: &Mysql) -> Resul
         database: None,
         filter: TableFilter::default(),
     };
-    let moved = |triggers, events| Moved { triggers, events, as_noted: false };
-    assert_eq!(there.bring().await?, moved(2, 1));
-    assert!(there.bring().await?.is_none());
+    let moved = |triggers, events| Moved { triggers, events };
+    let nothing = (moved(0, 0), Vec::new());
+    assert_eq!(there.note().await?, moved(2, 2));
+    assert_eq!(there.bring().await?, (moved(2, 1), Vec::new()));
+    // Found unfinished with clients at work: what they have changed since stays.
+    let one = green.value(
+        "select min(trigger_name) from information_schema.triggers where trigger_schema = 'shop'",
+    )?;
+    green.run(&format!("drop trigger shop.`{one}`"))?;
+    assert_eq!(there.bring().await?, nothing);
+    assert_eq!(green.value(triggers)?, "1");
+    there.note().await?;
+    assert_eq!(there.bring().await?.0.triggers, 2);
     let waiting = "select count(*) from _cutover.copy_notes where kind in ('trigger', 'event')";
     assert_eq!(green.value(waiting)?, "0");
     assert_eq!(green.value(triggers)?, "2");
@@ -164,17 +174,31 @@ async fn what_runs_is_quiet_until_the_flip(blue: &Mysql, green: &Mysql) -> Resul
     };
     let logged = blue.value(history)?;
     let back = Automation { source: url(green), target: url(blue), ..there };
-    assert_eq!(back.quiet().await?, moved(2, 0));
+    assert_eq!(back.quiet().await?, moved(2, 1));
     assert!(back.quiet().await?.is_none());
     assert_eq!(blue.value(triggers)?, "0");
-    assert_eq!(blue.value(waiting)?, "2");
+    assert!(blue.rows(enabled)?.is_empty());
+    assert_eq!(blue.value(waiting)?, "3");
+    // The other side is not asked any more.
     let nowhere = ServerUrl::parse("mysql://mover:x@127.0.0.1:1/")?;
     let alone = Automation { source: nowhere, ..back.clone() };
-    assert_eq!(alone.bring().await?, Moved { as_noted: true, ..moved(2, 0) });
+    assert_eq!(alone.bring().await?, (moved(2, 1), Vec::new()));
     assert_eq!(without_time(blue.rows(definitions)?), before);
-    assert_eq!(back.quiet().await?, moved(2, 0));
-    assert_eq!(back.bring().await?, moved(2, 0));
+    assert_eq!(blue.value(enabled)?, "on_");
+    assert_eq!(back.quiet().await?, moved(2, 1));
+    // An event that was dropped where clients are does not come back to life.
+    green.run("drop event shop.on_")?;
+    assert_eq!(back.note().await?, moved(2, 1));
+    let spoil = "update _cutover.copy_notes set detail = replace(detail, 'CREATE ', 'CREATED ') \
+                 where kind = 'trigger' order by name limit 1";
+    blue.run(&format!("set sql_log_bin = 0; {spoil}"))?;
+    let (made, missing) = back.bring().await?;
+    assert_eq!((made, missing.len()), (moved(1, 0), 1), "{missing:?}");
+    assert_eq!(blue.value(waiting)?, "1");
+    back.note().await?;
+    assert_eq!(back.bring().await?, (moved(2, 0), Vec::new()));
     assert_eq!(blue.value(waiting)?, "0");
+    assert!(blue.rows(enabled)?.is_empty());
     assert_eq!(without_time(blue.rows(definitions)?), before);
     assert_eq!(blue.value(history)?, logged, "the streams would stop at it");
     Ok(())

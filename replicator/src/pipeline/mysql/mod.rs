@@ -38,6 +38,7 @@ pub use copying::CopyFirst;
 pub use probe::watch_server;
 pub use reading::Reading;
 pub use route::BinlogRoute;
+pub(crate) use route::handed;
 pub use streaming::replica_id;
 pub use teardown::teardown;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use cutover::Direction;
 use cutover::api::{Act, Check};
 use cutover::marker::{MARKER_TABLE, MarkerKind, Token};
-use cutover::ports::{Leftover, PortError, PortResult};
+use cutover::ports::{Handed, Leftover, PortError, PortResult};
 use decoders::mysql::gtid::BinlogPosition;
 use decoders::mysql::server::{self, Conn, Server, ServerUrl, literal};
 use decoders::mysql::stream::head;
@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::pipeline::Ends;
 use crate::pipeline::failure::Failure;
 use crate::pipeline::route::Route;
-use crate::schema::mysql::{Automation, QUIETLY};
+use crate::schema::mysql::{Automation, Moved, QUIETLY};
 use crate::status::Shared;
 use crate::store::{Role, Store};
 
@@ -30,6 +30,13 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// What is left on a source beside what is whose server's own: the decisions, and who has closed it.
 const KEPT: [&str; 2] = ["decision", "fence"];
+/// What ran by itself on a source before it was closed, among others.
+const NOTES: &str = "copy_notes";
+
+/// What was made of what runs by itself, for the controller.
+pub(crate) fn handed((moved, missing): (Moved, Vec<String>)) -> Handed {
+    Handed { made: (!moved.is_none()).then(|| format!("{moved} made")), missing }
+}
 
 /// One direction between two servers of MySQL or MariaDB.
 pub struct BinlogRoute {
@@ -119,8 +126,13 @@ impl BinlogRoute {
                 return Ok(Vec::new());
             }
         }
+        // Nobody else knows what ran by itself here, should it ever be opened by hand.
+        let notes = there.iter().any(|table| table == NOTES);
+        let waits = "SELECT 1 FROM _cutover.copy_notes WHERE kind IN ('trigger', 'event') LIMIT 1";
+        let notes = notes && source.query_first::<u8, _>(waits).await.map_err(failed)?.is_some();
+        let is_kept = |table: &str| KEPT.contains(&table) || (notes && table == NOTES);
         let mut done = Vec::new();
-        for table in there.into_iter().filter(|table| !KEPT.contains(&table.as_str())) {
+        for table in there.into_iter().filter(|table| !is_kept(table)) {
             let sql = format!("DROP TABLE IF EXISTS _cutover.`{table}`");
             source.query_drop(sql).await.map_err(failed)?;
             done.push(format!("_cutover.{table} dropped"));
@@ -242,22 +254,35 @@ impl Route for BinlogRoute {
         }
     }
 
-    async fn bring_automation(&self) -> Result<Option<String>, Failure> {
-        let made = self.automation().bring().await?;
-        Ok((!made.is_none()).then(|| format!("{made} made on {}", self.ends.direction.to())))
+    async fn note_automation(&self) -> Result<(), Failure> {
+        self.automation().note().await?;
+        Ok(())
+    }
+
+    async fn bring_automation(&self) -> Result<Handed, Failure> {
+        Ok(handed(self.automation().bring().await?))
     }
 
     fn bringing(&self) -> Vec<Act> {
         let [from, to] = [self.ends.direction.from(), self.ends.direction.to()];
         let text = format!(
-            "{QUIETLY}; DROP and CREATE TRIGGER .., EVENT .. that {to} has not as {from} shows them then"
+            "{QUIETLY}; DROP and CREATE TRIGGER .., EVENT .. that {to} has not as {from} shows them behind \
+             the fence"
         );
         vec![Act { step: "flip".into(), place: to.name().into(), text }]
     }
 
+    fn quiets_by_itself(&self) -> bool {
+        // Tables with triggers are refused then, until they are gone.
+        self.ends.direction == Direction::Back && !self.config.apply.accept_triggers
+    }
+
     fn quieting(&self) -> Vec<Act> {
         let to = self.ends.direction.to();
-        let text = format!("{QUIETLY}; DROP TRIGGER .., each noted in _cutover.copy_notes before");
+        let text = format!(
+            "{QUIETLY}; DROP TRIGGER .., DROP EVENT .. and CREATE EVENT .. DISABLE, each noted in \
+             _cutover.copy_notes before"
+        );
         vec![Act { step: "finish".into(), place: to.name().into(), text }]
     }
 

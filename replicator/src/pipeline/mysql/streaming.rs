@@ -19,11 +19,18 @@ use crate::engine::resume::{self, Broken, Known};
 use crate::engine::stream::{self, Outcome, StreamContext};
 use crate::pipeline::failure::Failure;
 use crate::pipeline::life;
+use crate::schema::mysql::Automation;
 use crate::store::{Checkpoint, Role};
 
 impl BinlogPipeline {
     /// Streams until stopped, or until something fails.
     pub(super) async fn stream(&self) -> Result<Outcome, Failure> {
+        // What `turn` could not do, because the side that was left did not answer then.
+        let carries_back = self.copy.is_none() && self.store.role()? == Role::Carry;
+        if carries_back && !self.apply.accept_triggers {
+            let ends = [&self.source, &self.target];
+            Automation::of(self.name.clone(), ends, self.tables.clone()).quiet().await?;
+        }
         let mut blue = server::connect(&self.source).await?;
         let source = Server::read(&mut blue).await?;
         markers::make_table(&mut blue, &self.name).await;

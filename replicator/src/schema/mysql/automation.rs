@@ -1,19 +1,21 @@
 //! What runs by itself, from one side to the other: triggers and scheduled events.
 //!
 //! No stream carries them, and these servers can't keep a trigger quiet: what is applied would set it off
-//! once more. So a side that is applied to has no triggers, and their definitions lie in its notes; its
-//! events are disabled, or its scheduler is off because it is closed. At a flip:
+//! once more. So a side that is applied to has no triggers and no event that is enabled, and their
+//! definitions lie in its notes. At a flip:
 //!
-//! 1. [`Automation::bring`], before clients come: the side that opens gets what the closed side has then.
-//! 2. [`Automation::quiet`], before anything comes back: the closed side loses its triggers.
+//! 1. [`Automation::note`], with the source closed and nothing decided: what the source has is noted on the
+//!    target. A failure ends the run, and nothing has changed.
+//! 2. [`Automation::bring`], decided and before clients come: the target gets what was noted. The source is
+//!    not asked any more, and may be gone. What was made is struck out, so whoever finds the act unfinished
+//!    later, with clients at work, does no more than what is missing.
+//! 3. [`Automation::quiet`], before anything comes back: the source loses its triggers, and its events are
+//!    disabled. Its scheduler is off, but MariaDB forgets that in a restart.
 //!
-//! In this order, so that all definitions are on one of the sides at any time, and each act can be tried
-//! again. A closed side that does not answer holds nobody up: what the target's notes say is made then, which
-//! is what the source had at the copy, or the target itself before it lost it. Nothing of it goes to a binlog: the streams stop at statements that alter a table.
+//! Nothing of it goes to a binlog: the streams stop at statements that alter a table.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
 
 use decoders::QualifiedName;
 use decoders::mysql::server::{Conn, ServerUrl};
@@ -27,12 +29,12 @@ use super::stored::{Definition, Object, make, note, without_effect};
 use crate::backfill::BackfillError;
 use crate::backfill::mysql::failed;
 
+/// What notes of triggers and events are of.
+const KINDS: [Kind; 2] = [Kind::Trigger, Kind::Event];
+
 /// Settings of the sessions that do it. A trigger waits for who reads its table, and clients wait for the
 /// trigger.
 pub(crate) const QUIETLY: &str = "SET SESSION sql_log_bin = 0, SESSION lock_wait_timeout = 2";
-
-/// Clients wait for a closed side to say what runs there.
-const SOURCE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What runs by itself on the tables of one stream.
 #[derive(Clone, Debug)]
@@ -56,21 +58,13 @@ pub struct Moved {
     pub triggers: usize,
     /// Events.
     pub events: usize,
-    /// The source did not answer: it may have others by now.
-    pub as_noted: bool,
 }
 
 impl fmt::Display for Moved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = |count: usize| if count == 1 { "" } else { "s" };
-        let Self { triggers, events, as_noted } = *self;
-        write!(f, "{triggers} trigger{}, {events} event{}", plural(triggers), plural(events))?;
-        if as_noted {
-            f.write_str(
-                " (as noted EARLIER, because the other side does not answer: compare them)",
-            )?;
-        }
-        Ok(())
+        let Self { triggers, events } = *self;
+        write!(f, "{triggers} trigger{}, {events} event{}", plural(triggers), plural(events))
     }
 }
 
@@ -93,86 +87,121 @@ impl Automation {
         }
     }
 
-    /// Makes on the target the triggers and events that the source has, as it has them. What is there
-    /// already as it should be stays; what the source lacks stays, too.
+    /// Notes on the target what the source has, in place of what was noted there.
     ///
     /// # Errors
-    /// The servers'. Repeating it goes on.
-    pub async fn bring(&self) -> Result<Moved, BackfillError> {
-        let (mut target, server) = open(&self.target, "target").await?;
+    /// The servers'. Repeating it is fine.
+    pub async fn note(&self) -> Result<Moved, BackfillError> {
+        let (mut source, _) = open(&self.source, "source").await?;
+        let (mut target, _) = open(&self.target, "target").await?;
         quietly(&mut target).await?;
-        used_for_definitions(&mut target, &server).await?;
+        let there = self.all(&mut source).await?;
         let notes = Notes::of(&self.pipeline);
         Notes::prepare(&mut target).await?;
-        let mut moved = Moved::default();
-        let wanted = match self.of_source().await {
-            Ok(wanted) => wanted,
-            Err(error) => {
-                tracing::error!(%error, "triggers and events are made as they were noted earlier");
-                moved.as_noted = true;
-                noted(&notes, &mut target).await?
+        // All or nothing: a list that is cut short would look like one.
+        say(&mut target, "START TRANSACTION").await?;
+        for kind in KINDS {
+            for name in notes.all(&mut target, kind).await?.into_keys() {
+                notes.strike(&mut target, kind, &name).await?;
             }
-        };
+        }
+        for (name, definition) in there.triggers.values().flatten() {
+            note(&notes, &mut target, Kind::Trigger, name, definition).await?;
+        }
+        for (name, definition) in &there.events {
+            note(&notes, &mut target, Kind::Event, name, definition).await?;
+        }
+        say(&mut target, "COMMIT").await?;
+        Ok(Moved {
+            triggers: there.triggers.values().map(Vec::len).sum(),
+            events: there.events.len(),
+        })
+    }
+
+    /// Makes on the target what is noted there. What is there already as it should be stays. What the server
+    /// refuses stays noted and is named: clients are not kept waiting for it.
+    ///
+    /// # Errors
+    /// The server's, but for refusals. Repeating it goes on.
+    pub async fn bring(&self) -> Result<(Moved, Vec<String>), BackfillError> {
+        let (mut target, server) = open(&self.target, "target").await?;
+        quietly(&mut target).await?;
+        let notes = Notes::of(&self.pipeline);
+        Notes::prepare(&mut target).await?;
+        let wanted = noted(&notes, &mut target).await?;
+        let (mut moved, mut missing) = (Moved::default(), Vec::new());
+        if wanted.is_empty() {
+            return Ok((moved, missing));
+        }
+        used_for_definitions(&mut target, &server).await?;
         let there = self.all(&mut target).await?;
         for (table, triggers) in &wanted.triggers {
-            if there.triggers.get(table) == Some(triggers) {
-                continue;
-            }
+            let is_there = there.triggers.get(table) == Some(triggers);
             // All of the table, one after the other: they fire in the order in which they were made.
             for (name, definition) in triggers {
-                make_anew(&mut target, "TRIGGER", name, definition).await?;
-                moved.triggers += 1;
+                if !is_there {
+                    let made = make_anew(&mut target, "TRIGGER", name, definition).await;
+                    if refused(made, &mut missing)? {
+                        continue;
+                    }
+                    moved.triggers += 1;
+                }
+                notes.strike(&mut target, Kind::Trigger, name).await?;
             }
         }
         for (name, definition) in &wanted.events {
             let is_there = there.events.get(name);
             // One that is disabled on the source may be kept from running on the target for a reason.
             let runs = without_effect(&definition.statement).1;
-            if is_there == Some(definition) || (is_there.is_some() && !runs) {
-                continue;
+            if is_there != Some(definition) && (runs || is_there.is_none()) {
+                let made = make_anew(&mut target, "EVENT", name, definition).await;
+                if refused(made, &mut missing)? {
+                    continue;
+                }
+                moved.events += 1;
             }
-            // Not ALTER EVENT .. ENABLE: that makes an event run in the name of whoever says it.
-            make_anew(&mut target, "EVENT", name, definition).await?;
-            moved.events += 1;
+            notes.strike(&mut target, Kind::Event, name).await?;
         }
-        for kind in [Kind::Trigger, Kind::Event] {
-            for name in notes.all(&mut target, kind).await?.into_keys() {
-                notes.strike(&mut target, kind, &name).await?;
-            }
-        }
-        Ok(moved)
+        Ok((moved, missing))
     }
 
-    /// Takes the triggers off the target and notes them there, for whoever would open that side by hand.
+    /// Takes the triggers off the target and disables its events, each noted there before, for whoever would
+    /// open that side by hand.
     ///
     /// # Errors
     /// The server's. Repeating it goes on.
     pub async fn quiet(&self) -> Result<Moved, BackfillError> {
-        let (mut target, _) = open(&self.target, "target").await?;
+        let (mut target, server) = open(&self.target, "target").await?;
         quietly(&mut target).await?;
         let there = self.all(&mut target).await?;
+        let runs = |definition: &Definition| without_effect(&definition.statement);
+        let events: Vec<_> = there.events.iter().filter(|(_, event)| runs(event).1).collect();
         let mut moved = Moved::default();
-        if there.triggers.is_empty() {
+        if there.triggers.is_empty() && events.is_empty() {
             return Ok(moved);
         }
+        used_for_definitions(&mut target, &server).await?;
         let notes = Notes::of(&self.pipeline);
         Notes::prepare(&mut target).await?;
+        // All of them before the first goes, and none twice: those that are left are numbered anew.
+        let noted = notes.all(&mut target, Kind::Trigger).await?;
         for (name, definition) in there.triggers.values().flatten() {
-            note(&notes, &mut target, Kind::Trigger, name, definition).await?;
+            if !noted.contains_key(name) {
+                note(&notes, &mut target, Kind::Trigger, name, definition).await?;
+            }
+        }
+        for (name, _) in there.triggers.values().flatten() {
             drop_it(&mut target, "TRIGGER", name).await?;
             moved.triggers += 1;
         }
+        for (name, definition) in events {
+            note(&notes, &mut target, Kind::Event, name, definition).await?;
+            // Not ALTER EVENT: that would make it run in our name.
+            let disabled = Definition { statement: runs(definition).0, ..definition.clone() };
+            make_anew(&mut target, "EVENT", name, &disabled).await?;
+            moved.events += 1;
+        }
         Ok(moved)
-    }
-
-    /// What the source has, if it answers.
-    async fn of_source(&self) -> Result<Running, BackfillError> {
-        let reading = async {
-            let (mut source, _) = open(&self.source, "source").await?;
-            self.all(&mut source).await
-        };
-        let late = |_| BackfillError::retry("the source does not answer in time");
-        tokio::time::timeout(SOURCE_TIMEOUT, reading).await.map_err(late)?
     }
 
     async fn all(&self, conn: &mut Conn) -> Result<Running, BackfillError> {
@@ -191,9 +220,7 @@ impl Automation {
                 _ => {}
             }
         }
-        for triggers in running.triggers.values_mut() {
-            triggers.sort_by_key(|(_, definition)| definition.order);
-        }
+        running.in_order();
         Ok(running)
     }
 }
@@ -206,20 +233,47 @@ struct Running {
     events: BTreeMap<QualifiedName, Definition>,
 }
 
+impl Running {
+    fn is_empty(&self) -> bool {
+        self.triggers.is_empty() && self.events.is_empty()
+    }
+
+    fn in_order(&mut self) {
+        for triggers in self.triggers.values_mut() {
+            triggers.sort_by_key(|(_, definition)| definition.order);
+        }
+    }
+}
+
 /// What waits on a target, by its notes.
 async fn noted(notes: &Notes, target: &mut Conn) -> Result<Running, BackfillError> {
     let mut running = Running::default();
-    let mut triggers = Vec::new();
     for (name, note) in notes.all(target, Kind::Trigger).await? {
-        triggers.push((name, read(&note.detail)?));
+        let definition = read(&note.detail)?;
+        // Notes of earlier versions don't say of which table: all in one order is right for each.
+        let table = definition.table.clone().unwrap_or_else(|| QualifiedName::new("", ""));
+        running.triggers.entry(table).or_default().push((name, definition));
     }
-    triggers.sort_by_key(|(_, definition)| definition.order);
-    // A note does not say of which table: in one order they are in the right one for each.
-    running.triggers.insert(QualifiedName::new("", ""), triggers);
     for (name, note) in notes.all(target, Kind::Event).await? {
         running.events.insert(name, read(&note.detail)?);
     }
+    running.in_order();
     Ok(running)
+}
+
+/// Whether the server refused it; why, is added to what is missing.
+fn refused(
+    made: Result<(), BackfillError>,
+    missing: &mut Vec<String>,
+) -> Result<bool, BackfillError> {
+    match made {
+        Ok(()) => Ok(false),
+        Err(error) if error.is_retryable() => Err(error),
+        Err(error) => {
+            missing.push(error.to_string());
+            Ok(true)
+        }
+    }
 }
 
 fn read(detail: &str) -> Result<Definition, BackfillError> {
@@ -229,6 +283,10 @@ fn read(detail: &str) -> Result<Definition, BackfillError> {
             "create the trigger or event by hand and delete the note",
         )
     })
+}
+
+async fn say(conn: &mut Conn, sql: &str) -> Result<(), BackfillError> {
+    conn.query_drop(sql).await.map_err(|error| failed("noting triggers and events", error))
 }
 
 async fn quietly(conn: &mut Conn) -> Result<(), BackfillError> {

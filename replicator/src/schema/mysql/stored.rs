@@ -21,10 +21,13 @@ use crate::backfill::progress::{Phase, ProgressSender, Step, begin};
 pub(super) struct Definition {
     /// Triggers of one kind on one table fire in this order.
     pub order: u64,
-    sql_mode: String,
-    collation: String,
-    time_zone: Option<String>,
+    pub sql_mode: String,
+    pub collation: String,
+    pub time_zone: Option<String>,
     pub statement: String,
+    /// A trigger's table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<QualifiedName>,
 }
 
 impl SchemaCopy {
@@ -189,6 +192,7 @@ impl Object {
             collation: field("collation_connection").unwrap_or_default(),
             time_zone: field("time_zone"),
             statement: statement.clone(),
+            table: self.table.clone(),
         })
     }
 }

@@ -76,7 +76,8 @@ bench: toolchain ## The replicator beside its peers, optimized: NAME=catchup_tpc
 		scripts/setup packages rocksdb >&2; \
 		cargo bench -p decoders --bench decode_pgoutput; fi; \
 	if [ -n "$${suite// /}" ] || [ -z "$$names" ]; then \
-		scripts/setup packages servers $(BENCH_BLUE) $(BENCH_GREEN) mysql rocksdb pgcopydb >&2; \
+		scripts/setup packages servers $(BENCH_BLUE) $(BENCH_GREEN) rocksdb pgcopydb >&2; \
+		case "$${suite:-mysql} $(ENGINE)" in *mysql*|*mariadb*) scripts/setup mysql >&2 ;; esac; \
 		case " $${suite:-verify_full} " in *verify_full*) scripts/setup data-diff >&2 || true ;; esac; \
 		cargo build --release -p replicator -p cutover --bins; \
 		CUTOVER_BIN=$$CARGO_TARGET_DIR/release cargo bench --profile dev -p tests --bench suite -- $$suite; fi

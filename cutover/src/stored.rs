@@ -32,9 +32,10 @@ fn list_sql(database: Option<&str>) -> String {
     };
     format!(
         "SELECT 'trigger' AS kind, concat(trigger_schema, '.', trigger_name) AS name, \
-         definer AS definer \
+         definer AS definer, false AS runs \
          FROM information_schema.triggers WHERE {} \
-         UNION ALL SELECT 'event', concat(event_schema, '.', event_name), definer \
+         UNION ALL SELECT 'event', concat(event_schema, '.', event_name), definer, \
+         status = 'ENABLED' \
          FROM information_schema.events WHERE {} ORDER BY 1, 2",
         scope("trigger_schema"),
         scope("event_schema")
@@ -157,14 +158,15 @@ pub(crate) async fn inspect(
             ));
         }
     }
-    if events > 0 && !sealed {
+    let enabled = listed.iter().filter(|row| row.is_true("runs")).count();
+    if enabled > 0 && !sealed {
         let scheduler = target.row("SELECT @@event_scheduler AS scheduler", deadline).await;
         let scheduler = scheduler.map_err(|error| error.at(to, "reading settings"))?;
         if scheduler.get("scheduler") != Some("ON") {
             checks.push(Check::warn(
                 "automation-scheduler",
                 format!(
-                    "{to}'s event scheduler is off: {events} events of {from} would not run there"
+                    "{to}'s event scheduler is off: {enabled} events of {from} would not run there"
                 ),
                 format!("SET GLOBAL event_scheduler = ON on {to}, and in its configuration"),
             ));
@@ -174,7 +176,7 @@ pub(crate) async fn inspect(
         "automation",
         format!(
             "{triggers} triggers and {events} events of {from} are made on {to} before its clients \
-             come; a way back takes the triggers off {from}"
+             come; a way back takes the triggers off {from} and disables its events"
         ),
     ));
     Ok(checks)

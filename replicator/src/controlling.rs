@@ -194,9 +194,8 @@ impl<R: Route> Replication for EngineReplication<R> {
     }
 
     async fn prepare_hand_over(&self, deadline: Instant) -> PortResult<()> {
-        let noted = tokio::time::timeout_at(deadline, self.route.note_automation()).await;
-        let late = |_| PortError::new("stream", "noting triggers and events takes too long");
-        noted.map_err(late)?.map_err(|failure| of_failure(self.route.put(failure)))
+        let noted = in_time("noting triggers and events", deadline, self.route.note_automation());
+        noted.await?.map_err(|failure| of_failure(self.route.put(failure)))
     }
 
     async fn hand_over(&self, proof: &Committed, deadline: Instant) -> PortResult<Handed> {
@@ -206,9 +205,8 @@ impl<R: Route> Replication for EngineReplication<R> {
                 format!("{} serves, and this stream does not lead there", proof.to()),
             ));
         }
-        let made = tokio::time::timeout_at(deadline, self.route.bring_automation()).await;
-        let late = |_| PortError::new("stream", "making triggers and events takes too long");
-        made.map_err(late)?.map_err(|failure| of_failure(self.route.put(failure)))
+        let made = in_time("making triggers and events", deadline, self.route.bring_automation());
+        made.await?.map_err(|failure| of_failure(self.route.put(failure)))
     }
 
     fn handing_over(&self) -> Vec<Act> {
@@ -249,10 +247,19 @@ impl<R: Route> Replication for EngineReplication<R> {
                 }
             }
         };
-        let late = || PortError::new("stream", format!("removing the {name} takes too long"));
-        let removed = tokio::time::timeout_at(deadline, removed).await.map_err(|_| late())?;
+        let removed = in_time(&format!("removing the {name}"), deadline, removed).await?;
         removed.map_err(|failure| of_failure(self.route.put(failure)))
     }
+}
+
+/// What `act` gives, unless it takes too long.
+pub(crate) async fn in_time<T>(
+    doing: &str,
+    deadline: Instant,
+    act: impl Future<Output = T>,
+) -> PortResult<T> {
+    let late = |_| PortError::new("stream", format!("{doing} takes too long"));
+    tokio::time::timeout_at(deadline, act).await.map_err(late)
 }
 
 /// A failure of the pipeline as the controller takes it.

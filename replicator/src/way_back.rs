@@ -12,7 +12,7 @@ use cutover::ports::{
 use decoders::Lsn;
 use tokio::time::Instant;
 
-use crate::controlling::{EngineReplication, of_failure};
+use crate::controlling::{EngineReplication, in_time, of_failure};
 use crate::pipeline::route::Route;
 
 /// A way back that is further behind is not ready, seconds.
@@ -76,17 +76,11 @@ impl<R: Route> WayBackStream for EngineReplication<R> {
                 format!("{} serves, and this stream does not leave it", proof.to()),
             ));
         }
-        let quieted = tokio::time::timeout(QUIET_TIMEOUT, self.route.quiet_automation()).await;
-        let late = |_| PortError::new("stream", "removing triggers takes too long");
-        let quieted = quieted
-            .map_err(late)
-            .and_then(|quieted| quieted.map_err(|failure| of_failure(self.route.put(failure))));
-        match quieted {
-            Ok(done) => {
-                if let Some(done) = done {
-                    tracing::info!("{done}");
-                }
-            }
+        let deadline = Instant::now() + QUIET_TIMEOUT;
+        let quiet = in_time("removing triggers", deadline, self.route.quiet_automation()).await;
+        match quiet.and_then(|quiet| quiet.map_err(|failure| of_failure(self.route.put(failure)))) {
+            Ok(None) => {}
+            Ok(Some(done)) => tracing::info!("{done}"),
             Err(error) if self.route.quiets_by_itself() => {
                 tracing::warn!(place = error.place, "to be tried again by the stream: {error}");
             }

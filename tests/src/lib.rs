@@ -38,5 +38,6 @@ pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod scratch;
+pub mod side;
 pub mod stage;
 pub mod wait;

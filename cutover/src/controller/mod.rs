@@ -17,6 +17,7 @@ pub mod finish;
 mod gating;
 #[cfg(test)]
 mod gating_tests;
+mod opening;
 mod ownership;
 mod recover;
 mod report;

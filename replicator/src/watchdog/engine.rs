@@ -9,7 +9,7 @@ use cutover::ports::{
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::controlling::of_failure;
+use crate::controlling::{in_time, of_failure};
 use crate::pipeline::failure::Failure;
 use crate::pipeline::mysql::handed;
 use crate::schema::mysql::Automation;
@@ -70,9 +70,8 @@ impl Replication for NoEngine {
 
     async fn hand_over(&self, _proof: &Committed, deadline: Instant) -> PortResult<Handed> {
         let Some(automation) = &self.automation else { return Ok(Handed::default()) };
-        let made = tokio::time::timeout_at(deadline, automation.bring()).await;
-        let late = |_| PortError::new("stream", "making triggers and events takes too long");
-        made.map_err(late)?.map(handed).map_err(|error| of_failure(Failure::from(error)))
+        let made = in_time("making triggers and events", deadline, automation.bring()).await?;
+        made.map(handed).map_err(|error| of_failure(Failure::from(error)))
     }
 
     async fn finish(&self, _token: &Token) -> PortResult<()> {

@@ -64,7 +64,17 @@ impl Crowd {
 
 async fn work(url: String, client: u64, stop: Arc<AtomicBool>, committed: Arc<AtomicU64>) {
     let mut conn = Conn::new(Opts::from_url(&url).unwrap()).await.unwrap();
-    conn.query_drop(format!("insert into t.counter values ({client}, 0)")).await.unwrap();
+    // An account that nobody removes: the purchases of the others go with them.
+    let stays = client * 1000 + 900;
+    for sql in [
+        "begin".to_owned(),
+        format!("insert into t.counter values ({client}, 0)"),
+        format!("insert into t.account(id, name, balance) values ({stays}, 'stays', 0)"),
+        format!("insert into t.purchase(account, item, price) values ({stays}, 'i', 0.1)"),
+        "commit".to_owned(),
+    ] {
+        conn.query_drop(sql).await.unwrap();
+    }
     committed.fetch_add(1, Ordering::Relaxed);
     let mut random = client.wrapping_mul(0x9e37_79b9_7f4a_7c15) + 1;
     let mut below = move |most: u64| {

@@ -133,13 +133,10 @@ async fn what_runs_is_quiet_until_the_flip(blue: &Mysql, green: &Mysql) -> Resul
     assert_eq!(green.value("select shop.twice(4)")?, "8");
     green.run("insert into shop.parent (id, label) values (1, 'x'); call shop.look();")?;
     assert_eq!(green.value("select id from shop.second")?, "1");
-    let there = Automation {
-        pipeline: PIPELINE.into(),
-        source: url(blue),
-        target: url(green),
-        database: None,
-        filter: TableFilter::default(),
+    let automation = |from: &ServerUrl, to: &ServerUrl| {
+        Automation::of(PIPELINE.into(), [from, to], TableFilter::default())
     };
+    let there = automation(&url(blue), &url(green));
     let moved = |triggers, events| Moved { triggers, events };
     let nothing = (moved(0, 0), Vec::new());
     assert_eq!(there.note().await?, moved(2, 2));
@@ -173,7 +170,7 @@ async fn what_runs_is_quiet_until_the_flip(blue: &Mysql, green: &Mysql) -> Resul
         false => "select @@gtid_executed",
     };
     let logged = blue.value(history)?;
-    let back = Automation { source: url(green), target: url(blue), ..there };
+    let back = automation(&url(green), &url(blue));
     assert_eq!(back.quiet().await?, moved(2, 1));
     assert!(back.quiet().await?.is_none());
     assert_eq!(blue.value(triggers)?, "0");
@@ -181,7 +178,7 @@ async fn what_runs_is_quiet_until_the_flip(blue: &Mysql, green: &Mysql) -> Resul
     assert_eq!(blue.value(waiting)?, "3");
     // The other side is not asked any more.
     let nowhere = ServerUrl::parse("mysql://mover:x@127.0.0.1:1/")?;
-    let alone = Automation { source: nowhere, ..back.clone() };
+    let alone = automation(&nowhere, &url(blue));
     assert_eq!(alone.bring().await?, (moved(2, 1), Vec::new()));
     assert_eq!(without_time(blue.rows(definitions)?), before);
     assert_eq!(blue.value(enabled)?, "on_");

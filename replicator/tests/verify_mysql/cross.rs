@@ -14,7 +14,7 @@ insert into docs values (1, '{\"b\": [1.0, 2.50, -0.0, 1e5, 18446744073709551615
 create table loose_docs (j json, f float); insert into loose_docs select j, f from docs; insert into loose_docs select j, f from docs;
 ";
 
-/// What MySQL makes of `-0e0`, MariaDB stores as 0 since 10.11.19 and 11.8.9.
+/// What MySQL 9.7 makes of `-0e0`, MariaDB 10.11.19 and 11.8.9 store as 0.
 const NO_NEGATIVE_ZERO: &str =
     "update t.numbers set f = 0 where f = 0; update t.numbers set g = 0 where g = 0;";
 

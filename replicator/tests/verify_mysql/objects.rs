@@ -72,14 +72,8 @@ async fn definitions_of_a_copy_are_equal_and_damage_to_them_is_found() -> Result
         ensure!(found.len() == others.len() + 2, "{found:#?}");
         ensure!(verdict == Verdict::Equal, "{found:#?}");
         ensure!(others.iter().all(|found| *found == counter), "{versions:?} {others:#?}");
-        let automation = Automation {
-            pipeline: PIPELINE.into(),
-            source: url(&blue),
-            target: url(&green),
-            database: None,
-            filter: TableFilter::default(),
-        };
-        automation.bring().await?;
+        let ends = [&url(&blue), &url(&green)];
+        Automation::of(PIPELINE.into(), ends, TableFilter::default()).bring().await?;
         green.run("alter table o.counted auto_increment = 901")?;
         let (verdict, found) = judged(&blue, &green).await?;
         ensure!(verdict == Verdict::Equal && found.is_empty(), "{versions:?} {found:#?}");

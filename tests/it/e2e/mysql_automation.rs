@@ -1,15 +1,11 @@
 //! Triggers and scheduled events move with a flip between servers of MySQL or MariaDB, and back.
 
 use anyhow::{Context, Result, ensure};
-use tests::ledger::{self, Ledger};
 use tests::mysql::{Mysql, Stage, Version};
 use tests::wait;
 
 use super::SOON;
-
-const ACCOUNTS: u32 = 30;
-const GO: [&str; 5] = ["--when-lag", "<1s", "--max-pause", "20s", "--yes"];
-const BACK: [&str; 4] = ["rollback", "--max-pause", "20s", "--yes"];
+use super::mysql_cutover::{BACK, GO, Move};
 
 /// Each entry is noted by a trigger, in whose order another one looks back; and a clock ticks.
 const AUTOMATION: &str = "
@@ -36,40 +32,24 @@ async fn mysql_takes_its_triggers_and_events_along() -> Result<()> {
 }
 
 async fn are_taken_along(versions: (Version, Version)) -> Result<()> {
-    let stage = Stage::start(versions, &["--event-scheduler=ON"], "")?;
-    stage.on_blue(&ledger::mysql::tables(ACCOUNTS))?;
-    stage.on_blue(AUTOMATION)?;
-    let mut sidecar = stage.replicator()?;
-    stage.api().wait_streaming(&mut sidecar, 1.0, 2 * SOON).await?;
-    let options = ledger::Options {
-        clients: 4,
-        rate: 100,
-        accounts: ACCOUNTS,
-        ..ledger::Options::new(stage.app_url())
-    };
-    let mut ledger = Ledger::start(options)?;
-    ledger.more_acknowledged(50, 2 * SOON).await?;
-    let both = (&stage.blue, &stage.green);
-    for (command, serves, left) in
-        [(&GO[..], both.1, both.0), (&BACK[..], both.0, both.1), (&GO[..], both.1, both.0)]
-    {
-        let finished = stage.cutover(command, 2 * SOON)?;
-        ensure!(
-            finished.code() == 0,
-            "{command:?}: {}\n{}\n{}",
-            finished.stdout,
-            finished.stderr,
-            sidecar.log_tail()
-        );
-        ledger.more_acknowledged(50, 2 * SOON).await?;
+    let mut this = Move::start(versions, &["--event-scheduler=ON"], AUTOMATION).await?;
+    this.more().await?;
+    for (command, to_green) in [(&GO[..], true), (&BACK[..], false), (&GO[..], true)] {
+        this.succeed(command)?;
+        this.more().await?;
+        let stage = &this.stage;
+        let (serves, left) = match to_green {
+            true => (&stage.green, &stage.blue),
+            false => (&stage.blue, &stage.green),
+        };
         let ticks = format!("select count(*) from shop.tick where port = {}", serves.port());
         wait::until("the clock of the side that serves", SOON, || {
             let ticked = stage.mover(serves).value(&ticks);
             async move { Ok((ticked? != "0").then_some(())) }
         })
         .await?;
-        ledger.rest(SOON).await?;
-        each_is_noted_once(&stage, serves).context("the side that serves")?;
+        this.ledger.rest(SOON).await?;
+        each_is_noted_once(stage, serves).context("the side that serves")?;
         let noted = "select count(*) from shop.noted";
         let all = stage.mover(serves).value(noted)?;
         wait::until("the side that was left to have everything", SOON, || {
@@ -78,15 +58,15 @@ async fn are_taken_along(versions: (Version, Version)) -> Result<()> {
             async move { Ok((found? == all).then_some(())) }
         })
         .await?;
-        each_is_noted_once(&stage, left).context("the side that was left")?;
+        each_is_noted_once(stage, left).context("the side that was left")?;
         assert_eq!(stage.mover(serves).value(TRIGGERS)?, "2");
         assert_eq!(stage.mover(left).value(TRIGGERS)?, "0");
-        ledger.go_on();
+        this.ledger.go_on();
     }
-    ledger.stop()?;
-    ledger.check(&stage.mover_url(&stage.green)).await?.ensure_exact()?;
-    sidecar.terminate()?;
-    ensure!(sidecar.wait(SOON)?.success(), "{}", sidecar.log_tail());
+    let on_green = this.stage.mover_url(&this.stage.green);
+    this.ledger.check(&on_green).await?.ensure_exact()?;
+    this.sidecar.terminate()?;
+    ensure!(this.sidecar.wait(SOON)?.success(), "{}", this.sidecar.log_tail());
     Ok(())
 }
 

@@ -10,20 +10,22 @@ use tests::wait;
 use super::SOON;
 
 const ACCOUNTS: u32 = 30;
-const GO: [&str; 5] = ["--when-lag", "<1s", "--max-pause", "20s", "--yes"];
-const BACK: [&str; 4] = ["rollback", "--max-pause", "20s", "--yes"];
+pub(super) const GO: [&str; 5] = ["--when-lag", "<1s", "--max-pause", "20s", "--yes"];
+pub(super) const BACK: [&str; 4] = ["rollback", "--max-pause", "20s", "--yes"];
 
 /// A move under load: clients with the sessions that they keep, until HAProxy cuts them.
-struct Move {
-    stage: Stage,
-    sidecar: Process,
-    ledger: Ledger,
+pub(super) struct Move {
+    pub stage: Stage,
+    pub sidecar: Process,
+    pub ledger: Ledger,
 }
 
 impl Move {
-    async fn start(versions: (Version, Version)) -> Result<Move> {
-        let stage = Stage::start(versions, &[], "")?;
+    /// Between servers with these options, and with more than the ledger on blue.
+    pub async fn start(versions: (Version, Version), options: &[&str], more: &str) -> Result<Move> {
+        let stage = Stage::start(versions, options, "")?;
         stage.on_blue(&ledger::mysql::tables(ACCOUNTS))?;
+        stage.on_blue(more)?;
         let mut sidecar = stage.replicator()?;
         stage.api().wait_streaming(&mut sidecar, 1.0, 2 * SOON).await?;
         let options = ledger::Options {
@@ -43,7 +45,7 @@ impl Move {
         Ok(())
     }
 
-    async fn more(&self) -> Result<()> {
+    pub async fn more(&self) -> Result<()> {
         self.ledger.more_acknowledged(50, 2 * SOON).await
     }
 
@@ -52,7 +54,7 @@ impl Move {
     }
 
     /// Runs the command, which has to succeed.
-    fn succeed(&self, arguments: &[&str]) -> Result<Finished> {
+    pub fn succeed(&self, arguments: &[&str]) -> Result<Finished> {
         let finished = self.stage.cutover(arguments, 2 * SOON)?;
         ensure!(
             finished.code() == 0,
@@ -77,7 +79,7 @@ async fn mysql_is_cut_over_and_back_and_nothing_is_lost() -> Result<()> {
 }
 
 async fn is_cut_over_and_back(versions: (Version, Version)) -> Result<()> {
-    let mut this = Move::start(versions).await?;
+    let mut this = Move::start(versions, &[], "").await?;
     let (blue, green) = (this.stage.blue.port(), this.stage.green.port());
     let name = this.stage.blue.version().name();
     this.more().await?;

@@ -20,6 +20,7 @@ use crate::postgres::{Postgres, connect_url};
 use crate::process::{self, Launch, Process};
 use crate::proxy::{FaultProxy, Mode};
 use crate::scratch::Scratch;
+pub use crate::side::Side;
 use crate::stage::{APP, DATABASE};
 use crate::wait;
 
@@ -31,28 +32,7 @@ const ACCOUNTS: u32 = 50;
 /// Between two looks at what has died.
 const TICK: Duration = Duration::from_millis(10);
 
-/// One of the two.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    Blue,
-    Green,
-}
-
 impl Side {
-    pub fn name(self) -> &'static str {
-        match self {
-            Side::Blue => "blue",
-            Side::Green => "green",
-        }
-    }
-
-    pub fn other(self) -> Side {
-        match self {
-            Side::Blue => Side::Green,
-            Side::Green => Side::Blue,
-        }
-    }
-
     /// The slot on this side that the other one is fed from.
     pub fn slot(self) -> String {
         match self {

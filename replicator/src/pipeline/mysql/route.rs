@@ -287,9 +287,9 @@ impl Route for BinlogRoute {
     }
 
     async fn quiet_automation(&self) -> Result<Option<String>, Failure> {
-        let removed = self.automation().quiet().await?;
-        Ok((!removed.is_none())
-            .then(|| format!("{removed} removed from {}", self.ends.direction.to())))
+        let quiet = self.automation().quiet().await?;
+        Ok((!quiet.is_none())
+            .then(|| format!("{quiet} kept quiet on {}", self.ends.direction.to())))
     }
 
     async fn remove(&self, what: Leftover) -> Result<String, Failure> {

@@ -25,7 +25,8 @@ use crate::store::{Checkpoint, Role};
 impl BinlogPipeline {
     /// Streams until stopped, or until something fails.
     pub(super) async fn stream(&self) -> Result<Outcome, Failure> {
-        // What `turn` could not do, because the side that was left did not answer then.
+        // What `turn` could not do, because the side that was left did not answer then: see
+        // `Route::quiets_by_itself`.
         let carries_back = self.copy.is_none() && self.store.role()? == Role::Carry;
         if carries_back && !self.apply.accept_triggers {
             let ends = [&self.source, &self.target];

@@ -39,19 +39,15 @@ pub(crate) const QUIETLY: &str = "SET SESSION sql_log_bin = 0, SESSION lock_wait
 /// What runs by itself on the tables of one stream.
 #[derive(Clone, Debug)]
 pub struct Automation {
-    /// The stream's name; the notes on its target are in it.
-    pub pipeline: String,
-    /// Where the stream comes from.
-    pub source: ServerUrl,
-    /// Where it goes.
-    pub target: ServerUrl,
+    pipeline: String,
+    source: ServerUrl,
+    target: ServerUrl,
     /// Only this database; all of them without it.
-    pub database: Option<String>,
-    /// Tables that take part.
-    pub filter: TableFilter,
+    database: Option<String>,
+    filter: TableFilter,
 }
 
-/// How much was made or removed.
+/// How much was noted, made, or kept quiet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Moved {
     /// Triggers.
@@ -76,7 +72,8 @@ impl Moved {
 }
 
 impl Automation {
-    /// Of the stream of this name. Which database it is, either URL may say.
+    /// Of the stream of this name from `source` to `target`, for the tables that take part. The notes on the
+    /// target are in that name. Which database it is, either URL may say.
     pub fn of(pipeline: String, [source, target]: [&ServerUrl; 2], filter: TableFilter) -> Self {
         Self {
             pipeline,

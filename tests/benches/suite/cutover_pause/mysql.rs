@@ -1,7 +1,7 @@
 //! MySQL and MariaDB: a ledger at 500 transactions a second through HAProxy, which cuts its clients off
 //! and turns away who comes meanwhile: `client_errors` counts both.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use tests::bench::mysql::Versions;
 use tests::bench::options::Options;
 use tests::ledger::{self, Ledger};
@@ -44,6 +44,6 @@ async fn rounds_on(stage: &Stage, options: &Options) -> Result<Found> {
     let server = if rounds.is_multiple_of(2) { &stage.blue } else { &stage.green };
     found.judged(&ledger.check(&stage.mover_url(server)).await?)?;
     sidecar.terminate()?;
-    sidecar.wait(SOON)?;
+    ensure!(sidecar.wait(SOON)?.success(), "{}", sidecar.log_tail());
     Ok(found)
 }

@@ -82,6 +82,6 @@ async fn rounds_on(stage: &Stage, rounds: usize, rate: u32) -> Result<Found> {
         eprintln!("  a client saw: {line}");
     }
     sidecar.terminate()?;
-    sidecar.wait(SOON)?;
+    ensure!(sidecar.wait(SOON)?.success(), "{}", sidecar.log_tail());
     Ok(found)
 }

@@ -5,27 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use tests::api::Api;
 use tests::process::Process;
+pub use tests::side::Side;
 
 use crate::Options;
 use crate::load::Load;
 use crate::story::Story;
 use crate::verdict::Finding;
-
-/// One of the two databases.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    Blue,
-    Green,
-}
-
-impl Side {
-    pub fn name(self) -> &'static str {
-        match self {
-            Side::Blue => "blue",
-            Side::Green => "green",
-        }
-    }
-}
 
 /// Where the story is played.
 pub trait Scene: Sized {

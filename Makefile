@@ -71,10 +71,12 @@ lint: toolchain ## Formatting, clippy, alert rules, shell scripts, docker-compos
 
 # The harness only waits and counts: it is built as the tests are. What is measured is optimized.
 bench: toolchain ## The replicator beside its peers, optimized: NAME=catchup_tpcb, or all
-	@$(ENV) names="$(NAME)"; suite="$${names//decode_pgoutput/}"; \
-	if [ "$$names" != "$$suite" ] || [ -z "$$names" ]; then \
-		scripts/setup packages rocksdb >&2; \
-		cargo bench -p decoders --bench decode_pgoutput; fi; \
+	@$(ENV) names="$(NAME)"; suite="$$names"; \
+	for decode in decode_pgoutput decode_binlog; do \
+		suite="$${suite//$$decode/}"; \
+		if [[ -z "$$names" || "$$names" == *$$decode* ]]; then \
+			scripts/setup packages rocksdb $$([ $$decode = decode_pgoutput ] || echo mysql) >&2; \
+			cargo bench -p decoders --bench $$decode; fi; done; \
 	if [ -n "$${suite// /}" ] || [ -z "$$names" ]; then \
 		scripts/setup packages servers $(BENCH_BLUE) $(BENCH_GREEN) rocksdb pgcopydb >&2; \
 		case "$${suite:-mysql} $(ENGINE)" in *mysql*|*mariadb*) scripts/setup mysql >&2 ;; esac; \

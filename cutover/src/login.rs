@@ -117,3 +117,15 @@ impl From<&ServerUrl> for Login {
         Login::Mysql(url.clone())
     }
 }
+
+impl From<ConnInfo> for Login {
+    fn from(info: ConnInfo) -> Self {
+        Login::Postgres(Box::new(info))
+    }
+}
+
+impl From<ServerUrl> for Login {
+    fn from(url: ServerUrl) -> Self {
+        Login::Mysql(url)
+    }
+}

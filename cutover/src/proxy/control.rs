@@ -17,18 +17,16 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::Instant;
 
-use super::Shared;
 use super::config::{HOLD_MAX, InTransaction};
 use super::gate::Hold;
-use super::opposite::{self, End, Opposite};
+use super::opposite::{End, Opposite, TRIALS_MAX};
+use super::{Engine, Shared};
 use crate::side::Side;
 
 /// The longest order or answer.
 const LINE_MAX: u64 = 1 << 20;
 /// How long clients that are cut may take to be gone, and how long a survey may take.
 const SETTLE_MAX: Duration = Duration::from_secs(3);
-/// How long trying clients' logins on the other side may take.
-const TRIALS_MAX: Duration = Duration::from_millis(1500);
 /// How long a hold waits for logins that are under way. Who takes longer - somebody types a
 /// password - keeps nobody waiting, and has to connect again should the side change.
 const LOGIN_GRACE: Duration = Duration::from_millis(300);
@@ -176,7 +174,7 @@ pub(super) async fn bind(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Carries out orders until it is dropped.
-pub(super) async fn obey(shared: Arc<Shared>, listener: UnixListener) {
+pub(super) async fn obey<E: Engine>(shared: Arc<Shared<E>>, listener: UnixListener) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -195,7 +193,7 @@ pub(super) async fn obey(shared: Arc<Shared>, listener: UnixListener) {
     }
 }
 
-async fn converse(shared: &Arc<Shared>, stream: UnixStream) -> io::Result<()> {
+async fn converse<E: Engine>(shared: &Arc<Shared<E>>, stream: UnixStream) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
     loop {
@@ -238,7 +236,7 @@ pub async fn order(path: &Path, order: &Order) -> io::Result<Answer> {
     Ok(serde_json::from_str(&answer)?)
 }
 
-async fn carry_out(shared: &Arc<Shared>, order: Order) -> Result<(), String> {
+async fn carry_out<E: Engine>(shared: &Arc<Shared<E>>, order: Order) -> Result<(), String> {
     match order {
         Order::Status | Order::Stop | Order::Survey => Ok(()),
         Order::Release { epoch, serial } => shared.admit_order(epoch, |orders| {
@@ -305,24 +303,24 @@ async fn carry_out(shared: &Arc<Shared>, order: Order) -> Result<(), String> {
 
 /// Asks every idle session what it carries, and the other side which server it is and whether it
 /// takes their logins.
-async fn survey(shared: &Shared) -> Opposite {
-    shared.trials.clear();
+async fn survey<E: Engine>(shared: &Shared<E>) -> Opposite {
+    shared.engine.begin_survey();
     let gate = shared.gates.change(|gate| gate.survey += 1);
-    let info = shared.ends.of(gate.side.other());
+    let other = gate.side.other();
     let until = Instant::now() + SETTLE_MAX;
     let (_, mut opposite) = tokio::join!(
         shared.wait_for(until, |census| census.behind == 0),
-        opposite::server(info, until)
+        shared.engine.server(other, until)
     );
     if opposite.server.is_some() {
         let until = Instant::now() + TRIALS_MAX;
-        opposite.refused = opposite::refused(&shared.trials, info, until).await;
+        opposite.refused = shared.engine.refused(other, until).await;
     }
     opposite
 }
 
 /// Nobody came to end it.
-async fn end_hold(shared: Arc<Shared>, serial: u64, limit: Duration) {
+async fn end_hold<E: Engine>(shared: Arc<Shared<E>>, serial: u64, limit: Duration) {
     tokio::time::sleep(limit).await;
     let held = |hold: Hold| hold.serial == serial;
     if shared.gates.now().hold.is_some_and(held) {
@@ -331,7 +329,7 @@ async fn end_hold(shared: Arc<Shared>, serial: u64, limit: Duration) {
     }
 }
 
-impl Shared {
+impl<E: Engine> Shared<E> {
     /// Takes an order unless a newer run has given one.
     fn admit_order<T>(&self, epoch: u64, act: impl FnOnce(&mut Orders) -> T) -> Result<T, String> {
         let mut orders = super::lock(&self.orders);
@@ -378,9 +376,9 @@ impl Shared {
             cut: self.totals.cut.load(Ordering::Relaxed),
             pid: std::process::id(),
             listen: self.address.to_string(),
-            servers: self.cancels.servers(gate.side),
-            blue: Some(End::of(&self.ends.blue)),
-            green: Some(End::of(&self.ends.green)),
+            servers: self.engine.servers(gate.side),
+            blue: Some(self.engine.end(Side::Blue)),
+            green: Some(self.engine.end(Side::Green)),
             opposite: None,
         }
     }

@@ -1,108 +1,62 @@
-//! The embedded proxy: a TCP proxy that knows enough of PostgreSQL's protocol to hold every client
-//! between two transactions and to take its session to the other side.
+//! The embedded proxy: a TCP proxy that knows enough of its clients' protocol to hold every one of
+//! them between two transactions and to take its session to the other side.
 //!
 //! ```text
-//! listener   a connection: TLS, startup packet, gate, login passed on ----> session
-//! session    in full flight | brought to rest | held | moved or cut
-//!   frames, turns, talk     what the messages that pass by say about it
-//!   inspect                 what its own server says that it carries
-//!   login, scram, vouch,
-//!   users                   getting in on the other side in its name
-//!   replay                  the same session there
+//! worker     threads that serve clients
+//! postgres   the protocol of PostgreSQL: from a connection to its end
+//! entrance   past the gate with a client that has no session yet
 //! opposite   what is on the side that it does not lead to, before anybody goes there
 //! gate       what all sessions look at: side, hold    <---- control: orders over a socket
 //! ```
 //!
-//! A session is moved by asking, not by parsing: at rest, its own server is asked for its
-//! settings, role and prepared statements, and for what ties it to that server (temporary objects,
-//! advisory locks, LISTEN, cursors WITH HOLD, SQL's PREPARE). Who is tied, and who logs in with
-//! something that the proxy can't repeat, is counted beforehand and cut at the flip with one
-//! 57P01. What no server tells about a session is lost in a move, as with any pooler: `currval`,
-//! `lastval`, seeds of random numbers, what procedural languages keep, and custom settings that
-//! only functions set. Types that users have made have other OIDs on the other side: who has named
-//! one in a Parse is tied, because a driver that does goes on doing it. What a driver has kept of
-//! the *answers* - OIDs of result columns, of the elements of an array that it sends in binary -
-//! passes by unseen and is out of date after a move.
-//!
 //! It is a process of its own (`replicator proxy`), so that no death of the sidecar touches a
 //! client. Where it leads is in a file beside its control socket and outlives it; a hold does not.
 
-mod admit;
-mod cancel;
 mod config;
 pub mod control;
-mod customs;
-mod frames;
+mod entrance;
 mod gate;
-mod inspect;
-mod listener;
-mod login;
-mod messages;
 mod opposite;
-mod replay;
-mod scram;
-mod session;
-mod startup;
+mod postgres;
+mod pump;
 mod stream;
-mod talk;
-mod turns;
-mod users;
-mod vouch;
+mod worker;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use decoders::postgres::conninfo::{ConnInfo, TargetSessionAttrs};
+use decoders::postgres::conninfo::TargetSessionAttrs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 pub use config::{InTransaction, ProxyConfig, ProxyTls};
 pub use opposite::{End, Opposite, Server};
 
+use crate::login::Login;
 use crate::side::Side;
-use cancel::Cancels;
 use control::Orders;
 use gate::Gates;
-use listener::Worker;
-use users::Users;
+use postgres::Postgres;
+use worker::{Worker, accept};
 
 /// The proxy can't be started.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ProxyError(String);
 
-/// The two servers.
-#[derive(Debug, Clone)]
-struct Ends {
-    blue: ConnInfo,
-    green: ConnInfo,
-}
-
-impl Ends {
-    fn of(&self, side: Side) -> &ConnInfo {
-        match side {
-            Side::Blue => &self.blue,
-            Side::Green => &self.green,
-        }
-    }
-
-    /// Whether clients may ask for a database of this name.
-    fn serves(&self, database: &[u8]) -> bool {
-        Side::ALL.iter().any(|side| self.of(*side).dbname().as_bytes() == database)
-    }
-}
-
 /// Why the proxy can't lead to what a connection string says. Which of several hosts is meant would
 /// show only after a login, and the login is the client's.
-pub(crate) fn unusable(info: &ConnInfo) -> Option<&'static str> {
+pub(crate) fn unusable(login: &Login) -> Option<&'static str> {
+    let Login::Postgres(info) = login else { return None };
     (info.hosts().len() > 1 && info.target_session_attrs != TargetSessionAttrs::Any).then_some(
         "the embedded proxy can't choose among several hosts by target_session_attrs; name the \
          one host that serves",
@@ -116,20 +70,45 @@ struct Totals {
     cut: AtomicU64,
 }
 
+/// A protocol, and what its sessions share.
+trait Engine: Send + Sync + Sized + 'static {
+    /// Serves a client until it leaves.
+    fn serve(
+        shared: Arc<Shared<Self>>,
+        stream: TcpStream,
+    ) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// What it was told is that side.
+    fn end(&self, side: Side) -> End;
+
+    /// Numbers by which the server of that side knows the sessions of its clients.
+    fn servers(&self, side: Side) -> Vec<u32>;
+
+    /// Sessions are about to be asked what they carry.
+    fn begin_survey(&self);
+
+    /// Which server answers on that side.
+    fn server(&self, side: Side, until: Instant) -> impl Future<Output = Opposite> + Send;
+
+    /// Users of the survey whom that side does not let in, and why.
+    fn refused(
+        &self,
+        side: Side,
+        until: Instant,
+    ) -> impl Future<Output = BTreeMap<String, String>> + Send;
+}
+
 /// What all sessions share.
-struct Shared {
+struct Shared<E> {
     config: ProxyConfig,
-    ends: Ends,
+    engine: E,
     gates: Arc<Gates>,
-    users: Users,
-    cancels: Cancels,
-    trials: opposite::Trials,
     tls: Option<TlsAcceptor>,
     totals: Totals,
     orders: Mutex<Orders>,
     orders_file: PathBuf,
     address: SocketAddr,
-    stop: Notify,
+    stop: Arc<Notify>,
 }
 
 /// Nothing here can be left half-changed by a panic.
@@ -139,51 +118,68 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// A proxy that runs; it ends when this is dropped.
 pub struct Proxy {
-    shared: Arc<Shared>,
+    address: SocketAddr,
+    stop: Arc<Notify>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Proxy {
     /// Starts it: the control socket at `control`, and beside it the file that says where clients
-    /// belong.
+    /// belong. Both ends are of one engine.
     ///
     /// # Errors
     /// What of the configuration can't be used, or which address or path.
     pub async fn start(
         config: ProxyConfig,
         control: &Path,
-        blue: ConnInfo,
-        green: ConnInfo,
+        blue: impl Into<Login>,
+        green: impl Into<Login>,
     ) -> Result<Self, ProxyError> {
-        let failed = |what: String| move |error: io::Error| ProxyError(format!("{what}: {error}"));
-        for (side, info) in [(Side::Blue, &blue), (Side::Green, &green)] {
-            if let Some(why) = unusable(info) {
+        let (blue, green) = (blue.into(), green.into());
+        for (side, login) in [(Side::Blue, &blue), (Side::Green, &green)] {
+            if let Some(why) = unusable(login) {
                 return Err(ProxyError(format!("{side}: {why}")));
             }
         }
+        match (blue, green) {
+            (Login::Postgres(blue), Login::Postgres(green)) => {
+                let engine = Postgres::new(&config, *blue, *green).map_err(ProxyError)?;
+                Self::run(config, control, engine).await
+            }
+            (Login::Mysql(_), Login::Mysql(_)) => {
+                let what = "the embedded proxy speaks PostgreSQL only; name another router";
+                Err(ProxyError(what.into()))
+            }
+            _ => Err(ProxyError("blue and green have to be of one engine".into())),
+        }
+    }
+
+    async fn run<E: Engine>(
+        config: ProxyConfig,
+        control: &Path,
+        engine: E,
+    ) -> Result<Self, ProxyError> {
+        let failed = |what: String| move |error: io::Error| ProxyError(format!("{what}: {error}"));
         let orders_file = control.with_extension("route");
         let orders =
             Orders::read(&orders_file).map_err(failed(orders_file.display().to_string()))?;
-        let users = Users::read(config.users_file.as_deref()).map_err(ProxyError)?;
         let tls = config.tls.as_ref().map(acceptor).transpose().map_err(ProxyError)?;
         let socket = control::bind(control).await.map_err(failed(control.display().to_string()))?;
         let place = config.listen.to_string();
         let listener = TcpListener::bind(config.listen).await.map_err(failed(place.clone()))?;
         let address = listener.local_addr().map_err(failed(place))?;
         let threads = config.threads();
+        let stop = Arc::new(Notify::new());
         let shared = Arc::new(Shared {
             config,
-            ends: Ends { blue, green },
+            engine,
             gates: Arc::new(Gates::new(orders.side)),
-            users,
-            cancels: Cancels::default(),
-            trials: opposite::Trials::default(),
             tls,
             totals: Totals::default(),
             orders: Mutex::new(orders),
             orders_file,
             address,
-            stop: Notify::new(),
+            stop: stop.clone(),
         });
         let workers = (0..threads).map(|at| Worker::start(shared.clone(), at));
         let workers: Vec<_> =
@@ -191,46 +187,25 @@ impl Proxy {
         tracing::info!(%address, side = %orders.side, threads, "the proxy takes clients");
         let tasks = vec![
             tokio::spawn(accept(listener, workers)),
-            tokio::spawn(control::obey(shared.clone(), socket)),
+            tokio::spawn(control::obey(shared, socket)),
         ];
-        Ok(Self { shared, tasks })
+        Ok(Self { address, stop, tasks })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.shared.address
+        self.address
     }
 
     /// Waits until it is told to end over its control socket.
     pub async fn stopped(&self) {
-        self.shared.stop.notified().await;
+        self.stop.notified().await;
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
-    }
-}
-
-/// Hands clients to the workers in turn. Its end is theirs.
-async fn accept(listener: TcpListener, workers: Vec<Worker>) {
-    let mut next = 0;
-    loop {
-        let accepted = listener.accept().await.and_then(|(stream, _)| stream.into_std());
-        match accepted {
-            Ok(stream) => {
-                next = (next + 1) % workers.len();
-                if workers[next].clients.send(stream).is_err() {
-                    tracing::error!("a thread of the proxy has stopped");
-                }
-            }
-            Err(error) => {
-                // Out of file descriptors, as a rule.
-                tracing::warn!("a client could not be taken: {error}");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
     }
 }
 

@@ -87,6 +87,10 @@ impl EmbeddedSwitch {
         }
     }
 
+    fn login(&self, side: Side) -> Login {
+        Login::from(self.side(side))
+    }
+
     /// A number larger than any that was used before, also by an earlier process.
     fn next_serial(&self) -> u64 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -147,10 +151,10 @@ impl EmbeddedSwitch {
         let fix = "give both the same connection strings; `replicator proxy --stop` ends the one \
                    that runs, and its clients connect again to the one that is started then";
         for side in Side::ALL {
-            if let Some(why) = unusable(self.side(side)) {
+            if let Some(why) = unusable(&self.login(side)) {
                 return Some(Check::fail("proxy-hosts", format!("{side}: {why}"), fix));
             }
-            let ours = End::of(self.side(side));
+            let ours = End::of(&self.login(side));
             let what = match answer.end(side) {
                 Some(theirs) if *theirs == ours => continue,
                 Some(theirs) => {

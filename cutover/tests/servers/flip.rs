@@ -38,7 +38,7 @@ pub(super) fn switch(members: &[&PgBouncer], blue: &Login, green: &Login) -> Swi
         })
         .collect();
     let config: SwitchConfig = toml::from_str(&text).unwrap();
-    Switch::new(&config, &blue.info(), &green.info()).unwrap()
+    Switch::new(&config, blue.info(), green.info()).unwrap()
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn switch(control: &Path, port: u16, blue: &Login, green: &Login) -> Switch {
     let text =
         format!("[proxy]\nlisten = \"127.0.0.1:{port}\"\ncontrol = \"{}\"\n", control.display());
     let config: SwitchConfig = toml::from_str(&text).unwrap();
-    Switch::new(&config, &blue.info(), &green.info()).unwrap()
+    Switch::new(&config, blue.info(), green.info()).unwrap()
 }
 
 async fn worst(switch: &Switch, from: Side) -> (Severity, Vec<String>) {

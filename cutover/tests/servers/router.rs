@@ -16,7 +16,7 @@ fn named(bouncer: &PgBouncer, databases: &[&str], file: &str, blue: &Login) -> S
         bouncer.client("pgbouncer").0,
     ))
     .unwrap();
-    Switch::new(&config, &blue.info(), &blue.info()).unwrap()
+    Switch::new(&config, blue.info(), blue.info()).unwrap()
 }
 
 /// The checks of one severity, by name, and what they say.

@@ -16,6 +16,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use cutover::Side;
+use cutover::login::Login;
 use cutover::proxy::End;
 use cutover::proxy::control::{Answer, Order, order};
 use tokio::process::{Child, Command};
@@ -77,7 +78,9 @@ impl Keeper {
             log: config.state_dir.join("proxy.log"),
             listen: proxy.listen.to_string(),
             ends: match (config.blue.resolve("blue"), config.green.resolve("green")) {
-                (Ok(blue), Ok(green)) => Some([End::of(&blue), End::of(&green)]),
+                (Ok(blue), Ok(green)) => {
+                    Some([&blue, &green].map(|info| End::of(&Login::from(info))))
+                }
                 // Whoever needs them says so.
                 _ => None,
             },

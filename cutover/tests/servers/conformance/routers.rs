@@ -17,7 +17,7 @@ use super::{Bed, Ends, WHERE, again, committed, conforms, failed, reached};
 
 fn switch_of(text: &str, blue: &Login, green: &Login) -> Switch {
     let config: SwitchConfig = toml::from_str(text).unwrap();
-    Switch::new(&config, &blue.info(), &green.info()).unwrap()
+    Switch::new(&config, blue.info(), green.info()).unwrap()
 }
 
 /// What is the same for all: how to reach it, and what the operator has written about it.

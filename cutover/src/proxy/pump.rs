@@ -6,9 +6,6 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::proxy::frames::{Scanner, Sink};
-use crate::proxy::messages;
-
 /// What a session may keep for leftovers once they are gone.
 const KEPT: usize = 16 << 10;
 
@@ -58,7 +55,7 @@ impl Leftover {
     }
 
     /// Writes `bytes`; what the socket does not take is left over. Nothing else is.
-    fn write(
+    pub fn write(
         &mut self,
         cx: &mut Context<'_>,
         to: &mut (impl AsyncWrite + Unpin),
@@ -82,15 +79,14 @@ impl Leftover {
     }
 }
 
-/// One read and one write, at most.
+/// One read and one write, at most. `scan` looks at the bytes on their way, and may change them.
 pub(super) fn pump(
     cx: &mut Context<'_>,
     scratch: &mut [u8],
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
     left: &mut Leftover,
-    scanner: &mut Scanner,
-    sink: &mut impl Sink,
+    scan: impl FnOnce(&mut [u8]) -> io::Result<()>,
 ) -> io::Result<Pumped> {
     // What is left over goes first; nothing more is taken in before.
     if left.drain(cx, to)?.is_pending() {
@@ -100,11 +96,11 @@ pub(super) fn pump(
     if Pin::new(from).poll_read(cx, &mut buffer)?.is_pending() {
         return Ok(Pumped::Idle);
     }
-    let bytes = buffer.filled();
+    let bytes = buffer.filled_mut();
     if bytes.is_empty() {
         return Ok(Pumped::Ended);
     }
-    scanner.scan(bytes, sink).map_err(|error| messages::invalid(error.to_string()))?;
+    scan(bytes)?;
     left.write(cx, to, bytes)?;
     Ok(Pumped::Moved)
 }

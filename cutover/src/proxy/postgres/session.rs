@@ -5,7 +5,6 @@
 //! session that does nothing holds no buffer.
 
 mod moving;
-mod pump;
 mod rest;
 
 use std::cell::RefCell;
@@ -18,17 +17,17 @@ use decoders::postgres::raw::RawConnection;
 use super::Shared;
 use super::admit::Admitted;
 use super::cancel::{Entry, Place};
-use super::frames::{Malformed, Scanner};
-use super::gate::{Gate, Presence, Standing};
+use super::frames::{Malformed, Scanner, Sink};
 use super::inspect::Memory;
 use super::login::Credential;
 use super::messages;
 use super::startup::Startup;
-use super::stream::ClientStream;
 use super::talk::{FromClient, FromServer, Talk};
 use super::users::Shown;
+use crate::proxy::gate::{Gate, Presence, Standing};
+use crate::proxy::pump::{Leftover, Pumped, pump};
+use crate::proxy::stream::ClientStream;
 use crate::side::Side;
-use pump::{Leftover, Pumped, pump};
 
 /// Bytes of one read.
 const SCRATCH: usize = 64 << 10;
@@ -104,7 +103,7 @@ impl Session {
             // Who comes after a survey is no part of it.
             surveyed: gate.survey,
             gate,
-            cancel: shared.cancels.enter(place),
+            cancel: shared.engine.cancels.enter(place),
             shared,
             presence,
             startup,
@@ -177,8 +176,7 @@ impl Session {
                     &mut self.client,
                     &mut self.server,
                     &mut self.to_server,
-                    &mut self.up,
-                    &mut FromClient(&mut self.talk),
+                    |bytes| scan(&mut self.up, bytes, &mut FromClient(&mut self.talk)),
                 )?;
                 match (down, up) {
                     (_, Pumped::Ended) => return Poll::Ready(Ok(Stopped::Client)),
@@ -198,15 +196,9 @@ impl Session {
     }
 
     fn pump_down(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> io::Result<Pumped> {
-        pump(
-            cx,
-            scratch,
-            &mut self.server,
-            &mut self.client,
-            &mut self.to_client,
-            &mut self.down,
-            &mut FromServer(&mut self.talk),
-        )
+        pump(cx, scratch, &mut self.server, &mut self.client, &mut self.to_client, |bytes| {
+            scan(&mut self.down, bytes, &mut FromServer(&mut self.talk))
+        })
     }
 
     /// Everything that was put aside goes on its way.
@@ -233,4 +225,8 @@ impl Session {
             && self.up.at_boundary()
             && self.down.at_boundary()
     }
+}
+
+fn scan(scanner: &mut Scanner, bytes: &[u8], sink: &mut impl Sink) -> io::Result<()> {
+    scanner.scan(bytes, sink).map_err(|error| messages::invalid(error.to_string()))
 }

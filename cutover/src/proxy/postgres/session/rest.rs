@@ -6,13 +6,13 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::pump::Pumped;
 use super::{BUFFER, Session, Stopped};
-use crate::proxy::frames::Malformed;
 use crate::proxy::gate::Standing;
-use crate::proxy::inspect;
-use crate::proxy::messages;
-use crate::proxy::talk::FromClient;
+use crate::proxy::postgres::frames::Malformed;
+use crate::proxy::postgres::inspect;
+use crate::proxy::postgres::messages;
+use crate::proxy::postgres::talk::FromClient;
+use crate::proxy::pump::Pumped;
 
 /// Most bytes of a client that are taken in while it is held.
 const HELD_MAX: usize = 64 << 10;

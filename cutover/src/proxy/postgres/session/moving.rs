@@ -8,13 +8,13 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use super::{Session, Stopped};
-use crate::proxy::cancel::Place;
-use crate::proxy::frames::Scanner;
-use crate::proxy::inspect::{self, Question, Unanswered};
-use crate::proxy::messages;
-use crate::proxy::replay;
-use crate::proxy::talk::tell_differences;
-use crate::proxy::turns::Turns;
+use crate::proxy::postgres::cancel::Place;
+use crate::proxy::postgres::frames::Scanner;
+use crate::proxy::postgres::inspect::{self, Question, Unanswered};
+use crate::proxy::postgres::messages;
+use crate::proxy::postgres::replay;
+use crate::proxy::postgres::talk::tell_differences;
+use crate::proxy::postgres::turns::Turns;
 
 /// How long a move is tried again when the other side says that it can't just now.
 const MOVE_MAX: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ impl Session {
         if self.at_rest() && self.held.is_empty() {
             let pin = self.obstacle().await;
             if let (None, Some(credential)) = (&pin, &self.credential) {
-                self.shared.trials.note(&self.startup, credential);
+                self.shared.engine.trials.note(&self.startup, credential);
             }
             self.shared.gates.pinned(&self.presence.handle, pin);
         }
@@ -55,9 +55,9 @@ impl Session {
             // Learned while the server that knows it is open: at the flip it is not.
             Some(Ok(_)) if self.credential.is_some() => return None,
             Some(Ok(_)) => {
-                let info = self.shared.ends.of(self.side);
+                let info = self.shared.engine.ends.of(self.side);
                 let credential =
-                    self.shared.users.credential(self.startup.user(), &self.shown, info);
+                    self.shared.engine.users.credential(self.startup.user(), &self.shown, info);
                 return match credential.await {
                     Ok(credential) => {
                         self.credential = Some(credential);
@@ -102,7 +102,7 @@ impl Session {
             return self.cut(GONE).await;
         };
         let side = self.gate.side;
-        let info = self.shared.ends.of(side);
+        let info = self.shared.engine.ends.of(side);
         let deadline = Instant::now() + MOVE_MAX;
         let fresh = loop {
             let unnamed = self.talk.unnamed();

@@ -14,9 +14,9 @@ use tokio::io::AsyncWriteExt;
 use super::login::{Credential, MESSAGE_MAX, prove};
 use super::messages::{self, Inbox, Message};
 use super::scram::{MECHANISM, Overheard, Verifier};
-use super::stream::ClientStream;
 use super::users::Shown;
 use super::vouch::vouch;
+use crate::proxy::stream::ClientStream;
 
 /// The longest message of a client that has not logged in (`PG_MAX_AUTH_TOKEN_LENGTH`).
 const TOKEN_MAX: usize = 65_535;

@@ -1,67 +1,30 @@
 //! From a connection to a session: TLS, the startup packet, the gate, the login.
-//!
-//! Each worker is a thread with a runtime of its own, so a client's bytes never wake another
-//! thread on their way.
 
 use std::io;
-use std::net::TcpStream as StdStream;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use decoders::postgres::raw;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 
 use super::Shared;
 use super::admit::{Admitted, admit};
-use super::gate::{Gate, Presence, Standing};
 use super::messages::{self, Inbox};
 use super::session::Session;
 use super::startup::{First, PACKET_MAX, Startup};
-use super::stream::ClientStream;
+use crate::proxy::entrance::{beside_gate, pass_gate};
+use crate::proxy::gate::Gate;
+use crate::proxy::stream::ClientStream;
 
 /// How long a client may take to log in (the server's own limit is a minute by default).
 const LOGIN_MAX: Duration = Duration::from_secs(60);
 
-/// A thread that serves clients.
-pub(super) struct Worker {
-    pub clients: mpsc::UnboundedSender<StdStream>,
-    _thread: JoinHandle<()>,
-}
-
-impl Worker {
-    /// Starts it. It ends, and its sessions with it, when its sender is dropped.
-    ///
-    /// # Errors
-    /// The system has no thread or no epoll instance left.
-    pub fn start(shared: Arc<Shared>, at: usize) -> io::Result<Self> {
-        let (clients, mut arrivals) = mpsc::unbounded_channel::<StdStream>();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let serving = async move {
-            while let Some(stream) = arrivals.recv().await {
-                let shared = shared.clone();
-                tokio::spawn(async move {
-                    if let Err(error) = serve(shared, stream).await {
-                        tracing::debug!("a client's connection broke: {error}");
-                    }
-                });
-            }
-        };
-        let thread = std::thread::Builder::new().name(format!("proxy-{at}"));
-        let thread = thread.spawn(move || runtime.block_on(serving))?;
-        Ok(Self { clients, _thread: thread })
-    }
-}
-
-async fn serve(shared: Arc<Shared>, stream: StdStream) -> io::Result<()> {
-    let stream = TcpStream::from_std(stream)?;
-    stream.set_nodelay(true)?;
+pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream) -> io::Result<()> {
     let opening = tokio::time::timeout(LOGIN_MAX, open(&shared, stream));
     let Ok(opened) = opening.await else { return Ok(()) };
     let Some((mut client, mut inbox, startup)) = opened? else { return Ok(()) };
-    let refusal = if !shared.ends.serves(startup.database()) {
+    let refusal = if !shared.engine.ends.serves(startup.database()) {
         Some(("3D000", "this proxy leads to one database only, and that is not its name"))
     } else if startup.user().is_empty() {
         Some(("28000", "no PostgreSQL user name specified in startup packet"))
@@ -75,9 +38,9 @@ async fn serve(shared: Arc<Shared>, stream: StdStream) -> io::Result<()> {
         return refuse(&mut client, "53300", "sorry, too many clients already").await;
     };
     loop {
-        let gate = pass_gate(&shared, &presence).await;
+        let gate = pass_gate(&shared.gates, &presence).await;
         let login = log_in(&shared, gate, &mut client, &mut inbox, &startup);
-        match beside_gate(&shared, &presence, gate, login).await {
+        match beside_gate(&shared.gates, &presence, gate, login).await {
             // The side has changed before anything was said.
             None if !inbox.is_touched() => {}
             None => {
@@ -108,7 +71,7 @@ async fn open(
         match First::parse(&packet) {
             Some(First::Startup(startup)) => return Ok(Some((client, inbox, startup))),
             Some(First::Cancel(key)) => {
-                shared.cancels.forward(&key, &shared.ends).await;
+                shared.engine.cancels.forward(&key, &shared.engine.ends).await;
                 return Ok(None);
             }
             Some(First::Tls | First::Gss) if !inbox.is_empty() => {
@@ -135,42 +98,6 @@ async fn open(
     }
 }
 
-/// Waits while clients are held.
-async fn pass_gate(shared: &Shared, presence: &Presence) -> Gate {
-    loop {
-        let gate = shared.gates.now();
-        shared.gates.seen(&presence.handle, gate.generation, Standing::Entering);
-        if gate.hold.is_none() {
-            return gate;
-        }
-        shared.gates.changed(&presence.handle, gate.generation).await;
-    }
-}
-
-/// Does something while the gate may change. `None`: clients belong elsewhere now.
-async fn beside_gate<T>(
-    shared: &Shared,
-    presence: &Presence,
-    mut gate: Gate,
-    doing: impl Future<Output = T>,
-) -> Option<T> {
-    let side = gate.side;
-    shared.gates.seen(&presence.handle, gate.generation, Standing::LoggingIn);
-    let mut doing = std::pin::pin!(doing);
-    loop {
-        tokio::select! {
-            done = &mut doing => return Some(done),
-            () = shared.gates.changed(&presence.handle, gate.generation) => {
-                gate = shared.gates.now();
-                if gate.side != side {
-                    return None;
-                }
-                shared.gates.seen(&presence.handle, gate.generation, Standing::LoggingIn);
-            }
-        }
-    }
-}
-
 /// Connects and passes the login on. `None`: there is no session, and the client knows.
 async fn log_in(
     shared: &Shared,
@@ -179,7 +106,7 @@ async fn log_in(
     inbox: &mut Inbox,
     startup: &Startup,
 ) -> io::Result<Option<(raw::RawConnection, Admitted)>> {
-    let info = shared.ends.of(gate.side);
+    let info = shared.engine.ends.of(gate.side);
     let mut server = match raw::connect(info).await {
         Ok(server) => server,
         Err(error) => {
@@ -193,7 +120,7 @@ async fn log_in(
     server.write_all(&startup.packet(info.dbname().as_bytes())).await?;
     server.flush().await?;
     let vouched = match client.is_tls() && server.is_tls() {
-        true => shared.users.verifier(startup.user(), info).await,
+        true => shared.engine.users.verifier(startup.user(), info).await,
         false => None,
     };
     let admitting = admit(client, inbox, &mut server, vouched.as_ref());

@@ -13,7 +13,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::messages::{self, Inbox};
 use super::scram::{ClientKey, MECHANISM, Overheard, Verifier, nonce};
-use super::stream::ClientStream;
+use crate::proxy::stream::ClientStream;
 
 /// The longest message of a client that has not logged in.
 const MESSAGE_MAX: usize = 8 << 10;

@@ -1,21 +1,26 @@
 //! One chunk of a table, compared.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use cutover::verify::Mode;
+use tokio::time::Instant;
 
 use super::copied::Rows;
 use super::gate::Pass;
 use super::plan::{Range, TablePlan};
 use super::reader::{Reader, TextRow, Trouble};
 use super::settle::{Settled, Suspects, settle};
-use super::work::{Pair, Shop};
+use super::work::{Bench, Pair, Shop};
 
 /// Buckets that a table without a key is hashed into, less one.
 const BUCKETS_MASK: i64 = 4095;
 
 /// Rows of a side whose hashes are here at a time.
 const CONTENTS_ROWS: u64 = 200_000;
+
+/// What both sides say; and what the slower one took, if clients were spared.
+type Timed<T> = ([T; 2], Option<Duration>);
 
 /// What a chunk has come to.
 #[derive(Debug, Default)]
@@ -30,24 +35,26 @@ pub(super) struct Compared {
 pub(super) async fn range(
     shop: &Shop,
     pair: &Pair,
-    table: &TablePlan,
+    bench: &Bench,
     range: &Range,
     enough: usize,
 ) -> Result<Compared, Trouble> {
-    let source = &pair.source;
+    let (source, table) = (&pair.source, &bench.plan);
     let is_full = shop.mode == Mode::Full;
     let mut rows = 0;
     if !is_full {
         let sql = [false, true].map(|side| table.sum_sql(range, side));
-        let [here, there] = both(shop, pair, &sql).await?;
+        let ([here, there], took) = both(shop, pair, &sql).await?;
         rows = source.number(here.first().and_then(|row| row.first()))?;
+        bench.took(rows, took);
         if here == there {
             return Ok(Compared { rows, ..Compared::default() });
         }
     }
     let sql = [false, true].map(|side| table.copy_sql(range, side, is_full));
-    let [here, there] = copies(shop, pair, &sql).await?;
+    let ([here, there], took) = copies(shop, pair, &sql).await?;
     rows = rows.max(here.len() as u64);
+    bench.took(here.len() as u64, took);
     let keys = here.apart(&there, table.key.len());
     drop((here, there));
     let keys = keys.ok_or_else(|| Trouble::unexpected("verification", "a key with NULL"))?;
@@ -58,14 +65,14 @@ pub(super) async fn range(
 
 /// A statement for each side, when clients can bear it. What follows a difference waits
 /// for the stream more than it reads, and is not counted.
-async fn both(shop: &Shop, pair: &Pair, sql: &[String; 2]) -> Result<[Vec<TextRow>; 2], Trouble> {
+async fn both(shop: &Shop, pair: &Pair, sql: &[String; 2]) -> Result<Timed<Vec<TextRow>>, Trouble> {
     let pass = shop.gate.enter().await;
     let [here, there] = sql.each_ref().map(String::as_str);
     in_turn(&pass, pair.source.rows(here), pair.target.rows(there)).await
 }
 
 /// The same of rows that come here.
-async fn copies(shop: &Shop, pair: &Pair, sql: &[String; 2]) -> Result<[Rows; 2], Trouble> {
+async fn copies(shop: &Shop, pair: &Pair, sql: &[String; 2]) -> Result<Timed<Rows>, Trouble> {
     let pass = shop.gate.enter().await;
     let [here, there] = sql.each_ref().map(String::as_str);
     in_turn(&pass, pair.source.copied(here), pair.target.copied(there)).await
@@ -77,12 +84,16 @@ async fn in_turn<T>(
     pass: &Pass<'_>,
     here: impl Future<Output = Result<T, Trouble>>,
     there: impl Future<Output = Result<T, Trouble>>,
-) -> Result<[T; 2], Trouble> {
-    let (here, there) = match pass.is_sparing() {
-        true => (here.await?, there.await?),
-        false => tokio::try_join!(here, there)?,
-    };
-    Ok([here, there])
+) -> Result<Timed<T>, Trouble> {
+    if !pass.is_sparing() {
+        let (here, there) = tokio::try_join!(here, there)?;
+        return Ok(([here, there], None));
+    }
+    let began = Instant::now();
+    let here = here.await?;
+    let turned = Instant::now();
+    let there = there.await?;
+    Ok(([here, there], Some((turned - began).max(turned.elapsed()))))
 }
 
 /// A whole table without a key: rows with the same content are counted.
@@ -94,7 +105,7 @@ pub(super) async fn multiset(
 ) -> Result<Compared, Trouble> {
     let (source, target) = (&pair.source, &pair.target);
     let sql = table.buckets_sql(BUCKETS_MASK);
-    let [here, there] = both(shop, pair, &[sql.clone(), sql]).await?;
+    let ([here, there], _) = both(shop, pair, &[sql.clone(), sql]).await?;
     let mut rows = 0;
     for row in &here {
         rows += source.number::<u64>(row.get(1))?;
@@ -122,7 +133,7 @@ pub(super) async fn multiset(
             break;
         }
         let sql = table.contents_sql(BUCKETS_MASK, &portion);
-        let [here, there] = both(shop, pair, &[sql.clone(), sql]).await?;
+        let ([here, there], _) = both(shop, pair, &[sql.clone(), sql]).await?;
         let (here, mut there) = (buckets(source, here)?, buckets(target, there)?);
         hashes.extend(here.into_iter().filter_map(|(hash, count)| {
             (there.remove(&hash).as_ref() != Some(&count)).then_some(hash)

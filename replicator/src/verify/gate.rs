@@ -2,21 +2,23 @@
 //! time while none does.
 //!
 //! What a client feels is the worst moment, not the sum: so while somebody works there is never more
-//! than one statement of ours on blue, it is a short one, and moments of reading are short, too.
+//! than one statement of ours on blue, and it is a short one ([`super::stride`]). A pause follows each
+//! of them: many moments that are too short to be felt, and not few that are.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use cutover::verify::{HeldBy, Limit};
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
-use tokio::time::Instant;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout};
 
 use super::governor::{ASK_QUIET, ASK_READING, Governor, LAG, LEAST};
 use super::reader::Trouble;
 
-/// How long chunks may begin before there is a pause.
-const OPEN: Duration = Duration::from_millis(10);
+/// A client's transaction that is under way when a moment of reading begins meets it as well, so a
+/// moment is felt for so much longer than it lasts.
+const MEETS: Duration = Duration::from_millis(1);
 /// No pause is longer: a table without a key is read in one piece, which may have taken minutes.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// How often it is looked whether clients work.
@@ -39,37 +41,43 @@ pub(super) trait Watch: Send {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Entry {
     Closed,
-    OneByOne,
+    /// For the next one, who closes it.
+    One,
     Free,
 }
 
 /// Where chunks wait until they may be read.
 pub(super) struct Gate {
     entry: watch::Sender<Entry>,
-    /// Whose turn it is, one by one.
-    turn: Semaphore,
     reading: AtomicU64,
     /// How many have ever entered.
     entered: AtomicU64,
+    /// How long all that have left were inside, nanoseconds.
+    read_ns: AtomicU64,
+    left: Notify,
     limit: Mutex<Limit>,
 }
 
 /// Leave to read a chunk, until it is dropped.
 pub(super) struct Pass<'a> {
     gate: &'a Gate,
-    turn: Option<SemaphorePermit<'a>>,
+    is_sparing: bool,
+    entered: Instant,
 }
 
 impl Pass<'_> {
     /// Clients work: what is read now has to be short.
     pub fn is_sparing(&self) -> bool {
-        self.turn.is_some()
+        self.is_sparing
     }
 }
 
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
+        let read = u64::try_from(self.entered.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.gate.read_ns.fetch_add(read, Ordering::SeqCst);
         self.gate.reading.fetch_sub(1, Ordering::SeqCst);
+        self.gate.left.notify_one();
     }
 }
 
@@ -78,9 +86,10 @@ impl Gate {
     pub fn new(is_limited: bool) -> Self {
         Self {
             entry: watch::Sender::new(if is_limited { Entry::Closed } else { Entry::Free }),
-            turn: Semaphore::new(1),
             reading: AtomicU64::new(0),
             entered: AtomicU64::new(0),
+            read_ns: AtomicU64::new(0),
+            left: Notify::new(),
             limit: Mutex::new(Limit { share: 1.0, held_by: None }),
         }
     }
@@ -91,14 +100,24 @@ impl Gate {
         loop {
             // The sender lives as long as this.
             let _ = entry.wait_for(|entry| *entry != Entry::Closed).await;
-            let is_free = *entry.borrow() == Entry::Free;
-            // The semaphore is never closed.
-            let turn = if is_free { None } else { self.turn.acquire().await.ok() };
-            // It may have been closed while somebody else had the turn.
-            if *entry.borrow() != Entry::Closed {
-                self.entered.fetch_add(1, Ordering::SeqCst);
-                self.reading.fetch_add(1, Ordering::SeqCst);
-                return Pass { gate: self, turn };
+            let mut found = Entry::Closed;
+            self.entry.send_if_modified(|entry| {
+                found = *entry;
+                if found != Entry::Closed {
+                    // Counted before anybody can see that it is closed again.
+                    self.entered.fetch_add(1, Ordering::SeqCst);
+                    self.reading.fetch_add(1, Ordering::SeqCst);
+                }
+                let is_taken = found == Entry::One;
+                if is_taken {
+                    *entry = Entry::Closed;
+                }
+                is_taken
+            });
+            // Somebody else may have been faster.
+            if found != Entry::Closed {
+                let is_sparing = found == Entry::One;
+                return Pass { gate: self, is_sparing, entered: Instant::now() };
             }
         }
     }
@@ -120,6 +139,17 @@ impl Gate {
         self.entered.load(Ordering::SeqCst)
     }
 
+    fn read(&self) -> Duration {
+        Duration::from_nanos(self.read_ns.load(Ordering::SeqCst))
+    }
+
+    /// Waits until somebody has taken the one entrance.
+    async fn taken(&self) {
+        let mut entry = self.entry.subscribe();
+        // The sender lives as long as this.
+        let _ = entry.wait_for(|entry| *entry == Entry::Closed).await;
+    }
+
     /// Opens and closes it for as long as this is polled. `open` makes a session on blue.
     pub async fn govern<W, F>(&self, open: impl Fn() -> F)
     where
@@ -138,12 +168,11 @@ impl Gate {
         }
     }
 
-    /// Lets chunks begin for the least share of a while: who works on blue is not known.
+    /// Lets a chunk begin for the least share of a while: who works on blue is not known.
     async fn pulse(&self) {
-        self.entry.send_replace(Entry::OneByOne);
-        tokio::time::sleep(OPEN).await;
+        self.entry.send_replace(if self.is_reading() { Entry::Closed } else { Entry::One });
+        tokio::time::sleep(MEETS.div_f64(LEAST)).await;
         self.entry.send_replace(Entry::Closed);
-        tokio::time::sleep(OPEN.div_f64(LEAST) - OPEN).await;
     }
 }
 
@@ -176,34 +205,51 @@ impl<'a, W: Watch> Duty<'a, W> {
                 self.tell(1.0, None);
                 tokio::time::sleep(LOOK_EVERY).await;
             }
-            let opened = Instant::now();
-            self.gate.entry.send_replace(Entry::OneByOne);
-            while opened.elapsed() < OPEN {
-                self.ask(ASK_READING).await?;
-            }
             self.gate.entry.send_replace(Entry::Closed);
-            // What was begun is read to its end; that is part of the time in which we are felt.
-            while self.gate.is_reading() && self.has_to_share().await? {
-                self.ask(ASK_READING).await?;
+            // Those who entered while it was free.
+            self.beside().await?;
+            let before = self.gate.read();
+            self.gate.entry.send_replace(Entry::One);
+            // Nobody may want to read now.
+            while timeout(ASK_QUIET, self.gate.taken()).await.is_err() {
+                self.ask().await?;
             }
+            self.beside().await?;
             let share = self.governor.share();
             let by_lag = self.lag().is_none_or(|lag| lag > LAG[0]);
             self.tell(share, Some(if by_lag { HeldBy::Lag } else { HeldBy::Clients }));
-            let pause = opened.elapsed().mul_f64(1.0 / share - 1.0).min(PAUSE_MAX);
-            self.pause(pause).await?;
+            let read = self.gate.read().saturating_sub(before);
+            let pause = (read + MEETS).div_f64(share).saturating_sub(read);
+            self.pause(pause.min(PAUSE_MAX)).await?;
         }
     }
 
-    async fn pause(&mut self, time: Duration) -> Result<(), Trouble> {
-        let until = Instant::now() + time;
-        while Instant::now() < until && self.has_to_share().await? {
-            self.ask(ASK_QUIET).await?;
+    /// Asks for as long as somebody reads: at least once, because that is what it is measured by.
+    async fn beside(&mut self) -> Result<(), Trouble> {
+        while self.gate.is_reading() && self.has_to_share().await? {
+            let asked = Instant::now();
+            self.ask().await?;
+            let rest = ASK_READING.saturating_sub(asked.elapsed());
+            // Elapsed: asked again.
+            let _ = timeout(rest, self.gate.left.notified()).await;
         }
         Ok(())
     }
 
-    /// Asks once, not too often.
-    async fn ask(&mut self, every: Duration) -> Result<(), Trouble> {
+    async fn pause(&mut self, time: Duration) -> Result<(), Trouble> {
+        let until = Instant::now() + time;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            tokio::time::sleep(left.min(ASK_QUIET)).await;
+            if left <= ASK_QUIET || !self.has_to_share().await? {
+                return Ok(());
+            }
+            self.ask().await?;
+        }
+    }
+
+    /// Asks once.
+    async fn ask(&mut self) -> Result<(), Trouble> {
         let (was_reading, entered) = (self.gate.is_reading(), self.gate.entered());
         let asked = Instant::now();
         self.watch.ask().await?;
@@ -211,7 +257,6 @@ impl<'a, W: Watch> Duty<'a, W> {
         // Whoever was answered beside a chunk, for however little of the time, may have waited for it.
         let is_beside = was_reading || entered != self.gate.entered();
         self.governor.answered(took, is_beside, self.lag());
-        tokio::time::sleep(every.saturating_sub(took)).await;
         Ok(())
     }
 
@@ -246,20 +291,33 @@ mod tests {
     async fn while_somebody_is_spared_one_enters_at_a_time() {
         let gate = Gate::new(true);
         assert!(gate.enter().now_or_never().is_none(), "closed");
-        gate.entry.send_replace(Entry::OneByOne);
+        gate.entry.send_replace(Entry::One);
+        assert!(gate.taken().now_or_never().is_none(), "nobody has entered");
         let first = gate.enter().await;
         assert!(first.is_sparing());
+        assert!(gate.taken().now_or_never().is_some());
         let mut second = Box::pin(gate.enter());
         assert!(second.as_mut().now_or_never().is_none(), "not its turn");
-        gate.entry.send_replace(Entry::Closed);
         drop(first);
-        assert!(second.as_mut().now_or_never().is_none(), "its turn, but closed meanwhile");
-        gate.entry.send_replace(Entry::OneByOne);
+        assert!(second.as_mut().now_or_never().is_none(), "its turn comes after a pause");
+        gate.entry.send_replace(Entry::One);
         drop(second.await);
         gate.entry.send_replace(Entry::Free);
         let (one, other) = (gate.enter().await, gate.enter().await);
         assert!(!one.is_sparing() && !other.is_sparing());
         assert_eq!((gate.entered(), gate.is_reading()), (4, true));
+    }
+
+    #[tokio::test]
+    async fn of_many_who_wait_one_takes_the_one_entrance() {
+        let gate = Gate::new(true);
+        let mut all: Vec<_> = (0..5).map(|_| Box::pin(gate.enter())).collect();
+        for wait in &mut all {
+            assert!(wait.as_mut().now_or_never().is_none());
+        }
+        gate.entry.send_replace(Entry::One);
+        let entered: Vec<_> = all.iter_mut().filter_map(|wait| wait.now_or_never()).collect();
+        assert_eq!((entered.len(), gate.entered()), (1, 1));
     }
 
     #[tokio::test(start_paused = true)]
@@ -271,7 +329,6 @@ mod tests {
             for _ in 0..3 {
                 drop(gate.enter().await);
                 passes.push(began.elapsed());
-                tokio::time::sleep(2 * OPEN).await;
             }
             passes
         };
@@ -283,7 +340,7 @@ mod tests {
         let (passes, ()) = tokio::join!(reading, pulsing);
         // The clock counts milliseconds.
         let millis: Vec<u128> = passes.iter().map(Duration::as_millis).collect();
-        let every = OPEN.div_f64(LEAST).as_millis();
+        let every = MEETS.div_f64(LEAST).as_millis();
         assert!(millis[0] <= 1 && millis[1].abs_diff(every) <= 2, "{millis:?}");
         assert!(millis[2].abs_diff(2 * every) <= 4, "{millis:?}");
     }

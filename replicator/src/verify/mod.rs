@@ -11,7 +11,7 @@
 //! | `compare` | a chunk: sums, then rows |
 //! | `copied` | a chunk's rows, compared as bytes |
 //! | `settle` | a row that looks different: is it? (rules: [`cutover::verify::suspect`]) |
-//! | `gate`, `governor`, `clients` | how much is read while clients of the source work |
+//! | `gate`, `governor`, `stride`, `clients` | how much is read while clients of the source work |
 //! | `resume` | what was done before a restart |
 //! | `known` | what the last one came to, for as long as it stands on the same copy and roles |
 //! | `turning` | when a run ends the verification |
@@ -44,6 +44,7 @@ pub mod repair;
 mod resume;
 mod row_hash;
 mod settle;
+mod stride;
 mod turning;
 
 mod work;

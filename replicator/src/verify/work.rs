@@ -19,6 +19,7 @@ use super::plan::{Range, TablePlan};
 use super::reader::{HEAD, Reader, Trouble};
 use super::resume::Memory;
 use super::settle::Settled;
+use super::stride::Stride;
 use crate::controlling::EngineReplication;
 use crate::door::Door;
 use crate::store::FinishedChunk;
@@ -189,6 +190,13 @@ impl Shop {
         self.gate.govern(watch).await;
     }
 
+    /// Sessions for one worker, opened when clients can bear it: a server makes a process for each, and
+    /// proves a password.
+    async fn open_sparing(&self) -> Result<Pair, Trouble> {
+        let _pass = self.gate.enter().await;
+        self.open().await
+    }
+
     pub async fn open(&self) -> Result<Pair, Trouble> {
         let ((source, from), (target, to)) = (&self.source, &self.target);
         let (source, target) = tokio::try_join!(
@@ -225,6 +233,8 @@ pub(super) struct Bench {
     before: Vec<FinishedChunk>,
     /// All rows that differ, as far as they were looked at: for a repair.
     pub found: Mutex<Vec<RowDifference>>,
+    /// Rows of a chunk while clients are spared.
+    stride: Stride,
     began: Mutex<Option<Instant>>,
     /// Chunks that were dealt and are not done; and one for the dealer.
     open: AtomicU64,
@@ -243,7 +253,15 @@ impl Bench {
         };
         let report = Mutex::new(report);
         let found = Mutex::default();
-        Self { plan, report, found, before, began: Mutex::new(None), open: AtomicU64::new(1) }
+        let (stride, began) = (Stride::default(), Mutex::new(None));
+        Self { plan, report, found, before, stride, began, open: AtomicU64::new(1) }
+    }
+
+    /// A statement that has read so many rows took so long, while clients were spared.
+    pub fn took(&self, rows: u64, took: Option<Duration>) {
+        if let Some(took) = took {
+            self.stride.took(rows, took);
+        }
     }
 
     async fn is_given_up(&self) -> bool {
@@ -283,11 +301,6 @@ impl Bench {
         report(&mut *self.report.lock().await, compared);
     }
 }
-
-/// Part of a chunk that is read at a time while clients are spared, and its rows at most: a few
-/// milliseconds.
-const SPARING_PART: i64 = 5;
-const SPARING_ROWS: i64 = 2_000;
 
 /// A chunk of a table; `None`: all of a table without a key.
 type Task = (Arc<Bench>, Option<Range>);
@@ -367,13 +380,13 @@ async fn once(
 ) -> Result<Compared, Trouble> {
     let pair = match pair {
         Some(pair) => pair,
-        None => pair.insert(shop.open().await?),
+        None => pair.insert(shop.open_sparing().await?),
     };
     let plan = &bench.plan;
     pair.set_for(plan).await?;
     let enough = ENOUGH as usize;
     match range {
-        Some(range) => compare::range(shop, pair, plan, range, enough).await,
+        Some(range) => compare::range(shop, pair, bench, range, enough).await,
         None => compare::multiset(shop, pair, plan, enough).await,
     }
 }
@@ -435,10 +448,13 @@ async fn deal_one(
             }
             continue;
         }
+        if pair.is_none() {
+            *pair = Some(shop.open_sparing().await?);
+        }
         let pass = shop.gate.enter().await;
         // The chunks of a sample are of one size.
         let rows = match pass.is_sparing() && shop.sample.is_none() {
-            true => (bench.plan.chunk_rows / SPARING_PART).clamp(1, SPARING_ROWS),
+            true => bench.stride.rows(bench.plan.chunk_rows),
             false => bench.plan.chunk_rows,
         };
         let hi = next_bound(shop, pair, &bench.plan, lo.as_ref(), rows).await?;

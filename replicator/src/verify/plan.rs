@@ -91,6 +91,15 @@ pub(super) struct Range {
     pub hi: Option<Vec<String>>,
 }
 
+/// How a table is cut into chunks from some key on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cut {
+    /// Of each chunk.
+    pub rows: i64,
+    /// How many of them.
+    pub chunks: i64,
+}
+
 impl TablePlan {
     /// Of a table as both sides have it.
     pub fn new(
@@ -284,6 +293,31 @@ impl TablePlan {
             self.name,
             self.condition(&range, false),
             names.join(", ")
+        )
+    }
+
+    /// The keys at which so many chunks from `lo` on end, on the source, in order; fewer at the end of
+    /// the table.
+    pub fn bounds_sql(&self, lo: Option<&Vec<String>>, cut: &Cut) -> String {
+        let names = self.key_names();
+        let range = Range { number: 0, lo: lo.cloned(), hi: None };
+        let order = names.join(", ");
+        let texts: Vec<_> = names
+            .iter()
+            .enumerate()
+            .map(|(at, name)| (format!("{name}::text AS k{at}"), format!("x.k{at}")))
+            .collect();
+        let (texts, keys): (Vec<_>, Vec<_>) = texts.into_iter().unzip();
+        let Cut { rows, chunks } = cut;
+        format!(
+            "SELECT {} FROM (SELECT {}, row_number() OVER (ORDER BY {order}) - 1 AS n \
+             FROM ONLY {} t{} ORDER BY {order} LIMIT {}) x \
+             WHERE x.n > 0 AND x.n % {rows} = 0 ORDER BY x.n",
+            keys.join(", "),
+            texts.join(", "),
+            self.name,
+            self.condition(&range, false),
+            rows * chunks + 1,
         )
     }
 

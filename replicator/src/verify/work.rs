@@ -1,5 +1,6 @@
 //! The chunks of all tables, dealt to workers.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,8 +16,8 @@ use tokio::time::Instant;
 use super::clients::PostgresWatch;
 use super::compare::{self, Compared};
 use super::gate::Gate;
-use super::plan::{Range, TablePlan};
-use super::reader::{HEAD, Reader, Trouble};
+use super::plan::{Cut, Range, TablePlan};
+use super::reader::{HEAD, Reader, TextRow, Trouble};
 use super::resume::Memory;
 use super::settle::Settled;
 use super::stride::Stride;
@@ -302,6 +303,9 @@ impl Bench {
     }
 }
 
+/// Rows of which the bounds are looked for at a time while clients are spared. Only their keys are read.
+const BOUNDS_ROWS: i64 = 2_000;
+
 /// A chunk of a table; `None`: all of a table without a key.
 type Task = (Arc<Bench>, Option<Range>);
 
@@ -429,6 +433,7 @@ async fn deal_one(
         .map(|(percent, seed)| (percent, sample::seed_of(seed, &bench.plan.name.to_string())));
     let mut lo: Option<Vec<String>> = None;
     let mut number = 0;
+    let mut ahead = VecDeque::new();
     while !bench.is_given_up().await {
         if let Some(next) = before.peek() {
             bench.report.lock().await.chunks_in_all += 1;
@@ -448,17 +453,10 @@ async fn deal_one(
             }
             continue;
         }
-        if pair.is_none() {
-            *pair = Some(shop.open_sparing().await?);
+        if ahead.is_empty() {
+            ahead = bounds(shop, pair, bench, lo.as_ref()).await?;
         }
-        let pass = shop.gate.enter().await;
-        // The chunks of a sample are of one size.
-        let rows = match pass.is_sparing() && shop.sample.is_none() {
-            true => bench.stride.rows(bench.plan.chunk_rows),
-            false => bench.plan.chunk_rows,
-        };
-        let hi = next_bound(shop, pair, &bench.plan, lo.as_ref(), rows).await?;
-        drop(pass);
+        let hi = ahead.pop_front();
         bench.report.lock().await.chunks_in_all += 1;
         let range = Range { number, lo, hi: hi.clone() };
         if sample.is_none_or(|(percent, seed)| sample::takes(seed, number, percent)) {
@@ -481,24 +479,35 @@ async fn give(
     given.map_err(|_| Trouble::new("verification", "no worker is left"))
 }
 
-/// Where the chunk that begins at `lo` ends; `None`: nowhere.
-///
-/// Ranges have to partition the keys on both sides, each by its own order. A bound that is not
-/// behind the last one on a side (another collation) is passed over.
-async fn next_bound(
+/// Where the next chunks from `lo` on end; nothing: the next one ends nowhere.
+async fn bounds(
     shop: &Shop,
     pair: &mut Option<Pair>,
-    plan: &TablePlan,
+    bench: &Bench,
     lo: Option<&Vec<String>>,
-    rows: i64,
-) -> Result<Option<Vec<String>>, Trouble> {
-    let mut skipped = rows;
+) -> Result<VecDeque<Vec<String>>, Trouble> {
+    let plan = &bench.plan;
+    if pair.is_none() {
+        *pair = Some(shop.open_sparing().await?);
+    }
+    let pass = shop.gate.enter().await;
+    // The chunks of a sample are of one size.
+    let cut = match pass.is_sparing() && shop.sample.is_none() {
+        true => {
+            let rows = bench.stride.rows(plan.chunk_rows);
+            Cut { rows, chunks: (BOUNDS_ROWS / rows).max(1) }
+        }
+        false => Cut { rows: plan.chunk_rows, chunks: 1 },
+    };
+    // Whether bounds come in order is asked of both sides, for each.
+    let cut = Cut { chunks: if plan.order_differs { 1 } else { cut.chunks }, ..cut };
+    let mut skipped = 0;
     let mut pause = TRY_PAUSE;
     let mut tries = 1;
     loop {
-        match try_bound(shop, pair, plan, lo, skipped).await {
-            Ok(Bound::At(bound)) => return Ok(bound),
-            Ok(Bound::Unordered) => skipped += rows,
+        match try_bounds(shop, pair, plan, lo, &cut, skipped).await {
+            Ok(Bounds::At(bounds)) => return Ok(bounds),
+            Ok(Bounds::Unordered) => skipped += cut.rows,
             Err(trouble) if trouble.is_transient && tries < TRIES => {
                 *pair = None;
                 tokio::time::sleep(pause).await;
@@ -509,37 +518,46 @@ async fn next_bound(
     }
 }
 
-enum Bound {
-    At(Option<Vec<String>>),
+enum Bounds {
+    At(VecDeque<Vec<String>>),
     Unordered,
 }
 
-async fn try_bound(
+/// Ranges have to partition the keys on both sides, each by its own order. A bound that is not
+/// behind the last one on a side (another collation) is passed over.
+async fn try_bounds(
     shop: &Shop,
     pair: &mut Option<Pair>,
     plan: &TablePlan,
     lo: Option<&Vec<String>>,
+    cut: &Cut,
     skipped: i64,
-) -> Result<Bound, Trouble> {
+) -> Result<Bounds, Trouble> {
     let pair = match pair {
         Some(pair) => pair,
         None => pair.insert(shop.open().await?),
     };
     pair.set_for(plan).await?;
-    let found = pair.source.rows(&plan.bound_sql(lo, skipped)).await?;
-    let Some(row) = found.into_iter().next() else { return Ok(Bound::At(None)) };
+    let sql = match cut.chunks {
+        1 => plan.bound_sql(lo, cut.rows + skipped),
+        _ => plan.bounds_sql(lo, cut),
+    };
+    let found = pair.source.rows(&sql).await?;
     let side = pair.source.side;
-    let hi: Option<Vec<String>> = row.into_iter().collect();
-    let hi = hi.ok_or_else(|| Trouble::unexpected(side, "a key with NULL"))?;
-    if let (Some(lo), true) = (lo, plan.order_differs) {
-        let [here, there] = [false, true].map(|target| plan.is_behind_sql(lo, &hi, target));
+    let key = |row: TextRow| {
+        let key: Option<Vec<String>> = row.into_iter().collect();
+        key.ok_or_else(|| Trouble::unexpected(side, "a key with NULL"))
+    };
+    let bounds = found.into_iter().map(key).collect::<Result<VecDeque<_>, _>>()?;
+    if let (Some(lo), Some(hi), true) = (lo, bounds.front(), plan.order_differs) {
+        let [here, there] = [false, true].map(|target| plan.is_behind_sql(lo, hi, target));
         let (here, there) = tokio::try_join!(pair.source.rows(&here), pair.target.rows(&there))?;
-        let is_behind = |rows: &[Vec<Option<String>>]| {
+        let is_behind = |rows: &[TextRow]| {
             rows.first().is_some_and(|row| row.first() == Some(&Some("t".into())))
         };
         if !is_behind(&here) || !is_behind(&there) {
-            return Ok(Bound::Unordered);
+            return Ok(Bounds::Unordered);
         }
     }
-    Ok(Bound::At(Some(hi)))
+    Ok(Bounds::At(bounds))
 }

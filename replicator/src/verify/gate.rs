@@ -21,6 +21,12 @@ use super::reader::Trouble;
 const MEETS: Duration = Duration::from_millis(1);
 /// No pause is longer: a table without a key is read in one piece, which may have taken minutes.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Questions that are timed together, one after the other, as the statements of a client's transaction
+/// are: each of them may meet a chunk.
+const STATEMENTS: usize = 5;
+/// There is an answer beside no chunk at least so often, however short the pauses are: a quiet that is no
+/// more would be no measure.
+const QUIET_EVERY: Duration = Duration::from_millis(200);
 /// How often it is looked whether clients work.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// What is learned of a quiet blue before the first chunk, if clients work.
@@ -182,11 +188,13 @@ struct Duty<'a, W> {
     watch: W,
     governor: Governor,
     looked: Option<(Instant, bool)>,
+    /// When blue was asked beside no chunk.
+    quiet: Instant,
 }
 
 impl<'a, W: Watch> Duty<'a, W> {
     fn new(gate: &'a Gate, watch: W) -> Self {
-        Self { gate, watch, governor: Governor::default(), looked: None }
+        Self { gate, watch, governor: Governor::default(), looked: None, quiet: Instant::now() }
     }
 
     async fn run(mut self) -> Trouble {
@@ -241,22 +249,33 @@ impl<'a, W: Watch> Duty<'a, W> {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             tokio::time::sleep(left.min(ASK_QUIET)).await;
-            if left <= ASK_QUIET || !self.has_to_share().await? {
+            if !self.has_to_share().await? {
                 return Ok(());
             }
-            self.ask().await?;
+            let is_over = left <= ASK_QUIET;
+            if !is_over || self.quiet.elapsed() > QUIET_EVERY {
+                self.ask().await?;
+            }
+            if is_over {
+                return Ok(());
+            }
         }
     }
 
-    /// Asks once.
+    /// Asks as a client would.
     async fn ask(&mut self) -> Result<(), Trouble> {
         let (was_reading, entered) = (self.gate.is_reading(), self.gate.entered());
         let asked = Instant::now();
-        self.watch.ask().await?;
+        for _ in 0..STATEMENTS {
+            self.watch.ask().await?;
+        }
         let took = asked.elapsed();
         // Whoever was answered beside a chunk, for however little of the time, may have waited for it.
         let is_beside = was_reading || entered != self.gate.entered();
         self.governor.answered(took, is_beside, self.lag());
+        if !is_beside {
+            self.quiet = Instant::now();
+        }
         Ok(())
     }
 

@@ -1,12 +1,11 @@
 //! How much of the time a verification may read, while clients of blue work.
 //!
-//! What a client feels is the slowest answers. So blue is asked the simplest question fifty
-//! times a second, and beside each chunk that is read. If a part `f` of the answers in the
+//! What a client feels is the slowest answers. So blue is asked the simplest questions, a few
+//! in a row, 25 times a second, and beside each chunk that is read. If a part `f` of the answers in the
 //! second case is slower than all but a hundredth of those in the first (and a fifth more), and a part
 //! `f0` of those in the first is, then letting a share `s` of the clients meet a chunk makes
 //! `s * (f - f0)` more of all answers slow. That is kept below a tenth of a hundredth: the 99th
-//! percentile of what clients see then stays within that fifth. So much less than a hundredth,
-//! because a client's transaction has many statements, of which each may meet a chunk.
+//! percentile of what clients see then stays within that fifth.
 //!
 //! A lag of the stream that grows cuts the share, too: green is what it is applied to.
 //!
@@ -16,15 +15,15 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 /// How often blue is asked while clients work: while no chunk is read, and while one that takes long is.
-pub(super) const ASK_QUIET: Duration = Duration::from_millis(20);
+pub(super) const ASK_QUIET: Duration = Duration::from_millis(40);
 pub(super) const ASK_READING: Duration = Duration::from_millis(2);
 /// Answers that are looked at together: while none is read, and while chunks are.
-const QUIET: usize = 1_000;
+const QUIET: usize = 500;
 const WORKING: usize = 1_000;
 /// Fewer of either say nothing.
 const ENOUGH: usize = 50;
 /// It is judged by them after so many more.
-const JUDGED_EVERY: u32 = 16;
+const JUDGED_EVERY: u32 = 8;
 /// So much slower than the slowest of the quiet ones is slow.
 const SLOWER: f64 = 1.2;
 /// And differences below this are the clock's, seconds.
@@ -38,7 +37,7 @@ pub(super) const LEAST: f64 = 0.005;
 const BEGINNING: f64 = 0.02;
 const MOST: f64 = 0.95;
 /// At most so much more each time: twice as much takes some seconds.
-const RISE: f64 = 1.1;
+const RISE: f64 = 1.2;
 /// A lag from which on it is held back, and one at which it stands at the least, seconds.
 pub(super) const LAG: [f64; 2] = [2.0, 10.0];
 

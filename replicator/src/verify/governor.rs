@@ -36,6 +36,8 @@ const SLOW_SHARE: f64 = 0.001;
 pub(super) const LEAST: f64 = 0.005;
 const BEGINNING: f64 = 0.02;
 const MOST: f64 = 0.95;
+/// The most before [`QUIET`] answers are known: a 99th percentile of few is little more than chance.
+const MOST_UNSURE: f64 = 0.1;
 /// At most so much more each time: twice as much takes some seconds.
 const RISE: f64 = 1.2;
 /// A lag from which on it is held back, and one at which it stands at the least, seconds.
@@ -93,9 +95,10 @@ impl Governor {
             let slow = answers.iter().filter(|took| **took > limit).count();
             slow as f64 / answers.len() as f64
         });
+        let most = if self.quiet.len() < QUIET { MOST_UNSURE } else { MOST };
         match with - without {
-            more if more > 0.0 => (SLOW_SHARE / more).min(MOST),
-            _ => MOST,
+            more if more > 0.0 => (SLOW_SHARE / more).min(most),
+            _ => most,
         }
     }
 }
@@ -130,6 +133,7 @@ mod tests {
     fn who_is_not_felt_may_read_nearly_always() {
         let mut governor = Governor::default();
         assert_eq!(follow(&mut governor, 10, usize::MAX, Some(0.0)), BEGINNING);
+        assert_eq!(follow(&mut governor, 300, usize::MAX, Some(0.0)), MOST_UNSURE);
         assert_eq!(follow(&mut governor, 1_000, usize::MAX, Some(0.0)), MOST);
     }
 

@@ -17,9 +17,9 @@ use crate::tpcb;
 
 const RATE_PER_S: u32 = 1_000;
 const CLIENTS: u32 = 4;
-/// Of each half of a round, at full size. Pieces of a minute: what a verification learns about the
-/// clients takes some of it.
-const MEASURED_S: u64 = 180;
+/// Of each half of a round, at full size. What a verification learns about the clients takes some of each
+/// piece.
+const MEASURED_S: u64 = 120;
 /// A half is measured in so many pieces, by turns with those of the other half: a disk or a neighbour
 /// that is slow for a while is slow for both.
 const PIECES: usize = 3;

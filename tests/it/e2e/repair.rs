@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -192,10 +193,16 @@ const SPOIL: &str = "
     INSERT INTO quiet SELECT n, n FROM generate_series(1001, 1005) n;
 ";
 
-/// Counts as fast as blue takes it, in rows that are being repaired.
+/// Between two updates of a client: each row is written about three times a second. A row that is
+/// written more often than a look takes is never at rest, and how long a look takes is the machine's.
+const PACE: Duration = Duration::from_millis(5);
+
+/// Counts in rows that are being repaired.
 async fn count(client: Client, seed: i64, stop: Arc<AtomicBool>) -> Result<u64> {
     let mut done = 0;
+    let mut pace = tokio::time::interval(PACE);
     while !stop.load(Ordering::SeqCst) {
+        pace.tick().await;
         let n = (done as i64 * 7919 + seed * 31) % 200 + 1;
         let sql = format!("UPDATE hot SET v = v + 1 WHERE id = {n}");
         client.batch_execute(&sql).await.map_err(|error| tests::postgres::describe(&error))?;

@@ -185,7 +185,8 @@ where
         }
         taken
     };
-    let (taken, applied) = tokio::join!(take, apply);
+    // In this order: what one poll takes from the source is on its way to green within the same poll.
+    let (taken, applied) = tokio::join!(biased; take, apply);
     let checkpointed = join(checkpoint).await;
     // A failure downstream is the cause of the intake's end, never the other way round.
     checkpointed?;

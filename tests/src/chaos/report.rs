@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::deck::Cast;
 use super::judge::Found;
 use super::pair::{Pair, describe};
-use super::{FAILPOINTS, Options};
+use super::{Engine, FAILPOINTS, Options};
 
 /// How a run is judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,6 +165,7 @@ impl Told {
 /// All runs.
 #[derive(Debug)]
 pub struct Summary {
+    engine: Engine,
     seed: u64,
     only: Option<String>,
     is_loud: bool,
@@ -179,6 +180,7 @@ pub struct Summary {
 impl Summary {
     pub fn new(options: &Options) -> Summary {
         Summary {
+            engine: options.engine,
             seed: options.seed,
             only: options.only.clone(),
             is_loud: options.is_loud,
@@ -215,7 +217,8 @@ impl Summary {
 
     fn replay(&self, number: u64) -> String {
         let only = self.only.as_ref().map_or(String::new(), |only| format!(" ONLY='{only}'"));
-        format!("make chaos SEED={} RUNS=1 AT={number}{only}", self.seed)
+        let engine = self.engine.name();
+        format!("make chaos ENGINE={engine} SEED={} RUNS=1 AT={number}{only}", self.seed)
     }
 
     /// Runs that ended as they may not, with the command that plays each again.
@@ -328,6 +331,7 @@ impl Summary {
             "aborts": self.aborts(true).len(),
             "aborts_alive": self.aborts(false).len(),
             "seconds": self.took.as_secs(),
+            "engine": self.engine.name(),
             "seed": self.seed,
         })
     }

@@ -18,9 +18,20 @@ pub const DATABASE: &str = "shop";
 
 /// The sidecar's account, which is nobody else's; its password needs to be encoded in a URL.
 const MOVER: (&str, &str) = ("mover", "se cret");
-const MOVER_IN_URL: &str = "mover:se%20cret";
+pub(crate) const MOVER_IN_URL: &str = "mover:se%20cret";
 /// The application's.
 const APP: &str = "app";
+
+/// The sidecar's account and the application's.
+pub(crate) fn create_accounts(server: &Mysql) -> Result<()> {
+    let (mover, password) = MOVER;
+    server.run(&format!(
+        "create user '{mover}'@'%' identified by '{password}';
+         grant all on *.* to '{mover}'@'%';
+         create user '{APP}'@'%' identified by '{APP}';
+         grant all on {DATABASE}.* to '{APP}'@'%';"
+    ))
+}
 
 /// The stage, set; blue's database is there and empty. Dropping it stops everything.
 #[derive(Debug)]
@@ -38,13 +49,7 @@ impl Stage {
     pub fn start(versions: (Version, Version), options: &[&str], config: &str) -> Result<Stage> {
         let server = |version: Version| -> Result<Mysql> {
             let server = Mysql::start(version, options)?;
-            let (mover, password) = MOVER;
-            server.run(&format!(
-                "create user '{mover}'@'%' identified by '{password}';
-                 grant all on *.* to '{mover}'@'%';
-                 create user '{APP}'@'%' identified by '{APP}';
-                 grant all on {DATABASE}.* to '{APP}'@'%';"
-            ))?;
+            create_accounts(&server)?;
             Ok(server)
         };
         let blue = server(versions.0).context("blue")?;

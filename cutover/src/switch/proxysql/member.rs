@@ -15,9 +15,10 @@ use crate::sql::SqlError;
 use crate::switch::config::{ProxySqlConfig, SwitchConfigError};
 use crate::switch::identity::{self, Identity};
 
-/// For how long sessions may go on that have a server connection when the hold begins: transactions
-/// end within it, or are cut with those that keep their connection for another reason.
-pub(super) const GRACE: Duration = Duration::from_millis(1000);
+/// For how long sessions may go on that have a server connection when the hold begins, but never longer
+/// than a quarter of what is left of the pause: transactions end within it, or are cut with those that
+/// keep their connection for another reason.
+const GRACE_MAX: Duration = Duration::from_millis(500);
 /// Between two looks whether connections are still in use.
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
 
@@ -158,7 +159,8 @@ impl ProxySql {
         if let (side, true) = self.leads(deadline).await? {
             self.put(side, Status::OfflineSoft, deadline).await?;
         }
-        let until = Instant::now() + GRACE;
+        let began = Instant::now();
+        let until = began + GRACE_MAX.min(deadline.saturating_duration_since(began) / 4);
         let mut cut = BTreeSet::new();
         loop {
             let used = self.used(deadline).await?;
@@ -301,8 +303,8 @@ impl ProxySql {
         let hold = groups().map(|group| self.places.set(group, to.other(), Status::OfflineSoft));
         acts.hold.extend(hold.chain([LOAD.into()]).map(|text| act("quiesce", text)));
         let cut = format!(
-            "KILL CONNECTION of each session that still has a server after {} ms",
-            GRACE.as_millis()
+            "KILL CONNECTION of each session that still has a server after {} ms at most",
+            GRACE_MAX.as_millis()
         );
         acts.hold.push(act("quiesce", cut));
         let switch = groups().map(|group| self.places.exchange(group, to, Status::OfflineSoft));

@@ -108,7 +108,9 @@ impl ProxySql {
                 why,
                 format!(
                     "each hostgroup that is named needs {serves} and no other server (not {other} \
-                     either: a flip exchanges them); replicas belong into a hostgroup of their own"
+                     either: a flip exchanges them); replicas belong into a hostgroup of their own. \
+                     Where ProxySQL knows them by other names, `blue` and `green` of \
+                     [[cutover.proxysql]] say which"
                 ),
             ),
         }

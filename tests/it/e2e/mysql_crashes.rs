@@ -68,12 +68,22 @@ async fn proxysql_is_let_go_by_the_watchdog_and_leads_to_green_and_back() -> Res
     ensure!(plan.stdout.contains("SAVE MYSQL SERVERS TO DISK"), "{}", plan.stdout);
     ensure!(!plan.stdout.contains("s3cret"), "{}", plan.stdout);
 
+    // It would give up on clients before a pause of this length is over.
+    let refused = this.stage.cutover(&GO, 2 * SOON)?;
+    let said = format!("{}{}", refused.stdout, refused.stderr);
+    ensure!(refused.code() == 3 && said.contains("proxysql-patience"), "{said}");
+    for fix in ["SET mysql-connect_timeout_server_max=40000", "LOAD MYSQL VARIABLES TO RUNTIME"] {
+        ensure!(said.contains(fix), "{said}");
+        proxysql.tell(fix)?;
+    }
+
     set(&this.stage, "act.drain.after", "kill")?;
     let mut lost = GO.to_vec();
     lost.extend(["--reconnect-for", "1s"]);
     let finished = this.stage.cutover(&lost, 2 * SOON)?;
     ensure!(finished.code() != 0, "{}", finished.stdout);
-    this.wait_end().await?;
+    let said = format!("{}{}", finished.stdout, finished.stderr);
+    this.wait_end().await.with_context(|| format!("the command said: {said}"))?;
     unset(&this.stage, "act.drain.after")?;
     // Nobody has started the sidecar again.
     this.more().await.context("the watchdog has not let clients go on")?;

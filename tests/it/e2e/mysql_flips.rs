@@ -73,10 +73,15 @@ async fn large_transactions_of_mysql_cross_a_flip_whole_or_not_at_all() -> Resul
 async fn several_lanes_flip(versions: (Version, Version)) -> Result<()> {
     let stage = Stage::start(versions, &[], "[apply]\nlanes = 4\n")?;
     let url = stage.app_url();
-    let mut this = Move::on(stage, url, "").await?;
+    let mut this = Move::on(stage, url, "create table island (id int primary key);").await?;
     this.more().await?;
     this.sidecar.kill9()?;
-    this.ledger.more_acknowledged(300, SOON).await?;
+    // Transfers meet in their accounts; these meet in nothing.
+    let mut islands = session(&this.stage.app_url()).await?;
+    for id in 0..800 {
+        islands.query_drop(format!("insert into island values ({id})")).await?;
+    }
+    this.more().await?;
     this.live_on()?;
     this.wait("the next life to stream", |status| status["phase"] == "streaming").await?;
     this.succeed(&GO)?;
@@ -88,6 +93,7 @@ async fn several_lanes_flip(versions: (Version, Version)) -> Result<()> {
     this.more().await?;
     this.ledger.rest(SOON).await?;
     for server in [&this.stage.blue, &this.stage.green] {
+        assert_eq!(this.stage.mover(server).value("select count(*) from shop.island")?, "800");
         let all = "select count(*) from shop.ledger_entries";
         let wanted = this.stage.mover(&this.stage.blue).value(all)?;
         wait::until("both sides to have everything", SOON, || {
@@ -121,7 +127,7 @@ async fn a_write_on_the_closed_side_is_seen(versions: (Version, Version)) -> Res
     this.more().await?;
     // A run that arms its way back from the closed side, and does not come past its gate.
     let mut armed = BACK.to_vec();
-    armed.extend(["--when-lag", "<1s", "--for", "60s", "--gate-timeout", "10s"]);
+    armed.extend(["--when-lag", "<1s", "--for", "60s", "--gate-timeout", "4s"]);
     let finished = this.stage.cutover(&armed, 2 * SOON)?;
     ensure!(finished.code() == 4, "{}: {}", finished.code(), finished.stderr);
     let open = match this.stage.blue.version().is_mariadb() {

@@ -109,6 +109,8 @@ impl World {
                 locked(&self.disk).take(&state.draft, &SERVERS);
                 Ok(Answer::Done(0))
             }
+            // Of words that sessions of MySQL are set up by it knows none.
+            ["SET", assignment] if assignment.contains('=') => state.set(words[1]),
             ["LOAD", "MYSQL" | "ADMIN", "VARIABLES", "TO", "RUNTIME"] => {
                 let draft = state.draft.clone();
                 state.runtime.take(&draft, &["global_variables"]);
@@ -183,6 +185,16 @@ impl State {
         let rows = self.runtime.get("global_variables").map(|table| table.rows.as_slice());
         let row = rows.unwrap_or_default().iter().find(|row| row[0] == name);
         row.map(|row| row[1].clone()).unwrap_or_default()
+    }
+
+    /// `NAME=VALUE`, in the draft.
+    fn set(&mut self, assignment: &str) -> Result<Answer, String> {
+        let (name, value) = assignment.split_once('=').unwrap_or((assignment, ""));
+        let table = self.draft.get_mut("global_variables")?;
+        let row = table.rows.iter_mut().find(|row| row[0] == name);
+        let row = row.ok_or_else(|| format!("Unknown global variable: '{name}'"))?;
+        row[1] = value.trim_matches('\'').to_owned();
+        Ok(Answer::Done(0))
     }
 
     /// Hostgroup, address and status of each server at run time.

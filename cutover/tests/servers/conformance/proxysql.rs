@@ -145,12 +145,8 @@ async fn what_proxysql_would_do_by_itself_is_refused() {
              LOAD MYSQL SERVERS TO RUNTIME"
         )
     };
-    let set = |name: &str, value: &str| {
-        format!(
-            "UPDATE global_variables SET variable_value='{value}' WHERE variable_name='{name}'; \
-             LOAD MYSQL VARIABLES TO RUNTIME"
-        )
-    };
+    let set =
+        |name: &str, value: &str| format!("SET {name}='{value}'; LOAD MYSQL VARIABLES TO RUNTIME");
     let move_by = "INSERT INTO mysql_replication_hostgroups (writer_hostgroup, reader_hostgroup) \
                    VALUES (10, 20); LOAD MYSQL SERVERS TO RUNTIME";
     let node = |port: u16| {

@@ -29,13 +29,9 @@ fn settings(stage: &Stage, server: &Mysql) -> Result<String> {
     stage.mover(server).value(sql)
 }
 
-/// What a sidecar does when it comes to this moment.
+/// What a sidecar does when it comes to this moment. Who is killed there is so once.
 fn set(stage: &Stage, moment: &str, what: &str) -> Result<()> {
     std::fs::write(stage.failpoints().join(moment), what).context("a failpoint")
-}
-
-fn unset(stage: &Stage, moment: &str) -> Result<()> {
-    std::fs::remove_file(stage.failpoints().join(moment)).context("a failpoint")
 }
 
 /// A move whose clients come through ProxySQL's stand-in.
@@ -84,7 +80,6 @@ async fn proxysql_is_let_go_by_the_watchdog_and_leads_to_green_and_back() -> Res
     ensure!(finished.code() != 0, "{}", finished.stdout);
     let said = format!("{}{}", finished.stdout, finished.stderr);
     this.wait_end().await.with_context(|| format!("the command said: {said}"))?;
-    unset(&this.stage, "act.drain.after")?;
     // Nobody has started the sidecar again.
     this.more().await.context("the watchdog has not let clients go on")?;
     leads_to(&proxysql, blue)?;
@@ -144,7 +139,6 @@ async fn is_as_it_was_after_a_drill(versions: (Version, Version)) -> Result<()> 
     let started = this.stage.api().post("/v1/cutover", &request)?;
     ensure!(started.status == 202, "{}: {}", started.status, started.body);
     this.wait_end().await?;
-    unset(&this.stage, "act.raise_fence.before")?;
     this.more().await.context("the watchdog has not let clients go on")?;
     this.live_on()?;
     this.wait("the next life to stream", |status| status["phase"] == "streaming").await?;

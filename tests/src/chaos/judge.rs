@@ -25,6 +25,8 @@ pub struct Found {
     /// The same from when the run was given up on, if it was.
     pub abort_wait: Option<Duration>,
     pub ledger: LedgerReport,
+    /// Errors that clients saw since the last look.
+    pub client_errors: usize,
     /// The sidecar's account of its last run, if it has one.
     pub report: Value,
 }
@@ -52,12 +54,14 @@ pub async fn judge(pair: &mut Pair, since: Instant) -> Result<Found> {
     pair.ledger.go_on();
     looked?;
     let ledger = ledger?;
+    let client_errors = ledger.client_errors - pair.client_errors;
+    pair.client_errors = ledger.client_errors;
     if let Some(said) = report["serving"].as_str()
         && report["outcome"] != "held"
     {
         ensure!(said == serving.name(), "{} serves, and the report says {said}", serving.name());
     }
-    Ok(Found { serving, longest_wait, abort_wait, ledger, report })
+    Ok(Found { serving, longest_wait, abort_wait, ledger, client_errors, report })
 }
 
 /// When the run began to go back, by its own account.

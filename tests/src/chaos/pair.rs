@@ -31,6 +31,8 @@ pub const SOON: Duration = Duration::from_secs(60);
 /// The state directory's disk, where it can be filled.
 const DISK_MB: u32 = 384;
 const ACCOUNTS: u32 = 50;
+/// Clients that come through the router.
+pub const CLIENTS: u32 = 4;
 /// Between two looks at what has died.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -142,6 +144,8 @@ pub struct Pair {
     pub is_broken: bool,
     /// The state directory has a disk of its own, which can be filled.
     pub has_small_disk: bool,
+    /// Errors that clients had seen when they were last looked at.
+    pub client_errors: usize,
     /// Runs so far.
     pub runs: u64,
     app_url: String,
@@ -191,7 +195,7 @@ impl Pair {
         let has_small_disk = marked::mount(&state, DISK_MB);
         let points = Points::new(scratch.path().join("failpoints"))?;
         let options = ledger::Options {
-            clients: 4,
+            clients: CLIENTS,
             accounts: ACCOUNTS,
             direct: vec![blue.app_url(), green.app_url()],
             log: Some(scratch.path().join("ledger.log")),
@@ -220,6 +224,7 @@ impl Pair {
             green_has_served: false,
             is_broken: false,
             has_small_disk,
+            client_errors: 0,
             runs: 0,
             app_url,
             api_port: Port::reserve()?,

@@ -51,6 +51,7 @@ pub struct Told {
     killed_at: Vec<&'static str>,
     lost: usize,
     duplicated: usize,
+    client_errors: usize,
     pub verdict: Verdict,
     pub took: Duration,
 }
@@ -74,6 +75,7 @@ impl Told {
             killed_at: Vec::new(),
             lost: 0,
             duplicated: 0,
+            client_errors: 0,
             verdict,
             took: Duration::ZERO,
         }
@@ -122,6 +124,7 @@ impl Told {
             killed_at: killed_at.to_vec(),
             lost: found.ledger.lost,
             duplicated: found.ledger.duplicated,
+            client_errors: found.client_errors,
             ..Told::blank(cast, verdict)
         }
     }
@@ -315,6 +318,7 @@ impl Summary {
             "chaos": self.played(),
             "lost": self.runs.iter().map(|told| told.lost).sum::<usize>(),
             "duplicated": self.runs.iter().map(|told| told.duplicated).sum::<usize>(),
+            "client_errors": self.runs.iter().map(|told| told.client_errors).sum::<usize>(),
             "illegal": count(|verdict| matches!(verdict, Verdict::Illegal(_)))
                 + self.pairs_differ.len(),
             "unattended": legal,

@@ -7,8 +7,9 @@ use anyhow::{Context, Result, bail, ensure};
 use super::deck::{Cast, Direction};
 use super::fault::Fault;
 use super::judge::{self, Found};
-use super::pair::{Pair, SOON};
+use super::pair::{CLIENTS, Pair, SOON};
 use super::report::Told;
+use crate::ledger::RECONNECT;
 use crate::process::Process;
 
 mod damage;
@@ -118,6 +119,14 @@ pub async fn clean_run(pair: &mut Pair, direction: Direction) -> Result<Found> {
     let found = judge::judge(pair, began).await?;
     ensure!(found.serving == direction.to(), "{} serves", found.serving.name());
     found.ledger.ensure_exact()?;
+    if !pair.blue.kind().is_postgres() {
+        // Each is cut once, and turned away while it tries again and again.
+        let gap = pair.ledger.longest_gap(began);
+        let tries = gap.as_millis().div_ceil(RECONNECT.as_millis());
+        let bound = CLIENTS as usize * (3 + usize::try_from(tries)?);
+        let seen = found.client_errors;
+        ensure!(seen <= bound, "clients saw {seen} errors in a gap of {gap:?}: {}", found.ledger);
+    }
     Ok(found)
 }
 

@@ -62,7 +62,7 @@ const SURVIVES_KILL: [&str; 1] = ["--innodb-flush-log-at-trx-commit=2"];
 #[derive(Debug)]
 pub enum Server {
     Postgres(Box<Postgres>),
-    Mysql(Mysql),
+    Mysql(Box<Mysql>),
 }
 
 impl Server {
@@ -82,7 +82,7 @@ impl Server {
                     create_accounts(&server)?;
                     Ok(server)
                 };
-                Ok(Server::Mysql(tokio::task::spawn_blocking(start).await??))
+                Ok(Server::Mysql(Box::new(tokio::task::spawn_blocking(start).await??)))
             }
         }
     }

@@ -40,6 +40,8 @@ async fn whole(client: &mut TcpStream, world: &World, id: u64) -> std::io::Resul
         return wire::refuse(client, 9001, &text).await;
     };
     let mut upstream = TcpStream::connect((server.host.as_str(), server.port)).await?;
+    client.set_nodelay(true)?;
+    upstream.set_nodelay(true)?;
     let (mut from_client, mut to_client) = client.split();
     let (mut from_server, mut to_server) = upstream.split();
     let there = async {

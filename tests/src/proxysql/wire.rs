@@ -126,6 +126,8 @@ pub(super) async fn converse(
     world: &World,
     told: &Mutex<Vec<String>>,
 ) -> Result<()> {
+    // An answer is many small packets.
+    stream.set_nodelay(true)?;
     let mut wire = Wire { stream, sequence: 0 };
     let Some(user) = log_in(&mut wire, accounts).await? else { return Ok(()) };
     loop {

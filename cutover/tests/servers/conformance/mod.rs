@@ -52,8 +52,8 @@ struct Ends {
 
 /// They run as long as this is there.
 enum Servers {
-    Postgres { _both: [Postgres; 2] },
-    Mysql { _both: [Mysql; 2] },
+    Postgres { _both: Box<[Postgres; 2]> },
+    Mysql { _both: Box<[Mysql; 2]> },
 }
 
 impl Ends {
@@ -61,7 +61,7 @@ impl Ends {
         let (one, two) = tokio::join!(Postgres::start(), Postgres::start());
         let (blue, green) = (one.database("shop", "").await, two.database("shop", "").await);
         let ports = [one.port, two.port];
-        Self { ports, blue, green, _servers: Servers::Postgres { _both: [one, two] } }
+        Self { ports, blue, green, _servers: Servers::Postgres { _both: Box::new([one, two]) } }
     }
 
     /// Two servers of MariaDB.
@@ -78,7 +78,7 @@ impl Ends {
         let (one, two) = (one.await.unwrap(), two.await.unwrap());
         let ports = [one.port(), two.port()];
         let [blue, green] = ports.map(mysql_client);
-        Self { ports, blue, green, _servers: Servers::Mysql { _both: [one, two] } }
+        Self { ports, blue, green, _servers: Servers::Mysql { _both: Box::new([one, two]) } }
     }
 
     fn port(&self, side: Side) -> i64 {

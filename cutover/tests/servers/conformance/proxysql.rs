@@ -247,3 +247,30 @@ async fn a_draft_of_a_dead_holder_is_undone() {
     }
     assert!(!switch.holding(Epoch(2), deadline()).await.unwrap());
 }
+
+/// A statement that was sent by a hold that is given up may still be carried out: clients go on all the
+/// same, and the next hold and release leave nothing of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_is_cut_short_anywhere_does_not_hold_after_the_release() {
+    let ends = Ends::start_mysql().await;
+    let proxysql = ProxySql::start(ends.ports[0]).unwrap();
+    let switch = switch_of(&config(&proxysql), &ends.blue, &ends.green);
+    let (mut cut_short, mut whole) = (0, 0);
+    for step in 0..80 {
+        let cut = std::time::Duration::from_micros(step * 60);
+        let held = tokio::time::timeout(cut, switch.hold(Epoch(step), deadline())).await;
+        assert!(!matches!(held, Ok(Err(_))), "{held:?}");
+        *(if held.is_err() { &mut cut_short } else { &mut whole }) += 1;
+        switch.release(Epoch(step), deadline()).await.unwrap();
+        for _ in 0..5 {
+            let status = proxysql.tell("SELECT status FROM runtime_mysql_servers").unwrap();
+            assert_eq!(status, [["ONLINE"]], "held after a release ({step})");
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(cut_short > 0, "{whole} holds came to their end");
+    switch.hold(Epoch(100), deadline()).await.unwrap();
+    switch.release(Epoch(100), deadline()).await.unwrap();
+    assert_eq!(failed(&switch, Side::Blue).await, [], "after everything");
+    assert_eq!(reached(&mysql_client(proxysql.port())).await, Ok(ends.port(Side::Blue)));
+}

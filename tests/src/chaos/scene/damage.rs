@@ -17,6 +17,8 @@ use crate::stage::DATABASE;
 /// How long a process may live on after its failpoint was reached.
 const DYING: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(10);
+/// How late everything comes over a slow network.
+const DELAY: Duration = Duration::from_secs(2);
 /// The name of prepared transactions.
 const PREPARED: &str = "chaos";
 /// What fills the state directory.
@@ -148,12 +150,16 @@ impl Scene<'_> {
                     let mode = match how {
                         Break::Cut => Mode::Cut,
                         Break::Freeze => Mode::Freeze,
-                        Break::Delay => Mode::Delay(Duration::from_secs(2)),
+                        Break::Delay => Mode::Delay(DELAY),
                     };
                     self.pair.links.set(*link, cast.direction, mode);
                     self.go_on(at)?;
                     self.pair.pass(outage).await?;
                     self.pair.links.heal();
+                    if *how == Break::Delay {
+                        // What was under way then is still late: the next run shall not meet it.
+                        self.pair.pass(DELAY).await?;
+                    }
                     if matches!(link, Link::SidecarFrom | Link::RouterFrom) {
                         self.able = Some(Instant::now());
                     }

@@ -50,10 +50,15 @@ sim: toolchain ## Cutovers and rollbacks with everything that can go wrong, in m
 	@$(ENV) SIM_RUNS=$(or $(RUNS),100000) SIM_SEED=$(or $(SEED),1) \
 		cargo test --quiet -p cutover --lib no_history_ends_wrong -- --nocapture
 
-chaos: toolchain ## Cutovers and rollbacks of real servers while all goes wrong: RUNS=300 SEED=1 AT=0 ONLY='kill -9 router'
-	@scripts/setup packages servers 10 11 12 13 14 15 16 17 18 rocksdb >&2
+CHAOS_SERVERS_postgres = servers 10 11 12 13 14 15 16 17 18
+CHAOS_SERVERS_mariadb = mysql
+CHAOS_SERVERS_mysql = mysql
+
+chaos: toolchain ## Cutovers and rollbacks of real servers while all goes wrong: ENGINE=mysql RUNS=300 SEED=1 AT=0 ONLY='kill -9 router'
+	@[ -n "$(CHAOS_SERVERS_$(ENGINE))" ] || { echo "chaos: no ENGINE=$(ENGINE); there are postgres, mariadb, mysql" >&2; exit 2; }
+	@scripts/setup packages $(CHAOS_SERVERS_$(ENGINE)) rocksdb >&2
 	@$(ENV) cargo build --workspace --bins >&2
-	@$(ENV) $$CARGO_TARGET_DIR/debug/chaos --runs $(or $(RUNS),300) --seed $(or $(SEED),1) --at $(or $(AT),0) \
+	@$(ENV) $$CARGO_TARGET_DIR/debug/chaos --engine $(ENGINE) --runs $(or $(RUNS),300) --seed $(or $(SEED),1) --at $(or $(AT),0) \
 		$(if $(ONLY),--only '$(ONLY)') $(if $(MINUTES),--minutes $(MINUTES))
 
 build: toolchain ## The programs `replicator` and `cutover`, optimized, in $CARGO_TARGET_DIR/release

@@ -314,8 +314,8 @@ impl<W: World> TrafficSwitch for Rehearsal<'_, W> {
         self.stage.world.switch().traits()
     }
 
-    async fn inspect(&self, from: Side) -> PortResult<Vec<Check>> {
-        self.stage.keep(self.stage.world.switch().inspect(from).await, "router")
+    async fn inspect(&self, from: Side, max_pause: Duration) -> PortResult<Vec<Check>> {
+        self.stage.keep(self.stage.world.switch().inspect(from, max_pause).await, "router")
     }
 
     async fn arm(&self, _to: Side, _deadline: Instant) -> PortResult<()> {

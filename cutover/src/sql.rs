@@ -49,6 +49,12 @@ impl TextRow {
         self.values.get(at)?.as_deref()
     }
 
+    /// All values with their columns' names.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        let values = self.values.iter().map(Option::as_deref);
+        self.columns.iter().map(String::as_str).zip(values)
+    }
+
     /// A boolean: PostgreSQL's `t`, PgBouncer's and MySQL's `1`.
     pub fn is_true(&self, name: &str) -> bool {
         matches!(self.get(name), Some("t" | "1"))

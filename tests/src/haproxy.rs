@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::ports::Port;
 use crate::process::{Launch, Process};
 use crate::scratch::Scratch;
+use crate::side::Side;
 use crate::wait;
 
 const PROGRAM: &str = "/usr/sbin/haproxy";
@@ -18,6 +19,7 @@ const START_DEADLINE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct HaProxy {
     port: Port,
+    servers: [u16; 2],
     process: Option<Process>,
     scratch: Scratch,
 }
@@ -26,18 +28,27 @@ impl HaProxy {
     /// In front of these ports of loopback.
     pub fn start(blue: u16, green: u16) -> Result<HaProxy> {
         let (scratch, port) = (Scratch::new()?, Port::reserve()?);
-        let mut haproxy = HaProxy { port, process: None, scratch };
+        let mut haproxy = HaProxy { port, servers: [blue, green], process: None, scratch };
+        haproxy.lead_to(Side::Blue)?;
+        haproxy.revive()?;
+        Ok(haproxy)
+    }
+
+    /// Writes its configuration, as an operator does after a cutover: a restart begins with it.
+    pub fn lead_to(&self, side: Side) -> Result<()> {
+        let [blue, green] = self.servers;
+        let disabled = |of: Side| if of == side { "" } else { " disabled" };
         let text = format!(
             "global\n  stats socket {} level admin\ndefaults\n  mode tcp\n  timeout connect 5s\n  \
              timeout client 1h\n  timeout server 1h\nfrontend clients\n  bind 127.0.0.1:{}\n  \
-             default_backend databases\nbackend databases\n  server blue 127.0.0.1:{blue}\n  \
-             server green 127.0.0.1:{green} disabled\n",
-            haproxy.socket().display(),
-            haproxy.port(),
+             default_backend databases\nbackend databases\n  server blue 127.0.0.1:{blue}{}\n  \
+             server green 127.0.0.1:{green}{}\n",
+            self.socket().display(),
+            self.port(),
+            disabled(Side::Blue),
+            disabled(Side::Green),
         );
-        std::fs::write(haproxy.scratch.path().join("haproxy.cfg"), text)?;
-        haproxy.restart()?;
-        Ok(haproxy)
+        Ok(std::fs::write(self.scratch.path().join("haproxy.cfg"), text)?)
     }
 
     pub fn port(&self) -> u16 {
@@ -71,9 +82,17 @@ impl HaProxy {
 
     /// `kill -9` and a new start: what was set at run time is gone.
     pub fn restart(&mut self) -> Result<()> {
-        if let Some(mut process) = self.process.take() {
-            process.kill9()?;
-        }
+        self.kill()?;
+        self.revive()
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.take().map_or(Ok(()), |mut process| process.kill9())
+    }
+
+    /// A new start after that.
+    pub fn revive(&mut self) -> Result<()> {
         let launch =
             Launch::new(PROGRAM).args(["-db", "-f"]).arg(self.scratch.path().join("haproxy.cfg"));
         let mut process =

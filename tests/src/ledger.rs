@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 
 pub use check::LedgerReport;
+pub use client::RECONNECT;
 pub use postgres::prepare;
 pub use record::{Noticed, Record};
 pub use transfer::Random;

@@ -7,6 +7,7 @@
 //! | [`mysql`] | one MariaDB or MySQL server; a stage of two behind an HAProxy |
 //! | [`pgbouncer`] | one or several PgBouncers in front of it |
 //! | [`haproxy`] | an HAProxy in front of both servers |
+//! | [`proxysql`] | a stand-in for ProxySQL, admin interface and all |
 //! | [`proxy`] | a TCP proxy that cuts, freezes and delays |
 //! | [`embedded`] | the embedded proxy, seen from outside |
 //! | [`process`] | child processes that never outlive the test, and our binaries among them |
@@ -37,6 +38,7 @@ pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
+pub mod proxysql;
 pub mod scratch;
 pub mod side;
 pub mod stage;

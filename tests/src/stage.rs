@@ -307,19 +307,19 @@ impl Stage {
 
     /// After a failure: copies every log into one directory, leaves that in place and names it.
     pub fn keep_logs(&mut self) -> Result<PathBuf> {
-        keep_logs(&mut self.scratch, [&self.blue, &self.green], &self.routers)
+        let servers = [self.blue.log_path(), self.green.log_path()];
+        keep_logs(&mut self.scratch, servers, &self.routers)
     }
 }
 
 /// Copies the logs of blue, green and their routers into `scratch`, which stays, and names it.
 pub(crate) fn keep_logs(
     scratch: &mut Scratch,
-    [blue, green]: [&Postgres; 2],
+    [blue, green]: [PathBuf; 2],
     routers: &[PgBouncer],
 ) -> Result<PathBuf> {
     let directory = scratch.keep().to_path_buf();
-    let mut logs =
-        vec![(blue.log_path(), "blue.log".to_owned()), (green.log_path(), "green.log".to_owned())];
+    let mut logs = vec![(blue, "blue.log".to_owned()), (green, "green.log".to_owned())];
     for (number, router) in routers.iter().enumerate() {
         logs.push((router.log_path(), format!("pgbouncer-{}.log", number + 1)));
     }

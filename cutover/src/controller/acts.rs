@@ -225,7 +225,7 @@ impl<W: World> Run<'_, W> {
         let (from, to) = (self.direction().from(), self.direction().to());
         let checking = format!("checking {from}");
         let mut checks = self.act(&checking, deadline, world.fence().inspect()).await?;
-        let routers = world.switch().inspect(from);
+        let routers = world.switch().inspect(from, self.order.max_pause);
         checks.extend(self.act("checking the routers", deadline, routers).await?);
         // A side that we have closed ourselves: whoever has to look inside, and whatever is to stay
         // connected there until the decision, goes in now.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use decoders::Lsn;
 use jiff::Timestamp;
@@ -309,7 +310,7 @@ impl TrafficSwitch for Sim {
     async fn holding(&self, _: Epoch, _: Instant) -> PortResult<bool> {
         Ok(self.get().held)
     }
-    async fn inspect(&self, _: Side) -> PortResult<Vec<Check>> {
+    async fn inspect(&self, _: Side, _: Duration) -> PortResult<Vec<Check>> {
         Ok(Vec::new())
     }
     async fn arm(&self, _: Side, _: Instant) -> PortResult<()> {

@@ -102,7 +102,7 @@ pub struct MysqlFence {
     look: MysqlSlot,
     /// Writes the markers.
     marker: MysqlSlot,
-    /// Where the side's history stood after our last own transaction.
+    /// Where the side's history stood after our last own transaction, while it is closed.
     frozen: Mutex<Option<BinlogPosition>>,
     /// A marker whose answer has not come: it may be there, or come.
     unanswered: Mutex<Option<Token>>,
@@ -276,7 +276,10 @@ impl Fence for MysqlFence {
                 )));
             }
         }
-        *frozen = Some(position.clone());
+        // Without a fence (in a drill) the history is everybody's.
+        if frozen.is_some() {
+            *frozen = Some(position.clone());
+        }
         *self.unanswered.lock().await = None;
         let xid = frozen::ordinal(&position);
         Ok(MarkerWritten {
@@ -347,6 +350,8 @@ impl Fence for MysqlFence {
     }
 
     async fn lower(&self, undo: &MysqlUndo, deadline: Instant) -> PortResult<()> {
+        // Whoever commits from now on may.
+        *self.frozen.lock().await = None;
         // Before any session is ended, which may be of who acts now.
         let found = claim::find(&self.look, self.place, deadline).await?;
         if let other @ Held::Other(_) = claim::held(found.as_ref(), undo.claim.as_ref()) {

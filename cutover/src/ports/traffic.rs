@@ -6,6 +6,7 @@ use crate::evidence::Committed;
 use crate::side::Side;
 use serde::{Deserialize, Serialize};
 use std::future::Future;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// What a kind of router can do.
@@ -35,8 +36,13 @@ pub trait TrafficSwitch: Send + Sync {
     /// What it can do.
     fn traits(&self) -> SwitchTraits;
 
-    /// Prechecks for moving the clients away from `from`. Touches nothing.
-    fn inspect(&self, from: Side) -> impl Future<Output = PortResult<Vec<Check>>> + Send;
+    /// Prechecks for moving the clients away from `from` in a pause of at most `max_pause`. Touches
+    /// nothing.
+    fn inspect(
+        &self,
+        from: Side,
+        max_pause: Duration,
+    ) -> impl Future<Output = PortResult<Vec<Check>>> + Send;
 
     /// Opens what can be opened before a window that leads to `to`. Touches no client.
     fn arm(&self, to: Side, deadline: Instant) -> impl Future<Output = PortResult<()>> + Send;

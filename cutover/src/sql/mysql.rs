@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use decoders::mysql::server::{ServerUrl, literal};
-use decoders::mysql::server::{code, connect, describe};
+use decoders::mysql::server::{code, connect, connect_to_console, describe};
+use decoders::source::SourceError;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row, Value};
 use tokio::sync::Mutex;
@@ -120,6 +121,8 @@ pub(crate) struct MysqlSession {
     id: u32,
     /// When it has last answered.
     answered: Instant,
+    /// A router's console, whose sessions `KILL` does not know.
+    is_console: bool,
 }
 
 /// A statement that runs. Dropped before its answer is here, it ends the session.
@@ -142,10 +145,7 @@ impl MysqlSession {
     /// refuse what does not fit.
     pub async fn open(url: &ServerUrl, deadline: Instant) -> Result<Self, MysqlError> {
         let opening = async {
-            let mut conn = connect(url).await.map_err(|error| {
-                let cause = error.cause.as_ref().and_then(|cause| cause.downcast_ref::<Error>());
-                MysqlError { code: cause.and_then(code), text: error.message.clone() }
-            })?;
+            let mut conn = connect(url).await.map_err(refused)?;
             let settings = format!(
                 "SET SESSION sql_mode = 'STRICT_ALL_TABLES', autocommit = 1, \
                  lock_wait_timeout = {LOCK_WAIT_S}, innodb_lock_wait_timeout = {LOCK_WAIT_S}, \
@@ -156,14 +156,20 @@ impl MysqlSession {
             // A session is read-only by default where the server's sessions are.
             conn.query_drop("SET SESSION TRANSACTION READ WRITE").await?;
             let id = conn.id();
-            Ok(Self { conn: Some(conn), url: url.clone(), id, answered: Instant::now() })
+            let (conn, url, answered) = (Some(conn), url.clone(), Instant::now());
+            Ok(Self { conn, url, id, answered, is_console: false })
         };
-        match tokio::time::timeout_at(deadline, opening).await {
-            Ok(opened) => opened,
-            Err(_) => {
-                Err(MysqlError::silent(format!("cannot connect to {url}: no answer in time")))
-            }
-        }
+        by(deadline, url, opening).await
+    }
+
+    /// Opens one on a router's console, which knows neither settings nor isolation.
+    pub async fn open_console(url: &ServerUrl, deadline: Instant) -> Result<Self, MysqlError> {
+        let opening = async {
+            let conn = connect_to_console(url).await.map_err(refused)?;
+            let (id, url, answered) = (conn.id(), url.clone(), Instant::now());
+            Ok(Self { conn: Some(conn), url, id, answered, is_console: true })
+        };
+        by(deadline, url, opening).await
     }
 
     /// The number that the server knows it by.
@@ -171,16 +177,17 @@ impl MysqlSession {
         self.id
     }
 
-    fn is_open(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         self.conn.is_some()
     }
 
     /// Whether the server still has it. Asked only of one that has rested.
-    async fn is_alive(&mut self, deadline: Instant) -> bool {
+    pub async fn is_alive(&mut self, deadline: Instant) -> bool {
         if !self.is_open() || self.answered.elapsed() < RESTED {
             return self.is_open();
         }
-        self.run("DO 0", deadline.min(Instant::now() + RESTED)).await.is_ok()
+        // As short as it gets where SQLite answers, too.
+        self.run("SELECT 1", deadline.min(Instant::now() + RESTED)).await.is_ok()
     }
 
     /// Runs one statement.
@@ -280,6 +287,9 @@ impl MysqlSession {
     /// Asks the server to end this session, from another one. Nobody waits for it: whoever has to
     /// know looks.
     fn kill(&self) {
+        if self.is_console {
+            return;
+        }
         // No runtime: the process is ending, and our connections with it.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (url, id) = (self.url.clone(), self.id);
@@ -295,6 +305,24 @@ impl MysqlSession {
                 Err(_) => tracing::debug!("session {id} could not be ended in time"),
             }
         });
+    }
+}
+
+/// Why a connection was not opened.
+fn refused(error: SourceError) -> MysqlError {
+    let cause = error.cause.as_ref().and_then(|cause| cause.downcast_ref::<Error>());
+    MysqlError { code: cause.and_then(code), text: error.message.clone() }
+}
+
+/// What comes of opening a session by then.
+async fn by<T>(
+    deadline: Instant,
+    url: &ServerUrl,
+    opening: impl Future<Output = Result<T, MysqlError>>,
+) -> Result<T, MysqlError> {
+    match tokio::time::timeout_at(deadline, opening).await {
+        Ok(opened) => opened,
+        Err(_) => Err(MysqlError::silent(format!("cannot connect to {url}: no answer in time"))),
     }
 }
 

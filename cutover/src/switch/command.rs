@@ -26,6 +26,7 @@
 
 use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -201,7 +202,7 @@ impl TrafficSwitch for CommandSwitch {
         SwitchTraits { holds, moves: Moves::ByReconnect, members: 1 }
     }
 
-    async fn inspect(&self, from: Side) -> PortResult<Vec<Check>> {
+    async fn inspect(&self, from: Side, _max_pause: Duration) -> PortResult<Vec<Check>> {
         let mut checks = Vec::new();
         if self.config.hold.is_empty() {
             checks.push(Check::warn(

@@ -19,6 +19,8 @@ pub struct SwitchConfig {
     pub pgbouncer: Vec<PgBouncerConfig>,
     /// Every HAProxy.
     pub haproxy: Vec<HaProxyConfig>,
+    /// Every ProxySQL.
+    pub proxysql: Vec<ProxySqlConfig>,
     /// The operator's own endpoint.
     pub webhook: Option<WebhookConfig>,
     /// The operator's own commands.
@@ -61,6 +63,38 @@ impl fmt::Debug for HaProxyConfig {
         f.debug_struct("HaProxyConfig")
             .field("socket", &self.socket)
             .field("backend", &self.backend)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One ProxySQL process, in front of MySQL or MariaDB. Each of its hostgroups that are named has one
+/// server, which is blue or green.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProxySqlConfig {
+    /// URL of its admin interface (`mysql://admin@host:6032`).
+    pub admin: String,
+    /// Number of the hostgroup that leads to blue, or of all that do.
+    #[serde(deserialize_with = "one_or_many")]
+    pub hostgroup: Vec<u32>,
+    /// URL of a client, to see which server ProxySQL leads to.
+    pub client: String,
+    /// Blue as ProxySQL knows it, `host:port`. Default: as in `--blue`.
+    pub blue: Option<String>,
+    /// Green as ProxySQL is to know it. Default: as in `--green`.
+    pub green: Option<String>,
+    /// Name for messages. Default: the admin interface's address.
+    pub name: Option<String>,
+}
+
+impl fmt::Debug for ProxySqlConfig {
+    /// Without the URLs, which may hold passwords.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProxySqlConfig")
+            .field("hostgroup", &self.hostgroup)
+            .field("blue", &self.blue)
+            .field("green", &self.green)
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
@@ -173,6 +207,7 @@ impl SwitchConfig {
     pub fn names_any(&self) -> bool {
         !self.pgbouncer.is_empty()
             || !self.haproxy.is_empty()
+            || !self.proxysql.is_empty()
             || self.webhook.is_some()
             || self.command.is_some()
             || self.proxy.is_some()
@@ -201,6 +236,9 @@ impl SwitchConfig {
         if self.haproxy.iter().any(|member| member.blue == member.green) {
             return refuse("cutover.haproxy: blue and green must be two servers");
         }
+        if self.proxysql.iter().any(|member| member.hostgroup.is_empty()) {
+            return refuse("cutover.proxysql.hostgroup is required");
+        }
         let http = |url: &str| url.starts_with("https://") || url.starts_with("http://");
         if self.webhook.as_ref().is_some_and(|webhook| !http(&webhook.url)) {
             return refuse("cutover.webhook.url must begin with https:// or http://");
@@ -221,12 +259,16 @@ impl SwitchConfig {
     }
 }
 
-fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+fn one_or_many<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum OneOrMany {
-        One(String),
-        Many(Vec<String>),
+    enum OneOrMany<T> {
+        One(T),
+        Many(Vec<T>),
     }
     Ok(match OneOrMany::deserialize(deserializer)? {
         OneOrMany::One(name) => vec![name],
@@ -260,6 +302,8 @@ mod tests {
     fn it_survives_a_trip_to_another_process_and_shows_no_secret() {
         let text = "[[haproxy]]\nsocket = '/s'\nbackend = 'be'\nblue = 'b'\ngreen = 'g'\n\
                     client = 'postgres://u:hunter2@h/d'\n\
+                    [[proxysql]]\nadmin = 'mysql://a:hunter2@h:6032'\nhostgroup = 1\n\
+                    client = 'mysql://u:hunter2@h/d'\n\
                     [webhook]\nurl = 'https://h/?t=hunter2'\nsecret_file = '/f'\n\
                     [command]\nswitch = ['x']\nclient = 'postgres://u:hunter2@h/d'\n[proxy]\n";
         let config: SwitchConfig = toml::from_str(text).unwrap();

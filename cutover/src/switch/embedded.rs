@@ -287,7 +287,7 @@ impl TrafficSwitch for EmbeddedSwitch {
         SwitchTraits { holds: true, moves: Moves::Transparently, members: 1 }
     }
 
-    async fn inspect(&self, from: Side) -> PortResult<Vec<Check>> {
+    async fn inspect(&self, from: Side, _max_pause: Duration) -> PortResult<Vec<Check>> {
         let answer = match self.ask(&Order::Survey, soon()).await {
             Ok(answer) => answer,
             Err(error) => {

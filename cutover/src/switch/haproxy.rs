@@ -13,6 +13,8 @@ mod member;
 mod socket;
 mod table;
 
+use std::time::Duration;
+
 use futures_util::future::{join_all, try_join_all};
 use tokio::time::Instant;
 
@@ -60,7 +62,7 @@ impl TrafficSwitch for HaProxySwitch {
         SwitchTraits { holds: false, moves: Moves::ByReconnect, members: self.members.len() }
     }
 
-    async fn inspect(&self, from: Side) -> PortResult<Vec<Check>> {
+    async fn inspect(&self, from: Side, _max_pause: Duration) -> PortResult<Vec<Check>> {
         let serving = identity::of_side(self.end(from), from, soon()).await?;
         let each = self.members.iter().map(|member| member.inspect(from, &serving));
         let checks = join_all(each).await;

@@ -3,6 +3,7 @@
 //! | Router | Clients in the pause | Their sessions |
 //! |---|---|---|
 //! | PgBouncer | wait | go on |
+//! | ProxySQL | wait | go on, but for those that keep their server connection |
 //! | our own proxy | wait | go on, but for those that are tied to their server |
 //! | HAProxy | are cut, and refused | connect again |
 //! | webhook, command | as the operator's own router does | connect again |
@@ -15,20 +16,24 @@ mod identity;
 mod ini;
 mod pgbouncer;
 mod place;
+mod proxysql;
 mod several;
 mod webhook;
 
 pub use command::CommandSwitch;
 pub use config::{
-    CommandConfig, HaProxyConfig, PgBouncerConfig, SwitchConfig, SwitchConfigError, Unnamed,
-    WebhookConfig,
+    CommandConfig, HaProxyConfig, PgBouncerConfig, ProxySqlConfig, SwitchConfig, SwitchConfigError,
+    Unnamed, WebhookConfig,
 };
 pub use embedded::EmbeddedSwitch;
 pub use haproxy::HaProxySwitch;
 pub use pgbouncer::PgBouncerSwitch;
+pub use proxysql::ProxySqlSwitch;
 pub use webhook::WebhookSwitch;
 
 pub(crate) use identity::ASK as WHICH_SERVER;
+
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -45,6 +50,7 @@ pub struct Switch(Vec<Router>);
 enum Router {
     PgBouncer(Box<PgBouncerSwitch>),
     HaProxy(Box<HaProxySwitch>),
+    ProxySql(Box<ProxySqlSwitch>),
     Webhook(Box<WebhookSwitch>),
     Command(Box<CommandSwitch>),
     Embedded(Box<EmbeddedSwitch>),
@@ -66,8 +72,8 @@ impl Switch {
         let of_postgres = |router: &str| match (blue.postgres(), green.postgres()) {
             (Some(blue), Some(green)) => Ok((blue, green)),
             _ => Err(SwitchConfigError(format!(
-                "cutover.{router} is for PostgreSQL; for MySQL and MariaDB name a haproxy, a webhook \
-                 or a command"
+                "cutover.{router} is for PostgreSQL; for MySQL and MariaDB name a proxysql, a \
+                 haproxy, a webhook or a command"
             ))),
         };
         let mut routers = Vec::new();
@@ -79,6 +85,10 @@ impl Switch {
         if !config.haproxy.is_empty() {
             let switch = HaProxySwitch::new(&config.haproxy, blue, green)?;
             routers.push(Router::HaProxy(Box::new(switch)));
+        }
+        if !config.proxysql.is_empty() {
+            let switch = ProxySqlSwitch::new(&config.proxysql, blue, green)?;
+            routers.push(Router::ProxySql(Box::new(switch)));
         }
         if let Some(webhook) = &config.webhook {
             let switch = WebhookSwitch::new(webhook.clone(), blue, green)?;
@@ -115,6 +125,7 @@ macro_rules! each {
         match $router {
             Router::PgBouncer($switch) => $call,
             Router::HaProxy($switch) => $call,
+            Router::ProxySql($switch) => $call,
             Router::Webhook($switch) => $call,
             Router::Command($switch) => $call,
             Router::Embedded($switch) => $call,
@@ -127,8 +138,8 @@ impl TrafficSwitch for Router {
         each!(self, switch => switch.traits())
     }
 
-    async fn inspect(&self, from: Side) -> PortResult<Vec<Check>> {
-        each!(self, switch => Box::pin(switch.inspect(from)).await)
+    async fn inspect(&self, from: Side, max_pause: Duration) -> PortResult<Vec<Check>> {
+        each!(self, switch => Box::pin(switch.inspect(from, max_pause)).await)
     }
 
     async fn arm(&self, to: Side, deadline: Instant) -> PortResult<()> {

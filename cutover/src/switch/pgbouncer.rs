@@ -106,7 +106,7 @@ impl TrafficSwitch for PgBouncerSwitch {
         SwitchTraits { holds: true, moves: Moves::Transparently, members: self.members.len() }
     }
 
-    async fn inspect(&self, from: Side) -> PortResult<Vec<Check>> {
+    async fn inspect(&self, from: Side, _max_pause: Duration) -> PortResult<Vec<Check>> {
         let serving = self.identity_of(from, soon()).await?;
         let checks = self
             .all(|member| {

@@ -1,5 +1,7 @@
 //! All routers at once: several members of one kind, of several kinds, or none.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
@@ -10,8 +12,8 @@ use crate::ports::{Epoch, Moves, PortError, PortResult, SwitchActs, SwitchTraits
 use crate::side::Side;
 
 const NONE: &str = "no traffic switch is configured";
-const NAME_ONE: &str = "add [[cutover.pgbouncer]], [[cutover.haproxy]], [cutover.proxy], \
-                        [cutover.webhook] or [cutover.command] to the configuration";
+const NAME_ONE: &str = "add [[cutover.pgbouncer]], [[cutover.haproxy]], [[cutover.proxysql]], \
+                        [cutover.proxy], [cutover.webhook] or [cutover.command] to the configuration";
 
 impl Switch {
     fn some(&self) -> PortResult<&[Router]> {
@@ -50,12 +52,12 @@ impl TrafficSwitch for Switch {
         }
     }
 
-    async fn inspect(&self, from: Side) -> PortResult<Vec<Check>> {
+    async fn inspect(&self, from: Side, max_pause: Duration) -> PortResult<Vec<Check>> {
         if self.0.is_empty() {
             let what = format!("{NONE}, so clients could not be moved");
             return Ok(vec![Check::fail("router", what, NAME_ONE)]);
         }
-        let checks = join_all(self.0.iter().map(|router| router.inspect(from))).await;
+        let checks = join_all(self.0.iter().map(|router| router.inspect(from, max_pause))).await;
         Ok(all(checks)?.into_iter().flatten().collect())
     }
 

@@ -265,7 +265,7 @@ impl TrafficSwitch for WebhookSwitch {
         SwitchTraits { holds: self.config.holds, moves: Moves::ByReconnect, members: 1 }
     }
 
-    async fn inspect(&self, from: Side) -> PortResult<Vec<Check>> {
+    async fn inspect(&self, from: Side, _max_pause: Duration) -> PortResult<Vec<Check>> {
         let mut checks = Vec::new();
         match std::fs::read(&self.config.secret_file) {
             Ok(secret) if secret.trim_ascii().is_empty() => checks.push(Check::fail(

@@ -299,7 +299,12 @@ async fn a_history_that_moves_stops_the_run(version: Version) {
     let elsewhere = MysqlUndo { server: "another".into(), ..undo.clone() };
     let error = fence.raise(&elsewhere, deadline()).await.unwrap_err();
     assert!(error.what.contains("another server"), "{error}");
-    open(&site.app()).await;
+    // Without a fence, as in the rounds of a drill, whoever writes may.
+    let mut client = open(&site.app()).await;
+    for round in 1..=2 {
+        fence.mark(&Token::draining("drill", Epoch(round)), deadline()).await.unwrap();
+        client.query_drop("INSERT INTO shop.a (who) VALUES ('client')").await.unwrap();
+    }
     let mut impostor = open(&site.mover()).await;
     let token = Token::draining("test", Epoch(1));
     fence.raise(&undo, deadline()).await.unwrap();
@@ -310,6 +315,10 @@ async fn a_history_that_moves_stops_the_run(version: Version) {
     let error = fence.mark(&token.sealing(), deadline()).await.unwrap_err();
     assert!(error.what.contains("moved by 1 transactions"), "{error}");
     fence.lower(&undo, deadline()).await.unwrap();
+    // And it is everybody's again.
+    let mut client = open(&site.app()).await;
+    client.query_drop("INSERT INTO shop.a (who) VALUES ('client')").await.unwrap();
+    fence.mark(&Token::draining("drill", Epoch(3)), deadline()).await.unwrap();
 }
 
 async fn what_others_have_changed_meanwhile_stays(version: Version) {

@@ -20,7 +20,7 @@ use decoders::postgres::session::connect_plain;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::support::{Login, PgBouncer, Postgres, deadline, number, text, until};
+use super::support::{Login, PAUSE, PgBouncer, Postgres, deadline, number, text, until};
 
 pub(super) const SCHEMA: &str = "CREATE TABLE t (id bigserial PRIMARY KEY); CREATE SCHEMA _cutover; \
     CREATE TABLE _cutover.marker (token text PRIMARY KEY); \
@@ -54,18 +54,18 @@ async fn what_pgbouncer_can_not_do_is_found_beforehand() {
     let blue = server.database("shop", SCHEMA).await;
     let green = server.database("green", SCHEMA).await;
     let session = PgBouncer::start("shop", server.port, "shop", "session").await;
-    let checks = switch(&[&session], &blue, &green).inspect(Side::Blue).await.unwrap();
+    let checks = switch(&[&session], &blue, &green).inspect(Side::Blue, PAUSE).await.unwrap();
     let failed: Vec<_> = checks.iter().filter(|c| c.severity == Severity::Fail).collect();
     assert_eq!(failed.len(), 1, "{checks:#?}");
     assert!(failed[0].evidence.contains("session mode"));
 
     let elsewhere = PgBouncer::start("shop", server.port, "green", "transaction").await;
-    let checks = switch(&[&elsewhere], &blue, &green).inspect(Side::Blue).await.unwrap();
+    let checks = switch(&[&elsewhere], &blue, &green).inspect(Side::Blue, PAUSE).await.unwrap();
     let failed: Vec<_> = checks.iter().filter(|c| c.severity == Severity::Fail).collect();
     assert!(failed[0].evidence.contains("does not lead to blue"), "{checks:#?}");
 
     let other = PgBouncer::start("other", server.port, "shop", "transaction").await;
-    let checks = switch(&[&other], &blue, &green).inspect(Side::Blue).await.unwrap();
+    let checks = switch(&[&other], &blue, &green).inspect(Side::Blue, PAUSE).await.unwrap();
     assert!(checks.iter().any(|c| c.evidence.contains("no database shop")), "{checks:#?}");
 }
 

@@ -13,7 +13,7 @@ use cutover::proxy::{Proxy, ProxyConfig};
 use cutover::switch::{Switch, SwitchConfig};
 
 use super::proxy::Stage;
-use super::support::{Login, Postgres, deadline, number, until};
+use super::support::{Login, PAUSE, Postgres, deadline, number, until};
 
 fn switch(control: &Path, port: u16, blue: &Login, green: &Login) -> Switch {
     let text =
@@ -23,7 +23,7 @@ fn switch(control: &Path, port: u16, blue: &Login, green: &Login) -> Switch {
 }
 
 async fn worst(switch: &Switch, from: Side) -> (Severity, Vec<String>) {
-    let checks = switch.inspect(from).await.unwrap();
+    let checks = switch.inspect(from, PAUSE).await.unwrap();
     let severity = checks.iter().map(|check| check.severity).max().unwrap();
     let name = |check: &Check| check.name.clone();
     let names = checks.iter().filter(|check| check.severity == severity).map(name).collect();

@@ -8,7 +8,7 @@ use cutover::ports::{Epoch, TrafficSwitch};
 use cutover::switch::{Switch, SwitchConfig};
 
 use super::flip::{SCHEMA, switch};
-use super::support::{Login, PgBouncer, Postgres, deadline, number, text};
+use super::support::{Login, PAUSE, PgBouncer, Postgres, deadline, number, text};
 
 fn named(bouncer: &PgBouncer, databases: &[&str], file: &str, blue: &Login) -> Switch {
     let config: SwitchConfig = toml::from_str(&format!(
@@ -21,7 +21,7 @@ fn named(bouncer: &PgBouncer, databases: &[&str], file: &str, blue: &Login) -> S
 
 /// The checks of one severity, by name, and what they say.
 async fn found(switch: &Switch, severity: Severity) -> Vec<(String, String)> {
-    let checks = switch.inspect(Side::Blue).await.unwrap();
+    let checks = switch.inspect(Side::Blue, PAUSE).await.unwrap();
     let of = |check: &Check| {
         let name = check.name.split(' ').next().unwrap_or_default();
         (name.to_owned(), check.evidence.clone())

@@ -12,6 +12,9 @@ use tempfile::TempDir;
 /// Until when anything here must have happened.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The longest pause that prechecks are asked about.
+pub const PAUSE: Duration = Duration::from_secs(2);
+
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -14,7 +14,7 @@ const FAR_BEHIND_BYTES_MIN: u64 = 1 << 20;
 
 /// Why our own proxy can't stand between clients and MySQL or MariaDB, and what can.
 pub(crate) const ONLY_POSTGRES: &str = "our own proxy speaks PostgreSQL; between servers of MySQL or \
-     MariaDB name a cutover.haproxy, a cutover.webhook or a cutover.command";
+     MariaDB name a cutover.proxysql, a cutover.haproxy, a cutover.webhook or a cutover.command";
 
 impl Config {
     /// Everything that can be seen to be wrong without a connection.

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use tests::chaos::{self, Options, Summary};
+use tests::chaos::{self, Engine, Options, Summary};
 
 /// No run begins later than this; the machine may be busy with other tests.
 const WITHIN: Duration = Duration::from_secs(120);
 
-async fn slice(seed: u64, runs: u64, only: Option<&str>) -> Result<Summary> {
+async fn slice(engine: Engine, seed: u64, runs: u64, only: Option<&str>) -> Result<Summary> {
     let options = Options {
+        engine,
         seed,
         runs,
         at: 0,
@@ -25,6 +26,18 @@ async fn slice(seed: u64, runs: u64, only: Option<&str>) -> Result<Summary> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn six_runs_in_which_something_goes_wrong_end_as_they_may() -> Result<()> {
-    slice(1, 6, Some("kill -9")).await?;
+    slice(Engine::Postgres, 1, 6, Some("kill -9")).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_of_mariadb_in_which_something_goes_wrong_end_as_they_may() -> Result<()> {
+    slice(Engine::Mariadb, 1, 4, None).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_of_mysql_in_which_something_goes_wrong_end_as_they_may() -> Result<()> {
+    slice(Engine::Mysql, 1, 3, None).await?;
     Ok(())
 }

@@ -24,15 +24,22 @@ impl Move {
     /// Between servers with these options, and with more than the ledger on blue.
     pub async fn start(versions: (Version, Version), options: &[&str], more: &str) -> Result<Move> {
         let stage = Stage::start(versions, options, "")?;
+        let url = stage.app_url();
+        Move::on(stage, url, more).await
+    }
+
+    /// The same on a stage that is set, with clients of this URL.
+    pub async fn on(stage: Stage, url: String, more: &str) -> Result<Move> {
         stage.on_blue(&ledger::mysql::tables(ACCOUNTS))?;
         stage.on_blue(more)?;
         let mut sidecar = stage.replicator()?;
-        stage.api().wait_streaming(&mut sidecar, 1.0, 2 * SOON).await?;
+        let streams = stage.api().wait_streaming(&mut sidecar, 1.0, 2 * SOON).await;
+        streams.with_context(|| format!("the log ends:\n{}", sidecar.log_tail()))?;
         let options = ledger::Options {
             clients: 4,
             rate: 100,
             accounts: ACCOUNTS,
-            ..ledger::Options::new(stage.app_url())
+            ..ledger::Options::new(url)
         };
         let ledger = Ledger::start(options)?;
         Ok(Move { stage, sidecar, ledger })
@@ -41,6 +48,11 @@ impl Move {
     /// `kill -9`, and the next life.
     fn kill(&mut self) -> Result<()> {
         self.sidecar.kill9()?;
+        self.live_on()
+    }
+
+    /// The next life of a sidecar that has died.
+    pub fn live_on(&mut self) -> Result<()> {
         self.sidecar = self.stage.replicator()?;
         Ok(())
     }
@@ -49,8 +61,19 @@ impl Move {
         self.ledger.more_acknowledged(50, 2 * SOON).await
     }
 
-    async fn wait(&mut self, what: &str, ready: impl Fn(&Value) -> bool) -> Result<Value> {
+    pub async fn wait(&mut self, what: &str, ready: impl Fn(&Value) -> bool) -> Result<Value> {
         self.stage.api().wait_status(&mut self.sidecar, what, 2 * SOON, ready).await
+    }
+
+    /// Waits until the sidecar has ended by itself: at a failpoint, or because it has to.
+    pub async fn wait_end(&mut self) -> Result<()> {
+        let sidecar = &mut self.sidecar;
+        wait::until("the sidecar to end", SOON, || {
+            let ended = sidecar.ended();
+            async { Ok(ended?.map(drop)) }
+        })
+        .await
+        .with_context(|| format!("the log ends:\n{}", self.sidecar.log_tail()))
     }
 
     /// Runs the command, which has to succeed.

@@ -7,11 +7,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use tests::chaos::{self, Options};
+use tests::chaos::{self, Engine, Options};
 
 /// Breaks cutovers and rollbacks of real servers under load, and judges how they end.
 #[derive(Debug, Parser)]
 struct Arguments {
+    /// `postgres`, `mariadb` or `mysql`.
+    #[arg(long, default_value = "postgres", value_parser = engine)]
+    engine: Engine,
     /// What everything derives from.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -29,10 +32,16 @@ struct Arguments {
     minutes: Option<u64>,
 }
 
+fn engine(name: &str) -> Result<Engine, String> {
+    let found = Engine::ALL.into_iter().find(|engine| engine.name() == name);
+    found.ok_or_else(|| format!("there are {}", Engine::ALL.map(Engine::name).join(", ")))
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let options = Options {
+        engine: arguments.engine,
         seed: arguments.seed,
         runs: arguments.runs,
         at: arguments.at,

@@ -5,6 +5,8 @@ use anyhow::{Result, ensure};
 use super::fault::{At, Break, Fault, Link, Session, Who};
 use super::points::{FAILPOINTS, HELD_ACTS, act_of, before};
 use super::random::Random;
+use super::server::{Engine, Kind};
+use crate::mysql::Version;
 
 /// Which way a run goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,16 +29,22 @@ impl Direction {
 /// What stands between the clients and the servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Router {
-    PgBouncer { members: usize },
+    PgBouncer {
+        members: usize,
+    },
     Embedded,
+    /// Cuts its clients, and forgets at a restart what it was told.
+    HaProxy,
+    /// Its stand-in.
+    ProxySql,
 }
 
 /// One run as the seed wants it.
 #[derive(Debug, Clone)]
 pub struct Cast {
     pub number: u64,
-    pub blue: u32,
-    pub green: u32,
+    pub blue: Kind,
+    pub green: Kind,
     pub router: Router,
     /// Which pair of servers: runs of one number share it.
     pub pair: u64,
@@ -56,20 +64,22 @@ pub const STOP_MS: u64 = 6_000;
 /// A seed's order of all faults.
 #[derive(Debug)]
 pub struct Deck {
+    engine: Engine,
     seed: u64,
     faults: Vec<Fault>,
 }
 
 impl Deck {
     /// All faults whose name and place have `only` in them, in the seed's order.
-    pub fn new(seed: u64, only: Option<&str>) -> Result<Deck> {
+    pub fn new(engine: Engine, seed: u64, only: Option<&str>) -> Result<Deck> {
         let mut faults = every();
+        faults.retain(|fault| engine.is_postgres() || !fault.is_of_postgres());
         if let Some(only) = only {
             faults.retain(|fault| fault.to_string().contains(only));
         }
         ensure!(!faults.is_empty(), "no fault has {:?} in its name", only.unwrap_or_default());
         Random::of(seed, "deck", 0).shuffle(&mut faults);
-        Ok(Deck { seed, faults })
+        Ok(Deck { engine, seed, faults })
     }
 
     /// How many runs there are before one comes again.
@@ -85,12 +95,23 @@ impl Deck {
     pub fn deal(&self, number: u64, runs_per_pair: u64) -> Cast {
         let pair = number / runs_per_pair;
         let mut of_pair = Random::of(self.seed, "pair", pair);
-        let blue = of_pair.between(10, 18) as u32;
-        let green = of_pair.between(u64::from(blue), 18) as u32;
-        let router = match of_pair.below(4) {
-            0 => Router::Embedded,
-            1 => Router::PgBouncer { members: 2 },
-            _ => Router::PgBouncer { members: 1 },
+        let (blue, green) = match self.engine {
+            Engine::Postgres => {
+                let blue = of_pair.between(10, 18) as u32;
+                let green = of_pair.between(u64::from(blue), 18) as u32;
+                (Kind::Postgres(blue), Kind::Postgres(green))
+            }
+            Engine::Mariadb => {
+                (Kind::Mysql(Version::Mariadb10_11), Kind::Mysql(Version::Mariadb11_8))
+            }
+            Engine::Mysql => (Kind::Mysql(Version::Mysql9_7), Kind::Mysql(Version::Mysql9_7)),
+        };
+        let router = match (self.engine.is_postgres(), of_pair.below(4)) {
+            (true, 0) => Router::Embedded,
+            (true, 1) => Router::PgBouncer { members: 2 },
+            (true, _) => Router::PgBouncer { members: 1 },
+            (false, 0) => Router::ProxySql,
+            (false, _) => Router::HaProxy,
         };
         let mut of_run = Random::of(self.seed, "run", number);
         let mut direction = match of_run.below(2) {
@@ -104,6 +125,7 @@ impl Deck {
         }
         let router = match router {
             Router::Embedded if fault.needs_pgbouncer() => Router::PgBouncer { members: 1 },
+            Router::HaProxy if fault.needs_a_memory() => Router::ProxySql,
             router => router,
         };
         // Now and then long enough that only a watchdog can have done what was done meanwhile.
@@ -243,8 +265,9 @@ mod tests {
 
     #[test]
     fn a_run_depends_on_its_number_and_its_seed_alone() -> Result<()> {
-        let (one, other) = (Deck::new(7, None)?, Deck::new(8, None)?);
-        let (first, again) = (one.deal(33, 12), Deck::new(7, None)?.deal(33, 12));
+        let (one, other) =
+            (Deck::new(Engine::Postgres, 7, None)?, Deck::new(Engine::Postgres, 8, None)?);
+        let (first, again) = (one.deal(33, 12), Deck::new(Engine::Postgres, 7, None)?.deal(33, 12));
         assert_eq!(format!("{first:?}"), format!("{again:?}"));
         let faults = |deck: &Deck| (0..20).map(|n| deck.deal(n, 12).fault).collect::<Vec<_>>();
         assert_ne!(faults(&one), faults(&other));
@@ -253,7 +276,7 @@ mod tests {
 
     #[test]
     fn every_failpoint_is_killed_at_before_any_fault_comes_again() -> Result<()> {
-        let deck = Deck::new(1, None)?;
+        let deck = Deck::new(Engine::Postgres, 1, None)?;
         let mut killed = BTreeSet::new();
         for number in 0..deck.len() as u64 {
             match deck.deal(number, 12).fault {
@@ -270,10 +293,23 @@ mod tests {
     }
 
     #[test]
+    fn haproxy_is_killed_only_where_the_run_leads_it_again() -> Result<()> {
+        for engine in [Engine::Mariadb, Engine::Mysql] {
+            let deck = Deck::new(engine, 1, None)?;
+            let casts: Vec<_> = (0..deck.len() as u64).map(|n| deck.deal(n, 12)).collect();
+            assert!(casts.iter().any(|cast| cast.router == Router::ProxySql));
+            for cast in casts.iter().filter(|cast| cast.router == Router::HaProxy) {
+                assert!(!cast.fault.needs_a_memory(), "{}", cast.fault);
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
     fn faults_can_be_chosen_by_name() -> Result<()> {
-        let deck = Deck::new(1, Some("kill -9 sidecar at act.flip"))?;
+        let deck = Deck::new(Engine::Postgres, 1, Some("kill -9 sidecar at act.flip"))?;
         assert_eq!(deck.len(), 2);
-        assert!(Deck::new(1, Some("no such fault")).is_err());
+        assert!(Deck::new(Engine::Postgres, 1, Some("no such fault")).is_err());
         Ok(())
     }
 }

@@ -254,6 +254,28 @@ impl Fault {
         matches!(self, Fault::DiskFull { .. })
     }
 
+    /// Whether only PostgreSQL has what it does: slots, streams that end with a table's change.
+    pub fn is_of_postgres(&self) -> bool {
+        match self {
+            Fault::SlotDropped { .. } | Fault::SlotTaken { .. } | Fault::StrayResume { .. } => true,
+            Fault::ApplyConflict { .. } | Fault::Ddl { .. } => true,
+            Fault::Session { what, .. } => *what == Session::Prepared,
+            _ => false,
+        }
+    }
+
+    /// Whether the router is killed when the run may already have looked through it for the last time:
+    /// one that forgets where it leads then leads to the side that was left.
+    pub fn needs_a_memory(&self) -> bool {
+        match self {
+            Fault::Kill { who: Who::Router | Who::All, at: At::Time(_) } => true,
+            Fault::Kill { who: Who::Router | Who::All, at: At::Point(name) } => {
+                ["turn_streams", "confirm_way_back", "watch"].iter().any(|act| name.contains(act))
+            }
+            _ => false,
+        }
+    }
+
     /// Whether only PgBouncer has what it does.
     pub fn needs_pgbouncer(&self) -> bool {
         matches!(self, Fault::StrayResume { .. })

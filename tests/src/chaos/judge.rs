@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::pair::{Pair, SOON, Side, brief};
+use super::server::{self, Server};
 use crate::ledger::LedgerReport;
-use crate::postgres::{Postgres, connect_url, describe};
-use crate::stage::{APP, DATABASE};
+use crate::stage::APP;
 
 /// How long one try to write may take.
 const TRY: Duration = Duration::from_secs(10);
@@ -25,6 +25,8 @@ pub struct Found {
     /// The same from when the run was given up on, if it was.
     pub abort_wait: Option<Duration>,
     pub ledger: LedgerReport,
+    /// Errors that clients saw since the last look.
+    pub client_errors: usize,
     /// The sidecar's account of its last run, if it has one.
     pub report: Value,
 }
@@ -41,23 +43,25 @@ pub async fn judge(pair: &mut Pair, since: Instant) -> Result<Found> {
     let abort_wait = gave_up_at(&report).map(|at| pair.ledger.longest_gap(at.max(since)));
 
     let serving = one_writer(pair).await?;
-    pair.serving = serving;
+    pair.serves(serving)?;
     if serving == Side::Green {
         pair.green_has_served = true;
         pair.ledger.admit(1, true);
     }
     pair.ledger.rest(SOON).await.context("a client was never answered")?;
     let looked = look(pair, serving).await;
-    let ledger = pair.ledger.check_resting(&pair.server(serving).url(DATABASE)).await;
+    let ledger = pair.ledger.check_resting(&pair.server(serving).own_url()).await;
     pair.ledger.go_on();
     looked?;
     let ledger = ledger?;
+    let client_errors = ledger.client_errors - pair.client_errors;
+    pair.client_errors = ledger.client_errors;
     if let Some(said) = report["serving"].as_str()
         && report["outcome"] != "held"
     {
         ensure!(said == serving.name(), "{} serves, and the report says {said}", serving.name());
     }
-    Ok(Found { serving, longest_wait, abort_wait, ledger, report })
+    Ok(Found { serving, longest_wait, abort_wait, ledger, client_errors, report })
 }
 
 /// When the run began to go back, by its own account.
@@ -82,19 +86,19 @@ async fn quiet(pair: &mut Pair) -> Result<Value> {
 }
 
 async fn look(pair: &mut Pair, serving: Side) -> Result<()> {
-    let settings = settings(pair.server(serving)).await?;
+    let settings = pair.server(serving).settings().await?;
     let before = &pair.baseline[serving as usize];
     ensure!(
         settings == *before,
         "{}'s settings are not as they were: {settings} instead of {before}",
         serving.name()
     );
-    for router in &pair.routers {
-        let client = connect_url(&router.url_as(APP)).await.context("through a router")?;
-        let asked = client.simple_query(
-            "SELECT current_setting('server_version_num'), pg_postmaster_start_time()",
-        );
-        tokio::time::timeout(TRY, asked).await.context("a router does not answer")??;
+    let routers: Vec<_> = match pair.routers.is_empty() {
+        true => vec![pair.app_url().to_owned()],
+        false => pair.routers.iter().map(|router| router.url_as(APP)).collect(),
+    };
+    for router in routers {
+        server_behind(&router).await.context("through a router")?;
     }
     if !pair.is_broken {
         // Whoever serves, the other side follows: there is a way to go, and a way back.
@@ -134,48 +138,20 @@ async fn closed_or_takes_writes(pair: &Pair) -> Result<()> {
     if !pair.green_has_served && leads_there.is_none() {
         let url = pair.app_url().to_owned();
         let through = server_behind(&url).await?;
-        let own = server_behind(&pair.green.url(DATABASE)).await?;
+        let own = server_behind(&pair.green.own_url()).await?;
         ensure!(through == own, "it has never served, and the proxy does not lead there");
     }
     takes_writes(&pair.green).await
 }
 
-/// When the server behind this URL was started: no two share it.
 async fn server_behind(url: &str) -> Result<String> {
-    let asked = async {
-        let client = connect_url(url).await?;
-        let rows =
-            crate::postgres::rows(&client, "SELECT pg_postmaster_start_time()::text").await?;
-        rows.first().and_then(|row| row.first().cloned().flatten()).context("no answer")
-    };
-    tokio::time::timeout(TRY, asked).await.context("no answer in time")?
+    tokio::time::timeout(TRY, server::server_behind(url)).await.context("no answer in time")?
 }
 
 /// A committed write of the application, past every router.
-async fn takes_writes(server: &Postgres) -> Result<()> {
+async fn takes_writes(server: &Server) -> Result<()> {
     let token = format!("{:?}", std::time::SystemTime::now()).replace('\'', "");
-    let write = async {
-        let client = connect_url(&server.url_as(APP, DATABASE)).await?;
-        let insert = format!("INSERT INTO public.probe VALUES ('{token}')");
-        client.batch_execute(&insert).await.map_err(|error| describe(&error))
-    };
-    tokio::time::timeout(TRY, write).await.context("no answer in time")?
-}
-
-/// Everything that a fence may change: whether and how clients are let in. No list of rights means
-/// the default ones (manual 5.7), so both are read as what they allow.
-pub async fn settings(server: &Postgres) -> Result<String> {
-    let sql = format!(
-        "SELECT concat_ws(' | ', datallowconn, datconnlimit,
-             (SELECT string_agg(concat_ws(':', grantee, grantor, privilege_type, is_grantable), ', '
-                                ORDER BY grantee, grantor, privilege_type)
-              FROM aclexplode(coalesce(datacl, acldefault('d', datdba)))),
-             (SELECT string_agg(concat_ws(':', setrole, setconfig::text), ', ' ORDER BY setrole)
-              FROM pg_db_role_setting WHERE setdatabase = d.oid),
-             (SELECT string_agg(concat_ws(':', rolname, rolcanlogin, rolconfig::text), ', '
-                                ORDER BY rolname)
-              FROM pg_roles WHERE rolname !~ '^pg_'))
-         FROM pg_database d WHERE datname = '{DATABASE}'"
-    );
-    server.value("postgres", &sql).await
+    let insert = format!("INSERT INTO probe VALUES ('{token}')");
+    let url = server.app_url();
+    tokio::time::timeout(TRY, server::run(&url, &insert)).await.context("no answer in time")?
 }

@@ -1,5 +1,5 @@
 //! Cutovers and rollbacks of real servers under load while everything that can go wrong does:
-//! `make chaos RUNS=n SEED=s`.
+//! `make chaos ENGINE=e RUNS=n SEED=s`.
 //!
 //! ```text
 //! deck     all faults, dealt in the order that a seed gives
@@ -25,6 +25,7 @@ mod points;
 mod random;
 mod report;
 mod scene;
+mod server;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -35,6 +36,7 @@ pub use deck::{Cast, Deck};
 pub use fault::Fault;
 pub use points::FAILPOINTS;
 pub use report::{Summary, Verdict};
+pub use server::Engine;
 
 use pair::Pair;
 use report::Told;
@@ -45,6 +47,7 @@ const RUNS_PER_PAIR: u64 = 12;
 /// What is run.
 #[derive(Debug, Clone)]
 pub struct Options {
+    pub engine: Engine,
     pub seed: u64,
     pub runs: u64,
     /// Number of the first run.
@@ -61,7 +64,7 @@ pub struct Options {
 /// the product did wrong is in the summary.
 pub async fn run(options: &Options) -> Result<Summary> {
     marked::sweep();
-    let deck = Deck::new(options.seed, options.only.as_deref())?;
+    let deck = Deck::new(options.engine, options.seed, options.only.as_deref())?;
     let mut summary = Summary::new(options);
     let began = Instant::now();
     let mut pair: Option<Pair> = None;

@@ -10,15 +10,17 @@ use super::deck::{Cast, Direction, Router};
 use super::fault::Link;
 use super::marked;
 use super::points::Points;
+use super::server::{self, Kind, Server};
 use crate::api::Api;
 use crate::compare::{self, Sequences};
+use crate::haproxy::HaProxy;
 use crate::ledger::{self, Ledger};
 use crate::paths;
 use crate::pgbouncer::PgBouncer;
 use crate::ports::Port;
-use crate::postgres::{Postgres, connect_url};
 use crate::process::{self, Launch, Process};
 use crate::proxy::{FaultProxy, Mode};
+use crate::proxysql::ProxySql;
 use crate::scratch::Scratch;
 pub use crate::side::Side;
 use crate::stage::{APP, DATABASE};
@@ -29,6 +31,8 @@ pub const SOON: Duration = Duration::from_secs(60);
 /// The state directory's disk, where it can be filled.
 const DISK_MB: u32 = 384;
 const ACCOUNTS: u32 = 50;
+/// Clients that come through the router.
+pub const CLIENTS: u32 = 4;
 /// Between two looks at what has died.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -78,12 +82,12 @@ pub struct Links {
 }
 
 impl Links {
-    fn new(blue: &Postgres, green: &Postgres, router: Router) -> Result<Links> {
-        let start = |server: &Postgres| FaultProxy::start(server.port());
+    fn new(blue: &Server, green: &Server, router: Router) -> Result<Links> {
+        let start = |server: &Server| FaultProxy::start(server.port());
         let sidecar = [start(blue)?, start(green)?];
         let router = match router {
             Router::Embedded => None,
-            Router::PgBouncer { .. } => Some([start(blue)?, start(green)?]),
+            _ => Some([start(blue)?, start(green)?]),
         };
         Ok(Links { sidecar, router })
     }
@@ -123,9 +127,11 @@ pub struct Pair {
     pub deaths: u32,
     pub embedded: Option<Process>,
     pub routers: Vec<PgBouncer>,
+    haproxy: Option<HaProxy>,
+    proxysql: Option<ProxySql>,
     pub links: Links,
-    pub blue: Postgres,
-    pub green: Postgres,
+    pub blue: Server,
+    pub green: Server,
     pub points: Points,
     pub mark: String,
     /// Each side's settings before anything was done.
@@ -138,6 +144,8 @@ pub struct Pair {
     pub is_broken: bool,
     /// The state directory has a disk of its own, which can be filled.
     pub has_small_disk: bool,
+    /// Errors that clients had seen when they were last looked at.
+    pub client_errors: usize,
     /// Runs so far.
     pub runs: u64,
     app_url: String,
@@ -151,21 +159,9 @@ pub struct Pair {
 impl Pair {
     /// Servers, router, load and sidecar, streaming.
     pub async fn start(cast: &Cast) -> Result<Pair> {
-        let (blue, green) = (Postgres::builder(cast.blue), Postgres::builder(cast.green));
-        let (blue, green) = tokio::try_join!(
-            tokio::task::spawn_blocking(move || blue.start()),
-            tokio::task::spawn_blocking(move || green.start()),
-        )?;
+        let (blue, green) = tokio::join!(Server::start(cast.blue), Server::start(cast.green));
         let (blue, green) = (blue.context("blue")?, green.context("green")?);
-        for server in [&blue, &green] {
-            server.create_role(APP).await?;
-            let create = format!("CREATE DATABASE {DATABASE} OWNER {APP}");
-            server.execute("postgres", &create).await?;
-        }
-        let app = connect_url(&blue.url_as(APP, DATABASE)).await?;
-        ledger::prepare(&app, ACCOUNTS).await?;
-        app.batch_execute(TABLES).await?;
-        drop(app);
+        blue.fill(ACCOUNTS).await.context("filling blue")?;
 
         let links = Links::new(&blue, &green, cast.router)?;
         let scratch = Scratch::new()?;
@@ -178,21 +174,30 @@ impl Pair {
         }
         let client_port = match cast.router {
             Router::Embedded => Some(Port::reserve()?),
-            Router::PgBouncer { .. } => None,
+            _ => None,
         };
-        let app_url = match (&client_port, routers.first()) {
-            (Some(port), _) => format!("postgres://{APP}@127.0.0.1:{}/{DATABASE}", port.number()),
-            (None, Some(router)) => router.url_as(APP),
-            (None, None) => bail!("a pair without a router"),
+        let [to_blue, to_green] = links.of_router().each_ref().map(FaultProxy::port);
+        let haproxy = match cast.router {
+            Router::HaProxy => Some(HaProxy::start(to_blue, to_green)?),
+            _ => None,
         };
+        let proxysql = match cast.router {
+            Router::ProxySql => Some(ProxySql::start(to_blue)?),
+            _ => None,
+        };
+        let port = client_port.as_ref().map(Port::number);
+        let port = port.or_else(|| routers.first().map(PgBouncer::port));
+        let port = port.or_else(|| haproxy.as_ref().map(HaProxy::port));
+        let port = port.or_else(|| proxysql.as_ref().map(ProxySql::port));
+        let app_url = blue.app_url_at(port.context("a pair without a router")?);
         let state = scratch.path().join("state");
         std::fs::create_dir_all(&state)?;
         let has_small_disk = marked::mount(&state, DISK_MB);
         let points = Points::new(scratch.path().join("failpoints"))?;
         let options = ledger::Options {
-            clients: 4,
+            clients: CLIENTS,
             accounts: ACCOUNTS,
-            direct: vec![blue.url_as(APP, DATABASE), green.url_as(APP, DATABASE)],
+            direct: vec![blue.app_url(), green.app_url()],
             log: Some(scratch.path().join("ledger.log")),
             ..ledger::Options::new(app_url.clone())
         };
@@ -207,6 +212,8 @@ impl Pair {
             deaths: 0,
             embedded: None,
             routers,
+            haproxy,
+            proxysql,
             links,
             blue,
             green,
@@ -217,6 +224,7 @@ impl Pair {
             green_has_served: false,
             is_broken: false,
             has_small_disk,
+            client_errors: 0,
             runs: 0,
             app_url,
             api_port: Port::reserve()?,
@@ -238,7 +246,7 @@ impl Pair {
             return Err(error.context(format!("logs: {}", kept.display())));
         }
         for side in [Side::Blue, Side::Green] {
-            pair.baseline[side as usize] = super::judge::settings(pair.server(side)).await?;
+            pair.baseline[side as usize] = pair.server(side).settings().await?;
         }
         Ok(pair)
     }
@@ -260,14 +268,14 @@ impl Pair {
         self.links.of_router()[side as usize].port()
     }
 
-    pub fn server(&self, side: Side) -> &Postgres {
+    pub fn server(&self, side: Side) -> &Server {
         match side {
             Side::Blue => &self.blue,
             Side::Green => &self.green,
         }
     }
 
-    pub fn server_mut(&mut self, side: Side) -> &mut Postgres {
+    pub fn server_mut(&mut self, side: Side) -> &mut Server {
         match side {
             Side::Blue => &mut self.blue,
             Side::Green => &mut self.green,
@@ -291,8 +299,7 @@ impl Pair {
     }
 
     fn write_configuration(&self) -> Result<()> {
-        let url =
-            |server: &Postgres, proxy: &FaultProxy| proxy.url(&server.url(DATABASE), server.port());
+        let url = |server: &Server, proxy: &FaultProxy| server.own_url_at(proxy.port());
         let text = |links: &[FaultProxy; 2], state: &std::path::Path, api: u16| {
             format!(
                 "name = \"{DATABASE}\"\nstate_dir = {state:?}\n\n[blue]\nurl = {:?}\n\n[green]\n\
@@ -312,6 +319,16 @@ impl Pair {
                 router.url_as(APP),
                 self.links.of_router()[0].port(),
                 self.links.of_router()[1].port(),
+            ));
+        }
+        if let Some(haproxy) = &self.haproxy {
+            routers.push_str(&format!("\n{}", haproxy.config_for(&self.app_url)));
+        }
+        if let Some(proxysql) = &self.proxysql {
+            let [blue, green] = self.links.of_router().each_ref().map(FaultProxy::port);
+            routers.push_str(&format!(
+                "\n{}blue = \"127.0.0.1:{blue}\"\ngreen = \"127.0.0.1:{green}\"\n",
+                proxysql.config(&self.app_url)
             ));
         }
         if let Some(port) = &self.client_port {
@@ -379,6 +396,12 @@ impl Pair {
         for router in &mut self.routers {
             router.stop()?;
         }
+        if let Some(haproxy) = &mut self.haproxy {
+            haproxy.kill()?;
+        }
+        if let Some(proxysql) = &mut self.proxysql {
+            proxysql.kill();
+        }
         if let Some(mut process) = self.embedded.take() {
             process.kill9()?;
         }
@@ -390,10 +413,23 @@ impl Pair {
         for router in &mut self.routers {
             router.start()?;
         }
+        if let Some(haproxy) = &mut self.haproxy {
+            haproxy.revive()?;
+        }
+        if let Some(proxysql) = &mut self.proxysql {
+            proxysql.revive()?;
+        }
         if self.embedded.is_none() {
             self.start_embedded()?;
         }
         Ok(())
+    }
+
+    /// What an operator does once it is known who serves: HAProxy is told in its configuration, because
+    /// it forgets the rest.
+    pub fn serves(&mut self, side: Side) -> Result<()> {
+        self.serving = side;
+        self.haproxy.as_ref().map_or(Ok(()), |haproxy| haproxy.lead_to(side))
     }
 
     /// Sees who has died, and starts the sidecar again when it is time.
@@ -481,9 +517,12 @@ impl Pair {
     /// Waits until the slot that the other side is fed from has passed everything that is on the
     /// serving side now: the sidecar reports only what is durable over there.
     pub async fn until_carried(&mut self, deadline: Duration) -> Result<()> {
+        if !self.blue.kind().is_postgres() {
+            return self.until_seen(deadline).await;
+        }
         let (server, slot) = (self.serving, self.serving.slot());
         let now = "SELECT pg_current_wal_insert_lsn()";
-        let goal = self.server(server).value("postgres", now).await?;
+        let goal = self.server(server).postgres()?.value("postgres", now).await?;
         let passed = format!(
             "SELECT coalesce(bool_or(confirmed_flush_lsn >= '{goal}'), false), \
              coalesce(max(confirmed_flush_lsn::text), 'no such slot') \
@@ -492,7 +531,7 @@ impl Pair {
         let until = Instant::now() + deadline;
         loop {
             self.tend()?;
-            let rows = self.server(server).rows("postgres", &passed).await?;
+            let rows = self.server(server).postgres()?.rows("postgres", &passed).await?;
             let seen = rows.first().and_then(|row| row.get(1).cloned().flatten());
             if rows.first().is_some_and(|row| row.first() == Some(&Some("t".into()))) {
                 return Ok(());
@@ -510,6 +549,29 @@ impl Pair {
         }
     }
 
+    /// The same where no server keeps a log for its reader: a row that is written now is seen there.
+    async fn until_seen(&mut self, deadline: Duration) -> Result<()> {
+        let (from, to) = (self.serving, self.serving.other());
+        let token = format!("{} carries {:?}", from.name(), std::time::SystemTime::now());
+        let token = token.replace(['\'', '{', '}'], "");
+        let insert = format!("insert into probe values ('{token}')");
+        server::run(&self.server(from).own_url(), &insert).await?;
+        let count = format!("select count(*) from probe where token = '{token}'");
+        let until = Instant::now() + deadline;
+        while server::value(&self.server(to).own_url(), &count).await? != "1" {
+            self.tend()?;
+            if Instant::now() >= until {
+                bail!(
+                    "what {} wrote does not arrive on the other side; status: {}",
+                    from.name(),
+                    self.status().map_or("no answer".into(), |status| brief(&status))
+                );
+            }
+            tokio::time::sleep(TICK).await;
+        }
+        Ok(())
+    }
+
     /// Ends the sidecar in order, opens the closed side and compares everything.
     pub async fn ensure_sides_equal(&mut self) -> Result<()> {
         self.ledger.rest(SOON).await?;
@@ -518,22 +580,28 @@ impl Pair {
             sidecar.terminate()?;
             sidecar.wait(SOON)?;
         }
+        if !self.blue.kind().is_postgres() {
+            let (blue, green) = (self.blue.contents().await?, self.green.contents().await?);
+            ensure!(blue == green, "blue has {blue}; green has {green}");
+            return Ok(());
+        }
         let closed = self.server(self.serving.other());
         let open = format!("ALTER DATABASE {DATABASE} ALLOW_CONNECTIONS true");
-        closed.execute("postgres", &open).await?;
-        let (blue, green) = (self.blue.url(DATABASE), self.green.url(DATABASE));
+        closed.postgres()?.execute("postgres", &open).await?;
+        let (blue, green) = (self.blue.own_url(), self.green.own_url());
         compare::ensure_equal(&blue, &green, Sequences::Ignored).await?;
         Ok(())
     }
 
     /// For messages: `13 -> 17 through pgbouncer x2`.
     pub fn describe(&self) -> String {
-        describe(self.blue.major(), self.green.major(), self.router)
+        describe(self.blue.kind(), self.green.kind(), self.router)
     }
 
     /// After a failure: copies every log into one directory, leaves that in place and names it.
     pub fn keep_logs(&mut self) -> Result<PathBuf> {
-        crate::stage::keep_logs(&mut self.scratch, [&self.blue, &self.green], &self.routers)
+        let servers = [self.blue.log_path(), self.green.log_path()];
+        crate::stage::keep_logs(&mut self.scratch, servers, &self.routers)
     }
 }
 
@@ -548,12 +616,14 @@ impl Drop for Pair {
     }
 }
 
-pub fn describe(blue: u32, green: u32, router: Router) -> String {
+pub fn describe(blue: Kind, green: Kind, router: Router) -> String {
     let router = match router {
         Router::PgBouncer { members } => format!("pgbouncer x{members}"),
         Router::Embedded => "embedded proxy".into(),
+        Router::HaProxy => "haproxy".into(),
+        Router::ProxySql => "proxysql's stand-in".into(),
     };
-    format!("{blue} -> {green} through {router}")
+    format!("{} -> {} through {router}", blue.name(), green.name())
 }
 
 /// What of a status says how it stands.
@@ -572,9 +642,3 @@ pub fn brief(status: &Value) -> String {
     let shown = parts.iter().filter(|(_, value)| !value.is_null());
     shown.map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>().join(", ")
 }
-
-/// Besides the ledger: what the judge and the faults write to.
-const TABLES: &str = "
-    CREATE TABLE public.probe (token text PRIMARY KEY);
-    CREATE TABLE public.victim (id int PRIMARY KEY, n int NOT NULL);
-    INSERT INTO public.victim SELECT n, 0 FROM generate_series(1, 20) n";

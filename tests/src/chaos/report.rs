@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::deck::Cast;
 use super::judge::Found;
 use super::pair::{Pair, describe};
-use super::{FAILPOINTS, Options};
+use super::{Engine, FAILPOINTS, Options};
 
 /// How a run is judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +51,7 @@ pub struct Told {
     killed_at: Vec<&'static str>,
     lost: usize,
     duplicated: usize,
+    client_errors: usize,
     pub verdict: Verdict,
     pub took: Duration,
 }
@@ -74,6 +75,7 @@ impl Told {
             killed_at: Vec::new(),
             lost: 0,
             duplicated: 0,
+            client_errors: 0,
             verdict,
             took: Duration::ZERO,
         }
@@ -122,6 +124,7 @@ impl Told {
             killed_at: killed_at.to_vec(),
             lost: found.ledger.lost,
             duplicated: found.ledger.duplicated,
+            client_errors: found.client_errors,
             ..Told::blank(cast, verdict)
         }
     }
@@ -165,6 +168,7 @@ impl Told {
 /// All runs.
 #[derive(Debug)]
 pub struct Summary {
+    engine: Engine,
     seed: u64,
     only: Option<String>,
     is_loud: bool,
@@ -179,6 +183,7 @@ pub struct Summary {
 impl Summary {
     pub fn new(options: &Options) -> Summary {
         Summary {
+            engine: options.engine,
             seed: options.seed,
             only: options.only.clone(),
             is_loud: options.is_loud,
@@ -215,7 +220,8 @@ impl Summary {
 
     fn replay(&self, number: u64) -> String {
         let only = self.only.as_ref().map_or(String::new(), |only| format!(" ONLY='{only}'"));
-        format!("make chaos SEED={} RUNS=1 AT={number}{only}", self.seed)
+        let engine = self.engine.name();
+        format!("make chaos ENGINE={engine} SEED={} RUNS=1 AT={number}{only}", self.seed)
     }
 
     /// Runs that ended as they may not, with the command that plays each again.
@@ -312,6 +318,7 @@ impl Summary {
             "chaos": self.played(),
             "lost": self.runs.iter().map(|told| told.lost).sum::<usize>(),
             "duplicated": self.runs.iter().map(|told| told.duplicated).sum::<usize>(),
+            "client_errors": self.runs.iter().map(|told| told.client_errors).sum::<usize>(),
             "illegal": count(|verdict| matches!(verdict, Verdict::Illegal(_)))
                 + self.pairs_differ.len(),
             "unattended": legal,
@@ -328,6 +335,7 @@ impl Summary {
             "aborts": self.aborts(true).len(),
             "aborts_alive": self.aborts(false).len(),
             "seconds": self.took.as_secs(),
+            "engine": self.engine.name(),
             "seed": self.seed,
         })
     }

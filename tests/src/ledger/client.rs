@@ -12,7 +12,7 @@ use super::session::Session;
 use super::transfer::{Random, Transfer};
 
 /// Between two attempts to connect, so that a dead server does not keep a core busy.
-const RECONNECT: Duration = Duration::from_millis(50);
+pub const RECONNECT: Duration = Duration::from_millis(50);
 
 /// Runs all clients until they are stopped.
 pub async fn run_all<S: Session>(options: &Options, record: &Record, crowd: &Crowd) -> Result<()> {

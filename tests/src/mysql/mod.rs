@@ -21,6 +21,7 @@ use crate::wait;
 
 pub use client::{Login, Row};
 pub use stage::{DATABASE, Stage};
+pub(crate) use stage::{MOVER_IN_URL, create_accounts};
 
 const START_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
@@ -217,6 +218,12 @@ impl Mysql {
         Ok(())
     }
 
+    /// `kill -9`; [`Mysql::start_again`] is its next life.
+    pub fn kill9(&mut self) -> Result<()> {
+        let mut process = self.process.take().context("the server is down")?;
+        process.kill9()
+    }
+
     /// Stops it cleanly and starts it again, with the settings and accounts that it has stored: it may
     /// let nobody in.
     pub fn restart(&mut self) -> Result<()> {
@@ -224,7 +231,7 @@ impl Mysql {
         self.launch()
     }
 
-    /// Starts it after [`Mysql::stop`].
+    /// Starts it after [`Mysql::stop`] or [`Mysql::kill9`].
     pub fn start_again(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "the server runs");
         self.launch()

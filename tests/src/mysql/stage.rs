@@ -18,9 +18,20 @@ pub const DATABASE: &str = "shop";
 
 /// The sidecar's account, which is nobody else's; its password needs to be encoded in a URL.
 const MOVER: (&str, &str) = ("mover", "se cret");
-const MOVER_IN_URL: &str = "mover:se%20cret";
+pub(crate) const MOVER_IN_URL: &str = "mover:se%20cret";
 /// The application's.
 const APP: &str = "app";
+
+/// The sidecar's account and the application's.
+pub(crate) fn create_accounts(server: &Mysql) -> Result<()> {
+    let (mover, password) = MOVER;
+    server.run(&format!(
+        "create user '{mover}'@'%' identified by '{password}';
+         grant all on *.* to '{mover}'@'%';
+         create user '{APP}'@'%' identified by '{APP}';
+         grant all on {DATABASE}.* to '{APP}'@'%';"
+    ))
+}
 
 /// The stage, set; blue's database is there and empty. Dropping it stops everything.
 #[derive(Debug)]
@@ -38,13 +49,7 @@ impl Stage {
     pub fn start(versions: (Version, Version), options: &[&str], config: &str) -> Result<Stage> {
         let server = |version: Version| -> Result<Mysql> {
             let server = Mysql::start(version, options)?;
-            let (mover, password) = MOVER;
-            server.run(&format!(
-                "create user '{mover}'@'%' identified by '{password}';
-                 grant all on *.* to '{mover}'@'%';
-                 create user '{APP}'@'%' identified by '{APP}';
-                 grant all on {DATABASE}.* to '{APP}'@'%';"
-            ))?;
+            create_accounts(&server)?;
             Ok(server)
         };
         let blue = server(versions.0).context("blue")?;
@@ -53,22 +58,28 @@ impl Stage {
         let haproxy = HaProxy::start(blue.port(), green.port())?;
         let (scratch, api_port) = (Scratch::new()?, Port::reserve()?);
         let stage = Stage { blue, green, haproxy, api_port, scratch };
-        std::fs::write(stage.config_file(), stage.config(config))
-            .context("cannot write cutover.toml")?;
+        std::fs::create_dir(stage.failpoints())?;
+        let haproxy = stage.haproxy.config_for(&stage.app_url());
+        stage.configure(&haproxy, config)?;
         Ok(stage)
     }
 
-    fn config(&self, more: &str) -> String {
+    /// Writes the configuration, with these sections about routers and these others.
+    pub fn configure(&self, routers: &str, more: &str) -> Result<()> {
+        std::fs::write(self.config_file(), self.config(routers, more))
+            .context("cannot write cutover.toml")
+    }
+
+    fn config(&self, routers: &str, more: &str) -> String {
         let scheme = if self.blue.version().is_mariadb() { "mariadb" } else { "mysql" };
         let url = |user: &str, port: u16| format!("{scheme}://{user}@127.0.0.1:{port}/{DATABASE}");
         format!(
             "name = \"{DATABASE}\"\nstate_dir = {:?}\n\n[blue]\nurl = {:?}\n\n[green]\nurl = {:?}\n\n\
-             [api]\nlisten = \"127.0.0.1:{}\"\n\n{}\n{more}\n",
-            self.path().join("state"),
+             [api]\nlisten = \"127.0.0.1:{}\"\n\n{routers}\n{more}\n",
+            self.state_dir(),
             url(MOVER.0, self.blue.port()),
             url(MOVER.0, self.green.port()),
             self.api_port.number(),
-            self.haproxy.config_for(&url("app:app", self.haproxy.port())),
         )
     }
 
@@ -79,6 +90,15 @@ impl Stage {
 
     pub fn config_file(&self) -> PathBuf {
         self.path().join("cutover.toml")
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        self.path().join("state")
+    }
+
+    /// Where a sidecar is told what is to happen to it.
+    pub fn failpoints(&self) -> PathBuf {
+        self.path().join("failpoints")
     }
 
     pub fn api(&self) -> Api {
@@ -96,6 +116,7 @@ impl Stage {
             .args(["run", "--config"])
             .arg(self.config_file())
             .env("MYSQL_PWD", MOVER.1)
+            .env("CUTOVER_FAILPOINTS", self.failpoints())
             .start(&self.path().join("replicator"))
     }
 
@@ -107,7 +128,12 @@ impl Stage {
 
     /// The application's URL, through the HAProxy, for the ledger.
     pub fn app_url(&self) -> String {
-        format!("mysql://{APP}:{APP}@127.0.0.1:{}/{DATABASE}", self.haproxy.port())
+        self.app_url_at(self.haproxy.port())
+    }
+
+    /// The same, through another router or past all.
+    pub fn app_url_at(&self, port: u16) -> String {
+        format!("mysql://{APP}:{APP}@127.0.0.1:{port}/{DATABASE}")
     }
 
     /// The application, through the HAProxy.

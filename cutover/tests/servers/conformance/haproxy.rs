@@ -6,23 +6,25 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use decoders::mysql::server::is_mysql_url;
 use tempfile::TempDir;
 
 use super::super::support::{Login, free_port};
-use super::Ends;
+use super::{Ends, mysql_client};
 
 /// A process with one backend `shop`, in which `green` is disabled.
 pub(super) struct HaProxy {
     child: Child,
     directory: TempDir,
     port: u16,
+    client: Login,
 }
 
 impl HaProxy {
     pub fn start(ends: &Ends) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let port = free_port();
-        let [blue, green] = ends.servers.each_ref().map(|server| server.port);
+        let [blue, green] = ends.ports;
         let text = format!(
             "global\n  stats socket {} level admin\ndefaults\n  mode tcp\n  timeout connect 5s\n  \
              timeout client 1h\n  timeout server 1h\nfrontend clients\n  bind 127.0.0.1:{port}\n  \
@@ -31,7 +33,11 @@ impl HaProxy {
             directory.path().join("admin.sock").display(),
         );
         std::fs::write(directory.path().join("haproxy.cfg"), text).unwrap();
-        Self { child: spawn(&directory, port), directory, port }
+        let client = match is_mysql_url(&ends.blue.0) {
+            true => mysql_client(port),
+            false => Login(format!("postgresql://postgres@127.0.0.1:{port}/shop?sslmode=disable")),
+        };
+        Self { child: spawn(&directory, port), directory, port, client }
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -39,7 +45,7 @@ impl HaProxy {
     }
 
     pub fn client(&self) -> Login {
-        Login(format!("postgresql://postgres@127.0.0.1:{}/shop?sslmode=disable", self.port))
+        self.client.clone()
     }
 
     /// What the operator writes about it.

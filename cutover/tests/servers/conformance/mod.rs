@@ -3,6 +3,7 @@
 mod endpoint;
 mod haproxy;
 mod little_router;
+mod proxysql;
 mod routers;
 
 use std::time::Duration;
@@ -13,11 +14,13 @@ use cutover::evidence::Committed;
 use cutover::phase::Verdict;
 use cutover::ports::{Epoch, TrafficSwitch};
 use cutover::switch::Switch;
-use decoders::postgres::session::connect_plain;
+use decoders::mysql::server::{ServerUrl, connect, is_mysql_url};
+use decoders::postgres::session::{Session, connect_plain};
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use tests::mysql::{Mysql, Version};
 
-use super::support::{Login, Postgres, deadline, number, until};
-
-const WHERE: &str = "SELECT inet_server_port()";
+use super::support::{Login, PAUSE, Postgres, deadline, until};
 
 /// A router in front of blue and green, and what drives it.
 trait Bed {
@@ -41,20 +44,86 @@ trait Bed {
 
 /// Both servers, each with a database of the same name.
 struct Ends {
-    servers: [Postgres; 2],
+    ports: [u16; 2],
     blue: Login,
     green: Login,
+    _servers: Servers,
+}
+
+/// They run as long as this is there.
+enum Servers {
+    Postgres { _both: Box<[Postgres; 2]> },
+    Mysql { _both: Box<[Mysql; 2]> },
 }
 
 impl Ends {
     async fn start() -> Self {
         let (one, two) = tokio::join!(Postgres::start(), Postgres::start());
         let (blue, green) = (one.database("shop", "").await, two.database("shop", "").await);
-        Self { servers: [one, two], blue, green }
+        let ports = [one.port, two.port];
+        Self { ports, blue, green, _servers: Servers::Postgres { _both: Box::new([one, two]) } }
+    }
+
+    /// Two servers of MariaDB.
+    async fn start_mysql() -> Self {
+        let start = || {
+            let server = Mysql::start(Version::Mariadb10_11, &[]).unwrap();
+            let app = "CREATE USER app IDENTIFIED BY 'a'; GRANT ALL ON *.* TO app; \
+                       CREATE DATABASE shop";
+            server.run(app).unwrap();
+            server
+        };
+        let both = [tokio::task::spawn_blocking(start), tokio::task::spawn_blocking(start)];
+        let [one, two] = both;
+        let (one, two) = (one.await.unwrap(), two.await.unwrap());
+        let ports = [one.port(), two.port()];
+        let [blue, green] = ports.map(mysql_client);
+        Self { ports, blue, green, _servers: Servers::Mysql { _both: Box::new([one, two]) } }
     }
 
     fn port(&self, side: Side) -> i64 {
-        i64::from(self.servers[usize::from(side == Side::Green)].port)
+        i64::from(self.ports[usize::from(side == Side::Green)])
+    }
+}
+
+/// A client of MySQL at this port.
+fn mysql_client(port: u16) -> Login {
+    Login(format!("mysql://app:a@127.0.0.1:{port}/shop?ssl-mode=disabled"))
+}
+
+/// A client's session.
+enum Client {
+    Postgres(Box<Session>),
+    Mysql(Conn),
+}
+
+impl Client {
+    async fn open(login: &Login) -> Result<Self, String> {
+        if is_mysql_url(&login.0) {
+            let conn = connect(&ServerUrl::parse(&login.0).unwrap()).await;
+            return conn.map(Self::Mysql).map_err(|error| format!("{error:?}"));
+        }
+        let session = connect_plain(&login.info(), "app").await;
+        session
+            .map(|session| Self::Postgres(Box::new(session)))
+            .map_err(|error| format!("{error:?}"))
+    }
+
+    /// The port of the server that answers.
+    async fn port(&mut self) -> Result<i64, String> {
+        match self {
+            Client::Postgres(session) => {
+                // In one message: between two of them PgBouncer may have given the server to another
+                // client.
+                let rows = session.query_typed("SELECT inet_server_port()", &[]).await;
+                let rows = rows.map_err(|error| format!("{error:?}"))?;
+                Ok(i64::from(rows[0].get::<_, i32>(0)))
+            }
+            Client::Mysql(conn) => {
+                let port = conn.query_first("SELECT @@port").await;
+                port.map(Option::unwrap).map_err(|error| format!("{error:?}"))
+            }
+        }
     }
 }
 
@@ -64,15 +133,11 @@ fn committed(epoch: u64, to: Side) -> Committed {
 
 /// The port of the server that a new client reaches.
 async fn reached(client: &Login) -> Result<i64, String> {
-    let session =
-        connect_plain(&client.info(), "app").await.map_err(|error| format!("{error:?}"))?;
-    // In one message: between two of them PgBouncer may have given the server to another client.
-    let rows = session.query_typed(WHERE, &[]).await.map_err(|error| format!("{error:?}"))?;
-    Ok(i64::from(rows[0].get::<_, i32>(0)))
+    Client::open(client).await?.port().await
 }
 
 async fn failed(switch: &Switch, from: Side) -> Vec<Check> {
-    let checks = switch.inspect(from).await.unwrap();
+    let checks = switch.inspect(from, PAUSE).await.unwrap();
     checks.into_iter().filter(|check| check.severity == Severity::Fail).collect()
 }
 
@@ -96,8 +161,8 @@ async fn conforms<B: Bed>(bed: &mut B, ends: &Ends) {
 /// Hold, switch, release and verify, each twice; released by a process that did not hold.
 async fn forth<B: Bed>(bed: &B, ends: &Ends, epoch: u64, to: Side) {
     let (switch, proof) = (bed.switch(), committed(epoch, to));
-    let before = bed.client().open().await;
-    assert_eq!(number(&before, WHERE).await, ends.port(to.other()));
+    let mut before = Client::open(&bed.client()).await.unwrap();
+    assert_eq!(before.port().await, Ok(ends.port(to.other())));
     switch.arm(to, deadline()).await.unwrap();
     for _ in 0..2 {
         switch.hold(Epoch(epoch), deadline()).await.unwrap();

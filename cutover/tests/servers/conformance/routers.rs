@@ -9,30 +9,33 @@ use cutover::proxy::{Proxy, ProxyConfig};
 use cutover::switch::{Switch, SwitchConfig};
 use tempfile::{NamedTempFile, TempDir};
 
-use super::super::support::{Login, PgBouncer, deadline, free_port, number};
+use super::super::support::{Login, PAUSE, PgBouncer, deadline, free_port, number};
 use super::endpoint::{Endpoint, Fault};
 use super::haproxy::HaProxy;
 use super::little_router::{LittleRouter, tell};
-use super::{Bed, Ends, WHERE, again, committed, conforms, failed, reached};
+use super::{Bed, Ends, again, committed, conforms, failed, reached};
 
-fn switch_of(text: &str, blue: &Login, green: &Login) -> Switch {
+const WHERE: &str = "SELECT inet_server_port()";
+
+pub(super) fn switch_of(text: &str, blue: &Login, green: &Login) -> Switch {
     let config: SwitchConfig = toml::from_str(text).unwrap();
-    Switch::new(&config, blue.info(), green.info()).unwrap()
+    let end = |login: &Login| cutover::login::Login::parse(&login.0).unwrap();
+    Switch::new(&config, end(blue), end(green)).unwrap()
 }
 
 /// What is the same for all: how to reach it, and what the operator has written about it.
-struct Told {
+pub(super) struct Told {
     text: String,
     blue: Login,
     green: Login,
 }
 
 impl Told {
-    fn new(ends: &Ends, text: String) -> Self {
+    pub fn new(ends: &Ends, text: String) -> Self {
         Self { text, blue: ends.blue.clone(), green: ends.green.clone() }
     }
 
-    fn switch(&self) -> Switch {
+    pub fn switch(&self) -> Switch {
         switch_of(&self.text, &self.blue, &self.green)
     }
 }
@@ -68,7 +71,7 @@ impl Bed for OnPgBouncer {
 #[tokio::test(flavor = "multi_thread")]
 async fn pgbouncer() {
     let ends = Ends::start().await;
-    let bouncer = PgBouncer::start("shop", ends.servers[0].port, "shop", "transaction").await;
+    let bouncer = PgBouncer::start("shop", ends.ports[0], "shop", "transaction").await;
     let told = Told::new(&ends, pgbouncer_config(&bouncer));
     conforms(&mut OnPgBouncer(bouncer, told), &ends).await;
 }
@@ -98,6 +101,14 @@ impl Bed for OnHaProxy {
 #[tokio::test(flavor = "multi_thread")]
 async fn haproxy() {
     let ends = Ends::start().await;
+    let haproxy = HaProxy::start(&ends);
+    let told = Told::new(&ends, haproxy.config());
+    conforms(&mut OnHaProxy(haproxy, told), &ends).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn haproxy_in_front_of_mysql() {
+    let ends = Ends::start_mysql().await;
     let haproxy = HaProxy::start(&ends);
     let told = Told::new(&ends, haproxy.config());
     conforms(&mut OnHaProxy(haproxy, told), &ends).await;
@@ -186,7 +197,7 @@ impl<const KNOWS: bool> Bed for OnLittleRouter<KNOWS> {
 #[tokio::test(flavor = "multi_thread")]
 async fn command() {
     let ends = Ends::start().await;
-    let router = LittleRouter::start(ends.servers[0].port).await;
+    let router = LittleRouter::start(ends.ports[0]).await;
     let by_script = |order: &str| {
         let script = format!(
             "exec 3<>/dev/tcp/127.0.0.1/{} && echo {order} >&3 && read -r answer <&3 && \
@@ -206,7 +217,7 @@ async fn command() {
     let blind = text.lines().filter(|line| !line.starts_with("client"));
     let blind = format!("{}\nverify = [\"true\"]\n", blind.collect::<Vec<_>>().join("\n"));
     let blind = switch_of(&blind, &ends.blue, &ends.green);
-    let checks = blind.inspect(Side::Blue).await.unwrap();
+    let checks = blind.inspect(Side::Blue, PAUSE).await.unwrap();
     assert!(checks.iter().any(|check| check.name == "router-verify"), "{checks:?}");
     let members = blind.verify(&committed(1, Side::Green), deadline()).await.unwrap();
     assert!(!members[0].verified, "{members:?}");
@@ -217,9 +228,8 @@ async fn command() {
 #[tokio::test(flavor = "multi_thread")]
 async fn webhook() {
     let ends = Ends::start().await;
-    let router = LittleRouter::start(ends.servers[0].port).await;
-    let ports = ends.servers.each_ref().map(|server| server.port);
-    let endpoint = Endpoint::start("s3cret", ports, router.orders()).await;
+    let router = LittleRouter::start(ends.ports[0]).await;
+    let endpoint = Endpoint::start("s3cret", ends.ports, router.orders()).await;
     let mut secret = NamedTempFile::new().unwrap();
     secret.write_all(b"s3cret\n").unwrap();
     let text = format!(
@@ -261,7 +271,7 @@ async fn webhook() {
 #[tokio::test(flavor = "multi_thread")]
 async fn several_kinds_at_once() {
     let ends = Ends::start().await;
-    let bouncer = PgBouncer::start("shop", ends.servers[0].port, "shop", "transaction").await;
+    let bouncer = PgBouncer::start("shop", ends.ports[0], "shop", "transaction").await;
     let haproxy = HaProxy::start(&ends);
     let text = format!("{}{}", pgbouncer_config(&bouncer), haproxy.config());
     let switch = switch_of(&text, &ends.blue, &ends.green);
@@ -294,8 +304,8 @@ async fn several_kinds_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_is_gone_keeps_no_other_waiting() {
     let ends = Ends::start().await;
-    let first = PgBouncer::start("shop", ends.servers[0].port, "shop", "transaction").await;
-    let mut gone = PgBouncer::start("shop", ends.servers[0].port, "shop", "transaction").await;
+    let first = PgBouncer::start("shop", ends.ports[0], "shop", "transaction").await;
+    let mut gone = PgBouncer::start("shop", ends.ports[0], "shop", "transaction").await;
     let haproxy = HaProxy::start(&ends);
     let text =
         format!("{}{}{}", pgbouncer_config(&gone), pgbouncer_config(&first), haproxy.config());

@@ -108,21 +108,35 @@ pub async fn connect_to_write(url: &ServerUrl) -> Result<Conn, SourceError> {
     open(url, true).await
 }
 
+/// Opens a connection to something that speaks the protocol and is no server, such as a router's
+/// console: nothing is asked of it but the login.
+///
+/// # Errors
+/// As for [`connect`].
+pub async fn connect_to_console(url: &ServerUrl) -> Result<Conn, SourceError> {
+    let attempt = format!("cannot connect to {url}");
+    log_in(url, false).await.map_err(|error| failure(&attempt, error))
+}
+
 async fn open(url: &ServerUrl, found_rows: bool) -> Result<Conn, SourceError> {
     let attempt = format!("cannot connect to {url}");
+    let conn = log_in(url, found_rows).await;
+    let mut conn = conn.map_err(|error| failure(&attempt, error))?;
+    let session = "SET NAMES utf8mb4, time_zone = '+00:00', sql_mode = ''";
+    conn.query_drop(session).await.map_err(|error| failure(&attempt, error))?;
+    Ok(conn)
+}
+
+async fn log_in(url: &ServerUrl, found_rows: bool) -> Result<Conn, Error> {
     let tls = url.ssl_mode() != SslMode::Disabled;
-    let conn = match Conn::new(url.opts(tls, found_rows)).await {
+    match Conn::new(url.opts(tls, found_rows)).await {
         Err(Error::Driver(DriverError::NoClientSslFlagFromServer))
             if url.ssl_mode() == SslMode::Preferred =>
         {
             Conn::new(url.opts(false, found_rows)).await
         }
         conn => conn,
-    };
-    let mut conn = conn.map_err(|error| failure(&attempt, error))?;
-    let session = "SET NAMES utf8mb4, time_zone = '+00:00', sql_mode = ''";
-    conn.query_drop(session).await.map_err(|error| failure(&attempt, error))?;
-    Ok(conn)
+    }
 }
 
 /// A text as an SQL literal, under `sql_mode` without NO_BACKSLASH_ESCAPES.

@@ -3,21 +3,22 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use tokio_postgres::Client;
 
 use super::{GETTING_THERE, Scene};
 use crate::chaos::deck::{Cast, STOP_MS};
 use crate::chaos::fault::{At, Break, Fault, Link, Session, Who};
 use crate::chaos::marked;
 use crate::chaos::pair::{Pair, SOON, Side};
-use crate::postgres::connect_url;
+use crate::chaos::server::{Client, run};
 use crate::process::{Process, kill_all};
 use crate::proxy::Mode;
-use crate::stage::{APP, DATABASE};
+use crate::stage::DATABASE;
 
 /// How long a process may live on after its failpoint was reached.
 const DYING: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(10);
+/// How late everything comes over a slow network.
+const DELAY: Duration = Duration::from_secs(2);
 /// The name of prepared transactions.
 const PREPARED: &str = "chaos";
 /// What fills the state directory.
@@ -39,10 +40,10 @@ impl Props {
         if let Some(side) = self.prepared_on.take() {
             // Wherever the run has ended: the side may be closed for good.
             let find = format!("SELECT gid FROM pg_prepared_xacts WHERE gid = '{PREPARED}'");
-            if !pair.server(side).rows("postgres", &find).await?.is_empty() {
+            if !pair.server(side).postgres()?.rows("postgres", &find).await?.is_empty() {
                 let until = Instant::now() + SOON;
                 let end = format!("COMMIT PREPARED '{PREPARED}'");
-                while let Err(error) = pair.server(side).execute(DATABASE, &end).await {
+                while let Err(error) = pair.server(side).postgres()?.execute(DATABASE, &end).await {
                     ensure!(Instant::now() < until, "the prepared transaction stays: {error:#}");
                     pair.pass(Duration::from_millis(100)).await?;
                 }
@@ -149,12 +150,16 @@ impl Scene<'_> {
                     let mode = match how {
                         Break::Cut => Mode::Cut,
                         Break::Freeze => Mode::Freeze,
-                        Break::Delay => Mode::Delay(Duration::from_secs(2)),
+                        Break::Delay => Mode::Delay(DELAY),
                     };
                     self.pair.links.set(*link, cast.direction, mode);
                     self.go_on(at)?;
                     self.pair.pass(outage).await?;
                     self.pair.links.heal();
+                    if *how == Break::Delay {
+                        // What was under way then is still late: the next run shall not meet it.
+                        self.pair.pass(DELAY).await?;
+                    }
                     if matches!(link, Link::SidecarFrom | Link::RouterFrom) {
                         self.able = Some(Instant::now());
                     }
@@ -248,7 +253,7 @@ impl Scene<'_> {
             }
             Fault::Ddl { at } => {
                 if self.reach(at).await? {
-                    let url = self.pair.server(cast.direction.from()).url_as(APP, DATABASE);
+                    let url = self.pair.server(cast.direction.from()).app_url();
                     let altered = run(
                         &url,
                         "ALTER TABLE victim ADD COLUMN more int DEFAULT 7;
@@ -404,7 +409,7 @@ impl Scene<'_> {
         }
         for side in [from, to] {
             if !self.pair.server_mut(side).is_running() {
-                self.pair.server_mut(side).start()?;
+                self.pair.server_mut(side).start_again()?;
             }
         }
         if matches!(who, Who::Router | Who::All) {
@@ -428,7 +433,7 @@ impl Scene<'_> {
              WHERE slot_name = '{slot}' AND active"
         );
         let drop = format!("SELECT pg_drop_replication_slot('{slot}')");
-        let client = self.pair.server(side).connect(DATABASE).await?;
+        let client = self.pair.server(side).postgres()?.connect(DATABASE).await?;
         let until = Instant::now() + SOON;
         loop {
             crate::postgres::rows(&client, &end).await?;
@@ -453,7 +458,7 @@ impl Scene<'_> {
         let until = Instant::now() + time;
         while Instant::now() < until {
             // The fence may keep us out or throw us out, and its owner may be quicker.
-            if let Ok(client) = self.pair.server(side).connect(DATABASE).await {
+            if let Ok(client) = self.pair.server(side).postgres()?.connect(DATABASE).await {
                 drop(crate::postgres::rows(&client, &take).await);
             }
             self.pair.pass(TICK).await?;
@@ -464,37 +469,34 @@ impl Scene<'_> {
     /// A row is gone on the side to open, and written on the other.
     async fn conflict(&mut self) -> Result<()> {
         let to = self.pair.server(self.cast.direction.to());
-        to.execute(DATABASE, "DELETE FROM victim WHERE id = 7").await?;
-        let from = self.pair.server(self.cast.direction.from()).url_as(APP, DATABASE);
+        to.postgres()?.execute(DATABASE, "DELETE FROM victim WHERE id = 7").await?;
+        let from = self.pair.server(self.cast.direction.from()).app_url();
         run(&from, "UPDATE victim SET n = n + 1 WHERE id = 7").await
     }
 
     /// Ends the fault's transaction, which somebody may have ended already.
     async fn end_session(&mut self) {
-        if let Some(session) = self.props.session.take() {
-            drop(session.batch_execute("COMMIT").await);
+        if let Some(mut session) = self.props.session.take() {
+            drop(session.run("COMMIT").await);
         }
-        if let Some(side) = self.props.prepared_on {
+        if let Some(side) = self.props.prepared_on
+            && let Ok(server) = self.pair.server(side).postgres()
+        {
             // Refused where the side is closed: [`Props::clear`] tries again.
             let end = format!("COMMIT PREPARED '{PREPARED}'");
-            drop(self.pair.server(side).execute(DATABASE, &end).await);
+            drop(server.execute(DATABASE, &end).await);
         }
     }
 }
 
-async fn run(url: &str, sql: &str) -> Result<()> {
-    let client = connect_url(url).await?;
-    client.batch_execute(sql).await.map_err(|error| crate::postgres::describe(&error))
-}
-
 async fn begin(pair: &mut Pair, cast: &Cast, what: Session, props: &mut Props) -> Result<()> {
     let from = cast.direction.from();
-    let direct = pair.server(from).url_as(APP, DATABASE);
+    let direct = pair.server(from).app_url();
     let url = match what {
         Session::WritingThroughRouter => pair.app_url().to_owned(),
         _ => direct,
     };
-    let client = connect_url(&url).await.context("the fault's own session")?;
+    let mut client = Client::open(&url).await.context("the fault's own session")?;
     let sql = match what {
         Session::Writing | Session::WritingThroughRouter => {
             "BEGIN; UPDATE victim SET n = n + 1 WHERE id = 1".to_owned()
@@ -503,9 +505,10 @@ async fn begin(pair: &mut Pair, cast: &Cast, what: Session, props: &mut Props) -
         Session::Prepared => format!(
             "BEGIN; UPDATE victim SET n = n + 1 WHERE id = 2; PREPARE TRANSACTION '{PREPARED}'"
         ),
-        Session::Locking => "BEGIN; LOCK TABLE victim".to_owned(),
+        Session::Locking if pair.blue.kind().is_postgres() => "BEGIN; LOCK TABLE victim".to_owned(),
+        Session::Locking => "LOCK TABLES victim WRITE".to_owned(),
     };
-    client.batch_execute(&sql).await.map_err(|error| crate::postgres::describe(&error))?;
+    client.run(&sql).await?;
     if what == Session::Prepared {
         props.prepared_on = Some(from);
     } else {

@@ -1,5 +1,7 @@
 //! The routers.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::super::world::{State, router_name};
@@ -14,7 +16,7 @@ impl TrafficSwitch for SimLink {
     fn traits(&self) -> SwitchTraits {
         SwitchTraits { holds: true, moves: Moves::Transparently, members: 2 }
     }
-    async fn inspect(&self, _: Side) -> PortResult<Vec<Check>> {
+    async fn inspect(&self, _: Side, _: Duration) -> PortResult<Vec<Check>> {
         Ok(Vec::new())
     }
     async fn arm(&self, _: Side, deadline: Instant) -> PortResult<()> {

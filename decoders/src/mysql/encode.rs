@@ -12,12 +12,12 @@ use crate::change::{QualifiedName, RowForm};
 /// Bytes behind the header that every event of a type begins with, from type 1 on: what the servers say
 /// themselves (MySQL 9.7, MariaDB 10.11 and 11.8). Those of FORMAT_DESCRIPTION (15) are left out.
 const MYSQL: [u8; 42] = [
-    0, 13, 0, 8, 0, 0, 0, 0, 4, 0, 4, 0, 0, 0, 0, 0, 4, 26, 8, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 10, 10, 10,
-    42, 42, 0, 18, 52, 0, 10, 40, 0, 0,
+    0, 13, 0, 8, 0, 0, 0, 0, 4, 0, 4, 0, 0, 0, 0, 0, 4, 26, 8, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 10,
+    10, 10, 42, 42, 0, 18, 52, 0, 10, 40, 0, 0,
 ];
 const MARIADB: [u8; 41] = [
-    56, 13, 0, 8, 0, 18, 0, 4, 4, 4, 4, 18, 0, 0, 0, 0, 4, 26, 8, 0, 0, 0, 8, 8, 8, 2, 0, 0, 0, 10, 10, 10,
-    0, 0, 0, 0, 0, 0, 10, 10, 10,
+    56, 13, 0, 8, 0, 18, 0, 4, 4, 4, 4, 18, 0, 0, 0, 0, 4, 26, 8, 0, 0, 0, 8, 8, 8, 2, 0, 0, 0, 10,
+    10, 10, 0, 0, 0, 0, 0, 0, 10, 10, 10,
 ];
 /// MariaDB's own types, from 161 on.
 const MARIADB_OWN: [u8; 11] = [4, 19, 4, 0, 13, 8, 8, 8, 10, 10, 10];
@@ -48,7 +48,8 @@ pub fn format_description(server: &Server) -> Vec<u8> {
     body.extend(lengths);
     // No checksums. This event has one nevertheless.
     body.push(0);
-    let mut event = event_header(FORMAT_DESCRIPTION as u8, server.server_id, body.len() + 4).to_vec();
+    let mut event =
+        event_header(FORMAT_DESCRIPTION as u8, server.server_id, body.len() + 4).to_vec();
     event.extend(body);
     let checksum = crc32fast::hash(&event);
     event.extend(checksum.to_le_bytes());
@@ -188,7 +189,10 @@ mod tests {
                 let columns: Vec<_> =
                     (0..width).map(|at| (wires[at % wires.len()], at % 3 == 0)).collect();
                 let form = RowForm {
-                    columns: columns.iter().map(|(wire, null)| form::written(*wire, *null)).collect(),
+                    columns: columns
+                        .iter()
+                        .map(|(wire, null)| form::written(*wire, *null))
+                        .collect(),
                 };
                 let server = server(flavor);
                 let mut decoder = Decoder::new(Limits::default());
@@ -201,8 +205,10 @@ mod tests {
                 let name = QualifiedName::new("it's", "t");
                 let writer = RowEvents::new(&server, &name, &form).unwrap();
                 let written = writer.statement(Operation::Update, 2, b"images");
-                let found: Vec<_> =
-                    events(&written).iter().map(|event| decoder.decode(event).unwrap().body).collect();
+                let found: Vec<_> = events(&written)
+                    .iter()
+                    .map(|event| decoder.decode(event).unwrap().body)
+                    .collect();
                 let [Body::TableMap(map), Body::Rows(rows)] = &found[..] else {
                     panic!("{found:?}")
                 };

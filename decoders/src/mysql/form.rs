@@ -13,7 +13,8 @@ use crate::change::{ColumnForm, RowForm};
 pub(super) fn of_map(map: &TableMap, catalog: &[CatalogColumn]) -> Option<RowForm> {
     let unknown = CatalogColumn::default();
     let columns = map.columns.iter().enumerate();
-    let columns = columns.map(|(at, column)| of_mapped(column, catalog.get(at).unwrap_or(&unknown)));
+    let columns =
+        columns.map(|(at, column)| of_mapped(column, catalog.get(at).unwrap_or(&unknown)));
     Some(RowForm { columns: columns.collect::<Option<_>>()? })
 }
 
@@ -82,9 +83,8 @@ pub fn of_column(column: &ColumnInfo, flavor: Flavor) -> Option<ColumnForm> {
     let known = column.decoding();
     let argument = |nth| argument(column_type, nth);
     let fraction = || u8::try_from(argument(0).unwrap_or(0)).ok();
-    let characters = |of: u16| -> Option<u16> {
-        u16::try_from(u32::from(of) * argument(0).unwrap_or(1)).ok()
-    };
+    let characters =
+        |of: u16| -> Option<u16> { u16::try_from(u32::from(of) * argument(0).unwrap_or(1)).ok() };
     let bytes_each = known.charset.map_or(1, Charset::most_bytes);
     let wire = match data_type.as_str() {
         "tinyint" => WireType::Integer { bytes: 1 },
@@ -175,7 +175,10 @@ mod tests {
         // The same length in bytes, other characters.
         let (one, other) =
             (form("varchar(80)", Some("latin1")), form("varchar(20)", Some("utf8mb4")));
-        assert_eq!(one.as_ref().map(|form| &form.metadata), other.as_ref().map(|form| &form.metadata));
+        assert_eq!(
+            one.as_ref().map(|form| &form.metadata),
+            other.as_ref().map(|form| &form.metadata)
+        );
         assert_ne!(one, other);
         assert_ne!(form("decimal(10,2)", None), form("decimal(10,2) unsigned", None));
         assert_ne!(form("enum('a','b')", Some("latin1")), form("enum('b','a')", Some("latin1")));

@@ -27,6 +27,8 @@ pub struct Pair {
     pub start: BinlogPosition,
     /// The tables that are moved.
     pub filter: TableFilter,
+    /// Whether rows may go as row events.
+    pub row_events: bool,
 }
 
 impl Pair {
@@ -54,7 +56,7 @@ impl Pair {
         };
         let (blue, green) = (server(blue), server(green));
         let start = head(&blue);
-        Pair { blue, green, start, filter: TableFilter::default() }
+        Pair { blue, green, start, filter: TableFilter::default(), row_events: true }
     }
 
     pub fn name(&self) -> &'static str {
@@ -70,7 +72,11 @@ impl Pair {
     }
 
     pub async fn target(&self) -> MysqlTarget {
-        let options = MysqlTargetOptions { stream: self.identity(), accept_triggers: false };
+        let options = MysqlTargetOptions {
+            stream: self.identity(),
+            accept_triggers: false,
+            row_events: self.row_events,
+        };
         MysqlTarget::open(url(&self.green), options).await.unwrap()
     }
 
@@ -87,6 +93,7 @@ impl Pair {
         let mut options = StreamOptions::new(server_id, "cutover test");
         options.part_bytes = part_bytes;
         options.filter = self.filter.clone();
+        options.keeps_images = self.row_events;
         let blue = url(&self.blue);
         let stream = NumberedStream::open(&blue, options, target.place(), MESSAGE_PREFIX);
         let stream = stream.await.unwrap();

@@ -85,6 +85,16 @@ impl Pair {
         self.open_in_parts(decoders::assemble::PART_BYTES_DEFAULT).await
     }
 
+    /// The same when green has ended the sessions that were dropped.
+    pub async fn open_when_free(&self) -> Opened {
+        let name = "select count(*) from information_schema.processlist where user = 'cutover'";
+        tests::wait::until_blocking("sessions to end", DEADLINE, || {
+            Ok((self.green.value(name)? == "0").then_some(()))
+        })
+        .unwrap();
+        self.open().await
+    }
+
     /// The same with large transactions in parts of so many bytes.
     pub async fn open_in_parts(&self, part_bytes: usize) -> Opened {
         let target = self.target().await;

@@ -162,9 +162,9 @@ pub struct ApplyConfig {
 #[serde(rename_all = "snake_case")]
 pub enum RowEventsMode {
     /// Batches of tables that have blue's form on green, if the account on green may do that.
-    #[default]
     Auto,
     /// Never: as statements.
+    #[default]
     Off,
 }
 
@@ -221,7 +221,7 @@ impl Default for ApplyConfig {
             far_behind_bytes: 64 << 20,
             binary: BinaryMode::Auto,
             streaming: StreamingMode::Auto,
-            row_events: RowEventsMode::Auto,
+            row_events: RowEventsMode::Off,
             accept_triggers: false,
         }
     }

@@ -6,7 +6,6 @@ use sinks::Lane;
 use tests::mysql::Version;
 
 use super::support::{PAIRS, Pair};
-use super::types;
 
 const BACK: (Version, Version) = (Version::Mariadb11_8, Version::Mariadb10_11);
 
@@ -17,11 +16,6 @@ fn rows(from: u32) -> String {
 }
 
 const TABLE: &str = "create table t(id int primary key, v varchar(20) character set utf8mb4, u int, unique key(u));";
-
-#[tokio::test]
-async fn all_types_go_back_to_an_older_version() {
-    types::through(BACK, usize::MAX).await;
-}
 
 /// Nothing is passed over: not a row that is missing, not one that is there already.
 #[tokio::test]

@@ -88,10 +88,8 @@ impl Pair {
     /// The same when green has ended the sessions that were dropped.
     pub async fn open_when_free(&self) -> Opened {
         let name = "select count(*) from information_schema.processlist where user = 'cutover'";
-        tests::wait::until_blocking("sessions to end", DEADLINE, || {
-            Ok((self.green.value(name)? == "0").then_some(()))
-        })
-        .unwrap();
+        let ended = || async { Ok((self.green.value(name)? == "0").then_some(())) };
+        tests::wait::until("sessions to end", DEADLINE, ended).await.unwrap();
         self.open().await
     }
 

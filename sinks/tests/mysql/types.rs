@@ -59,7 +59,6 @@ pub async fn through(versions: (Version, Version), at_once: usize) {
         }
         opened.catch_up(&pair.blue, at_once).await;
         pair.assert_same(&names);
-        assert_eq!(opened.lane.event_statements() > 0, at_once > 1);
         opened.close().await;
     }
 }

@@ -151,8 +151,21 @@ pub struct ApplyConfig {
     pub binary: BinaryMode,
     /// Whether large transactions are received while they run on blue.
     pub streaming: StreamingMode,
+    /// Whether rows of MySQL and MariaDB may go to green as row events (the BINLOG statement).
+    pub row_events: RowEventsMode,
     /// Apply to tables although triggers or rules of theirs would fire on green.
     pub accept_triggers: bool,
+}
+
+/// Whether rows of MySQL and MariaDB may go to green as row events.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RowEventsMode {
+    /// Batches of tables that have blue's form on green, if the account on green may do that.
+    Auto,
+    /// Never: as statements.
+    #[default]
+    Off,
 }
 
 /// How the slot is read.
@@ -208,6 +221,7 @@ impl Default for ApplyConfig {
             far_behind_bytes: 64 << 20,
             binary: BinaryMode::Auto,
             streaming: StreamingMode::Auto,
+            row_events: RowEventsMode::Off,
             accept_triggers: false,
         }
     }

@@ -4,11 +4,13 @@
 //! own by moving one folder.
 
 mod event;
+mod form;
 mod position;
 mod row;
 mod schema;
 
 pub use event::{ChangeEvent, OldRow, Part, Transaction};
+pub use form::{ColumnForm, RowForm};
 pub use position::{Lsn, ParseLsnError, Position};
-pub use row::{Cell, Row, RowBuilder, Value};
+pub use row::{Cell, Row, RowBuilder, RowImage, Value};
 pub use schema::{Column, Generated, QualifiedName, ReplicaIdentity, TableId, TableSchema};

@@ -6,8 +6,11 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+
+use super::form::RowForm;
 
 /// One column's value in the form in which the source sent it.
 ///
@@ -101,6 +104,23 @@ impl Span {
 pub struct Row {
     frame: Bytes,
     spans: Box<[Span]>,
+    image: Option<(Arc<RowForm>, ImageSpan)>,
+}
+
+/// Where the image is in the frame.
+#[derive(Clone, Copy)]
+struct ImageSpan {
+    start: u32,
+    length: u32,
+}
+
+/// A row as the log of its source has it, for who can pass it on like that.
+#[derive(Clone, Copy, Debug)]
+pub struct RowImage<'a> {
+    /// How it is written.
+    pub form: &'a Arc<RowForm>,
+    /// Its NULLs and its values.
+    pub bytes: &'a [u8],
 }
 
 impl Row {
@@ -133,6 +153,13 @@ impl Row {
         self.spans.iter().all(|span| span.kind() != Span::UNCHANGED)
     }
 
+    /// The row as the source's log has it, if the reader was asked to keep that.
+    pub fn image(&self) -> Option<RowImage<'_>> {
+        let (form, ImageSpan { start, length }) = self.image.as_ref()?;
+        let bytes = &self.frame[*start as usize..*start as usize + *length as usize];
+        Some(RowImage { form, bytes })
+    }
+
     fn at(&self, span: Span) -> Cell<'_> {
         match span.kind() {
             Span::NULL => Cell::NULL,
@@ -147,6 +174,7 @@ impl Row {
     pub fn take_cell(&mut self, position: usize, other: &Row) {
         let same_frame =
             self.frame.as_ptr() == other.frame.as_ptr() && self.frame.len() == other.frame.len();
+        self.image = None;
         if same_frame {
             self.spans[position] = other.spans[position];
             return;
@@ -221,12 +249,24 @@ impl fmt::Debug for Row {
 pub struct RowBuilder {
     frame: Bytes,
     spans: Vec<Span>,
+    image: Option<(Arc<RowForm>, ImageSpan)>,
 }
 
 impl RowBuilder {
     /// A row of `width` cells in `frame`.
     pub fn new(frame: &Bytes, width: usize) -> Self {
-        Self { frame: frame.clone(), spans: Vec::with_capacity(width) }
+        Self { frame: frame.clone(), spans: Vec::with_capacity(width), image: None }
+    }
+
+    /// The whole row as the source's log has it is at `range` of the frame.
+    ///
+    /// # Panics
+    /// If `range` is not in the frame, or beyond 4 GiB: the decoder has checked both.
+    pub fn image(&mut self, form: &Arc<RowForm>, range: Range<usize>) {
+        assert!(range.end <= self.frame.len());
+        let number = |at: usize| u32::try_from(at).expect("a frame is shorter than 4 GiB");
+        let span = ImageSpan { start: number(range.start), length: number(range.len()) };
+        self.image = Some((Arc::clone(form), span));
     }
 
     /// The next cell is NULL.
@@ -261,7 +301,7 @@ impl RowBuilder {
 
     /// The row.
     pub fn finish(self) -> Row {
-        Row { frame: self.frame, spans: self.spans.into_boxed_slice() }
+        Row { frame: self.frame, spans: self.spans.into_boxed_slice(), image: self.image }
     }
 }
 

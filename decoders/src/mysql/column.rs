@@ -177,6 +177,92 @@ fn length_bytes(reader: &mut Reader) -> Result<u8, Fault> {
     }
 }
 
+/// Appends the code of a type and its metadata: what [`read_types`] reads.
+pub(super) fn write_type(wire: WireType, codes: &mut Vec<u8>, metadata: &mut Vec<u8>) {
+    let code = match wire {
+        WireType::Integer { bytes: 1 } => 1,
+        WireType::Integer { bytes: 2 } => 2,
+        WireType::Integer { bytes: 3 } => 9,
+        WireType::Integer { bytes: 4 } => 3,
+        WireType::Integer { .. } => 8,
+        WireType::Float => {
+            metadata.push(4);
+            4
+        }
+        WireType::Double => {
+            metadata.push(8);
+            5
+        }
+        WireType::Decimal { precision, scale } => {
+            metadata.extend([precision, scale]);
+            246
+        }
+        WireType::Year => 13,
+        WireType::Date => 10,
+        WireType::OldTime => 11,
+        WireType::OldDateTime => 12,
+        WireType::OldTimestamp => 7,
+        WireType::Timestamp { fraction } => {
+            metadata.push(fraction);
+            17
+        }
+        WireType::DateTime { fraction } => {
+            metadata.push(fraction);
+            18
+        }
+        WireType::Time { fraction } => {
+            metadata.push(fraction);
+            19
+        }
+        WireType::Bit { bits } => {
+            metadata.extend([bits % 8, bits / 8]);
+            16
+        }
+        WireType::Enum { bytes } => {
+            metadata.extend([247, bytes]);
+            254
+        }
+        WireType::Set { bytes } => {
+            metadata.extend([248, bytes]);
+            254
+        }
+        WireType::Char { most } => {
+            let [high, low] = most.to_be_bytes();
+            metadata.extend([254 ^ (high & 3) << 4, low]);
+            254
+        }
+        WireType::Varchar { most } => {
+            metadata.extend(most.to_le_bytes());
+            15
+        }
+        WireType::CompressedVarchar { most } => {
+            metadata.extend(most.to_le_bytes());
+            141
+        }
+        WireType::Blob { length_bytes } => {
+            metadata.push(length_bytes);
+            252
+        }
+        WireType::CompressedBlob { length_bytes } => {
+            metadata.push(length_bytes);
+            140
+        }
+        WireType::Geometry { length_bytes } => {
+            metadata.push(length_bytes);
+            255
+        }
+        WireType::Json { length_bytes } => {
+            metadata.push(length_bytes);
+            245
+        }
+        WireType::Vector { length_bytes } => {
+            metadata.push(length_bytes);
+            242
+        }
+    };
+    codes.push(code);
+}
+
 /// Bytes of the fraction of TIME, DATETIME and TIMESTAMP.
 fn fraction_bytes(digits: u8) -> usize {
     usize::from(digits.div_ceil(2))

@@ -54,6 +54,16 @@ impl Header {
     }
 }
 
+/// The header of an event that we write, with `body_bytes` behind it. It has no place in a file.
+pub(super) fn event_header(code: u8, server_id: u32, body_bytes: usize) -> [u8; HEADER_BYTES] {
+    let bytes = u32::try_from(HEADER_BYTES + body_bytes).unwrap_or(u32::MAX);
+    let mut header = [0; HEADER_BYTES];
+    header[4] = code;
+    header[5..9].copy_from_slice(&server_id.to_le_bytes());
+    header[9..13].copy_from_slice(&bytes.to_le_bytes());
+    header
+}
+
 /// The last four bytes as a checksum, and that of the bytes before them.
 fn stored_and_computed(frame: &[u8], event_type: EventType) -> Result<(u32, u32), Fault> {
     let least = HEADER_BYTES + CHECKSUM_BYTES;

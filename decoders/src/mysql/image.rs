@@ -40,15 +40,18 @@ pub enum Cell<'a> {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Image<'a> {
     slots: Vec<Slot<'a>>,
+    /// All of it as it was written, unless parts of it are differences.
+    whole: Option<&'a [u8]>,
 }
 
 impl<'a> Image<'a> {
     pub(super) fn clear(&mut self) {
         self.slots.clear();
+        self.whole = None;
     }
 
-    pub(super) fn begin(&mut self) {
-        self.slots.clear();
+    pub(super) fn whole(&mut self, bytes: Option<&'a [u8]>) {
+        self.whole = bytes;
     }
 
     pub(super) fn absent(&mut self) {
@@ -111,6 +114,16 @@ impl<'a> Change<'a> {
     /// came as differences.
     pub fn raw_after(&self, column: usize) -> Option<&'a [u8]> {
         raw(&self.after, column)
+    }
+
+    /// The old image as it was written: its NULLs and its values.
+    pub fn whole_before(&self) -> Option<&'a [u8]> {
+        self.before.whole
+    }
+
+    /// The new image as it was written; `None` also if parts of it came as differences.
+    pub fn whole_after(&self) -> Option<&'a [u8]> {
+        self.after.whole
     }
 
     fn cell(&self, image: &Image<'a>, column: usize) -> Result<Cell<'a>, Fault> {

@@ -3,6 +3,7 @@
 use super::error::Fault;
 
 /// Reads from front to back. Numbers are little-endian unless the name says otherwise.
+#[derive(Clone)]
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
     total: usize,
@@ -22,6 +23,11 @@ impl<'a> Reader<'a> {
     /// Bytes from the start to the cursor.
     pub(super) fn at(&self) -> usize {
         self.total - self.rest.len()
+    }
+
+    /// What lies between this cursor and a later one over the same bytes.
+    pub(super) fn until(&self, later: &Reader<'a>) -> &'a [u8] {
+        &self.rest[..self.rest.len().saturating_sub(later.rest.len())]
     }
 
     pub(super) fn left(&self) -> usize {

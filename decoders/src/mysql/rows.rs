@@ -60,6 +60,8 @@ impl Rows {
     pub const STATEMENT_END: u16 = 1;
     /// The session had `foreign_key_checks` off.
     pub const NO_FOREIGN_KEY_CHECKS: u16 = 2;
+    /// MySQL 9.6 and later: what cascading foreign keys did stands in the log.
+    pub const LOGS_CASCADES: u16 = 16;
     /// The session had `unique_checks` off.
     pub const RELAXED_UNIQUE_CHECKS: u16 = 4;
 
@@ -236,9 +238,10 @@ fn read_image<'a>(
         true => reader.bytes(layout.json_columns().div_ceil(8))?,
         false => &[],
     };
+    let begin = reader.clone();
     let present = (0..layout.columns().len()).filter(|at| bit(columns, *at)).count();
     let nulls = reader.bytes(present.div_ceil(8))?;
-    image.begin();
+    image.clear();
     let (mut nth, mut json) = (0, 0);
     for (column, plan) in layout.columns().iter().enumerate() {
         let is_json = plan.is_json();
@@ -260,5 +263,7 @@ fn read_image<'a>(
             false => image.value(bytes),
         }
     }
+    let is_whole = differences.iter().all(|byte| *byte == 0);
+    image.whole(is_whole.then(|| begin.until(reader)));
     Ok(())
 }

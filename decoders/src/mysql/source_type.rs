@@ -122,6 +122,39 @@ impl SourceType {
         })
     }
 
+    /// The type of a column of the catalog; `None` for one that is not known.
+    pub fn of_catalog(column: &ColumnInfo) -> Option<SourceType> {
+        use SourceType as T;
+        let name = column.data_type.as_str();
+        let argument = |nth, or: u32| argument(&column.column_type, nth).unwrap_or(or);
+        let small = |nth, or| u8::try_from(argument(nth, or)).ok();
+        let unsigned = column.is_unsigned();
+        Some(match name {
+            "float" => T::Float,
+            "double" => T::Double,
+            "decimal" => T::Decimal { precision: small(0, 10)?, scale: small(1, 0)? },
+            "year" => T::Year,
+            "date" => T::Date,
+            "time" => T::Time { fraction: small(0, 0)? },
+            "datetime" => T::DateTime { fraction: small(0, 0)? },
+            "timestamp" => T::Timestamp { fraction: small(0, 0)? },
+            "bit" => T::Bit { bits: small(0, 1)? },
+            "enum" => T::Enum,
+            "set" => T::Set,
+            "char" => T::Char,
+            "binary" => T::Binary { bytes: u16::try_from(argument(0, 1)).ok()? },
+            "uuid" => T::Uuid,
+            "inet4" => T::Inet4,
+            "inet6" => T::Inet6,
+            "json" => T::Json,
+            "vector" => T::Vector,
+            _ if is_text(name) => T::Text,
+            _ if is_bytes(name) => T::Bytes,
+            _ if is_geometry(name) => T::Geometry,
+            _ => T::Integer { bytes: integer_bytes(name)?, unsigned },
+        })
+    }
+
     /// Whether `target` gives back every value of this type that it takes.
     pub fn fits(self, target: &ColumnInfo) -> bool {
         use SourceType as T;
@@ -161,18 +194,7 @@ impl SourceType {
             T::Uuid => name == "uuid",
             T::Inet4 => name == "inet4",
             T::Inet6 => name == "inet6",
-            T::Geometry => matches!(
-                name,
-                "geometry"
-                    | "point"
-                    | "linestring"
-                    | "polygon"
-                    | "multipoint"
-                    | "multilinestring"
-                    | "multipolygon"
-                    | "geometrycollection"
-                    | "geomcollection"
-            ),
+            T::Geometry => is_geometry(name),
             T::Json => name == "json",
             T::Vector => name == "vector",
         }
@@ -198,6 +220,21 @@ fn integer_bytes(name: &str) -> Option<u8> {
 
 fn is_text(name: &str) -> bool {
     name == "varchar" || name.ends_with("text")
+}
+
+fn is_geometry(name: &str) -> bool {
+    matches!(
+        name,
+        "geometry"
+            | "point"
+            | "linestring"
+            | "polygon"
+            | "multipoint"
+            | "multilinestring"
+            | "multipolygon"
+            | "geometrycollection"
+            | "geomcollection"
+    )
 }
 
 fn is_bytes(name: &str) -> bool {

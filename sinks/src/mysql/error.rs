@@ -62,6 +62,7 @@ fn describe(number: u16) -> (&'static str, &'static str) {
     const SHAPE: &str = "The table was made or altered differently on green. Make it as on blue, then \
          start the replicator again; nothing of the transaction was kept";
     match number {
+        1032 => ("a row is not there", DIFFERS),
         1022 | 1062 | 1169 => ("a unique key has that value already", DIFFERS),
         1216 | 1452 => ("a foreign key has no such row to refer to", DIFFERS),
         1217 | 1451 => ("a foreign key still refers to the row", DIFFERS),

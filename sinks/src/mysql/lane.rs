@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use decoders::change::{ChangeEvent, Lsn, QualifiedName, TableSchema, Transaction};
+use decoders::change::{ChangeEvent, Lsn, QualifiedName, RowForm, TableSchema, Transaction};
 use decoders::mysql::Ledger;
 use decoders::mysql::stream::foreign_keys_checked;
 use decoders::source::Disposition;
@@ -18,8 +18,10 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use super::error::target_error;
+use super::events::{EventSession, TableEvents};
 use super::plan::{Plan, can_be_emptied, missing_table};
 use super::progress::{LaneProgress, advance_statement, open_statement};
+use super::read::GreenTable;
 use super::script::{Purpose, Script};
 use super::session::{self, Capabilities};
 use super::{read, sets, statements};
@@ -38,6 +40,8 @@ pub(super) struct LaneStart {
     pub progress: LaneProgress,
     pub checks_foreign_keys: bool,
     pub accept_triggers: bool,
+    /// If rows may go as row events.
+    pub events: Option<EventSession>,
 }
 
 /// Fewer changes in one call are written row by row: a quiet stream pays nothing for the batches of
@@ -70,6 +74,10 @@ pub struct MysqlLane {
     plans: HashMap<usize, (Arc<TableSchema>, Arc<Plan>)>,
     caution: Caution,
     ways: Ways,
+    /// Whether rows go as row events where their table allows it.
+    events: Option<EventSession>,
+    /// Statements that held row events.
+    event_statements: u64,
     /// What the progress row on green says.
     mark: LaneMark,
     /// What it said when the lane was opened.
@@ -95,6 +103,8 @@ impl MysqlLane {
             plans: HashMap::new(),
             caution: Caution::default(),
             ways: Ways::default(),
+            events: start.events,
+            event_statements: 0,
             written: start.progress.mark.floor,
             opened: start.progress.mark.clone(),
             mark: start.progress.mark,
@@ -108,6 +118,11 @@ impl MysqlLane {
         self.ways
     }
 
+    /// How many statements held row events so far.
+    pub fn event_statements(&self) -> u64 {
+        self.event_statements
+    }
+
     async fn write(
         &mut self,
         conn: &mut Conn,
@@ -119,6 +134,7 @@ impl MysqlLane {
         }
         self.learn(conn, transactions).await?;
         let changes: usize = transactions.iter().map(|transaction| transaction.changes.len()).sum();
+        let mut refused_for_no_row = false;
         if changes >= FEWEST_CHANGES && !self.caution.skips() && !self.switches_checks(transactions)
         {
             let before = (self.written, self.open.clone());
@@ -128,11 +144,20 @@ impl MysqlLane {
                     self.ways.as_a_whole += 1;
                     return Ok(applied);
                 }
-                Err(error) => self.refused(conn, error, before).await?,
+                Err(error) => {
+                    refused_for_no_row = !error.conflict;
+                    self.refused(conn, error, before).await?;
+                }
             }
         }
         let applied = self.write_rows(conn, transactions, share).await?;
         self.ways.row_by_row += 1;
+        if refused_for_no_row && self.events.take().is_some() {
+            tracing::warn!(
+                lane = self.id.0,
+                "green took statements where it refused row events: from now on all rows go as statements"
+            );
+        }
         Ok(applied)
     }
 
@@ -208,7 +233,8 @@ impl MysqlLane {
         // Row by row it succeeds or shows what is wrong.
         let steps = steps.map_err(|why| TargetError::halt(why.to_string(), "Please report it"))?;
         self.begin(&mut script, conn).await?;
-        sets::steps(&mut script, conn, &steps, self.checks_foreign_keys).await?;
+        let as_events = self.events.is_some();
+        sets::steps(&mut script, conn, &steps, self.checks_foreign_keys, as_events).await?;
         self.finish(script, conn, transactions, share).await
     }
 
@@ -221,8 +247,15 @@ impl MysqlLane {
         share: Share,
     ) -> Result<Applied, TargetError> {
         let changes = transactions.iter().map(|transaction| transaction.changes.len() as u64).sum();
+        if script.has_events()
+            && let Some(sql) =
+                self.events.as_ref().and_then(|e| e.strictness(&self.pipeline, self.id))
+        {
+            script.add(conn, &sql, Some(1), 0, Purpose::Strictness).await?;
+        }
         if self.open.unfinished.is_some() {
             script.send(conn).await?;
+            self.event_statements += script.event_statements();
             return Ok(Applied { end_lsn: None, transactions: 0, changes });
         }
         let mark = self.mark.after(share, &self.open.commits, self.written);
@@ -235,6 +268,7 @@ impl MysqlLane {
         let sql = advance_statement(&self.pipeline, self.id, &self.mark, &mark, &place);
         script.add(conn, &sql, Some(1), 0, Purpose::Progress).await?;
         script.send(conn).await?;
+        self.event_statements += script.event_statements();
         let committed = conn.query_drop("COMMIT").await;
         committed.map_err(|error| target_error("committing on green", error))?;
         let applied = self.open.commits.len() as u64;
@@ -283,17 +317,16 @@ impl MysqlLane {
             if self.plans.contains_key(&address(table)) {
                 continue;
             }
-            let plan = match self.alike(table) {
+            let form = form_of(change);
+            let plan = match self.alike(table, form) {
                 Some(plan) => plan,
                 None => {
                     let green = read::table(conn, &self.capabilities.server, &table.name).await?;
                     let green = green.ok_or_else(|| missing_table(table))?;
-                    Arc::new(Plan::new(
-                        table.clone(),
-                        &green,
-                        self.checks_foreign_keys,
-                        self.accept_triggers,
-                    )?)
+                    let checks = self.checks_foreign_keys;
+                    let plan = Plan::new(table.clone(), &green, checks, self.accept_triggers)?;
+                    let events = self.events_of(&plan, &green, form);
+                    Arc::new(plan.of_form(form, events))
                 }
             };
             self.plans.insert(address(table), (table.clone(), plan));
@@ -303,9 +336,37 @@ impl MysqlLane {
 
     /// The plan of a table that is described again as it was: a source does so whenever it opens it
     /// anew.
-    fn alike(&self, table: &Arc<TableSchema>) -> Option<Arc<Plan>> {
-        let (_, alike) = self.plans.values().find(|(schema, _)| **schema == **table)?;
-        Some(Arc::clone(alike))
+    fn alike(&self, table: &Arc<TableSchema>, form: Option<&Arc<RowForm>>) -> Option<Arc<Plan>> {
+        let is_alike = |(schema, plan): &&(Arc<TableSchema>, Arc<Plan>)| {
+            **schema == **table && plan.is_of(form)
+        };
+        self.plans.values().find(is_alike).map(|(_, plan)| Arc::clone(plan))
+    }
+
+    /// How rows of a form go as row events, if they do.
+    fn events_of(
+        &self,
+        plan: &Plan,
+        green: &GreenTable,
+        form: Option<&Arc<RowForm>>,
+    ) -> Option<TableEvents> {
+        let session = self.events.as_ref()?;
+        let events = match form {
+            Some(form) => session.table(plan, green, form, self.checks_foreign_keys),
+            None => Err("the stream does not say for sure how its rows are stored".to_owned()),
+        };
+        let table = plan.schema().name.to_string();
+        let lane = self.id.0;
+        match events {
+            Ok(events) => {
+                tracing::info!(lane, table, "its rows go as row events");
+                Some(events)
+            }
+            Err(why) => {
+                tracing::info!(lane, table, why, "its rows go as statements");
+                None
+            }
+        }
     }
 
     fn plan(&self, table: &Arc<TableSchema>) -> Option<Arc<Plan>> {
@@ -422,6 +483,16 @@ impl MysqlLane {
 
 fn address(table: &Arc<TableSchema>) -> usize {
     Arc::as_ptr(table) as usize
+}
+
+/// How the rows of a change are written in the source's log.
+fn form_of(change: &ChangeEvent) -> Option<&Arc<RowForm>> {
+    let row = match change {
+        ChangeEvent::Insert { new, .. } => new,
+        ChangeEvent::Update { old: Some(old), .. } | ChangeEvent::Delete { old, .. } => old.row(),
+        _ => return None,
+    };
+    row.image().map(|image| image.form)
 }
 
 fn lost_plan(table: &QualifiedName) -> TargetError {

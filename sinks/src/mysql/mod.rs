@@ -5,9 +5,12 @@
 //! out many at a time in one message ([`script`]); the server's count of rows and of warnings is
 //! checked for each. A warning is an error: without one, the value that was sent is the value that is
 //! stored.
+//!
+//! Where green's table has the form of blue's, batches go as row events instead ([`events`]).
 
 mod conflicts;
 mod error;
+mod events;
 mod json;
 mod lane;
 mod literal;
@@ -21,6 +24,7 @@ mod statements;
 mod target;
 
 pub use crate::caution::Ways;
+pub use events::unlike;
 pub use json::expression as json_expression;
 pub use lane::MysqlLane;
 pub use progress::BinlogStreamIdentity;

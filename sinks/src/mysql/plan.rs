@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use decoders::change::{ChangeEvent, OldRow, QualifiedName, Row, TableSchema};
+use decoders::change::{ChangeEvent, OldRow, QualifiedName, Row, RowForm, TableSchema};
 use decoders::mysql::catalog::{ColumnInfo, TableInfo, TableKind};
 use decoders::mysql::server::identifier;
 use decoders::mysql::{SourceType, labels};
 
+use super::events::TableEvents;
 use super::literal::Kind;
 use super::read::GreenTable;
 use crate::net::{NetPlan, Reduces, Why};
@@ -42,6 +43,10 @@ pub(super) struct Plan {
     cascading: Vec<usize>,
     /// It has triggers, and the operator accepts that they fire.
     fires: bool,
+    /// Its rows can go as row events.
+    events: Option<TableEvents>,
+    /// The form of the rows that it was made for, if they have one.
+    form: Option<Arc<RowForm>>,
 }
 
 impl Plan {
@@ -94,7 +99,23 @@ impl Plan {
         };
         let table = format!("{}.{}", identifier(&name.schema), identifier(&name.name));
         let fires = !info.triggers.is_empty();
-        Ok(Plan { name: table, columns, key, cascading, fires, schema })
+        let (events, form) = (None, None);
+        Ok(Plan { name: table, columns, key, cascading, fires, events, form, schema })
+    }
+
+    /// The same for rows of a form, which may be one that goes as events.
+    pub(super) fn of_form(self, form: Option<&Arc<RowForm>>, events: Option<TableEvents>) -> Plan {
+        Plan { form: form.cloned(), events, ..self }
+    }
+
+    /// Whether it was made for rows of this form.
+    pub(super) fn is_of(&self, form: Option<&Arc<RowForm>>) -> bool {
+        self.form.as_ref() == form
+    }
+
+    /// How its rows go as row events.
+    pub(super) fn events(&self) -> Option<&TableEvents> {
+        self.events.as_ref()
     }
 
     /// Positions of the columns that are written.

@@ -7,6 +7,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 
 use super::error::{of_rows, target_error};
+use super::events::binlog;
 use crate::target::TargetError;
 
 /// Statements in one message, at most.
@@ -24,6 +25,10 @@ pub(super) enum Purpose {
     Frame(&'static str),
     /// The lane's progress row.
     Progress,
+    /// Whether row events are strict.
+    Strictness,
+    /// Row events, of any tables.
+    Events { commits: (Lsn, Lsn) },
     /// Rows of a table.
     Rows { table: Arc<TableSchema>, op: &'static str, commits: (Lsn, Lsn) },
 }
@@ -32,6 +37,10 @@ impl Purpose {
     fn describe(&self) -> String {
         match self {
             Purpose::Frame(what) => (*what).to_owned(),
+            Purpose::Strictness => "looking how green takes row events".to_owned(),
+            Purpose::Events { commits: (first, last) } => {
+                format!("row events of blue's transactions {} to {}", first.0, last.0)
+            }
             Purpose::Progress => "moving the progress on green".to_owned(),
             Purpose::Rows { table, op, commits: (first, last) } if first == last => {
                 format!("{op} of {} in blue's transaction number {}", table.name, first.0)
@@ -59,11 +68,57 @@ pub(super) struct Script {
     checks: Vec<Check>,
     /// Green's `max_allowed_packet`.
     packet_bytes: usize,
+    /// Row events behind the last statement, and whose they are.
+    events: Vec<u8>,
+    events_of: Option<(Lsn, Lsn)>,
+    /// Statements that held row events.
+    event_statements: u64,
 }
 
 impl Script {
     pub(super) fn new(packet_bytes: usize) -> Script {
-        Script { sql: Vec::new(), checks: Vec::new(), packet_bytes }
+        Script { packet_bytes, ..Script::default() }
+    }
+
+    /// Bytes of row events for one statement: three of them become four characters.
+    pub(super) fn events_bytes(&self) -> usize {
+        self.statement_bytes() / 4 * 3
+    }
+
+    /// Adds row events. They go together with those before and behind them, of other tables too.
+    pub(super) async fn add_events(
+        &mut self,
+        conn: &mut Conn,
+        events: &[u8],
+        commits: (Lsn, Lsn),
+    ) -> Result<(), TargetError> {
+        if self.events.len() + events.len() > self.events_bytes() {
+            self.send_events(conn).await?;
+        }
+        self.events.extend_from_slice(events);
+        let (first, last) = self.events_of.unwrap_or(commits);
+        self.events_of = Some((first.min(commits.0), last.max(commits.1)));
+        Ok(())
+    }
+
+    /// Whether there were row events.
+    pub(super) fn has_events(&self) -> bool {
+        self.event_statements > 0 || self.events_of.is_some()
+    }
+
+    /// How many statements that were sent held row events.
+    pub(super) fn event_statements(&self) -> u64 {
+        self.event_statements
+    }
+
+    /// Sends what waits, with the row events as the last statement: applying them makes the servers forget
+    /// to say that more answers follow.
+    async fn send_events(&mut self, conn: &mut Conn) -> Result<(), TargetError> {
+        let events = std::mem::take(&mut self.events);
+        let Some(commits) = self.events_of.take() else { return Ok(()) };
+        self.push(conn, &binlog(&events), Some(0), 0, Purpose::Events { commits }).await?;
+        self.event_statements += 1;
+        self.send_statements(conn).await
     }
 
     /// Bytes that a statement for many rows may have, unless one row has more: less than green takes.
@@ -91,10 +146,22 @@ impl Script {
         warnings: u16,
         purpose: Purpose,
     ) -> Result<(), TargetError> {
+        self.send_events(conn).await?;
+        self.push(conn, sql, rows, warnings, purpose).await
+    }
+
+    async fn push(
+        &mut self,
+        conn: &mut Conn,
+        sql: &[u8],
+        rows: Option<u64>,
+        warnings: u16,
+        purpose: Purpose,
+    ) -> Result<(), TargetError> {
         let most = MESSAGE_BYTES.min(self.packet_bytes / 2);
         let is_full = self.checks.len() >= STATEMENTS_MAX || self.sql.len() + sql.len() > most;
         if is_full && !self.checks.is_empty() {
-            self.send(conn).await?;
+            self.send_statements(conn).await?;
         }
         if !self.checks.is_empty() {
             self.sql.extend_from_slice(b";\n");
@@ -106,6 +173,11 @@ impl Script {
 
     /// Sends what waits, and checks every answer.
     pub(super) async fn send(&mut self, conn: &mut Conn) -> Result<(), TargetError> {
+        self.send_events(conn).await?;
+        self.send_statements(conn).await
+    }
+
+    async fn send_statements(&mut self, conn: &mut Conn) -> Result<(), TargetError> {
         if self.checks.is_empty() {
             return Ok(());
         }
@@ -136,7 +208,9 @@ impl Script {
         if let Err(error) = sent {
             let purpose = checks.get(answered).map(|check| &check.purpose);
             return Err(match purpose {
-                Some(purpose @ Purpose::Rows { .. }) => of_rows(&purpose.describe(), error),
+                Some(purpose @ (Purpose::Rows { .. } | Purpose::Events { .. })) => {
+                    of_rows(&purpose.describe(), error)
+                }
                 Some(purpose) => target_error(purpose.describe(), error),
                 None => target_error("writing on green", error),
             });
@@ -160,6 +234,12 @@ impl Check {
                 Purpose::Progress => {
                     TargetError::retry("somebody else moved the lane's progress on green")
                 }
+                Purpose::Strictness => TargetError::halt(
+                    "slave_exec_mode is not STRICT on green any more, so rows that row events did not \
+                     find may have been passed over",
+                    "SET GLOBAL slave_exec_mode = STRICT on green, then start the replicator again; \
+                     nothing of the transaction was kept",
+                ),
                 _ => TargetError::halt(
                     format!("{doing}: {rows} rows were found on green, {expected} expected"),
                     "Green holds other rows than blue had at this point. Nothing of the transaction \

@@ -62,6 +62,16 @@ pub(super) async fn connect(
         let set = conn.query_drop(sql).await;
         set.map_err(|error| target_error("setting up a session on green", error))?;
     }
+    // MariaDB repeats each statement beside its rows in green's log. Without the right to leave that away
+    // it stays.
+    if server.is_mariadb() {
+        let set = conn.query_drop("SET SESSION binlog_annotate_row_events = OFF").await;
+        if let Err(error) = set
+            && server::code(&error).is_none()
+        {
+            return Err(target_error("setting up a session on green", error));
+        }
+    }
     let packet: Result<Option<usize>, _> = conn.query_first("SELECT @@max_allowed_packet").await;
     let packet = packet.map_err(|error| target_error("asking green for its packet size", error))?;
     let packet_bytes = packet.unwrap_or(1 << 20);

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use decoders::change::{ChangeEvent, OldRow};
 use mysql_async::Conn;
 
+use super::events;
 use super::literal::{Kind, Note};
 use super::plan::Plan;
 use super::script::{Purpose, Script};
@@ -28,6 +29,7 @@ pub(super) async fn steps(
     conn: &mut Conn,
     steps: &[Step<'_, Plan>],
     checks_foreign_keys: bool,
+    as_events: bool,
 ) -> Result<(), TargetError> {
     for step in steps {
         let changes = match step {
@@ -39,15 +41,15 @@ pub(super) async fn steps(
         };
         if checks_foreign_keys {
             for table in changes.tables.iter().rev() {
-                deletes(script, conn, table).await?;
+                deletes(script, conn, table, as_events).await?;
             }
         }
         for table in &changes.tables {
             if !checks_foreign_keys {
-                deletes(script, conn, table).await?;
+                deletes(script, conn, table, as_events).await?;
             }
-            updates(script, conn, table).await?;
-            inserts(script, conn, table).await?;
+            updates(script, conn, table, as_events).await?;
+            inserts(script, conn, table, as_events).await?;
             for (change, commit) in &table.in_order {
                 statements::row(script, conn, &table.plan, change, *commit).await?;
             }
@@ -103,7 +105,11 @@ async fn deletes(
     script: &mut Script,
     conn: &mut Conn,
     table: &NetTable<'_, Plan>,
+    as_events: bool,
 ) -> Result<(), TargetError> {
+    if as_events && events::deletes(script, conn, table).await? {
+        return Ok(());
+    }
     let plan = &*table.plan;
     let key = plan.key().unwrap_or_default();
     let wrong = |_| unfit(plan, "DELETE", table.commits.0);
@@ -137,7 +143,11 @@ async fn inserts(
     script: &mut Script,
     conn: &mut Conn,
     table: &NetTable<'_, Plan>,
+    as_events: bool,
 ) -> Result<(), TargetError> {
+    if as_events && events::inserts(script, conn, table).await? {
+        return Ok(());
+    }
     let plan = &*table.plan;
     let mut joined = Joined::new(insert_head(plan), script.statement_bytes());
     let mut piece = Vec::new();
@@ -165,7 +175,11 @@ async fn updates(
     script: &mut Script,
     conn: &mut Conn,
     table: &NetTable<'_, Plan>,
+    as_events: bool,
 ) -> Result<(), TargetError> {
+    if as_events && events::updates(script, conn, table).await? {
+        return Ok(());
+    }
     let plan = &*table.plan;
     let key = plan.key().unwrap_or_default();
     let mut groups: HashMap<Vec<usize>, Vec<&NetUpdate<'_>>> = HashMap::new();

@@ -9,6 +9,7 @@ use decoders::mysql::{Ledger, Place};
 use mysql_async::Conn;
 
 use super::conflicts::conflicts;
+use super::events::{EventSession, Opened};
 use super::lane::{LaneStart, MysqlLane};
 use super::plan::{Plan, missing_table};
 use super::progress::{self, BinlogStreamIdentity};
@@ -24,6 +25,8 @@ pub struct MysqlTargetOptions {
     pub stream: BinlogStreamIdentity,
     /// Apply to tables although triggers of theirs would fire.
     pub accept_triggers: bool,
+    /// Let rows go as row events where green's table has the form of blue's, if the stream keeps images.
+    pub row_events: bool,
 }
 
 /// What [`Target::progress`] found, for the lanes that are opened after it: `None` for those that
@@ -146,6 +149,19 @@ impl Target for MysqlTarget {
         session::take_lane(&mut conn, &stream.pipeline, id.0).await?;
         // Only now can nobody else move the progress any more.
         progress::register(&mut conn, stream).await?;
+        let events = match self.options.row_events {
+            true => {
+                EventSession::open(&mut conn, &capabilities.server, checks_foreign_keys).await?
+            }
+            false => Opened::Statements("apply.row_events = 'off'".to_owned()),
+        };
+        let events = match events {
+            Opened::Events(session) => Some(session),
+            Opened::Statements(why) => {
+                tracing::info!(lane = id.0, why, "all rows go as statements");
+                None
+            }
+        };
         let progress = progress::open_lane(&mut conn, &stream.pipeline, id).await?;
         // Where the stream resumes was decided by what was found.
         let expected = self
@@ -167,6 +183,7 @@ impl Target for MysqlTarget {
             progress,
             checks_foreign_keys,
             accept_triggers: self.options.accept_triggers,
+            events,
         }))
     }
 

@@ -2,6 +2,7 @@
 //! both select is the same.
 
 mod batches;
+mod events;
 mod foreign_keys;
 mod limits;
 mod once;

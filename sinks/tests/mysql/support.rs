@@ -27,6 +27,8 @@ pub struct Pair {
     pub start: BinlogPosition,
     /// The tables that are moved.
     pub filter: TableFilter,
+    /// Whether rows may go as row events.
+    pub row_events: bool,
 }
 
 impl Pair {
@@ -54,7 +56,7 @@ impl Pair {
         };
         let (blue, green) = (server(blue), server(green));
         let start = head(&blue);
-        Pair { blue, green, start, filter: TableFilter::default() }
+        Pair { blue, green, start, filter: TableFilter::default(), row_events: true }
     }
 
     pub fn name(&self) -> &'static str {
@@ -70,13 +72,25 @@ impl Pair {
     }
 
     pub async fn target(&self) -> MysqlTarget {
-        let options = MysqlTargetOptions { stream: self.identity(), accept_triggers: false };
+        let options = MysqlTargetOptions {
+            stream: self.identity(),
+            accept_triggers: false,
+            row_events: self.row_events,
+        };
         MysqlTarget::open(url(&self.green), options).await.unwrap()
     }
 
     /// As after a start: what green says, a stream behind the place that it has stored, and a lane.
     pub async fn open(&self) -> Opened {
         self.open_in_parts(decoders::assemble::PART_BYTES_DEFAULT).await
+    }
+
+    /// The same when green has ended the sessions that were dropped.
+    pub async fn open_when_free(&self) -> Opened {
+        let name = "select count(*) from information_schema.processlist where user = 'cutover'";
+        let ended = || async { Ok((self.green.value(name)? == "0").then_some(())) };
+        tests::wait::until("sessions to end", DEADLINE, ended).await.unwrap();
+        self.open().await
     }
 
     /// The same with large transactions in parts of so many bytes.
@@ -87,6 +101,7 @@ impl Pair {
         let mut options = StreamOptions::new(server_id, "cutover test");
         options.part_bytes = part_bytes;
         options.filter = self.filter.clone();
+        options.keeps_images = self.row_events;
         let blue = url(&self.blue);
         let stream = NumberedStream::open(&blue, options, target.place(), MESSAGE_PREFIX);
         let stream = stream.await.unwrap();

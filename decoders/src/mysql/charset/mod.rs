@@ -81,6 +81,17 @@ impl Charset {
         ALL.into_iter().find(|charset| charset.name() == name)
     }
 
+    /// Bytes of its longest character: what the length of a column is counted in.
+    pub fn most_bytes(self) -> u16 {
+        use Charset::*;
+        match self {
+            Utf8mb4 | Utf16 | Utf16le | Utf32 | Gb18030 => 4,
+            Utf8mb3 | Ujis | Eucjpms => 3,
+            Ucs2 | Big5 | Gb2312 | Gbk | Euckr | Sjis | Cp932 => 2,
+            _ => 1,
+        }
+    }
+
     /// The servers' name.
     pub fn name(self) -> &'static str {
         match self {

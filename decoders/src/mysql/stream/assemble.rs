@@ -64,6 +64,11 @@ impl Assembler {
         self.tables.selection()
     }
 
+    /// Lets rows keep the image that they came as: see [`Row::image`](crate::change::Row::image).
+    pub fn keep_images(&mut self) {
+        self.tables.keep_images();
+    }
+
     /// Delivers the rows of these tables whatever filter and database say.
     pub fn always(&mut self, tables: Vec<QualifiedName>) {
         self.tables.always(tables);
@@ -242,7 +247,7 @@ impl Assembler {
             Some(Known::Skipped) => return Ok(None),
             Some(Known::Described(described)) => Arc::clone(described),
         };
-        let changes = rows::changes(event, &described.layout, &described.schema);
+        let changes = rows::changes(event, &described);
         let changes = changes
             .map_err(|error| StreamFault::Rows { table: described.schema.name.clone(), error })?;
         if !changes.is_empty() {
@@ -308,7 +313,8 @@ fn micros(seconds: u32) -> i64 {
 fn heap_bytes(change: &ChangeEvent) -> usize {
     let row = |row: &crate::change::Row| {
         let values = row.cells().filter_map(|cell| cell.value()?.bytes()).map(<[u8]>::len);
-        row.heap_bytes() + values.sum::<usize>()
+        let image = row.image().map_or(0, |image| image.bytes.len());
+        row.heap_bytes() + values.sum::<usize>() + image
     };
     let rows = match change {
         ChangeEvent::Insert { new, .. } => row(new),

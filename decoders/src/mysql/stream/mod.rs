@@ -72,6 +72,9 @@ impl BinlogStream {
         let selection =
             Selection::new(options.filter.clone(), options.database.clone(), started.folds_case);
         let mut assembler = Assembler::new(position.clone(), selection, options.part_bytes);
+        if options.keeps_images {
+            assembler.keep_images();
+        }
         assembler.always(options.always.clone());
         assembler.leave_out(options.left_out.clone());
         let mut stream = BinlogStream {

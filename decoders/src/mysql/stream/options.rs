@@ -35,6 +35,9 @@ pub struct StreamOptions {
     pub always: Vec<QualifiedName>,
     /// Tables whose rows are not delivered whatever filter and database say. Statements about them are.
     pub left_out: Vec<QualifiedName>,
+    /// Rows keep the image that they came as, for who can pass it on: see
+    /// [`Row::image`](crate::change::Row::image).
+    pub keeps_images: bool,
     /// Above this a transaction is delivered in parts, in bytes.
     pub part_bytes: usize,
     /// What the server sends when it has nothing else to say, and how often. Three times as long
@@ -55,6 +58,7 @@ impl StreamOptions {
             database: None,
             always: Vec::new(),
             left_out: Vec::new(),
+            keeps_images: false,
             part_bytes: PART_BYTES_DEFAULT,
             heartbeat: Duration::from_secs(1),
             limits: Limits::default(),

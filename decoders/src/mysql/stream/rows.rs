@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::change::{ChangeEvent, OldRow, Row, RowBuilder, TableSchema};
-use crate::mysql::{Cell, DecodeError, Fault, Layout, Operation, Rows, Value};
+use super::tables::Described;
+use crate::change::{ChangeEvent, OldRow, Row, RowBuilder};
+use crate::mysql::{Cell, DecodeError, Fault, Operation, Rows, Value};
 
 /// Where a value is among those of its event.
 enum Place {
@@ -20,23 +21,29 @@ enum Place {
 ///
 /// # Errors
 /// A value can't be decoded exactly, or the images lack columns.
-pub(super) fn changes(
-    event: &Rows,
-    layout: &Layout,
-    table: &Arc<TableSchema>,
-) -> Result<Vec<ChangeEvent>, RowsError> {
+pub(super) fn changes(event: &Rows, table: &Described) -> Result<Vec<ChangeEvent>, RowsError> {
     if !event.is_complete() {
         return Err(RowsError::Incomplete);
     }
     let mut values = Vec::new();
     let mut places = Vec::new();
-    let mut reader = event.reader(layout)?;
+    let mut wholes = Vec::new();
+    let mut reader = event.reader(&table.layout)?;
     while let Some(change) = reader.read()? {
         let images = [
-            (change.has_before(), &(|at| change.before(at)) as &dyn Fn(usize) -> _),
-            (change.has_after(), &(|at| change.after(at))),
+            (
+                change.has_before(),
+                change.whole_before(),
+                &(|at| change.before(at)) as &dyn Fn(usize) -> _,
+            ),
+            (change.has_after(), change.whole_after(), &(|at| change.after(at))),
         ];
-        for (_, cell) in images.into_iter().filter(|(is_there, _)| *is_there) {
+        for (_, whole, cell) in images.into_iter().filter(|(is_there, ..)| *is_there) {
+            if table.form.is_some() {
+                let start = values.len();
+                values.extend_from_slice(whole.unwrap_or_default());
+                wholes.push(start..values.len());
+            }
             for column in 0..event.width {
                 places.push(place(cell(column), &mut values)?);
             }
@@ -45,7 +52,7 @@ pub(super) fn changes(
     if u32::try_from(values.len()).is_err() {
         return Err(RowsError::TooLarge);
     }
-    Ok(assemble(event, table, &Bytes::from(values), places))
+    Ok(assemble(event, table, &Bytes::from(values), places, wholes))
 }
 
 fn place(cell: Result<Cell, Fault>, values: &mut Vec<u8>) -> Result<Place, RowsError> {
@@ -71,15 +78,21 @@ fn place(cell: Result<Cell, Fault>, values: &mut Vec<u8>) -> Result<Place, RowsE
 
 fn assemble(
     event: &Rows,
-    table: &Arc<TableSchema>,
+    Described { schema, form, .. }: &Described,
     frame: &Bytes,
     places: Vec<Place>,
+    wholes: Vec<Range<usize>>,
 ) -> Vec<ChangeEvent> {
+    let mut wholes = wholes.into_iter();
     let mut places = places.into_iter().peekable();
     let mut changes = Vec::new();
     while places.peek().is_some() {
         let mut row = || {
             let mut row = RowBuilder::new(frame, event.width);
+            // An image always has bytes: an empty one stands for none.
+            if let (Some(form), Some(whole)) = (form, wholes.next().filter(|at| !at.is_empty())) {
+                row.image(form, whole);
+            }
             for place in places.by_ref().take(event.width) {
                 match place {
                     Place::Null => row.null(),
@@ -89,7 +102,7 @@ fn assemble(
             }
             row.finish()
         };
-        let table = Arc::clone(table);
+        let table = Arc::clone(schema);
         changes.push(match event.operation {
             Operation::Insert => ChangeEvent::Insert { table, new: row() },
             Operation::Delete => ChangeEvent::Delete { table, old: OldRow::Full(row()) },

@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::change::{Column, QualifiedName, ReplicaIdentity, TableId, TableSchema};
+use crate::change::{Column, QualifiedName, ReplicaIdentity, RowForm, TableId, TableSchema};
 use crate::mysql::catalog::TableInfo;
 use crate::mysql::charset::Charset;
-use crate::mysql::{CatalogColumn, Flavor, Layout, Selection, TableMap, WireType};
+use crate::mysql::{CatalogColumn, Flavor, Layout, Selection, TableMap, WireType, form};
 
 use super::error::StreamFault;
 
@@ -24,12 +24,16 @@ pub(super) enum Known {
 pub(super) struct Described {
     pub(super) schema: Arc<TableSchema>,
     pub(super) layout: Layout,
+    /// How its rows are written, if that is known for sure and wanted.
+    pub(super) form: Option<Arc<RowForm>>,
 }
 
 /// All tables of a stream.
 #[derive(Debug)]
 pub(super) struct Tables {
     selection: Selection,
+    /// Whether rows keep the image that they came as.
+    keeps_images: bool,
     /// Taken whatever the selection says.
     always: Vec<QualifiedName>,
     /// Not taken whatever the selection says.
@@ -50,6 +54,7 @@ impl Tables {
     pub(super) fn new(selection: Selection) -> Tables {
         Tables {
             selection,
+            keeps_images: false,
             always: Vec::new(),
             left_out: Vec::new(),
             mapped: HashMap::new(),
@@ -60,6 +65,10 @@ impl Tables {
 
     pub(super) fn selection(&self) -> &Selection {
         &self.selection
+    }
+
+    pub(super) fn keep_images(&mut self) {
+        self.keeps_images = true;
     }
 
     pub(super) fn always(&mut self, tables: Vec<QualifiedName>) {
@@ -146,6 +155,7 @@ impl Tables {
             (None, Some(table)) if !has_names(map) => table.primary_key_positions(),
             (None, _) => None,
         };
+        let form = self.keeps_images.then(|| form::of_map(map, &described)).flatten();
         let columns = map.columns.iter().enumerate().map(|(at, column)| {
             let of_catalog = || catalog.map(|table| table.columns[at].name.clone());
             let name = column.metadata.name.clone().or_else(of_catalog).unwrap_or_default();
@@ -161,7 +171,7 @@ impl Tables {
         let next = TableId(u32::try_from(self.ids.len() + 1).unwrap_or(u32::MAX));
         let id = *self.ids.entry(name.clone()).or_insert(next);
         let schema = TableSchema { id, name: name.clone(), identity, columns };
-        Ok(Described { schema: Arc::new(schema), layout })
+        Ok(Described { schema: Arc::new(schema), layout, form: form.map(Arc::new) })
     }
 }
 

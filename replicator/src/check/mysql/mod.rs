@@ -4,9 +4,11 @@
 //! be answered is a finding of its own.
 
 mod both;
+mod columns;
 mod facts;
 mod log;
 mod rights;
+pub(crate) mod row_events;
 mod stored;
 mod tables;
 mod target;
@@ -19,7 +21,7 @@ use decoders::postgres::catalog::TableFilter;
 use super::finding::{Finding, Fix, Severity, Side};
 use super::judge::accept;
 use super::report::Report;
-use crate::config::Config;
+use crate::config::{Config, RowEventsMode};
 use crate::schema::SchemaMode;
 
 pub use facts::{Facts, SideFacts, gather};
@@ -35,6 +37,8 @@ pub struct BinlogCheckRequest {
     pub schema_exists: bool,
     /// The identities that the sidecar will have as a replica.
     pub server_ids: Vec<u32>,
+    /// Rows may go as row events.
+    pub row_events: bool,
     /// Blockers that the operator goes on without, by name; only acceptable ones may be named.
     pub accept: BTreeSet<String>,
 }
@@ -47,6 +51,7 @@ impl BinlogCheckRequest {
             filter: config.tables.clone(),
             schema_exists: config.schema.mode == SchemaMode::Existing,
             server_ids: Vec::new(),
+            row_events: config.apply.row_events == RowEventsMode::Auto,
             accept: config.check.accept.clone(),
         }
     }
@@ -78,6 +83,8 @@ pub fn judge(request: &BinlogCheckRequest, facts: &Facts) -> Report {
     }
     if let (Ok(blue), Ok(green)) = (&facts.blue, &facts.green) {
         findings.extend(both::evaluate(request, blue, green));
+        findings.extend(columns::evaluate(request, blue, green));
+        findings.extend(row_events::evaluate(request, blue, green));
         findings.extend(stored::evaluate(request, blue, green));
         findings.extend(target::existing(request, blue, green));
     }

@@ -66,16 +66,21 @@ fn not_transactional(tables: &[TableInfo]) -> Finding {
     .objects(names(found))
 }
 
-/// MariaDB, and MySQL before 9.6, let InnoDB cascade below the binlog.
-fn cascades(blue: &SideFacts, tables: &[TableInfo]) -> Finding {
-    let native = match &blue.variables {
+/// Whether a server's binlog has what cascading foreign keys do, as far as its settings say.
+pub(super) fn logs_cascades(facts: &SideFacts) -> bool {
+    let native = match &facts.variables {
         Ok(variables) => {
             variables.get("innodb_native_foreign_keys").is_none()
                 || variables.is_on("innodb_native_foreign_keys")
         }
         Err(_) => true,
     };
-    let unlogged = blue.server.is_mariadb() || native;
+    !facts.server.is_mariadb() && !native
+}
+
+/// MariaDB, and MySQL before 9.6, let InnoDB cascade below the binlog.
+fn cascades(blue: &SideFacts, tables: &[TableInfo]) -> Finding {
+    let unlogged = !logs_cascades(blue);
     let cascading = |table: &&TableInfo| table.foreign_keys.iter().any(|key| key.cascades());
     let found = names(tables.iter().filter(cascading));
     if found.is_empty() || !unlogged {

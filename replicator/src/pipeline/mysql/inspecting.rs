@@ -6,7 +6,7 @@ use decoders::mysql::server::ServerUrl;
 
 use super::replica_id;
 use crate::check::finding::{Finding, Fix, Severity};
-use crate::check::mysql::{self as check, BinlogCheckRequest};
+use crate::check::mysql::{self as check, BinlogCheckRequest, row_events};
 use crate::config::Config;
 use crate::pipeline::Ends;
 
@@ -25,7 +25,7 @@ pub(super) async fn inspect(config: &Config, ends: &Ends<ServerUrl>) -> Vec<Chec
     let report = check::check(&request, &ends.source, &ends.target).await;
     let findings = report.findings.iter().filter(|finding| !NOT_HERE.contains(&finding.id));
     findings
-        .filter(|finding| finding.severity != Severity::Ok)
+        .filter(|finding| finding.severity != Severity::Ok || finding.id == row_events::ID)
         .map(|finding| of_finding(finding, ends))
         .collect()
 }
@@ -52,6 +52,7 @@ fn of_finding(finding: &Finding, ends: &Ends<ServerUrl>) -> Check {
     let (what, fix) = (ends.words(what), ends.words(fix));
     match finding.severity {
         Severity::Blocker => Check::fail(name, what, format!("{fix}; {WITHOUT}")),
-        Severity::Warning | Severity::Ok => Check::warn(name, what, fix),
+        Severity::Warning => Check::warn(name, what, fix),
+        Severity::Ok => Check::ok(name, what),
     }
 }

@@ -87,6 +87,7 @@ impl BinlogRoute {
         let options = MysqlTargetOptions {
             stream: stream.clone(),
             accept_triggers: self.config.apply.accept_triggers,
+            row_events: false,
         };
         MysqlTarget::open(self.ends.target.clone(), options).await?;
         store.save_binlog_stream(&stream)?;

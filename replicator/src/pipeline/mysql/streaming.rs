@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::{BinlogPipeline, lag, markers};
 use crate::backfill::mysql::of_catalog;
+use crate::config::RowEventsMode;
 use crate::engine::apply::{Applier, BatchLimits};
 use crate::engine::resume::{self, Broken, Known};
 use crate::engine::stream::{self, Outcome, StreamContext};
@@ -45,6 +46,7 @@ impl BinlogPipeline {
         let options = MysqlTargetOptions {
             stream: stream.clone(),
             accept_triggers: self.apply.accept_triggers,
+            row_events: self.apply.row_events == RowEventsMode::Auto,
         };
         let target = MysqlTarget::open(self.target.clone(), options).await?;
         let green = target.progress().await?;
@@ -207,6 +209,7 @@ impl BinlogPipeline {
         let mut options = StreamOptions::new(replica_id(&self.name), name);
         options.filter = self.tables.clone();
         options.database = self.database.clone();
+        options.keeps_images = self.apply.row_events == RowEventsMode::Auto;
         options.part_bytes = options.part_bytes.min(self.apply.memory_bytes / 4);
         options
     }

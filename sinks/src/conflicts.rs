@@ -214,7 +214,7 @@ impl TableConflicts {
             ChangeEvent::Update { old, new, .. } => (old.as_ref(), Some(new)),
             ChangeEvent::Delete { old, .. } => (Some(old), None),
             // Comes alone: it does not say which rows.
-            ChangeEvent::Truncate { .. } => {
+            ChangeEvent::Truncate { .. } | ChangeEvent::Definition(_) => {
                 set.everything = true;
                 return;
             }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::definition::Definition;
 use super::position::Lsn;
 use super::row::Row;
 use super::schema::TableSchema;
@@ -68,6 +69,9 @@ pub enum ChangeEvent {
         /// What it says.
         content: Bytes,
     },
+    /// Something was defined anew. It committed by itself: its transaction has nothing else but marks
+    /// before it, and stands alone on its way.
+    Definition(Arc<Definition>),
 }
 
 /// Which part of a source transaction a [`Transaction`] holds.
@@ -115,4 +119,19 @@ pub struct Transaction {
     pub changes: Vec<ChangeEvent>,
     /// Bytes of the frames that the changes came in: what budgets count.
     pub bytes: usize,
+}
+
+impl Transaction {
+    /// The schema change that it is.
+    pub fn definition(&self) -> Option<&Arc<Definition>> {
+        match self.changes.last() {
+            Some(ChangeEvent::Definition(definition)) => Some(definition),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing may be applied together with it: a part of a large one, a schema change.
+    pub fn stands_alone(&self) -> bool {
+        self.part != Part::Whole || self.definition().is_some()
+    }
 }

@@ -3,11 +3,13 @@
 //! Only `std`, `bytes` and `serde` are used here, so the vocabulary can move to a package of its
 //! own by moving one folder.
 
+mod definition;
 mod event;
 mod position;
 mod row;
 mod schema;
 
+pub use definition::{Definition, Retyped, Safety, Setting};
 pub use event::{ChangeEvent, OldRow, Part, Transaction};
 pub use position::{Lsn, ParseLsnError, Position};
 pub use row::{Cell, Row, RowBuilder, Value};

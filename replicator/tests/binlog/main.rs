@@ -1,5 +1,6 @@
 //! A binlog streamed to another server, with an engine that dies.
 
+mod definitions;
 mod engine;
 mod markers;
 mod once;

@@ -9,14 +9,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use decoders::change::{ChangeEvent, Lsn, QualifiedName, TableSchema, Transaction};
+use decoders::change::{ChangeEvent, Definition, Lsn, QualifiedName, TableSchema, Transaction};
 use decoders::mysql::Ledger;
 use decoders::mysql::stream::foreign_keys_checked;
 use decoders::source::Disposition;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
+use super::definitions::{self, Arriving};
 use super::error::target_error;
 use super::plan::{Plan, can_be_emptied, missing_table};
 use super::progress::{LaneProgress, advance_statement, open_statement};
@@ -38,6 +40,9 @@ pub(super) struct LaneStart {
     pub progress: LaneProgress,
     pub checks_foreign_keys: bool,
     pub accept_triggers: bool,
+    pub applies_definitions: bool,
+    /// How many schema changes have come, whichever lane repeated them.
+    pub definitions: Arc<AtomicU64>,
 }
 
 /// Fewer changes in one call are written row by row: a quiet stream pays nothing for the batches of
@@ -66,6 +71,10 @@ pub struct MysqlLane {
     ledger: Arc<Ledger>,
     checks_foreign_keys: bool,
     accept_triggers: bool,
+    applies_definitions: bool,
+    definitions: Arc<AtomicU64>,
+    /// Their number when the plans were made.
+    plans_of: u64,
     /// By the address of the schema, which is kept beside: no other can get it.
     plans: HashMap<usize, (Arc<TableSchema>, Arc<Plan>)>,
     caution: Caution,
@@ -92,6 +101,9 @@ impl MysqlLane {
             ledger: start.ledger,
             checks_foreign_keys: start.checks_foreign_keys,
             accept_triggers: start.accept_triggers,
+            applies_definitions: start.applies_definitions,
+            plans_of: start.definitions.load(Ordering::Acquire),
+            definitions: start.definitions,
             plans: HashMap::new(),
             caution: Caution::default(),
             ways: Ways::default(),
@@ -117,6 +129,14 @@ impl MysqlLane {
         if transactions.is_empty() {
             return Ok(Applied::default());
         }
+        if let [transaction] = transactions
+            && let Some(definition) = transaction.definition()
+        {
+            return self.define(conn, transaction, definition, share).await;
+        }
+        if transactions.iter().any(|transaction| transaction.definition().is_some()) {
+            return Err(not_alone());
+        }
         self.learn(conn, transactions).await?;
         let changes: usize = transactions.iter().map(|transaction| transaction.changes.len()).sum();
         if changes >= FEWEST_CHANGES && !self.caution.skips() && !self.switches_checks(transactions)
@@ -134,6 +154,47 @@ impl MysqlLane {
         let applied = self.write_rows(conn, transactions, share).await?;
         self.ways.row_by_row += 1;
         Ok(applied)
+    }
+
+    /// Repeats a schema change, and moves the progress beyond it.
+    async fn define(
+        &mut self,
+        conn: &mut Conn,
+        transaction: &Transaction,
+        definition: &Definition,
+        share: Share,
+    ) -> Result<Applied, TargetError> {
+        if self.open.begun {
+            return Err(not_alone());
+        }
+        self.admit(transaction)?;
+        let mut script = self.script();
+        if definition.matters_to_rows || self.applies_definitions {
+            let arriving = Arriving {
+                definition,
+                number: transaction.commit_lsn,
+                pipeline: &self.pipeline,
+                server: &self.capabilities.server,
+                applies: self.applies_definitions,
+            };
+            arriving.bring(conn).await?;
+            self.definitions.fetch_add(1, Ordering::AcqRel);
+            let set_up = self.set_up(conn).await;
+            set_up.map_err(|error| target_error("setting up a session on green", error))?;
+            self.begin(&mut script, conn).await?;
+            let close = definitions::close_statement(&self.pipeline, transaction.commit_lsn);
+            script.add(conn, &close, Some(1), 0, Purpose::Progress).await?;
+        } else {
+            tracing::warn!(
+                place = definition.place,
+                kind = definition.kind,
+                objects = definition.names(),
+                "not repeated on green, where rows do not need it"
+            );
+            self.begin(&mut script, conn).await?;
+        }
+        self.ended(transaction)?;
+        self.finish(script, conn, std::slice::from_ref(transaction), share).await
     }
 
     /// Whether some rows have to be written without checking foreign keys, among others that are
@@ -167,6 +228,7 @@ impl MysqlLane {
                         let checks = self.checks_foreign_keys;
                         statements::truncate(&mut script, conn, change, commit, checks).await?;
                     }
+                    ChangeEvent::Definition(_) => return Err(not_alone()),
                     ChangeEvent::Message { .. } => {
                         if let Some(checked) = foreign_keys_checked(change)
                             && self.checks_foreign_keys
@@ -263,8 +325,11 @@ impl MysqlLane {
         conn: &mut Conn,
         transactions: &[Transaction],
     ) -> Result<(), TargetError> {
-        // Not in the middle: the plans of one call are all needed.
-        if self.plans.len() >= MOST_PLANS {
+        // Not in the middle: the plans of one call are all needed. A table that looks the same to its rows
+        // may have other keys.
+        let definitions = self.definitions.load(Ordering::Acquire);
+        if self.plans.len() >= MOST_PLANS || self.plans_of != definitions {
+            self.plans_of = definitions;
             self.plans.clear();
         }
         for change in transactions.iter().flat_map(|transaction| &transaction.changes) {
@@ -418,6 +483,13 @@ impl MysqlLane {
         }
         error
     }
+}
+
+fn not_alone() -> TargetError {
+    TargetError::halt(
+        "a schema change came together with other changes",
+        "This is a defect of the engine: please report it",
+    )
 }
 
 fn address(table: &Arc<TableSchema>) -> usize {

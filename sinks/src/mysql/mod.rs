@@ -7,6 +7,7 @@
 //! stored.
 
 mod conflicts;
+mod definitions;
 mod error;
 mod json;
 mod lane;

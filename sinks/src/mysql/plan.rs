@@ -261,7 +261,9 @@ impl NetPlan for Plan {
                 }
             }
             ChangeEvent::Update { .. } | ChangeEvent::Delete { .. } => return Err(Why::Unfit),
-            ChangeEvent::Truncate { .. } | ChangeEvent::Message { .. } => {}
+            ChangeEvent::Truncate { .. }
+            | ChangeEvent::Message { .. }
+            | ChangeEvent::Definition(_) => {}
         }
         Ok(Reduces::ByKey)
     }

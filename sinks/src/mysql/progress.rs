@@ -1,5 +1,6 @@
 //! What green remembers of a stream of MySQL or MariaDB: `_cutover.stream` says which stream it is, and
 //! `_cutover.progress` how far each lane got, written in the same transaction as the rows.
+//! `_cutover.definition` has the schema changes: see [`definitions`].
 //!
 //! Numbers are those of [`decoders::mysql::Ledger`]. Beside them stands a *place*: a number with the
 //! source's own position behind it, which a stream can be asked for. It is at the floor or, if what
@@ -14,12 +15,13 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 use serde::{Deserialize, Serialize};
 
+use super::definitions;
 use super::error::target_error;
 use super::literal::hexadecimal;
 use crate::mark::LaneMark;
 use crate::target::{LaneId, TargetError};
 
-/// Version of the two tables.
+/// Version of the tables.
 const SCHEMA_VERSION: u32 = 1;
 
 /// One incarnation of a stream of a binlog, under the name of a pipeline.
@@ -55,11 +57,11 @@ pub(super) async fn create(conn: &mut Conn) -> Result<(), TargetError> {
     let exists: Result<Option<u32>, _> = conn
         .query_first(
             "SELECT count(*) FROM information_schema.tables
-             WHERE table_schema = '_cutover' AND table_name IN ('stream', 'progress')",
+             WHERE table_schema = '_cutover' AND table_name IN ('stream', 'progress', 'definition')",
         )
         .await;
     let doing = "creating green's progress tables (database _cutover)";
-    if exists.map_err(|error| target_error(doing, error))? == Some(2) {
+    if exists.map_err(|error| target_error(doing, error))? == Some(3) {
         return Ok(());
     }
     let stream = format!(
@@ -87,7 +89,8 @@ pub(super) async fn create(conn: &mut Conn) -> Result<(), TargetError> {
            PRIMARY KEY (pipeline, lane)
          ) ENGINE = InnoDB"
     );
-    for sql in ["CREATE DATABASE IF NOT EXISTS _cutover", &stream, &progress] {
+    let definition = definitions::create_statement(NAME);
+    for sql in ["CREATE DATABASE IF NOT EXISTS _cutover", &stream, &progress, &definition] {
         conn.query_drop(sql).await.map_err(|error| target_error(doing, error))?;
     }
     Ok(())
@@ -100,7 +103,7 @@ pub(super) async fn forget(conn: &mut Conn, pipeline: &str) -> Result<(), Target
     let tables: Result<Vec<String>, _> = conn
         .query(
             "SELECT table_name AS name FROM information_schema.tables
-             WHERE table_schema = '_cutover' AND table_name IN ('stream', 'progress')",
+             WHERE table_schema = '_cutover' AND table_name IN ('stream', 'progress', 'definition')",
         )
         .await;
     let tables = tables.map_err(|error| target_error(doing, error))?;

@@ -161,7 +161,9 @@ fn keys(plan: &TablePlan, change: &ChangeEvent) -> Keys {
             (Some(before), Some(after))
         }
         ChangeEvent::Delete { old, .. } => (Some(of(old.row())), None),
-        ChangeEvent::Truncate { .. } | ChangeEvent::Message { .. } => (None, None),
+        ChangeEvent::Truncate { .. } | ChangeEvent::Message { .. } | ChangeEvent::Definition(_) => {
+            (None, None)
+        }
     }
 }
 
@@ -175,7 +177,7 @@ fn place(plans: &[Arc<TablePlan>], change: &ChangeEvent) -> usize {
         | ChangeEvent::Update { table, .. }
         | ChangeEvent::Delete { table, .. } => table,
         ChangeEvent::Truncate { tables, .. } => &tables[0],
-        ChangeEvent::Message { .. } => panic!("there are none"),
+        ChangeEvent::Message { .. } | ChangeEvent::Definition(_) => panic!("there are none"),
     };
     plans.iter().position(|plan| plan.schema() == schema).expect("a table of ours")
 }
@@ -205,7 +207,7 @@ fn perform(plans: &[Arc<TablePlan>], state: &mut State, change: &ChangeEvent) ->
         ChangeEvent::Delete { .. } => {
             rows.remove(&before?)?;
         }
-        ChangeEvent::Message { .. } => {}
+        ChangeEvent::Message { .. } | ChangeEvent::Definition(_) => {}
     }
     Some(())
 }

@@ -114,7 +114,9 @@ impl TablePlan {
                 self.check_key("DELETE", old.row(), matches!(old, OldRow::Full(_)))?;
                 Ok(Some(Shape::Delete))
             }
-            ChangeEvent::Truncate { .. } | ChangeEvent::Message { .. } => Ok(None),
+            ChangeEvent::Truncate { .. }
+            | ChangeEvent::Message { .. }
+            | ChangeEvent::Definition(_) => Ok(None),
         }
     }
 

@@ -46,6 +46,16 @@ impl Writer {
             }
             // For the controller, who saw it upstream.
             ChangeEvent::Message { .. } => return Ok(()),
+            ChangeEvent::Definition(definition) => {
+                return Err(TargetError::halt(
+                    format!(
+                        "a schema change ({}) can't be repeated on PostgreSQL",
+                        definition.kind
+                    ),
+                    "This is a defect of the engine: please report it",
+                )
+                .into());
+            }
         };
         self.know(pipe, table).await?;
         let Some(plan) = self.statements.plan(table).cloned() else {

@@ -70,7 +70,11 @@ impl Pair {
     }
 
     pub async fn target(&self) -> MysqlTarget {
-        let options = MysqlTargetOptions { stream: self.identity(), accept_triggers: false };
+        let options = MysqlTargetOptions {
+            stream: self.identity(),
+            accept_triggers: false,
+            applies_definitions: false,
+        };
         MysqlTarget::open(url(&self.green), options).await.unwrap()
     }
 

@@ -224,6 +224,8 @@ impl Assembler {
                     kind,
                     tables,
                     databases,
+                    raw: query.statement.clone(),
+                    session: query.session.clone(),
                 })
             }
         };
@@ -316,7 +318,9 @@ fn heap_bytes(change: &ChangeEvent) -> usize {
             row(new) + old.as_ref().map(OldRow::row).map_or(0, row)
         }
         ChangeEvent::Delete { old, .. } => row(old.row()),
-        ChangeEvent::Truncate { .. } | ChangeEvent::Message { .. } => 0,
+        ChangeEvent::Truncate { .. } | ChangeEvent::Message { .. } | ChangeEvent::Definition(_) => {
+            0
+        }
     };
     size_of::<Change>() + rows
 }

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::{BinlogPipeline, lag, markers};
 use crate::backfill::mysql::of_catalog;
+use crate::config::DdlMode;
 use crate::engine::apply::{Applier, BatchLimits};
 use crate::engine::resume::{self, Broken, Known};
 use crate::engine::stream::{self, Outcome, StreamContext};
@@ -45,6 +46,7 @@ impl BinlogPipeline {
         let options = MysqlTargetOptions {
             stream: stream.clone(),
             accept_triggers: self.apply.accept_triggers,
+            applies_definitions: self.apply.ddl == DdlMode::Apply,
         };
         let target = MysqlTarget::open(self.target.clone(), options).await?;
         let green = target.progress().await?;

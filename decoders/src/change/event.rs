@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::definition::Definition;
+use super::distributed::Distributed;
 use super::position::Lsn;
 use super::row::Row;
 use super::schema::TableSchema;
@@ -69,9 +70,11 @@ pub enum ChangeEvent {
         /// What it says.
         content: Bytes,
     },
-    /// Something was defined anew. It committed by itself: its transaction has nothing else but marks
-    /// before it, and stands alone on its way.
+    /// Something was defined anew, and committed by itself. It comes first but for marks, and stands alone
+    /// on its way; behind it are rows of CREATE TABLE .. SELECT at most.
     Definition(Arc<Definition>),
+    /// A step of a distributed transaction. Its transaction stands alone on its way.
+    Distributed(Distributed),
 }
 
 /// Which part of a source transaction a [`Transaction`] holds.
@@ -124,14 +127,24 @@ pub struct Transaction {
 impl Transaction {
     /// The schema change that it is.
     pub fn definition(&self) -> Option<&Arc<Definition>> {
-        match self.changes.last() {
+        let is_mark = |change: &&ChangeEvent| matches!(change, ChangeEvent::Message { .. });
+        match self.changes.iter().find(|change| !is_mark(change)) {
             Some(ChangeEvent::Definition(definition)) => Some(definition),
             _ => None,
         }
     }
 
-    /// Whether nothing may be applied together with it: a part of a large one, a schema change.
+    /// The step of a distributed transaction that it is.
+    pub fn distributed(&self) -> Option<&Distributed> {
+        match self.changes.first() {
+            Some(ChangeEvent::Distributed(step)) => Some(step),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing may be applied together with it: a part of a large one, a schema change, a step of
+    /// a distributed transaction.
     pub fn stands_alone(&self) -> bool {
-        self.part != Part::Whole || self.definition().is_some()
+        self.part != Part::Whole || self.definition().is_some() || self.distributed().is_some()
     }
 }

@@ -4,12 +4,14 @@
 //! own by moving one folder.
 
 mod definition;
+mod distributed;
 mod event;
 mod position;
 mod row;
 mod schema;
 
 pub use definition::{Definition, Retyped, Safety, Setting};
+pub use distributed::Distributed;
 pub use event::{ChangeEvent, OldRow, Part, Transaction};
 pub use position::{Lsn, ParseLsnError, Position};
 pub use row::{Cell, Row, RowBuilder, Value};

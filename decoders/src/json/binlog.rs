@@ -89,6 +89,7 @@ mod tests {
             id: crate::mysql::gtid::TransactionId::Mariadb("0-1-7".parse().unwrap()),
             position: Some(position),
             outcome: Outcome::Committed,
+            distributed: false,
             committed_at_us: 42,
             server_id: 1,
             changes: vec![Change::Statement(statement), Change::XaCommit(xa)],

@@ -172,7 +172,7 @@ fn is_own(change: &ChangeEvent) -> bool {
     let own = |table: &TableSchema| table.name.schema == marker::SCHEMA;
     match change {
         ChangeEvent::Message { .. } => foreign_keys_checked(change).is_none(),
-        ChangeEvent::Definition(_) => false,
+        ChangeEvent::Definition(_) | ChangeEvent::Distributed(_) => false,
         ChangeEvent::Insert { table, .. }
         | ChangeEvent::Update { table, .. }
         | ChangeEvent::Delete { table, .. } => own(table),
@@ -194,6 +194,7 @@ fn describe(change: &ChangeEvent) -> String {
         ChangeEvent::Definition(definition) => {
             format!("{} of {}", definition.kind, definition.names())
         }
+        ChangeEvent::Distributed(_) => "a distributed transaction (XA)".to_owned(),
     }
 }
 

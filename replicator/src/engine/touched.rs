@@ -245,6 +245,10 @@ impl State {
                 self.void = Some("a table was defined anew");
                 return;
             }
+            ChangeEvent::Distributed(_) => {
+                self.void = Some("a distributed transaction was prepared or ended");
+                return;
+            }
         };
         let Some(columns) = self.columns_of(schema) else { return };
         if self.tables.get(&schema.name).is_none_or(|table| table.dirty.is_some()) {

@@ -161,7 +161,9 @@ impl Window {
                     ChangeEvent::Insert { table, .. }
                     | ChangeEvent::Update { table, .. }
                     | ChangeEvent::Delete { table, .. } => table,
-                    ChangeEvent::Truncate { .. } | ChangeEvent::Definition(_) => {
+                    ChangeEvent::Truncate { .. }
+                    | ChangeEvent::Definition(_)
+                    | ChangeEvent::Distributed(_) => {
                         set.everything = true;
                         continue;
                     }

@@ -7,18 +7,20 @@
 //!
 //! COMMIT goes out by itself, when every count before it has been checked.
 
+mod alone;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use decoders::change::{ChangeEvent, Definition, Lsn, QualifiedName, TableSchema, Transaction};
+use decoders::change::{ChangeEvent, Lsn, QualifiedName, TableSchema, Transaction};
 use decoders::mysql::Ledger;
 use decoders::mysql::stream::foreign_keys_checked;
 use decoders::source::Disposition;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use super::definitions::{self, Arriving};
+use self::alone::not_alone;
 use super::error::target_error;
 use super::plan::{Plan, can_be_emptied, missing_table};
 use super::progress::{LaneProgress, advance_statement, open_statement};
@@ -59,6 +61,8 @@ struct Open {
     unfinished: Option<Lsn>,
     /// Source transactions that ended since the last commit, by their number.
     commits: Vec<Lsn>,
+    /// Pieces of a distributed transaction that are kept so far.
+    pieces: u32,
 }
 
 /// One applying connection to MySQL or MariaDB.
@@ -134,10 +138,18 @@ impl MysqlLane {
         {
             return self.define(conn, transaction, definition, share).await;
         }
-        if transactions.iter().any(|transaction| transaction.definition().is_some()) {
+        if let [transaction] = transactions
+            && let Some(step) = transaction.distributed()
+        {
+            return self.distribute(conn, transaction, step, share).await;
+        }
+        let alone =
+            |each: &Transaction| each.definition().is_some() || each.distributed().is_some();
+        if transactions.iter().any(alone) {
             return Err(not_alone());
         }
-        self.learn(conn, transactions).await?;
+        let changes = transactions.iter().flat_map(|transaction| &transaction.changes);
+        self.learn(conn, changes).await?;
         let changes: usize = transactions.iter().map(|transaction| transaction.changes.len()).sum();
         if changes >= FEWEST_CHANGES && !self.caution.skips() && !self.switches_checks(transactions)
         {
@@ -154,47 +166,6 @@ impl MysqlLane {
         let applied = self.write_rows(conn, transactions, share).await?;
         self.ways.row_by_row += 1;
         Ok(applied)
-    }
-
-    /// Repeats a schema change, and moves the progress beyond it.
-    async fn define(
-        &mut self,
-        conn: &mut Conn,
-        transaction: &Transaction,
-        definition: &Definition,
-        share: Share,
-    ) -> Result<Applied, TargetError> {
-        if self.open.begun {
-            return Err(not_alone());
-        }
-        self.admit(transaction)?;
-        let mut script = self.script();
-        if definition.matters_to_rows || self.applies_definitions {
-            let arriving = Arriving {
-                definition,
-                number: transaction.commit_lsn,
-                pipeline: &self.pipeline,
-                server: &self.capabilities.server,
-                applies: self.applies_definitions,
-            };
-            arriving.bring(conn).await?;
-            self.definitions.fetch_add(1, Ordering::AcqRel);
-            let set_up = self.set_up(conn).await;
-            set_up.map_err(|error| target_error("setting up a session on green", error))?;
-            self.begin(&mut script, conn).await?;
-            let close = definitions::close_statement(&self.pipeline, transaction.commit_lsn);
-            script.add(conn, &close, Some(1), 0, Purpose::Progress).await?;
-        } else {
-            tracing::warn!(
-                place = definition.place,
-                kind = definition.kind,
-                objects = definition.names(),
-                "not repeated on green, where rows do not need it"
-            );
-            self.begin(&mut script, conn).await?;
-        }
-        self.ended(transaction)?;
-        self.finish(script, conn, std::slice::from_ref(transaction), share).await
     }
 
     /// Whether some rows have to be written without checking foreign keys, among others that are
@@ -216,32 +187,48 @@ impl MysqlLane {
         for transaction in transactions {
             self.admit(transaction)?;
             let commit = transaction.commit_lsn;
-            for change in &transaction.changes {
-                match change {
-                    ChangeEvent::Insert { table, .. }
-                    | ChangeEvent::Update { table, .. }
-                    | ChangeEvent::Delete { table, .. } => {
-                        let plan = self.plan(table).ok_or_else(|| lost_plan(&table.name))?;
-                        statements::row(&mut script, conn, &plan, change, commit).await?;
-                    }
-                    ChangeEvent::Truncate { .. } => {
-                        let checks = self.checks_foreign_keys;
-                        statements::truncate(&mut script, conn, change, commit, checks).await?;
-                    }
-                    ChangeEvent::Definition(_) => return Err(not_alone()),
-                    ChangeEvent::Message { .. } => {
-                        if let Some(checked) = foreign_keys_checked(change)
-                            && self.checks_foreign_keys
-                        {
-                            statements::check_foreign_keys(&mut script, conn, checked).await?;
-                        }
-                        // The others are for the controller, who saw them upstream.
-                    }
-                }
-            }
+            self.write_changes(&mut script, conn, &transaction.changes, commit).await?;
             self.ended(transaction)?;
         }
         self.finish(script, conn, transactions, share).await
+    }
+
+    /// Writes changes one by one, as those of the transaction `commit`. Their plans are made.
+    async fn write_changes<'a>(
+        &self,
+        script: &mut Script,
+        conn: &mut Conn,
+        changes: impl IntoIterator<Item = &'a ChangeEvent> + Send,
+        commit: Lsn,
+    ) -> Result<(), TargetError> {
+        // Not a loop over an iterator that lives over an await: that would have to be `Send`, too.
+        let changes: Vec<&ChangeEvent> = changes.into_iter().collect();
+        for change in changes {
+            match change {
+                ChangeEvent::Insert { table, .. }
+                | ChangeEvent::Update { table, .. }
+                | ChangeEvent::Delete { table, .. } => {
+                    let plan = self.plan(table).ok_or_else(|| lost_plan(&table.name))?;
+                    statements::row(script, conn, &plan, change, commit).await?;
+                }
+                ChangeEvent::Truncate { .. } => {
+                    let checks = self.checks_foreign_keys;
+                    statements::truncate(script, conn, change, commit, checks).await?;
+                }
+                ChangeEvent::Message { .. } => {
+                    if let Some(checked) = foreign_keys_checked(change)
+                        && self.checks_foreign_keys
+                    {
+                        statements::check_foreign_keys(script, conn, checked).await?;
+                    }
+                    // The others are for the controller, who saw them upstream.
+                }
+                ChangeEvent::Definition(_) | ChangeEvent::Distributed(_) => {
+                    return Err(not_alone());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// As net changes, many rows at once.
@@ -320,10 +307,10 @@ impl MysqlLane {
     }
 
     /// Makes the plans of tables that are not known yet.
-    async fn learn(
+    async fn learn<'a>(
         &mut self,
         conn: &mut Conn,
-        transactions: &[Transaction],
+        changes: impl Iterator<Item = &'a ChangeEvent> + Send,
     ) -> Result<(), TargetError> {
         // Not in the middle: the plans of one call are all needed. A table that looks the same to its rows
         // may have other keys.
@@ -332,7 +319,7 @@ impl MysqlLane {
             self.plans_of = definitions;
             self.plans.clear();
         }
-        for change in transactions.iter().flat_map(|transaction| &transaction.changes) {
+        for change in changes {
             if let ChangeEvent::Truncate { tables, .. } = change {
                 for table in tables {
                     let green = read::table(conn, &self.capabilities.server, &table.name).await?;
@@ -483,13 +470,6 @@ impl MysqlLane {
         }
         error
     }
-}
-
-fn not_alone() -> TargetError {
-    TargetError::halt(
-        "a schema change came together with other changes",
-        "This is a defect of the engine: please report it",
-    )
 }
 
 fn address(table: &Arc<TableSchema>) -> usize {

@@ -13,6 +13,7 @@ mod json;
 mod lane;
 mod literal;
 mod plan;
+mod prepared;
 mod progress;
 mod read;
 mod script;

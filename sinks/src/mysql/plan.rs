@@ -263,7 +263,8 @@ impl NetPlan for Plan {
             ChangeEvent::Update { .. } | ChangeEvent::Delete { .. } => return Err(Why::Unfit),
             ChangeEvent::Truncate { .. }
             | ChangeEvent::Message { .. }
-            | ChangeEvent::Definition(_) => {}
+            | ChangeEvent::Definition(_)
+            | ChangeEvent::Distributed(_) => {}
         }
         Ok(Reduces::ByKey)
     }

@@ -1,6 +1,7 @@
 //! What green remembers of a stream of MySQL or MariaDB: `_cutover.stream` says which stream it is, and
 //! `_cutover.progress` how far each lane got, written in the same transaction as the rows.
-//! `_cutover.definition` has the schema changes: see [`definitions`].
+//! `_cutover.definition` has the schema changes: see [`definitions`]; `_cutover.prepared` and `_cutover.prepared_piece`
+//! what distributed transactions wait with: see [`prepared`].
 //!
 //! Numbers are those of [`decoders::mysql::Ledger`]. Beside them stands a *place*: a number with the
 //! source's own position behind it, which a stream can be asked for. It is at the floor or, if what
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::definitions;
 use super::error::target_error;
 use super::literal::hexadecimal;
+use super::prepared;
 use crate::mark::LaneMark;
 use crate::target::{LaneId, TargetError};
 
@@ -57,11 +59,12 @@ pub(super) async fn create(conn: &mut Conn) -> Result<(), TargetError> {
     let exists: Result<Option<u32>, _> = conn
         .query_first(
             "SELECT count(*) FROM information_schema.tables
-             WHERE table_schema = '_cutover' AND table_name IN ('stream', 'progress', 'definition')",
+             WHERE table_schema = '_cutover' AND table_name IN ('stream', 'progress', 'definition',
+               'prepared', 'prepared_piece')",
         )
         .await;
     let doing = "creating green's progress tables (database _cutover)";
-    if exists.map_err(|error| target_error(doing, error))? == Some(3) {
+    if exists.map_err(|error| target_error(doing, error))? == Some(5) {
         return Ok(());
     }
     let stream = format!(
@@ -90,7 +93,9 @@ pub(super) async fn create(conn: &mut Conn) -> Result<(), TargetError> {
          ) ENGINE = InnoDB"
     );
     let definition = definitions::create_statement(NAME);
-    for sql in ["CREATE DATABASE IF NOT EXISTS _cutover", &stream, &progress, &definition] {
+    let [names, pieces] = prepared::create_statements(NAME);
+    let database = "CREATE DATABASE IF NOT EXISTS _cutover";
+    for sql in [database, &stream, &progress, &definition, &names, &pieces] {
         conn.query_drop(sql).await.map_err(|error| target_error(doing, error))?;
     }
     Ok(())
@@ -103,7 +108,8 @@ pub(super) async fn forget(conn: &mut Conn, pipeline: &str) -> Result<(), Target
     let tables: Result<Vec<String>, _> = conn
         .query(
             "SELECT table_name AS name FROM information_schema.tables
-             WHERE table_schema = '_cutover' AND table_name IN ('stream', 'progress', 'definition')",
+             WHERE table_schema = '_cutover' AND table_name IN ('stream', 'progress', 'definition',
+               'prepared', 'prepared_piece')",
         )
         .await;
     let tables = tables.map_err(|error| target_error(doing, error))?;

@@ -150,7 +150,10 @@ fn row_statement(plan: &Plan, change: &ChangeEvent) -> Result<Option<(Vec<u8>, N
             locate(&mut out, plan, old)?;
         }
         ChangeEvent::Update { .. } | ChangeEvent::Delete { .. } => return Err(Unfit),
-        ChangeEvent::Truncate { .. } | ChangeEvent::Message { .. } | ChangeEvent::Definition(_) => {
+        ChangeEvent::Truncate { .. }
+        | ChangeEvent::Message { .. }
+        | ChangeEvent::Definition(_)
+        | ChangeEvent::Distributed(_) => {
             return Ok(None);
         }
     }
@@ -165,6 +168,7 @@ fn operation(change: &ChangeEvent) -> &'static str {
         ChangeEvent::Truncate { .. } => "TRUNCATE",
         ChangeEvent::Message { .. } => "MESSAGE",
         ChangeEvent::Definition(_) => "DEFINITION",
+        ChangeEvent::Distributed(_) => "XA",
     }
 }
 

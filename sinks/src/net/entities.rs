@@ -77,7 +77,8 @@ impl<'a> Entities<'a> {
             ChangeEvent::Delete { old, .. } => self.delete(old.row(), keys.before, positions)?,
             ChangeEvent::Truncate { .. }
             | ChangeEvent::Message { .. }
-            | ChangeEvent::Definition(_) => {}
+            | ChangeEvent::Definition(_)
+            | ChangeEvent::Distributed(_) => {}
         }
         Ok(Taken::Yes)
     }
@@ -226,7 +227,10 @@ fn change_keys<'a>(
             (Some(key(old.row(), old.row())?), key(new, old.row())?)
         }
         ChangeEvent::Delete { old, .. } => (None, key(old.row(), old.row())?),
-        ChangeEvent::Truncate { .. } | ChangeEvent::Message { .. } | ChangeEvent::Definition(_) => {
+        ChangeEvent::Truncate { .. }
+        | ChangeEvent::Message { .. }
+        | ChangeEvent::Definition(_)
+        | ChangeEvent::Distributed(_) => {
             return Ok(None);
         }
     };

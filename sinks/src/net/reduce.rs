@@ -34,7 +34,9 @@ pub fn reduce<'a, P: NetPlan>(
                 continue;
             }
             // A schema change stands alone: it is never among others.
-            ChangeEvent::Message { .. } | ChangeEvent::Definition(_) => continue,
+            ChangeEvent::Message { .. }
+            | ChangeEvent::Definition(_)
+            | ChangeEvent::Distributed(_) => continue,
         };
         let refused = |why| NotReducible { table: schema.clone(), commit_lsn, why };
         if stretch.take(change, schema, commit_lsn, &mut plan).map_err(refused)? {

@@ -116,7 +116,8 @@ impl TablePlan {
             }
             ChangeEvent::Truncate { .. }
             | ChangeEvent::Message { .. }
-            | ChangeEvent::Definition(_) => Ok(None),
+            | ChangeEvent::Definition(_)
+            | ChangeEvent::Distributed(_) => Ok(None),
         }
     }
 

@@ -73,7 +73,8 @@ impl TablePlan {
             ChangeEvent::Delete { old, .. } => (Some(old.row()), None),
             ChangeEvent::Truncate { .. }
             | ChangeEvent::Message { .. }
-            | ChangeEvent::Definition(_) => return Ok(None),
+            | ChangeEvent::Definition(_)
+            | ChangeEvent::Distributed(_) => return Ok(None),
         };
         let mut sql = Builder { images: Some(images), ..Builder::new(self) };
         let text = sql.text(&shape);

@@ -46,12 +46,9 @@ impl Writer {
             }
             // For the controller, who saw it upstream.
             ChangeEvent::Message { .. } => return Ok(()),
-            ChangeEvent::Definition(definition) => {
+            ChangeEvent::Definition(_) | ChangeEvent::Distributed(_) => {
                 return Err(TargetError::halt(
-                    format!(
-                        "a schema change ({}) can't be repeated on PostgreSQL",
-                        definition.kind
-                    ),
+                    "a change of MySQL or MariaDB came that PostgreSQL has no statement for",
                     "This is a defect of the engine: please report it",
                 )
                 .into());

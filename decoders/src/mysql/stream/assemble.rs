@@ -48,6 +48,8 @@ struct Open {
     bytes: usize,
     /// Whether a part of it has been handed out.
     cut: bool,
+    /// It began as a distributed transaction.
+    distributed: bool,
     /// The last change was made without checking foreign keys.
     unchecked: bool,
 }
@@ -113,12 +115,19 @@ impl Assembler {
             Body::Gtid(gtid) => {
                 let id = TransactionId::Mysql(gtid.gtid.ok_or(StreamFault::Anonymous)?);
                 let at = gtid.immediate_commit_us.and_then(|us| i64::try_from(us).ok());
-                self.begin(id, event.header.server_id, at.unwrap_or_else(|| micros(seconds)), false)
+                self.begin(
+                    id,
+                    event.header.server_id,
+                    at.unwrap_or_else(|| micros(seconds)),
+                    false,
+                    false,
+                )
             }
             Body::MariadbGtid(gtid) => {
                 let framed = !gtid.has(MariadbGtidEvent::STANDALONE);
                 let id = TransactionId::Mariadb(gtid.gtid);
-                self.begin(id, event.header.server_id, micros(seconds), framed)
+                let prepares = gtid.has(MariadbGtidEvent::PREPARED_XA);
+                self.begin(id, event.header.server_id, micros(seconds), framed, prepares)
             }
             Body::Query(query) => self.query(&query, seconds),
             Body::TableMap(map) => self.tables.map(map).map(|()| None),
@@ -160,6 +169,7 @@ impl Assembler {
         server_id: u32,
         committed_at_us: i64,
         framed: bool,
+        distributed: bool,
     ) -> Result<Option<Transaction>, StreamFault> {
         if self.open.is_some() {
             return Err(StreamFault::OutOfOrder("a group begins inside of another"));
@@ -172,6 +182,7 @@ impl Assembler {
             changes: Vec::new(),
             bytes: 0,
             cut: false,
+            distributed,
             unchecked: false,
         });
         Ok(None)
@@ -185,8 +196,12 @@ impl Assembler {
         })?;
         let dialect = Dialect::of(query.session.sql_mode);
         let change = match sort(&query.schema, &text, dialect) {
-            Sorted::Begin | Sorted::XaFrame => {
+            Sorted::Begin => {
                 open.framed = true;
+                return Ok(None);
+            }
+            Sorted::XaFrame => {
+                (open.framed, open.distributed) = (true, true);
                 return Ok(None);
             }
             Sorted::Savepoint => return Ok(None),
@@ -294,6 +309,7 @@ impl Open {
             id: self.id.clone(),
             position: None,
             outcome: Outcome::Committed,
+            distributed: self.distributed,
             committed_at_us: self.committed_at_us,
             server_id: self.server_id,
             changes: std::mem::take(&mut self.changes),
@@ -318,9 +334,10 @@ fn heap_bytes(change: &ChangeEvent) -> usize {
             row(new) + old.as_ref().map(OldRow::row).map_or(0, row)
         }
         ChangeEvent::Delete { old, .. } => row(old.row()),
-        ChangeEvent::Truncate { .. } | ChangeEvent::Message { .. } | ChangeEvent::Definition(_) => {
-            0
-        }
+        ChangeEvent::Truncate { .. }
+        | ChangeEvent::Message { .. }
+        | ChangeEvent::Definition(_)
+        | ChangeEvent::Distributed(_) => 0,
     };
     size_of::<Change>() + rows
 }

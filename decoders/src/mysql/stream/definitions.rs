@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::safety::judge;
 use super::statement::{Kind, Statement};
 use crate::change::{
@@ -51,9 +53,10 @@ pub(super) fn change(
         _ => {}
     }
     let session = &statement.session;
+    let (raw, text) = without_transaction(statement);
     let safety = match named && !all {
         true => Safety::refused("it also concerns tables that are not moved"),
-        false => judge(&statement.text, statement.kind, &statement.tables, session.sql_mode),
+        false => judge(&text, statement.kind, &statement.tables, session.sql_mode),
     };
     Some(ChangeEvent::Definition(Arc::new(Definition {
         place: id.to_string(),
@@ -61,23 +64,24 @@ pub(super) fn change(
         objects: statement.tables.iter().map(|table| selection.canonical(table)).collect(),
         databases: statement.databases.clone(),
         schema: statement.schema.clone(),
-        statement: statement.raw.0.clone(),
-        text: statement.text.clone(),
+        statement: raw,
+        text,
         settings: settings(session, flavor),
         safety,
         matters_to_rows: !matches!(statement.kind, Kind::View | Kind::Database),
     })))
 }
 
-/// The same as a part of a transaction that changes rows as well: the statement says it all, and is not
-/// repeated.
-pub(super) fn with_rows(change: ChangeEvent) -> ChangeEvent {
-    let ChangeEvent::Definition(definition) = change else { return change };
-    let safety = match definition.safety.refused {
-        Some(_) => definition.safety.clone(),
-        None => Safety::refused("rows come with it"),
-    };
-    ChangeEvent::Definition(Arc::new(Definition { safety, ..(*definition).clone() }))
+/// Without what MySQL adds to CREATE TABLE .. SELECT, whose rows follow in the same transaction.
+fn without_transaction(statement: &Statement) -> (Bytes, String) {
+    const BEGIN: &str = "START TRANSACTION";
+    let raw = statement.raw.0.clone();
+    match statement.text.strip_suffix(BEGIN) {
+        Some(text) if raw.ends_with(BEGIN.as_bytes()) => {
+            (raw.slice(..raw.len() - BEGIN.len()), text.trim_end().to_owned())
+        }
+        _ => (raw, statement.text.clone()),
+    }
 }
 
 /// What the statement's outcome may depend on, as the source's own replicas would set it.

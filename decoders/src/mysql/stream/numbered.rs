@@ -4,8 +4,8 @@
 //!
 //! A transaction that concerns none of the tables is an idle position. A statement that changes or may
 //! change a table is a [`Definition`](crate::change::Definition), and it is for the applier to say whether
-//! it is repeated: so everything before it is on the target when it is not. Distributed transactions that
-//! were prepared stop the stream at exactly that transaction.
+//! it is repeated: so everything before it is on the target when it is not. So are the steps of distributed
+//! transactions ([`Distributed`]): the applier keeps what was prepared.
 //!
 //! # Schema changes of an applier
 //! A schema change has no transaction that a mark could be in. An applier notes each in a table of its
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use super::definitions;
 use super::transaction::{Change, Outcome, Transaction as Group};
 use super::{BinlogStream, StreamOptions};
-use crate::change::{ChangeEvent, Lsn, Part, Position, QualifiedName, Transaction};
+use crate::change::{ChangeEvent, Distributed, Lsn, Part, Position, QualifiedName, Transaction};
 use crate::mysql::gtid::BinlogPosition;
 use crate::mysql::server::ServerUrl;
 use crate::mysql::{Flavor, Ledger, Place};
@@ -66,8 +66,6 @@ pub struct NumberedStream {
     version_logs_cascades: bool,
     /// A schema change that an applier has noted and that has not come.
     noted: Option<Noted>,
-    /// A schema change whose rows are still to come: they are a part of it.
-    with_rows: Option<Vec<ChangeEvent>>,
 }
 
 /// A schema change that an applier is about to run.
@@ -107,7 +105,6 @@ impl NumberedStream {
             own_prefix,
             version_logs_cascades,
             noted: None,
-            with_rows: None,
         })
     }
 
@@ -133,9 +130,8 @@ impl NumberedStream {
         self.stream.close().await;
     }
 
-    /// `None` for a part whose changes are those of a schema change.
-    fn event(&mut self, group: Group) -> Result<Option<SourceEvent>, SourceError> {
-        let mut changes = self.changes(&group)?;
+    fn event(&mut self, group: Group) -> SourceEvent {
+        let changes = self.changes(&group);
         let number = match self.open {
             Some(number) => number,
             None => self.ledger.number(group.id),
@@ -143,20 +139,11 @@ impl NumberedStream {
         let ends = group.part.ends();
         self.open = (!ends).then_some(number);
         let end = Lsn(number.0 + 1);
-        let mut part = group.part;
-        if self.with_rows.is_some() || matches!(changes.last(), Some(ChangeEvent::Definition(_))) {
-            let definition = self.with_rows.take().unwrap_or(changes);
-            if !ends {
-                self.with_rows = Some(definition);
-                return Ok(None);
-            }
-            (part, changes) = (Part::Whole, definition);
+        if group.part == Part::Whole && changes.is_empty() {
+            return SourceEvent::Idle(Position::Lsn(end));
         }
-        if part == Part::Whole && changes.is_empty() {
-            return Ok(Some(SourceEvent::Idle(Position::Lsn(end))));
-        }
-        Ok(Some(SourceEvent::Transaction(Transaction {
-            part,
+        SourceEvent::Transaction(Transaction {
+            part: group.part,
             xid: 0,
             commit_lsn: number,
             end_lsn: ends.then_some(end),
@@ -164,14 +151,13 @@ impl NumberedStream {
             origin: None,
             changes,
             bytes: group.bytes,
-        })))
+        })
     }
 
-    fn changes(&mut self, group: &Group) -> Result<Vec<ChangeEvent>, SourceError> {
+    fn changes(&mut self, group: &Group) -> Vec<ChangeEvent> {
         let mut changes = Vec::with_capacity(group.changes.len());
         // Whether foreign keys were checked, and what `changes` say of it.
         let (mut checked, mut said) = (true, true);
-        let mut is_defining = None;
         for change in &group.changes {
             match change {
                 Change::Row(row) => match self.row(row) {
@@ -187,43 +173,36 @@ impl NumberedStream {
                 },
                 Change::Statement(statement) => {
                     let selection = self.stream.selection();
-                    match definitions::change(statement, &group.id, selection, self.flavor()) {
-                        Some(definition @ ChangeEvent::Definition(_)) => {
-                            is_defining.get_or_insert(definition);
-                        }
-                        other => changes.extend(other),
-                    }
+                    let change =
+                        definitions::change(statement, &group.id, selection, self.flavor());
+                    // Only here: the mark of an applier has to be the first change.
+                    changes.extend(change.as_ref().and_then(|change| self.mark_of(change)));
+                    changes.extend(change);
                 }
                 Change::ForeignKeyChecks(now) => checked = *now,
-                // Prepared behind the start, the stream would have ended there.
-                Change::XaRollback(_) => {}
+                Change::XaRollback(id) => {
+                    let step = Distributed::RolledBack(id.to_string().into());
+                    changes.push(ChangeEvent::Distributed(step));
+                }
                 Change::XaCommit(id) => {
-                    return Err(SourceError::halt(
-                        format!(
-                            "{}: the distributed transaction {id} is committed, which was prepared \
-                             before this stream began",
-                            group.id
-                        ),
-                        XA_REMEDY,
-                    ));
+                    let step = Distributed::Committed(id.to_string().into());
+                    changes.push(ChangeEvent::Distributed(step));
                 }
             }
-        }
-        if let Some(definition) = is_defining {
-            let alone = group.part == Part::Whole && changes.is_empty();
-            let definition = if alone { definition } else { definitions::with_rows(definition) };
-            return Ok(self.mark_of(&definition).into_iter().chain([definition]).collect());
         }
         if !said {
             changes.push(foreign_key_checks(true));
         }
-        match &group.outcome {
-            Outcome::Prepared(id) if !changes.is_empty() => Err(SourceError::halt(
-                format!("{}: the distributed transaction {id} is prepared (XA)", group.id),
-                XA_REMEDY,
-            )),
-            _ => Ok(changes),
+        // One that was committed as soon as it was prepared, and came whole, is as any other.
+        let is_kept = group.part != Part::Whole || group.outcome != Outcome::Committed;
+        if group.distributed && is_kept {
+            changes.insert(0, ChangeEvent::Distributed(Distributed::Keeps));
+            if let Outcome::Prepared(id) = &group.outcome {
+                let step = Distributed::Prepared(id.to_string().into());
+                changes.push(ChangeEvent::Distributed(step));
+            }
         }
+        changes
     }
 
     fn flavor(&self) -> Flavor {
@@ -255,7 +234,8 @@ impl NumberedStream {
             ChangeEvent::Update { table, new, .. } => (table, Some(new)),
             ChangeEvent::Truncate { .. }
             | ChangeEvent::Message { .. }
-            | ChangeEvent::Definition(_) => return None,
+            | ChangeEvent::Definition(_)
+            | ChangeEvent::Distributed(_) => return None,
         };
         if table.name.schema != OWN_SCHEMA {
             return None;
@@ -283,9 +263,6 @@ impl NumberedStream {
     }
 }
 
-const XA_REMEDY: &str = "distributed transactions (XA PREPARE) are not applied yet: end those that are \
-                         prepared (XA RECOVER shows them), and make a new copy";
-
 impl Source for NumberedStream {
     async fn next(&mut self) -> Result<SourceEvent, SourceError> {
         // Only what is durable makes room, and who learns of it asks again.
@@ -298,11 +275,7 @@ impl Source for NumberedStream {
                 return Ok(SourceEvent::Handover);
             }
             match event {
-                SourceEvent::Transaction(group) => {
-                    if let Some(event) = self.event(group)? {
-                        return Ok(event);
-                    }
-                }
+                SourceEvent::Transaction(group) => return Ok(self.event(group)),
                 // Every group has a number, so there is nothing between them to report.
                 SourceEvent::Idle(_) => {}
                 SourceEvent::Handover => return Ok(SourceEvent::Handover),

@@ -19,7 +19,7 @@ use decoders::postgres::catalog::TableFilter;
 use super::finding::{Finding, Fix, Severity, Side};
 use super::judge::accept;
 use super::report::Report;
-use crate::config::Config;
+use crate::config::{Config, DdlMode};
 use crate::schema::SchemaMode;
 
 pub use facts::{Facts, SideFacts, gather};
@@ -37,6 +37,8 @@ pub struct BinlogCheckRequest {
     pub server_ids: Vec<u32>,
     /// Blockers that the operator goes on without, by name; only acceptable ones may be named.
     pub accept: BTreeSet<String>,
+    /// Schema changes are repeated where that is safe.
+    pub repeats_definitions: bool,
 }
 
 impl BinlogCheckRequest {
@@ -48,6 +50,7 @@ impl BinlogCheckRequest {
             schema_exists: config.schema.mode == SchemaMode::Existing,
             server_ids: Vec::new(),
             accept: config.check.accept.clone(),
+            repeats_definitions: config.apply.ddl == DdlMode::Apply,
         }
     }
 }
@@ -69,7 +72,7 @@ pub fn judge(request: &BinlogCheckRequest, facts: &Facts) -> Report {
     if let Ok(blue) = &facts.blue {
         findings.extend(log::evaluate(Side::Blue, blue));
         findings.extend(rights::evaluate_blue(request, blue));
-        findings.extend(tables::evaluate(blue));
+        findings.extend(tables::evaluate(request, blue));
     }
     if let Ok(green) = &facts.green {
         findings.extend(log::evaluate_way_back(green));

@@ -259,6 +259,17 @@ mod tests {
     }
 
     #[test]
+    fn what_says_how_rows_were_written_stays_with_them() {
+        let checks = ChangeEvent::Message {
+            prefix: "cutover.foreign_key_checks".into(),
+            content: Bytes::from_static(b"off"),
+        };
+        let mut carrying = transaction(100, vec![checks.clone(), row()]);
+        assert_eq!(MarkerGate::default().admit(&mut carrying), Admission::Pass);
+        assert_eq!(carrying.changes, [checks, row()]);
+    }
+
+    #[test]
     fn another_token_is_not_the_marker() {
         let gate = MarkerGate::default();
         gate.arm(&token(7)).unwrap();

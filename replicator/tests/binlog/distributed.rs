@@ -22,6 +22,21 @@ fn wait(what: &str, mut ready: impl FnMut() -> bool) {
     tests::wait::until_blocking(what, DEADLINE, || Ok(ready().then_some(()))).unwrap();
 }
 
+/// The same; a stream that has ended says why.
+async fn until(
+    running: &mut JoinHandle<Result<(), Failure>>,
+    what: &str,
+    mut ready: impl FnMut() -> bool,
+) {
+    let is_there = tests::wait::until(what, DEADLINE, || {
+        let (is_there, has_ended) = (ready(), running.is_finished());
+        async move { Ok((is_there || has_ended).then_some(is_there)) }
+    });
+    if !is_there.await.unwrap() {
+        panic!("{}", running.await.unwrap().unwrap_err().report());
+    }
+}
+
 fn gives(server: &Mysql, sql: &str, wanted: &str) -> bool {
     server.value(sql).is_ok_and(|found| found == wanted)
 }
@@ -61,7 +76,7 @@ async fn prepared_changes_count_when_they_are_committed() {
         let name = blue.version().name();
         let scratch = tempfile::tempdir().unwrap();
         let begin = head(&blue);
-        let (stop, running) = stream(&blue, &green, scratch.path(), Some(&begin), lanes);
+        let (stop, mut running) = stream(&blue, &green, scratch.path(), Some(&begin), lanes);
         prepare(
             &blue,
             "'x1','b',7",
@@ -84,9 +99,10 @@ async fn prepared_changes_count_when_they_are_committed() {
         blue.run("use t; xa start 'one'; insert into p values (11, 'one'); xa end 'one'; xa commit 'one' one phase")
             .unwrap();
         blue.run("insert into t.p values (12, 'between')").unwrap();
-        wait("what was committed between", || {
+        until(&mut running, "what was committed between", || {
             gives(&green, "select count(*) from t.p where id > 10", "2")
-        });
+        })
+        .await;
         assert_eq!(
             green.value("select group_concat(id order by id) from t.p").unwrap(),
             "1,2,3,11,12"
@@ -102,7 +118,10 @@ async fn prepared_changes_count_when_they_are_committed() {
         blue.run("insert into t.p values (13, 'again'); xa commit 'x1','b',7").unwrap();
         blue.run("use t; delete from p where id = 3; update p set v = 'last' where id = 10")
             .unwrap();
-        wait("everything", || gives(&green, "select count(*) from t.p where v = 'last'", "1"));
+        until(&mut running, "everything", || {
+            gives(&green, "select count(*) from t.p where v = 'last'", "1")
+        })
+        .await;
         same(&blue, &green, name);
         assert_eq!(green.value("select count(*) from t.big").unwrap(), "512");
         assert_eq!(green.value("select count(*) from _cutover.prepared").unwrap(), "0", "{name}");
@@ -114,7 +133,10 @@ async fn prepared_changes_count_when_they_are_committed() {
              insert into p values (14, 'o')"
         ))
         .unwrap();
-        wait("the large one", || gives(&green, "select count(*) from t.p where id = 14", "1"));
+        until(&mut running, "the large one", || {
+            gives(&green, "select count(*) from t.p where id = 14", "1")
+        })
+        .await;
         same(&blue, &green, name);
         assert_eq!(green.value(pieces).unwrap(), "0", "{name}");
         stop.send_replace(true);

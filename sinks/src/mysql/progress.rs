@@ -26,6 +26,9 @@ use crate::target::{LaneId, TargetError};
 /// Version of the tables.
 const SCHEMA_VERSION: u32 = 1;
 
+/// What else is kept by the numbers of a stream's transactions.
+const BY_NUMBER: [&str; 3] = ["definition", "prepared", "prepared_piece"];
+
 /// One incarnation of a stream of a binlog, under the name of a pipeline.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct BinlogStreamIdentity {
@@ -135,6 +138,12 @@ pub(super) async fn register(
     let known = match registered(conn, &stream.pipeline).await? {
         Some(known) => known,
         None => {
+            // Of an incarnation whose registration was removed by hand: its numbers mean nothing any more.
+            for table in BY_NUMBER {
+                let name = literal(&stream.pipeline);
+                let sql = format!("DELETE FROM _cutover.{table} WHERE pipeline = {name}");
+                conn.query_drop(sql).await.map_err(|error| target_error(doing, error))?;
+            }
             let sql = format!(
                 "INSERT IGNORE INTO _cutover.stream \
                  VALUES ({}, {}, {}, utc_timestamp(), {SCHEMA_VERSION})",

@@ -173,7 +173,7 @@ fn prepared(blue: &SideFacts) -> Option<Finding> {
             "prepared-transactions",
             Side::Blue,
             "prepared transactions (XA) wait for their end: the copy does not have their rows, and the \
-             stream begins behind them",
+             stream, which begins behind them, stops where one of them is committed",
         )
         .evidence(count(prepared, "transaction"))
         .fix(Fix::advice("end them before the move begins: XA RECOVER, then XA COMMIT or XA ROLLBACK"))

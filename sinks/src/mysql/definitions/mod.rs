@@ -68,7 +68,7 @@ impl Arriving<'_> {
                 None => self.run(conn).await,
             };
         };
-        if note.text != self.definition.text {
+        if note.text != self.definition.text || note.place != self.definition.place {
             return Err(self.refused("another statement is noted under its number"));
         }
         let Note { state, before, .. } = note;

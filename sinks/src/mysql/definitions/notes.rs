@@ -55,6 +55,7 @@ impl State {
 
 /// A row.
 pub(super) struct Note {
+    pub place: String,
     pub text: String,
     pub before: String,
     pub state: State,
@@ -71,11 +72,11 @@ pub(super) async fn read(
     number: Lsn,
 ) -> Result<Option<Note>, TargetError> {
     let which = condition(pipeline, number);
-    let sql = format!("SELECT statement, shape_before, state FROM {TABLE} WHERE {which}");
-    let row: Result<Option<(String, String, String)>, _> = conn.query_first(sql).await;
+    let sql = format!("SELECT place, statement, shape_before, state FROM {TABLE} WHERE {which}");
+    let row: Result<Option<(String, String, String, String)>, _> = conn.query_first(sql).await;
     let row =
         row.map_err(|error| target_error("reading what is noted of a schema change", error))?;
-    let Some((text, before, state)) = row else { return Ok(None) };
+    let Some((place, text, before, state)) = row else { return Ok(None) };
     let known = [State::Waits, State::Begun, State::Done];
     let state = known.into_iter().find(|known| known.name() == state).ok_or_else(|| {
         TargetError::halt(
@@ -84,7 +85,7 @@ pub(super) async fn read(
              has; then start the replicator again",
         )
     })?;
-    Ok(Some(Note { text, before, state }))
+    Ok(Some(Note { place, text, before, state }))
 }
 
 /// Notes it, in place of what was noted before.

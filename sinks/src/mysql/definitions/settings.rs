@@ -11,8 +11,8 @@ use crate::target::TargetError;
 /// How long the statement waits for somebody else's transaction on its table, in seconds.
 const LOCK_WAIT_S: u32 = 10;
 
-/// No such variable: another version.
-const UNKNOWN_VARIABLE: u16 = 1193;
+/// No such variable, or none of a session: another version.
+const NOT_THERE: [u16; 2] = [1193, 1238];
 /// A version may lack it, or let only some set it; so it is only set where it differs.
 const EXPLICIT_TIMESTAMPS: &str = "explicit_defaults_for_timestamp";
 const UTF8MB4_COLLATION: &str = "default_collation_for_utf8mb4";
@@ -45,7 +45,7 @@ pub(super) async fn enter(
                 continue;
             }
         };
-        let is_missing = code(&needed) == Some(UNKNOWN_VARIABLE);
+        let is_missing = code(&needed).is_some_and(|code| NOT_THERE.contains(&code));
         let is_neutral = match setting.name {
             CHARSET_COLLATIONS => {
                 setting.value.is_empty() || !definition.safety.leaves_collation_open
@@ -59,7 +59,10 @@ pub(super) async fn enter(
             Some(_) => return Ok(Some(cannot(setting.name, &needed))),
         }
     }
+    // MariaDB says of a database that it makes that it is the default one.
+    let makes_it = definition.databases.contains(&definition.schema);
     if !definition.schema.is_empty()
+        && !makes_it
         && let Err(error) = conn.query_drop(format!("USE {}", identifier(&definition.schema))).await
     {
         return refusal(error, "its default database");

@@ -9,7 +9,7 @@
 //!
 //! # Schema changes of an applier
 //! A schema change has no transaction that a mark could be in. An applier notes each in a table of its
-//! own before it runs it, and the next statement about the same objects is it.
+//! own before it runs it, and a statement about the same objects is it until the note is closed.
 
 use std::sync::Arc;
 
@@ -242,6 +242,10 @@ impl NumberedStream {
         }
         if table.name.name == MARKER_TABLE && matches!(row, ChangeEvent::Insert { .. }) {
             return Some(Some(row.clone()));
+        }
+        if matches!(row, ChangeEvent::Update { .. }) && table.name.name == DEFINITION_TABLE {
+            // It is closed: what is defined from now on is somebody else's.
+            self.noted = None;
         }
         if let ChangeEvent::Insert { new, .. } = row
             && table.name.name == DEFINITION_TABLE

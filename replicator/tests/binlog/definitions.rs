@@ -95,7 +95,7 @@ fn same(blue: &Mysql, green: &Mysql, table: &str) {
     assert!(blue == green, "{table}: {blue:?} {green:?}");
 }
 
-const BEGIN: &str = "create database t; use t;
+const BEGIN: &str = "create database t character set utf8mb4 collate utf8mb4_general_ci; use t;
   create table a(id int primary key, v varchar(10), n smallint not null);
   create table g(id int primary key, n int not null);
   insert into a values (1, 'one', 1); insert into g values (1, 1), (2, 2);";
@@ -290,7 +290,12 @@ async fn what_is_not_repeated_stops_the_stream_and_is_done_by_hand() {
 }
 
 fn server(version: Version) -> Mysql {
-    start(version, &format!("create database t; use t; {TABLES}"))
+    start(
+        version,
+        &format!(
+            "create database t character set utf8mb4 collate utf8mb4_general_ci; use t; {TABLES}"
+        ),
+    )
 }
 
 /// Whether the table of accounts on green has a column.

@@ -12,12 +12,11 @@ use replicator::config::DdlMode;
 use replicator::engine::own::OwnApply;
 use replicator::pipeline::failure::Failure;
 use sinks::own::MESSAGE_PREFIX;
-use tests::mysql::{Mysql, Version};
+use tests::mysql::Mysql;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::engine::{Engine, PAIRS, PIPELINE, head, pipeline, start, url};
-use super::workload::{Crowd, NAMES, TABLES, rows};
 
 const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -285,112 +284,6 @@ async fn what_is_not_repeated_stops_the_stream_and_is_done_by_hand() {
         assert_eq!(definitions(&blue), definitions(&green), "{name}");
         for table in ["t.a", "t.g", "t.n"] {
             same(&blue, &green, table);
-        }
-    }
-}
-
-fn server(version: Version) -> Mysql {
-    start(
-        version,
-        &format!(
-            "create database t character set utf8mb4 collate utf8mb4_general_ci; use t; {TABLES}"
-        ),
-    )
-}
-
-/// Whether the table of accounts on green has a column.
-fn has_column(green: &Mysql, column: &str) -> bool {
-    let sql = format!(
-        "select count(*) from information_schema.columns
-         where table_schema = 't' and table_name = 'account' and column_name = '{column}'"
-    );
-    green.value(&sql).unwrap() == "1"
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_schema_change_is_done_once_whatever_dies_when() {
-    for (blue, green) in PAIRS {
-        let (blue, green) = (server(blue), server(green));
-        let name = blue.version().name();
-        let crowd_begin = head(&blue);
-        let crowd = Crowd::start(&blue);
-        let scratch = tempfile::tempdir().unwrap();
-        let state = |life: usize| scratch.path().join(format!("state-{}", life / 2));
-        let mut begin = Some(crowd_begin);
-        let mut holder = connect(&ServerUrl::parse(&url(&green)).unwrap()).await.unwrap();
-        crowd.after(20);
-        for life in 0..4 {
-            let lanes = [1, 4][life % 2];
-            let column = format!("x{life}");
-            let first = Engine::start_with(
-                &blue,
-                &green,
-                &state(life),
-                begin.take().as_deref(),
-                lanes,
-                DdlMode::Apply,
-            );
-            wait("the stream to get on", || {
-                let sql = "select ifnull(sum(transactions), 0) > 10 from _cutover.progress";
-                green.value(sql).is_ok_and(|more| more == "1")
-            });
-            // Either the statement can't begin, or its progress can't be written.
-            let holds = match life < 2 {
-                true => "select count(*) from t.account",
-                false => "select count(*) from t.done",
-            };
-            holder.query_drop(format!("start transaction; {holds}")).await.unwrap();
-            if life >= 2 {
-                holder.query_drop("rollback").await.unwrap();
-            }
-            blue.run(&format!("alter table t.account add column {column} int default {life}"))
-                .unwrap();
-            crowd.after(5);
-            if life < 2 {
-                wait("the statement to be noted", || {
-                    let sql = format!(
-                        "select count(*) from _cutover.definition
-                         where state = 'begun' and statement like '%{column} %'"
-                    );
-                    green.value(&sql).is_ok_and(|count| count == "1")
-                });
-            } else {
-                // Whoever is quick enough dies between the two commits; the others anywhere near.
-                wait("the statement to be done", || has_column(&green, &column));
-            }
-            first.kill();
-            if life < 2 {
-                assert!(!has_column(&green, &column), "{name}");
-                holder.query_drop("rollback").await.unwrap();
-            }
-            blue.run(&format!(
-                "insert into t.account(id, name, balance, {column}) values ({}, 'mine', 0, 7)",
-                90_000 + life
-            ))
-            .unwrap();
-            let mut second =
-                Engine::start_with(&blue, &green, &state(life), None, lanes, DdlMode::Apply);
-            wait("the next life to get on behind it", || {
-                assert!(!second.has_ended(), "{name}: the engine ended by itself");
-                has_column(&green, &column)
-                    && green
-                        .value(&format!("select count(*) from t.account where {column} = 7"))
-                        .is_ok_and(|count| count != "0")
-            });
-            second.kill();
-        }
-        let committed = crowd.end().await;
-        let mut engine = Engine::start_with(&blue, &green, &state(3), None, 4, DdlMode::Apply);
-        blue.run("insert into t.journal values (99, 99, 'end')").unwrap();
-        wait("green to have everything", || {
-            assert!(!engine.has_ended(), "{name}: the engine ended by itself");
-            green.value("select count(*) from t.journal where client = 99").unwrap() == "1"
-        });
-        engine.kill();
-        assert!(committed > 30, "{name}: {committed} transactions prove little");
-        assert_eq!(definitions(&blue), definitions(&green), "{name}");
-        for table in NAMES {
-            assert!(rows(&blue, table) == rows(&green, table), "{name} {table} differs");
         }
     }
 }

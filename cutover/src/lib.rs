@@ -24,6 +24,7 @@ pub mod evidence;
 pub mod failpoint;
 pub mod fence;
 pub mod gate;
+mod ghosts;
 pub mod hub;
 pub mod lag;
 pub mod lease;

@@ -270,7 +270,10 @@ fn heap_bytes(change: &ChangeEvent) -> usize {
             new.heap_bytes() + old.as_ref().map_or(0, |old| old.row().heap_bytes())
         }
         ChangeEvent::Delete { old, .. } => old.row().heap_bytes(),
-        ChangeEvent::Truncate { .. } | ChangeEvent::Message { .. } => 0,
+        ChangeEvent::Truncate { .. }
+        | ChangeEvent::Message { .. }
+        | ChangeEvent::Definition(_)
+        | ChangeEvent::Distributed(_) => 0,
     };
     size_of::<ChangeEvent>() + rows
 }

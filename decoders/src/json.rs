@@ -150,6 +150,8 @@ fn details<'a>(change: &'a ChangeEvent) -> Vec<(&'static str, Detail<'a>)> {
         ChangeEvent::Message { prefix, content } => {
             vec![("message", Detail::Message { prefix, content: TextOrBytes(content) })]
         }
+        // Of a binlog, whose own changes are shown: see `binlog`.
+        ChangeEvent::Definition(_) | ChangeEvent::Distributed(_) => Vec::new(),
     }
 }
 

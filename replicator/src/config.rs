@@ -155,6 +155,20 @@ pub struct ApplyConfig {
     pub row_events: RowEventsMode,
     /// Apply to tables although triggers or rules of theirs would fire on green.
     pub accept_triggers: bool,
+    /// What happens to schema changes of MySQL and MariaDB.
+    pub ddl: DdlMode,
+}
+
+/// What happens to a schema change in the stream of MySQL or MariaDB.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DdlMode {
+    /// The stream stops at it, and a person does it on green.
+    #[default]
+    Stop,
+    /// It is repeated where it comes to the same on green whatever its rows and version are; at others
+    /// the stream stops.
+    Apply,
 }
 
 /// Whether rows of MySQL and MariaDB may go to green as row events.
@@ -223,6 +237,7 @@ impl Default for ApplyConfig {
             streaming: StreamingMode::Auto,
             row_events: RowEventsMode::Off,
             accept_triggers: false,
+            ddl: DdlMode::Stop,
         }
     }
 }

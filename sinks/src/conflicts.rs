@@ -214,7 +214,9 @@ impl TableConflicts {
             ChangeEvent::Update { old, new, .. } => (old.as_ref(), Some(new)),
             ChangeEvent::Delete { old, .. } => (Some(old), None),
             // Comes alone: it does not say which rows.
-            ChangeEvent::Truncate { .. } => {
+            ChangeEvent::Truncate { .. }
+            | ChangeEvent::Definition(_)
+            | ChangeEvent::Distributed(_) => {
                 set.everything = true;
                 return;
             }

@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::api::{Act, Check};
+use crate::ghosts;
 use crate::ports::{PortError, PortResult, SequenceReport, Sequences};
 use crate::side::Direction;
 use crate::sql::mysql::{
@@ -277,7 +278,8 @@ impl Sequences for MysqlSequences {
         let mut source = self.source.take(soon()).await?;
         let database = self.database.as_deref();
         let sides = ((&mut source, from), (&mut session, to));
-        let automation = stored::inspect(sides.0, sides.1, database, sealed, soon()).await?;
+        let mut automation = stored::inspect(sides.0, sides.1, database, sealed, soon()).await?;
+        automation.extend(ghosts::inspect(&mut source, from, database, soon()).await?);
         self.source.put(source).await;
         self.target.put(session).await;
         let mut checks = Vec::new();

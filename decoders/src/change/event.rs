@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::definition::Definition;
+use super::distributed::Distributed;
 use super::position::Lsn;
 use super::row::Row;
 use super::schema::TableSchema;
@@ -68,6 +70,11 @@ pub enum ChangeEvent {
         /// What it says.
         content: Bytes,
     },
+    /// Something was defined anew, and committed by itself. It comes first but for marks, and stands alone
+    /// on its way; behind it are rows of CREATE TABLE .. SELECT at most.
+    Definition(Arc<Definition>),
+    /// A step of a distributed transaction. Its transaction stands alone on its way.
+    Distributed(Distributed),
 }
 
 /// Which part of a source transaction a [`Transaction`] holds.
@@ -115,4 +122,29 @@ pub struct Transaction {
     pub changes: Vec<ChangeEvent>,
     /// Bytes of the frames that the changes came in: what budgets count.
     pub bytes: usize,
+}
+
+impl Transaction {
+    /// The schema change that it is.
+    pub fn definition(&self) -> Option<&Arc<Definition>> {
+        let is_mark = |change: &&ChangeEvent| matches!(change, ChangeEvent::Message { .. });
+        match self.changes.iter().find(|change| !is_mark(change)) {
+            Some(ChangeEvent::Definition(definition)) => Some(definition),
+            _ => None,
+        }
+    }
+
+    /// The step of a distributed transaction that it is.
+    pub fn distributed(&self) -> Option<&Distributed> {
+        match self.changes.first() {
+            Some(ChangeEvent::Distributed(step)) => Some(step),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing may be applied together with it: a part of a large one, a schema change, a step of
+    /// a distributed transaction.
+    pub fn stands_alone(&self) -> bool {
+        self.part != Part::Whole || self.definition().is_some() || self.distributed().is_some()
+    }
 }

@@ -3,12 +3,16 @@
 //! Only `std`, `bytes` and `serde` are used here, so the vocabulary can move to a package of its
 //! own by moving one folder.
 
+mod definition;
+mod distributed;
 mod event;
 mod form;
 mod position;
 mod row;
 mod schema;
 
+pub use definition::{Definition, Retyped, Safety, Setting};
+pub use distributed::Distributed;
 pub use event::{ChangeEvent, OldRow, Part, Transaction};
 pub use form::{ColumnForm, RowForm};
 pub use position::{Lsn, ParseLsnError, Position};

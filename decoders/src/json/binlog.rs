@@ -79,6 +79,8 @@ mod tests {
             kind: Kind::DropTable,
             tables: vec![QualifiedName::new("shop", "t")],
             databases: Vec::new(),
+            raw: Default::default(),
+            session: Default::default(),
         };
         let xa = XaId { format_id: 1, global: b"x".to_vec(), branch: Vec::new() };
         let position = "0-1-7".parse().unwrap();
@@ -87,6 +89,7 @@ mod tests {
             id: crate::mysql::gtid::TransactionId::Mariadb("0-1-7".parse().unwrap()),
             position: Some(position),
             outcome: Outcome::Committed,
+            distributed: false,
             committed_at_us: 42,
             server_id: 1,
             changes: vec![Change::Statement(statement), Change::XaCommit(xa)],

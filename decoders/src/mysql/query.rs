@@ -42,6 +42,11 @@ pub struct Session {
     pub ddl_xid: Option<u64>,
     /// MySQL: the collation that `utf8mb4` without one stands for.
     pub default_utf8mb4_collation: Option<u16>,
+    /// MySQL: `explicit_defaults_for_timestamp`.
+    pub explicit_timestamps: Option<bool>,
+    /// MariaDB: which collation a character set without one stands for (`character_set_collations`), by
+    /// the number of the set's own default and of that collation.
+    pub charset_collations: Vec<(u16, u16)>,
     /// MariaDB: `FL_START_ALTER` and its like, an ALTER TABLE that is logged in two halves.
     pub alter_flags: Option<u8>,
     /// A setting that this decoder does not know. It hides those behind it, which have no length.
@@ -137,7 +142,7 @@ impl Session {
                 (13, _) | (128, Flavor::Mariadb) => _ = reader.uint(3)?, // microseconds
                 (14, Flavor::Mysql) => _ = reader.u64()?, // commit timestamps, of a version never released
                 (15, Flavor::Mysql) => _ = reader.u64()?,
-                (16, Flavor::Mysql) => _ = reader.u8()?, // explicit_defaults_for_timestamp
+                (16, Flavor::Mysql) => session.explicit_timestamps = Some(reader.u8()? != 0),
                 (17, Flavor::Mysql) | (129, Flavor::Mariadb) => {
                     session.ddl_xid = Some(reader.u64()?);
                 }
@@ -153,7 +158,9 @@ impl Session {
                 }
                 (131, Flavor::Mariadb) => {
                     let pairs = reader.u8()?;
-                    reader.bytes(usize::from(pairs) * 4)?; // character_set_collations
+                    for _ in 0..pairs {
+                        session.charset_collations.push((reader.u16()?, reader.u16()?));
+                    }
                 }
                 (unknown, _) => {
                     session.unknown_setting = Some(unknown);

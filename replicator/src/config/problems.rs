@@ -4,7 +4,7 @@ use cutover::login::Login;
 use cutover::switch::Unnamed;
 use decoders::mysql::server::{ServerUrl, is_mysql_url};
 
-use super::{ApplyConfig, BACK_SUFFIX, Config, NAME_BYTES_MAX};
+use super::{ApplyConfig, BACK_SUFFIX, Config, DdlMode, NAME_BYTES_MAX};
 use crate::engine::own::LANES_MAX;
 use crate::protect::ProtectConfig;
 use crate::secret::Secret;
@@ -43,6 +43,9 @@ impl Config {
             Ok(None) => {
                 let ends = [("blue", &self.blue), ("green", &self.green)];
                 let [blue, green] = ends.map(|(side, endpoint)| endpoint.resolve(side));
+                if self.apply.ddl != DdlMode::default() {
+                    problems.push("apply.ddl: only for MySQL and MariaDB; take it out".into());
+                }
                 let login = blue.as_ref().ok().map(Login::from);
                 problems.extend([blue.err(), green.err()].into_iter().flatten());
                 login

@@ -12,7 +12,7 @@
 //! whatever they touch, and green's progress is one floor and a few commits above it
 //! ([`sinks::mark`]).
 //!
-//! A part of a large transaction is a window of its own, on lane 0.
+//! A part of a large transaction is a window of its own, on lane 0, and so is a schema change.
 
 use std::sync::Arc;
 
@@ -85,6 +85,8 @@ struct InFlight {
     running: usize,
     /// Several lanes have one.
     is_shared: bool,
+    /// A schema change: nothing behind it is looked at before it is on green.
+    is_definition: bool,
     /// What green refused beside the others.
     refused: Vec<Transaction>,
     error: Option<TargetError>,
@@ -198,6 +200,7 @@ where
 /// Hands a window to the lanes. `beyond` are commits that green has from an earlier life.
 fn give<L: Lane>(lanes: &mut Lanes<L>, window: Window, floor: Lsn, beyond: &[Lsn]) -> InFlight {
     let end = window.end();
+    let is_definition = window.is_definition();
     let Window { transactions, permits, schedule, .. } = window;
     let mut flight = InFlight {
         end,
@@ -205,6 +208,7 @@ fn give<L: Lane>(lanes: &mut Lanes<L>, window: Window, floor: Lsn, beyond: &[Lsn
         permits,
         running: 1,
         is_shared: false,
+        is_definition,
         refused: Vec::new(),
         error: None,
         cancelled: false,
@@ -270,7 +274,12 @@ impl<T: Target> Collector<T> {
     /// run is cancelled.
     async fn wait_for_some(&mut self) -> Result<bool, TargetError> {
         if self.window.transactions.is_empty() {
-            match self.queue.recv().await {
+            // What came while a schema change was under way is older than what waits.
+            let chunk = match self.next.take() {
+                Some(chunk) => Some(chunk),
+                None => self.queue.recv().await,
+            };
+            match chunk {
                 Some(chunk) => self.take(chunk).await?,
                 None => return Ok(false),
             }
@@ -322,10 +331,12 @@ impl<T: Target> Collector<T> {
         lanes: &mut Lanes<T::Lane>,
         flight: &mut InFlight,
     ) -> Result<(), TargetError> {
-        if let Some(chunk) = self.next.take() {
+        let mut is_open = self.shares_out && !flight.is_definition;
+        if !flight.is_definition
+            && let Some(chunk) = self.next.take()
+        {
             self.take(chunk).await?;
         }
-        let mut is_open = self.shares_out;
         while flight.running > 0 {
             let takes = is_open && self.next.is_none() && !self.is_cancelled;
             tokio::select! {
@@ -353,7 +364,7 @@ impl<T: Target> Collector<T> {
         }
         let first = self.window.transactions.len();
         self.window.push(chunk);
-        if !self.shares_out || self.window.is_part {
+        if !self.shares_out || self.window.is_alone {
             return Ok(());
         }
         let grouped = self.window.schedule_from(first, &mut self.known, &*self.target);

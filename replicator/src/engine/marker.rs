@@ -12,6 +12,7 @@
 
 use cutover::marker::{self, Token};
 use cutover::ports::Leaks;
+use decoders::mysql::stream::foreign_keys_checked;
 use decoders::{ChangeEvent, Lsn, Part, TableSchema, Transaction};
 use tokio::sync::watch;
 
@@ -165,11 +166,13 @@ impl MarkerGate {
     }
 }
 
-/// Whether a change is none of green's business: our own tables, and messages, which carry no rows.
+/// Whether a change is none of green's business: our own tables, and messages, which carry no rows but
+/// may say how those behind them were written.
 fn is_own(change: &ChangeEvent) -> bool {
     let own = |table: &TableSchema| table.name.schema == marker::SCHEMA;
     match change {
-        ChangeEvent::Message { .. } => true,
+        ChangeEvent::Message { .. } => foreign_keys_checked(change).is_none(),
+        ChangeEvent::Definition(_) | ChangeEvent::Distributed(_) => false,
         ChangeEvent::Insert { table, .. }
         | ChangeEvent::Update { table, .. }
         | ChangeEvent::Delete { table, .. } => own(table),
@@ -188,6 +191,10 @@ fn describe(change: &ChangeEvent) -> String {
             format!("truncate of {}", names.join(", "))
         }
         ChangeEvent::Message { prefix, .. } => format!("message {prefix:?}"),
+        ChangeEvent::Definition(definition) => {
+            format!("{} of {}", definition.kind, definition.names())
+        }
+        ChangeEvent::Distributed(_) => "a distributed transaction (XA)".to_owned(),
     }
 }
 
@@ -249,6 +256,17 @@ mod tests {
             assert!(carrying.changes.is_empty());
             assert_eq!(gate.watch().borrow().seen_at, Some(Lsn(100)));
         }
+    }
+
+    #[test]
+    fn what_says_how_rows_were_written_stays_with_them() {
+        let checks = ChangeEvent::Message {
+            prefix: "cutover.foreign_key_checks".into(),
+            content: Bytes::from_static(b"off"),
+        };
+        let mut carrying = transaction(100, vec![checks.clone(), row()]);
+        assert_eq!(MarkerGate::default().admit(&mut carrying), Admission::Pass);
+        assert_eq!(carrying.changes, [checks, row()]);
     }
 
     #[test]

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use decoders::{Lsn, Part, Transaction};
+use decoders::{Lsn, Transaction};
 
 use super::budget::weight_bytes;
 use super::window::BatchLimits;
@@ -73,17 +73,17 @@ impl Taken {
         }
     }
 
-    /// Whole transactions up to the limits, or one part of a large one.
+    /// Whole transactions up to the limits, or one that stands alone.
     pub fn next_chunk(&mut self, limits: &BatchLimits) -> Option<Vec<Transaction>> {
         let first = self.pop()?;
-        if first.part != Part::Whole {
+        if first.stands_alone() {
             return Some(vec![first]);
         }
         let mut weight = weight_bytes(&first);
         let mut chunk = Vec::with_capacity((self.ready + 1).min(limits.transactions));
         chunk.push(first);
         while let Some(next) = self.line.front().filter(|_| self.ready > 0)
-            && next.part == Part::Whole
+            && !next.stands_alone()
             && weight + weight_bytes(next) <= limits.bytes
             && chunk.len() < limits.transactions
         {
@@ -103,6 +103,7 @@ impl Taken {
 
 #[cfg(test)]
 mod tests {
+    use decoders::Part;
     use proptest::prelude::*;
 
     use super::*;

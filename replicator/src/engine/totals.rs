@@ -38,7 +38,9 @@ impl AppliedTotals {
                     ChangeEvent::Update { .. } => totals.updates += 1,
                     ChangeEvent::Delete { .. } => totals.deletes += 1,
                     ChangeEvent::Truncate { .. } => totals.truncates += 1,
-                    ChangeEvent::Message { .. } => {}
+                    ChangeEvent::Message { .. }
+                    | ChangeEvent::Definition(_)
+                    | ChangeEvent::Distributed(_) => {}
                 }
             }
         }

@@ -241,6 +241,14 @@ impl State {
                 return;
             }
             ChangeEvent::Message { .. } => return,
+            ChangeEvent::Definition(_) => {
+                self.void = Some("a table was defined anew");
+                return;
+            }
+            ChangeEvent::Distributed(_) => {
+                self.void = Some("a distributed transaction was prepared or ended");
+                return;
+            }
         };
         let Some(columns) = self.columns_of(schema) else { return };
         if self.tables.get(&schema.name).is_none_or(|table| table.dirty.is_some()) {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use decoders::{ChangeEvent, Lsn, Part, QualifiedName, TableSchema, Transaction};
+use decoders::{ChangeEvent, Lsn, QualifiedName, TableSchema, Transaction};
 use sinks::conflicts::{TableConflicts, WriteSet};
 use sinks::{Target, TargetError};
 use tokio::sync::OwnedSemaphorePermit;
@@ -34,9 +34,9 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// Whether it is a part of a large transaction.
-    pub fn is_part(&self) -> bool {
-        self.transactions.first().is_some_and(|transaction| transaction.part != Part::Whole)
+    /// Whether it is a part of a large transaction, or a schema change.
+    pub fn stands_alone(&self) -> bool {
+        self.transactions.first().is_some_and(Transaction::stands_alone)
     }
 }
 
@@ -47,8 +47,8 @@ pub struct Window {
     pub transactions: Vec<Transaction>,
     /// Given back when they are applied.
     pub permits: Vec<OwnedSemaphorePermit>,
-    /// One part of a large transaction, and nothing else.
-    pub is_part: bool,
+    /// One part of a large transaction, or a schema change, and nothing else.
+    pub is_alone: bool,
     /// What may be applied beside each other.
     pub schedule: Schedule,
     weight_bytes: usize,
@@ -69,8 +69,8 @@ impl Window {
     /// Whether `chunk` may join.
     pub fn fits(&self, chunk: &Chunk, limits: &BatchLimits) -> bool {
         self.transactions.is_empty()
-            || !self.is_part
-                && !chunk.is_part()
+            || !self.is_alone
+                && !chunk.stands_alone()
                 && self.weight_bytes + chunk.weight_bytes <= limits.bytes
                 && self.transactions.len() + chunk.transactions.len() <= limits.transactions
     }
@@ -86,9 +86,14 @@ impl Window {
         self.transactions.last().and_then(|transaction| transaction.end_lsn)
     }
 
+    /// Whether it is a schema change: what is behind it can only be looked at when it is on green.
+    pub fn is_definition(&self) -> bool {
+        self.transactions.first().is_some_and(|first| first.definition().is_some())
+    }
+
     /// Takes the next transactions. Those that are shared out need [`Window::schedule_from`].
     pub fn push(&mut self, chunk: Chunk) {
-        self.is_part |= chunk.is_part();
+        self.is_alone |= chunk.stands_alone();
         self.weight_bytes += chunk.weight_bytes;
         self.permits.push(chunk.permit);
         match self.transactions.is_empty() {
@@ -108,7 +113,7 @@ impl Window {
             transactions: self.transactions.split_off(at),
             // What of them is for which half is not known; it is given back with the last.
             permits: std::mem::take(&mut self.permits),
-            is_part: self.is_part,
+            is_alone: self.is_alone,
             weight_bytes: self.weight_bytes,
             ..Window::default()
         };
@@ -156,7 +161,9 @@ impl Window {
                     ChangeEvent::Insert { table, .. }
                     | ChangeEvent::Update { table, .. }
                     | ChangeEvent::Delete { table, .. } => table,
-                    ChangeEvent::Truncate { .. } => {
+                    ChangeEvent::Truncate { .. }
+                    | ChangeEvent::Definition(_)
+                    | ChangeEvent::Distributed(_) => {
                         set.everything = true;
                         continue;
                     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cutover::{Direction, api};
 use decoders::mysql::server::ServerUrl;
-use replicator::config::ApplyConfig;
+use replicator::config::{ApplyConfig, DdlMode};
 use replicator::engine::budget::Budget;
 use replicator::pipeline::mysql::{BinlogPipeline, Reading};
 use replicator::status::Shared;
@@ -17,12 +17,13 @@ use tokio::sync::watch;
 pub const PIPELINE: &str = "shop";
 
 /// What the child is told, in this order.
-const SETTINGS: [&str; 5] = [
+const SETTINGS: [&str; 6] = [
     "CUTOVER_TEST_BLUE",
     "CUTOVER_TEST_GREEN",
     "CUTOVER_TEST_STATE",
     "CUTOVER_TEST_START",
     "CUTOVER_TEST_LANES",
+    "CUTOVER_TEST_DDL",
 ];
 
 /// A running engine. Dropping it kills it.
@@ -39,11 +40,24 @@ impl Engine {
         start: Option<&str>,
         lanes: u16,
     ) -> Engine {
+        Self::start_with(blue, green, state, start, lanes, DdlMode::Stop)
+    }
+
+    /// The same, with schema changes as `ddl` has it.
+    pub fn start_with(
+        blue: &Mysql,
+        green: &Mysql,
+        state: &Path,
+        start: Option<&str>,
+        lanes: u16,
+        ddl: DdlMode,
+    ) -> Engine {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "engine::child", "--nocapture", "--test-threads=1"]);
         let state = state.display().to_string();
         let lanes = lanes.to_string();
-        let values = [&url(blue), &url(green), &state, start.unwrap_or_default(), &lanes];
+        let ddl = if ddl == DdlMode::Apply { "apply" } else { "stop" };
+        let values = [&url(blue), &url(green), &state, start.unwrap_or_default(), &lanes, ddl];
         command.envs(SETTINGS.into_iter().zip(values));
         command.stdin(Stdio::null()).stdout(Stdio::null());
         Engine { child: command.spawn().unwrap() }
@@ -146,6 +160,9 @@ async fn child() {
     let start = (!start.is_empty()).then_some(start.as_str());
     let stop = watch::Sender::new(false);
     let mut pipeline = pipeline(&blue, &green, Path::new(&state), start, lanes, stop.subscribe());
+    if std::env::var(SETTINGS[5]).is_ok_and(|ddl| ddl == "apply") {
+        pipeline.apply.ddl = DdlMode::Apply;
+    }
     let ended = pipeline.run().await;
     if let Err(failure) = ended {
         eprintln!("{}", failure.report());

@@ -1,5 +1,7 @@
 //! A binlog streamed to another server, with an engine that dies.
 
+mod definitions;
+mod distributed;
 mod engine;
 mod markers;
 mod once;

@@ -7,8 +7,11 @@
 //!
 //! COMMIT goes out by itself, when every count before it has been checked.
 
+mod alone;
+
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use decoders::change::{ChangeEvent, Lsn, QualifiedName, RowForm, TableSchema, Transaction};
 use decoders::mysql::Ledger;
@@ -17,6 +20,7 @@ use decoders::source::Disposition;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
+use self::alone::not_alone;
 use super::error::target_error;
 use super::events::{EventSession, TableEvents};
 use super::plan::{Plan, can_be_emptied, missing_table};
@@ -40,6 +44,9 @@ pub(super) struct LaneStart {
     pub progress: LaneProgress,
     pub checks_foreign_keys: bool,
     pub accept_triggers: bool,
+    pub applies_definitions: bool,
+    /// How many schema changes have come, whichever lane repeated them.
+    pub definitions: Arc<AtomicU64>,
     /// If rows may go as row events.
     pub events: Option<EventSession>,
 }
@@ -58,6 +65,8 @@ struct Open {
     unfinished: Option<Lsn>,
     /// Source transactions that ended since the last commit, by their number.
     commits: Vec<Lsn>,
+    /// Pieces of a distributed transaction that are kept so far.
+    pieces: u32,
 }
 
 /// One applying connection to MySQL or MariaDB.
@@ -70,6 +79,10 @@ pub struct MysqlLane {
     ledger: Arc<Ledger>,
     checks_foreign_keys: bool,
     accept_triggers: bool,
+    applies_definitions: bool,
+    definitions: Arc<AtomicU64>,
+    /// Their number when the plans were made.
+    plans_of: u64,
     /// By the address of the schema, which is kept beside: no other can get it.
     plans: HashMap<usize, (Arc<TableSchema>, Arc<Plan>)>,
     caution: Caution,
@@ -100,6 +113,9 @@ impl MysqlLane {
             ledger: start.ledger,
             checks_foreign_keys: start.checks_foreign_keys,
             accept_triggers: start.accept_triggers,
+            applies_definitions: start.applies_definitions,
+            plans_of: start.definitions.load(Ordering::Acquire),
+            definitions: start.definitions,
             plans: HashMap::new(),
             caution: Caution::default(),
             ways: Ways::default(),
@@ -132,7 +148,23 @@ impl MysqlLane {
         if transactions.is_empty() {
             return Ok(Applied::default());
         }
-        self.learn(conn, transactions).await?;
+        if let [transaction] = transactions
+            && let Some(definition) = transaction.definition()
+        {
+            return self.define(conn, transaction, definition, share).await;
+        }
+        if let [transaction] = transactions
+            && let Some(step) = transaction.distributed()
+        {
+            return self.distribute(conn, transaction, step, share).await;
+        }
+        let alone =
+            |each: &Transaction| each.definition().is_some() || each.distributed().is_some();
+        if transactions.iter().any(alone) {
+            return Err(not_alone());
+        }
+        let changes = transactions.iter().flat_map(|transaction| &transaction.changes);
+        self.learn(conn, changes).await?;
         let changes: usize = transactions.iter().map(|transaction| transaction.changes.len()).sum();
         let mut refused_for_no_row = false;
         if changes >= FEWEST_CHANGES && !self.caution.skips() && !self.switches_checks(transactions)
@@ -180,31 +212,48 @@ impl MysqlLane {
         for transaction in transactions {
             self.admit(transaction)?;
             let commit = transaction.commit_lsn;
-            for change in &transaction.changes {
-                match change {
-                    ChangeEvent::Insert { table, .. }
-                    | ChangeEvent::Update { table, .. }
-                    | ChangeEvent::Delete { table, .. } => {
-                        let plan = self.plan(table).ok_or_else(|| lost_plan(&table.name))?;
-                        statements::row(&mut script, conn, &plan, change, commit).await?;
-                    }
-                    ChangeEvent::Truncate { .. } => {
-                        let checks = self.checks_foreign_keys;
-                        statements::truncate(&mut script, conn, change, commit, checks).await?;
-                    }
-                    ChangeEvent::Message { .. } => {
-                        if let Some(checked) = foreign_keys_checked(change)
-                            && self.checks_foreign_keys
-                        {
-                            statements::check_foreign_keys(&mut script, conn, checked).await?;
-                        }
-                        // The others are for the controller, who saw them upstream.
-                    }
-                }
-            }
+            self.write_changes(&mut script, conn, &transaction.changes, commit).await?;
             self.ended(transaction)?;
         }
         self.finish(script, conn, transactions, share).await
+    }
+
+    /// Writes changes one by one, as those of the transaction `commit`. Their plans are made.
+    async fn write_changes<'a>(
+        &self,
+        script: &mut Script,
+        conn: &mut Conn,
+        changes: impl IntoIterator<Item = &'a ChangeEvent> + Send,
+        commit: Lsn,
+    ) -> Result<(), TargetError> {
+        // Not a loop over an iterator that lives over an await: that would have to be `Send`, too.
+        let changes: Vec<&ChangeEvent> = changes.into_iter().collect();
+        for change in changes {
+            match change {
+                ChangeEvent::Insert { table, .. }
+                | ChangeEvent::Update { table, .. }
+                | ChangeEvent::Delete { table, .. } => {
+                    let plan = self.plan(table).ok_or_else(|| lost_plan(&table.name))?;
+                    statements::row(script, conn, &plan, change, commit).await?;
+                }
+                ChangeEvent::Truncate { .. } => {
+                    let checks = self.checks_foreign_keys;
+                    statements::truncate(script, conn, change, commit, checks).await?;
+                }
+                ChangeEvent::Message { .. } => {
+                    if let Some(checked) = foreign_keys_checked(change)
+                        && self.checks_foreign_keys
+                    {
+                        statements::check_foreign_keys(script, conn, checked).await?;
+                    }
+                    // The others are for the controller, who saw them upstream.
+                }
+                ChangeEvent::Definition(_) | ChangeEvent::Distributed(_) => {
+                    return Err(not_alone());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// As net changes, many rows at once.
@@ -292,16 +341,19 @@ impl MysqlLane {
     }
 
     /// Makes the plans of tables that are not known yet.
-    async fn learn(
+    async fn learn<'a>(
         &mut self,
         conn: &mut Conn,
-        transactions: &[Transaction],
+        changes: impl Iterator<Item = &'a ChangeEvent> + Send,
     ) -> Result<(), TargetError> {
-        // Not in the middle: the plans of one call are all needed.
-        if self.plans.len() >= MOST_PLANS {
+        // Not in the middle: the plans of one call are all needed. A table that looks the same to its rows
+        // may have other keys.
+        let definitions = self.definitions.load(Ordering::Acquire);
+        if self.plans.len() >= MOST_PLANS || self.plans_of != definitions {
+            self.plans_of = definitions;
             self.plans.clear();
         }
-        for change in transactions.iter().flat_map(|transaction| &transaction.changes) {
+        for change in changes {
             if let ChangeEvent::Truncate { tables, .. } = change {
                 for table in tables {
                     let green = read::table(conn, &self.capabilities.server, &table.name).await?;

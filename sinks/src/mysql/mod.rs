@@ -9,12 +9,14 @@
 //! Where green's table has the form of blue's, batches go as row events instead ([`events`]).
 
 mod conflicts;
+mod definitions;
 mod error;
 mod events;
 mod json;
 mod lane;
 mod literal;
 mod plan;
+mod prepared;
 mod progress;
 mod read;
 mod script;

@@ -282,7 +282,10 @@ impl NetPlan for Plan {
                 }
             }
             ChangeEvent::Update { .. } | ChangeEvent::Delete { .. } => return Err(Why::Unfit),
-            ChangeEvent::Truncate { .. } | ChangeEvent::Message { .. } => {}
+            ChangeEvent::Truncate { .. }
+            | ChangeEvent::Message { .. }
+            | ChangeEvent::Definition(_)
+            | ChangeEvent::Distributed(_) => {}
         }
         Ok(Reduces::ByKey)
     }

@@ -1,5 +1,7 @@
 //! What green remembers of a stream of MySQL or MariaDB: `_cutover.stream` says which stream it is, and
 //! `_cutover.progress` how far each lane got, written in the same transaction as the rows.
+//! `_cutover.definition` has the schema changes: see [`definitions`]; `_cutover.prepared` and `_cutover.prepared_piece`
+//! what distributed transactions wait with: see [`prepared`].
 //!
 //! Numbers are those of [`decoders::mysql::Ledger`]. Beside them stands a *place*: a number with the
 //! source's own position behind it, which a stream can be asked for. It is at the floor or, if what
@@ -14,13 +16,18 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 use serde::{Deserialize, Serialize};
 
+use super::definitions;
 use super::error::target_error;
 use super::literal::hexadecimal;
+use super::prepared;
 use crate::mark::LaneMark;
 use crate::target::{LaneId, TargetError};
 
-/// Version of the two tables.
+/// Version of the tables.
 const SCHEMA_VERSION: u32 = 1;
+
+/// What else is kept by the numbers of a stream's transactions.
+const BY_NUMBER: [&str; 3] = ["definition", "prepared", "prepared_piece"];
 
 /// One incarnation of a stream of a binlog, under the name of a pipeline.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -55,11 +62,12 @@ pub(super) async fn create(conn: &mut Conn) -> Result<(), TargetError> {
     let exists: Result<Option<u32>, _> = conn
         .query_first(
             "SELECT count(*) FROM information_schema.tables
-             WHERE table_schema = '_cutover' AND table_name IN ('stream', 'progress')",
+             WHERE table_schema = '_cutover' AND table_name IN ('stream', 'progress', 'definition',
+               'prepared', 'prepared_piece')",
         )
         .await;
     let doing = "creating green's progress tables (database _cutover)";
-    if exists.map_err(|error| target_error(doing, error))? == Some(2) {
+    if exists.map_err(|error| target_error(doing, error))? == Some(5) {
         return Ok(());
     }
     let stream = format!(
@@ -87,7 +95,10 @@ pub(super) async fn create(conn: &mut Conn) -> Result<(), TargetError> {
            PRIMARY KEY (pipeline, lane)
          ) ENGINE = InnoDB"
     );
-    for sql in ["CREATE DATABASE IF NOT EXISTS _cutover", &stream, &progress] {
+    let definition = definitions::create_statement(NAME);
+    let [names, pieces] = prepared::create_statements(NAME);
+    let database = "CREATE DATABASE IF NOT EXISTS _cutover";
+    for sql in [database, &stream, &progress, &definition, &names, &pieces] {
         conn.query_drop(sql).await.map_err(|error| target_error(doing, error))?;
     }
     Ok(())
@@ -100,7 +111,8 @@ pub(super) async fn forget(conn: &mut Conn, pipeline: &str) -> Result<(), Target
     let tables: Result<Vec<String>, _> = conn
         .query(
             "SELECT table_name AS name FROM information_schema.tables
-             WHERE table_schema = '_cutover' AND table_name IN ('stream', 'progress')",
+             WHERE table_schema = '_cutover' AND table_name IN ('stream', 'progress', 'definition',
+               'prepared', 'prepared_piece')",
         )
         .await;
     let tables = tables.map_err(|error| target_error(doing, error))?;
@@ -126,6 +138,12 @@ pub(super) async fn register(
     let known = match registered(conn, &stream.pipeline).await? {
         Some(known) => known,
         None => {
+            // Of an incarnation whose registration was removed by hand: its numbers mean nothing any more.
+            for table in BY_NUMBER {
+                let name = literal(&stream.pipeline);
+                let sql = format!("DELETE FROM _cutover.{table} WHERE pipeline = {name}");
+                conn.query_drop(sql).await.map_err(|error| target_error(doing, error))?;
+            }
             let sql = format!(
                 "INSERT IGNORE INTO _cutover.stream \
                  VALUES ({}, {}, {}, utc_timestamp(), {SCHEMA_VERSION})",

@@ -150,7 +150,12 @@ fn row_statement(plan: &Plan, change: &ChangeEvent) -> Result<Option<(Vec<u8>, N
             locate(&mut out, plan, old)?;
         }
         ChangeEvent::Update { .. } | ChangeEvent::Delete { .. } => return Err(Unfit),
-        ChangeEvent::Truncate { .. } | ChangeEvent::Message { .. } => return Ok(None),
+        ChangeEvent::Truncate { .. }
+        | ChangeEvent::Message { .. }
+        | ChangeEvent::Definition(_)
+        | ChangeEvent::Distributed(_) => {
+            return Ok(None);
+        }
     }
     Ok(Some((out, note)))
 }
@@ -162,6 +167,8 @@ fn operation(change: &ChangeEvent) -> &'static str {
         ChangeEvent::Delete { .. } => "DELETE",
         ChangeEvent::Truncate { .. } => "TRUNCATE",
         ChangeEvent::Message { .. } => "MESSAGE",
+        ChangeEvent::Definition(_) => "DEFINITION",
+        ChangeEvent::Distributed(_) => "XA",
     }
 }
 

@@ -1,6 +1,7 @@
 //! A MySQL or MariaDB server as a target.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use decoders::change::TableSchema;
@@ -25,6 +26,8 @@ pub struct MysqlTargetOptions {
     pub stream: BinlogStreamIdentity,
     /// Apply to tables although triggers of theirs would fire.
     pub accept_triggers: bool,
+    /// Repeat schema changes where that is safe.
+    pub applies_definitions: bool,
     /// Let rows go as row events where green's table has the form of blue's, if the stream keeps images.
     pub row_events: bool,
 }
@@ -47,6 +50,8 @@ pub struct MysqlTarget {
     followed: Mutex<Option<Followed>>,
     found: Mutex<Option<Found>>,
     place: Mutex<Option<Place>>,
+    /// How many schema changes have come: what a lane knows of green's tables is of one number.
+    definitions: Arc<AtomicU64>,
 }
 
 impl MysqlTarget {
@@ -61,6 +66,7 @@ impl MysqlTarget {
             followed: Mutex::default(),
             found: Mutex::default(),
             place: Mutex::default(),
+            definitions: Arc::default(),
         };
         let mut conn = target.connect().await?;
         progress::create(&mut conn).await?;
@@ -183,6 +189,8 @@ impl Target for MysqlTarget {
             progress,
             checks_foreign_keys,
             accept_triggers: self.options.accept_triggers,
+            applies_definitions: self.options.applies_definitions,
+            definitions: Arc::clone(&self.definitions),
             events,
         }))
     }

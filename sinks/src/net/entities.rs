@@ -75,7 +75,10 @@ impl<'a> Entities<'a> {
                 self.update(before, new, &keys, positions)?;
             }
             ChangeEvent::Delete { old, .. } => self.delete(old.row(), keys.before, positions)?,
-            ChangeEvent::Truncate { .. } | ChangeEvent::Message { .. } => {}
+            ChangeEvent::Truncate { .. }
+            | ChangeEvent::Message { .. }
+            | ChangeEvent::Definition(_)
+            | ChangeEvent::Distributed(_) => {}
         }
         Ok(Taken::Yes)
     }
@@ -224,7 +227,12 @@ fn change_keys<'a>(
             (Some(key(old.row(), old.row())?), key(new, old.row())?)
         }
         ChangeEvent::Delete { old, .. } => (None, key(old.row(), old.row())?),
-        ChangeEvent::Truncate { .. } | ChangeEvent::Message { .. } => return Ok(None),
+        ChangeEvent::Truncate { .. }
+        | ChangeEvent::Message { .. }
+        | ChangeEvent::Definition(_)
+        | ChangeEvent::Distributed(_) => {
+            return Ok(None);
+        }
     };
     Ok(Some(match before {
         None => ChangeKeys { before: after, after, forms },

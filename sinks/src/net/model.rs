@@ -161,7 +161,10 @@ fn keys(plan: &TablePlan, change: &ChangeEvent) -> Keys {
             (Some(before), Some(after))
         }
         ChangeEvent::Delete { old, .. } => (Some(of(old.row())), None),
-        ChangeEvent::Truncate { .. } | ChangeEvent::Message { .. } => (None, None),
+        ChangeEvent::Truncate { .. }
+        | ChangeEvent::Message { .. }
+        | ChangeEvent::Definition(_)
+        | ChangeEvent::Distributed(_) => (None, None),
     }
 }
 
@@ -175,7 +178,9 @@ fn place(plans: &[Arc<TablePlan>], change: &ChangeEvent) -> usize {
         | ChangeEvent::Update { table, .. }
         | ChangeEvent::Delete { table, .. } => table,
         ChangeEvent::Truncate { tables, .. } => &tables[0],
-        ChangeEvent::Message { .. } => panic!("there are none"),
+        ChangeEvent::Message { .. } | ChangeEvent::Definition(_) | ChangeEvent::Distributed(_) => {
+            panic!("there are none")
+        }
     };
     plans.iter().position(|plan| plan.schema() == schema).expect("a table of ours")
 }
@@ -205,7 +210,7 @@ fn perform(plans: &[Arc<TablePlan>], state: &mut State, change: &ChangeEvent) ->
         ChangeEvent::Delete { .. } => {
             rows.remove(&before?)?;
         }
-        ChangeEvent::Message { .. } => {}
+        ChangeEvent::Message { .. } | ChangeEvent::Definition(_) | ChangeEvent::Distributed(_) => {}
     }
     Some(())
 }

@@ -33,7 +33,10 @@ pub fn reduce<'a, P: NetPlan>(
                 steps.push(Step::Truncate(change, commit_lsn));
                 continue;
             }
-            ChangeEvent::Message { .. } => continue,
+            // A schema change stands alone: it is never among others.
+            ChangeEvent::Message { .. }
+            | ChangeEvent::Definition(_)
+            | ChangeEvent::Distributed(_) => continue,
         };
         let refused = |why| NotReducible { table: schema.clone(), commit_lsn, why };
         if stretch.take(change, schema, commit_lsn, &mut plan).map_err(refused)? {

@@ -114,7 +114,10 @@ impl TablePlan {
                 self.check_key("DELETE", old.row(), matches!(old, OldRow::Full(_)))?;
                 Ok(Some(Shape::Delete))
             }
-            ChangeEvent::Truncate { .. } | ChangeEvent::Message { .. } => Ok(None),
+            ChangeEvent::Truncate { .. }
+            | ChangeEvent::Message { .. }
+            | ChangeEvent::Definition(_)
+            | ChangeEvent::Distributed(_) => Ok(None),
         }
     }
 

@@ -71,7 +71,10 @@ impl TablePlan {
             ChangeEvent::Insert { new, .. } => (None, Some(new)),
             ChangeEvent::Update { old, new, .. } => (old.as_ref().map(|old| old.row()), Some(new)),
             ChangeEvent::Delete { old, .. } => (Some(old.row()), None),
-            ChangeEvent::Truncate { .. } | ChangeEvent::Message { .. } => return Ok(None),
+            ChangeEvent::Truncate { .. }
+            | ChangeEvent::Message { .. }
+            | ChangeEvent::Definition(_)
+            | ChangeEvent::Distributed(_) => return Ok(None),
         };
         let mut sql = Builder { images: Some(images), ..Builder::new(self) };
         let text = sql.text(&shape);

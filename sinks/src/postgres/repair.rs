@@ -195,7 +195,10 @@ pub async fn printed(client: &Client, changes: &[ChangeEvent]) -> Result<Vec<Str
         ChangeEvent::Insert { table, .. }
         | ChangeEvent::Update { table, .. }
         | ChangeEvent::Delete { table, .. } => Some(table.clone()),
-        ChangeEvent::Truncate { .. } | ChangeEvent::Message { .. } => None,
+        ChangeEvent::Truncate { .. }
+        | ChangeEvent::Message { .. }
+        | ChangeEvent::Definition(_)
+        | ChangeEvent::Distributed(_) => None,
     };
     let Some(schema) = changes.iter().find_map(table) else { return Ok(Vec::new()) };
     let green = read_table(client, &schema.name).await?;

@@ -46,6 +46,13 @@ impl Writer {
             }
             // For the controller, who saw it upstream.
             ChangeEvent::Message { .. } => return Ok(()),
+            ChangeEvent::Definition(_) | ChangeEvent::Distributed(_) => {
+                return Err(TargetError::halt(
+                    "a change of MySQL or MariaDB came that PostgreSQL has no statement for",
+                    "This is a defect of the engine: please report it",
+                )
+                .into());
+            }
         };
         self.know(pipe, table).await?;
         let Some(plan) = self.statements.plan(table).cloned() else {

@@ -75,6 +75,7 @@ impl Pair {
         let options = MysqlTargetOptions {
             stream: self.identity(),
             accept_triggers: false,
+            applies_definitions: false,
             row_events: self.row_events,
         };
         MysqlTarget::open(url(&self.green), options).await.unwrap()

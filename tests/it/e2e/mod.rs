@@ -19,6 +19,7 @@ mod mysql;
 mod mysql_automation;
 mod mysql_crashes;
 mod mysql_cutover;
+mod mysql_ddl;
 mod mysql_flips;
 mod network;
 mod operators;

@@ -48,6 +48,8 @@ struct Open {
     bytes: usize,
     /// Whether a part of it has been handed out.
     cut: bool,
+    /// It began as a distributed transaction.
+    distributed: bool,
     /// The last change was made without checking foreign keys.
     unchecked: bool,
 }
@@ -118,12 +120,19 @@ impl Assembler {
             Body::Gtid(gtid) => {
                 let id = TransactionId::Mysql(gtid.gtid.ok_or(StreamFault::Anonymous)?);
                 let at = gtid.immediate_commit_us.and_then(|us| i64::try_from(us).ok());
-                self.begin(id, event.header.server_id, at.unwrap_or_else(|| micros(seconds)), false)
+                self.begin(
+                    id,
+                    event.header.server_id,
+                    at.unwrap_or_else(|| micros(seconds)),
+                    false,
+                    false,
+                )
             }
             Body::MariadbGtid(gtid) => {
                 let framed = !gtid.has(MariadbGtidEvent::STANDALONE);
                 let id = TransactionId::Mariadb(gtid.gtid);
-                self.begin(id, event.header.server_id, micros(seconds), framed)
+                let prepares = gtid.has(MariadbGtidEvent::PREPARED_XA);
+                self.begin(id, event.header.server_id, micros(seconds), framed, prepares)
             }
             Body::Query(query) => self.query(&query, seconds),
             Body::TableMap(map) => self.tables.map(map).map(|()| None),
@@ -165,6 +174,7 @@ impl Assembler {
         server_id: u32,
         committed_at_us: i64,
         framed: bool,
+        distributed: bool,
     ) -> Result<Option<Transaction>, StreamFault> {
         if self.open.is_some() {
             return Err(StreamFault::OutOfOrder("a group begins inside of another"));
@@ -177,6 +187,7 @@ impl Assembler {
             changes: Vec::new(),
             bytes: 0,
             cut: false,
+            distributed,
             unchecked: false,
         });
         Ok(None)
@@ -190,8 +201,12 @@ impl Assembler {
         })?;
         let dialect = Dialect::of(query.session.sql_mode);
         let change = match sort(&query.schema, &text, dialect) {
-            Sorted::Begin | Sorted::XaFrame => {
+            Sorted::Begin => {
                 open.framed = true;
+                return Ok(None);
+            }
+            Sorted::XaFrame => {
+                (open.framed, open.distributed) = (true, true);
                 return Ok(None);
             }
             Sorted::Savepoint => return Ok(None),
@@ -229,6 +244,8 @@ impl Assembler {
                     kind,
                     tables,
                     databases,
+                    raw: query.statement.clone(),
+                    session: query.session.clone(),
                 })
             }
         };
@@ -297,6 +314,7 @@ impl Open {
             id: self.id.clone(),
             position: None,
             outcome: Outcome::Committed,
+            distributed: self.distributed,
             committed_at_us: self.committed_at_us,
             server_id: self.server_id,
             changes: std::mem::take(&mut self.changes),
@@ -322,7 +340,10 @@ fn heap_bytes(change: &ChangeEvent) -> usize {
             row(new) + old.as_ref().map(OldRow::row).map_or(0, row)
         }
         ChangeEvent::Delete { old, .. } => row(old.row()),
-        ChangeEvent::Truncate { .. } | ChangeEvent::Message { .. } => 0,
+        ChangeEvent::Truncate { .. }
+        | ChangeEvent::Message { .. }
+        | ChangeEvent::Definition(_)
+        | ChangeEvent::Distributed(_) => 0,
     };
     size_of::<Change>() + rows
 }

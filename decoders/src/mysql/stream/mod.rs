@@ -9,12 +9,14 @@
 //! that was delivered whole goes on with the one after it, whatever happened in between.
 
 mod assemble;
+mod definitions;
 mod error;
 mod frames;
 mod lexer;
 mod numbered;
 mod options;
 mod rows;
+mod safety;
 mod start;
 mod statement;
 mod tables;
@@ -25,7 +27,7 @@ use mysql_async::Conn;
 
 pub use assemble::Assembler;
 pub use error::StreamFault;
-pub use numbered::{NumberedStream, foreign_keys_checked};
+pub use numbered::{DEFINITION_TABLE, NumberedStream, foreign_keys_checked};
 pub use options::{Start, StreamOptions};
 pub use rows::RowsError;
 pub use start::head;

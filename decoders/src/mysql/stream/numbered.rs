@@ -2,22 +2,24 @@
 //! [`Ledger`](crate::mysql::Ledger), and nothing in them but changes of rows. Of our own tables it has
 //! what somebody looks for: an applier's mark, and the rows of the table of markers.
 //!
-//! A transaction that concerns none of the tables is an idle position. What can't be repeated on a
-//! target stops the stream at exactly that transaction: statements that change or may change a table,
-//! and distributed transactions that were prepared.
+//! A transaction that concerns none of the tables is an idle position. A statement that changes or may
+//! change a table is a [`Definition`](crate::change::Definition), and it is for the applier to say whether
+//! it is repeated: so everything before it is on the target when it is not. So are the steps of distributed
+//! transactions ([`Distributed`]): the applier keeps what was prepared.
+//!
+//! # Schema changes of an applier
+//! A schema change has no transaction that a mark could be in. An applier notes each in a table of its
+//! own before it runs it, and a statement about the same objects is it until the note is closed.
 
 use std::sync::Arc;
 
-use super::statement::{Kind, Statement};
+use super::definitions;
 use super::transaction::{Change, Outcome, Transaction as Group};
 use super::{BinlogStream, StreamOptions};
-use crate::change::{
-    ChangeEvent, Lsn, Part, Position, QualifiedName, ReplicaIdentity, TableId, TableSchema,
-    Transaction,
-};
-use crate::mysql::gtid::{BinlogPosition, TransactionId};
+use crate::change::{ChangeEvent, Distributed, Lsn, Part, Position, QualifiedName, Transaction};
+use crate::mysql::gtid::BinlogPosition;
 use crate::mysql::server::ServerUrl;
-use crate::mysql::{Ledger, Place};
+use crate::mysql::{Flavor, Ledger, Place};
 use crate::source::{Source, SourceError, SourceEvent};
 
 const OWN_SCHEMA: &str = "_cutover";
@@ -26,6 +28,9 @@ const OWN_SCHEMA: &str = "_cutover";
 const PROGRESS_TABLE: &str = "progress";
 /// Where markers are written: how far the stream has been read is known when one comes out.
 const MARKER_TABLE: &str = "marker";
+
+/// Where appliers note a schema change before they run it.
+pub const DEFINITION_TABLE: &str = "definition";
 
 /// Prefix of the messages that say whether foreign keys were checked when the changes behind them were
 /// made; `on` at the beginning of every part of a transaction.
@@ -59,6 +64,16 @@ pub struct NumberedStream {
     own_prefix: &'static str,
     /// What the version that wrote the log's first file does.
     version_logs_cascades: bool,
+    /// A schema change that an applier has noted and that has not come.
+    noted: Option<Noted>,
+}
+
+/// A schema change that an applier is about to run.
+#[derive(Debug)]
+struct Noted {
+    pipeline: Vec<u8>,
+    kind: Vec<u8>,
+    objects: Vec<u8>,
 }
 
 impl NumberedStream {
@@ -74,15 +89,23 @@ impl NumberedStream {
         own_prefix: &'static str,
     ) -> Result<NumberedStream, SourceError> {
         options.start = super::Start::Behind(place.position.clone());
-        options.always =
-            [PROGRESS_TABLE, MARKER_TABLE].map(|name| QualifiedName::new(OWN_SCHEMA, name)).into();
+        options.always = [PROGRESS_TABLE, MARKER_TABLE, DEFINITION_TABLE]
+            .map(|name| QualifiedName::new(OWN_SCHEMA, name))
+            .into();
         let stream = BinlogStream::open(url, options).await?;
         // Of the server's family: a position that was stored before the first transaction is empty, and
         // says of neither that it is its own.
         let place = Place { position: stream.start().clone(), ..place };
         let ledger = Arc::new(Ledger::new(place));
         let version_logs_cascades = stream.version_logs_cascades();
-        Ok(NumberedStream { stream, ledger, open: None, own_prefix, version_logs_cascades })
+        Ok(NumberedStream {
+            stream,
+            ledger,
+            open: None,
+            own_prefix,
+            version_logs_cascades,
+            noted: None,
+        })
     }
 
     /// Whether the version that wrote the log has in it what cascading foreign keys do. It is the same
@@ -107,8 +130,8 @@ impl NumberedStream {
         self.stream.close().await;
     }
 
-    fn event(&mut self, group: Group) -> Result<SourceEvent, SourceError> {
-        let changes = self.changes(&group)?;
+    fn event(&mut self, group: Group) -> SourceEvent {
+        let changes = self.changes(&group);
         let number = match self.open {
             Some(number) => number,
             None => self.ledger.number(group.id),
@@ -117,9 +140,9 @@ impl NumberedStream {
         self.open = (!ends).then_some(number);
         let end = Lsn(number.0 + 1);
         if group.part == Part::Whole && changes.is_empty() {
-            return Ok(SourceEvent::Idle(Position::Lsn(end)));
+            return SourceEvent::Idle(Position::Lsn(end));
         }
-        Ok(SourceEvent::Transaction(Transaction {
+        SourceEvent::Transaction(Transaction {
             part: group.part,
             xid: 0,
             commit_lsn: number,
@@ -128,10 +151,10 @@ impl NumberedStream {
             origin: None,
             changes,
             bytes: group.bytes,
-        }))
+        })
     }
 
-    fn changes(&self, group: &Group) -> Result<Vec<ChangeEvent>, SourceError> {
+    fn changes(&mut self, group: &Group) -> Vec<ChangeEvent> {
         let mut changes = Vec::with_capacity(group.changes.len());
         // Whether foreign keys were checked, and what `changes` say of it.
         let (mut checked, mut said) = (true, true);
@@ -149,42 +172,70 @@ impl NumberedStream {
                     }
                 },
                 Change::Statement(statement) => {
-                    changes.extend(self.statement(statement, &group.id)?);
+                    let selection = self.stream.selection();
+                    let change =
+                        definitions::change(statement, &group.id, selection, self.flavor());
+                    // Only here: the mark of an applier has to be the first change.
+                    changes.extend(change.as_ref().and_then(|change| self.mark_of(change)));
+                    changes.extend(change);
                 }
                 Change::ForeignKeyChecks(now) => checked = *now,
-                // Prepared behind the start, the stream would have ended there.
-                Change::XaRollback(_) => {}
+                Change::XaRollback(id) => {
+                    let step = Distributed::RolledBack(id.to_string().into());
+                    changes.push(ChangeEvent::Distributed(step));
+                }
                 Change::XaCommit(id) => {
-                    return Err(SourceError::halt(
-                        format!(
-                            "{}: the distributed transaction {id} is committed, which was prepared \
-                             before this stream began",
-                            group.id
-                        ),
-                        XA_REMEDY,
-                    ));
+                    let step = Distributed::Committed(id.to_string().into());
+                    changes.push(ChangeEvent::Distributed(step));
                 }
             }
         }
         if !said {
             changes.push(foreign_key_checks(true));
         }
-        match &group.outcome {
-            Outcome::Prepared(id) if !changes.is_empty() => Err(SourceError::halt(
-                format!("{}: the distributed transaction {id} is prepared (XA)", group.id),
-                XA_REMEDY,
-            )),
-            _ => Ok(changes),
+        // One that was committed as soon as it was prepared, and came whole, is as any other.
+        let is_kept = group.part != Part::Whole || group.outcome != Outcome::Committed;
+        if group.distributed && is_kept {
+            changes.insert(0, ChangeEvent::Distributed(Distributed::Keeps));
+            if let Outcome::Prepared(id) = &group.outcome {
+                let step = Distributed::Prepared(id.to_string().into());
+                changes.push(ChangeEvent::Distributed(step));
+            }
         }
+        changes
+    }
+
+    fn flavor(&self) -> Flavor {
+        match self.stream.server().is_mariadb() {
+            true => Flavor::Mariadb,
+            false => Flavor::Mysql,
+        }
+    }
+
+    /// The mark of the applier that has noted this schema change.
+    fn mark_of(&mut self, change: &ChangeEvent) -> Option<ChangeEvent> {
+        let ChangeEvent::Definition(definition) = change else { return None };
+        let noted = self.noted.take_if(|noted| {
+            noted.kind == definition.kind.as_bytes()
+                && noted.objects == definition.names().as_bytes()
+        })?;
+        Some(self.mark(noted.pipeline))
+    }
+
+    fn mark(&self, pipeline: Vec<u8>) -> ChangeEvent {
+        ChangeEvent::Message { prefix: self.own_prefix.to_owned(), content: pipeline.into() }
     }
 
     /// What becomes of a change to our own tables: nothing, the mark of an applier's pipeline, or the
     /// row of a marker as it is. `None` for all others.
-    fn row(&self, row: &ChangeEvent) -> Option<Option<ChangeEvent>> {
+    fn row(&mut self, row: &ChangeEvent) -> Option<Option<ChangeEvent>> {
         let (table, new) = match row {
             ChangeEvent::Insert { table, .. } | ChangeEvent::Delete { table, .. } => (table, None),
             ChangeEvent::Update { table, new, .. } => (table, Some(new)),
-            ChangeEvent::Truncate { .. } | ChangeEvent::Message { .. } => return None,
+            ChangeEvent::Truncate { .. }
+            | ChangeEvent::Message { .. }
+            | ChangeEvent::Definition(_)
+            | ChangeEvent::Distributed(_) => return None,
         };
         if table.name.schema != OWN_SCHEMA {
             return None;
@@ -192,89 +243,28 @@ impl NumberedStream {
         if table.name.name == MARKER_TABLE && matches!(row, ChangeEvent::Insert { .. }) {
             return Some(Some(row.clone()));
         }
+        if matches!(row, ChangeEvent::Update { .. }) && table.name.name == DEFINITION_TABLE {
+            // It is closed: what is defined from now on is somebody else's.
+            self.noted = None;
+        }
+        if let ChangeEvent::Insert { new, .. } = row
+            && table.name.name == DEFINITION_TABLE
+        {
+            let value = |wanted: &str| {
+                let at = table.column_names().position(|name| name == wanted)?;
+                new.value(at)?.bytes().map(<[u8]>::to_vec)
+            };
+            let noted = (value("pipeline"), value("kind"), value("objects"));
+            if let (Some(pipeline), Some(kind), Some(objects)) = noted {
+                self.noted = Some(Noted { pipeline, kind, objects });
+            }
+        }
         let pipeline = new.filter(|_| table.name.name == PROGRESS_TABLE).and_then(|new| {
             let at = table.column_names().position(|name| name == "pipeline")?;
             new.value(at)?.bytes()
         });
-        Some(pipeline.map(|pipeline| ChangeEvent::Message {
-            prefix: self.own_prefix.to_owned(),
-            content: pipeline.to_vec().into(),
-        }))
+        Some(pipeline.map(|pipeline| self.mark(pipeline.to_vec())))
     }
-
-    /// What a statement comes to: nothing, or the emptying of tables.
-    fn statement(
-        &self,
-        statement: &Statement,
-        id: &TransactionId,
-    ) -> Result<Option<ChangeEvent>, SourceError> {
-        let selection = self.stream.selection();
-        match statement.kind {
-            Kind::View
-            | Kind::Routine
-            | Kind::Account
-            | Kind::Maintenance
-            | Kind::Server
-            | Kind::Database
-            | Kind::TemporaryTable => return Ok(None),
-            Kind::DropDatabase
-                if !statement.databases.is_empty()
-                    && !statement.databases.iter().any(|name| selection.reaches(name)) =>
-            {
-                return Ok(None);
-            }
-            Kind::TruncateTable if !statement.tables.is_empty() => {
-                let taken = statement.tables.iter().filter(|table| selection.takes(table));
-                let names = taken.map(|table| selection.canonical(table));
-                let tables: Box<[_]> = names.map(emptied).collect();
-                return Ok((!tables.is_empty()).then_some(ChangeEvent::Truncate {
-                    tables,
-                    cascade: false,
-                    restart_identity: false,
-                }));
-            }
-            // Tables that are left out may change as they like.
-            Kind::CreateTable
-            | Kind::AlterTable
-            | Kind::DropTable
-            | Kind::RenameTable
-            | Kind::Sequence
-            | Kind::Index
-                if !statement.tables.is_empty()
-                    && !statement.tables.iter().any(|table| selection.takes(table)) =>
-            {
-                return Ok(None);
-            }
-            _ => {}
-        }
-        // Its first words: the rest may hold values.
-        let words: Vec<&str> = statement.text.split_whitespace().take(3).collect();
-        let tables = statement.tables.iter().map(|name| format!("{}.{}", name.schema, name.name));
-        let tables: Vec<String> = tables.chain(statement.databases.iter().cloned()).collect();
-        Err(SourceError::halt(
-            format!(
-                "{id}: a statement on the source may change tables that are moved ({} .. {}); schema \
-                 changes are not repeated on the target yet. Everything before it is applied, nothing \
-                 of it is",
-                words.join(" "),
-                tables.join(", ")
-            ),
-            "make a new copy of the source as it is now; until it is done, leave schemas as they are",
-        ))
-    }
-}
-
-const XA_REMEDY: &str = "distributed transactions (XA PREPARE) are not applied yet: end those that are \
-                         prepared (XA RECOVER shows them), and make a new copy";
-
-/// A table of which nothing but the name matters.
-fn emptied(name: QualifiedName) -> Arc<TableSchema> {
-    Arc::new(TableSchema {
-        id: TableId(0),
-        name,
-        identity: ReplicaIdentity::Nothing,
-        columns: Vec::new(),
-    })
 }
 
 impl Source for NumberedStream {
@@ -289,7 +279,7 @@ impl Source for NumberedStream {
                 return Ok(SourceEvent::Handover);
             }
             match event {
-                SourceEvent::Transaction(group) => return self.event(group),
+                SourceEvent::Transaction(group) => return Ok(self.event(group)),
                 // Every group has a number, so there is nothing between them to report.
                 SourceEvent::Idle(_) => {}
                 SourceEvent::Handover => return Ok(SourceEvent::Handover),

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::lexer::{Dialect, Token, tokens};
 use super::xa::XaId;
 use crate::change::QualifiedName;
+use crate::mysql::{Sealed, Session};
 
 /// A statement that the source logged as such: DDL, mostly. It committed by itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,6 +24,34 @@ pub struct Statement {
     pub tables: Vec<QualifiedName>,
     /// The databases that it may change, as it spells them.
     pub databases: Vec<String>,
+    /// The statement's own bytes.
+    pub raw: Sealed,
+    /// The session that ran it.
+    pub session: Session,
+}
+
+impl Kind {
+    /// As it is written.
+    pub fn label(self) -> &'static str {
+        match self {
+            Kind::CreateTable => "CREATE TABLE",
+            Kind::AlterTable => "ALTER TABLE",
+            Kind::DropTable => "DROP TABLE",
+            Kind::RenameTable => "RENAME TABLE",
+            Kind::TruncateTable => "TRUNCATE",
+            Kind::Index => "CREATE or DROP INDEX",
+            Kind::Database => "CREATE or ALTER DATABASE",
+            Kind::DropDatabase => "DROP DATABASE",
+            Kind::View => "CREATE, ALTER or DROP VIEW",
+            Kind::Routine => "a definition of a routine, trigger or event",
+            Kind::Sequence => "CREATE, ALTER or DROP SEQUENCE",
+            Kind::Account => "a statement about accounts",
+            Kind::Maintenance => "a statement of maintenance",
+            Kind::Server => "a statement about the server",
+            Kind::TemporaryTable => "a statement about temporary tables",
+            Kind::Other => "a statement that is not recognised",
+        }
+    }
 }
 
 /// What a statement does.
@@ -139,7 +168,7 @@ fn sort_tokens(schema: &str, tokens: &[Token]) -> Sorted {
 }
 
 /// Without MariaDB's `SET STATEMENT a=1, b=2 FOR` before it.
-fn without_settings(tokens: &[Token]) -> &[Token] {
+pub(super) fn without_settings(tokens: &[Token]) -> &[Token] {
     match tokens {
         [set, statement, rest @ ..] if set.is("SET") && statement.is("STATEMENT") => {
             let at = rest.iter().position(|token| token.is("FOR"));
@@ -181,7 +210,13 @@ fn definition(schema: &str, verb: &str, tokens: &[Token]) -> Sorted {
             }
             "DATABASE" | "SCHEMA" => return database(schema, verb, &tokens[..at], rest),
             "SEQUENCE" => return of_tables(Kind::Sequence, names_in(schema, rest).0),
-            "VIEW" => Kind::View,
+            "VIEW" => {
+                let tables = match verb {
+                    "DROP" => all_names_in(schema, rest),
+                    _ => names_in(schema, rest).0.into_iter().take(1).collect(),
+                };
+                return of_tables(Kind::View, tables);
+            }
             "PROCEDURE" | "FUNCTION" | "PACKAGE" | "TRIGGER" | "EVENT" | "LIBRARY" => Kind::Routine,
             "USER" | "ROLE" => Kind::Account,
             "TABLESPACE" | "SERVER" | "LOGFILE" | "RESOURCE" | "INSTANCE" => Kind::Server,
@@ -369,8 +404,9 @@ mod tests {
             (
                 "CREATE ALGORITHM=UNDEFINED DEFINER=`root`@`localhost` SQL SECURITY DEFINER VIEW `v` AS select 1",
                 View,
-                "",
+                "d.v",
             ),
+            ("drop view if exists v, s.w cascade", View, "d.v s.w"),
             (
                 "CREATE DEFINER=`table`@`%` TRIGGER x BEFORE INSERT ON t FOR EACH ROW set @a = 1",
                 Routine,

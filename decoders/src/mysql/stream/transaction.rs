@@ -19,6 +19,9 @@ pub struct Transaction {
     pub position: Option<BinlogPosition>,
     /// How it ended; known from the part that ends.
     pub outcome: Outcome,
+    /// It is a branch of a distributed transaction (XA), which every part says: whether its changes are
+    /// committed is known from the part that ends.
+    pub distributed: bool,
     /// When it committed by the clock of the server that was read, in microseconds since 1970. MariaDB
     /// tells whole seconds.
     pub committed_at_us: i64,

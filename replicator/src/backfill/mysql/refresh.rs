@@ -159,7 +159,10 @@ fn table_of(change: &ChangeEvent) -> Option<&TableSchema> {
         ChangeEvent::Insert { table, .. }
         | ChangeEvent::Update { table, .. }
         | ChangeEvent::Delete { table, .. } => Some(table),
-        ChangeEvent::Truncate { .. } | ChangeEvent::Message { .. } => None,
+        ChangeEvent::Truncate { .. }
+        | ChangeEvent::Message { .. }
+        | ChangeEvent::Definition(_)
+        | ChangeEvent::Distributed(_) => None,
     }
 }
 

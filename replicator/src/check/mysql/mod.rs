@@ -21,7 +21,7 @@ use decoders::postgres::catalog::TableFilter;
 use super::finding::{Finding, Fix, Severity, Side};
 use super::judge::accept;
 use super::report::Report;
-use crate::config::{Config, RowEventsMode};
+use crate::config::{Config, DdlMode, RowEventsMode};
 use crate::schema::SchemaMode;
 
 pub use facts::{Facts, SideFacts, gather};
@@ -41,6 +41,8 @@ pub struct BinlogCheckRequest {
     pub row_events: bool,
     /// Blockers that the operator goes on without, by name; only acceptable ones may be named.
     pub accept: BTreeSet<String>,
+    /// Schema changes are repeated where that is safe.
+    pub repeats_definitions: bool,
 }
 
 impl BinlogCheckRequest {
@@ -53,6 +55,7 @@ impl BinlogCheckRequest {
             server_ids: Vec::new(),
             row_events: config.apply.row_events == RowEventsMode::Auto,
             accept: config.check.accept.clone(),
+            repeats_definitions: config.apply.ddl == DdlMode::Apply,
         }
     }
 }
@@ -74,7 +77,7 @@ pub fn judge(request: &BinlogCheckRequest, facts: &Facts) -> Report {
     if let Ok(blue) = &facts.blue {
         findings.extend(log::evaluate(Side::Blue, blue));
         findings.extend(rights::evaluate_blue(request, blue));
-        findings.extend(tables::evaluate(blue));
+        findings.extend(tables::evaluate(request, blue));
     }
     if let Ok(green) = &facts.green {
         findings.extend(log::evaluate_way_back(green));

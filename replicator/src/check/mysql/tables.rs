@@ -3,12 +3,14 @@
 use decoders::QualifiedName;
 use decoders::mysql::catalog::{TableInfo, TableKind};
 use decoders::mysql::charset::Charset;
+use decoders::mysql::ghost;
 use decoders::mysql::server::identifier;
 
 use super::super::finding::{Finding, Fix, Side, count};
+use super::BinlogCheckRequest;
 use super::facts::SideFacts;
 
-pub(super) fn evaluate(blue: &SideFacts) -> Vec<Finding> {
+pub(super) fn evaluate(request: &BinlogCheckRequest, blue: &SideFacts) -> Vec<Finding> {
     let Ok(tables) = &blue.tables else { return Vec::new() };
     if tables.is_empty() {
         return vec![
@@ -18,7 +20,7 @@ pub(super) fn evaluate(blue: &SideFacts) -> Vec<Finding> {
     }
     let mut findings = vec![keyless(tables), not_transactional(tables), cascades(blue, tables)];
     findings.extend(versioned(tables));
-    findings.extend(ghosts(tables));
+    findings.extend(ghosts(tables, request.repeats_definitions));
     findings.extend(prepared(blue));
     findings.extend(unknown_charsets(tables));
     findings
@@ -131,9 +133,9 @@ fn versioned(tables: &[TableInfo]) -> Option<Finding> {
     })
 }
 
-/// Tables of schema changes that run, or that were broken off: gh-ost names them `_t_gho`, `_t_ghc`
-/// and `_t_del`, pt-online-schema-change `_t_new` and `_t_old` and makes triggers `pt_osc_..`.
-fn ghosts(tables: &[TableInfo]) -> Option<Finding> {
+/// Tables of schema changes that run, or that were broken off, and the triggers of
+/// pt-online-schema-change.
+fn ghosts(tables: &[TableInfo], repeats: bool) -> Option<Finding> {
     let is_ghost = |table: &&TableInfo| {
         let of = |original: &str| {
             let same = |other: &TableInfo| {
@@ -141,25 +143,29 @@ fn ghosts(tables: &[TableInfo]) -> Option<Finding> {
             };
             tables.iter().any(same)
         };
-        let bare = table.name.name.strip_prefix('_');
-        let ends = ["_gho", "_ghc", "_del", "_new", "_old"];
-        let original = bare.and_then(|name| ends.iter().find_map(|end| name.strip_suffix(end)));
         let watched = table.triggers.iter().any(|trigger| trigger.name.name.starts_with("pt_osc_"));
-        watched || original.is_some_and(of)
+        watched || ghost(&table.name.name).is_some_and(|ghost| of(ghost.original))
     };
     let found = names(tables.iter().filter(is_ghost));
+    let what_comes = match repeats {
+        true => {
+            "they are copied as any other table, and their tables have to be gone at the cutover"
+        }
+        false => "a table that is renamed while the move runs stops the stream",
+    };
     (!found.is_empty()).then(|| {
         Finding::warning(
             "schema-change",
             Side::Blue,
-            "gh-ost or pt-online-schema-change is at work, or has left tables: a table that is renamed \
-             while the move runs stops the stream",
+            format!(
+                "gh-ost or pt-online-schema-change is at work, or has left tables: {what_comes}"
+            ),
         )
         .evidence(count(found.len(), "table"))
         .objects(found)
         .fix(Fix::advice(
             "let the schema change end before the move begins; drop what an earlier one has left, or \
-             leave it out (--exclude-table)",
+             leave it out (--exclude-table). With ddl = \"apply\" in [apply] it may run on",
         ))
     })
 }
@@ -172,7 +178,7 @@ fn prepared(blue: &SideFacts) -> Option<Finding> {
             "prepared-transactions",
             Side::Blue,
             "prepared transactions (XA) wait for their end: the copy does not have their rows, and the \
-             stream begins behind them",
+             stream, which begins behind them, stops where one of them is committed",
         )
         .evidence(count(prepared, "transaction"))
         .fix(Fix::advice("end them before the move begins: XA RECOVER, then XA COMMIT or XA ROLLBACK"))

@@ -17,7 +17,7 @@ use sinks::mysql::{BinlogStreamIdentity, MysqlTarget, MysqlTargetOptions};
 use tokio::sync::{Mutex, Notify};
 
 use super::{Reading, inspecting, markers};
-use crate::config::Config;
+use crate::config::{Config, DdlMode};
 use crate::pipeline::Ends;
 use crate::pipeline::failure::Failure;
 use crate::pipeline::route::Route;
@@ -87,6 +87,7 @@ impl BinlogRoute {
         let options = MysqlTargetOptions {
             stream: stream.clone(),
             accept_triggers: self.config.apply.accept_triggers,
+            applies_definitions: self.config.apply.ddl == DdlMode::Apply,
             row_events: false,
         };
         MysqlTarget::open(self.ends.target.clone(), options).await?;

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::{BinlogPipeline, lag, markers};
 use crate::backfill::mysql::of_catalog;
-use crate::config::RowEventsMode;
+use crate::config::{DdlMode, RowEventsMode};
 use crate::engine::apply::{Applier, BatchLimits};
 use crate::engine::resume::{self, Broken, Known};
 use crate::engine::stream::{self, Outcome, StreamContext};
@@ -46,6 +46,7 @@ impl BinlogPipeline {
         let options = MysqlTargetOptions {
             stream: stream.clone(),
             accept_triggers: self.apply.accept_triggers,
+            applies_definitions: self.apply.ddl == DdlMode::Apply,
             row_events: self.apply.row_events == RowEventsMode::Auto,
         };
         let target = MysqlTarget::open(self.target.clone(), options).await?;

@@ -11,7 +11,16 @@ use crate::store::Store;
 use crate::verify;
 
 /// Our tables that say whose their rows are.
-const BY_PIPELINE: [&str; 5] = ["progress", "stream", "copy_chunks", "copy_notes", "lease"];
+const BY_PIPELINE: [&str; 8] = [
+    "progress",
+    "stream",
+    "definition",
+    "prepared",
+    "prepared_piece",
+    "copy_chunks",
+    "copy_notes",
+    "lease",
+];
 /// Who has closed a server, and how it is opened again.
 const CLOSED_BY: &str = "fence";
 

@@ -1,0 +1,218 @@
+//! Schema changes of the source, repeated on green.
+//!
+//! # Why each is done once
+//! A schema change commits by itself on these servers, so it can't be in one transaction with the lane's
+//! progress. It is noted first ([`notes`]), with what green's catalog says of the objects that it names.
+//! Then it runs, and its note is closed in the transaction that moves the progress. Who comes after a
+//! crash in between finds the note open, and compares:
+//!
+//! - the catalog is as noted: the statement has not run, or changes nothing that is shown. Servers run a
+//!   statement whole or not at all (MySQL 8, MariaDB 10.6), and a statement whose effect is not shown comes
+//!   to the same when it runs twice; those for which that is not so are refused
+//!   ([`Safety`](decoders::change::Safety)). It runs.
+//! - the catalog is another: it has run. Nobody else changes green.
+//!
+//! It can't be that it *still runs*: it does so in the session that has the lane, and a lane is only taken
+//! when that session has ended.
+//!
+//! # What is not repeated
+//! What may come to something else on green, and everything unless it is asked for. The note waits then for
+//! a person, who does it by hand and closes it.
+
+mod notes;
+mod settings;
+mod shape;
+mod widening;
+
+use decoders::change::{Definition, Lsn};
+use decoders::mysql::ghost;
+use decoders::mysql::server::{Server, code, identifier};
+use decoders::mysql::stream::Kind;
+use decoders::source::Disposition;
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+
+pub(super) use notes::{close_statement, create_statement};
+
+use self::notes::{Note, State, TABLE};
+use self::shape::Shape;
+use super::error::{of_rows, target_error};
+use super::read;
+use crate::target::TargetError;
+
+/// A schema change on its way to green.
+pub(super) struct Arriving<'a> {
+    pub definition: &'a Definition,
+    /// The number of its transaction.
+    pub number: Lsn,
+    pub pipeline: &'a str,
+    pub server: &'a Server,
+    /// Whether the operator wants them repeated.
+    pub applies: bool,
+}
+
+impl Arriving<'_> {
+    /// Brings green to what the statement makes. Its note is open when this returns, or was closed by a
+    /// person.
+    ///
+    /// # Errors
+    /// Halts, with what a person is to do, if it is not repeated or green refuses it.
+    pub(super) async fn bring(&self, conn: &mut Conn) -> Result<(), TargetError> {
+        let now = Shape::read(conn, self.definition).await?;
+        let Some(note) = notes::read(conn, self.pipeline, self.number).await? else {
+            let refusal = self.refusal(conn).await?;
+            let state = if refusal.is_some() { State::Waits } else { State::Begun };
+            notes::write(conn, self, &now, state).await?;
+            return match refusal {
+                Some(why) => Err(self.refused(&why)),
+                None => self.run(conn).await,
+            };
+        };
+        if note.text != self.definition.text || note.place != self.definition.place {
+            return Err(self.refused("another statement is noted under its number"));
+        }
+        let Note { state, before, .. } = note;
+        let is_as_before = before == now.text;
+        match state {
+            State::Done => return Ok(()),
+            State::Begun if !is_as_before && self.has_run(&now) => return Ok(()),
+            State::Begun if !is_as_before => {
+                return Err(self.refused("only a part of it has been done"));
+            }
+            State::Waits | State::Begun => {}
+        }
+        if let Some(why) = self.refusal(conn).await? {
+            return Err(self.refused(&why));
+        }
+        if !is_as_before {
+            return Err(self.refused("what it names has changed on green since it was noted"));
+        }
+        // Once more, so that green's own log has the note before the statement again.
+        notes::write(conn, self, &now, State::Begun).await?;
+        self.run(conn).await
+    }
+
+    /// Whether a catalog that is another one than before can be what the statement made.
+    fn has_run(&self, now: &Shape) -> bool {
+        // MariaDB drops one table after the other.
+        self.definition.kind != Kind::DropTable.label() || now.is_all_absent
+    }
+
+    async fn run(&self, conn: &mut Conn) -> Result<(), TargetError> {
+        if let Some(why) = settings::enter(conn, self.definition).await? {
+            return Err(self.refused(&why));
+        }
+        tracing::info!(
+            place = self.definition.place,
+            kind = self.definition.kind,
+            objects = self.definition.names(),
+            "repeating a schema change on green"
+        );
+        let ran = conn.query_drop(&self.definition.statement[..]).await;
+        ran.map_err(|error| self.failed(error))?;
+        settings::leave(conn).await
+    }
+
+    /// Why it is not repeated; `None` if it is.
+    async fn refusal(&self, conn: &mut Conn) -> Result<Option<String>, TargetError> {
+        let safety = &self.definition.safety;
+        if !self.applies {
+            return Ok(Some("apply.ddl is \"stop\"".to_owned()));
+        }
+        if safety.refused.is_some() {
+            return Ok(safety.refused.clone());
+        }
+        if safety.only_if_empty.is_none() && safety.retyped.is_empty() {
+            return Ok(None);
+        }
+        let Some(name) = self.definition.objects.first() else {
+            return Ok(Some("what it names can't be told".to_owned()));
+        };
+        let Some(table) = read::table(conn, self.server, name).await? else {
+            return Ok(Some("green does not have the table".to_owned()));
+        };
+        let sql = format!(
+            "SELECT 1 FROM {}.{} LIMIT 1",
+            identifier(&name.schema),
+            identifier(&name.name)
+        );
+        let row: Result<Option<u8>, _> = conn.query_first(sql).await;
+        if row.map_err(|error| target_error("looking for rows on green", error))?.is_none() {
+            return Ok(None);
+        }
+        if let Some(why) = safety.only_if_empty {
+            return Ok(Some(why.to_owned()));
+        }
+        let narrower = safety.retyped.iter().find(|new| !widening::holds(&table.info, new));
+        Ok(narrower.map(|new| {
+            format!("column {:?} would get a type that may not hold every value", new.column)
+        }))
+    }
+
+    fn refused(&self, why: &str) -> TargetError {
+        let Definition { place, kind, .. } = self.definition;
+        TargetError::halt(
+            format!(
+                "{place}: {kind} of {} was not repeated on green: {why}{}. Everything before it is on \
+                 green, nothing of it and nothing behind it",
+                self.definition.names(),
+                self.ghosts()
+            ),
+            self.by_hand(),
+        )
+    }
+
+    fn failed(&self, error: mysql_async::Error) -> TargetError {
+        let Definition { place, kind, .. } = self.definition;
+        let number = code(&error);
+        let doing = format!("{place}: {kind} of {} on green", self.definition.names());
+        // The server's words may quote the statement, and values of rows.
+        let mut told = of_rows(&doing, error);
+        told.conflict = false;
+        if told.disposition == Disposition::Halt {
+            told.message.push_str(
+                ". Everything before it is on green, nothing of it and nothing behind it",
+            );
+            let again = match number {
+                Some(1044 | 1142 | 1143 | 1227) => {
+                    "grant the account the right, and start again; or "
+                }
+                _ => "",
+            };
+            told.remedy = Some(format!("{again}{}", self.by_hand()));
+        }
+        told
+    }
+
+    /// What a person does, and how it is told.
+    fn by_hand(&self) -> String {
+        let which = notes::condition(self.pipeline, self.number);
+        let apply = match self.applies {
+            true => "",
+            false => {
+                "; or set ddl = \"apply\" in [apply], which repeats what is safe, and start again"
+            }
+        };
+        format!(
+            "on green: SELECT statement FROM {TABLE} WHERE {which}; run it there, or what comes to the \
+             same; then UPDATE {TABLE} SET state = 'done' WHERE {which}, and start the replicator \
+             again{apply}"
+        )
+    }
+
+    /// Tables that belong to a tool, in words.
+    fn ghosts(&self) -> String {
+        let ghosts = self.definition.objects.iter().filter_map(|name| {
+            let of = ghost(&name.name)?;
+            Some(format!("{} is a table of {} for {}", name.name, of.tool, of.original))
+        });
+        let ghosts: Vec<String> = ghosts.collect();
+        match ghosts.is_empty() {
+            true => String::new(),
+            false => format!(
+                " ({}: its change should have ended before the move began, or run with ddl = \"apply\")",
+                ghosts.join(", ")
+            ),
+        }
+    }
+}

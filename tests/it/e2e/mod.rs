@@ -18,6 +18,7 @@ mod large_objects;
 mod mysql;
 mod mysql_automation;
 mod mysql_cutover;
+mod mysql_proxy;
 mod network;
 mod operators;
 mod protect;

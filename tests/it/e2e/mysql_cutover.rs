@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tests::ledger::{self, Ledger};
-use tests::mysql::{Stage, Version};
+use tests::mysql::{Router, Stage, Version};
 use tests::process::{Finished, Process};
 use tests::wait;
 
@@ -23,11 +23,19 @@ pub(super) struct Move {
 impl Move {
     /// Between servers with these options, and with more than the ledger on blue.
     pub async fn start(versions: (Version, Version), options: &[&str], more: &str) -> Result<Move> {
-        let stage = Stage::start(versions, options, "")?;
+        Self::on(Stage::start(versions, options, "")?, more).await
+    }
+
+    /// On a stage that is set.
+    pub async fn on(stage: Stage, more: &str) -> Result<Move> {
         stage.on_blue(&ledger::mysql::tables(ACCOUNTS))?;
         stage.on_blue(more)?;
         let mut sidecar = stage.replicator()?;
         stage.api().wait_streaming(&mut sidecar, 1.0, 2 * SOON).await?;
+        if let Router::Embedded(proxy) = &stage.router {
+            let answers = wait::until("the proxy", SOON, || async { Ok(proxy.status().ok()) });
+            answers.await.with_context(|| sidecar.log_tail())?;
+        }
         let options = ledger::Options {
             clients: 4,
             rate: 100,
@@ -39,7 +47,7 @@ impl Move {
     }
 
     /// `kill -9`, and the next life.
-    fn kill(&mut self) -> Result<()> {
+    pub fn kill(&mut self) -> Result<()> {
         self.sidecar.kill9()?;
         self.sidecar = self.stage.replicator()?;
         Ok(())
@@ -49,7 +57,7 @@ impl Move {
         self.ledger.more_acknowledged(50, 2 * SOON).await
     }
 
-    async fn wait(&mut self, what: &str, ready: impl Fn(&Value) -> bool) -> Result<Value> {
+    pub async fn wait(&mut self, what: &str, ready: impl Fn(&Value) -> bool) -> Result<Value> {
         self.stage.api().wait_status(&mut self.sidecar, what, 2 * SOON, ready).await
     }
 

@@ -20,7 +20,7 @@ use crate::scratch::Scratch;
 use crate::wait;
 
 pub use client::{Login, Row};
-pub use stage::{DATABASE, Stage};
+pub use stage::{DATABASE, Router, Stage};
 
 const START_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(30);

@@ -1,5 +1,5 @@
-//! A move between two servers of MySQL or MariaDB, put together: an HAProxy in front of them, the
-//! accounts of the application and of the sidecar, a configuration.
+//! A move between two servers of MySQL or MariaDB, put together: an HAProxy in front of them or our own
+//! proxy, the accounts of the application and of the sidecar, a configuration.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use super::{Login, Mysql, Version};
 use crate::api::Api;
+use crate::embedded::Embedded;
 use crate::haproxy::HaProxy;
 use crate::ports::Port;
 use crate::process::{Finished, Launch, Process};
@@ -22,12 +23,30 @@ const MOVER_IN_URL: &str = "mover:se%20cret";
 /// The application's.
 const APP: &str = "app";
 
+/// What clients go through.
+#[derive(Debug)]
+pub enum Router {
+    HaProxy(HaProxy),
+    /// Ours, which the sidecar starts because none is named.
+    Embedded(Embedded),
+}
+
+impl Router {
+    /// Where clients connect.
+    pub fn port(&self) -> u16 {
+        match self {
+            Router::HaProxy(haproxy) => haproxy.port(),
+            Router::Embedded(embedded) => embedded.port(),
+        }
+    }
+}
+
 /// The stage, set; blue's database is there and empty. Dropping it stops everything.
 #[derive(Debug)]
 pub struct Stage {
     pub blue: Mysql,
     pub green: Mysql,
-    pub haproxy: HaProxy,
+    pub router: Router,
     api_port: Port,
     scratch: Scratch,
 }
@@ -36,6 +55,20 @@ impl Stage {
     /// Starts both servers with these options, and the HAProxy, which leads to blue. `config` is TOML with
     /// sections that the stage does not write itself.
     pub fn start(versions: (Version, Version), options: &[&str], config: &str) -> Result<Stage> {
+        Self::set(versions, options, config, false)
+    }
+
+    /// The same with our own proxy, which leads nowhere before the sidecar runs.
+    pub fn embedded(versions: (Version, Version), options: &[&str], config: &str) -> Result<Stage> {
+        Self::set(versions, options, config, true)
+    }
+
+    fn set(
+        versions: (Version, Version),
+        options: &[&str],
+        config: &str,
+        embedded: bool,
+    ) -> Result<Stage> {
         let server = |version: Version| -> Result<Mysql> {
             let server = Mysql::start(version, options)?;
             let (mover, password) = MOVER;
@@ -50,9 +83,12 @@ impl Stage {
         let blue = server(versions.0).context("blue")?;
         let green = server(versions.1).context("green")?;
         blue.run(&format!("create database {DATABASE}"))?;
-        let haproxy = HaProxy::start(blue.port(), green.port())?;
         let (scratch, api_port) = (Scratch::new()?, Port::reserve()?);
-        let stage = Stage { blue, green, haproxy, api_port, scratch };
+        let router = match embedded {
+            true => Router::Embedded(Embedded::at(scratch.path().join("state/proxy.sock"))?),
+            false => Router::HaProxy(HaProxy::start(blue.port(), green.port())?),
+        };
+        let stage = Stage { blue, green, router, api_port, scratch };
         std::fs::write(stage.config_file(), stage.config(config))
             .context("cannot write cutover.toml")?;
         Ok(stage)
@@ -68,7 +104,10 @@ impl Stage {
             url(MOVER.0, self.blue.port()),
             url(MOVER.0, self.green.port()),
             self.api_port.number(),
-            self.haproxy.config_for(&url("app:app", self.haproxy.port())),
+            match &self.router {
+                Router::HaProxy(haproxy) => haproxy.config_for(&url("app:app", haproxy.port())),
+                Router::Embedded(_) => String::new(),
+            },
         )
     }
 
@@ -92,11 +131,27 @@ impl Stage {
 
     /// `replicator run --config FILE`, as a child.
     pub fn replicator(&self) -> Result<Process> {
-        Launch::ours("replicator")?
-            .args(["run", "--config"])
-            .arg(self.config_file())
-            .env("MYSQL_PWD", MOVER.1)
-            .start(&self.path().join("replicator"))
+        self.launch("run")?.start(&self.path().join("replicator"))
+    }
+
+    /// `replicator COMMAND --config FILE`.
+    pub fn launch(&self, command: &str) -> Result<Launch> {
+        let launch = Launch::ours("replicator")?.args([command, "--config"]);
+        let launch = launch.arg(self.config_file()).env("MYSQL_PWD", MOVER.1);
+        Ok(match &self.router {
+            Router::Embedded(embedded) => {
+                launch.env("CUTOVER_CLIENT_LISTEN", format!("127.0.0.1:{}", embedded.port()))
+            }
+            Router::HaProxy(_) => launch,
+        })
+    }
+
+    /// Our own proxy.
+    pub fn proxy(&self) -> Result<&Embedded> {
+        match &self.router {
+            Router::Embedded(embedded) => Ok(embedded),
+            Router::HaProxy(_) => anyhow::bail!("this stage has no proxy of ours"),
+        }
     }
 
     /// Runs `cutover --api URL ARGUMENTS` to its end.
@@ -105,14 +160,14 @@ impl Stage {
         Launch::ours("cutover")?.args(["--api", api.base_url()]).args(arguments).run(deadline)
     }
 
-    /// The application's URL, through the HAProxy, for the ledger.
+    /// The application's URL, through the router, for the ledger.
     pub fn app_url(&self) -> String {
-        format!("mysql://{APP}:{APP}@127.0.0.1:{}/{DATABASE}", self.haproxy.port())
+        format!("mysql://{APP}:{APP}@127.0.0.1:{}/{DATABASE}", self.router.port())
     }
 
-    /// The application, through the HAProxy.
+    /// The application, through the router.
     pub fn app(&self) -> Login {
-        self.blue.login(self.haproxy.port(), APP, APP)
+        self.blue.login(self.router.port(), APP, APP)
     }
 
     /// The URL of the sidecar's account, which a closed side lets in, for the ledger's judge.
@@ -125,7 +180,7 @@ impl Stage {
         server.login(server.port(), MOVER.0, MOVER.1)
     }
 
-    /// The port of the server that a client of the HAProxy reaches.
+    /// The port of the server that a client of the router reaches.
     pub fn target_port(&self) -> Result<u16> {
         Ok(self.app().value("select @@port")?.parse()?)
     }

@@ -29,6 +29,9 @@ type Waiting = (u32, oneshot::Sender<Option<Ties>>);
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Ties {
     pub variables: bool,
+    /// `GET_LOCK`.
+    pub named_locks: bool,
+    /// Any lock that neither a statement's nor a transaction's end lets go.
     pub locks: bool,
 }
 
@@ -110,7 +113,10 @@ impl Desk {
                        WHERE v.thread_id = t.thread_id) AS variables, \
                EXISTS (SELECT 1 FROM performance_schema.metadata_locks l \
                        WHERE l.owner_thread_id = t.thread_id \
-                         AND l.lock_duration = 'EXPLICIT') AS locks \
+                         AND l.lock_duration = 'EXPLICIT') AS locks, \
+               EXISTS (SELECT 1 FROM performance_schema.metadata_locks l \
+                       WHERE l.owner_thread_id = t.thread_id \
+                         AND l.object_type = 'USER LEVEL LOCK') AS named_locks \
              FROM performance_schema.threads t \
              WHERE t.processlist_id IN ({}) \
                AND (SELECT count(*) FROM performance_schema.setup_instruments \
@@ -121,8 +127,11 @@ impl Desk {
         match self.ask(&mut session, &sql).await {
             Ok(rows) => {
                 for row in rows {
-                    let ties =
-                        Ties { variables: row.is_true("variables"), locks: row.is_true("locks") };
+                    let ties = Ties {
+                        variables: row.is_true("variables"),
+                        named_locks: row.is_true("named_locks"),
+                        locks: row.is_true("locks"),
+                    };
                     if let Ok(id) = row.number::<u32>("id") {
                         found.insert(id, ties);
                     }
@@ -139,7 +148,7 @@ impl Desk {
         told.await.ok().flatten()
     }
 
-    /// What variables of a session are worth that has set none.
+    /// What the variables that each session has are worth in one that has set none.
     ///
     /// # Errors
     /// Why they are not known.
@@ -151,13 +160,29 @@ impl Desk {
             return Ok(variables.clone());
         }
         // What has no global value is as in our own session, which sets only what has one.
-        let mut variables = Variables::new();
-        for sql in ["SHOW SESSION VARIABLES", "SHOW GLOBAL VARIABLES"] {
-            for row in self.rows(sql).await? {
-                if let (Some(name), Some(value)) = (row.at(0), row.at(1)) {
-                    variables.insert(name.to_owned(), value.to_owned());
-                }
+        let sql = match self.is_mariadb() {
+            true => {
+                "SELECT lower(variable_name), coalesce(global_value, session_value) \
+                     FROM information_schema.system_variables \
+                     WHERE variable_scope <> 'GLOBAL' AND read_only = 'NO'"
             }
+            false => {
+                "SELECT s.variable_name, coalesce(g.variable_value, s.variable_value) \
+                      FROM performance_schema.threads t \
+                      JOIN performance_schema.variables_by_thread s USING (thread_id) \
+                      LEFT JOIN performance_schema.global_variables g \
+                        ON g.variable_name = s.variable_name \
+                      WHERE t.processlist_id = connection_id()"
+            }
+        };
+        let mut variables = Variables::new();
+        for row in self.rows(sql).await? {
+            if let (Some(name), Some(value)) = (row.at(0), row.at(1)) {
+                variables.insert(name.to_owned(), value.to_owned());
+            }
+        }
+        if variables.is_empty() {
+            return Err("the server does not say which settings there are".into());
         }
         let variables = Arc::new(variables);
         *kept = Some((Instant::now() + REMEMBERED, variables.clone()));

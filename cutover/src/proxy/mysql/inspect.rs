@@ -160,8 +160,11 @@ async fn ask_all(
                 if ties.variables {
                     memory.pins.push("user variables".into());
                 }
-                if ties.locks {
+                if ties.named_locks {
                     memory.pins.push("GET_LOCK".into());
+                }
+                if ties.locks && memory.pins.is_empty() {
+                    memory.pins.push("locks of its own".into());
                 }
             }
             None => memory.pins.push("what ties it can't be asked (performance_schema)".into()),
@@ -348,7 +351,9 @@ fn changed(rows: &[Row], defaults: &Variables) -> Option<BTreeMap<String, String
     let mut changed = BTreeMap::new();
     for row in rows {
         let (name, value) = (text(row, 0)?, text(row, 1)?);
-        if LEFT_OUT.contains(&name) || defaults.get(name).is_some_and(|default| default == value) {
+        // What is the server's only is not among the defaults.
+        let is_changed = defaults.get(name).is_some_and(|default| default != value);
+        if LEFT_OUT.contains(&name) || !is_changed {
             continue;
         }
         let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
@@ -357,6 +362,14 @@ fn changed(rows: &[Row], defaults: &Variables) -> Option<BTreeMap<String, String
             return None;
         }
         changed.insert(name.to_owned(), value.to_owned());
+    }
+    // Newer versions of MariaDB have two names for these, older ones only the shorter.
+    for (one, other) in
+        [("tx_isolation", "transaction_isolation"), ("tx_read_only", "transaction_read_only")]
+    {
+        if changed.contains_key(one) {
+            changed.remove(other);
+        }
     }
     Some(changed)
 }
@@ -404,13 +417,20 @@ mod tests {
 
     #[test]
     fn what_was_set_is_set_again() {
-        let defaults: Variables =
-            [("autocommit", "ON"), ("sql_mode", "STRICT_ALL_TABLES"), ("long_query_time", "10.0")]
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .into();
+        let defaults: Variables = [
+            ("autocommit", "ON"),
+            ("character_set_results", "latin1"),
+            ("init", ""),
+            ("long_query_time", "10.0"),
+            ("sql_mode", "STRICT_ALL_TABLES"),
+            ("time_zone", "SYSTEM"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
         let shown = [
             row(&["autocommit", "OFF"]),
             row(&["character_set_results", ""]),
+            row(&["gtid_executed", "a:1-7"]),
             row(&["long_query_time", "1.5"]),
             row(&["pseudo_thread_id", "7"]),
             row(&["sql_mode", "STRICT_ALL_TABLES"]),

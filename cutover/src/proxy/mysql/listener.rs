@@ -84,8 +84,8 @@ async fn log_in(
     let Greeted { server, inbox: mut server_inbox, greeting } = greeted;
     shared.engine.desk(side).seen(greeting.is_mariadb());
     let place = shared.engine.places.enter(side, greeting.id);
-    let (mut client, mut client_inbox, hello, client_seq) =
-        meet(shared, stream, &greeting, place.shown()).await?;
+    let mut client_inbox = Inbox::default();
+    let (mut client, hello, client_seq) = meet(shared, stream, &greeting, place.shown()).await?;
     let (mut server, seq) = match secured(server, &greeting, &hello, url).await {
         Ok(secured) => secured,
         Err(error) => {
@@ -134,27 +134,22 @@ async fn meet(
     mut stream: TcpStream,
     greeting: &Greeting,
     id: u32,
-) -> io::Result<(ClientStream, Inbox, Hello, u8)> {
+) -> io::Result<(ClientStream, Hello, u8)> {
     send(&mut stream, 0, &greeting.for_client(id, shared.tls.is_some())).await?;
     let mut client = ClientStream::Plain(stream);
-    let mut inbox = Inbox::default();
     loop {
-        let packet = inbox.next(&mut client, TOKEN_MAX).await?;
+        let packet = packets::exactly(&mut client, TOKEN_MAX).await?;
         let caps = packets::Cursor(&packet.body).u32().unwrap_or_default();
         client = match (client, &shared.tls) {
             (ClientStream::Plain(stream), Some(tls))
                 if packet.body.len() == FIXED && caps & can::SSL != 0 =>
             {
-                if !inbox.is_empty() {
-                    // Bytes that came before the handshake would count as encrypted.
-                    return Err(invalid("bytes before the TLS handshake"));
-                }
                 ClientStream::Tls(Box::new(tls.accept(stream).await?))
             }
             (mut client, _) => match Hello::parse(&packet.body) {
                 Some(mut hello) if hello.caps & can::NOT_THROUGH_US == 0 => {
                     hello.settle();
-                    return Ok((client, inbox, hello, packet.seq));
+                    return Ok((client, hello, packet.seq));
                 }
                 _ => {
                     let mut out = Vec::new();

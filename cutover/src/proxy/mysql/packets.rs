@@ -154,6 +154,26 @@ pub(super) fn columns(body: &[u8]) -> Option<Vec<Option<Vec<u8>>>> {
     Some(values)
 }
 
+/// Reads one packet and not a byte more: what comes behind it may be TLS, which a client of these
+/// protocols begins without waiting for an answer.
+///
+/// # Errors
+/// Also for a body of more than `most` bytes.
+pub(super) async fn exactly(
+    stream: &mut (impl AsyncRead + Unpin),
+    most: usize,
+) -> io::Result<Packet> {
+    let mut head = [0; HEADER];
+    stream.read_exact(&mut head).await?;
+    let (length, seq) = header(head);
+    if length > most {
+        return Err(invalid(format!("a packet of {length} bytes where that can't be")));
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await?;
+    Ok(Packet { seq, body })
+}
+
 /// Reads whole packets; what came behind them stays here.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {

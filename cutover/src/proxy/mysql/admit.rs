@@ -40,8 +40,6 @@ pub(super) struct Login<'a> {
 /// A login that has succeeded.
 pub(super) struct Admitted {
     pub shown: Shown,
-    /// What was signed last.
-    pub nonce: Vec<u8>,
     pub status: u16,
 }
 
@@ -59,8 +57,7 @@ impl Login<'_> {
                     if let Some(password) = &password {
                         self.shared.engine.users.learn(self.user, password);
                     }
-                    let shown = self.shown(password);
-                    return Ok(Some(Admitted { shown, nonce: self.nonce, status }));
+                    return Ok(Some(Admitted { shown: self.shown(password), status }));
                 }
                 ERR => {
                     self.tell(&packet.body).await?;

@@ -71,6 +71,24 @@ const LEFT_OUT: [&str; 19] = [
     "warning_count",
 ];
 
+/// Variables that go along where anything was set: one that was set to this server's default is not to
+/// become the other one's, or what the login says.
+const KEPT: [&str; 13] = [
+    "autocommit",
+    "character_set_client",
+    "character_set_connection",
+    "character_set_results",
+    "collation_connection",
+    "foreign_key_checks",
+    "sql_mode",
+    "time_zone",
+    "transaction_isolation",
+    "transaction_read_only",
+    "tx_isolation",
+    "tx_read_only",
+    "unique_checks",
+];
+
 /// What a session carries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Memory {
@@ -352,7 +370,8 @@ fn changed(rows: &[Row], defaults: &Variables) -> Option<BTreeMap<String, String
     for row in rows {
         let (name, value) = (text(row, 0)?, text(row, 1)?);
         // What is the server's only is not among the defaults.
-        let is_changed = defaults.get(name).is_some_and(|default| default != value);
+        let is_kept = defaults.contains_key(name) && KEPT.contains(&name);
+        let is_changed = is_kept || defaults.get(name).is_some_and(|default| default != value);
         if LEFT_OUT.contains(&name) || !is_changed {
             continue;
         }
@@ -442,7 +461,8 @@ mod tests {
             memory.statements(),
             [
                 "SET @@session.autocommit = 'OFF', @@session.character_set_results = NULL, \
-                 @@session.long_query_time = 1.5, @@session.time_zone = 'it''s'",
+                 @@session.long_query_time = 1.5, @@session.sql_mode = 'STRICT_ALL_TABLES', \
+                 @@session.time_zone = 'it''s'",
                 "SET @@session.last_insert_id = 9"
             ]
         );

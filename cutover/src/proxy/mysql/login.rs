@@ -75,8 +75,6 @@ pub(super) async fn greeted(url: &ServerUrl) -> io::Result<Result<Greeted, Vec<u
 pub(super) struct Entered {
     pub server: RawConnection,
     pub inbox: Inbox,
-    /// What was signed last.
-    pub nonce: Vec<u8>,
     pub status: u16,
 }
 
@@ -160,7 +158,7 @@ pub(super) async fn enter(
         match packet.first() {
             OK => {
                 let status = status_of(&packet.body)?;
-                return Ok(Entered { server, inbox, nonce, status });
+                return Ok(Entered { server, inbox, status });
             }
             ERR => return Err(LoginError::refused(&packet.body)),
             EOF => {

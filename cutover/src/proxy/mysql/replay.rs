@@ -22,7 +22,6 @@ pub(super) struct Fresh {
     /// Its number on the server.
     pub id: u32,
     pub is_mariadb: bool,
-    pub nonce: Vec<u8>,
     pub status: u16,
     /// Numbers of the prepared statements, in their order.
     pub numbers: Vec<u32>,
@@ -67,7 +66,7 @@ async fn open_now(url: &ServerUrl, wanted: &Wanted<'_>) -> Result<Fresh, LoginEr
     let hello = wanted.hello;
     let database = wanted.memory.schema.as_deref().map(str::as_bytes);
     let entered = enter(greeted, url, hello, database, wanted.credential).await?;
-    let Entered { mut server, inbox, nonce, status } = entered;
+    let Entered { mut server, inbox, status } = entered;
     let ends_with_ok = hello.ends_with_ok();
     let mut dialogue = Dialogue { server: &mut server, inbox, ends_with_ok, status };
     for sql in wanted.memory.statements() {
@@ -101,7 +100,7 @@ async fn open_now(url: &ServerUrl, wanted: &Wanted<'_>) -> Result<Fresh, LoginEr
     if !dialogue.inbox.is_empty() {
         return Err(invalid("more than was asked for").into());
     }
-    Ok(Fresh { server, id, is_mariadb, nonce, status, numbers })
+    Ok(Fresh { server, id, is_mariadb, status, numbers })
 }
 
 /// The server's number of a statement, and the number of its parameters. The inner error is the

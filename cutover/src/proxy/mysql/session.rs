@@ -59,15 +59,11 @@ pub(super) struct Session {
 
     server: RawConnection,
     side: Side,
-    /// What the server signs logins with.
-    nonce: Vec<u8>,
     to_server: Leftover,
     /// The server has closed the connection while nothing was under way.
     lost: bool,
     /// It was held and has not been looked after since.
     was_held: bool,
-    /// It is not on the server that the client has logged in to.
-    was_moved: bool,
 
     talk: Talk,
     /// What the server said that the session carries, and whether the client has talked since.
@@ -116,11 +112,9 @@ impl Session {
             to_client,
             server: arrival.server,
             side: arrival.side,
-            nonce: arrival.admitted.nonce,
             to_server: Leftover::default(),
             lost: false,
             was_held: false,
-            was_moved: false,
             talk,
             memory: None,
             talked: false,

@@ -1,51 +1,49 @@
 //! COM_CHANGE_USER: a login within a session, after which it begins anew.
 
 use std::io;
+use std::time::Duration;
 
 use super::{Session, Stopped};
-use crate::proxy::mysql::admit::{Login, TOKEN_MAX};
-use crate::proxy::mysql::hello::{NATIVE, can};
+use crate::proxy::mysql::admit::Login;
+use crate::proxy::mysql::hello::can;
 use crate::proxy::mysql::login::send;
-use crate::proxy::mysql::packets::{Cursor, EOF, Inbox, invalid};
+use crate::proxy::mysql::packets::{Cursor, Inbox, invalid};
 use crate::proxy::mysql::talk::Talk;
 
+/// How long it may take.
+const LOGIN_MAX: Duration = Duration::from_secs(5);
+/// A kind of login that no account has. What the client has signed may be another server's: so its
+/// server asks for the account's own kind, with something of its own to sign.
+const NONE: &[u8] = b"cutover_proxy";
+
 /// What the client has asked for.
+#[derive(Debug, PartialEq, Eq)]
 struct Request {
     user: Vec<u8>,
-    answer: Vec<u8>,
     database: Option<Vec<u8>>,
-    plugin: Vec<u8>,
-    /// Where user, answer and database end: character set, plugin, attributes follow.
-    at: usize,
+    /// The same for the server.
+    packet: Vec<u8>,
 }
 
 impl Request {
+    /// `None`: it can't be read, or is of a client that knows one kind of login only.
     fn parse(body: &[u8], caps: u32) -> Option<Self> {
+        if caps & can::PLUGIN_AUTH == 0 {
+            return None;
+        }
         let mut at = Cursor(body.get(1..)?);
         let user = at.text()?.to_vec();
         let length = at.u8()?;
-        let answer = at.take(usize::from(length))?.to_vec();
-        let database = at.text()?.to_vec();
-        let rest = body.len() - at.0.len();
-        let mut behind = at;
-        let plugin = match (behind.take(2), caps & can::PLUGIN_AUTH) {
-            (Some(_), 1..) => behind.text().unwrap_or(behind.0),
-            _ => NATIVE,
-        };
-        let database = Some(database).filter(|name| !name.is_empty());
-        Some(Self { user, answer, database, plugin: plugin.to_vec(), at: rest })
-    }
-
-    /// With another answer.
-    fn packet(&self, body: &[u8], answer: &[u8]) -> Vec<u8> {
-        let mut out = vec![body[0]];
-        out.extend_from_slice(&self.user);
-        out.extend_from_slice(&[0, u8::try_from(answer.len()).unwrap_or(u8::MAX)]);
-        out.extend_from_slice(answer);
-        out.extend_from_slice(self.database.as_deref().unwrap_or_default());
-        out.push(0);
-        out.extend_from_slice(&body[self.at..]);
-        out
+        at.take(usize::from(length))?;
+        let database = at.text()?;
+        let charset = at.take(2)?;
+        let _plugin = at.text().unwrap_or_else(|| std::mem::take(&mut at.0));
+        let mut packet = vec![body[0]];
+        for part in [&user[..], b"\0\0", database, b"\0", charset, NONE, b"\0", at.0] {
+            packet.extend_from_slice(part);
+        }
+        let database = Some(database.to_vec()).filter(|name| !name.is_empty());
+        Some(Self { user, database, packet })
     }
 }
 
@@ -58,47 +56,54 @@ impl Session {
     ) -> io::Result<Option<Stopped>> {
         let request = Request::parse(body, self.hello.caps)
             .ok_or_else(|| invalid("a change of users that can't be read"))?;
-        let mut client_inbox = Inbox::default();
-        let mut client_seq = seq;
-        let mut answer = request.answer.clone();
-        if self.was_moved && !answer.is_empty() {
-            // What the client has signed is another server's.
-            let mut switch = vec![EOF];
-            switch.extend_from_slice(&request.plugin);
-            switch.push(0);
-            switch.extend_from_slice(&self.nonce);
-            switch.push(0);
-            client_seq = client_seq.wrapping_add(1);
-            send(&mut self.client, client_seq, &switch).await?;
-            let packet = client_inbox.next(&mut self.client, TOKEN_MAX).await?;
-            client_seq = packet.seq;
-            answer = packet.body;
-        }
-        send(&mut self.server, 0, &request.packet(body, &answer)).await?;
-        let mut server_inbox = Inbox::default();
+        send(&mut self.server, 0, &request.packet).await?;
+        // A client waits for the answer, so nothing of it has come yet that is not here.
+        let (mut client_inbox, mut server_inbox) = (Inbox::default(), Inbox::default());
         let login = Login {
             shared: &self.shared,
             client: &mut self.client,
             client_inbox: &mut client_inbox,
-            client_seq,
+            client_seq: seq,
             server: &mut self.server,
             server_inbox: &mut server_inbox,
             user: &request.user,
-            plugin: request.plugin.clone(),
-            nonce: self.nonce.clone(),
-            answer,
+            plugin: NONE.to_vec(),
+            nonce: Vec::new(),
+            answer: Vec::new(),
         };
-        let Some(admitted) = login.relay().await? else {
+        // Meanwhile the session looks at no gate: who takes longer would keep everybody waiting.
+        let admitted = match tokio::time::timeout(LOGIN_MAX, login.relay()).await {
+            Ok(admitted) => admitted?,
+            Err(_) => None,
+        };
+        let Some(admitted) = admitted else {
             return Ok(Some(Stopped::Server));
         };
         self.hello.change_user(&request.user, request.database);
         self.shown = admitted.shown;
-        self.nonce = admitted.nonce;
         self.credential = None;
         self.memory = None;
         self.talk = Talk::new(self.hello.ends_with_ok(), admitted.status);
         self.talked = true;
-        self.inbox = client_inbox.take_rest();
+        self.inbox.extend(client_inbox.take_rest());
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_server_is_made_to_ask() {
+        let body = b"\x11app\0\x03xyzshop\0\x2d\0caching_sha2_password\0\x02\x01a";
+        let request = Request::parse(body, can::PLUGIN_AUTH).unwrap();
+        assert_eq!(
+            (&request.user[..], request.database.as_deref()),
+            (&b"app"[..], Some(&b"shop"[..]))
+        );
+        assert_eq!(request.packet, b"\x11app\0\0shop\0\x2d\0cutover_proxy\0\x02\x01a");
+        assert_eq!(Request::parse(body, 0), None);
+        assert_eq!(Request::parse(&body[..9], can::PLUGIN_AUTH), None);
     }
 }

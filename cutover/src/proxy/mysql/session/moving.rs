@@ -126,12 +126,10 @@ impl Session {
         self.talk.statements.moved(&fresh.numbers);
         self.talk.set_status(fresh.status);
         self.talk.disturbed = true;
-        self.nonce = fresh.nonce;
         let mut old = std::mem::replace(&mut self.server, fresh.server);
         self.side = side;
         self.lost = false;
         self.was_held = false;
-        self.was_moved = true;
         // Another server counts anew.
         self.memory = None;
         self.shared.totals.moved.fetch_add(1, Ordering::Relaxed);

@@ -276,7 +276,10 @@ impl Fence for MysqlFence {
                 )));
             }
         }
-        *frozen = Some(position.clone());
+        // A drill marks without a fence: clients write between one of its rounds and the next.
+        if frozen.is_some() {
+            *frozen = Some(position.clone());
+        }
         *self.unanswered.lock().await = None;
         let xid = frozen::ordinal(&position);
         Ok(MarkerWritten {

@@ -182,9 +182,10 @@ impl Hello {
         Some(Self { caps, fixed, user, answer, database, plugin, attributes })
     }
 
-    /// What only its own connection was about is forgotten.
+    /// What only its own connection is about is forgotten, and what was not offered: MySQL's own clients
+    /// name that, too, and do without.
     pub fn settle(&mut self) {
-        self.caps &= !can::SSL;
+        self.caps &= !(can::SSL | can::NOT_THROUGH_US);
     }
 
     /// Asks a server for TLS.

@@ -147,11 +147,11 @@ async fn meet(
                 ClientStream::Tls(Box::new(tls.accept(stream).await?))
             }
             (mut client, _) => match Hello::parse(&packet.body) {
-                Some(mut hello) if hello.caps & can::NOT_THROUGH_US == 0 => {
+                Some(mut hello) => {
                     hello.settle();
                     return Ok((client, hello, packet.seq));
                 }
-                _ => {
+                None => {
                     let mut out = Vec::new();
                     let seq = packet.seq.wrapping_add(1);
                     packets::error(&mut out, seq, 1043, "08S01", "Bad handshake");

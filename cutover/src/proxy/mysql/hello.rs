@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn what_can_not_be_followed_is_not_offered() {
-        let all = u32::MAX & !can::MYSQL;
+        let all = !can::MYSQL;
         let greeting = Greeting::parse(&greeting(all, 0xff)).unwrap();
         assert_eq!((greeting.id, &greeting.nonce), (7, b"abcdefghijklmnopqrst"));
         assert_eq!(greeting.plugin, NATIVE);

@@ -53,11 +53,14 @@ pub(super) enum Shown {
     Useless(String),
 }
 
+/// What a server stores for accounts of a name, and until when it is believed.
+type Stored = (Instant, Vec<Sha1Key>);
+
 /// The users that are known.
 pub(super) struct Users {
     file: HashMap<Vec<u8>, Vec<u8>>,
     learned: Mutex<HashMap<Vec<u8>, Vec<u8>>>,
-    stored: Mutex<HashMap<Vec<u8>, (Instant, Vec<Sha1Key>)>>,
+    stored: Mutex<HashMap<Vec<u8>, Stored>>,
 }
 
 impl Users {
@@ -194,7 +197,7 @@ mod tests {
         hashes(&serde_json::from_str(&account).unwrap(), &mut found);
         assert_eq!(found.len(), 1);
         assert_eq!((found[0][0], found[0][19]), (0x01, 0x77));
-        for text in ["", "*", &digits[..], "*0123456789abcdefABCDEF00112233445566aaxy"] {
+        for text in ["", "*", digits, "*0123456789abcdefABCDEF00112233445566aaxy"] {
             assert_eq!(hash(text), None, "{text}");
         }
     }

@@ -5,11 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use cutover::switch::Unnamed;
 use decoders::mysql::gtid::BinlogPosition;
 use decoders::postgres::catalog::TablePattern;
 
-use crate::config::{Config, ConfigError, Endpoint, ONLY_POSTGRES};
+use crate::config::{Config, ConfigError, Endpoint};
 use crate::schema::SchemaMode;
 
 /// Moves a live PostgreSQL database to another server.
@@ -198,16 +197,9 @@ impl PipelineArgs {
         config.tables.include.extend(self.include.iter().cloned());
         config.tables.exclude.extend(self.exclude.iter().cloned());
         config.check.accept.extend(self.accept.iter().cloned());
-        let mut problems = Vec::new();
-        if matches!(config.mysql_urls(), Ok(Some(_))) {
-            if self.client_listen.is_some() {
-                problems.push(format!("--client-listen: {ONLY_POSTGRES}"));
-            }
-            config.cutover.router.get_or_insert(Unnamed::None);
-        }
         let socket = config.proxy_socket();
         config.cutover.complete(self.client_listen, socket);
-        problems.extend(config.problems());
+        let problems = config.problems();
         if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use cutover::login::Login;
 use cutover::switch::SwitchConfig;
 use cutover::watch::WatchConfig;
 use decoders::postgres::catalog::TableFilter;
@@ -20,8 +21,6 @@ use crate::schema::SchemaConfig;
 use crate::secret::Secret;
 
 mod problems;
-
-pub(crate) use problems::ONLY_POSTGRES;
 
 /// Longest pipeline name: the slot name `cutover_<name>` must fit into 63 bytes.
 const NAME_BYTES_MAX: usize = 40;
@@ -98,6 +97,15 @@ impl Endpoint {
     pub fn resolve(&self, side: &str) -> Result<ConnInfo, String> {
         let text = self.text(side)?;
         ConnInfo::parse(text.0.trim()).map_err(|error| format!("{side}.url: {error}"))
+    }
+
+    /// The same, whatever the engine.
+    ///
+    /// # Errors
+    /// A sentence that begins with the side.
+    pub fn login(&self, side: &str) -> Result<Login, String> {
+        let text = self.text(side)?;
+        Login::parse(text.0.trim()).map_err(|error| format!("{side}.url: {error}"))
     }
 
     /// The connection string as it was written.

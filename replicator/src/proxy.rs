@@ -36,7 +36,7 @@ pub async fn run(args: &ProxyArgs) -> u8 {
         let what = "the configuration names other routers; add [cutover.proxy]";
         return failed(&what, EXIT_USAGE);
     };
-    let (blue, green) = match (config.blue.resolve("blue"), config.green.resolve("green")) {
+    let (blue, green) = match (config.blue.login("blue"), config.green.login("green")) {
         (Ok(blue), Ok(green)) => (blue, green),
         (Err(error), _) | (_, Err(error)) => return failed(&error, EXIT_USAGE),
     };

@@ -31,7 +31,7 @@ pub async fn run(args: &PipelineArgs) -> u8 {
     };
     let keeper = Keeper::new(args, &config);
     let ran = match config.mysql_urls() {
-        Ok(Some(urls)) => binlog::run(config, urls).await.map_err(|mut failure| {
+        Ok(Some(urls)) => binlog::run(config, urls, keeper).await.map_err(|mut failure| {
             // Unlike a slot, a binlog does not wait for whoever reads it.
             let state = "replication stopped; blue is serving, and its binlogs go when they expire \
                          (binlog_expire_logs_seconds)";

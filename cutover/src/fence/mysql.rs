@@ -276,7 +276,7 @@ impl Fence for MysqlFence {
                 )));
             }
         }
-        // Without a fence (in a drill) the history is everybody's.
+        // A drill marks without a fence: clients write between one of its rounds and the next.
         if frozen.is_some() {
             *frozen = Some(position.clone());
         }

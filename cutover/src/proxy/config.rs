@@ -24,10 +24,11 @@ pub struct ProxyConfig {
     /// move every client: it is made for its owner only.
     pub control: Option<PathBuf>,
     /// Users whose sessions can be moved although the proxy can't learn their key: lines of
-    /// `"user" "password"`, as in PgBouncer's `auth_file`; a SCRAM verifier may stand for the
-    /// password, an MD5 hash may not.
+    /// `"user" "password"`, as in PgBouncer's `auth_file`; for PostgreSQL a SCRAM verifier may stand
+    /// for the password, an MD5 hash may not.
     pub users_file: Option<PathBuf>,
-    /// TLS towards clients. Without it they are told that there is none.
+    /// TLS towards clients. Without it clients of PostgreSQL are told that there is none; those of MySQL
+    /// and MariaDB get a certificate that is signed by itself, as from their servers.
     pub tls: Option<ProxyTls>,
     /// Threads that pass bytes on. Default: half of the cores, at least one.
     pub threads: Option<usize>,

@@ -4,6 +4,7 @@
 //! ```text
 //! worker     threads that serve clients
 //! postgres   the protocol of PostgreSQL: from a connection to its end
+//! mysql      the same of MySQL and MariaDB
 //! entrance   past the gate with a client that has no session yet
 //! opposite   what is on the side that it does not lead to, before anybody goes there
 //! gate       what all sessions look at: side, hold    <---- control: orders over a socket
@@ -16,10 +17,12 @@ mod config;
 pub mod control;
 mod entrance;
 mod gate;
+mod mysql;
 mod opposite;
 mod postgres;
 mod pump;
 mod stream;
+mod users_file;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -45,6 +48,7 @@ use crate::login::Login;
 use crate::side::Side;
 use control::Orders;
 use gate::Gates;
+use mysql::Mysql;
 use postgres::Postgres;
 use worker::{Worker, accept};
 
@@ -144,11 +148,15 @@ impl Proxy {
         match (blue, green) {
             (Login::Postgres(blue), Login::Postgres(green)) => {
                 let engine = Postgres::new(&config, *blue, *green).map_err(ProxyError)?;
-                Self::run(config, control, engine).await
+                let tls = config.tls.as_ref().map(acceptor).transpose().map_err(ProxyError)?;
+                Self::run(config, control, engine, tls).await
             }
-            (Login::Mysql(_), Login::Mysql(_)) => {
-                let what = "the embedded proxy speaks PostgreSQL only; name another router";
-                Err(ProxyError(what.into()))
+            (Login::Mysql(blue), Login::Mysql(green)) => {
+                let engine = Mysql::new(&config, blue, green).map_err(ProxyError)?;
+                // As these servers do: passwords of `caching_sha2_password` come by TLS, whoever's.
+                let tls = config.tls.as_ref().map_or_else(makeshift_acceptor, acceptor);
+                let tls = Some(tls.map_err(ProxyError)?);
+                Self::run(config, control, engine, tls).await
             }
             _ => Err(ProxyError("blue and green have to be of one engine".into())),
         }
@@ -158,12 +166,12 @@ impl Proxy {
         config: ProxyConfig,
         control: &Path,
         engine: E,
+        tls: Option<TlsAcceptor>,
     ) -> Result<Self, ProxyError> {
         let failed = |what: String| move |error: io::Error| ProxyError(format!("{what}: {error}"));
         let orders_file = control.with_extension("route");
         let orders =
             Orders::read(&orders_file).map_err(failed(orders_file.display().to_string()))?;
-        let tls = config.tls.as_ref().map(acceptor).transpose().map_err(ProxyError)?;
         let socket = control::bind(control).await.map_err(failed(control.display().to_string()))?;
         let place = config.listen.to_string();
         let listener = TcpListener::bind(config.listen).await.map_err(failed(place.clone()))?;
@@ -216,10 +224,27 @@ fn acceptor(tls: &ProxyTls) -> Result<TlsAcceptor, String> {
         .map_err(|error| failed(&tls.certificate, error.to_string()))?;
     let key = PrivateKeyDer::from_pem_file(&tls.key)
         .map_err(|error| failed(&tls.key, error.to_string()))?;
+    let accepting = accepting(chain, key);
+    accepting.map_err(|error| failed(&tls.certificate, error))
+}
+
+/// With a certificate that is signed by itself, and only of this life: it keeps bytes from who listens.
+fn makeshift_acceptor() -> Result<TlsAcceptor, String> {
+    let made = rcgen::generate_simple_self_signed(vec!["cutover-proxy".to_owned()]);
+    let made = made.map_err(|error| format!("no certificate can be made: {error}"))?;
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der());
+    let key = key.map_err(|error| format!("no certificate can be made: {error}"))?;
+    accepting(vec![made.cert.der().clone()], key)
+}
+
+fn accepting(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<TlsAcceptor, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
-        .map_err(|error| failed(&tls.certificate, error.to_string()))?;
+        .map_err(|error| error.to_string())?;
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

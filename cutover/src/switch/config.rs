@@ -12,8 +12,7 @@ use crate::proxy::ProxyConfig;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SwitchConfig {
-    /// What serves as a router where none is named below. Default: our own proxy for PostgreSQL,
-    /// nothing for MySQL and MariaDB, which it does not speak.
+    /// What serves as a router where none is named below. Default: our own proxy.
     pub router: Option<Unnamed>,
     /// Every PgBouncer.
     pub pgbouncer: Vec<PgBouncerConfig>,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use decoders::postgres::conninfo::ConnInfo;
+use decoders::mysql::server::{ServerUrl, literal};
 use tokio::time::Instant;
 
 use super::config::SwitchConfigError;
@@ -19,6 +19,7 @@ use crate::ports::{Epoch, Moves, PortError, PortResult, SwitchActs, SwitchTraits
 use crate::proxy::control::{Answer, Order, order};
 use crate::proxy::{End, ProxyConfig, unusable};
 use crate::side::Side;
+use crate::sql::mysql::MysqlSession;
 use crate::sql::{Kind, SqlError, TextRow, open, soon};
 
 const PROXY: &str = "proxy";
@@ -34,9 +35,9 @@ const CLOSED: &str = "55000";
 /// The embedded proxy.
 pub struct EmbeddedSwitch {
     control: PathBuf,
-    blue: ConnInfo,
-    green: ConnInfo,
-    client: ConnInfo,
+    blue: Login,
+    green: Login,
+    client: Login,
     /// As a client of blue's or green's user, when no connection string says otherwise.
     client_follows: bool,
     listen: SocketAddr,
@@ -51,8 +52,8 @@ impl EmbeddedSwitch {
     /// Its control socket is not known, or the client's connection string can't be read.
     pub fn new(
         config: &ProxyConfig,
-        blue: &ConnInfo,
-        green: &ConnInfo,
+        blue: &Login,
+        green: &Login,
     ) -> Result<Self, SwitchConfigError> {
         let Some(control) = config.control.clone() else {
             return Err(SwitchConfigError("cutover.proxy.control is required".into()));
@@ -65,9 +66,15 @@ impl EmbeddedSwitch {
                 [0, 0, 0, 0, 0, 0, 0, 1].into()
             });
         }
-        let default = format!("hostaddr={} port={} sslmode=prefer", at.ip(), at.port());
-        let client = ConnInfo::parse(config.client.as_deref().unwrap_or(&default))
-            .map_err(|error| SwitchConfigError(format!("cutover.proxy.client: {error}")))?;
+        let client = match (&config.client, blue) {
+            (Some(client), _) => Login::of_client(client, blue),
+            (None, Login::Mysql(url)) => Ok(Login::from(url.at(&at.ip().to_string(), at.port()))),
+            (None, Login::Postgres(_)) => {
+                Login::parse(&format!("hostaddr={} port={} sslmode=prefer", at.ip(), at.port()))
+            }
+        };
+        let client =
+            client.map_err(|error| SwitchConfigError(format!("cutover.proxy.client: {error}")))?;
         Ok(Self {
             control,
             blue: blue.clone(),
@@ -80,15 +87,11 @@ impl EmbeddedSwitch {
         })
     }
 
-    fn side(&self, side: Side) -> &ConnInfo {
+    fn side(&self, side: Side) -> &Login {
         match side {
             Side::Blue => &self.blue,
             Side::Green => &self.green,
         }
-    }
-
-    fn login(&self, side: Side) -> Login {
-        Login::from(self.side(side))
     }
 
     /// A number larger than any that was used before, also by an earlier process.
@@ -133,17 +136,23 @@ impl EmbeddedSwitch {
 
     /// Which server a client of the proxy reaches.
     async fn reached(&self, side: Side, deadline: Instant) -> Result<Identity, SqlError> {
-        let mut client = self.client.clone();
-        if self.client_follows {
-            let info = self.side(side);
-            let password = info.hosts().first().and_then(|host| info.password_for(host));
-            client = client.with_dbname(info.dbname()).with_user(info.user(), password);
-        }
-        identity::through(&Login::from(&client), "cutover router", deadline).await
+        let client = match (self.side(side), &self.client) {
+            (Login::Postgres(info), Login::Postgres(client)) if self.client_follows => {
+                let password = info.hosts().first().and_then(|host| info.password_for(host));
+                let client = client.with_dbname(info.dbname()).with_user(info.user(), password);
+                Login::from(client)
+            }
+            (Login::Mysql(url), Login::Mysql(client)) if self.client_follows => {
+                let (host, port) = client.address();
+                Login::from(url.at(host, port))
+            }
+            (_, client) => client.clone(),
+        };
+        identity::through(&client, "cutover router", deadline).await
     }
 
     async fn identity_of(&self, side: Side, deadline: Instant) -> PortResult<Identity> {
-        identity::of_side(&Login::from(self.side(side)), side, deadline).await
+        identity::of_side(self.side(side), side, deadline).await
     }
 
     /// Whether the proxy was told the same servers as we were.
@@ -151,10 +160,10 @@ impl EmbeddedSwitch {
         let fix = "give both the same connection strings; `replicator proxy --stop` ends the one \
                    that runs, and its clients connect again to the one that is started then";
         for side in Side::ALL {
-            if let Some(why) = unusable(&self.login(side)) {
+            if let Some(why) = unusable(self.side(side)) {
                 return Some(Check::fail("proxy-hosts", format!("{side}: {why}"), fix));
             }
-            let ours = End::of(&self.login(side));
+            let ours = End::of(self.side(side));
             let what = match answer.end(side) {
                 Some(theirs) if *theirs == ours => continue,
                 Some(theirs) => {
@@ -209,7 +218,14 @@ impl EmbeddedSwitch {
                     "{to} refuses clients' logins as the proxy would repeat them: {}",
                     who.join(", ")
                 ),
-                format!("give {to} the same roles, passwords (verifiers) and pg_hba.conf rules"),
+                match self.side(to) {
+                    Login::Postgres(_) => {
+                        format!("give {to} the same roles, passwords (verifiers) and pg_hba.conf rules")
+                    }
+                    Login::Mysql(_) => format!(
+                        "give {to} the same accounts, passwords and grants, for where the proxy runs"
+                    ),
+                },
             ));
         }
         checks
@@ -224,7 +240,11 @@ impl EmbeddedSwitch {
         deadline: Instant,
     ) -> PortResult<BTreeMap<String, u64>> {
         let doing = |error: SqlError| error.at(from.name(), "looking for its clients");
-        let session = open(self.side(from), "cutover router", Kind::Server, deadline).await;
+        let info = match self.side(from) {
+            Login::Postgres(info) => info,
+            Login::Mysql(url) => return beside_mysql(url, proxied, deadline).await.map_err(doing),
+        };
+        let session = open(info, "cutover router", Kind::Server, deadline).await;
         let session = session.map_err(doing)?;
         let proxied: Vec<_> = proxied.iter().map(u32::to_string).collect();
         // Who may not see what others do still sees who is there.
@@ -274,6 +294,38 @@ impl EmbeddedSwitch {
     fn act(&self, step: &str, text: String) -> Act {
         Act { step: step.into(), place: PROXY.into(), text }
     }
+}
+
+/// The same of MySQL and MariaDB, by account. Ours is nobody else's.
+async fn beside_mysql(
+    url: &ServerUrl,
+    proxied: &[u32],
+    deadline: Instant,
+) -> Result<BTreeMap<String, u64>, SqlError> {
+    let mut session = MysqlSession::open(url, deadline).await?;
+    let proxied: Vec<_> = proxied.iter().map(u32::to_string).collect();
+    let ids = if proxied.is_empty() { "0".to_owned() } else { proxied.join(",") };
+    let of = |table: &str| {
+        format!(
+            "SELECT user AS who, count(*) AS count FROM {table} \
+             WHERE id NOT IN ({ids}) AND user <> {} AND command NOT LIKE 'Binlog Dump%' \
+               AND command NOT IN ('Daemon', 'Connect', 'Killed') \
+               AND user NOT IN ('system user', 'event_scheduler', 'unauthenticated user') \
+             GROUP BY user ORDER BY user",
+            literal(url.user())
+        )
+    };
+    // MySQL's other table takes a lock of all sessions, and MariaDB has no such one.
+    let rows = match session.run(&of("performance_schema.processlist"), deadline).await {
+        Ok(answer) => answer.rows,
+        Err(error) if error.is_missing() => {
+            session.run(&of("information_schema.processlist"), deadline).await?.rows
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let one =
+        |row: &TextRow| Ok((row.get("who").unwrap_or_default().to_owned(), row.number("count")?));
+    rows.iter().map(one).collect()
 }
 
 /// `2 LISTEN, 1 temporary objects`.
@@ -441,7 +493,7 @@ mod tests {
     #[test]
     fn serials_grow_past_what_the_proxy_knows() {
         let mut config = ProxyConfig::new(([0, 0, 0, 0], 6432).into());
-        let info = ConnInfo::parse("postgresql://u@h/d").unwrap();
+        let info = Login::parse("postgresql://u@h/d").unwrap();
         assert!(EmbeddedSwitch::new(&config, &info, &info).is_err());
         config.control = Some("/nowhere/proxy.sock".into());
         let switch = EmbeddedSwitch::new(&config, &info, &info).unwrap();

@@ -3,7 +3,6 @@
 //! for these, and no two servers share them.
 
 use decoders::mysql::server::ServerUrl;
-use decoders::postgres::conninfo::ConnInfo;
 use tokio::time::Instant;
 
 use crate::api::Member;
@@ -29,11 +28,11 @@ pub(super) struct Identity {
 impl Identity {
     /// As the embedded proxy tells it.
     pub fn of_server(server: &Server) -> Self {
-        Self {
-            server: server.started.to_string(),
-            database: server.database.clone(),
-            shown: server.shown.clone(),
-        }
+        let server_name = match server.name.is_empty() {
+            true => server.started.to_string(),
+            false => server.name.clone(),
+        };
+        Self { server: server_name, database: server.database.clone(), shown: server.shown.clone() }
     }
 }
 
@@ -86,19 +85,32 @@ async fn of_mysql(url: &ServerUrl, deadline: Instant) -> Result<Identity, SqlErr
     Ok(Identity { server: server.join(" "), database: String::new(), shown })
 }
 
-/// Which server a side is, asked directly.
-pub(super) async fn of_side(end: &Login, side: Side, deadline: Instant) -> PortResult<Identity> {
-    let asked = match end {
-        Login::Postgres(info) => directly(info, deadline).await,
-        Login::Mysql(url) => of_mysql(url, deadline).await,
-    };
-    asked.map_err(|error: SqlError| error.at(side.name(), "asking which server it is"))
+/// The same for the embedded proxy to tell.
+///
+/// # Errors
+/// Why it can't be asked.
+pub(crate) async fn which_server(url: &ServerUrl, deadline: Instant) -> Result<Server, String> {
+    let identity = of_mysql(url, deadline).await.map_err(|error| error.text)?;
+    let Identity { server, database, shown } = identity;
+    Ok(Server { started: 0, name: server, database, shown })
 }
 
-/// The same of PostgreSQL, with the server's own code if it refuses.
-pub(super) async fn directly(info: &ConnInfo, deadline: Instant) -> Result<Identity, SqlError> {
-    let session = open(info, "cutover router", Kind::Server, deadline).await?;
-    identity(&session, deadline).await
+/// Which server a side is, asked directly.
+pub(super) async fn of_side(end: &Login, side: Side, deadline: Instant) -> PortResult<Identity> {
+    directly(end, deadline)
+        .await
+        .map_err(|error: SqlError| error.at(side.name(), "asking which server it is"))
+}
+
+/// The same, with the server's own code if it refuses.
+pub(super) async fn directly(end: &Login, deadline: Instant) -> Result<Identity, SqlError> {
+    match end {
+        Login::Postgres(info) => {
+            let session = open(info, "cutover router", Kind::Server, deadline).await?;
+            identity(&session, deadline).await
+        }
+        Login::Mysql(url) => of_mysql(url, deadline).await,
+    }
 }
 
 /// Which server a client of a router reaches.

@@ -31,7 +31,7 @@ pub use pgbouncer::PgBouncerSwitch;
 pub use proxysql::ProxySqlSwitch;
 pub use webhook::WebhookSwitch;
 
-pub(crate) use identity::ASK as WHICH_SERVER;
+pub(crate) use identity::{ASK as WHICH_SERVER, which_server};
 
 use std::time::Duration;
 
@@ -69,16 +69,15 @@ impl Switch {
         config.validate()?;
         let ends: [Login; 2] = [blue.into(), green.into()];
         let [blue, green] = &ends;
-        let of_postgres = |router: &str| match (blue.postgres(), green.postgres()) {
-            (Some(blue), Some(green)) => Ok((blue, green)),
-            _ => Err(SwitchConfigError(format!(
-                "cutover.{router} is for PostgreSQL; for MySQL and MariaDB name a proxysql, a \
-                 haproxy, a webhook or a command"
-            ))),
-        };
         let mut routers = Vec::new();
         if !config.pgbouncer.is_empty() {
-            let (blue, green) = of_postgres("pgbouncer")?;
+            let (Some(blue), Some(green)) = (blue.postgres(), green.postgres()) else {
+                return Err(SwitchConfigError(
+                    "cutover.pgbouncer is for PostgreSQL; for MySQL and MariaDB name a haproxy, a \
+                     webhook or a command, or nothing: our own proxy serves then"
+                        .into(),
+                ));
+            };
             let switch = PgBouncerSwitch::new(&config.pgbouncer, blue, green)?;
             routers.push(Router::PgBouncer(Box::new(switch)));
         }
@@ -99,7 +98,6 @@ impl Switch {
             routers.push(Router::Command(Box::new(switch)));
         }
         if let Some(proxy) = &config.proxy {
-            let (blue, green) = of_postgres("proxy")?;
             let switch = EmbeddedSwitch::new(proxy, blue, green)?;
             routers.push(Router::Embedded(Box::new(switch)));
         }

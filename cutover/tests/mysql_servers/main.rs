@@ -7,4 +7,6 @@ mod claim;
 mod cut;
 mod fence;
 mod lease;
+mod proxy;
+mod proxy_switch;
 mod sequences;

@@ -22,7 +22,7 @@ use super::error::TlsError;
 /// The handshake's signature is still checked, so the peer owns the certificate that it shows and
 /// channel binding means something.
 #[derive(Debug)]
-pub(super) struct UncheckedVerifier {
+pub(crate) struct UncheckedVerifier {
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -69,7 +69,7 @@ impl ServerCertVerifier for UncheckedVerifier {
 
 /// Checks the chain (`verify-ca`) and, if asked, the name (`verify-full`).
 #[derive(Debug)]
-pub(super) struct ChainVerifier {
+pub(crate) struct ChainVerifier {
     roots: Arc<RootCertStore>,
     /// The root file's certificates as they are. webpki refuses a CA certificate as a server's own
     /// (`CaUsedAsEndEntity`); OpenSSL, and so libpq, accepts one that is listed literally.

@@ -71,3 +71,5 @@ pub mod splitter;
 mod tls;
 mod transport;
 pub mod wire;
+
+pub(crate) use certificate::{ChainVerifier, UncheckedVerifier};

@@ -1,7 +1,6 @@
 //! What can be seen to be wrong with a configuration before anything is connected to.
 
 use cutover::login::Login;
-use cutover::switch::Unnamed;
 use decoders::mysql::server::{ServerUrl, is_mysql_url};
 
 use super::{ApplyConfig, BACK_SUFFIX, Config, DdlMode, NAME_BYTES_MAX};
@@ -11,10 +10,6 @@ use crate::secret::Secret;
 
 /// Nearer to the tip than this, gulps and stream would only take turns.
 const FAR_BEHIND_BYTES_MIN: u64 = 1 << 20;
-
-/// Why our own proxy can't stand between clients and MySQL or MariaDB, and what can.
-pub(crate) const ONLY_POSTGRES: &str = "our own proxy speaks PostgreSQL; between servers of MySQL or \
-     MariaDB name a cutover.proxysql, a cutover.haproxy, a cutover.webhook or a cutover.command";
 
 impl Config {
     /// Everything that can be seen to be wrong without a connection.
@@ -102,11 +97,9 @@ impl Config {
             ("apply.streaming", ours.streaming != default.streaming),
         ];
         let only_postgres = only_postgres.into_iter().filter(|(_, is_set)| *is_set);
-        let lacking = only_postgres.map(|(key, _)| {
+        only_postgres.map(|(key, _)| {
             format!("{key}: there is no such thing but for PostgreSQL; take it out")
-        });
-        let embedded = self.cutover.router == Some(Unnamed::Embedded);
-        lacking.chain(embedded.then(|| format!("cutover.router: {ONLY_POSTGRES}")))
+        })
     }
 
     /// Blue and green, if they are servers of MySQL or MariaDB.
@@ -176,7 +169,6 @@ mod tests {
             ("apply", "far_behind_bytes", "1048576"),
             ("apply", "binary", "'off'"),
             ("apply", "streaming", "'off'"),
-            ("cutover", "router", "'embedded'"),
         ] {
             let set = format!("[{section}]\n{key} = {value}\n");
             assert!(problems(ENDS, &set).is_empty(), "{set}");

@@ -16,7 +16,6 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use cutover::Side;
-use cutover::login::Login;
 use cutover::proxy::End;
 use cutover::proxy::control::{Answer, Order, order};
 use tokio::process::{Child, Command};
@@ -77,10 +76,8 @@ impl Keeper {
             control: proxy.control.clone().unwrap_or_else(|| config.proxy_socket()),
             log: config.state_dir.join("proxy.log"),
             listen: proxy.listen.to_string(),
-            ends: match (config.blue.resolve("blue"), config.green.resolve("green")) {
-                (Ok(blue), Ok(green)) => {
-                    Some([&blue, &green].map(|info| End::of(&Login::from(info))))
-                }
+            ends: match (config.blue.login("blue"), config.green.login("green")) {
+                (Ok(blue), Ok(green)) => Some([&blue, &green].map(End::of)),
                 // Whoever needs them says so.
                 _ => None,
             },

@@ -21,6 +21,7 @@ use crate::pipeline::failure::Failure;
 use crate::pipeline::mysql::{
     BinlogPipeline, BinlogRoute, CopyFirst, Reading, replica_id, watch_server,
 };
+use crate::proxy::{self, Keeper};
 use crate::status::Shared;
 use crate::store::{RocksJournal, Store};
 use crate::verify::Verifier;
@@ -31,7 +32,11 @@ use crate::watchdog::SidecarLease;
 ///
 /// # Errors
 /// The failure that halted it.
-pub(super) async fn run(config: Config, urls: [ServerUrl; 2]) -> Result<(), Failure> {
+pub(super) async fn run(
+    config: Config,
+    urls: [ServerUrl; 2],
+    keeper: Option<Keeper>,
+) -> Result<(), Failure> {
     let other = |store: &_| Ok(Store::stage(store)?.is_some().then_some("PostgreSQL"));
     let Outset { store, tenant, desk, quiesced: _quiesced } = Outset::of(&config, other).await?;
     let [blue, green] = &urls;
@@ -106,6 +111,9 @@ pub(super) async fn run(config: Config, urls: [ServerUrl; 2]) -> Result<(), Fail
         chronicle,
     };
     let mut tasks = desk.serve(&config, api, &stop);
+    if let Some(keeper) = keeper {
+        tasks.spawn(proxy::keep(keeper));
+    }
     for replication in [&forward, &back] {
         let (seen, ours) = (Arc::clone(&shared), replication.route.reading.clone());
         let is_blue = replication.route.ends.direction == Direction::Forward;

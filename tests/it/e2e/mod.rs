@@ -21,6 +21,7 @@ mod mysql_crashes;
 mod mysql_cutover;
 mod mysql_ddl;
 mod mysql_flips;
+mod mysql_proxy;
 mod network;
 mod operators;
 mod protect;

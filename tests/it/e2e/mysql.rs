@@ -175,6 +175,7 @@ impl Move {
         let config = format!(
             "name = \"shop\"\nstate_dir = {:?}\n[blue]\nurl = {:?}\n[green]\nurl = {:?}\n\
              [api]\nlisten = \"127.0.0.1:{}\"\n[apply]\nlanes = 2\n\
+             [cutover]\nrouter = \"none\"\n\
              [copy]\n{copy}chunk_mib = 1\n",
             scratch.path().join("state"),
             url(&blue),

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tests::ledger::{self, Ledger};
-use tests::mysql::{Stage, Version};
+use tests::mysql::{Router, Stage, Version};
 use tests::process::{Finished, Process};
 use tests::wait;
 
@@ -35,6 +35,10 @@ impl Move {
         let mut sidecar = stage.replicator()?;
         let streams = stage.api().wait_streaming(&mut sidecar, 1.0, 2 * SOON).await;
         streams.with_context(|| format!("the log ends:\n{}", sidecar.log_tail()))?;
+        if let Router::Embedded(proxy) = &stage.router {
+            let answers = wait::until("the proxy", SOON, || async { Ok(proxy.status().ok()) });
+            answers.await.with_context(|| sidecar.log_tail())?;
+        }
         let options = ledger::Options {
             clients: 4,
             rate: 100,
@@ -46,7 +50,7 @@ impl Move {
     }
 
     /// `kill -9`, and the next life.
-    fn kill(&mut self) -> Result<()> {
+    pub fn kill(&mut self) -> Result<()> {
         self.sidecar.kill9()?;
         self.live_on()
     }

@@ -20,7 +20,7 @@ use crate::scratch::Scratch;
 use crate::wait;
 
 pub use client::{Login, Row};
-pub use stage::{DATABASE, Stage};
+pub use stage::{DATABASE, Router, Stage};
 pub(crate) use stage::{MOVER_IN_URL, create_accounts};
 
 const START_DEADLINE: Duration = Duration::from_secs(60);

@@ -1,5 +1,5 @@
-//! A move between two servers of MySQL or MariaDB, put together: an HAProxy in front of them, the
-//! accounts of the application and of the sidecar, a configuration.
+//! A move between two servers of MySQL or MariaDB, put together: an HAProxy in front of them or our own
+//! proxy, the accounts of the application and of the sidecar, a configuration.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use super::{Login, Mysql, Version};
 use crate::api::Api;
+use crate::embedded::Embedded;
 use crate::haproxy::HaProxy;
 use crate::ports::Port;
 use crate::process::{Finished, Launch, Process};
@@ -33,12 +34,30 @@ pub(crate) fn create_accounts(server: &Mysql) -> Result<()> {
     ))
 }
 
+/// What clients go through.
+#[derive(Debug)]
+pub enum Router {
+    HaProxy(HaProxy),
+    /// Ours, which the sidecar starts because none is named.
+    Embedded(Embedded),
+}
+
+impl Router {
+    /// Where clients connect.
+    pub fn port(&self) -> u16 {
+        match self {
+            Router::HaProxy(haproxy) => haproxy.port(),
+            Router::Embedded(embedded) => embedded.port(),
+        }
+    }
+}
+
 /// The stage, set; blue's database is there and empty. Dropping it stops everything.
 #[derive(Debug)]
 pub struct Stage {
     pub blue: Mysql,
     pub green: Mysql,
-    pub haproxy: HaProxy,
+    pub router: Router,
     api_port: Port,
     scratch: Scratch,
 }
@@ -47,6 +66,20 @@ impl Stage {
     /// Starts both servers with these options, and the HAProxy, which leads to blue. `config` is TOML with
     /// sections that the stage does not write itself.
     pub fn start(versions: (Version, Version), options: &[&str], config: &str) -> Result<Stage> {
+        Self::set(versions, options, config, false)
+    }
+
+    /// The same with our own proxy, which leads nowhere before the sidecar runs.
+    pub fn embedded(versions: (Version, Version), options: &[&str], config: &str) -> Result<Stage> {
+        Self::set(versions, options, config, true)
+    }
+
+    fn set(
+        versions: (Version, Version),
+        options: &[&str],
+        config: &str,
+        embedded: bool,
+    ) -> Result<Stage> {
         let server = |version: Version| -> Result<Mysql> {
             let server = Mysql::start(version, options)?;
             create_accounts(&server)?;
@@ -55,12 +88,18 @@ impl Stage {
         let blue = server(versions.0).context("blue")?;
         let green = server(versions.1).context("green")?;
         blue.run(&format!("create database {DATABASE}"))?;
-        let haproxy = HaProxy::start(blue.port(), green.port())?;
         let (scratch, api_port) = (Scratch::new()?, Port::reserve()?);
-        let stage = Stage { blue, green, haproxy, api_port, scratch };
+        let router = match embedded {
+            true => Router::Embedded(Embedded::at(scratch.path().join("state/proxy.sock"))?),
+            false => Router::HaProxy(HaProxy::start(blue.port(), green.port())?),
+        };
+        let stage = Stage { blue, green, router, api_port, scratch };
         std::fs::create_dir(stage.failpoints())?;
-        let haproxy = stage.haproxy.config_for(&stage.app_url());
-        stage.configure(&haproxy, config)?;
+        let routers = match &stage.router {
+            Router::HaProxy(haproxy) => haproxy.config_for(&stage.app_url()),
+            Router::Embedded(_) => String::new(),
+        };
+        stage.configure(&routers, config)?;
         Ok(stage)
     }
 
@@ -112,12 +151,28 @@ impl Stage {
 
     /// `replicator run --config FILE`, as a child.
     pub fn replicator(&self) -> Result<Process> {
-        Launch::ours("replicator")?
-            .args(["run", "--config"])
-            .arg(self.config_file())
-            .env("MYSQL_PWD", MOVER.1)
-            .env("CUTOVER_FAILPOINTS", self.failpoints())
-            .start(&self.path().join("replicator"))
+        self.launch("run")?.start(&self.path().join("replicator"))
+    }
+
+    /// `replicator COMMAND --config FILE`.
+    pub fn launch(&self, command: &str) -> Result<Launch> {
+        let launch = Launch::ours("replicator")?.args([command, "--config"]);
+        let launch = launch.arg(self.config_file()).env("MYSQL_PWD", MOVER.1);
+        let launch = launch.env("CUTOVER_FAILPOINTS", self.failpoints());
+        Ok(match &self.router {
+            Router::Embedded(embedded) => {
+                launch.env("CUTOVER_CLIENT_LISTEN", format!("127.0.0.1:{}", embedded.port()))
+            }
+            Router::HaProxy(_) => launch,
+        })
+    }
+
+    /// Our own proxy.
+    pub fn proxy(&self) -> Result<&Embedded> {
+        match &self.router {
+            Router::Embedded(embedded) => Ok(embedded),
+            Router::HaProxy(_) => anyhow::bail!("this stage has no proxy of ours"),
+        }
     }
 
     /// Runs `cutover --api URL ARGUMENTS` to its end.
@@ -126,9 +181,9 @@ impl Stage {
         Launch::ours("cutover")?.args(["--api", api.base_url()]).args(arguments).run(deadline)
     }
 
-    /// The application's URL, through the HAProxy, for the ledger.
+    /// The application's URL, through the router, for the ledger.
     pub fn app_url(&self) -> String {
-        self.app_url_at(self.haproxy.port())
+        self.app_url_at(self.router.port())
     }
 
     /// The same, through another router or past all.
@@ -136,9 +191,9 @@ impl Stage {
         format!("mysql://{APP}:{APP}@127.0.0.1:{port}/{DATABASE}")
     }
 
-    /// The application, through the HAProxy.
+    /// The application, through the router.
     pub fn app(&self) -> Login {
-        self.blue.login(self.haproxy.port(), APP, APP)
+        self.blue.login(self.router.port(), APP, APP)
     }
 
     /// The URL of the sidecar's account, which a closed side lets in, for the ledger's judge.
@@ -151,7 +206,7 @@ impl Stage {
         server.login(server.port(), MOVER.0, MOVER.1)
     }
 
-    /// The port of the server that a client of the HAProxy reaches.
+    /// The port of the server that a client of the router reaches.
     pub fn target_port(&self) -> Result<u16> {
         Ok(self.app().value("select @@port")?.parse()?)
     }

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::login::Credential;
 use super::scram::{ClientKey, Overheard, Verifier};
+use crate::proxy::users_file;
 
 /// How long to wait for a verifier from the database.
 const LOOKUP_MAX: Duration = Duration::from_secs(2);
@@ -67,17 +68,10 @@ impl Users {
     pub fn read(path: Option<&Path>) -> Result<Self, String> {
         let mut file = HashMap::new();
         if let Some(path) = path {
-            let failed = |why: &str| format!("users file {}: {why}", path.display());
-            let text = std::fs::read_to_string(path).map_err(|e| failed(&e.to_string()))?;
-            for (at, line) in text.lines().enumerate() {
-                let line = line.trim();
-                if line.is_empty() || line.starts_with([';', '#']) {
-                    continue;
-                }
-                let (user, secret) =
-                    entry(line).map_err(|why| failed(&format!("line {} {why}", at + 1)))?;
-                file.insert(user.into_bytes(), secret);
-            }
+            users_file::read(path, |user, secret| {
+                file.insert(user.into_bytes(), usable(secret)?);
+                Ok(())
+            })?;
         }
         Ok(Self { file, asked: Mutex::default(), asking: Semaphore::new(ASKING_MAX) })
     }
@@ -203,10 +197,8 @@ async fn look_up(user: &[u8], server: &ConnInfo) -> Result<Option<Verifier>, NoA
     Ok(text.as_deref().and_then(Verifier::parse))
 }
 
-/// `"user" "secret"`; a quote inside is doubled.
-fn entry(line: &str) -> Result<(String, Secret), &'static str> {
-    let parts = quoted(line).and_then(|(user, rest)| Some((user, quoted(rest.trim_start())?.0)));
-    let (user, secret) = parts.ok_or("can't be read")?;
+/// What of the users file can be used.
+fn usable(secret: String) -> Result<Secret, &'static str> {
     let is_md5 = secret.strip_prefix("md5").is_some_and(|digits| {
         digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
     });
@@ -214,27 +206,10 @@ fn entry(line: &str) -> Result<(String, Secret), &'static str> {
         // It is enough for a login by MD5 only, and nothing else is to be had from it.
         return Err("has an MD5 hash: give the password itself or a SCRAM verifier");
     }
-    let secret = match Verifier::parse(&secret) {
+    Ok(match Verifier::parse(&secret) {
         Some(verifier) => Secret::Verifier(verifier),
         None => Secret::Password(secret.into_bytes()),
-    };
-    Ok((user, secret))
-}
-
-fn quoted(text: &str) -> Option<(String, &str)> {
-    let mut rest = text.strip_prefix('"')?;
-    let mut value = String::new();
-    loop {
-        let (part, after) = rest.split_once('"')?;
-        value.push_str(part);
-        match after.strip_prefix('"') {
-            Some(more) => {
-                value.push('"');
-                rest = more;
-            }
-            None => return Some((value, after)),
-        }
-    }
+    })
 }
 
 #[cfg(test)]
@@ -242,20 +217,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_users_file_is_read_as_pgbouncer_does() {
-        let (user, secret) = entry("\"o\"\"brien\" \"pa ss\" ; comment").ok().unwrap();
-        assert_eq!(user, "o\"brien");
-        assert!(matches!(secret, Secret::Password(password) if password == b"pa ss"));
-        assert!(entry("user pass").is_err());
-        assert!(entry("\"user\"").is_err());
-    }
-
-    #[test]
     fn an_md5_hash_is_no_password() {
         let hash = "md5d41d8cd98f00b204e9800998ecf8427e";
-        let why = entry(&format!("\"user\" \"{hash}\"")).err().unwrap();
+        let why = usable(hash.into()).err().unwrap();
         assert!(why.contains("MD5"), "{why}");
-        assert!(entry("\"user\" \"md5 is a word of mine\"").is_ok());
+        assert!(usable("md5 is a word of mine".into()).is_ok());
     }
 
     /// Nobody has logged in yet who asks for these.
@@ -287,13 +253,5 @@ mod tests {
         let slow = users.entry(b"slow").unwrap();
         let _asking = slow.lock().await;
         assert!(users.verifier(b"clerk", &server).await.is_some());
-    }
-
-    #[test]
-    fn a_broken_file_is_not_quoted() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "; ours\n\n\"u\" \"hunter2\"\nhunter3\n").unwrap();
-        let error = Users::read(Some(file.path())).err().unwrap();
-        assert!(error.contains("line 4") && !error.contains("hunter"), "{error}");
     }
 }

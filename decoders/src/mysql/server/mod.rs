@@ -1,6 +1,7 @@
 //! Connections to MySQL and MariaDB. Driver, authentication and TLS are `mysql_async`'s.
 
 mod failure;
+mod raw;
 mod url;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use mysql_async::{DriverError, Error};
 pub use mysql_async::Conn;
 
 pub use failure::{code, describe, failure};
+pub use raw::RawConnection;
 pub use url::{ParseUrlError, ServerUrl, SslMode, is_mysql_url};
 
 use super::Flavor;

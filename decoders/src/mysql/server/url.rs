@@ -1,7 +1,7 @@
 //! Where a server is and how to reach it: `mysql://user@host:port/database?ssl-mode=..`.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mysql_async::{ClientIdentity, Opts, OptsBuilder, SslOpts};
 use percent_encoding::percent_decode_str;
@@ -117,6 +117,31 @@ impl ServerUrl {
     /// Host and port.
     pub fn address(&self) -> (&str, u16) {
         (self.opts.ip_or_hostname(), self.opts.tcp_port())
+    }
+
+    /// The account's name; may be empty.
+    pub fn user(&self) -> &str {
+        self.opts.user().unwrap_or_default()
+    }
+
+    /// Its password.
+    pub fn password(&self) -> Option<&str> {
+        self.opts.pass()
+    }
+
+    /// The same account at another address, say of a router. Whom one talks to is not checked there.
+    pub fn at(&self, host: &str, port: u16) -> ServerUrl {
+        let opts = OptsBuilder::from_opts(self.opts.clone());
+        let opts = opts.ip_or_hostname(host).tcp_port(port).into();
+        ServerUrl { opts, ssl_mode: SslMode::Preferred, ca: None, identity: None }
+    }
+
+    pub(super) fn ca(&self) -> Option<&Path> {
+        self.ca.as_deref()
+    }
+
+    pub(super) fn identity(&self) -> Option<(&Path, &Path)> {
+        self.identity.as_ref().map(|(chain, key)| (chain.as_path(), key.as_path()))
     }
 
     /// How the connection is protected.

@@ -44,7 +44,7 @@ impl Scene for Mysql {
             let version = server.value("select @@version")?;
             story.tell(name, &format!("{engine} {version} on port {}", server.port()));
         }
-        let text = format!("HAProxy on port {}, pointing at blue", stage.haproxy.port());
+        let text = format!("HAProxy on port {}, pointing at blue", stage.router.port());
         story.tell("router", &text);
         let bulk =
             Oltp { tables: TABLES, rows: u64::from(options.scale) * ROWS / u64::from(TABLES) };

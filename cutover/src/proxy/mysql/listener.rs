@@ -1,0 +1,173 @@
+//! From a connection to a session: the gate, the greeting, TLS, the login.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use decoders::mysql::server::RawConnection;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::Shared;
+use super::admit::{Admitted, Login, TOKEN_MAX};
+use super::hello::{FIXED, Greeting, Hello, can};
+use super::login::{Greeted, greeted, secured, send};
+use super::packets::{self, Inbox, invalid};
+use super::places::Entry;
+use super::session::Session;
+use crate::proxy::entrance::{beside_gate, pass_gate};
+use crate::proxy::stream::ClientStream;
+use crate::side::Side;
+
+/// How long a client may take to log in.
+const LOGIN_MAX: Duration = Duration::from_secs(60);
+
+/// Someone who was let in.
+pub(super) struct Arrival {
+    pub client: ClientStream,
+    /// What it has sent ahead.
+    pub early: Vec<u8>,
+    pub hello: Hello,
+    pub server: RawConnection,
+    pub rest: Vec<u8>,
+    pub admitted: Admitted,
+    pub side: Side,
+    pub place: Entry,
+}
+
+pub(super) async fn serve(shared: Arc<Shared>, mut stream: TcpStream) -> io::Result<()> {
+    let Some(presence) = shared.gates.enter(shared.config.clients_max) else {
+        return turn_away(&mut stream, 1040, "Too many connections").await;
+    };
+    let arrival = loop {
+        let gate = pass_gate(&shared.gates, &presence).await;
+        let url = shared.engine.url(gate.side);
+        // Nothing is said to the client before a server has greeted, so another one may.
+        let Some(greeted) = beside_gate(&shared.gates, &presence, gate, greeted(url)).await else {
+            continue;
+        };
+        let greeted = match greeted {
+            Ok(Ok(greeted)) => greeted,
+            Ok(Err(refusal)) => {
+                // Before anything is agreed upon nobody knows of SQLSTATEs.
+                let (code, what) = packets::error_of(&refusal);
+                return turn_away(&mut stream, code, &what).await;
+            }
+            Err(error) => {
+                tracing::warn!("{} can't be reached: {error}", gate.side);
+                let what = "the proxy can't reach the database server";
+                return turn_away(&mut stream, 2003, what).await;
+            }
+        };
+        let login = log_in(&shared, gate.side, stream, greeted);
+        let login = tokio::time::timeout(LOGIN_MAX, login);
+        break match beside_gate(&shared.gates, &presence, gate, login).await {
+            Some(Ok(arrival)) => arrival?,
+            // It takes too long, or the side has changed meanwhile: the connection closes.
+            Some(Err(_)) | None => None,
+        };
+    };
+    match arrival {
+        Some(arrival) => Session::new(shared, presence, arrival).run().await,
+        None => Ok(()),
+    }
+}
+
+/// Greets the client and passes its login on. `None`: there is no session, and the client knows.
+async fn log_in(
+    shared: &Shared,
+    side: Side,
+    stream: TcpStream,
+    greeted: Greeted,
+) -> io::Result<Option<Arrival>> {
+    let url = shared.engine.url(side);
+    let Greeted { server, inbox: mut server_inbox, greeting } = greeted;
+    shared.engine.desk(side).seen(greeting.is_mariadb());
+    let place = shared.engine.places.enter(side, greeting.id);
+    let mut client_inbox = Inbox::default();
+    let (mut client, hello, client_seq) = meet(shared, stream, &greeting, place.shown()).await?;
+    let (mut server, seq) = match secured(server, &greeting, &hello, url).await {
+        Ok(secured) => secured,
+        Err(error) => {
+            tracing::warn!("no TLS with {side}: {error}");
+            let mut out = Vec::new();
+            let what = "the proxy can't reach the database server by TLS";
+            packets::error(&mut out, client_seq.wrapping_add(1), 2026, "08001", what);
+            client.write_all(&out).await?;
+            client.shutdown().await?;
+            return Ok(None);
+        }
+    };
+    let tls = server.is_tls();
+    send(&mut server, seq, &hello.own_packet(tls)).await?;
+    let login = Login {
+        shared,
+        client: &mut client,
+        client_inbox: &mut client_inbox,
+        client_seq,
+        server: &mut server,
+        server_inbox: &mut server_inbox,
+        user: &hello.user,
+        plugin: hello.plugin.clone(),
+        nonce: greeting.nonce.to_vec(),
+        answer: hello.answer.clone(),
+    };
+    let Some(admitted) = login.relay().await? else {
+        client.shutdown().await?;
+        return Ok(None);
+    };
+    Ok(Some(Arrival {
+        client,
+        early: client_inbox.take_rest(),
+        hello,
+        server,
+        rest: server_inbox.take_rest(),
+        admitted,
+        side,
+        place,
+    }))
+}
+
+/// The greeting, TLS if the client wants it, and its answer with that packet's number.
+async fn meet(
+    shared: &Shared,
+    mut stream: TcpStream,
+    greeting: &Greeting,
+    id: u32,
+) -> io::Result<(ClientStream, Hello, u8)> {
+    send(&mut stream, 0, &greeting.for_client(id, shared.tls.is_some())).await?;
+    let mut client = ClientStream::Plain(stream);
+    loop {
+        let packet = packets::exactly(&mut client, TOKEN_MAX).await?;
+        let caps = packets::Cursor(&packet.body).u32().unwrap_or_default();
+        client = match (client, &shared.tls) {
+            (ClientStream::Plain(stream), Some(tls))
+                if packet.body.len() == FIXED && caps & can::SSL != 0 =>
+            {
+                ClientStream::Tls(Box::new(tls.accept(stream).await?))
+            }
+            (mut client, _) => match Hello::parse(&packet.body) {
+                Some(mut hello) => {
+                    hello.settle();
+                    return Ok((client, hello, packet.seq));
+                }
+                None => {
+                    let mut out = Vec::new();
+                    let seq = packet.seq.wrapping_add(1);
+                    packets::error(&mut out, seq, 1043, "08S01", "Bad handshake");
+                    client.write_all(&out).await?;
+                    client.shutdown().await?;
+                    return Err(invalid("an answer to the greeting that can't be read"));
+                }
+            },
+        };
+    }
+}
+
+/// Before anything was said.
+async fn turn_away(stream: &mut TcpStream, code: u16, what: &str) -> io::Result<()> {
+    let mut out = Vec::new();
+    packets::early_error(&mut out, code, what);
+    stream.write_all(&out).await?;
+    stream.shutdown().await
+}

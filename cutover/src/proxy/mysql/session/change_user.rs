@@ -1,0 +1,109 @@
+//! COM_CHANGE_USER: a login within a session, after which it begins anew.
+
+use std::io;
+use std::time::Duration;
+
+use super::{Session, Stopped};
+use crate::proxy::mysql::admit::Login;
+use crate::proxy::mysql::hello::can;
+use crate::proxy::mysql::login::send;
+use crate::proxy::mysql::packets::{Cursor, Inbox, invalid};
+use crate::proxy::mysql::talk::Talk;
+
+/// How long it may take.
+const LOGIN_MAX: Duration = Duration::from_secs(5);
+/// A kind of login that no account has. What the client has signed may be another server's: so its
+/// server asks for the account's own kind, with something of its own to sign.
+const NONE: &[u8] = b"cutover_proxy";
+
+/// What the client has asked for.
+#[derive(Debug, PartialEq, Eq)]
+struct Request {
+    user: Vec<u8>,
+    database: Option<Vec<u8>>,
+    /// The same for the server.
+    packet: Vec<u8>,
+}
+
+impl Request {
+    /// `None`: it can't be read, or is of a client that knows one kind of login only.
+    fn parse(body: &[u8], caps: u32) -> Option<Self> {
+        if caps & can::PLUGIN_AUTH == 0 {
+            return None;
+        }
+        let mut at = Cursor(body.get(1..)?);
+        let user = at.text()?.to_vec();
+        let length = at.u8()?;
+        at.take(usize::from(length))?;
+        let database = at.text()?;
+        let charset = at.take(2)?;
+        let _plugin = at.text().unwrap_or_else(|| std::mem::take(&mut at.0));
+        let mut packet = vec![body[0]];
+        for part in [&user[..], b"\0\0", database, b"\0", charset, NONE, b"\0", at.0] {
+            packet.extend_from_slice(part);
+        }
+        let database = Some(database.to_vec()).filter(|name| !name.is_empty());
+        Some(Self { user, database, packet })
+    }
+}
+
+impl Session {
+    /// Passes it on. The session was settled when the request came.
+    pub(super) async fn become_another(
+        &mut self,
+        seq: u8,
+        body: &[u8],
+    ) -> io::Result<Option<Stopped>> {
+        let request = Request::parse(body, self.hello.caps)
+            .ok_or_else(|| invalid("a change of users that can't be read"))?;
+        send(&mut self.server, 0, &request.packet).await?;
+        // A client waits for the answer, so nothing of it has come yet that is not here.
+        let (mut client_inbox, mut server_inbox) = (Inbox::default(), Inbox::default());
+        let login = Login {
+            shared: &self.shared,
+            client: &mut self.client,
+            client_inbox: &mut client_inbox,
+            client_seq: seq,
+            server: &mut self.server,
+            server_inbox: &mut server_inbox,
+            user: &request.user,
+            plugin: NONE.to_vec(),
+            nonce: Vec::new(),
+            answer: Vec::new(),
+        };
+        // Meanwhile the session looks at no gate: who takes longer would keep everybody waiting.
+        let admitted = match tokio::time::timeout(LOGIN_MAX, login.relay()).await {
+            Ok(admitted) => admitted?,
+            Err(_) => None,
+        };
+        let Some(admitted) = admitted else {
+            return Ok(Some(Stopped::Server));
+        };
+        self.hello.change_user(&request.user, request.database);
+        self.shown = admitted.shown;
+        self.credential = None;
+        self.memory = None;
+        self.talk = Talk::new(self.hello.ends_with_ok(), admitted.status);
+        self.talked = true;
+        self.inbox.extend(client_inbox.take_rest());
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_server_is_made_to_ask() {
+        let body = b"\x11app\0\x03xyzshop\0\x2d\0caching_sha2_password\0\x02\x01a";
+        let request = Request::parse(body, can::PLUGIN_AUTH).unwrap();
+        assert_eq!(
+            (&request.user[..], request.database.as_deref()),
+            (&b"app"[..], Some(&b"shop"[..]))
+        );
+        assert_eq!(request.packet, b"\x11app\0\0shop\0\x2d\0cutover_proxy\0\x02\x01a");
+        assert_eq!(Request::parse(body, 0), None);
+        assert_eq!(Request::parse(&body[..9], can::PLUGIN_AUTH), None);
+    }
+}

@@ -1,0 +1,710 @@
+//! The conversation of a session: which command the server has, and where its answer ends.
+//!
+//! The protocol is one of turns (MySQL manual, "Command Phase"): a command, and its answer up to the
+//! end. So the server gets a command when the one before it is answered, whatever a client sends
+//! ahead, and what is under way is never more than one. Where an answer ends is told by its packets:
+//!
+//! ```text
+//! OK | error | definitions (EOF) rows.. (EOF or OK, which may announce another result) | infile
+//! ```
+//!
+//! An OK and an EOF say whether a transaction is open. An error does not, so after one the session's
+//! standing is unknown until the server is asked (`uncertain`).
+
+use std::io;
+use std::time::Instant;
+
+use super::packets::{Cursor, EOF, ERR, FULL, HEADER, OK, error, header, invalid, packet};
+use super::statements::{Statement, Statements};
+use super::words::{Said, killed, look};
+
+/// Commands (`enum_server_command` in the servers' sources).
+mod com {
+    pub const QUIT: u8 = 0x01;
+    pub const INIT_DB: u8 = 0x02;
+    pub const QUERY: u8 = 0x03;
+    pub const FIELD_LIST: u8 = 0x04;
+    pub const CREATE_DB: u8 = 0x05;
+    pub const DROP_DB: u8 = 0x06;
+    pub const REFRESH: u8 = 0x07;
+    pub const STATISTICS: u8 = 0x09;
+    pub const PROCESS_INFO: u8 = 0x0a;
+    pub const PROCESS_KILL: u8 = 0x0c;
+    pub const DEBUG: u8 = 0x0d;
+    pub const PING: u8 = 0x0e;
+    pub const CHANGE_USER: u8 = 0x11;
+    pub const PREPARE: u8 = 0x16;
+    pub const EXECUTE: u8 = 0x17;
+    pub const LONG_DATA: u8 = 0x18;
+    pub const CLOSE: u8 = 0x19;
+    pub const RESET: u8 = 0x1a;
+    pub const SET_OPTION: u8 = 0x1b;
+    pub const FETCH: u8 = 0x1c;
+    pub const RESET_CONNECTION: u8 = 0x1f;
+    pub const BULK_EXECUTE: u8 = 0xfa;
+}
+
+/// Bits of a server's status.
+mod status {
+    pub const IN_TRANSACTION: u16 = 1;
+    pub const MORE_RESULTS: u16 = 8;
+    pub const CURSOR: u16 = 64;
+    pub const LAST_ROW: u16 = 128;
+}
+
+/// A command up to this length is looked at as a whole before any of it goes to the server.
+pub(super) const WHOLE_MAX: usize = 1 << 20;
+/// Of a server's packet, what is looked at.
+const HEAD_MAX: usize = 32;
+/// `SEND_TYPES_TO_SERVER` of COM_STMT_BULK_EXECUTE.
+const BULK_TYPES: u16 = 128;
+/// Since when a client must have been quiet to be asked something of no hurry.
+const QUIET_MS: u128 = 250;
+
+/// Where an answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// There is none under way.
+    None,
+    /// Its first packet, or the first one of another result.
+    First,
+    /// Definitions of columns, and how many are to come.
+    Columns(u64),
+    /// The EOF behind them.
+    ColumnsEnd,
+    Rows,
+    /// Of COM_STMT_PREPARE: packets that are to come.
+    Definitions(u32),
+    /// Definitions up to an EOF (COM_FIELD_LIST).
+    Fields,
+    /// One packet, whatever it is.
+    One,
+}
+
+/// What a command is, as far as its answer depends on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Doing {
+    Other,
+    /// The number of a database is changed, a connection reset, ..
+    Reset,
+    Prepare,
+    /// Of this statement.
+    Execute(u32),
+    Fetch(u32),
+    /// Whether several statements may come in one message.
+    Option(u16),
+}
+
+/// What a look at the client's bytes has come to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing can be passed on now.
+    Nothing,
+    Moved,
+    /// This command is not to be passed on as it is: COM_CHANGE_USER, number and body.
+    ChangeUser(u8, Vec<u8>),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Talk {
+    /// Rows end with an OK.
+    ends_with_ok: bool,
+    // From the client.
+    up_left: usize,
+    up_goes_on: bool,
+    /// The server reads a file of the client's.
+    infile: bool,
+    // From the server.
+    head: Vec<u8>,
+    down_left: usize,
+    down_goes_on: bool,
+    answer: Answer,
+    doing: Doing,
+    /// The number of the last packet either way.
+    seq: u8,
+    /// Of the last OK or EOF.
+    status: u16,
+    /// Since then an error has come.
+    pub uncertain: bool,
+    /// A `SET TRANSACTION` waits for its transaction.
+    next_transaction: bool,
+    /// Whether the statement under way is one, if it is a statement.
+    is_next_transaction: Option<bool>,
+    pub statements: Statements,
+    preparing: Option<Statement>,
+    /// Grows whenever names and literals may have another meaning from there on.
+    meaning: u64,
+    /// The last value of COM_SET_OPTION.
+    pub option: Option<u16>,
+    /// A lock of the server may have been taken.
+    pub may_lock: bool,
+    /// The server may have forgotten what it has counted.
+    pub forgets: bool,
+    /// We have asked the server something since the client's last statement.
+    pub disturbed: bool,
+    quiet_since: Instant,
+}
+
+/// The client asks about its last statement, and there was one of ours since.
+const DISTURBED: &str = "what the server knew about the last statement was lost: the proxy had to \
+     look at the session, or to move it";
+
+impl Talk {
+    /// Right after a login.
+    pub fn new(ends_with_ok: bool, status: u16) -> Self {
+        Self {
+            ends_with_ok,
+            up_left: 0,
+            up_goes_on: false,
+            infile: false,
+            head: Vec::new(),
+            down_left: 0,
+            down_goes_on: false,
+            answer: Answer::None,
+            doing: Doing::Other,
+            seq: 0,
+            status,
+            uncertain: false,
+            next_transaction: false,
+            is_next_transaction: None,
+            statements: Statements::default(),
+            preparing: None,
+            meaning: 0,
+            option: None,
+            may_lock: false,
+            forgets: false,
+            disturbed: false,
+            quiet_since: Instant::now(),
+        }
+    }
+
+    /// Nothing is under way: no command, no answer, no part of a packet.
+    pub fn is_settled(&self) -> bool {
+        self.answer == Answer::None
+            && !self.infile
+            && self.up_left == 0
+            && !self.up_goes_on
+            && self.is_between_packets()
+    }
+
+    /// Whole packets have come from the server.
+    pub fn is_between_packets(&self) -> bool {
+        self.head.is_empty() && self.down_left == 0 && !self.down_goes_on
+    }
+
+    /// Between transactions, and nothing is under way, as far as the server has said.
+    pub fn at_rest(&self) -> bool {
+        self.is_settled()
+            && self.status & status::IN_TRANSACTION == 0
+            && !self.next_transaction
+            && !self.statements.iter().any(|statement| statement.long_data)
+    }
+
+    /// The client has said nothing for a moment.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet_since.elapsed().as_millis() >= QUIET_MS
+    }
+
+    /// In a few words, for a report.
+    pub fn describe(&self) -> &'static str {
+        match (self.infile, self.status & status::IN_TRANSACTION != 0 || self.next_transaction) {
+            (true, _) => "in a LOAD DATA LOCAL",
+            (_, true) => "in a transaction",
+            _ => "in a statement",
+        }
+    }
+
+    /// What keeps the session from being moved, as far as the conversation tells.
+    pub fn obstacle(&self) -> Option<&'static str> {
+        if self.statements.iter().any(|statement| statement.cursor) {
+            return Some("an open cursor");
+        }
+        if self.statements.iter().any(|statement| statement.text.is_none()) {
+            return Some("a prepared statement that is too large to be kept");
+        }
+        if self.statements.iter().any(|statement| statement.meaning != self.meaning) {
+            return Some("a prepared statement from before its schema or mode was changed");
+        }
+        self.forgets.then_some("FLUSH")
+    }
+
+    /// The number that an error in place of what the server would say next has.
+    pub fn next_seq(&self) -> u8 {
+        // A client that reads begins with a command of its own, which has number 0.
+        if self.answer == Answer::None { 1 } else { self.seq.wrapping_add(1) }
+    }
+
+    /// What a login or a question of ours has told.
+    pub fn set_status(&mut self, status: u16) {
+        self.status = status;
+        self.uncertain = false;
+    }
+
+    /// The session has begun anew: COM_RESET_CONNECTION, COM_CHANGE_USER.
+    pub fn forget(&mut self) {
+        self.statements.clear();
+        self.next_transaction = false;
+        self.may_lock = false;
+        self.forgets = false;
+        self.option = None;
+        self.meaning += 1;
+    }
+
+    /// Takes commands out of `inbox` for the server; refusals are for the client. A new command is
+    /// begun only if it may. `number`: on its server, of the session that a client knows by another.
+    pub fn send(
+        &mut self,
+        inbox: &mut Vec<u8>,
+        server: &mut Vec<u8>,
+        client: &mut Vec<u8>,
+        may_begin: bool,
+        number: &dyn Fn(u32) -> Option<u32>,
+    ) -> io::Result<Step> {
+        let mut moved = Step::Nothing;
+        loop {
+            if self.up_left > 0 {
+                let take = self.up_left.min(inbox.len());
+                if take == 0 {
+                    return Ok(moved);
+                }
+                server.extend(inbox.drain(..take));
+                self.up_left -= take;
+                moved = Step::Moved;
+                continue;
+            }
+            let Some(head) = inbox.first_chunk::<HEADER>() else { return Ok(moved) };
+            let (length, seq) = header(*head);
+            // What was full goes on in the next packet, which may be empty.
+            let goes_on = std::mem::replace(&mut self.up_goes_on, false);
+            if goes_on || self.infile {
+                let is_end = self.infile && length == 0 && !goes_on;
+                self.begin_packet(length, seq);
+                server.extend(inbox.drain(..HEADER));
+                self.infile &= !is_end;
+                moved = Step::Moved;
+                continue;
+            }
+            if self.answer != Answer::None || !may_begin || !self.is_between_packets() {
+                return Ok(moved);
+            }
+            let whole = length.min(WHOLE_MAX);
+            if length == 0 {
+                return Err(invalid("an empty command"));
+            }
+            if inbox.len() < HEADER + whole {
+                return Ok(moved);
+            }
+            self.quiet_since = Instant::now();
+            if length == whole
+                && let Some(body) = renumbered(&inbox[HEADER..HEADER + whole], number)
+            {
+                self.answer = Answer::First;
+                self.doing = Doing::Other;
+                self.seq = seq;
+                packet(server, seq, &body);
+                inbox.drain(..HEADER + whole);
+                moved = Step::Moved;
+                continue;
+            }
+            moved = match self.command(inbox, length, whole, seq, server, client)? {
+                Step::ChangeUser(seq, body) => return Ok(Step::ChangeUser(seq, body)),
+                _ => Step::Moved,
+            };
+        }
+    }
+
+    fn begin_packet(&mut self, length: usize, seq: u8) {
+        self.up_left = length;
+        self.up_goes_on = length == FULL;
+        self.seq = seq;
+    }
+
+    /// Begins a command, of which the first `whole` bytes are here.
+    fn command(
+        &mut self,
+        inbox: &mut Vec<u8>,
+        length: usize,
+        whole: usize,
+        seq: u8,
+        server: &mut Vec<u8>,
+        client: &mut Vec<u8>,
+    ) -> io::Result<Step> {
+        let body = &mut inbox[HEADER..HEADER + whole];
+        let statement = body.get(1..5).and_then(|bytes| bytes.try_into().ok());
+        let statement = statement.map(u32::from_le_bytes).unwrap_or_default();
+        let mut insert = None;
+        self.doing = Doing::Other;
+        let mut said = Said::default();
+        let answer = match body[0] {
+            com::QUIT => Answer::One,
+            com::QUERY | com::PROCESS_INFO => {
+                said = look(&body[1..]);
+                self.heed(said, length > whole);
+                Answer::First
+            }
+            com::PREPARE => {
+                said = look(&body[1..]);
+                self.may_lock |= said.locks;
+                let text = (length == whole && length < FULL).then(|| body[1..].to_vec());
+                let meaning = self.meaning;
+                self.preparing = Some(Statement { text, meaning, said, ..Statement::default() });
+                said = Said::default();
+                self.doing = Doing::Prepare;
+                Answer::First
+            }
+            com::EXECUTE | com::BULK_EXECUTE => {
+                self.doing = Doing::Execute(statement);
+                let is_bulk = body[0] == com::BULK_EXECUTE;
+                if let Some(known) = self.statements.get_mut(statement) {
+                    said = known.said;
+                    known.long_data = false;
+                    insert = match is_bulk {
+                        true => bind_bulk(body, known),
+                        false => bind(body, known),
+                    };
+                }
+                self.heed(said, false);
+                Answer::First
+            }
+            com::LONG_DATA => {
+                if let Some(known) = self.statements.get_mut(statement) {
+                    known.long_data = true;
+                }
+                Answer::None
+            }
+            com::CLOSE => Answer::None,
+            com::RESET => {
+                if let Some(known) = self.statements.get_mut(statement) {
+                    known.long_data = false;
+                    known.cursor = false;
+                }
+                Answer::First
+            }
+            com::FETCH => {
+                self.doing = Doing::Fetch(statement);
+                Answer::Rows
+            }
+            com::INIT_DB | com::CREATE_DB | com::DROP_DB => {
+                self.meaning += 1;
+                Answer::First
+            }
+            com::SET_OPTION => {
+                let value = body.get(1..3).and_then(|bytes| bytes.try_into().ok());
+                self.doing = Doing::Option(value.map(u16::from_le_bytes).unwrap_or_default());
+                Answer::First
+            }
+            com::RESET_CONNECTION => {
+                self.doing = Doing::Reset;
+                Answer::First
+            }
+            com::REFRESH => {
+                self.forgets = true;
+                Answer::First
+            }
+            com::PROCESS_KILL | com::DEBUG | com::PING => Answer::First,
+            com::FIELD_LIST => Answer::Fields,
+            com::STATISTICS => Answer::One,
+            com::CHANGE_USER if length == whole && length < FULL => {
+                let body = body.to_vec();
+                inbox.drain(..HEADER + whole);
+                return Ok(Step::ChangeUser(seq, body));
+            }
+            // Replicas, clones, and what no manual knows.
+            other => {
+                if length != whole {
+                    return Err(invalid(format!("a large command of type {other:#x}")));
+                }
+                let what = format!("the proxy does not pass on commands of type {other:#x}");
+                error(client, seq.wrapping_add(1), 1047, "08S01", &what);
+                inbox.drain(..HEADER + whole);
+                return Ok(Step::Moved);
+            }
+        };
+        if said.about_last && self.disturbed {
+            if length != whole {
+                return Err(invalid("a large question about the last statement"));
+            }
+            error(client, seq.wrapping_add(1), 1105, "HY000", DISTURBED);
+            inbox.drain(..HEADER + whole);
+            return Ok(Step::Moved);
+        }
+        if matches!(body[0], com::QUERY | com::EXECUTE | com::BULK_EXECUTE) {
+            self.disturbed = false;
+            self.is_next_transaction = Some(said.next_transaction);
+        }
+        let of_statement =
+            [com::EXECUTE, com::BULK_EXECUTE, com::LONG_DATA, com::CLOSE, com::RESET, com::FETCH];
+        if of_statement.contains(&body[0])
+            && let Some(number) = body.get_mut(1..5)
+        {
+            number.copy_from_slice(&self.statements.server_number(statement).to_le_bytes());
+        }
+        if body[0] == com::CLOSE {
+            self.statements.remove(statement);
+        }
+        self.answer = answer;
+        self.begin_packet(length, seq);
+        match insert {
+            None => server.extend(inbox.drain(..HEADER + whole)),
+            Some((at, bytes)) => {
+                // The server of a session that was moved does not know the types.
+                let new = length + bytes.len();
+                if new >= FULL {
+                    return Err(invalid("parameters that have no room for their types"));
+                }
+                let [a, b, c, _] = u32::try_from(new).unwrap_or(u32::MAX).to_le_bytes();
+                server.extend_from_slice(&[a, b, c, seq]);
+                server.extend_from_slice(&inbox[HEADER..HEADER + at]);
+                server.extend_from_slice(&bytes);
+                server.extend_from_slice(&inbox[HEADER + at..HEADER + whole]);
+                inbox.drain(..HEADER + whole);
+            }
+        }
+        self.up_left = length - whole;
+        Ok(Step::Moved)
+    }
+
+    /// A statement goes to the server; `cut`: not all of it was looked at.
+    fn heed(&mut self, said: Said, cut: bool) {
+        self.may_lock |= said.locks || cut;
+        self.forgets |= said.forgets;
+        self.meaning += u64::from(said.meaning || cut);
+    }
+
+    /// Passes on what the server says.
+    pub fn receive(&mut self, mut bytes: &[u8], client: &mut Vec<u8>) -> io::Result<()> {
+        while !bytes.is_empty() {
+            if self.down_left > 0 {
+                let (part, rest) = bytes.split_at(self.down_left.min(bytes.len()));
+                client.extend_from_slice(part);
+                self.down_left -= part.len();
+                bytes = rest;
+                continue;
+            }
+            // A header, then as much of the body as is looked at.
+            for wanted in [HEADER, usize::MAX] {
+                let need = match wanted {
+                    HEADER => HEADER,
+                    _ => HEADER + header(first_four(&self.head)).0.min(HEAD_MAX),
+                };
+                let take = need.saturating_sub(self.head.len()).min(bytes.len());
+                let (part, rest) = bytes.split_at(take);
+                self.head.extend_from_slice(part);
+                bytes = rest;
+                if self.head.len() < need {
+                    return Ok(());
+                }
+            }
+            let (length, seq) = header(first_four(&self.head));
+            let mut head = std::mem::take(&mut self.head);
+            let is_rest = std::mem::replace(&mut self.down_goes_on, length == FULL);
+            self.seq = seq;
+            if !is_rest {
+                self.packet(&mut head[HEADER..], length)?;
+            }
+            client.extend_from_slice(&head);
+            self.down_left = length - (head.len() - HEADER);
+            head.clear();
+            self.head = head;
+        }
+        Ok(())
+    }
+
+    /// A packet of the server's begins like this.
+    fn packet(&mut self, head: &mut [u8], length: usize) -> io::Result<()> {
+        let first = head.first().copied().unwrap_or_default();
+        match self.answer {
+            // Nobody has asked: its last word.
+            Answer::None => {}
+            Answer::One => self.done(None),
+            Answer::First => match first {
+                ERR => self.failed(),
+                OK if self.doing == Doing::Prepare => self.prepared(head)?,
+                OK => self.ok(head)?,
+                0xfb => self.infile = true,
+                EOF if length < 9 => self.eof(head)?,
+                _ => {
+                    let count = Cursor(head).number();
+                    let count = count.ok_or_else(|| invalid("an answer that can't be read"))?;
+                    self.answer = Answer::Columns(count);
+                }
+            },
+            Answer::Columns(_) | Answer::ColumnsEnd if first == ERR => self.failed(),
+            Answer::Columns(left) => {
+                self.answer = match (left.saturating_sub(1), self.ends_with_ok) {
+                    (0, true) => Answer::Rows,
+                    (0, false) => Answer::ColumnsEnd,
+                    (left, _) => Answer::Columns(left),
+                };
+            }
+            Answer::ColumnsEnd => {
+                let status = status_of_eof(head)?;
+                // The rows of a cursor come when they are fetched.
+                match status & status::CURSOR {
+                    0 => self.answer = Answer::Rows,
+                    _ => self.ended(status),
+                }
+            }
+            Answer::Rows if first == ERR => self.failed(),
+            Answer::Rows if first == EOF && self.ends_with_ok && length < FULL => self.ok(head)?,
+            Answer::Rows if first == EOF && length < 9 => self.eof(head)?,
+            Answer::Rows => {}
+            Answer::Definitions(left) => match left.saturating_sub(1) {
+                0 => self.done(None),
+                left => self.answer = Answer::Definitions(left),
+            },
+            Answer::Fields if first == ERR => self.failed(),
+            Answer::Fields if first == EOF => self.done(None),
+            Answer::Fields => {}
+        }
+        Ok(())
+    }
+
+    fn ok(&mut self, head: &[u8]) -> io::Result<()> {
+        let mut at = Cursor(head);
+        let status = at.take(1).and_then(|_| {
+            at.number()?;
+            at.number()?;
+            at.u16()
+        });
+        self.ended(status.ok_or_else(|| invalid("an OK that can't be read"))?);
+        Ok(())
+    }
+
+    fn eof(&mut self, head: &[u8]) -> io::Result<()> {
+        self.ended(status_of_eof(head)?);
+        Ok(())
+    }
+
+    /// A result has ended; another one may follow.
+    fn ended(&mut self, status: u16) {
+        self.set_status(status);
+        match status & status::MORE_RESULTS {
+            0 => self.done(Some(status)),
+            _ => self.answer = Answer::First,
+        }
+    }
+
+    fn failed(&mut self) {
+        self.uncertain = true;
+        if self.doing == Doing::Prepare {
+            self.preparing = None;
+            self.statements.refused();
+        }
+        self.answer = Answer::None;
+        self.is_next_transaction = None;
+    }
+
+    fn prepared(&mut self, head: &mut [u8]) -> io::Result<()> {
+        let mut at = Cursor(head);
+        let read = at.take(1).and_then(|_| Some((at.u32()?, at.u16()?, at.u16()?)));
+        let (server, columns, parameters) =
+            read.ok_or_else(|| invalid("a prepared statement that can't be read"))?;
+        let statement = self.preparing.take().unwrap_or_default();
+        let number = self.statements.insert(Statement { server, parameters, ..statement });
+        head[1..5].copy_from_slice(&number.to_le_bytes());
+        let end = u32::from(!self.ends_with_ok);
+        let packets = |count: u16| if count == 0 { 0 } else { u32::from(count) + end };
+        match packets(columns) + packets(parameters) {
+            0 => self.done(None),
+            left => self.answer = Answer::Definitions(left),
+        }
+        Ok(())
+    }
+
+    /// The answer is complete.
+    fn done(&mut self, status: Option<u16>) {
+        self.answer = Answer::None;
+        let status = status.unwrap_or_default();
+        match std::mem::replace(&mut self.doing, Doing::Other) {
+            Doing::Execute(number) => {
+                if let Some(statement) = self.statements.get_mut(number) {
+                    statement.cursor =
+                        status & status::CURSOR != 0 && status & status::LAST_ROW == 0;
+                }
+            }
+            Doing::Fetch(number) => {
+                if let Some(statement) = self.statements.get_mut(number) {
+                    statement.cursor &= status & status::LAST_ROW == 0;
+                }
+            }
+            Doing::Option(value) => self.option = Some(value),
+            Doing::Reset => self.forget(),
+            Doing::Other | Doing::Prepare => {}
+        }
+        if let Some(is_next) = self.is_next_transaction.take() {
+            self.next_transaction = is_next;
+        }
+    }
+}
+
+/// A command that kills a session, with the number that this has on the server.
+fn renumbered(body: &[u8], number: &dyn Fn(u32) -> Option<u32>) -> Option<Vec<u8>> {
+    match body.split_first()? {
+        (&com::QUERY, text) => {
+            let (range, shown) = killed(text)?;
+            let number = number(shown)?.to_string();
+            let (before, behind) = (&text[..range.start], &text[range.end..]);
+            Some([&[com::QUERY], before, number.as_bytes(), behind].concat())
+        }
+        (&com::PROCESS_KILL, rest) => {
+            let shown = u32::from_le_bytes(rest.try_into().ok()?);
+            Some([&[com::PROCESS_KILL], &number(shown)?.to_le_bytes()[..]].concat())
+        }
+        _ => None,
+    }
+}
+
+fn first_four(bytes: &[u8]) -> [u8; HEADER] {
+    bytes.first_chunk::<HEADER>().copied().unwrap_or_default()
+}
+
+fn status_of_eof(head: &[u8]) -> io::Result<u16> {
+    let mut at = Cursor(head);
+    let status = at.take(3).and_then(|_| at.u16());
+    status.ok_or_else(|| invalid("an end of rows that can't be read"))
+}
+
+/// Looks at the parameters of COM_STMT_EXECUTE: number, flags, iterations, which are NULL, whether
+/// types follow, types, values. What has to be inserted, and where.
+fn bind(body: &mut [u8], statement: &mut Statement) -> Option<(usize, Vec<u8>)> {
+    let count = usize::from(statement.parameters);
+    let at = 10 + count.div_ceil(8);
+    if count == 0 {
+        return None;
+    }
+    match body.get(at) {
+        Some(1) => {
+            statement.types = body.get(at + 1..at + 1 + 2 * count).map(<[u8]>::to_vec);
+            statement.types_untold = false;
+            None
+        }
+        Some(_) if std::mem::take(&mut statement.types_untold) => {
+            let types = statement.types.clone()?;
+            body[at] = 1;
+            Some((at + 1, types))
+        }
+        _ => None,
+    }
+}
+
+/// The same of COM_STMT_BULK_EXECUTE: number, flags, types, values.
+fn bind_bulk(body: &mut [u8], statement: &mut Statement) -> Option<(usize, Vec<u8>)> {
+    let flags = u16::from_le_bytes(body.get(5..7)?.try_into().ok()?);
+    if flags & BULK_TYPES != 0 {
+        let end = 7 + 2 * usize::from(statement.parameters);
+        statement.types = body.get(7..end).map(<[u8]>::to_vec);
+        statement.types_untold = false;
+        return None;
+    }
+    if !std::mem::take(&mut statement.types_untold) {
+        return None;
+    }
+    let types = statement.types.clone()?;
+    body[5..7].copy_from_slice(&(flags | BULK_TYPES).to_le_bytes());
+    Some((7, types))
+}
+
+#[cfg(test)]
+mod tests;

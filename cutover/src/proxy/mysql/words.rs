@@ -1,0 +1,241 @@
+//! Words in statements that say what no server tells about a session. Found too often they do no
+//! harm; what routines on the server do without being named is not found.
+
+use std::ops::Range;
+
+/// What a statement says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Said {
+    /// It may take a lock of the server's (`GET_LOCK`).
+    pub locks: bool,
+    /// It asks for something about the statement before it.
+    pub about_last: bool,
+    /// It may change what names and literals of later statements mean.
+    pub meaning: bool,
+    /// It is about the next transaction only (`SET TRANSACTION ..`).
+    pub next_transaction: bool,
+    /// It may make the server forget what it has counted.
+    pub forgets: bool,
+}
+
+/// What `SET` may set that changes what later statements mean.
+const SETTINGS: [&str; 8] = [
+    "names",
+    "charset",
+    "character",
+    "sql_mode",
+    "character_set_client",
+    "character_set_connection",
+    "collation_connection",
+    "lower_case_table_names",
+];
+
+/// Looks through a statement, or several.
+pub(super) fn look(sql: &[u8]) -> Said {
+    let mut said = Said::default();
+    let mut lexer = Lexer { sql, at: 0, quote: None, comment: None };
+    // The first words of the statement that the lexer is in.
+    let mut words: [&[u8]; 2] = [b"", b""];
+    let mut count = 0;
+    while let Some(token) = lexer.next() {
+        let Token { word, quoted, before, behind } = token;
+        let is = |text: &str| word.eq_ignore_ascii_case(text.as_bytes());
+        if word == b";" {
+            if !quoted {
+                count = 0;
+            }
+            continue;
+        }
+        said.locks |= is("get_lock");
+        said.forgets |= is("flush");
+        said.about_last |= behind == Some(b'(') && (is("found_rows") || is("row_count"))
+            || matches!(before, Some(b'@' | b'.')) && (is("warning_count") || is("error_count"));
+        if quoted || count == 0 && word.iter().all(u8::is_ascii_digit) {
+            continue;
+        }
+        if count < 2 {
+            words[count] = word;
+        }
+        count += 1;
+        let first = |text: &str| words[0].eq_ignore_ascii_case(text.as_bytes());
+        let after_show = first("show") && count > 1 && (is("warnings") || is("errors"));
+        said.about_last |= after_show || first("get") && is("diagnostics");
+        let sets = first("set") && SETTINGS.iter().any(|text| is(text));
+        said.meaning |= sets || count == 1 && is("use");
+        said.next_transaction =
+            count > 1 && first("set") && words[1].eq_ignore_ascii_case(b"transaction");
+    }
+    said
+}
+
+/// `KILL [HARD | SOFT] [CONNECTION | QUERY] number`: where the number is, and what it is.
+pub(super) fn killed(sql: &[u8]) -> Option<(Range<usize>, u32)> {
+    const LONGEST: usize = 100;
+    if sql.len() > LONGEST {
+        return None;
+    }
+    let text = std::str::from_utf8(sql).ok()?;
+    let end = text.trim_end_matches(|c: char| c == ';' || c.is_ascii_whitespace()).len();
+    let begin = text[..end].trim_end_matches(|c: char| c.is_ascii_digit()).len();
+    let mut words = text[..begin].split_ascii_whitespace();
+    let is_kill = words.next()?.eq_ignore_ascii_case("kill")
+        && words.all(|word| {
+            ["hard", "soft", "connection", "query"]
+                .iter()
+                .any(|known| word.eq_ignore_ascii_case(known))
+        });
+    let number = text[begin..end].parse().ok()?;
+    is_kill.then_some((begin..end, number))
+}
+
+/// A word or a semicolon.
+struct Token<'a> {
+    word: &'a [u8],
+    /// Within quotes or a comment, as far as can be told without the session's settings.
+    quoted: bool,
+    /// The byte before it, and the first one behind it that is no space.
+    before: Option<u8>,
+    behind: Option<u8>,
+}
+
+struct Lexer<'a> {
+    sql: &'a [u8],
+    at: usize,
+    quote: Option<u8>,
+    /// Up to the end of the line, or to `*/`.
+    comment: Option<bool>,
+}
+
+fn is_word(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || *byte == b'_' || *byte == b'$' || !byte.is_ascii()
+}
+
+impl<'a> Lexer<'a> {
+    fn next(&mut self) -> Option<Token<'a>> {
+        loop {
+            let rest = self.sql.get(self.at..).filter(|rest| !rest.is_empty())?;
+            let byte = rest[0];
+            if is_word(&byte) || byte == b';' {
+                let length = match byte {
+                    b';' => 1,
+                    _ => rest.iter().position(|byte| !is_word(byte)).unwrap_or(rest.len()),
+                };
+                let before = self.at.checked_sub(1).map(|at| self.sql[at]);
+                self.at += length;
+                let behind = rest[length..].iter().find(|byte| !byte.is_ascii_whitespace());
+                return Some(Token {
+                    word: &rest[..length],
+                    quoted: self.quote.is_some() || self.comment.is_some(),
+                    before,
+                    behind: behind.copied(),
+                });
+            }
+            self.at += self.skip(rest, byte);
+        }
+    }
+
+    /// Over what is no word.
+    fn skip(&mut self, rest: &[u8], byte: u8) -> usize {
+        match (self.quote, self.comment) {
+            (Some(quote), _) => {
+                if byte == b'\\' && quote != b'`' {
+                    return 2;
+                }
+                if byte == quote {
+                    self.quote = None;
+                }
+            }
+            (_, Some(to_line_end)) => {
+                if to_line_end && byte == b'\n' {
+                    self.comment = None;
+                } else if !to_line_end && rest.starts_with(b"*/") {
+                    self.comment = None;
+                    return 2;
+                }
+            }
+            _ if rest.starts_with(b"/*") && !rest[2..].starts_with(b"!") => {
+                // What is executed by one of the two families is looked at as a statement.
+                if !rest[2..].starts_with(b"M!") {
+                    self.comment = Some(false);
+                }
+                return 2;
+            }
+            _ if byte == b'#' || rest.starts_with(b"--") => self.comment = Some(true),
+            _ if matches!(byte, b'\'' | b'"' | b'`') => self.quote = Some(byte),
+            _ => {}
+        }
+        1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ordinary_statements_say_nothing() {
+        for sql in [
+            "SELECT * FROM warnings, errors WHERE names_of = 'x'",
+            "UPDATE t SET transaction = 1, a = 'set transaction'",
+            "INSERT INTO locks (get_locks) VALUES ('it''s; USE x')",
+            "SET autocommit = 0",
+            "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+            "SET TRANSACTION READ ONLY; SELECT 1",
+            "SET TRANSACTION READ ONLY; BEGIN;",
+            "SHOW TABLES",
+            "",
+        ] {
+            assert_eq!(look(sql.as_bytes()), Said::default(), "{sql}");
+        }
+    }
+
+    #[test]
+    fn who_is_to_be_killed_is_found() {
+        assert_eq!(killed(b"KILL 7"), Some((5..6, 7)));
+        assert_eq!(killed(b"kill query 1234 ; "), Some((11..15, 1234)));
+        assert_eq!(killed(b"KILL HARD CONNECTION 5"), Some((21..22, 5)));
+        for sql in ["KILL QUERY ID 7", "KILL 'x' 7", "KILL", "SELECT 7", "", "KILL 99999999999"] {
+            assert_eq!(killed(sql.as_bytes()), None, "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_counts_is_found_however_it_is_written() {
+        let said = |sql: &str| look(sql.as_bytes());
+        for sql in
+            ["select get_lock('a', 1)", "DO `GET_LOCK`('a', 1)", "select 'a\\'', Get_Lock(1)"]
+        {
+            assert!(said(sql).locks, "{sql}");
+        }
+        for sql in [
+            "SELECT FOUND_ROWS()",
+            "select row_count ()",
+            "SHOW WARNINGS LIMIT 1",
+            "show count(*) errors",
+            "SELECT @@warning_count",
+            "SELECT @@session.error_count",
+            "/* app */ GET DIAGNOSTICS @n = NUMBER",
+        ] {
+            assert!(said(sql).about_last, "{sql}");
+        }
+        for sql in [
+            "USE shop",
+            "select 1; use shop",
+            "SET NAMES utf8mb4",
+            "set @@sql_mode = ''",
+            "SET character_set_client = latin1, autocommit = 1",
+            "/*!40101 SET CHARACTER SET utf8 */",
+        ] {
+            assert!(said(sql).meaning, "{sql}");
+        }
+        for sql in [
+            "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+            "-- why\n/* who */ set\ttransaction read only;",
+            "select 1; SET TRANSACTION READ WRITE ; ",
+            "/*!40100 SET TRANSACTION READ ONLY */",
+        ] {
+            assert!(said(sql).next_transaction, "{sql}");
+        }
+        assert!(said("FLUSH STATUS").forgets);
+    }
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cutover::Side;
 use cutover::verify::{Mode, ObjectFinding, Progress, VerifyReport, VerifyRequest};
-use decoders::mysql::catalog::{self, TableInfo, TableKind};
+use decoders::mysql::catalog::{TableInfo, TableKind};
 use decoders::mysql::server::ServerUrl;
 use decoders::postgres::catalog::TableFilter;
 use jiff::Timestamp;
@@ -18,7 +18,7 @@ use super::compare;
 use super::definitions::{self, Scope};
 use super::line::{Bench, Line, Next, Task};
 use super::plan::{SOURCE, TARGET, TablePlan};
-use super::side::{End, Reader};
+use super::side::{End, close};
 use super::slices::{self, Pair, Stream};
 use crate::store::FinishedChunk;
 use crate::verify::Trouble;
@@ -139,18 +139,9 @@ impl<S: Stream> Verification<S> {
 
     /// The tables of both sides.
     async fn read(&self, ends: &[End; 2]) -> Result<[Vec<TableInfo>; 2], Trouble> {
-        let read = async |end: &End| {
-            let mut reader = end.open().await?;
-            if !end.server.is_mariadb() {
-                let fresh = "SET SESSION information_schema_stats_expiry = 0";
-                reader.run("asking for fresh statistics", fresh).await?;
-            }
-            let all = TableFilter::default();
-            let (server, database) = (&end.server, self.database.as_deref());
-            let tables = catalog::tables(&mut reader.conn, server, database, &all).await;
-            tables.map_err(|error| reader.unreadable(error))
-        };
-        let (here, there) = tokio::try_join!(read(&ends[SOURCE]), read(&ends[TARGET]))?;
+        let database = self.database.as_deref();
+        let (here, there) =
+            tokio::try_join!(ends[SOURCE].tables(database), ends[TARGET].tables(database))?;
         Ok([here, there])
     }
 
@@ -344,13 +335,6 @@ impl Shop {
         let tables = self.benches.len() as u64;
         let progress = self.counts.progress(tables, rows, self.part, seconds);
         self.progress.send_replace(Progress { limit: Some(self.gate.limit()), ..progress });
-    }
-}
-
-/// Ends a session in order; the server would notice later.
-async fn close(reader: Reader) {
-    if let Err(error) = reader.conn.disconnect().await {
-        tracing::debug!(side = %reader.side, %error, "a session did not end in order");
     }
 }
 

@@ -33,6 +33,7 @@
 //! | `line` | chunks, in order, over all slices |
 //! | `plan`, `canonical`, `json` | what is read of a table; what a value is |
 //! | `compare` | a chunk: sums, then rows |
+//! | `count` | how many rows both sides have, before a run |
 //! | `definitions` | everything that is no row |
 //! | `clients` | whom to spare on the source; how is `super::gate`'s |
 //! | `side` | sessions |
@@ -42,6 +43,7 @@
 mod canonical;
 mod clients;
 mod compare;
+mod count;
 mod definitions;
 mod engine;
 mod job;
@@ -52,6 +54,7 @@ mod plan;
 mod side;
 mod slices;
 
+pub use count::Counting;
 pub use engine::EngineStream;
 pub use job::{SLICE, Verification};
 pub use pair::BinlogPair;

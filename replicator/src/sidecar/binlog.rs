@@ -91,6 +91,8 @@ pub(super) async fn run(config: Config, urls: [ServerUrl; 2]) -> Result<(), Fail
             reading: replication.route.reading.clone(),
         },
         store: replication.store.clone(),
+        pipeline: replication.route.config.name.clone(),
+        state_dir: config.state_dir.clone(),
     };
     let of_runs = Arc::clone(&service);
     let verifier = Verifier::of_binlog(

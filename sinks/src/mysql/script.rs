@@ -33,6 +33,10 @@ impl Purpose {
         match self {
             Purpose::Frame(what) => (*what).to_owned(),
             Purpose::Progress => "moving the progress on green".to_owned(),
+            // Of a repair: it brings no transaction of the source.
+            Purpose::Rows { table, op, commits: (Lsn::INVALID, _) } => {
+                format!("{op} of {}", table.name)
+            }
             Purpose::Rows { table, op, commits: (first, last) } if first == last => {
                 format!("{op} of {} in blue's transaction number {}", table.name, first.0)
             }

@@ -36,6 +36,9 @@
 //! | `count` | how many rows both sides have, before a run |
 //! | `definitions` | everything that is no row |
 //! | `clients` | whom to spare on the source; how is `super::gate`'s |
+//! | `keys` | rows by the keys that a report shows |
+//! | `rechecking` | rows that were written since, looked at again |
+//! | `found`, `repair` | what was found, made right |
 //! | `side` | sessions |
 //! | `engine` | a pipeline's stream, held at a position |
 //! | `pair` | what a pipeline verifies |
@@ -46,16 +49,22 @@ mod compare;
 mod count;
 mod definitions;
 mod engine;
+mod found;
 mod job;
 mod json;
+mod keys;
 mod line;
 mod pair;
 mod plan;
+mod rechecking;
+pub(in crate::verify) mod repair;
 mod side;
 mod slices;
 
 pub use count::Counting;
 pub use engine::EngineStream;
+pub(in crate::verify) use found::Found;
 pub use job::{SLICE, Verification};
 pub use pair::BinlogPair;
+pub(in crate::verify) use rechecking::BinlogLooker;
 pub use slices::{Held, Reached, Stream};

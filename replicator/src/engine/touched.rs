@@ -37,6 +37,9 @@ const VERSIONS_MAX: usize = 1024;
 /// `0x` and digits.
 pub type Key = Vec<String>;
 
+/// Rows of a table, and since when each of them is not proven.
+pub type TouchedRows = (QualifiedName, Vec<(Key, Instant)>);
+
 /// Where the key's columns are in a row, as far as they are there.
 type Positions = Arc<[Option<usize>]>;
 
@@ -232,7 +235,7 @@ impl Touched {
     /// Takes the rows of all tables, and a position of the stream behind all that was noted: what is seen
     /// of them once the target has everything before it is at least what was noted. What was taken before
     /// has been looked at or given back.
-    pub fn take_rows(&self) -> (Vec<(QualifiedName, Vec<(Key, Instant)>)>, Lsn) {
+    pub fn take_rows(&self) -> (Vec<TouchedRows>, Lsn) {
         let mut state = self.state();
         state.out = None;
         let mut taken = Vec::new();
@@ -247,7 +250,7 @@ impl Touched {
     }
 
     /// Gives back which of these rows could not be settled; the others are proven.
-    pub fn settle_rows(&self, open: Vec<(QualifiedName, Vec<(Key, Instant)>)>) {
+    pub fn settle_rows(&self, open: Vec<TouchedRows>) {
         let mut state = self.state();
         state.out = None;
         for (table, rows) in open {

@@ -22,7 +22,7 @@ use super::line::Bench;
 use super::plan::{SOURCE, TARGET, TablePlan};
 use super::side::{End, close};
 use super::slices::{self, Pair};
-use crate::engine::touched::{Cascades, Dirty, Key, Watched};
+use crate::engine::touched::{Cascades, Dirty, Key, TouchedRows, Watched};
 use crate::schema::mysql::qualified;
 use crate::verify::Trouble;
 use crate::verify::continuous::{Continuous, Looker};
@@ -40,17 +40,13 @@ const ENOUGH: usize = 10_000;
 /// Pairs of sessions for a table that has to be compared again.
 const CONNECTIONS: u32 = 1;
 
-/// Rows of a table, and since when each of them is not proven.
-type Rows = (QualifiedName, Vec<(Key, Instant)>);
-
 /// What is noted of a table. `cascades`: what foreign keys do is not in the stream.
 pub(super) fn watched(plan: &TablePlan, all: &[&TablePlan], cascades: bool) -> Watched {
-    let changes_others = cascades.then(|| cascading(plan, all)).unwrap_or_default();
     Watched {
         name: plan.name.clone(),
         key: plan.key().iter().map(|column| column.name.clone()).collect(),
         columns: plan.info.columns.iter().map(|column| column.name.clone()).collect(),
-        cascades: changes_others,
+        cascades: if cascades { cascading(plan, all) } else { Cascades::default() },
     }
 }
 
@@ -118,7 +114,7 @@ impl BinlogLooker {
     async fn rows(
         &mut self,
         continuous: &Continuous,
-        rows: &mut Vec<Rows>,
+        rows: &mut Vec<TouchedRows>,
         through: Lsn,
     ) -> Result<(), Trouble> {
         self.applied(through).await?;

@@ -141,7 +141,7 @@ async fn every_damage_is_repaired(versions: (Version, Version)) -> Result<()> {
         ("lost", [29, 0, 0, 1, 30]),
         ("extra", [0, 0, 1, 1, 2]),
         ("swapped", [0, 2, 0, 0, 2]),
-        ("sp``aces", [1, 1, 0, 0, 2]),
+        ("sp``aces", [3, 3, 0, 0, 6]),
         ("odd", [1, 3, 0, 0, 4]),
         ("pairs", [1, 1, 0, 0, 2]),
         ("bag", [3, 0, 3, 0, 4]),

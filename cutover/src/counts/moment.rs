@@ -41,10 +41,6 @@ impl MomentCounts {
 
     fn findings(&self, counted: &Counted) -> Vec<Check> {
         let (from, to) = (self.from, self.to);
-        if let Some(why) = &counted.blind {
-            let what = format!("the rows of both sides could not be counted at one moment: {why}");
-            return vec![Check::warn(NAME, what, "cutover verify --mode count")];
-        }
         let mut findings = Vec::new();
         for name in &counted.lacking {
             let evidence = format!("{name} is replicated, and {to} does not have it");
@@ -78,6 +74,11 @@ impl MomentCounts {
                 all(&counted.unseen)
             );
             findings.push(Check::warn(NAME, evidence, "count them by hand while nobody writes"));
+        }
+        if let Some(why) = &counted.blind {
+            let what = format!("the rows of both sides could not be counted at one moment: {why}");
+            findings.push(Check::warn(NAME, what, "cutover verify --mode count"));
+            return findings;
         }
         let mut said = vec![format!("{equal} tables have as many rows on {to} as on {from}")];
         if !counted.large.is_empty() {

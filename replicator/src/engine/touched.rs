@@ -258,6 +258,7 @@ impl Touched {
                 state.put(&table, key, since);
             }
         }
+        state.keep_to(ROWS_MAX, BYTES_MAX, Instant::now());
     }
 
     /// Takes the table that has to be compared again since longest, with a position as

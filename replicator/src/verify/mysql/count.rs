@@ -60,7 +60,7 @@ impl<S: Stream> Counting<'_, S> {
                 },
                 Ok(Err(trouble)) if trouble.is_transient => why = trouble.to_string(),
                 Ok(Err(trouble)) => return Err(trouble),
-                Err(_) => return Ok(Counted { blind: Some(why), ..Counted::default() }),
+                Err(_) => return Ok(Counted { blind: Some(why), ..counted }),
             }
             tokio::time::sleep(PAUSE).await;
         };

@@ -71,6 +71,8 @@ fn is_binary(data_type: &str) -> bool {
 fn as_shown(data_type: &str, text: &str) -> Option<String> {
     Some(match data_type {
         "bit" => u64::from_str_radix(text.strip_prefix("0x")?, 16).ok()?.to_string(),
+        // The stream has the digits of the single; it is compared as the double that it is.
+        "float" => format!("{:e}", f64::from(text.parse::<f32>().ok()?)),
         // An index is not looked at.
         "enum" | "set" => format!(":{text}"),
         _ => text.to_owned(),
@@ -146,6 +148,7 @@ mod tests {
         for (kind, text, expected) in [
             ("bit", "0x0102", Some("258")),
             ("bit", "2", None),
+            ("float", "0.1", Some("1.0000000149011612e-1")),
             ("enum", "a:b", Some(":a:b")),
             ("varchar", "0x0102", Some("0x0102")),
         ] {

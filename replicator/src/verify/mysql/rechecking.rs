@@ -227,7 +227,11 @@ impl Looker for BinlogLooker {
         let touched = &continuous.touched;
         let (mut rows, through) = touched.take_rows();
         if !rows.is_empty() {
-            let looked = self.rows(continuous, &mut rows, through).await;
+            // A pause is no time to hold anybody.
+            let looked = tokio::select! {
+                looked = self.rows(continuous, &mut rows, through) => looked,
+                trouble = continuous.turning.ended() => Err(trouble),
+            };
             touched.settle_rows(rows);
             looked?;
         }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cutover::api::{Act, PipelinePhase};
+use cutover::counts::Counted;
 use cutover::evidence::Committed;
 use cutover::marker::Token;
 use cutover::ports::{
@@ -182,6 +183,10 @@ impl<R: Route> Replication for EngineReplication<R> {
             Ok(Err(_)) => Err(PortError::new("stream", "the engine is gone")),
             Err(_) => Err(self.late(&format!("what was committed up to {position}"))),
         }
+    }
+
+    async fn count_rows(&self, bytes: u64, deadline: Instant) -> PortResult<Counted> {
+        self.route.count_rows(&self.shared, bytes, deadline).await
     }
 
     fn leaks(&self) -> Leaks {

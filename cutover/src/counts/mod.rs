@@ -2,11 +2,12 @@
 //!
 //! What the stream applies it checks row by row. What it never saw - a row that somebody deleted on
 //! the target, a copy that was tampered with - it can't know, and a count is the cheapest way to
-//! find most of that. Small tables are counted, as many as fit into [`COUNTED_BYTES`]; the planner's
-//! estimates are compared for the rest, and the result says which. See [`judge`] for how counts are
-//! compared while clients write.
+//! find most of that. Small tables are counted, as many as fit into [`COUNTED_BYTES`]; of PostgreSQL the
+//! planner's estimates are compared for the rest, and the result says which. See [`judge`] for how counts
+//! are compared while clients write, and [`MomentCounts`] for engines that see both sides at one moment.
 
 pub mod judge;
+mod moment;
 
 use std::future::Future;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::ports::{PortResult, Replication};
 use crate::side::Direction;
 use crate::sql::{Kind, Slot, Sql, SqlError, literal};
 use judge::{Rounds, Verdict};
+pub use moment::{Counted, MomentCounts};
 
 /// Bytes of tables (their main fork, on the source) that are counted, smallest first. Counting so
 /// much takes a second or two a round on a server that has it cached.
@@ -52,25 +54,6 @@ pub trait Counts: Send + Sync {
         stream: &R,
         deadline: Instant,
     ) -> impl Future<Output = PortResult<Vec<Check>>> + Send;
-}
-
-/// Of MySQL and MariaDB nothing is counted yet, and the plan says so.
-#[derive(Debug, Clone, Copy)]
-pub struct NotCounted;
-
-impl Counts for NotCounted {
-    async fn open(&self, _deadline: Instant) -> PortResult<()> {
-        Ok(())
-    }
-
-    async fn compare<R: Replication>(
-        &self,
-        _stream: &R,
-        _deadline: Instant,
-    ) -> PortResult<Vec<Check>> {
-        let what = "rows of MySQL and MariaDB are not counted before a run";
-        Ok(vec![Check::warn(NAME, what, "cutover verify")])
-    }
 }
 
 /// The row counts of two PostgreSQL databases, in one direction.
@@ -319,10 +302,7 @@ impl PostgresCounts {
     ) -> Vec<Check> {
         let (from, to) = (self.from, self.to);
         let mut findings = Vec::new();
-        let fix = format!(
-            "find out who wrote to {to}, and make its rows {from}'s again; or copy anew: replicator \
-             teardown --yes, empty {to}, replicator run"
-        );
+        let fix = copied_anew(from, to);
         for name in lacking {
             let evidence = format!("{name} is replicated, and {to} does not have it");
             findings.push(Check::fail(NAME, evidence, fix.clone()));
@@ -390,6 +370,14 @@ impl PostgresCounts {
         findings.push(Check::ok(NAME, said.join("; ")));
         findings
     }
+}
+
+/// What to do about rows that the stream does not explain.
+fn copied_anew(from: &str, to: &str) -> String {
+    format!(
+        "find out who wrote to {to}, and make its rows {from}'s again; or copy anew: replicator \
+         teardown --yes, empty {to}, replicator run"
+    )
 }
 
 fn named(names: &[&QualifiedName]) -> String {

@@ -2,6 +2,7 @@
 
 use super::{PortError, PortResult};
 use crate::api::Act;
+use crate::counts::Counted;
 use crate::evidence::Committed;
 use crate::lag::LagReading;
 use crate::marker::Token;
@@ -108,6 +109,18 @@ pub trait Replication: Send + Sync {
                 format!("this engine can't tell when it is at {position}"),
             ))
         }
+    }
+
+    /// Counts the rows of both sides at one moment of the stream, of as many tables as have `bytes`
+    /// together on the source, smallest first. Closes its sessions. The default is for engines that can't
+    /// see both sides at one moment.
+    fn count_rows(
+        &self,
+        bytes: u64,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<Counted>> + Send {
+        let _ = (bytes, deadline);
+        async { Err(PortError::new("stream", "this engine can't see both sides at one moment")) }
     }
 
     /// Row changes seen after the armed marker so far.

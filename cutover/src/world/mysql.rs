@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use decoders::mysql::server::ServerUrl;
 
 use super::{Databases, Pair, PairWorld};
-use crate::counts::NotCounted;
+use crate::counts::MomentCounts;
 use crate::decision::MysqlDecision;
 use crate::fence::MysqlFence;
 use crate::lease::{Tenant, Uncontested};
@@ -24,7 +24,7 @@ impl Databases for Mysql {
     type Fence = MysqlFence;
     type Decision = MysqlDecision;
     type Sequences = MysqlSequences;
-    type Counts = NotCounted;
+    type Counts = MomentCounts;
 }
 
 /// Two servers of MySQL or MariaDB.
@@ -45,7 +45,7 @@ impl<J> MysqlPair<J> {
                 MysqlDecision::new(blue.clone(), Side::Blue),
                 MysqlDecision::new(green.clone(), Side::Green),
             ],
-            counts: [NotCounted, NotCounted],
+            counts: [Direction::Forward, Direction::Back].map(MomentCounts::new),
             switch,
             journal,
             clock: SystemClock,

@@ -2,12 +2,15 @@
 //! back, markers on its source, and the end of all that it leaves on the servers.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use cutover::Direction;
 use cutover::api::{Act, Check};
+use cutover::counts::Counted;
 use cutover::marker::Token;
-use cutover::ports::{Handed, Leftover, PortResult};
+use cutover::ports::{Handed, Leftover, PortError, PortResult};
 use decoders::Lsn;
+use tokio::time::Instant;
 
 use super::failure::Failure;
 use crate::status::Shared;
@@ -56,6 +59,17 @@ pub trait Route: Send + Sync + 'static {
 
     /// A position of the stream behind which nothing of that place comes. Waits until it is known.
     fn position(&self, place: Self::Place) -> impl Future<Output = Lsn> + Send;
+
+    /// Counts rows, as [`Replication::count_rows`](cutover::ports::Replication::count_rows) says.
+    fn count_rows(
+        &self,
+        shared: &Arc<Shared>,
+        bytes: u64,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<Counted>> + Send {
+        let _ = (shared, bytes, deadline);
+        async { Err(PortError::new("stream", "this engine can't see both sides at one moment")) }
+    }
 
     /// Notes on the target what runs by itself on the source and no stream carries. The default is for
     /// engines where a target has all of it.

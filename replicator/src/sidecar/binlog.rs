@@ -96,6 +96,8 @@ pub(super) async fn run(
             reading: replication.route.reading.clone(),
         },
         store: replication.store.clone(),
+        pipeline: replication.route.config.name.clone(),
+        state_dir: config.state_dir.clone(),
     };
     let of_runs = Arc::clone(&service);
     let verifier = Verifier::of_binlog(

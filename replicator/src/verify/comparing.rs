@@ -19,6 +19,7 @@ use super::job::{Comparison, Job, Work};
 use super::large;
 use super::plan::TablePlan;
 use super::reader::{Reader, Trouble};
+use super::rechecking;
 use super::resume::Memory;
 use super::turning::Turning;
 use super::work::{self, Bench, Counts, Pace, Shop};
@@ -30,7 +31,7 @@ pub(super) const CONNECTIONS: RangeInclusive<u32> = 2..=32;
 const CONNECTIONS_DEFAULT: u32 = 3;
 /// Percent of the chunks.
 const SAMPLE_DEFAULT: f64 = 1.0;
-const SETTLE_DEFAULT: Duration = Duration::from_secs(60);
+pub(super) const SETTLE_DEFAULT: Duration = Duration::from_secs(60);
 
 /// Of the target of `stream` with its source.
 pub(super) struct PostgresComparison {
@@ -124,7 +125,9 @@ impl Comparison for PostgresComparison {
             counts: Counts::default(),
         });
         if request.continuous {
-            let begun = Continuous::begin(job.id(), request, Arc::clone(turning), &shop, &benches);
+            let (turning, state_dir) = (Arc::clone(turning), config.state_dir.clone());
+            let tables = benches.iter().map(rechecking::watched);
+            let begun = Continuous::begin(job.id(), request, from, turning, state_dir, tables);
             job.continues(begun);
             // What was given to the lanes before is not noted: it has to be there before the first look.
             shop.await_head().await?;

@@ -2,15 +2,15 @@
 //!
 //! The stream notes the key of every row that it writes ([`Touched`]) from before the comparison of
 //! everything begins. So whatever that comparison has proven stays proven but for those rows; and
-//! those are looked at again, oldest table first, by the same rules ([`super::settle`]). A look
-//! begins behind the note, and waits until the stream has applied what blue shows: what it proves is
-//! at least the version that was noted.
+//! those are looked at again, oldest table first. A look begins behind the note, and what it proves is
+//! at least the version that was noted; how is each engine's ([`super::rechecking`], [`super::mysql`]).
 //!
 //! A row is taken off the list only by a look that has come to a ruling, or because the source's row
 //! was seen to be written during the look: then its next note is on the way. What could not be
 //! settled goes back with its age. A table that is *dirty* is compared as a whole.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -18,31 +18,40 @@ use std::time::Duration;
 use cutover::Side;
 use cutover::verify::continuous::{ContinuousStatus, DirtyTable};
 use cutover::verify::{Known, Mode, RowDifference, VerifyRequest};
-use decoders::QualifiedName;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::compare::Compared;
 use super::reader::Trouble;
-use super::settle::{Settled, Suspects, settle_within};
+use super::settle::Settled;
 use super::turning::{Turn, Turning};
-use super::work::{self, Bench, Pair, Shop};
 use super::{flag, known};
-use crate::engine::touched::{Next, Touched, Watched};
+use crate::engine::touched::{Touched, Watched};
 
-/// Between two looks, where there is nothing left to look at.
-const REST: Duration = Duration::from_millis(200);
 /// After a trouble.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(2);
-/// Rows of one settling: what could not be settled goes back together.
-const STEP_ROWS: usize = 200;
-/// How long a row may take to be caught at rest; one that is written that often is noted again.
-const SETTLE: Duration = Duration::from_secs(1);
 /// Differences after which nothing is looked at any more.
 const ENOUGH: usize = 10_000;
-/// Connections for a table that has to be compared again.
-const WORKERS: u32 = 1;
+
+/// One engine's way to look again at what the stream has written.
+pub(super) trait Looker: Send {
+    /// Looks at what has waited longest, and says what was found to `continuous`; false if there is
+    /// nothing to do, or not now.
+    ///
+    /// # Errors
+    /// The servers or the stream are away, or a run is in the way. Whatever was not settled is noted
+    /// again.
+    fn look(
+        &mut self,
+        continuous: &Continuous,
+    ) -> impl Future<Output = Result<bool, Trouble>> + Send;
+
+    /// Between two looks, where there is nothing left to look at.
+    fn rest(&self) -> Duration;
+
+    /// Sessions may be lost, or in the middle of something.
+    fn recover(&mut self);
+}
 
 /// Rows that were found to differ, since all that was found before was put right.
 #[derive(Default)]
@@ -60,8 +69,9 @@ pub(super) struct Continuous {
     /// Clients of the source are spared.
     is_limited: bool,
     source: Side,
-    turning: Arc<Turning>,
-    touched: Arc<Touched>,
+    pub(super) turning: Arc<Turning>,
+    pub(super) touched: Arc<Touched>,
+    state_dir: PathBuf,
     is_proven: AtomicBool,
     rechecked: AtomicU64,
     found: Mutex<Found>,
@@ -72,30 +82,27 @@ pub(super) struct Continuous {
 }
 
 impl Continuous {
-    /// Begins to note what the stream writes to these tables. What is compared after this is proven
-    /// for as long as it is not noted.
+    /// Begins to note what the stream writes to these tables of `source`. What is compared after this is
+    /// proven for as long as it is not noted.
     pub fn begin(
         id: &str,
         request: &VerifyRequest,
+        source: Side,
         turning: Arc<Turning>,
-        shop: &Shop,
-        benches: &[Arc<Bench>],
+        state_dir: PathBuf,
+        tables: impl Iterator<Item = Watched>,
     ) -> Self {
-        let touched = Arc::clone(&shop.stream.shared.touched);
-        let watched = benches.iter().map(|bench| Watched {
-            name: bench.plan.name.clone(),
-            key: bench.plan.key.iter().map(|column| column.name.clone()).collect(),
-            columns: bench.plan.columns.clone(),
-        });
-        touched.watch(watched, request.is_whole());
+        let touched = Arc::clone(&turning.shared.touched);
+        touched.watch(tables, request.is_whole());
         Self {
             id: id.to_owned(),
             mode: request.mode,
             is_whole: request.is_whole(),
             is_limited: !request.unlimited,
-            source: shop.source.1,
+            source,
             turning,
             touched,
+            state_dir,
             is_proven: AtomicBool::new(false),
             rechecked: AtomicU64::new(0),
             found: Mutex::default(),
@@ -103,6 +110,11 @@ impl Continuous {
             compared: Instant::now(),
             stop: flag(),
         }
+    }
+
+    /// Whether clients of the source are spared.
+    pub fn is_limited(&self) -> bool {
+        self.is_limited
     }
 
     fn trouble(&self) -> MutexGuard<'_, Option<String>> {
@@ -177,26 +189,25 @@ impl Continuous {
         status.known(self.mode, self.is_whole, jiff::Timestamp::now())
     }
 
-    /// Looks until it is stopped. Everything has been compared, and was equal.
-    pub async fn go_on(self: Arc<Self>, shop: Arc<Shop>, benches: Vec<Arc<Bench>>) {
+    /// Looks until it is stopped. Everything has been compared, and was equal. `spares` spares clients of
+    /// the source for as long as it is polled.
+    pub async fn go_on(self: Arc<Self>, mut looker: impl Looker, spares: impl Future<Output = ()>) {
         self.is_proven.store(true, Ordering::Release);
         tracing::info!(id = self.id, "rows that change are looked at again from now on");
-        let shop = Arc::new(shop.again(self.is_limited));
         let mut stop = self.stop.subscribe();
         let looking = async {
-            let mut pair = None;
             loop {
-                let pause = match self.look(&shop, &benches, &mut pair).await {
+                let pause = match self.look(&mut looker).await {
                     Ok(true) => continue,
                     Ok(false) => {
                         *self.trouble() = None;
-                        REST
+                        looker.rest()
                     }
                     // The words of a server may quote a value: they are in the answer only.
                     Err(trouble) => {
                         tracing::debug!(place = trouble.place, "rows can't be looked at again");
                         *self.trouble() = Some(trouble.to_string());
-                        pair = None;
+                        looker.recover();
                         TROUBLE_PAUSE
                     }
                 };
@@ -205,19 +216,13 @@ impl Continuous {
         };
         tokio::select! {
             () = looking => {}
-            () = shop.govern(), if self.is_limited => {}
+            () = spares, if self.is_limited => {}
             _ = stop.wait_for(|stop| *stop) => {}
         }
         tracing::info!(id = self.id, "rows that change are not looked at any more");
     }
 
-    /// One table's rows, or one table as a whole; false if there is nothing to do.
-    async fn look(
-        &self,
-        shop: &Arc<Shop>,
-        benches: &[Arc<Bench>],
-        pair: &mut Option<Pair>,
-    ) -> Result<bool, Trouble> {
+    async fn look(&self, looker: &mut impl Looker) -> Result<bool, Trouble> {
         match self.turning.now()? {
             // The other side is right now.
             Turn::Turned => {
@@ -231,112 +236,22 @@ impl Continuous {
         if self.found().rows.len() >= ENOUGH {
             return Ok(false);
         }
-        let of = |table: &QualifiedName| benches.iter().find(|bench| bench.plan.name == *table);
-        let (table, rows) = match self.touched.take() {
-            None => return Ok(false),
-            Some(Next::Rows(table, rows)) => (table, rows),
-            Some(Next::Table(table, dirty)) => {
-                let Some(bench) = of(&table) else { return Ok(false) };
-                let compared = self.whole(shop, bench).await;
-                match compared {
-                    Ok(()) => self.touched.settle(&table, Vec::new()),
-                    Err(_) => {
-                        self.touched.soil(&table, dirty);
-                        self.touched.postpone(&table);
-                    }
-                }
-                return compared.map(|()| true);
-            }
-        };
-        let Some(bench) = of(&table) else { return Ok(false) };
-        let mut open = Vec::new();
-        let mut rows = rows.into_iter();
-        loop {
-            let step: Vec<_> = rows.by_ref().take(STEP_ROWS).collect();
-            if step.is_empty() {
-                break;
-            }
-            let keys = step.iter().map(|(key, _)| key.clone()).collect();
-            match self.step(shop, bench, pair, keys).await {
-                Ok(true) => {}
-                Ok(false) => open.extend(step),
-                Err(trouble) => {
-                    open.extend(step);
-                    open.extend(rows);
-                    self.touched.settle(&table, open);
-                    self.touched.postpone(&table);
-                    return Err(trouble);
-                }
-            }
-        }
-        let is_done = open.is_empty();
-        self.touched.settle(&table, open);
-        Ok(is_done)
+        looker.look(self).await
     }
 
-    /// Whether all of them are settled.
-    async fn step(
-        &self,
-        shop: &Arc<Shop>,
-        bench: &Arc<Bench>,
-        pair: &mut Option<Pair>,
-        keys: Vec<Vec<String>>,
-    ) -> Result<bool, Trouble> {
-        let pair = match pair {
-            Some(pair) => pair,
-            None => pair.insert(shop.open().await?),
-        };
-        pair.set_for(&bench.plan).await?;
-        // Settling waits for the stream more than it reads: it is no reading that lasts.
-        drop(shop.gate.enter().await);
-        let rechecked = keys.len() as u64;
-        let suspects = Suspects::Keys(keys);
-        let mut settled = settle_within(SETTLE, shop, pair, &bench.plan, &suspects, ENOUGH).await?;
-        // In and behind a pause clients write the other side: what was seen then is no difference.
-        self.turning.check()?;
-        let unsettled = settled.unsettled;
-        self.rechecked.fetch_add(rechecked, Ordering::Relaxed);
-        self.take_new(shop, bench, &mut settled).await?;
-        bench.take(Compared { rows: 0, rechecked, settled }, shop).await;
-        Ok(unsettled == 0)
-    }
-
-    /// A table from its first to its last row.
-    async fn whole(&self, shop: &Arc<Shop>, bench: &Arc<Bench>) -> Result<(), Trouble> {
-        shop.await_head().await?;
-        let again = Arc::new(Bench::new(bench.plan.clone(), Vec::new()));
-        // A pause is no time to read tables.
-        tokio::select! {
-            all = work::all(Arc::clone(shop), vec![Arc::clone(&again)], WORKERS) => all?,
-            trouble = self.turning.ended() => return Err(trouble),
-        }
-        self.turning.check()?;
-        let report = again.report.lock().await.clone();
-        self.rechecked.fetch_add(report.rows, Ordering::Relaxed);
-        if let Some(error) = report.error {
-            return Err(Trouble::new("verification", error));
-        }
-        let differences = again.found.lock().await.clone();
-        let mut settled = Settled { differences, ..Settled::default() };
-        self.take_new(shop, bench, &mut settled).await?;
-        bench.take(Compared { rows: 0, rechecked: report.rows, settled }, shop).await;
-        match report.unsettled {
-            0 => Ok(()),
-            _ => Err(Trouble::new("verification", "rows of a table could not be settled")),
-        }
+    /// So many rows were looked at again.
+    pub fn rechecked(&self, rows: u64) {
+        self.rechecked.fetch_add(rows, Ordering::Relaxed);
     }
 
     /// Leaves out what is known already, and remembers the rest, over a restart too.
-    async fn take_new(
-        &self,
-        shop: &Shop,
-        bench: &Bench,
-        settled: &mut Settled,
-    ) -> Result<(), Trouble> {
-        let table = bench.plan.name.to_string();
+    ///
+    /// # Errors
+    /// It could not be written down: the rows have to be looked at again.
+    pub async fn take_new(&self, table: &str, settled: &mut Settled) -> Result<(), Trouble> {
         let name = |row: &RowDifference| {
             let key = row.key.iter().map(|part| part.value.clone()).collect();
-            (table.clone(), key, row.row_hash.clone())
+            (table.to_owned(), key, row.row_hash.clone())
         };
         {
             let mut found = self.found();
@@ -354,7 +269,7 @@ impl Continuous {
             differences,
             "a continuous verification has found differences"
         );
-        let saved = self.save(shop).await;
+        let saved = self.save().await;
         if saved.is_err() {
             let mut found = self.found();
             for row in &settled.differences {
@@ -364,9 +279,9 @@ impl Continuous {
         saved
     }
 
-    async fn save(&self, shop: &Shop) -> Result<(), Trouble> {
+    async fn save(&self) -> Result<(), Trouble> {
         let Some(known) = self.known() else { return Ok(()) };
-        let state_dir = shop.stream.route.config.state_dir.clone();
+        let state_dir = self.state_dir.clone();
         let ground = self.turning.ground.clone();
         let saved = tokio::task::spawn_blocking(move || known::save(&state_dir, &known, &ground));
         let failed = |why: String| Trouble::new("state directory", format!("verify.json: {why}"));

@@ -15,7 +15,9 @@ use tokio::time::Instant;
 use super::continuous::Continuous;
 use super::flag;
 use super::known;
+use super::mysql::{BinlogLooker, Found};
 use super::reader::Trouble;
+use super::rechecking::PostgresLooker;
 use super::turning::Turning;
 use super::work::{Bench, Shop};
 use crate::store::{Ground, Unfinished};
@@ -25,8 +27,8 @@ use crate::store::{Ground, Unfinished};
 pub(super) enum Work {
     /// Between two PostgreSQL databases.
     Postgres { shop: Arc<Shop>, benches: Vec<Arc<Bench>> },
-    /// Between two servers of MySQL or MariaDB.
-    Binlog(watch::Receiver<Progress>),
+    /// Between two servers of MySQL or MariaDB; what was found is there once everything was compared.
+    Binlog { progress: watch::Receiver<Progress>, found: Option<Arc<Found>> },
 }
 
 /// One engine's way to compare two sides.
@@ -133,8 +135,22 @@ impl Job {
     pub(super) fn compared(&self) -> Option<(Arc<Shop>, Vec<Arc<Bench>>)> {
         match locked(&self.work).clone()? {
             Work::Postgres { shop, benches } => Some((shop, benches)),
-            Work::Binlog(_) => None,
+            Work::Binlog { .. } => None,
         }
+    }
+
+    /// The same between servers of MySQL or MariaDB.
+    pub(super) fn found(&self) -> Option<Arc<Found>> {
+        match locked(&self.work).clone()? {
+            Work::Postgres { .. } => None,
+            Work::Binlog { found, .. } => found,
+        }
+    }
+
+    /// The side that was taken as right, if something was compared.
+    pub(super) fn compared_with(&self) -> Option<Side> {
+        let of_postgres = self.compared().map(|(shop, _)| shop.source.1);
+        of_postgres.or_else(|| self.found().map(|found| found.source()))
     }
 
     /// As it is now.
@@ -166,7 +182,7 @@ impl Job {
     fn progress(&self) -> Progress {
         let (shop, benches) = match locked(&self.work).clone() {
             None => return Progress::default(),
-            Some(Work::Binlog(progress)) => return progress.borrow().clone(),
+            Some(Work::Binlog { progress, .. }) => return progress.borrow().clone(),
             Some(Work::Postgres { shop, benches }) => (shop, benches),
         };
         let estimated: u64 = benches.iter().map(|bench| bench.plan.rows_estimated).sum();
@@ -244,11 +260,20 @@ impl Job {
     /// Only what was equal once can stay so.
     fn go_on(&self, is_equal: bool) {
         let Some(continuous) = self.continuous() else { return };
-        match self.compared().filter(|_| is_equal) {
-            Some((shop, benches)) => {
-                tokio::spawn(continuous.go_on(shop, benches));
+        match locked(&self.work).clone().filter(|_| is_equal) {
+            Some(Work::Postgres { shop, benches }) => {
+                let shop = Arc::new(shop.again(continuous.is_limited()));
+                tokio::spawn(async move {
+                    let looker = PostgresLooker::new(Arc::clone(&shop), benches);
+                    continuous.go_on(looker, shop.govern()).await;
+                });
             }
-            None => continuous.stop(),
+            Some(Work::Binlog { found: Some(found), .. }) => {
+                // Who looks is sparing by itself.
+                let looker = BinlogLooker::new(found);
+                tokio::spawn(continuous.go_on(looker, std::future::pending()));
+            }
+            Some(Work::Binlog { found: None, .. }) | None => continuous.stop(),
         }
     }
 }

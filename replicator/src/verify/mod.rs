@@ -16,7 +16,7 @@
 //! | `known` | what the last one came to, for as long as it stands on the same copy and roles |
 //! | `turning` | when a run ends the verification |
 //! | `definitions`, `large` | everything that is no row |
-//! | `continuous` | rows that were written since, looked at again |
+//! | `continuous`, `rechecking` | rows that were written since, looked at again |
 //! | [`repair`] | rows made equal again, and why that loses nothing |
 //! | [`mysql`] | the same question about MySQL and MariaDB |
 //!
@@ -40,6 +40,7 @@ mod large;
 pub mod mysql;
 mod plan;
 mod reader;
+mod rechecking;
 pub mod repair;
 mod resume;
 mod row_hash;
@@ -149,12 +150,6 @@ impl Verifier {
     /// One is under way; the request makes no sense; nothing streams.
     pub fn start(&self, request: VerifyRequest) -> Result<VerifyStatus, ApiError> {
         let chosen = checked(&request)?;
-        if request.continuous && matches!(self.streams[0], Stream::Binlog(_)) {
-            let what = "verifications that go on are there between PostgreSQL databases only";
-            return Err(ApiError::new(ErrorCode::Unsupported, what, PLACE)
-                .in_state("nothing was begun; the stream goes on")
-                .next("cutover verify"));
-        }
         let stream = self.carrying()?;
         self.refuse_while_repairing()?;
         let mut last = self.last();

@@ -30,6 +30,11 @@ create table log (id bigint auto_increment primary key, payer int, payee int, am
 create table loose (payer int, amount int);
 ";
 
+/// Transactions that have to be written while verifications of one kind run, in several slices each,
+/// and how many of these may be needed for it.
+const WRITTEN_BESIDE: u64 = 30;
+const ROUNDS_MAX: u32 = 200;
+
 /// A replication of statements: what was done on blue is done on green, each with the position that
 /// blue had reached by it.
 struct Follower {
@@ -37,6 +42,8 @@ struct Follower {
     queue: Arc<Mutex<VecDeque<(BinlogPosition, String)>>>,
     applied: Arc<Mutex<BinlogPosition>>,
     moments: Arc<AtomicU64>,
+    /// Transactions that blue has committed.
+    written: Arc<AtomicU64>,
 }
 
 impl Clone for Follower {
@@ -46,6 +53,7 @@ impl Clone for Follower {
             queue: Arc::clone(&self.queue),
             applied: Arc::clone(&self.applied),
             moments: Arc::clone(&self.moments),
+            written: Arc::clone(&self.written),
         }
     }
 }
@@ -146,6 +154,7 @@ async fn write(
         conn.query_drop(&sql).await?;
         let reached = position(&mut conn, is_mariadb).await?;
         follower.queue.lock().unwrap().push_back((reached, sql));
+        follower.written.fetch_add(1, Ordering::Relaxed);
         count += 1;
     }
     Ok(count)
@@ -162,6 +171,7 @@ async fn traffic(
         queue: Arc::default(),
         applied: Arc::new(Mutex::new(position(&mut conn, is_mariadb).await?)),
         moments: Arc::default(),
+        written: Arc::default(),
     };
     conn.disconnect().await?;
     let stop = Arc::new(AtomicBool::new(false));
@@ -183,26 +193,32 @@ async fn nothing_is_found_while_rows_move_but_what_is_damaged() -> Result<()> {
                 green.run("update w.account set pad = concat(pad, ' ') where id = 1234; insert into w.loose values (-1, -1)")?;
             }
             for mode in EXACT {
-                follower.moments.store(0, Ordering::Relaxed);
-                let asked = cutover::verify::VerifyRequest { rows_only: true, ..request(mode) };
-                let mut run = verification(&blue, &green, asked, follower.clone());
-                // One chunk or two in each slice.
-                run.slice = Duration::from_millis(20);
-                let report = run.run(going.clone()).await?;
-                let moments = follower.moments.load(Ordering::Relaxed);
-                ensure!(moments > 2, "all was seen in {moments} slices");
                 let place = || format!("{versions:?} {mode:?} {is_damaged}");
-                if is_damaged {
-                    ensure!(report.verdict == Verdict::Different && report.differences == 2);
-                    assert_eq!(
-                        found(&report, "account"),
-                        ["different [1234] pad 1:1"],
-                        "{}",
-                        place()
-                    );
-                    assert_eq!(found(&report, "loose"), ["extra []  0:1"], "{}", place());
-                } else {
-                    is_equal(&report).with_context(place)?;
+                let (mut beside, mut rounds) = (0, 0);
+                // However slow the disk is that the writer waits for.
+                while beside < WRITTEN_BESIDE {
+                    ensure!(rounds < ROUNDS_MAX, "{}: only {beside} written beside it", place());
+                    rounds += 1;
+                    follower.moments.store(0, Ordering::Relaxed);
+                    let asked = cutover::verify::VerifyRequest { rows_only: true, ..request(mode) };
+                    let mut run = verification(&blue, &green, asked, follower.clone());
+                    // One chunk or two in each slice.
+                    run.slice = Duration::from_millis(10);
+                    let before = follower.written.load(Ordering::Relaxed);
+                    let report = run.run(going.clone()).await?;
+                    let written = follower.written.load(Ordering::Relaxed) - before;
+                    // One that saw everything at once shows little.
+                    if follower.moments.load(Ordering::Relaxed) > 2 {
+                        beside += written;
+                    }
+                    if is_damaged {
+                        ensure!(report.verdict == Verdict::Different && report.differences == 2);
+                        let account = found(&report, "account");
+                        assert_eq!(account, ["different [1234] pad 1:1"], "{}", place());
+                        assert_eq!(found(&report, "loose"), ["extra []  0:1"], "{}", place());
+                    } else {
+                        is_equal(&report).with_context(place)?;
+                    }
                 }
             }
         }

@@ -42,6 +42,10 @@ impl Purpose {
                 format!("row events of blue's transactions {} to {}", first.0, last.0)
             }
             Purpose::Progress => "moving the progress on green".to_owned(),
+            // Of a repair: it brings no transaction of the source.
+            Purpose::Rows { table, op, commits: (Lsn::INVALID, _) } => {
+                format!("{op} of {}", table.name)
+            }
             Purpose::Rows { table, op, commits: (first, last) } if first == last => {
                 format!("{op} of {} in blue's transaction number {}", table.name, first.0)
             }

@@ -172,6 +172,13 @@ fn operation(change: &ChangeEvent) -> &'static str {
     }
 }
 
+/// The statement of one change of a row, for a person.
+pub(super) fn printed(plan: &Plan, change: &ChangeEvent) -> Result<Option<String>, TargetError> {
+    let statement = row_statement(plan, change);
+    let statement = statement.map_err(|_| unfit(plan, operation(change), Lsn::INVALID))?;
+    Ok(statement.map(|(sql, _)| format!("{};", String::from_utf8_lossy(&sql))))
+}
+
 /// Adds the statement of one change of a row.
 pub(super) async fn row(
     script: &mut Script,
@@ -237,12 +244,15 @@ pub(super) async fn check_foreign_keys(
 
 /// The error of a change whose values are not those of its columns.
 pub(super) fn unfit(plan: &Plan, op: &str, commit: Lsn) -> TargetError {
+    let place = match commit {
+        // Of a repair.
+        Lsn::INVALID => String::new(),
+        commit => format!(" in blue's transaction number {}", commit.0),
+    };
     TargetError::halt(
         format!(
-            "{op} of {} in blue's transaction number {}: a value is missing, or is none of the type that \
-             the column has on green",
+            "{op} of {}{place}: a value is missing, or is none of the type that the column has on green",
             plan.schema().name,
-            commit.0
         ),
         "The table was altered on blue, or green's was made differently; binlog_row_image must be \
          FULL. Make the table on green as on blue, then start the replicator again",

@@ -1,5 +1,6 @@
 //! A move between two servers of MySQL or MariaDB: copied and streamed under load, whatever dies.
 
+mod repair;
 mod verify;
 
 use std::path::PathBuf;

@@ -168,3 +168,49 @@ async fn is_cut_over_and_back(versions: (Version, Version)) -> Result<()> {
     ensure!(this.sidecar.wait(SOON)?.success(), "{}", this.sidecar.log_tail());
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_green_lacks_is_refused_with_the_tables_name() -> Result<()> {
+    const QUIET: &str = "create table shop.quiet (id int primary key, note varchar(20));
+        insert into shop.quiet values (1, 'a'), (2, 'b'), (3, 'c'), (7, 'd')";
+    for versions in
+        [(Version::Mariadb10_11, Version::Mariadb11_8), (Version::Mysql9_7, Version::Mysql9_7)]
+    {
+        let mut this = Move::start(versions, &[], QUIET).await?;
+        let name = this.stage.blue.version().name();
+        this.more().await?;
+        let planned = this.succeed(&["plan"]).context(name)?;
+        // All of them: those that clients write are seen at one moment, too.
+        let tables = "select count(*) from information_schema.tables where table_schema = 'shop'
+                      and table_type = 'BASE TABLE'";
+        let tables = this.stage.mover(&this.stage.blue).value(tables)?;
+        let equal = format!("{tables} tables have as many rows on green as on blue");
+        ensure!(planned.stdout.contains(&equal), "{name}: {}", planned.stdout);
+
+        this.stage.mover(&this.stage.green).run("delete from shop.quiet where id = 7")?;
+        let planned = this.stage.cutover(&["plan"], 2 * SOON)?;
+        ensure!(planned.code() == 3, "{name}: {}: {}", planned.code(), planned.stdout);
+        let said = "has 4 rows on blue and 3 on green: 1 missing on green";
+        ensure!(planned.stdout.contains(said), "{name}: {}", planned.stdout);
+        // A script that does not look at the plan is refused by the run itself.
+        let request = serde_json::json!({ "when_lag": "<1s", "confirmation": "--yes" });
+        let started = this.stage.api().post("/v1/cutover", &request)?;
+        ensure!(started.status == 202, "{name}: {}: {}", started.status, started.body);
+        let over = |status: &Value| status["cutover"]["report"].is_object();
+        let status = this.wait("the run to be over", over).await?;
+        let report = &status["cutover"]["report"];
+        assert_eq!(report["outcome"], "precheck_failed", "{name}: {report}");
+        assert_eq!((&report["serving"], &report["checks"]["fail"]), (&"blue".into(), &1.into()));
+        let what = report["error"]["what"].as_str().unwrap_or_default();
+        ensure!(what.contains("quiet") && what.contains(said), "{name}: {what}");
+
+        // Not for the way back that stands by since the run.
+        let back = "set session sql_log_bin = 0; insert into shop.quiet values (7, 'd')";
+        this.stage.mover(&this.stage.green).run(back)?;
+        this.succeed(&GO).context(name)?;
+        this.more().await?;
+        let on_green = this.stage.mover_url(&this.stage.green);
+        this.ledger.check(&on_green).await?.ensure_exact().context(name)?;
+    }
+    Ok(())
+}

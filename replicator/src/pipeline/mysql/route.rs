@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cutover::Direction;
 use cutover::api::{Act, Check};
+use cutover::counts::Counted;
 use cutover::marker::{MARKER_TABLE, MarkerKind, Token};
 use cutover::ports::{Handed, Leftover, PortError, PortResult};
 use decoders::mysql::gtid::BinlogPosition;
@@ -15,6 +16,7 @@ use decoders::{Lsn, SourceError};
 use mysql_async::prelude::Queryable;
 use sinks::mysql::{BinlogStreamIdentity, MysqlTarget, MysqlTargetOptions};
 use tokio::sync::{Mutex, Notify};
+use tokio::time::Instant;
 
 use super::{Reading, inspecting, markers};
 use crate::config::{Config, DdlMode};
@@ -24,6 +26,7 @@ use crate::pipeline::route::Route;
 use crate::schema::mysql::{Automation, Moved, QUIETLY};
 use crate::status::Shared;
 use crate::store::{Role, Store};
+use crate::verify::mysql::{Counting, EngineStream};
 
 /// Between two looks whether a place has been read.
 const LOOK: Duration = Duration::from_millis(5);
@@ -254,6 +257,26 @@ impl Route for BinlogRoute {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    async fn count_rows(
+        &self,
+        shared: &Arc<Shared>,
+        bytes: u64,
+        deadline: Instant,
+    ) -> PortResult<Counted> {
+        let [source, target] = [&self.ends.source, &self.ends.target];
+        let stream = EngineStream { shared: Arc::clone(shared), reading: self.reading.clone() };
+        let counting = Counting {
+            source: (self.ends.direction.from(), source.clone()),
+            target: (self.ends.direction.to(), target.clone()),
+            database: source.database().or(target.database()).map(str::to_owned),
+            filter: self.config.tables.clone(),
+            stream: &stream,
+            bytes,
+        };
+        let counted = counting.run(deadline).await;
+        counted.map_err(|trouble| PortError::new(trouble.place, trouble.what))
     }
 
     async fn note_automation(&self) -> Result<(), Failure> {

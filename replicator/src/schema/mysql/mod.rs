@@ -21,3 +21,4 @@ pub(crate) use compare::{canonical_name, plain_type};
 pub(crate) use make::qualified;
 pub use make::{LATE_KEYS_BYTES, Made, SchemaCopy};
 pub use notes::Notes;
+pub(crate) use statement::additions;

@@ -69,6 +69,15 @@ pub(super) fn split(create: &str, choice: Choice<'_>) -> Option<Parts> {
     Some(parts)
 }
 
+/// Keys and foreign keys of a definition, by name: what can be added later, in the words of
+/// `ALTER TABLE .. ADD`. `None` if it is none.
+pub(crate) fn additions(create: &str) -> Option<Vec<(String, String)>> {
+    let choice = Choice { defers_keys: true, auto_increment: None, collation: None };
+    let parts = split(create, choice)?;
+    let all = parts.keys.into_iter().chain(parts.foreign_keys);
+    Some(all.map(|added| (added.name, added.definition)).collect())
+}
+
 /// A key that rows can do without: without a primary key, a unique one may be what orders them.
 fn is_key(item: &str, has_primary: bool) -> bool {
     item.starts_with("KEY ")

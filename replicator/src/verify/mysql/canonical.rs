@@ -104,6 +104,8 @@ pub(super) struct Column {
     pub select: [String; 2],
     /// Text that is never NULL, and another one for every other value: for hashes.
     pub hashed: [String; 2],
+    /// Its value may come as a hash instead.
+    pub is_long: bool,
 }
 
 /// Types by what they hold.
@@ -217,7 +219,8 @@ pub(super) fn column(source: &ColumnInfo, target: &ColumnInfo) -> Column {
         }),
         false => value,
     };
-    Column { name, form, select, hashed }
+    let is_long = long.contains(&true) && form != Form::Json;
+    Column { name, form, select, hashed, is_long }
 }
 
 /// Whether both sides put values of the column in the same order.

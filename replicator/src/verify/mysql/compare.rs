@@ -19,7 +19,7 @@ use crate::verify::settle::Settled;
 const BATCH_ROWS: usize = 256;
 const BATCHES_WAITING: usize = 4;
 /// Rows of a side whose digests are here at a time.
-const CONTENTS_ROWS: u64 = 200_000;
+pub(super) const CONTENTS_ROWS: u64 = 200_000;
 
 const DOING: &str = "comparing rows";
 
@@ -66,7 +66,7 @@ async fn keyed(
 
 /// Both sides' rows of a chunk, which come in about the same order: what has met its equal is
 /// forgotten, so little is kept.
-struct Meeting<'a> {
+pub(super) struct Meeting<'a> {
     plan: &'a TablePlan,
     waiting: HashMap<Vec<u8>, [Vec<ByteRow>; 2]>,
     differences: Vec<RowDifference>,
@@ -75,12 +75,12 @@ struct Meeting<'a> {
 }
 
 impl<'a> Meeting<'a> {
-    fn new(plan: &'a TablePlan, enough: usize) -> Self {
+    pub fn new(plan: &'a TablePlan, enough: usize) -> Self {
         Self { plan, waiting: HashMap::new(), differences: Vec::new(), enough, rows: 0 }
     }
 
     /// Takes a row. Whether more are wanted.
-    fn take(&mut self, side: usize, row: ByteRow) -> bool {
+    pub fn take(&mut self, side: usize, row: ByteRow) -> bool {
         self.rows += u64::from(side == SOURCE);
         let key = self.key(&row);
         let there = self.waiting.entry(key.clone()).or_default();
@@ -127,7 +127,7 @@ impl<'a> Meeting<'a> {
     }
 
     /// Nothing more comes: who still waits has no counterpart, unless it was cut short.
-    fn end(mut self) -> Vec<RowDifference> {
+    pub fn end(mut self) -> Vec<RowDifference> {
         let mut alone = Vec::new();
         let waiting = self.waiting.values().filter(|_| !self.is_cut());
         for [source, target] in waiting {
@@ -150,7 +150,7 @@ impl<'a> Meeting<'a> {
 }
 
 /// Names of the columns in which two rows differ.
-fn differing(plan: &TablePlan, source: &ByteRow, target: &ByteRow) -> Vec<String> {
+pub(super) fn differing(plan: &TablePlan, source: &ByteRow, target: &ByteRow) -> Vec<String> {
     let columns = plan.columns.iter().zip(source.iter().zip(target));
     columns
         .filter(|(column, (one, two))| !column.form.is_same(one.as_deref(), two.as_deref()))
@@ -159,7 +159,7 @@ fn differing(plan: &TablePlan, source: &ByteRow, target: &ByteRow) -> Vec<String
 }
 
 /// Values in canonical form, one after the other, each with its length.
-fn packed(columns: &[super::canonical::Column], row: &ByteRow) -> Vec<u8> {
+pub(super) fn packed(columns: &[super::canonical::Column], row: &ByteRow) -> Vec<u8> {
     let mut out = Vec::new();
     for (column, value) in columns.iter().zip(row) {
         match value {
@@ -183,33 +183,8 @@ async fn multiset(
     enough: usize,
 ) -> Result<Compared, Trouble> {
     let sql = [SOURCE, TARGET].map(|side| plan.buckets_sql(side, chunk));
-    let [here, there] = both(pair, &sql).await?;
-    let mut rows = 0;
-    let mut sizes: HashMap<Vec<u8>, u64> = HashMap::new();
-    let mut apart: HashMap<Vec<u8>, ByteRow> = HashMap::new();
-    for row in here {
-        let (bucket, count) = (name(&row), complete(pair.source.side, Some(&row), 1)?);
-        rows += count;
-        sizes.insert(bucket.clone(), count);
-        apart.insert(bucket, row);
-    }
-    for row in there {
-        let (bucket, count) = (name(&row), complete(pair.target.side, Some(&row), 1)?);
-        let size = sizes.entry(bucket.clone()).or_default();
-        *size = count.max(*size);
-        match apart.remove(&bucket) {
-            Some(other) if other == row => {}
-            _ => drop(apart.insert(bucket, row)),
-        }
-    }
-    let mut apart: Vec<(String, u64)> = apart
-        .into_keys()
-        .map(|bucket| {
-            let size = sizes.get(&bucket).copied().unwrap_or_default();
-            (String::from_utf8_lossy(&bucket).into_owned(), size)
-        })
-        .collect();
-    apart.sort_unstable();
+    let both = both(pair, &sql).await?;
+    let (rows, apart) = apart([pair.source.side, pair.target.side], both)?;
     let mut settled = Settled::default();
     let mut rechecked = 0;
     for portion in portions(&apart, CONTENTS_ROWS) {
@@ -232,7 +207,7 @@ async fn multiset(
             RowDifference {
                 kind: if is_missing { RowKind::Missing } else { RowKind::Extra },
                 key: Vec::new(),
-                row_hash: Some(digest.iter().map(|byte| format!("{byte:02x}")).collect()),
+                row_hash: Some(shown(digest)),
                 columns: Vec::new(),
                 on_source,
                 on_target,
@@ -242,13 +217,53 @@ async fn multiset(
     Ok(Compared { rows, rechecked, settled })
 }
 
+/// How many rows the source has, and the buckets that are not the same on both sides with the number of
+/// their rows: of the answers to [`TablePlan::buckets_sql`].
+pub(super) fn apart(
+    sides: [cutover::Side; 2],
+    [here, there]: [Vec<ByteRow>; 2],
+) -> Result<(u64, Vec<(String, u64)>), Trouble> {
+    let mut rows = 0;
+    let mut sizes: HashMap<Vec<u8>, u64> = HashMap::new();
+    let mut apart: HashMap<Vec<u8>, ByteRow> = HashMap::new();
+    for row in here {
+        let (bucket, count) = (name(&row), complete(sides[SOURCE], Some(&row), 1)?);
+        rows += count;
+        sizes.insert(bucket.clone(), count);
+        apart.insert(bucket, row);
+    }
+    for row in there {
+        let (bucket, count) = (name(&row), complete(sides[TARGET], Some(&row), 1)?);
+        let size = sizes.entry(bucket.clone()).or_default();
+        *size = count.max(*size);
+        match apart.remove(&bucket) {
+            Some(other) if other == row => {}
+            _ => drop(apart.insert(bucket, row)),
+        }
+    }
+    let mut apart: Vec<(String, u64)> = apart
+        .into_keys()
+        .map(|bucket| {
+            let size = sizes.get(&bucket).copied().unwrap_or_default();
+            (String::from_utf8_lossy(&bucket).into_owned(), size)
+        })
+        .collect();
+    apart.sort_unstable();
+    Ok((rows, apart))
+}
+
 fn name(row: &ByteRow) -> Vec<u8> {
     row.first().cloned().flatten().unwrap_or_default()
 }
 
-fn digest(bytes: &[u8]) -> [u8; 16] {
+pub(super) fn digest(bytes: &[u8]) -> [u8; 16] {
     let hash = Sha256::digest(bytes);
     std::array::from_fn(|at| hash[at])
+}
+
+/// A digest as reports have it.
+pub(super) fn shown(digest: [u8; 16]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The number of rows, if every one of them has a hash.
@@ -264,7 +279,7 @@ fn complete(side: cutover::Side, row: Option<&ByteRow>, at: usize) -> Result<u64
 }
 
 /// One statement on each side, at the same time.
-async fn both(pair: &mut Pair, sql: &[String; 2]) -> Result<[Vec<ByteRow>; 2], Trouble> {
+pub(super) async fn both(pair: &mut Pair, sql: &[String; 2]) -> Result<[Vec<ByteRow>; 2], Trouble> {
     let (here, there) = tokio::try_join!(
         pair.source.rows(DOING, &sql[SOURCE]),
         pair.target.rows(DOING, &sql[TARGET])

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use cutover::Side;
 use cutover::verify::{Mode, ObjectFinding, Progress, VerifyReport, VerifyRequest};
-use decoders::mysql::catalog::{self, TableInfo, TableKind};
+use decoders::mysql::catalog::{TableInfo, TableKind};
 use decoders::mysql::server::ServerUrl;
 use decoders::postgres::catalog::TableFilter;
 use jiff::Timestamp;
+use sinks::mysql::logs_cascades;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::Instant;
 
@@ -18,8 +19,11 @@ use super::compare;
 use super::definitions::{self, Scope};
 use super::line::{Bench, Line, Next, Task};
 use super::plan::{SOURCE, TARGET, TablePlan};
-use super::side::{End, Reader};
+use super::rechecking;
+use super::side::{End, close};
 use super::slices::{self, Pair, Stream};
+use crate::backfill::mysql::of_source;
+use crate::engine::touched::Watched;
 use crate::store::FinishedChunk;
 use crate::verify::Trouble;
 use crate::verify::chosen::Chosen;
@@ -84,6 +88,14 @@ impl<S: Stream> Verification<S> {
     /// # Errors
     /// It can't begin, or the servers or the stream are away for too long. Nothing was changed.
     pub async fn run(self, stop: watch::Receiver<bool>) -> Result<VerifyReport, Trouble> {
+        Ok(self.prepare().await?.compare(stop).await?.0)
+    }
+
+    /// Finds out what there is to compare.
+    ///
+    /// # Errors
+    /// It can't begin.
+    pub(super) async fn prepare(self) -> Result<Prepared<S>, Trouble> {
         let (from, to) = (self.source.0, self.target.0);
         let ends = tokio::try_join!(
             End::find(from, self.source.1.clone()),
@@ -92,14 +104,36 @@ impl<S: Stream> Verification<S> {
         let ends = [ends.0, ends.1];
         let before = self.read(&ends).await?;
         let benches = self.benches(&ends, &before).await?;
-        let objects = match self.request.rows_only {
-            true => Vec::new(),
-            false => self.objects(&ends, &before).await?,
-        };
+        Ok(Prepared { verification: self, ends, before, benches })
+    }
+
+    /// Compares these tables once more, from the first to the last row.
+    ///
+    /// # Errors
+    /// The servers or the stream are away for too long. What is wrong with a table is in its report.
+    pub(super) async fn again(self, benches: Vec<Arc<Bench>>) -> Result<(), Trouble> {
+        let (from, to) = (self.source.0, self.target.0);
+        let ends = tokio::try_join!(
+            End::find(from, self.source.1.clone()),
+            End::find(to, self.target.1.clone()),
+        )?;
+        let ends = [ends.0, ends.1];
+        let (shop, ours) = (self.shop(benches), Ours::default());
+        let spare =
+            async || SourceWatch::open(&ends[SOURCE], ours.clone(), Arc::clone(&self.stream)).await;
+        tokio::select! {
+            done = self.slices(&ends, &shop, &ours) => done,
+            () = shop.gate.govern(spare), if !self.request.unlimited => {
+                unreachable!("governs for ever")
+            }
+        }
+    }
+
+    fn shop(&self, benches: Vec<Arc<Bench>>) -> Arc<Shop> {
         let seed = u64::from_str_radix(&self.id, 16).unwrap_or_default();
         let percent = self.request.sample_percent.unwrap_or(SAMPLE_DEFAULT);
         let sample = (self.request.mode == Mode::Sample).then_some((percent, seed));
-        let shop = Arc::new(Shop {
+        Arc::new(Shop {
             mode: self.request.mode,
             part: sample.map_or(1.0, |(percent, _)| percent / 100.0),
             began: Instant::now(),
@@ -110,47 +144,14 @@ impl<S: Stream> Verification<S> {
             benches,
             finished: self.finished.clone(),
             progress: self.progress.clone(),
-        });
-        let ours = Ours::default();
-        let spare =
-            async || SourceWatch::open(&ends[SOURCE], ours.clone(), Arc::clone(&self.stream)).await;
-        let mut stopping = stop;
-        let stopped = tokio::select! {
-            done = self.slices(&ends, &shop, &ours) => done.map(|()| false)?,
-            // Whoever can't ask any more has not asked.
-            Ok(_) = stopping.wait_for(|stop| *stop) => true,
-            () = shop.gate.govern(spare), if !self.request.unlimited => {
-                unreachable!("governs for ever")
-            }
-        };
-        let after = self.read(&ends).await?;
-        let mut reports = Vec::new();
-        for bench in &shop.benches {
-            if [SOURCE, TARGET].iter().any(|side| changed(bench, &before[*side], &after[*side])) {
-                bench.failed("its definition was changed while it was compared").await;
-            }
-            reports.push(bench.report.lock().await.clone());
-        }
-        reports.sort_by(|one, other| one.table.cmp(&other.table));
-        let (id, started) = (self.id.clone(), self.started);
-        let mode = self.request.mode;
-        Ok(VerifyReport::judged(id, mode, [from, to], started, reports, objects, stopped))
+        })
     }
 
     /// The tables of both sides.
     async fn read(&self, ends: &[End; 2]) -> Result<[Vec<TableInfo>; 2], Trouble> {
-        let read = async |end: &End| {
-            let mut reader = end.open().await?;
-            if !end.server.is_mariadb() {
-                let fresh = "SET SESSION information_schema_stats_expiry = 0";
-                reader.run("asking for fresh statistics", fresh).await?;
-            }
-            let all = TableFilter::default();
-            let (server, database) = (&end.server, self.database.as_deref());
-            let tables = catalog::tables(&mut reader.conn, server, database, &all).await;
-            tables.map_err(|error| reader.unreadable(error))
-        };
-        let (here, there) = tokio::try_join!(read(&ends[SOURCE]), read(&ends[TARGET]))?;
+        let database = self.database.as_deref();
+        let (here, there) =
+            tokio::try_join!(ends[SOURCE].tables(database), ends[TARGET].tables(database))?;
         Ok([here, there])
     }
 
@@ -272,6 +273,74 @@ impl<S: Stream> Verification<S> {
     }
 }
 
+/// A verification whose tables are known.
+pub(super) struct Prepared<S> {
+    verification: Verification<S>,
+    ends: [End; 2],
+    /// Definitions of both sides.
+    before: [Vec<TableInfo>; 2],
+    benches: Vec<Arc<Bench>>,
+}
+
+impl<S: Stream> Prepared<S> {
+    /// What of the stream is to be noted for a verification that goes on.
+    ///
+    /// # Errors
+    /// The source's.
+    pub async fn watched(&self) -> Result<Vec<Watched>, Trouble> {
+        let mut reader = self.ends[SOURCE].open().await?;
+        let logs = logs_cascades(&mut reader.conn, &self.ends[SOURCE].server).await;
+        let logs = logs.map_err(|error| Trouble::of(reader.side, of_source(error)))?;
+        close(reader).await;
+        let plans: Vec<&TablePlan> = self.benches.iter().map(|bench| &bench.plan).collect();
+        Ok(plans.iter().map(|plan| rechecking::watched(plan, &plans, !logs)).collect())
+    }
+
+    /// Compares everything. Gives also the tables, with what was found.
+    ///
+    /// # Errors
+    /// As for [`Verification::run`].
+    pub async fn compare(
+        self,
+        stop: watch::Receiver<bool>,
+    ) -> Result<(VerifyReport, Vec<Arc<Bench>>), Trouble> {
+        let Prepared { verification, ends, before, benches } = self;
+        let (from, to) = (verification.source.0, verification.target.0);
+        let objects = match verification.request.rows_only {
+            true => Vec::new(),
+            false => verification.objects(&ends, &before).await?,
+        };
+        let shop = verification.shop(benches);
+        let ours = Ours::default();
+        let spare = async || {
+            let stream = Arc::clone(&verification.stream);
+            SourceWatch::open(&ends[SOURCE], ours.clone(), stream).await
+        };
+        let mut stopping = stop;
+        let stopped = tokio::select! {
+            done = verification.slices(&ends, &shop, &ours) => done.map(|()| false)?,
+            // Whoever can't ask any more has not asked.
+            Ok(_) = stopping.wait_for(|stop| *stop) => true,
+            () = shop.gate.govern(spare), if !verification.request.unlimited => {
+                unreachable!("governs for ever")
+            }
+        };
+        let after = verification.read(&ends).await?;
+        let mut reports = Vec::new();
+        for bench in &shop.benches {
+            if [SOURCE, TARGET].iter().any(|side| changed(bench, &before[*side], &after[*side])) {
+                bench.failed("its definition was changed while it was compared").await;
+            }
+            reports.push(bench.report.lock().await.clone());
+        }
+        reports.sort_by(|one, other| one.table.cmp(&other.table));
+        let (id, started) = (verification.id.clone(), verification.started);
+        let mode = verification.request.mode;
+        let report = VerifyReport::judged(id, mode, [from, to], started, reports, objects, stopped);
+        Ok((report, shop.benches.clone()))
+    }
+}
+
 impl Shop {
     /// Compares chunks until the slice is over.
     async fn work(self: Arc<Self>, mut pair: Pair, until: Instant) -> Result<(), Trouble> {
@@ -344,13 +413,6 @@ impl Shop {
         let tables = self.benches.len() as u64;
         let progress = self.counts.progress(tables, rows, self.part, seconds);
         self.progress.send_replace(Progress { limit: Some(self.gate.limit()), ..progress });
-    }
-}
-
-/// Ends a session in order; the server would notice later.
-async fn close(reader: Reader) {
-    if let Err(error) = reader.conn.disconnect().await {
-        tracing::debug!(side = %reader.side, %error, "a session did not end in order");
     }
 }
 

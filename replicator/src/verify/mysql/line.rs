@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::vec::IntoIter;
 
-use cutover::verify::{TableReport, sample};
+use cutover::verify::{RowDifference, TableReport, sample};
 use tokio::sync::Mutex;
 
 use super::plan::{Chunk, TablePlan};
@@ -26,6 +26,8 @@ use crate::verify::work::{self, Counts};
 pub(super) struct Bench {
     pub plan: TablePlan,
     pub report: Mutex<TableReport>,
+    /// All differences that were found, of which the report shows the first.
+    pub found: Mutex<Vec<RowDifference>>,
 }
 
 impl Bench {
@@ -39,7 +41,7 @@ impl Bench {
             error,
             ..TableReport::default()
         };
-        Self { plan, report: Mutex::new(report) }
+        Self { plan, report: Mutex::new(report), found: Mutex::default() }
     }
 
     pub async fn is_given_up(&self) -> bool {
@@ -53,6 +55,7 @@ impl Bench {
 
     pub async fn take(&self, compared: Compared, counts: &Counts, seconds: f64) {
         counts.add(&compared);
+        self.found.lock().await.extend(compared.settled.differences.iter().cloned());
         let mut report = self.report.lock().await;
         work::report(&mut report, compared);
         report.seconds += seconds;

@@ -33,8 +33,12 @@
 //! | `line` | chunks, in order, over all slices |
 //! | `plan`, `canonical`, `json` | what is read of a table; what a value is |
 //! | `compare` | a chunk: sums, then rows |
+//! | `count` | how many rows both sides have, before a run |
 //! | `definitions` | everything that is no row |
 //! | `clients` | whom to spare on the source; how is `super::gate`'s |
+//! | `keys` | rows by the keys that a report shows |
+//! | `rechecking` | rows that were written since, looked at again |
+//! | `found`, `repair` | what was found, made right |
 //! | `side` | sessions |
 //! | `engine` | a pipeline's stream, held at a position |
 //! | `pair` | what a pipeline verifies |
@@ -42,17 +46,25 @@
 mod canonical;
 mod clients;
 mod compare;
+mod count;
 mod definitions;
 mod engine;
+mod found;
 mod job;
 mod json;
+mod keys;
 mod line;
 mod pair;
 mod plan;
+mod rechecking;
+pub(in crate::verify) mod repair;
 mod side;
 mod slices;
 
+pub use count::Counting;
 pub use engine::EngineStream;
+pub(in crate::verify) use found::Found;
 pub use job::{SLICE, Verification};
 pub use pair::BinlogPair;
+pub(in crate::verify) use rechecking::BinlogLooker;
 pub use slices::{Held, Reached, Stream};

@@ -1,5 +1,6 @@
 //! Two servers of MySQL or MariaDB and the stream from one to the other, verified.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use cutover::Side;
@@ -9,9 +10,11 @@ use decoders::postgres::catalog::TableFilter;
 use tokio::sync::{mpsc, watch};
 
 use super::engine::EngineStream;
+use super::found::Found;
 use super::job::{SLICE, Verification};
 use crate::store::Store;
 use crate::verify::Trouble;
+use crate::verify::continuous::Continuous;
 use crate::verify::job::{Comparison, Job, Work};
 use crate::verify::resume::Memory;
 use crate::verify::turning::Turning;
@@ -30,6 +33,17 @@ pub struct BinlogPair {
     pub stream: EngineStream,
     /// The stream's memory.
     pub store: Store,
+    /// The stream's name on the target.
+    pub pipeline: String,
+    /// Where what is known is remembered.
+    pub state_dir: PathBuf,
+}
+
+impl BinlogPair {
+    /// The database that is moved; empty: all of them.
+    pub(in crate::verify) fn named_database(&self) -> String {
+        self.database.clone().unwrap_or_default()
+    }
 }
 
 impl Comparison for Arc<BinlogPair> {
@@ -50,7 +64,8 @@ impl Comparison for Arc<BinlogPair> {
         let (memory, before) = opened.await?;
         let (finished, mut to_keep) = mpsc::unbounded_channel();
         let progress = watch::Sender::new(Progress::default());
-        job.works_on(Work::Binlog(progress.subscribe()));
+        let seen = progress.subscribe();
+        job.works_on(Work::Binlog { progress: seen.clone(), found: None });
         let verification = Verification {
             id: job.id().to_owned(),
             started: job.started(),
@@ -65,13 +80,31 @@ impl Comparison for Arc<BinlogPair> {
             finished: Some(finished),
             progress,
         };
+        let verification = verification.prepare().await?;
+        if request.continuous {
+            let (turning, state_dir) = (Arc::clone(turning), self.state_dir.clone());
+            let (id, source) = (job.id(), direction.from());
+            let tables = verification.watched().await?;
+            // What was given to the lanes before is there before the first moment.
+            job.continues(Continuous::begin(
+                id,
+                request,
+                source,
+                turning,
+                state_dir,
+                tables.into_iter(),
+            ));
+        }
         let keeping = async {
             while let Some(chunk) = to_keep.recv().await {
                 memory.save(chunk).await;
             }
         };
-        let (report, ()) = tokio::join!(verification.run(job.stopping()), keeping);
-        let report = report?;
+        let (compared, ()) = tokio::join!(verification.compare(job.stopping()), keeping);
+        let (report, benches) = compared?;
+        let (pair, request) = (Arc::clone(self), request.clone());
+        let found = Some(Arc::new(Found { pair, request, benches }));
+        job.works_on(Work::Binlog { progress: seen, found });
         // What could not be compared to its end goes on with what was; differences that somebody may
         // put right until then are looked for again.
         let goes_on = report.tables.iter().any(|table| table.error.is_some())

@@ -202,10 +202,36 @@ impl TablePlan {
 
     /// Rows of some buckets.
     pub fn contents_sql(&self, side: usize, chunk: &Chunk, buckets: &[String]) -> String {
+        self.of_buckets(side, &self.selected(side), chunk, buckets)
+    }
+
+    /// Rows for which `condition` holds, whatever the predicate says, with more expressions behind the
+    /// columns that are compared.
+    pub fn rows_where_sql(&self, side: usize, more: &str, condition: &str) -> String {
+        format!(
+            "SELECT {}, {more} FROM {} {} WHERE {condition}",
+            self.selected(side),
+            qualified(&self.name),
+            self.index[side]
+        )
+    }
+
+    /// The same of some buckets, where the predicate holds.
+    pub fn contents_with_sql(
+        &self,
+        side: usize,
+        more: &str,
+        chunk: &Chunk,
+        buckets: &[String],
+    ) -> String {
+        let selected = format!("{}, {more}", self.selected(side));
+        self.of_buckets(side, &selected, chunk, buckets)
+    }
+
+    fn of_buckets(&self, side: usize, selected: &str, chunk: &Chunk, buckets: &[String]) -> String {
         let buckets: Vec<String> = buckets.iter().map(|bucket| format!("'{bucket}'")).collect();
         format!(
-            "SELECT {} {} AND {} IN ({})",
-            self.selected(side),
+            "SELECT {selected} {} AND {} IN ({})",
             self.from(side, chunk),
             self.bucket(side),
             buckets.join(", ")

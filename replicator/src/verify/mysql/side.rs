@@ -1,8 +1,9 @@
 //! A session on one side, in a snapshot or before one.
 
 use cutover::Side;
-use decoders::mysql::catalog::CatalogError;
+use decoders::mysql::catalog::{self, CatalogError, TableInfo};
 use decoders::mysql::server::{self, Conn, Server, ServerUrl};
+use decoders::postgres::catalog::TableFilter;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Row, Value};
 
@@ -43,6 +44,18 @@ impl End {
         let conn = server::connect(&self.url).await;
         let conn = conn.map_err(|error| Trouble::of(self.side, of_source(error)))?;
         Ok(Reader { conn, side: self.side })
+    }
+
+    /// Its tables; of one database, if one is named.
+    pub async fn tables(&self, database: Option<&str>) -> Result<Vec<TableInfo>, Trouble> {
+        let mut reader = self.open().await?;
+        if !self.server.is_mariadb() {
+            let fresh = "SET SESSION information_schema_stats_expiry = 0";
+            reader.run("asking for fresh statistics", fresh).await?;
+        }
+        let all = TableFilter::default();
+        let tables = catalog::tables(&mut reader.conn, &self.server, database, &all).await;
+        tables.map_err(|error| reader.unreadable(error))
     }
 }
 
@@ -85,6 +98,13 @@ impl Reader {
 
     pub fn unreadable(&self, error: CatalogError) -> Trouble {
         Trouble::of(self.side, of_catalog(self.side.name(), error))
+    }
+}
+
+/// Ends a session in order; the server would notice later.
+pub(super) async fn close(reader: Reader) {
+    if let Err(error) = reader.conn.disconnect().await {
+        tracing::debug!(side = %reader.side, %error, "a session did not end in order");
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use decoders::mysql::gtid::BinlogPosition;
 use decoders::mysql::server::Conn;
+use tokio::time::Instant;
 
 use super::side::{End, Reader};
 use crate::backfill::mysql::snapshot::{self, Patience};
@@ -68,24 +69,69 @@ pub(super) struct Pair {
     pub target: Reader,
 }
 
+/// A moment of the source at which the target is held.
+pub(super) struct Moment<H> {
+    /// Dropping it lets the stream go on.
+    pub held: H,
+    /// Sees the source as it was then.
+    pub source: Reader,
+    /// When the stream was stopped at the latest.
+    pub since: Instant,
+}
+
 /// Opens `count` pairs; fewer, if the source allows no more (see the copy's snapshot).
 pub(super) async fn open<S: Stream>(
     [source, target]: [&End; 2],
     stream: &S,
     count: usize,
 ) -> Result<Vec<Pair>, Trouble> {
+    let found = find([source, target], stream, [count, count]).await?;
+    drop(found.held);
+    let pairs = found.here.into_iter().zip(found.there);
+    let reader = |conn: Conn, end: &End| Reader { conn, side: end.side };
+    let pair = |(one, two)| Pair { source: reader(one, source), target: reader(two, target) };
+    Ok(pairs.map(pair).collect())
+}
+
+/// A moment at which the target stays held, with exactly the transactions that the source's session sees.
+pub(super) async fn moment<S: Stream>(
+    ends: [&End; 2],
+    stream: &S,
+) -> Result<Moment<S::Held>, Trouble> {
+    let Found { held, mut here, since, .. } = find(ends, stream, [1, 0]).await?;
+    let conn = here.pop().ok_or_else(|| Trouble::unexpected(ends[0].side, "no session"))?;
+    Ok(Moment { held, source: Reader { conn, side: ends[0].side }, since })
+}
+
+/// Sessions of both sides that see one moment, and the target held there.
+struct Found<H> {
+    held: H,
+    here: Vec<Conn>,
+    there: Vec<Conn>,
+    since: Instant,
+}
+
+/// Looks for a moment of so many sessions on each side.
+async fn find<S: Stream>(
+    [source, target]: [&End; 2],
+    stream: &S,
+    [count, count_there]: [usize; 2],
+) -> Result<Found<S::Held>, Trouble> {
     near(source, stream).await?;
     let (mut last, [mut pause, longest]) = (None, PAUSE);
     for _ in 0..ATTEMPTS {
-        let connect = async |end: &End| {
-            let sessions = snapshot::connect(&end.url, &end.server, count).await;
-            sessions.map_err(|error| Trouble::of(end.side, error))
+        let connect = async |end: &End, count: usize| match count {
+            0 => Ok(Vec::new()),
+            count => {
+                let sessions = snapshot::connect(&end.url, &end.server, count).await;
+                sessions.map_err(|error| Trouble::of(end.side, error))
+            }
         };
-        let (here, there) = tokio::try_join!(connect(source), connect(target))?;
+        let (here, there) = tokio::try_join!(connect(source, count), connect(target, count_there))?;
         let holding = held([source, target], stream, here, there);
         // A hold that takes too long ends here: dropping it lets the stream go on.
         match tokio::time::timeout(HOLD_MAX, holding).await {
-            Ok(Ok(Some(pairs))) => return Ok(pairs),
+            Ok(Ok(Some(found))) => return Ok(found),
             Ok(Err(trouble)) if !trouble.is_transient => return Err(trouble),
             Ok(Err(trouble)) => last = Some(trouble),
             Ok(Ok(None)) | Err(_) => {}
@@ -121,8 +167,9 @@ async fn held<S: Stream>(
     stream: &S,
     here: Vec<Conn>,
     mut there: Vec<Conn>,
-) -> Result<Option<Vec<Pair>>, Trouble> {
+) -> Result<Option<Found<S::Held>>, Trouble> {
     let mut held = stream.hold().await?;
+    let since = Instant::now();
     let once = Patience::Once;
     let moment = snapshot::at_one_moment(&source.url, &source.server, here, once).await;
     let moment = moment.map_err(|error| Trouble::of(source.side, error))?;
@@ -132,10 +179,6 @@ async fn held<S: Stream>(
     there.truncate(moment.readers.len());
     let begun = snapshot::begin(&mut there).await;
     begun.map_err(|error| Trouble::of(target.side, error))?;
-    drop(held);
-    tracing::debug!(position = %moment.position, pairs = there.len(), "both sides are seen");
-    let pairs = moment.readers.into_iter().zip(there);
-    let reader = |conn: Conn, end: &End| Reader { conn, side: end.side };
-    let pair = |(one, two)| Pair { source: reader(one, source), target: reader(two, target) };
-    Ok(Some(pairs.map(pair).collect()))
+    tracing::debug!(position = %moment.position, "both sides are seen");
+    Ok(Some(Found { held, here: moment.readers, there, since }))
 }

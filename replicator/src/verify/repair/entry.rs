@@ -10,6 +10,7 @@ use cutover::verify::repair::{RepairPlan, RepairRequest, RepairStatus};
 use decoders::postgres::catalog::TablePattern;
 
 use super::super::job::Job;
+use super::super::mysql;
 use super::super::{PLACE, Stream, Verifier};
 use super::{RepairJob, Standing, plan};
 
@@ -41,9 +42,18 @@ impl Verifier {
     /// There is no verification that has ended; a server's.
     pub async fn repair_plan(&self, request: &RepairRequest) -> Result<RepairPlan, ApiError> {
         let patterns = patterns(request)?;
-        let database = self.database()?;
+        let database = self.database();
         let job = self.differing()?;
-        plan::plan(&job, &patterns, database).await.map_err(|trouble| {
+        let planned = match job.found() {
+            Some(found) => {
+                let findings = job.status().report.map(|report| report.objects);
+                let (findings, standing) = (findings.unwrap_or_default(), self.standing());
+                let id = job.id();
+                mysql::repair::planned(&found, id, &patterns, &findings, standing).await
+            }
+            None => plan::plan(&job, &patterns, database).await,
+        };
+        planned.map_err(|trouble| {
             ApiError::new(ErrorCode::Unavailable, trouble.what, trouble.place)
                 .next("cutover verify, then again")
         })
@@ -56,21 +66,26 @@ impl Verifier {
     /// another repair is under way.
     pub fn repair(&self, request: RepairRequest) -> Result<RepairStatus, ApiError> {
         let patterns = patterns(&request)?;
-        let database = self.database()?;
+        let database = self.database();
         match request.confirmation.as_deref() {
             Some(YES) => {}
-            Some(typed) if typed == database => {}
+            Some(typed) if typed == database && !database.is_empty() => {}
             _ => {
-                let what = format!(
-                    "the repair is not confirmed: expected the name of blue's database, {database}"
-                );
+                let what = match database.as_str() {
+                    "" => "the repair is not confirmed: all databases of blue are moved, so it \
+                           takes --yes"
+                        .to_owned(),
+                    database => format!(
+                        "the repair is not confirmed: expected the name of blue's database, \
+                         {database}"
+                    ),
+                };
                 return Err(ApiError::new(ErrorCode::BadRequest, what, PLACE)
                     .next("cutover repair --plan, then: cutover repair --yes"));
             }
         }
         let job = self.differing()?;
-        let runs = Arc::clone(&self.runs);
-        let standing: Standing = Arc::new(move || in_the_way(runs()));
+        let standing = self.standing();
         if let Some(why) = standing() {
             return Err(busy(why).next("cutover status --watch"));
         }
@@ -151,30 +166,27 @@ impl Verifier {
             return Err(busy(format!("verification {} is under way", job.id()))
                 .next("cutover verify --attach, or cutover verify --stop"));
         }
-        match job.compared() {
-            Some((shop, _)) if shop.source.1 == stream.shared().direction.from() => Ok(job),
-            Some((shop, _)) => refuse(format!(
-                "verification {} was against {}, which does not serve any more",
-                job.id(),
-                shop.source.1
+        match job.compared_with() {
+            Some(source) if source == stream.shared().direction.from() => Ok(job),
+            Some(source) => refuse(format!(
+                "verification {} was against {source}, which does not serve any more",
+                job.id()
             )),
             None => refuse(format!("verification {} has compared nothing", job.id())),
         }
     }
 
-    /// Blue's.
-    ///
-    /// # Errors
-    /// Nothing can be repaired there.
-    fn database(&self) -> Result<String, ApiError> {
+    /// Why nothing may be written now.
+    fn standing(&self) -> Standing {
+        let runs = Arc::clone(&self.runs);
+        Arc::new(move || in_the_way(runs()))
+    }
+
+    /// Blue's; empty if all of them are moved.
+    fn database(&self) -> String {
         match &self.streams[0] {
-            Stream::Postgres(forward) => Ok(forward.route.ends.source.dbname().to_owned()),
-            Stream::Binlog(_) => {
-                let what = "repairs are there between PostgreSQL databases only";
-                Err(ApiError::new(ErrorCode::Unsupported, what, PLACE)
-                    .in_state("nothing was changed; the stream goes on")
-                    .next("copy the tables that differ again: replicator teardown, then run"))
-            }
+            Stream::Postgres(forward) => forward.route.ends.source.dbname().to_owned(),
+            Stream::Binlog(pair) => pair.named_database(),
         }
     }
 }

@@ -11,8 +11,10 @@ use decoders::postgres::catalog::TablePattern;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::super::comparing::SETTLE_DEFAULT;
 use super::super::flag;
 use super::super::job::Job;
+use super::super::mysql;
 use super::super::plan::TablePlan;
 use super::super::reader::Trouble;
 use super::chunk::{self, Site};
@@ -24,7 +26,7 @@ const CHUNK_ROWS: usize = 100;
 const CHUNK_BYTES: u64 = 4 << 20;
 
 /// Why it ended early.
-const STOPPED: &str = "an operator or a rollback stopped it";
+pub(in super::super) const STOPPED: &str = "an operator or a rollback stopped it";
 
 /// A repair.
 pub(in super::super) struct RepairJob {
@@ -131,6 +133,9 @@ impl RepairJob {
         standing: &Standing,
     ) -> Result<RepairReport, Trouble> {
         let started = Timestamp::now();
+        if let Some(found) = self.verification.found() {
+            return self.binlog(&found, request, patterns, standing, started).await;
+        }
         let Some((shop, benches)) = self.verification.compared() else {
             return Err(Trouble::new("verification", "it has compared nothing"));
         };
@@ -174,6 +179,37 @@ impl RepairJob {
             verification: self.verification.id().to_owned(),
             source: shop.source.1,
             target: shop.target.1,
+            started,
+            ended: Timestamp::now(),
+            tables,
+            stopped,
+        })
+    }
+
+    /// Between two servers of MySQL or MariaDB.
+    async fn binlog(
+        &self,
+        found: &mysql::Found,
+        request: &RepairRequest,
+        patterns: &[TablePattern],
+        standing: &Standing,
+        started: Timestamp,
+    ) -> Result<RepairReport, Trouble> {
+        let asked = mysql::repair::Asked {
+            patterns,
+            settle: request.settle_ms.map_or(SETTLE_DEFAULT, Duration::from_millis),
+            standing,
+            stop: self.stop.subscribe(),
+            rows: &self.rows,
+            rows_done: &self.rows_done,
+        };
+        let (tables, stopped) = mysql::repair::repair(found, &asked).await?;
+        Ok(RepairReport {
+            schema_version: SCHEMA_VERSION,
+            id: self.id.clone(),
+            verification: self.verification.id().to_owned(),
+            source: found.source(),
+            target: found.target(),
             started,
             ended: Timestamp::now(),
             tables,

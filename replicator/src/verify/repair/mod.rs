@@ -47,7 +47,7 @@ mod objects;
 mod plan;
 mod rows;
 
-pub(super) use job::RepairJob;
+pub(super) use job::{RepairJob, STOPPED};
 
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ use super::work::{Bench, Pair, Shop};
 use rows::Fitted;
 
 /// Why nothing may be written now; `None`: it may.
-type Standing = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+pub(super) type Standing = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// The table of decisions may not be there yet.
 const HAS_DECISIONS: &str = "SELECT (to_regclass('_cutover.decision') IS NOT NULL)::int::int8";

@@ -41,7 +41,7 @@ const EXPECTED: [&str; 8] = [
 
 impl Move {
     /// A verification's exit code and report.
-    fn verify(&self, arguments: &[&str]) -> Result<(i32, Value)> {
+    pub(super) fn verify(&self, arguments: &[&str]) -> Result<(i32, Value)> {
         let mut all = vec!["verify", "--json"];
         all.extend(arguments);
         let finished = self.cutover(&all)?;
@@ -136,22 +136,4 @@ async fn a_verification_goes_on_after_a_crash() -> Result<()> {
     let report = ensure_equal(this.verify(&["--unlimited", "--table", "ballast"])?)?;
     ensure!(report["resumed"].is_null(), "{report:#}");
     clients.end()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_only_postgresql_has_is_refused() -> Result<()> {
-    let mut this = Move::start_with(MARIADB, MORE, "")?;
-    this.wait_streaming().await?;
-    for refused in [&["verify", "--continuous"][..], &["repair", "--plan"], &["repair", "--yes"]] {
-        let answer = this.cutover(refused)?;
-        ensure!(answer.code() != 0, "{refused:?} was not refused: {}", answer.stdout);
-        ensure!(
-            answer.stderr.contains("PostgreSQL databases only"),
-            "{refused:?}: {}{}",
-            answer.stdout,
-            answer.stderr
-        );
-    }
-    ensure!(this.api().status()?["phase"] == "streaming", "what was refused has changed nothing");
-    Ok(())
 }

@@ -1,0 +1,340 @@
+//! One repair between two servers of MySQL or MariaDB.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use cutover::verify::KeyPart;
+use cutover::verify::repair::{LeftRow, RepairedTable};
+use decoders::postgres::catalog::TablePattern;
+use sinks::mysql::Fitted;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::super::found::Found;
+use super::super::keys::Key;
+use super::super::plan::TablePlan;
+use super::super::side::close;
+use super::super::slices::{self, Moment};
+use super::again;
+use super::changes::Manner;
+use super::keyed::{self, Outcome};
+use super::loose;
+use super::site::{Site, trouble};
+use super::subjects::{Subject, Suspects, Table, subjects};
+use crate::schema::mysql::qualified;
+use crate::verify::Trouble;
+use crate::verify::repair::{STOPPED, Standing};
+
+/// Rows that are written together.
+const GROUP_ROWS: u64 = 500;
+/// Bytes of a table's rows that are in memory together, by their average width.
+const GROUP_BYTES: u64 = 4 << 20;
+/// Nothing is begun in a moment that is older: the stream waits.
+const MOMENT: Duration = Duration::from_millis(500);
+/// The longest that the stream is kept waiting.
+const HELD_MAX: Duration = Duration::from_secs(5);
+/// Before another moment is looked for.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Rows that were left, in a table's report.
+const NAMED: usize = 100;
+
+/// What is asked for, and where progress is told.
+pub(in crate::verify) struct Asked<'a> {
+    /// Tables; none: all with differences.
+    pub patterns: &'a [TablePattern],
+    /// How long somebody may be in the way of a row.
+    pub settle: Duration,
+    /// Why nothing may be written now; `None`: it may.
+    pub standing: &'a Standing,
+    /// Nobody wants it to go on.
+    pub stop: watch::Receiver<bool>,
+    /// Rows that it is about.
+    pub rows: &'a AtomicU64,
+    /// Rows that are done.
+    pub rows_done: &'a AtomicU64,
+}
+
+/// Repairs what was found. Gives back also why it ended early.
+///
+/// # Errors
+/// It could not begin. What goes wrong with a table is in its report.
+pub(in crate::verify) async fn repair(
+    found: &Found,
+    asked: &Asked<'_>,
+) -> Result<(Vec<RepairedTable>, Option<String>), Trouble> {
+    let mut site = Site::open(found, asked.standing.clone()).await?;
+    let subjects = subjects(found, &site.ends, asked.patterns).await?;
+    let rows = subjects.iter().map(|subject| subject.suspects.len() as u64).sum();
+    asked.rows.store(rows, Ordering::Relaxed);
+    let mut tables = Vec::new();
+    let mut stopped = None;
+    for subject in &subjects {
+        let mut tally = RepairedTable {
+            table: qualified(&subject.name),
+            rows: subject.suspects.len() as u64,
+            beyond: subject.beyond,
+            error: subject.table.as_ref().err().cloned(),
+            ..RepairedTable::default()
+        };
+        if let (Ok(table), None) = (&subject.table, &stopped) {
+            let mut desk = Desk { site: &mut site, asked, table };
+            if let Err(trouble) = desk.table(subject, &mut tally).await {
+                tally.error = Some(trouble.to_string());
+                stopped = site.standing();
+            }
+            if *asked.stop.borrow() {
+                stopped = Some(STOPPED.to_owned());
+            }
+        }
+        tables.push(tally);
+        if stopped.is_some() {
+            break;
+        }
+    }
+    if stopped.is_none() {
+        again::look(&site, &subjects, &mut tables).await;
+    }
+    Ok((tables, stopped))
+}
+
+/// One table's repair.
+struct Desk<'a, 'b> {
+    site: &'a mut Site,
+    asked: &'a Asked<'b>,
+    table: &'a Table,
+}
+
+impl Desk<'_, '_> {
+    async fn table(&mut self, subject: &Subject, tally: &mut RepairedTable) -> Result<(), Trouble> {
+        let target = self.site.target();
+        let pen = self.site.pen().await?;
+        let fitted = pen.fit(self.table.images.schema.clone()).await;
+        let fitted = fitted.map_err(|error| trouble(target, &error))?;
+        match &subject.suspects {
+            Suspects::Keys(keys) => self.keyed(keys, &fitted, tally).await,
+            Suspects::Contents(contents) => self.loose(contents, &fitted, tally).await,
+        }
+    }
+
+    /// A moment, unless it is not to go on. Gives none if there is time to look for another one.
+    async fn moment(
+        &self,
+        until: Instant,
+    ) -> Result<Option<Moment<super::super::engine::HeldEngine>>, Trouble> {
+        self.site.may_write()?;
+        match slices::moment(self.site.both(), &self.site.stream).await {
+            Ok(moment) => Ok(Some(moment)),
+            Err(trouble) if trouble.is_transient && Instant::now() < until => {
+                tokio::time::sleep(PAUSE).await;
+                Ok(None)
+            }
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        *self.asked.stop.borrow()
+    }
+
+    fn done(&self, rows: usize) {
+        self.asked.rows_done.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    async fn keyed(
+        &mut self,
+        keys: &[Key],
+        fitted: &Fitted,
+        tally: &mut RepairedTable,
+    ) -> Result<(), Trouble> {
+        let all: Vec<usize> = (0..keys.len()).collect();
+        let mut groups = Groups::new(&all, group_rows(&self.table.plan));
+        let mut until = Instant::now() + self.asked.settle;
+        while groups.has_more() && !self.is_stopped() {
+            let Some(moment) = self.moment(until).await? else { continue };
+            let Moment { held, mut source, since } = moment;
+            let mut is_in_the_way = false;
+            while let Some((group, manner)) = groups.queue.pop_front() {
+                let of_group: Vec<Key> = group.iter().map(|at| keys[*at].clone()).collect();
+                let rows = (of_group.as_slice(), manner);
+                let table = (self.table, fitted);
+                let ends = since + HELD_MAX;
+                match keyed::write(self.site, &mut source, table, rows, ends).await? {
+                    Outcome::Done(written) => {
+                        tally.inserted += written.inserted;
+                        tally.updated += written.updated;
+                        tally.deleted += written.deleted;
+                        tally.equal_before += written.equal;
+                        for at in written.twice {
+                            let why = "the key is not unique on one of the sides";
+                            left(&self.table.plan, &of_group[at], why, tally);
+                        }
+                        self.done(group.len());
+                        until = Instant::now() + self.asked.settle;
+                    }
+                    Outcome::Later => {
+                        groups.queue.push_front((group, manner));
+                        is_in_the_way = true;
+                    }
+                    Outcome::Refused(why) => groups.refused(group, manner, why),
+                }
+                if is_in_the_way || since.elapsed() > MOMENT || self.is_stopped() {
+                    break;
+                }
+            }
+            drop(held);
+            close(source).await;
+            if is_in_the_way {
+                if Instant::now() >= until {
+                    tally.in_motion += groups.rows();
+                    groups.queue.clear();
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        for (at, why) in &groups.alone {
+            left(&self.table.plan, &keys[*at], why, tally);
+        }
+        self.done(groups.alone.len());
+        Ok(())
+    }
+
+    async fn loose(
+        &mut self,
+        contents: &[String],
+        fitted: &Fitted,
+        tally: &mut RepairedTable,
+    ) -> Result<(), Trouble> {
+        let wanted: BTreeSet<&str> = contents.iter().map(String::as_str).collect();
+        let until = Instant::now() + self.asked.settle;
+        while !self.is_stopped() {
+            let Some(moment) = self.moment(until).await? else { continue };
+            let Moment { held, mut source, since } = moment;
+            let table = (self.table, fitted);
+            let ends = since + HELD_MAX;
+            let written = loose::write(self.site, &mut source, table, &wanted, ends).await?;
+            drop(held);
+            close(source).await;
+            if let Some(written) = written {
+                tally.inserted += written.inserted;
+                tally.deleted += written.deleted;
+                tally.equal_before += written.equal;
+                for why in &written.left {
+                    left(&self.table.plan, &Key::new(), why, tally);
+                }
+                self.done(contents.len());
+                return Ok(());
+            }
+            if Instant::now() >= until {
+                tally.in_motion += contents.len() as u64;
+                return Ok(());
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+}
+
+fn left(plan: &TablePlan, key: &Key, why: &str, tally: &mut RepairedTable) {
+    tally.refused += 1;
+    if tally.left.len() < NAMED {
+        let part = |(column, value): (&super::super::canonical::Column, &String)| KeyPart {
+            column: column.name.clone(),
+            value: value.clone(),
+        };
+        let key = plan.key().iter().zip(key).map(part).collect();
+        tally.left.push(LeftRow { key, why: why.to_owned() });
+    }
+}
+
+pub(super) fn group_rows(plan: &TablePlan) -> usize {
+    let width = plan.info.bytes / plan.info.estimated_rows.unwrap_or_default().max(1);
+    (GROUP_BYTES / width.max(1)).clamp(1, GROUP_ROWS) as usize
+}
+
+/// Rows that are written together, by number, and what the target refuses of them.
+#[derive(Debug, Default)]
+struct Groups {
+    queue: VecDeque<(Vec<usize>, Manner)>,
+    /// Rows that were refused by themselves, and why.
+    alone: Vec<(usize, String)>,
+    /// Those that were refused have had their try together.
+    is_last: bool,
+}
+
+impl Groups {
+    fn new(all: &[usize], rows: usize) -> Self {
+        let queue = all.chunks(rows).map(|group| (group.to_vec(), Manner::Updated)).collect();
+        Self { queue, ..Self::default() }
+    }
+
+    fn rows(&self) -> u64 {
+        self.queue.iter().map(|(group, _)| group.len() as u64).sum()
+    }
+
+    /// Whether there is a group to be written. Rows that were refused in different groups may be in each
+    /// other's way: once they all go together.
+    fn has_more(&mut self) -> bool {
+        if self.queue.is_empty() && !self.is_last && self.alone.len() > 1 {
+            self.is_last = true;
+            let together = std::mem::take(&mut self.alone).into_iter().map(|(at, _)| at).collect();
+            self.queue.push_back((together, Manner::Anew));
+        }
+        !self.queue.is_empty()
+    }
+
+    /// One of them is at fault, and the others are not to suffer for it.
+    fn refused(&mut self, group: Vec<usize>, manner: Manner, why: String) {
+        match (manner, group.as_slice()) {
+            (Manner::Updated, _) => self.queue.push_front((group, Manner::Anew)),
+            (Manner::Anew, [at]) => self.alone.push((*at, why)),
+            (Manner::Anew, several) => {
+                let (some, others) = several.split_at(several.len() / 2);
+                self.queue.push_front((others.to_vec(), Manner::Updated));
+                self.queue.push_front((some.to_vec(), Manner::Updated));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `refuses` says whether the target takes a group; gives what was taken, and what was left.
+    fn run(rows: usize, refuses: impl Fn(&[usize], Manner) -> bool) -> (Vec<usize>, Vec<usize>) {
+        let all: Vec<usize> = (0..rows).collect();
+        let mut groups = Groups::new(&all, 4);
+        let mut taken = Vec::new();
+        while groups.has_more() {
+            let (group, manner) = groups.queue.pop_front().unwrap();
+            match refuses(&group, manner) {
+                true => groups.refused(group, manner, "why".into()),
+                false => taken.extend(group),
+            }
+        }
+        taken.sort_unstable();
+        let mut left: Vec<usize> = groups.alone.iter().map(|(at, _)| *at).collect();
+        left.sort_unstable();
+        (taken, left)
+    }
+
+    #[test]
+    fn one_row_that_is_refused_leaves_the_others_alone() {
+        let (taken, left) = run(10, |group, _| group.contains(&5));
+        assert_eq!((taken.len(), left), (9, vec![5]));
+        let (taken, left) = run(10, |group, _| group.contains(&5) || group.contains(&6));
+        assert_eq!((taken.len(), left), (8, vec![5, 6]));
+    }
+
+    #[test]
+    fn rows_that_are_in_each_others_way_go_together() {
+        // 1 and 9 swap a unique value, and are in different groups.
+        let (taken, left) = run(10, |group, manner| {
+            let both = group.contains(&1) && group.contains(&9);
+            let one = group.contains(&1) || group.contains(&9);
+            one && !(both && manner == Manner::Anew)
+        });
+        assert_eq!((taken.len(), left), (10, vec![]));
+    }
+}

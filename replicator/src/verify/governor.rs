@@ -134,8 +134,8 @@ mod tests {
     fn who_is_not_felt_may_read_nearly_always() {
         let mut governor = Governor::default();
         assert_eq!(follow(&mut governor, 10, usize::MAX, Some(0.0)), BEGINNING);
-        assert_eq!(follow(&mut governor, 300, usize::MAX, Some(0.0)), MOST_UNSURE);
-        assert_eq!(follow(&mut governor, 1_000, usize::MAX, Some(0.0)), MOST);
+        assert_eq!(follow(&mut governor, 400, usize::MAX, Some(0.0)), MOST_UNSURE);
+        assert_eq!(follow(&mut governor, 1_300, usize::MAX, Some(0.0)), MOST);
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod definitions;
 mod error;
 mod frames;
 mod lexer;
+mod noted;
 mod numbered;
 mod options;
 mod rows;

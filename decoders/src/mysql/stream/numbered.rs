@@ -14,6 +14,7 @@
 use std::sync::Arc;
 
 use super::definitions;
+use super::noted::NotedChanges;
 use super::transaction::{Change, Outcome, Transaction as Group};
 use super::{BinlogStream, StreamOptions};
 use crate::change::{ChangeEvent, Distributed, Lsn, Part, Position, QualifiedName, Transaction};
@@ -64,16 +65,8 @@ pub struct NumberedStream {
     own_prefix: &'static str,
     /// What the version that wrote the log's first file does.
     version_logs_cascades: bool,
-    /// A schema change that an applier has noted and that has not come.
-    noted: Option<Noted>,
-}
-
-/// A schema change that an applier is about to run.
-#[derive(Debug)]
-struct Noted {
-    pipeline: Vec<u8>,
-    kind: Vec<u8>,
-    objects: Vec<u8>,
+    /// Schema changes that appliers have noted and that have not come.
+    noted: NotedChanges,
 }
 
 impl NumberedStream {
@@ -104,7 +97,7 @@ impl NumberedStream {
             open: None,
             own_prefix,
             version_logs_cascades,
-            noted: None,
+            noted: NotedChanges::default(),
         })
     }
 
@@ -130,7 +123,8 @@ impl NumberedStream {
         self.stream.close().await;
     }
 
-    fn event(&mut self, group: Group) -> SourceEvent {
+    /// `None`: nothing to tell yet.
+    fn event(&mut self, group: Group) -> Option<SourceEvent> {
         let changes = self.changes(&group);
         let number = match self.open {
             Some(number) => number,
@@ -140,9 +134,11 @@ impl NumberedStream {
         self.open = (!ends).then_some(number);
         let end = Lsn(number.0 + 1);
         if group.part == Part::Whole && changes.is_empty() {
-            return SourceEvent::Idle(Position::Lsn(end));
+            // A position behind a note would be one from which its statement is nobody's.
+            let is_told = !self.noted.is_one_running() || self.ledger.is_full();
+            return is_told.then_some(SourceEvent::Idle(Position::Lsn(end)));
         }
-        SourceEvent::Transaction(Transaction {
+        Some(SourceEvent::Transaction(Transaction {
             part: group.part,
             xid: 0,
             commit_lsn: number,
@@ -151,7 +147,7 @@ impl NumberedStream {
             origin: None,
             changes,
             bytes: group.bytes,
-        })
+        }))
     }
 
     fn changes(&mut self, group: &Group) -> Vec<ChangeEvent> {
@@ -215,11 +211,8 @@ impl NumberedStream {
     /// The mark of the applier that has noted this schema change.
     fn mark_of(&mut self, change: &ChangeEvent) -> Option<ChangeEvent> {
         let ChangeEvent::Definition(definition) = change else { return None };
-        let noted = self.noted.take_if(|noted| {
-            noted.kind == definition.kind.as_bytes()
-                && noted.objects == definition.names().as_bytes()
-        })?;
-        Some(self.mark(noted.pipeline))
+        let pipeline = self.noted.take(definition)?;
+        Some(self.mark(pipeline))
     }
 
     fn mark(&self, pipeline: Vec<u8>) -> ChangeEvent {
@@ -243,21 +236,8 @@ impl NumberedStream {
         if table.name.name == MARKER_TABLE && matches!(row, ChangeEvent::Insert { .. }) {
             return Some(Some(row.clone()));
         }
-        if matches!(row, ChangeEvent::Update { .. }) && table.name.name == DEFINITION_TABLE {
-            // It is closed: what is defined from now on is somebody else's.
-            self.noted = None;
-        }
-        if let ChangeEvent::Insert { new, .. } = row
-            && table.name.name == DEFINITION_TABLE
-        {
-            let value = |wanted: &str| {
-                let at = table.column_names().position(|name| name == wanted)?;
-                new.value(at)?.bytes().map(<[u8]>::to_vec)
-            };
-            let noted = (value("pipeline"), value("kind"), value("objects"));
-            if let (Some(pipeline), Some(kind), Some(objects)) = noted {
-                self.noted = Some(Noted { pipeline, kind, objects });
-            }
+        if table.name.name == DEFINITION_TABLE {
+            self.noted.row(row);
         }
         let pipeline = new.filter(|_| table.name.name == PROGRESS_TABLE).and_then(|new| {
             let at = table.column_names().position(|name| name == "pipeline")?;
@@ -279,7 +259,11 @@ impl Source for NumberedStream {
                 return Ok(SourceEvent::Handover);
             }
             match event {
-                SourceEvent::Transaction(group) => return Ok(self.event(group)),
+                SourceEvent::Transaction(group) => {
+                    if let Some(event) = self.event(group) {
+                        return Ok(event);
+                    }
+                }
                 // Every group has a number, so there is nothing between them to report.
                 SourceEvent::Idle(_) => {}
                 SourceEvent::Handover => return Ok(SourceEvent::Handover),

@@ -167,6 +167,11 @@ fn alter_table(tokens: &[Token]) -> Safety {
     if other_engine(clauses) {
         return Safety::refused("only tables of InnoDB are moved");
     }
+    // Two columns that take each other's names look the same before and after: whether it has run could not
+    // be told.
+    if split(clauses).into_iter().filter(|clause| renames_a_column(clause)).count() > 1 {
+        return Safety::refused("it renames several columns");
+    }
     for clause in split(clauses) {
         match judge_clause(clause) {
             Clause::Fine => {}
@@ -182,6 +187,24 @@ fn alter_table(tokens: &[Token]) -> Safety {
         }
     }
     safety
+}
+
+/// `CHANGE a b ..` and `RENAME COLUMN a TO b`.
+fn renames_a_column(clause: &[Token]) -> bool {
+    match clause {
+        [first, second, ..] if first.is("RENAME") => second.is("COLUMN"),
+        [first, rest @ ..] if first.is("CHANGE") => {
+            let rest = match rest {
+                [column, rest @ ..] if column.is("COLUMN") => rest,
+                rest => rest,
+            };
+            match behind_exists(rest) {
+                [old, new, ..] => old.name() != new.name(),
+                _ => true,
+            }
+        }
+        _ => false,
+    }
 }
 
 /// What follows `[IF EXISTS] [schema.]table [WAIT n | NOWAIT]`.
@@ -326,6 +349,13 @@ fn added_column(definition: &[Token]) -> Clause {
     match default.map(|at| &definition[at + 1..]) {
         Some(value) if !is_constant(value) => {
             Clause::IfEmpty("it adds a column whose default is computed")
+        }
+        // A session's zone may be the server's own, which is another one there.
+        Some(value)
+            if definition.first().is_some_and(|token| token.is("TIMESTAMP"))
+                && !value.first().is_some_and(|token| token.is("NULL")) =>
+        {
+            Clause::IfEmpty("it adds a time whose default depends on the server's zone")
         }
         None if definition.first().is_some_and(|token| token.is("TIMESTAMP"))
             && (has("NOT") || !has("NULL")) =>

@@ -109,8 +109,17 @@ impl Arriving<'_> {
             "repeating a schema change on green"
         );
         let ran = conn.query_drop(&self.definition.statement[..]).await;
-        ran.map_err(|error| self.failed(error))?;
-        settings::leave(conn).await
+        let failed = ran.err().map(|error| self.failed(error));
+        let left = settings::leave(conn).await;
+        match failed {
+            Some(failed) if failed.disposition == Disposition::Halt => {
+                // Else whatever a person changes to make room for it would pass for its effect.
+                notes::wait(conn, self.pipeline, self.number).await?;
+                Err(failed)
+            }
+            Some(failed) => Err(failed),
+            None => left,
+        }
     }
 
     /// Why it is not repeated; `None` if it is.

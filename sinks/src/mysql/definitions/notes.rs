@@ -22,7 +22,7 @@ pub(in crate::mysql) fn create_statement(name_type: &str) -> String {
            number bigint unsigned NOT NULL,
            place varchar(255) CHARACTER SET ascii NOT NULL,
            kind varchar(64) CHARACTER SET ascii NOT NULL,
-           objects text CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+           objects longtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
            statement longtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
            shape_before longtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
            state varchar(10) CHARACTER SET ascii NOT NULL,
@@ -114,6 +114,14 @@ pub(super) async fn write(
         noted.map_err(|error| target_error("noting a schema change on green", error))?;
     }
     Ok(())
+}
+
+/// Says that the server has refused it: a person has to do it, or to make room for it.
+pub(super) async fn wait(conn: &mut Conn, pipeline: &str, number: Lsn) -> Result<(), TargetError> {
+    let which = condition(pipeline, number);
+    let sql = format!("UPDATE {TABLE} SET state = '{}' WHERE {which}", State::Waits.name());
+    let noted = conn.query_drop(sql).await;
+    noted.map_err(|error| target_error("noting that a schema change was refused on green", error))
 }
 
 /// The statement that closes a note: in the transaction that moves the progress.

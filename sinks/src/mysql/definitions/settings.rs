@@ -13,6 +13,8 @@ const LOCK_WAIT_S: u32 = 10;
 
 /// No such variable, or none of a session: another version.
 const NOT_THERE: [u16; 2] = [1193, 1238];
+/// ER_BAD_DB_ERROR.
+const UNKNOWN_DATABASE: u16 = 1049;
 /// A version may lack it, or let only some set it; so it is only set where it differs.
 const EXPLICIT_TIMESTAMPS: &str = "explicit_defaults_for_timestamp";
 const UTF8MB4_COLLATION: &str = "default_collation_for_utf8mb4";
@@ -62,8 +64,8 @@ pub(super) async fn enter(
     // MariaDB says of a database that it makes that it is the default one.
     let makes_it = definition.databases.contains(&definition.schema);
     if !definition.schema.is_empty()
-        && !makes_it
         && let Err(error) = conn.query_drop(format!("USE {}", identifier(&definition.schema))).await
+        && !(makes_it && code(&error) == Some(UNKNOWN_DATABASE))
     {
         return refusal(error, "its default database");
     }

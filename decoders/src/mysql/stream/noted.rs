@@ -1,0 +1,163 @@
+//! Schema changes that appliers have noted on this server ([`super::DEFINITION_TABLE`]) and not closed: a
+//! statement about the same objects is the applier's, and nobody else's.
+//!
+//! One applier runs one schema change at a time, so there is at most one of each pipeline. A note that is
+//! closed or removed marks nothing any more: the same statement is a client's then.
+
+use std::collections::BTreeMap;
+
+use crate::change::{ChangeEvent, Definition, Row, TableSchema};
+
+/// What is noted, by pipeline.
+#[derive(Debug, Default)]
+pub(super) struct NotedChanges(BTreeMap<Vec<u8>, Noted>);
+
+#[derive(Debug)]
+struct Noted {
+    kind: Vec<u8>,
+    objects: Vec<u8>,
+    /// The applier runs it now, and no person has to.
+    is_running: bool,
+}
+
+impl NotedChanges {
+    /// Takes a change of the table of notes.
+    pub fn row(&mut self, change: &ChangeEvent) {
+        match change {
+            ChangeEvent::Insert { table, new } => {
+                let value = |name| value(table, new, name);
+                let noted = (value("pipeline"), value("kind"), value("objects"));
+                if let (Some(pipeline), Some(kind), Some(objects)) = noted {
+                    let is_running = value("state").is_some_and(|state| state == b"begun");
+                    self.0.insert(pipeline, Noted { kind, objects, is_running });
+                }
+            }
+            ChangeEvent::Update { table, new, .. } => self.close(value(table, new, "pipeline")),
+            ChangeEvent::Delete { table, old } => self.close(value(table, old.row(), "pipeline")),
+            _ => {}
+        }
+    }
+
+    fn close(&mut self, pipeline: Option<Vec<u8>>) {
+        match pipeline {
+            Some(pipeline) => {
+                self.0.remove(&pipeline);
+            }
+            // Whose it was can't be told: then none is known.
+            None => self.0.clear(),
+        }
+    }
+
+    /// The pipeline whose applier has noted this schema change, which has come now.
+    pub fn take(&mut self, definition: &Definition) -> Option<Vec<u8>> {
+        let is_it = |noted: &Noted| {
+            noted.kind == definition.kind.as_bytes()
+                && noted.objects == definition.names().as_bytes()
+        };
+        let pipeline = self.0.iter().find(|(_, noted)| is_it(noted))?.0.clone();
+        self.0.remove(&pipeline);
+        Some(pipeline)
+    }
+
+    /// Whether an applier is at one: who begins to read behind its note would not know it.
+    pub fn is_one_running(&self) -> bool {
+        self.0.values().any(|noted| noted.is_running)
+    }
+}
+
+fn value(table: &TableSchema, row: &Row, name: &str) -> Option<Vec<u8>> {
+    let at = table.column_names().position(|column| column == name)?;
+    row.value(at)?.bytes().map(<[u8]>::to_vec)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::change::{
+        Column, OldRow, QualifiedName, ReplicaIdentity, RowBuilder, Safety, TableId,
+    };
+
+    fn table() -> Arc<TableSchema> {
+        let column = |name: &str| Column {
+            name: name.into(),
+            type_oid: 25,
+            type_modifier: -1,
+            in_key: true,
+        };
+        Arc::new(TableSchema {
+            id: TableId(1),
+            name: QualifiedName::new("_cutover", "definition"),
+            identity: ReplicaIdentity::Full,
+            columns: ["pipeline", "kind", "objects", "state"].map(column).into(),
+        })
+    }
+
+    fn altering(table: &str) -> Definition {
+        Definition {
+            place: String::new(),
+            kind: "ALTER TABLE",
+            objects: vec![QualifiedName::new("shop", table)],
+            databases: Vec::new(),
+            schema: "shop".into(),
+            statement: bytes::Bytes::new(),
+            text: String::new(),
+            settings: Vec::new(),
+            safety: Safety::default(),
+            matters_to_rows: true,
+        }
+    }
+
+    fn row(pipeline: &str, about: &str, state: &str) -> Row {
+        let names = altering(about).names();
+        let values = [pipeline, "ALTER TABLE", &names, state];
+        let frame = bytes::Bytes::from(values.concat());
+        let mut row = RowBuilder::new(&frame, values.len());
+        let mut start = 0;
+        for value in values {
+            row.text(start..start + value.len());
+            start += value.len();
+        }
+        row.finish()
+    }
+
+    fn noted(pipeline: &str, about: &str, state: &str) -> ChangeEvent {
+        ChangeEvent::Insert { table: table(), new: row(pipeline, about, state) }
+    }
+
+    #[test]
+    fn a_statement_is_its_who_noted_it_and_only_once() {
+        let mut changes = NotedChanges::default();
+        changes.row(&noted("one", "a", "begun"));
+        changes.row(&noted("two", "b", "begun"));
+        assert_eq!(changes.take(&altering("c")), None);
+        assert_eq!(changes.take(&altering("a")).as_deref(), Some(&b"one"[..]));
+        assert_eq!(changes.take(&altering("a")), None, "a client's");
+        assert!(changes.is_one_running());
+        assert_eq!(changes.take(&altering("b")).as_deref(), Some(&b"two"[..]));
+        assert!(!changes.is_one_running());
+    }
+
+    #[test]
+    fn a_note_that_is_closed_or_removed_marks_nothing() {
+        let closing = |pipeline: &str| ChangeEvent::Update {
+            table: table(),
+            old: Some(OldRow::Full(row(pipeline, "a", "begun"))),
+            new: row(pipeline, "a", "done"),
+        };
+        let removing = |pipeline: &str| ChangeEvent::Delete {
+            table: table(),
+            old: OldRow::Full(row(pipeline, "a", "waits")),
+        };
+        for end in [closing("one"), removing("one")] {
+            let mut changes = NotedChanges::default();
+            changes.row(&noted("one", "a", "waits"));
+            assert!(!changes.is_one_running(), "a person has to do it");
+            changes.row(&noted("two", "b", "begun"));
+            changes.row(&end);
+            assert_eq!(changes.take(&altering("a")), None);
+            assert!(changes.is_one_running(), "the other one's");
+        }
+    }
+}

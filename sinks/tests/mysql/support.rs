@@ -14,7 +14,7 @@ use sinks::own::MESSAGE_PREFIX;
 use sinks::{Lane, LaneId, Reached, Target};
 use tests::mysql::{Mysql, Version};
 
-const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Whose changes go to whom.
 pub const PAIRS: [(Version, Version); 2] =

@@ -21,7 +21,6 @@ fn what_comes_to_the_same_everywhere_is_repeated() {
         "alter table t add a int unsigned default 0x10 comment 'AS (1)'",
         "alter table t add a bit(4) default b'101', add index i using btree (a, b(10)) comment ','",
         "alter table t add a timestamp null, add b timestamp null default null",
-        "alter table t change a a bigint, change b c bigint",
         "alter table t alter column a set default (uuid()), alter index i invisible",
         "alter table t drop primary key, add primary key (a, b), algorithm = inplace, lock=none",
         "alter table t engine = innodb, comment = 'ENGINE=MyISAM'",

@@ -205,6 +205,15 @@ impl ConnInfo {
         ConnInfo { dbname: dbname.to_owned(), ..self.clone() }
     }
 
+    /// The same without a client certificate: for logins that are not ours.
+    #[must_use]
+    pub fn without_certificate(&self) -> ConnInfo {
+        let mut info = self.clone();
+        info.ssl.certificate = None;
+        info.ssl.key = None;
+        info
+    }
+
     /// The same place as another user; the password is looked up anew unless given.
     pub fn with_user(&self, user: &str, password: Option<Password>) -> ConnInfo {
         ConnInfo { user: user.to_owned(), password, ..self.clone() }

@@ -65,11 +65,13 @@ impl Login<'_> {
                 }
                 EOF => {
                     (self.plugin, self.nonce) = switched(&packet.body)?;
-                    if [CLEAR, DIALOG].contains(&&self.plugin[..]) && !self.client.is_tls() {
+                    if [CLEAR, DIALOG].contains(&&self.plugin[..])
+                        && !(self.client.is_tls() && self.server.is_tls())
+                    {
                         return self
                             .refuse(
                                 "the server asks for the password itself, and the \
-                             connection to the proxy is not encrypted",
+                             connection to the proxy, or the proxy's to it, is not encrypted",
                             )
                             .await;
                     }

@@ -83,11 +83,18 @@ impl Desk {
     ) -> Result<Vec<TextRow>, String> {
         let until = Instant::now() + ANSWER_MAX;
         let shown = |error: MysqlError| error.text;
-        if let Some(open) = session {
+        // Whoever no longer waits for an answer leaves no session behind in which it may still come.
+        if let Some(mut open) = session.take() {
             match open.run(sql, until).await {
-                Ok(answer) => return Ok(answer.rows),
-                Err(error) if error.code.is_some() => return Err(error.text),
-                Err(_) => *session = None,
+                Ok(answer) => {
+                    *session = Some(open);
+                    return Ok(answer.rows);
+                }
+                Err(error) if error.code.is_some() => {
+                    *session = Some(open);
+                    return Err(error.text);
+                }
+                Err(_) => {}
             }
         }
         let mut fresh = MysqlSession::open(&self.url, until).await.map_err(shown)?;

@@ -186,6 +186,11 @@ impl Hello {
     /// name that, too, and do without.
     pub fn settle(&mut self) {
         self.caps &= !(can::SSL | can::NOT_THROUGH_US);
+        if self.caps & can::MYSQL == 0 {
+            let [.., a, b, c, d] = self.fixed;
+            let more = u32::from_le_bytes([a, b, c, d]) & can::OF_MARIADB;
+            self.fixed[24..].copy_from_slice(&more.to_le_bytes());
+        }
     }
 
     /// Asks a server for TLS.
@@ -251,7 +256,8 @@ impl Hello {
     }
 
     /// It becomes another user's (COM_CHANGE_USER).
-    pub fn change_user(&mut self, user: &[u8], database: Option<Vec<u8>>) {
+    pub fn change_user(&mut self, user: &[u8], database: Option<Vec<u8>>, charset: u8) {
+        self.fixed[4] = charset;
         self.user = user.to_vec();
         self.database = database;
     }
@@ -283,6 +289,20 @@ mod tests {
             assert_eq!(shown.caps & can::SSL != 0, tls);
             assert_eq!(shown.reserved[6..], can::OF_MARIADB.to_le_bytes());
         }
+    }
+
+    #[test]
+    fn what_was_not_offered_is_not_agreed_upon() {
+        let caps = can::PROTOCOL_41 | can::SECURE_CONNECTION;
+        let mut body = (caps | can::SSL | can::ZSTD).to_le_bytes().to_vec();
+        body.extend_from_slice(&[0xff; 28]);
+        body.extend_from_slice(b"app\0\0");
+        let mut hello = Hello::parse(&body).unwrap();
+        hello.settle();
+        assert_eq!(hello.caps, caps);
+        assert_eq!(hello.fixed[24..], can::OF_MARIADB.to_le_bytes());
+        hello.change_user(b"other", None, 8);
+        assert_eq!((&hello.user[..], hello.fixed[4]), (&b"other"[..], 8));
     }
 
     #[test]

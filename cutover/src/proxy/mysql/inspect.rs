@@ -29,11 +29,12 @@ const COUNTED: [(&str, &str); 7] = [
     ("Com_prepare_sql", "PREPARE"),
     ("Com_xa_start", "XA"),
 ];
-const COUNTED_MARIADB: [(&str, &str); 4] = [
+const COUNTED_MARIADB: [(&str, &str); 5] = [
     ("Com_create_temporary_table", "temporary tables"),
     ("Com_create_sequence", "temporary sequences"),
     ("Com_execute_immediate", "EXECUTE IMMEDIATE"),
     ("Com_backup", "BACKUP"),
+    ("Com_backup_lock", "BACKUP LOCK"),
 ];
 const COUNTED_MYSQL: [(&str, &str); 3] = [
     ("Com_lock_instance", "LOCK INSTANCE"),
@@ -42,10 +43,25 @@ const COUNTED_MYSQL: [(&str, &str); 3] = [
 ];
 
 /// Schema, role, the last generated value, a value that was set for the next one, how far the
-/// session's clock is from the server's, and the number of user variables.
+/// session's clock is from the server's, the character sets, how many rows an answer may have, and the
+/// number of user variables.
 const ASK: &str = "SELECT hex(database()), hex(current_role()), @@session.last_insert_id, \
-     @@session.insert_id, abs(@@session.timestamp - unix_timestamp(sysdate(6))) < 5, ";
+     @@session.insert_id, abs(@@session.timestamp - unix_timestamp(sysdate(6))) < 5, \
+     @@session.character_set_client, @@session.character_set_connection, \
+     @@session.character_set_results, @@session.collation_connection, \
+     @@session.sql_select_limit, ";
 const ASK_VARIABLES: &str = "SHOW SESSION VARIABLES";
+
+/// Variables that always go along, in the order of the question: a login sets them, COM_CHANGE_USER as
+/// well, COM_RESET_CONNECTION otherwise, and none of it is counted.
+const CHARSETS: [&str; 4] = [
+    "character_set_client",
+    "character_set_connection",
+    "character_set_results",
+    "collation_connection",
+];
+/// Without `SET sql_select_limit` an answer is cut at none that ours could reach.
+const ROWS_MIN: u64 = 1 << 32;
 
 /// Variables that are not to be repeated: they follow from others, are each session's own, or have a
 /// place of their own here.
@@ -131,21 +147,6 @@ pub(super) async fn ask(
     id: u32,
     before: Option<&Memory>,
 ) -> Result<Memory, Unanswered> {
-    let asking = ask_all(server, ends_with_ok, desk, id, before);
-    match tokio::time::timeout(ANSWER_MAX, asking).await {
-        Ok(answer) => answer,
-        // What it may still say would end up in the client's conversation.
-        Err(_) => Err(Unanswered::Lost),
-    }
-}
-
-async fn ask_all(
-    server: &mut RawConnection,
-    ends_with_ok: bool,
-    desk: &Desk,
-    id: u32,
-    before: Option<&Memory>,
-) -> Result<Memory, Unanswered> {
     let is_mariadb = desk.is_mariadb();
     let counted: Vec<(&str, &str)> = match is_mariadb {
         true => COUNTED.iter().chain(&COUNTED_MARIADB).copied().collect(),
@@ -162,18 +163,18 @@ async fn ask_all(
     for sql in [&counters, &own] {
         query(&mut out, sql);
     }
-    dialogue.server.write_all(&out).await?;
-    dialogue.server.flush().await?;
+    dialogue.say(&out).await?;
     let (counts, own) = (dialogue.rows().await?, dialogue.rows().await?);
     let counts = counts.map_err(Unanswered::Refused)?;
     let own = own.map_err(Unanswered::Refused)?;
     let mut memory = Memory::default();
     read_counts(&counts, &counted, &mut memory)
         .ok_or_else(|| Unanswered::Refused("its counters can't be read".into()))?;
-    read_own(&own, is_mariadb, &mut memory)
+    let charsets = read_own(&own, is_mariadb, &mut memory)
         .ok_or_else(|| Unanswered::Refused("its answer can't be read".into()))?;
     if !is_mariadb {
-        match desk.ties(id).await {
+        // A desk that is slow says nothing about the session's own server.
+        match tokio::time::timeout(ANSWER_MAX, desk.ties(id)).await.ok().flatten() {
             Some(ties) => {
                 if ties.variables {
                     memory.pins.push("user variables".into());
@@ -193,13 +194,17 @@ async fn ask_all(
         _ if memory.set == 0 => {}
         _ => {
             let shown = dialogue.ask(ASK_VARIABLES).await?.map_err(Unanswered::Refused)?;
-            let defaults = desk.defaults().await.map_err(Unanswered::Refused)?;
-            match changed(&shown, &defaults) {
-                Some(variables) => memory.variables = variables,
-                None => memory.pins.push("settings that can't be repeated".into()),
+            match tokio::time::timeout(ANSWER_MAX, desk.defaults()).await {
+                Ok(Ok(defaults)) => match changed(&shown, &defaults) {
+                    Some(variables) => memory.variables = variables,
+                    None => memory.pins.push("settings that can't be repeated".into()),
+                },
+                Ok(Err(why)) => memory.pins.push(format!("its server's settings: {why}")),
+                Err(_) => memory.pins.push("its server's settings can't be asked".into()),
             }
         }
     }
+    memory.variables.extend(charsets);
     // Where a transaction begins with any statement, ours have begun one.
     if dialogue.status & 1 != 0 {
         dialogue.ask("ROLLBACK").await?.map_err(Unanswered::Refused)?;
@@ -246,13 +251,24 @@ impl Dialogue<'_> {
     pub async fn ask(&mut self, sql: &str) -> io::Result<Result<Vec<Row>, String>> {
         let mut out = Vec::new();
         query(&mut out, sql);
-        self.server.write_all(&out).await?;
-        self.server.flush().await?;
+        self.say(&out).await?;
         self.rows().await
+    }
+
+    async fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let said = async {
+            self.server.write_all(bytes).await?;
+            self.server.flush().await
+        };
+        in_time(said).await
     }
 
     /// Reads the answer to a statement.
     pub async fn rows(&mut self) -> io::Result<Result<Vec<Row>, String>> {
+        in_time(self.all_rows()).await
+    }
+
+    async fn all_rows(&mut self) -> io::Result<Result<Vec<Row>, String>> {
         let first = self.inbox.next(self.server, FULL - 1).await?;
         match first.first() {
             OK => {
@@ -290,6 +306,14 @@ impl Dialogue<'_> {
     }
 }
 
+/// What a server may still say after that would end up in the client's conversation, so it is lost.
+async fn in_time<T>(what: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    match tokio::time::timeout(ANSWER_MAX, what).await {
+        Ok(result) => result,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
 fn refusal(body: &[u8]) -> String {
     let LoginError { what, .. } = LoginError::refused(body);
     let (code, _) = error_of(body);
@@ -324,7 +348,8 @@ fn read_counts(rows: &[Row], counted: &[(&str, &str)], memory: &mut Memory) -> O
     Some(())
 }
 
-fn read_own(rows: &[Row], is_mariadb: bool, memory: &mut Memory) -> Option<()> {
+/// The character sets, by the names of their variables.
+fn read_own(rows: &[Row], is_mariadb: bool, memory: &mut Memory) -> Option<Vec<(String, String)>> {
     let [row] = rows else { return None };
     let decoded = |at: usize| -> Option<Option<String>> {
         match row.get(at)? {
@@ -352,10 +377,26 @@ fn read_own(rows: &[Row], is_mariadb: bool, memory: &mut Memory) -> Option<()> {
     if text(row, 4)? != "1" {
         memory.pins.push("SET timestamp".into());
     }
-    if text(row, 5)? != "0" {
+    let mut charsets = Vec::new();
+    for (at, name) in CHARSETS.iter().enumerate() {
+        // NULL: results are not converted.
+        let value = match row.get(5 + at)? {
+            None => "",
+            Some(value) => std::str::from_utf8(value).ok()?,
+        };
+        if !value.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+            return None;
+        }
+        charsets.push(((*name).to_owned(), value.to_owned()));
+    }
+    // Our own questions would be answered in part.
+    if text(row, 9)?.parse::<u64>().ok()? < ROWS_MIN {
+        memory.pins.push("SET sql_select_limit".into());
+    }
+    if text(row, 10)? != "0" {
         memory.pins.push("user variables".into());
     }
-    Some(())
+    Some(charsets)
 }
 
 fn from_hex(digits: &[u8]) -> Option<Vec<u8>> {
@@ -467,6 +508,30 @@ mod tests {
             ]
         );
         assert_eq!(changed(&[row(&["init", "a\\b"])], &defaults), None);
+    }
+
+    #[test]
+    fn character_sets_always_go_along() {
+        let mut own: Row = row(&["73", "4e4f4e45", "0", "0", "1"]);
+        own.extend(row(&["latin1", "utf8mb4", "", "utf8mb4_bin", "18446744073709551615", "0"]));
+        own[7] = None;
+        let mut memory = Memory::default();
+        let charsets = read_own(&[own.clone()], true, &mut memory).unwrap();
+        assert!(memory.pins.is_empty());
+        memory.variables.extend(charsets);
+        assert_eq!(
+            memory.statements(),
+            ["SET @@session.character_set_client = 'latin1', \
+              @@session.character_set_connection = 'utf8mb4', \
+              @@session.character_set_results = NULL, \
+              @@session.collation_connection = 'utf8mb4_bin'"]
+        );
+        // What cuts our questions short leaves nothing to go by.
+        own[9] = Some(b"20".to_vec());
+        read_own(&[own.clone()], true, &mut memory).unwrap();
+        assert_eq!(memory.pins, ["SET sql_select_limit"]);
+        own[8] = Some(b"x'y".to_vec());
+        assert_eq!(read_own(&[own], true, &mut memory), None);
     }
 
     #[test]

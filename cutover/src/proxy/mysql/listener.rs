@@ -86,7 +86,7 @@ async fn log_in(
     let place = shared.engine.places.enter(side, greeting.id);
     let mut client_inbox = Inbox::default();
     let (mut client, hello, client_seq) = meet(shared, stream, &greeting, place.shown()).await?;
-    let (mut server, seq) = match secured(server, &greeting, &hello, url).await {
+    let (mut server, seq) = match secured(server, &server_inbox, &greeting, &hello, url).await {
         Ok(secured) => secured,
         Err(error) => {
             tracing::warn!("no TLS with {side}: {error}");

@@ -81,6 +81,7 @@ pub(super) struct Entered {
 /// TLS, where the URL and the server want it. The number that the next packet has.
 pub(super) async fn secured(
     server: RawConnection,
+    inbox: &Inbox,
     greeting: &Greeting,
     hello: &Hello,
     url: &ServerUrl,
@@ -91,6 +92,10 @@ pub(super) async fn secured(
         SslMode::Preferred if !offered => return Ok((server, 1)),
         _ if !offered => return Err(invalid("the server has no TLS, and the URL asks for it")),
         _ => {}
+    }
+    // It would be taken for something that came encrypted.
+    if !inbox.is_empty() {
+        return Err(invalid("the server has said more than its greeting before TLS"));
     }
     let mut server = server;
     send(&mut server, 1, &hello.ask_for_tls()).await?;
@@ -143,7 +148,7 @@ pub(super) async fn enter(
         let what = "its server can't do what was agreed upon with the client";
         return Err(LoginError::new(what));
     }
-    let (mut server, seq) = secured(server, &greeting, hello, url).await?;
+    let (mut server, seq) = secured(server, &inbox, &greeting, hello, url).await?;
     let tls = server.is_tls();
     let mut plugin = match (&greeting.plugin[..], credential) {
         (CACHING, Credential::Password(_)) => CACHING.to_vec(),

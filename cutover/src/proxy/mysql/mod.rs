@@ -62,7 +62,10 @@ type Shared = super::Shared<Mysql>;
 
 /// A side: how it is reached, and our own session there.
 struct SideEnd {
-    url: ServerUrl,
+    /// With our own certificate, if there is one.
+    own: ServerUrl,
+    /// For logins of clients: our certificate would be theirs, and let in whom `REQUIRE X509` shuts out.
+    clients: ServerUrl,
     desk: Desk,
 }
 
@@ -82,7 +85,11 @@ impl Mysql {
     /// # Errors
     /// What is wrong with the users file.
     pub fn new(config: &ProxyConfig, blue: ServerUrl, green: ServerUrl) -> Result<Self, String> {
-        let end = |url: ServerUrl| SideEnd { desk: Desk::new(url.clone()), url };
+        let end = |url: ServerUrl| SideEnd {
+            desk: Desk::new(url.clone()),
+            clients: url.without_identity(),
+            own: url,
+        };
         Ok(Self {
             blue: end(blue),
             green: end(green),
@@ -100,8 +107,9 @@ impl Mysql {
         }
     }
 
+    /// For logins of clients.
     fn url(&self, side: Side) -> &ServerUrl {
-        &self.side(side).url
+        &self.side(side).clients
     }
 
     fn desk(&self, side: Side) -> &Desk {
@@ -115,7 +123,7 @@ impl Engine for Mysql {
     }
 
     fn end(&self, side: Side) -> End {
-        End::of(&Login::from(self.url(side)))
+        End::of(&Login::from(&self.side(side).own))
     }
 
     fn servers(&self, side: Side) -> Vec<u32> {
@@ -127,7 +135,7 @@ impl Engine for Mysql {
     }
 
     async fn server(&self, side: Side, until: Instant) -> Opposite {
-        opposite::server(self.url(side), until).await
+        opposite::server(&self.side(side).own, until).await
     }
 
     async fn refused(&self, side: Side, until: Instant) -> BTreeMap<String, String> {

@@ -141,6 +141,8 @@ pub(super) struct Talk {
     pub may_lock: bool,
     /// The server may have forgotten what it has counted.
     pub forgets: bool,
+    /// The session has begun anew, and the server counts anew.
+    pub anew: bool,
     /// We have asked the server something since the client's last statement.
     pub disturbed: bool,
     quiet_since: Instant,
@@ -174,6 +176,7 @@ impl Talk {
             option: None,
             may_lock: false,
             forgets: false,
+            anew: false,
             disturbed: false,
             quiet_since: Instant::now(),
         }
@@ -247,7 +250,7 @@ impl Talk {
         self.next_transaction = false;
         self.may_lock = false;
         self.forgets = false;
-        self.option = None;
+        self.anew = true;
         self.meaning += 1;
     }
 
@@ -285,6 +288,8 @@ impl Talk {
                 moved = Step::Moved;
                 continue;
             }
+            // Who does not read what was refused gets nothing more.
+            let may_begin = may_begin && client.is_empty();
             if self.answer != Answer::None || !may_begin || !self.is_between_packets() {
                 return Ok(moved);
             }

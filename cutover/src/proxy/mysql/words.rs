@@ -37,19 +37,23 @@ pub(super) fn look(sql: &[u8]) -> Said {
     // The first words of the statement that the lexer is in.
     let mut words: [&[u8]; 2] = [b"", b""];
     let mut count = 0;
+    // Who asks about the statement before it means one of the same message.
+    let mut is_later = false;
     while let Some(token) = lexer.next() {
         let Token { word, quoted, before, behind } = token;
         let is = |text: &str| word.eq_ignore_ascii_case(text.as_bytes());
         if word == b";" {
             if !quoted {
+                is_later |= count > 0;
                 count = 0;
             }
             continue;
         }
         said.locks |= is("get_lock");
         said.forgets |= is("flush");
-        said.about_last |= behind == Some(b'(') && (is("found_rows") || is("row_count"))
+        let asks = behind == Some(b'(') && (is("found_rows") || is("row_count"))
             || matches!(before, Some(b'@' | b'.')) && (is("warning_count") || is("error_count"));
+        said.about_last |= asks && !is_later;
         if quoted || count == 0 && word.iter().all(u8::is_ascii_digit) {
             continue;
         }
@@ -59,7 +63,8 @@ pub(super) fn look(sql: &[u8]) -> Said {
         count += 1;
         let first = |text: &str| words[0].eq_ignore_ascii_case(text.as_bytes());
         let after_show = first("show") && count > 1 && (is("warnings") || is("errors"));
-        said.about_last |= after_show || first("get") && is("diagnostics");
+        let asks = after_show || first("get") && is("diagnostics");
+        said.about_last |= asks && !is_later;
         let sets = first("set") && SETTINGS.iter().any(|text| is(text));
         said.meaning |= sets || count == 1 && is("use");
         said.next_transaction =
@@ -183,6 +188,8 @@ mod tests {
             "SET TRANSACTION READ ONLY; SELECT 1",
             "SET TRANSACTION READ ONLY; BEGIN;",
             "SHOW TABLES",
+            "INSERT INTO t VALUES (1); SELECT ROW_COUNT(), LAST_INSERT_ID()",
+            "DELETE FROM t; SHOW WARNINGS",
             "",
         ] {
             assert_eq!(look(sql.as_bytes()), Said::default(), "{sql}");
@@ -209,6 +216,7 @@ mod tests {
         }
         for sql in [
             "SELECT FOUND_ROWS()",
+            "; SELECT ROW_COUNT(); INSERT INTO t VALUES (1)",
             "select row_count ()",
             "SHOW WARNINGS LIMIT 1",
             "show count(*) errors",

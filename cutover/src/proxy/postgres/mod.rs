@@ -80,7 +80,11 @@ impl Ends {
 
 /// Sessions of PostgreSQL.
 pub(super) struct Postgres {
+    /// For logins of clients: a certificate of ours would be theirs, and let in whom the server asks for
+    /// one of their own.
     ends: Ends,
+    /// With our own certificate, if there is one.
+    own: Ends,
     users: Users,
     cancels: Cancels,
     trials: opposite::Trials,
@@ -93,7 +97,8 @@ impl Postgres {
     /// What is wrong with the users file.
     pub fn new(config: &ProxyConfig, blue: ConnInfo, green: ConnInfo) -> Result<Self, String> {
         Ok(Self {
-            ends: Ends { blue, green },
+            ends: Ends { blue: blue.without_certificate(), green: green.without_certificate() },
+            own: Ends { blue, green },
             users: Users::read(config.users_file.as_deref())?,
             cancels: Cancels::default(),
             trials: opposite::Trials::default(),
@@ -107,7 +112,7 @@ impl Engine for Postgres {
     }
 
     fn end(&self, side: Side) -> End {
-        End::of(&Login::from(self.ends.of(side)))
+        End::of(&Login::from(self.own.of(side)))
     }
 
     fn servers(&self, side: Side) -> Vec<u32> {
@@ -119,7 +124,7 @@ impl Engine for Postgres {
     }
 
     async fn server(&self, side: Side, until: Instant) -> Opposite {
-        opposite::server(self.ends.of(side), until).await
+        opposite::server(self.own.of(side), until).await
     }
 
     async fn refused(&self, side: Side, until: Instant) -> BTreeMap<String, String> {

@@ -140,6 +140,12 @@ impl ServerUrl {
         self.ca.as_deref()
     }
 
+    /// The same without a client certificate: for logins that are not ours.
+    #[must_use]
+    pub fn without_identity(&self) -> Self {
+        Self { identity: None, ..self.clone() }
+    }
+
     pub(super) fn identity(&self) -> Option<(&Path, &Path)> {
         self.identity.as_ref().map(|(chain, key)| (chain.as_path(), key.as_path()))
     }

@@ -1,9 +1,11 @@
 //! COM_CHANGE_USER: a login within a session, after which it begins anew.
 
+use std::future::poll_fn;
 use std::io;
 use std::time::Duration;
 
 use super::{Session, Stopped};
+use crate::proxy::gate::Standing;
 use crate::proxy::mysql::admit::Login;
 use crate::proxy::mysql::hello::can;
 use crate::proxy::mysql::login::send;
@@ -21,6 +23,7 @@ const NONE: &[u8] = b"cutover_proxy";
 struct Request {
     user: Vec<u8>,
     database: Option<Vec<u8>>,
+    charset: u8,
     /// The same for the server.
     packet: Vec<u8>,
 }
@@ -43,7 +46,7 @@ impl Request {
             packet.extend_from_slice(part);
         }
         let database = Some(database.to_vec()).filter(|name| !name.is_empty());
-        Some(Self { user, database, packet })
+        Some(Self { user, database, charset: charset[0], packet })
     }
 }
 
@@ -56,34 +59,61 @@ impl Session {
     ) -> io::Result<Option<Stopped>> {
         let request = Request::parse(body, self.hello.caps)
             .ok_or_else(|| invalid("a change of users that can't be read"))?;
-        send(&mut self.server, 0, &request.packet).await?;
+        let Session { client, server, to_client, to_server, shared, presence, .. } = self;
         // A client waits for the answer, so nothing of it has come yet that is not here.
         let (mut client_inbox, mut server_inbox) = (Inbox::default(), Inbox::default());
         let login = Login {
-            shared: &self.shared,
-            client: &mut self.client,
+            shared,
+            client,
             client_inbox: &mut client_inbox,
             client_seq: seq,
-            server: &mut self.server,
+            server,
             server_inbox: &mut server_inbox,
             user: &request.user,
             plugin: NONE.to_vec(),
             nonce: Vec::new(),
             answer: Vec::new(),
         };
-        // Meanwhile the session looks at no gate: who takes longer would keep everybody waiting.
-        let admitted = match tokio::time::timeout(LOGIN_MAX, login.relay()).await {
-            Ok(admitted) => admitted?,
-            Err(_) => None,
+        let relayed = async {
+            // What was under way before goes first.
+            poll_fn(|cx| to_server.drain(cx, login.server)).await?;
+            poll_fn(|cx| to_client.drain(cx, login.client)).await?;
+            send(login.server, 0, &request.packet).await?;
+            login.relay().await
+        };
+        let mut relayed = Box::pin(tokio::time::timeout(LOGIN_MAX, relayed));
+        let admitted = loop {
+            let generation = self.gate.generation;
+            tokio::select! {
+                admitted = &mut relayed => match admitted {
+                    Ok(admitted) => break Some(admitted?),
+                    Err(_) => break Some(None),
+                },
+                () = shared.gates.changed(&presence.handle, generation) => {
+                    self.gate = shared.gates.now();
+                    if self.gate.hold.is_some_and(|hold| hold.cut_busy) {
+                        break None;
+                    }
+                    let standing = Standing::Busy("in a change of users");
+                    shared.gates.seen(&presence.handle, self.gate.generation, standing);
+                }
+            }
+        };
+        drop(relayed);
+        let Some(admitted) = admitted else {
+            return self.cut("its change of users did not end in time").await;
         };
         let Some(admitted) = admitted else {
             return Ok(Some(Stopped::Server));
         };
-        self.hello.change_user(&request.user, request.database);
+        self.hello.change_user(&request.user, request.database, request.charset);
         self.shown = admitted.shown;
         self.credential = None;
         self.memory = None;
+        // The server leaves it as it was.
+        let option = self.talk.option;
         self.talk = Talk::new(self.hello.ends_with_ok(), admitted.status);
+        self.talk.option = option;
         self.talked = true;
         self.inbox.extend(client_inbox.take_rest());
         Ok(None)
@@ -102,6 +132,7 @@ mod tests {
             (&request.user[..], request.database.as_deref()),
             (&b"app"[..], Some(&b"shop"[..]))
         );
+        assert_eq!(request.charset, 0x2d);
         assert_eq!(request.packet, b"\x11app\0\0shop\0\x2d\0cutover_proxy\0\x02\x01a");
         assert_eq!(Request::parse(body, 0), None);
         assert_eq!(Request::parse(&body[..9], can::PLUGIN_AUTH), None);

@@ -45,6 +45,10 @@ impl Session {
         if self.talk.may_lock && desk.is_mariadb() {
             return Some("GET_LOCK".to_owned());
         }
+        if std::mem::take(&mut self.talk.anew) {
+            // Counters of before say nothing about those of now.
+            self.memory = None;
+        }
         if !self.lost && (self.memory.is_none() || self.talked) {
             self.ask().await;
         }

@@ -20,6 +20,7 @@ impl Session {
     pub(super) async fn stand_still(&mut self) -> io::Result<Option<Stopped>> {
         if !self.lost && self.is_settled() && self.talk.uncertain {
             // After an error nobody knows whether a transaction is open.
+            self.talk.disturbed = true;
             match inspect::ping(&mut self.server).await {
                 Ok(status) => self.talk.set_status(status),
                 Err(_) => self.lost = true,
@@ -66,6 +67,7 @@ impl Session {
         if self.lost || !self.is_settled() {
             return;
         }
+        self.talk.disturbed = true;
         match inspect::ping(&mut self.server).await {
             Ok(status) => self.talk.set_status(status),
             Err(_) => self.lost = true,

@@ -23,8 +23,11 @@ impl Played {
 
     fn send(&mut self) -> Step {
         let number = |shown| (shown == 7).then_some(4_000);
-        let (server, client) = (&mut self.server, &mut self.client);
-        self.talk.send(&mut self.inbox, server, client, true, &number).unwrap()
+        // The client has read what came before.
+        let (server, mut told) = (&mut self.server, Vec::new());
+        let step = self.talk.send(&mut self.inbox, server, &mut told, true, &number).unwrap();
+        self.client.extend(told);
+        step
     }
 
     fn query(&mut self, sql: &str) {
@@ -128,6 +131,35 @@ fn one_command_is_under_way_at_a_time() {
     assert_eq!((held.unwrap(), nothing.len()), (Step::Nothing, 0));
     assert_eq!(played.send(), Step::Moved);
     assert_eq!(&played.server[13..], b"\x09\0\0\0\x03select 2");
+}
+
+#[test]
+fn who_does_not_read_gets_nothing_more() {
+    let mut played = Played::new(false);
+    for _ in 0..3 {
+        packet(&mut played.inbox, 0, &[0x12]);
+    }
+    let left = played.inbox.len();
+    played.send();
+    assert!(played.inbox.len() < left && !played.inbox.is_empty());
+    let rest = played.inbox.clone();
+    let (inbox, server) = (&mut played.inbox, &mut played.server);
+    let mut unread = vec![1];
+    let step = played.talk.send(inbox, server, &mut unread, true, &|_| None);
+    assert_eq!((step.unwrap(), &rest, unread.len()), (Step::Nothing, &played.inbox, 1));
+}
+
+#[test]
+fn a_session_that_begins_anew_is_asked_anew() {
+    let mut played = Played::new(false);
+    played.command(com::SET_OPTION, &[0, 0]);
+    played.answer(&[END]);
+    played.command(com::RESET_CONNECTION, b"");
+    assert!(!played.talk.anew);
+    played.answer(&[DONE]);
+    assert!(played.talk.anew);
+    // Which the server leaves as it was.
+    assert_eq!(played.talk.option, Some(0));
 }
 
 #[test]

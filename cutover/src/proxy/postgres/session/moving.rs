@@ -55,7 +55,8 @@ impl Session {
             // Learned while the server that knows it is open: at the flip it is not.
             Some(Ok(_)) if self.credential.is_some() => return None,
             Some(Ok(_)) => {
-                let info = self.shared.engine.ends.of(self.side);
+                // Our own login, which reads the accounts.
+                let info = self.shared.engine.own.of(self.side);
                 let credential =
                     self.shared.engine.users.credential(self.startup.user(), &self.shown, info);
                 return match credential.await {

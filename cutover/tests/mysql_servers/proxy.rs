@@ -373,7 +373,11 @@ async fn who_logs_in_how(versions: (Version, Version)) {
                 assert_eq!(code(stage.log_in(user, wrong, tls).await), 1045, "{user}");
             }
         }
-        assert_eq!(code(stage.log_in("nobody", "a", tls).await), 1045);
+        // MySQL asks whom it does not know by any plugin, also by one that the driver lacks.
+        match stage.log_in("nobody", "a", tls).await {
+            Err(Error::Driver(_)) => {}
+            refused => assert_eq!(code(refused), 1045),
+        }
     }
     until("all were asked", async || {
         let answer = stage.must(Order::Survey).await;

@@ -9,6 +9,7 @@
 pub mod assemble;
 pub mod change;
 pub mod json;
+mod maybe_tls;
 pub mod mysql;
 pub mod postgres;
 pub mod source;
@@ -18,4 +19,5 @@ pub use change::{
     Cell, ChangeEvent, Column, Generated, Lsn, OldRow, Part, Position, QualifiedName,
     ReplicaIdentity, Row, TableId, TableSchema, Transaction, Value,
 };
+pub use maybe_tls::MaybeTls;
 pub use source::{Source, SourceError, SourceEvent};

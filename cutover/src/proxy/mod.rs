@@ -15,6 +15,7 @@
 
 mod config;
 pub mod control;
+mod ending;
 mod entrance;
 mod gate;
 mod mysql;

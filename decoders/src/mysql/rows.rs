@@ -130,6 +130,15 @@ impl Rows {
             && (self.operation != Operation::Update || all(&self.second_columns))
     }
 
+    /// The columns that an image lacks.
+    pub fn absent(&self) -> impl Iterator<Item = usize> + '_ {
+        let lacks = |bitmap: &Bytes, at| !bit(bitmap, at);
+        (0..self.width).filter(move |at| {
+            lacks(&self.first_columns, *at)
+                || (self.operation == Operation::Update && lacks(&self.second_columns, *at))
+        })
+    }
+
     /// Bytes of the images after decompression.
     pub fn image_bytes(&self) -> usize {
         self.rows.len()
@@ -263,7 +272,7 @@ fn read_image<'a>(
             false => image.value(bytes),
         }
     }
-    let is_whole = differences.iter().all(|byte| *byte == 0);
+    let is_whole = present == layout.columns().len() && differences.iter().all(|byte| *byte == 0);
     image.whole(is_whole.then(|| begin.until(reader)));
     Ok(())
 }

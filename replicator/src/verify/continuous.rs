@@ -208,7 +208,7 @@ impl Continuous {
                         tracing::debug!(place = trouble.place, "rows can't be looked at again");
                         *self.trouble() = Some(trouble.to_string());
                         looker.recover();
-                        TROUBLE_PAUSE
+                        looker.rest().max(TROUBLE_PAUSE)
                     }
                 };
                 tokio::time::sleep(pause).await;

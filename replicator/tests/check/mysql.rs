@@ -181,3 +181,105 @@ async fn what_does_not_fit_together_is_named() {
     assert_eq!(wrong.find("unreachable").map(|f| f.side), Some(Side::Blue));
     assert!(!wrong.to_string().contains("secret"), "{wrong}");
 }
+
+/// What the way back would stop at is named while there is still time.
+#[tokio::test]
+async fn what_the_older_side_can_not_hold_is_named() {
+    let older = Mysql::start(Version::Mariadb10_11, &[]).unwrap();
+    let newer = Mysql::start(Version::Mariadb11_8, &[]).unwrap();
+    for server in [&older, &newer] {
+        server.run(ACCOUNT).unwrap();
+        server.run("grant all on *.* to 'cutover'@'%'").unwrap();
+    }
+    newer
+        .run(
+            "create table t.s(id int primary key, at timestamp null, v varchar(50), n bigint, e enum('a','b'),
+             u varchar(9) character set utf8mb4, m int, extra int)",
+        )
+        .unwrap();
+    older
+        .run(
+            "create table t.s(id int primary key, at timestamp null, v varchar(20), n int, e enum('a'),
+             u varchar(9) character set latin1, m int not null default 1)",
+        )
+        .unwrap();
+    let severity = |report: &Report, id: &str| report.find(id).map(|finding| finding.severity);
+    let back = report(&newer, &older, "cutover:x").await;
+    let named = |id: &str| back.find(id).map(|finding| finding.objects.join("; ")).unwrap();
+    assert_eq!(severity(&back, "columns"), Some(Severity::Blocker), "{back}");
+    assert_eq!(named("columns"), "`t`.`s`.`n`: int(11) for bigint(20); `t`.`s`.`extra` is missing");
+    assert_eq!(severity(&back, "narrower-columns"), Some(Severity::Warning), "{back}");
+    assert_eq!(
+        named("narrower-columns"),
+        "`t`.`s`.`v` is varchar(20) there, varchar(50) here; `t`.`s`.`e` lacks labels there; \
+         `t`.`s`.`u` is in latin1 there, in utf8mb4 here; `t`.`s`.`m` may not be NULL there"
+    );
+    assert_eq!(severity(&back, "timestamps-2038"), Some(Severity::Warning), "{back}");
+    assert_eq!(named("timestamps-2038"), "`t`.`s`.`at`");
+    older
+        .run(
+            "use t; alter table s modify v varchar(50), modify n bigint, modify e enum('a','b'), \
+             modify u varchar(9) character set utf8mb4, modify m int, add column extra int",
+        )
+        .unwrap();
+    let forth = report(&older, &newer, "cutover:x").await;
+    // Known before the move already.
+    assert_eq!(severity(&forth, "timestamps-2038"), Some(Severity::Warning), "{forth}");
+    assert_eq!(severity(&forth, "columns"), Some(Severity::Ok), "{forth}");
+    assert_eq!(severity(&forth, "narrower-columns"), None, "{forth}");
+}
+
+/// For each table it is said how its rows will go to green, and why.
+#[tokio::test]
+async fn how_rows_go_is_said_for_each_table() {
+    for version in [Version::Mariadb11_8, Version::Mysql9_7] {
+        let (blue, green) =
+            (Mysql::start(version, &[]).unwrap(), Mysql::start(version, &[]).unwrap());
+        let tables = "
+            use t; create table plain(id int primary key, v varchar(9));
+            create table computed(id int primary key, v int as (id + 1));
+            create table parent(id int primary key);
+            create table child(id int primary key, p int,
+              foreign key (p) references parent(id) on delete cascade);";
+        for server in [&blue, &green] {
+            server.run(ACCOUNT).unwrap();
+            server.run(&format!("grant all on *.* to 'cutover'@'%'; {tables}")).unwrap();
+        }
+        green.run("alter table t.plain modify v varchar(10)").unwrap();
+        let look = async |row_events, schema_exists| {
+            let request = BinlogCheckRequest {
+                database: Some("t".to_owned()),
+                schema_exists,
+                row_events,
+                ..BinlogCheckRequest::default()
+            };
+            let [blue, green] = [&blue, &green].map(|server| url(server, "cutover:x"));
+            let report = judge(&request, &gather(&request, &blue, &green).await);
+            let finding = report.find("row-events").unwrap().clone();
+            assert_eq!(finding.severity, Severity::Ok);
+            (finding.summary, finding.evidence, finding.objects)
+        };
+        let (summary, _, objects) = look(true, true).await;
+        let mut expected = vec!["`t`.`computed`: v is generated"];
+        if version.is_mariadb() {
+            expected.push("`t`.`parent`: cascading foreign keys refer to it, which act on green");
+        }
+        expected.push("`t`.`plain`: v is stored in another form, or may not be NULL");
+        assert_eq!(objects, expected);
+        assert!(summary.starts_with("batches of"), "{summary}");
+        // A copy makes the tables as they are on blue.
+        assert!(!look(true, false).await.2.iter().any(|object| object.contains("plain")));
+        let (summary, evidence, _) = look(false, true).await;
+        assert_eq!(summary, "all rows go to green as statements");
+        assert!(evidence.contains("off"), "{evidence}");
+        green
+            .run(
+                "revoke all privileges, grant option from 'cutover'@'%';
+                 grant select, insert, update, delete on *.* to 'cutover'@'%'",
+            )
+            .unwrap();
+        let (_, evidence, _) = look(true, true).await;
+        let right = if version.is_mariadb() { "BINLOG REPLAY" } else { "REPLICATION_APPLIER" };
+        assert!(evidence.contains(right), "{evidence}");
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! A row's bytes go from the source's log to green as they are, so no value is written in another form and
 //! nothing is parsed. That is only the same if green's table has the source's form in everything that lies
-//! in the bytes ([`unlike`]); servers compare much less, and would store Latin-1 where UTF-8 is said.
+//! in the bytes ([`why_not_as_events`]); servers compare much less, and would store Latin-1 where UTF-8 is said.
 //!
 //! An event's rows are not counted, but a row that is not there, or there already, is an error (1032, 1062)
 //! in STRICT mode. Sessions of MySQL have a mode of their own; MariaDB's is global (`slave_exec_mode`) and
@@ -19,8 +19,9 @@ use base64::engine::general_purpose::STANDARD;
 use decoders::change::{Row, RowForm};
 use decoders::mysql::catalog::TableInfo;
 use decoders::mysql::encode::{self, RowEvents};
-use decoders::mysql::server::{Server, code, failure, literal};
+use decoders::mysql::server::{Server, code, literal};
 use decoders::mysql::{Operation, Rows, form_of_column};
+use decoders::source::Disposition;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
@@ -57,6 +58,9 @@ impl EventSession {
         server: &Server,
         checks_foreign_keys: bool,
     ) -> Result<Opened, TargetError> {
+        if let Some(passed_over) = passes_over(conn).await? {
+            return Ok(Opened::Statements(passed_over));
+        }
         const AUTOMATIC: &str = "SET SESSION gtid_next = 'AUTOMATIC'";
         // The format's description leaves MySQL's session without a GTID for what follows. That it can be
         // given back has to be known before.
@@ -114,7 +118,7 @@ impl EventSession {
     ) -> Result<TableEvents, String> {
         let names: Vec<&str> = plan.schema().column_names().collect();
         let cascades = checks_foreign_keys && !green.cascading.is_empty();
-        if let Some(why) = unlike(&names, form, &green.info, &self.server, cascades) {
+        if let Some(why) = why_not_as_events(&names, form, &green.info, &self.server, cascades) {
             return Err(why);
         }
         let writer = RowEvents::new(&self.server, &plan.schema().name, form);
@@ -124,19 +128,33 @@ impl EventSession {
     }
 }
 
+/// Why missing rows might be passed over: a start option of replicas, which events of a session obey, too
+/// (`ignored_error_code` in the servers' log_event.cc).
+async fn passes_over(conn: &mut Conn) -> Result<Option<String>, TargetError> {
+    const SKIPPED: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('slave_skip_errors', \
+                           'replica_skip_errors') AND Value NOT IN ('OFF', '')";
+    let found: Result<Option<(String, String)>, _> = conn.query_first(SKIPPED).await;
+    let found =
+        found.map_err(|error| target_error("asking green how it takes row events", error))?;
+    Ok(found
+        .map(|(name, _)| format!("{name} is set, and rows that are missing might be passed over")))
+}
+
 /// A right that is missing, or a server that knows no such thing; anything else broke the session.
 fn not_allowed(error: mysql_async::Error, what: &str) -> Result<Opened, TargetError> {
-    match code(&error) {
-        Some(number) if of_source(failure("", error)).remedy.is_some() => Ok(Opened::Statements(
-            format!("the account may not do that on green ({what}: error {number})"),
-        )),
-        _ => Err(TargetError::retry(format!("green broke off at {what}"))),
+    let number = code(&error);
+    let error = target_error(format!("{what} on green"), error);
+    match number {
+        Some(number) if error.disposition == Disposition::Halt => Ok(Opened::Statements(format!(
+            "green does not let the account do that ({what}: error {number})"
+        ))),
+        _ => Err(error),
     }
 }
 
 /// Why rows of `form`, of columns with these names, can't go as row events to a table of `server`; `None`
 /// if they can. `cascades`: foreign keys that refer to it have to do on green what they did on blue.
-pub fn unlike(
+pub fn why_not_as_events(
     names: &[&str],
     form: &RowForm,
     green: &TableInfo,
@@ -248,6 +266,9 @@ pub(super) async fn inserts(
     statement.add(script, conn, table, &images).await
 }
 
+/// More than what a statement has beside images: names and columns of a table.
+const TABLE_BYTES: usize = 64 * 1024;
+
 struct Statement<'a> {
     events: &'a TableEvents,
     operation: Operation,
@@ -264,13 +285,18 @@ impl Statement<'_> {
         table: &NetTable<'_, Plan>,
         images: &[&[u8]],
     ) -> Result<bool, TargetError> {
-        // A little is left for the table.
-        let most = script.events_bytes().saturating_sub(4096);
+        let bytes = |row: &[&[u8]]| row.iter().map(|image| image.len()).sum::<usize>();
+        let longest = images.chunks(self.parts).map(bytes).max().unwrap_or_default();
+        // As text it may still be short enough for green.
+        if longest + TABLE_BYTES > script.most_events_bytes() {
+            return Ok(false);
+        }
+        let most = script.events_bytes().saturating_sub(TABLE_BYTES);
         let mut rows = Vec::new();
         let mut waiting = images.chunks(self.parts).peekable();
         while let Some(row) = waiting.next() {
             row.iter().for_each(|image| rows.extend_from_slice(image));
-            let next = waiting.peek().map(|row| row.iter().map(|image| image.len()).sum::<usize>());
+            let next = waiting.peek().map(|row| bytes(row));
             if next.is_some_and(|next| rows.len() + next <= most) {
                 continue;
             }

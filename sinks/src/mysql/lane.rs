@@ -166,25 +166,27 @@ impl MysqlLane {
         let changes = transactions.iter().flat_map(|transaction| &transaction.changes);
         self.learn(conn, changes).await?;
         let changes: usize = transactions.iter().map(|transaction| transaction.changes.len()).sum();
-        let mut refused_for_no_row = false;
+        let mut refuses_events = false;
         if changes >= FEWEST_CHANGES && !self.caution.skips() && !self.switches_checks(transactions)
         {
             let before = (self.written, self.open.clone());
-            match self.write_whole(conn, transactions, share).await {
+            let mut script = self.script();
+            match self.write_whole(&mut script, conn, transactions, share).await {
                 Ok(applied) => {
                     self.caution.succeeded();
                     self.ways.as_a_whole += 1;
                     return Ok(applied);
                 }
                 Err(error) => {
-                    refused_for_no_row = !error.conflict;
+                    refuses_events = script.refuses_events() && !error.conflict;
                     self.refused(conn, error, before).await?;
                 }
             }
         }
         let applied = self.write_rows(conn, transactions, share).await?;
         self.ways.row_by_row += 1;
-        if refused_for_no_row && self.events.take().is_some() {
+        // What rows were really missing has ended the lane.
+        if refuses_events && self.events.take().is_some() {
             tracing::warn!(
                 lane = self.id.0,
                 "green took statements where it refused row events: from now on all rows go as statements"
@@ -215,7 +217,7 @@ impl MysqlLane {
             self.write_changes(&mut script, conn, &transaction.changes, commit).await?;
             self.ended(transaction)?;
         }
-        self.finish(script, conn, transactions, share).await
+        self.finish(&mut script, conn, transactions, share).await
     }
 
     /// Writes changes one by one, as those of the transaction `commit`. Their plans are made.
@@ -259,11 +261,11 @@ impl MysqlLane {
     /// As net changes, many rows at once.
     async fn write_whole(
         &mut self,
+        script: &mut Script,
         conn: &mut Conn,
         transactions: &[Transaction],
         share: Share,
     ) -> Result<Applied, TargetError> {
-        let mut script = self.script();
         if self.open.begun {
             // Before anything can go wrong: what a refusal goes back to is there.
             self.savepoints += 1;
@@ -281,16 +283,16 @@ impl MysqlLane {
         let steps = reduce(changes, |table| self.plan(table));
         // Row by row it succeeds or shows what is wrong.
         let steps = steps.map_err(|why| TargetError::halt(why.to_string(), "Please report it"))?;
-        self.begin(&mut script, conn).await?;
+        self.begin(script, conn).await?;
         let as_events = self.events.is_some();
-        sets::steps(&mut script, conn, &steps, self.checks_foreign_keys, as_events).await?;
+        sets::steps(script, conn, &steps, self.checks_foreign_keys, as_events).await?;
         self.finish(script, conn, transactions, share).await
     }
 
     /// Commits if the last transaction has ended.
     async fn finish(
         &mut self,
-        mut script: Script,
+        script: &mut Script,
         conn: &mut Conn,
         transactions: &[Transaction],
         share: Share,
@@ -411,11 +413,15 @@ impl MysqlLane {
         let lane = self.id.0;
         match events {
             Ok(events) => {
-                tracing::info!(lane, table, "its rows go as row events");
+                if lane == 0 {
+                    tracing::info!(table, "batches of its rows go as row events");
+                }
                 Some(events)
             }
             Err(why) => {
-                tracing::info!(lane, table, why, "its rows go as statements");
+                if lane == 0 {
+                    tracing::info!(table, why, "its rows go as statements");
+                }
                 None
             }
         }

@@ -27,7 +27,7 @@ mod statements;
 mod target;
 
 pub use crate::caution::Ways;
-pub use events::unlike;
+pub use events::why_not_as_events;
 pub use json::expression as json_expression;
 pub use lane::MysqlLane;
 pub use progress::BinlogStreamIdentity;

@@ -34,6 +34,10 @@ pub(super) enum Purpose {
 }
 
 impl Purpose {
+    fn is_about_events(&self) -> bool {
+        matches!(self, Purpose::Events { .. } | Purpose::Strictness)
+    }
+
     fn describe(&self) -> String {
         match self {
             Purpose::Frame(what) => (*what).to_owned(),
@@ -77,6 +81,8 @@ pub(super) struct Script {
     events_of: Option<(Lsn, Lsn)>,
     /// Statements that held row events.
     event_statements: u64,
+    /// Green did not take the last statement with row events, or not strictly.
+    refuses_events: bool,
 }
 
 impl Script {
@@ -87,6 +93,11 @@ impl Script {
     /// Bytes of row events for one statement: three of them become four characters.
     pub(super) fn events_bytes(&self) -> usize {
         self.statement_bytes() / 4 * 3
+    }
+
+    /// Bytes of row events that green takes at most.
+    pub(super) fn most_events_bytes(&self) -> usize {
+        self.packet_bytes / 4 * 3
     }
 
     /// Adds row events. They go together with those before and behind them, of other tables too.
@@ -108,6 +119,11 @@ impl Script {
     /// Whether there were row events.
     pub(super) fn has_events(&self) -> bool {
         self.event_statements > 0 || self.events_of.is_some()
+    }
+
+    /// Whether it is row events that green did not take.
+    pub(super) fn refuses_events(&self) -> bool {
+        self.refuses_events
     }
 
     /// How many statements that were sent held row events.
@@ -196,8 +212,10 @@ impl Script {
                 let is_last = result.is_empty();
                 // The error of a later statement comes when its answer is taken, not before.
                 result.collect::<Row>().await?;
-                if let Some(check) = checks.get(answered) {
-                    wrong = wrong.take().or_else(|| check.wrong(rows, warnings));
+                if let Some(check) = checks.get(answered)
+                    && wrong.is_none()
+                {
+                    wrong = check.wrong(rows, warnings).map(|error| (error, check.purpose.clone()));
                 }
                 answered += 1;
                 if is_last {
@@ -206,11 +224,13 @@ impl Script {
             }
         };
         let sent: Result<(), mysql_async::Error> = sent.await;
-        if let Some(wrong) = wrong {
+        if let Some((wrong, purpose)) = wrong {
+            self.refuses_events = purpose.is_about_events();
             return Err(wrong);
         }
         if let Err(error) = sent {
             let purpose = checks.get(answered).map(|check| &check.purpose);
+            self.refuses_events = purpose.is_some_and(Purpose::is_about_events);
             return Err(match purpose {
                 Some(purpose @ (Purpose::Rows { .. } | Purpose::Events { .. })) => {
                     of_rows(&purpose.describe(), error)

@@ -103,6 +103,28 @@ async fn a_server_that_passes_over_rows_is_noticed() {
     }
 }
 
+/// A start option of replicas makes the servers pass over rows that are missing, and all rows behind them
+/// in the same event, without a word.
+#[tokio::test]
+async fn a_server_that_skips_errors_gets_statements() {
+    for (versions, option) in
+        [(PAIRS[0], "--slave-skip-errors=1032"), (PAIRS[1], "--replica-skip-errors=1032")]
+    {
+        let pair = Pair::start_with(versions, &[option], TABLE);
+        pair.blue.run(&format!("insert into t.t values {}", rows(0))).unwrap();
+        let mut opened = pair.open().await;
+        opened.catch_up(&pair.blue, usize::MAX).await;
+        pair.green.run("delete from t.t where id = 3").unwrap();
+        pair.blue.run("update t.t set v = 'y'").unwrap();
+        let all = opened.read(&pair.blue).await;
+        let error = opened.lane.apply(&all).await.unwrap_err();
+        assert_eq!(error.disposition, Disposition::Halt, "{error}");
+        assert_eq!(opened.lane.event_statements(), 0);
+        assert_eq!(pair.green.value("select count(*) from t.t where v = 'y'").unwrap(), "0");
+        opened.close().await;
+    }
+}
+
 /// Servers compare lengths in bytes only; character sets, signs and labels would be stored as they come.
 #[tokio::test]
 async fn tables_of_another_form_get_statements() {

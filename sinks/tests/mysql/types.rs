@@ -59,6 +59,7 @@ pub async fn through(versions: (Version, Version), at_once: usize) {
         }
         opened.catch_up(&pair.blue, at_once).await;
         pair.assert_same(&names);
+        assert!(opened.lane.event_statements() > 0 || at_once == 1, "{}", pair.name());
         opened.close().await;
     }
 }

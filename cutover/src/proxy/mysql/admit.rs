@@ -12,8 +12,8 @@ use decoders::mysql::server::RawConnection;
 
 use super::Shared;
 use super::hello::{CACHING, CLEAR, DIALOG, NATIVE};
-use super::login::{FAST, FULL, GIVE_KEY, LOGIN_PACKET_MAX, send, show, status_of, switched};
-use super::packets::{EOF, ERR, Inbox, OK, error, invalid};
+use super::login::{FAST, FULL, GIVE_KEY, LOGIN_PACKET_MAX, send, show, switched};
+use super::packets::{EOF, ERR, Inbox, OK, error, invalid, status_of_ok};
 use super::scramble::caching;
 use super::users::Shown;
 use crate::proxy::stream::ClientStream;
@@ -52,7 +52,7 @@ impl Login<'_> {
             let seq = packet.seq.wrapping_add(1);
             match packet.first() {
                 OK => {
-                    let status = status_of(&packet.body)?;
+                    let status = status_of_ok(&packet.body)?;
                     self.tell(&packet.body).await?;
                     if let Some(password) = &password {
                         self.shared.engine.users.learn(self.user, password);

@@ -14,7 +14,10 @@ use tokio::io::AsyncWriteExt;
 
 use super::desk::{Desk, Variables};
 use super::login::LoginError;
-use super::packets::{self, Cursor, EOF, ERR, FULL, Inbox, OK, columns, error_of, invalid};
+use super::packets::{
+    self, Cursor, EOF, ERR, FULL, Inbox, OK, columns, error_of, invalid, status_of_eof,
+    status_of_ok,
+};
 
 /// How long a server may think about it. Longer than any hold waits: a busy server is no lost one.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -46,7 +49,7 @@ const COUNTED_MYSQL: [(&str, &str); 3] = [
 /// session's clock is from the server's, the character sets, how many rows an answer may have, and the
 /// number of user variables.
 const ASK: &str = "SELECT hex(database()), hex(current_role()), @@session.last_insert_id, \
-     @@session.insert_id, abs(@@session.timestamp - unix_timestamp(sysdate(6))) < 5, \
+     @@session.insert_id, abs(timestampdiff(second, from_unixtime(@@session.timestamp), sysdate(6))) < 5, \
      @@session.character_set_client, @@session.character_set_connection, \
      @@session.character_set_results, @@session.collation_connection, \
      @@session.sql_select_limit, ";
@@ -90,12 +93,8 @@ const LEFT_OUT: [&str; 20] = [
 
 /// Variables that go along where anything was set: one that was set to this server's default is not to
 /// become the other one's, or what the login says.
-const KEPT: [&str; 13] = [
+const KEPT: [&str; 9] = [
     "autocommit",
-    "character_set_client",
-    "character_set_connection",
-    "character_set_results",
-    "collation_connection",
     "foreign_key_checks",
     "sql_mode",
     "time_zone",
@@ -160,8 +159,26 @@ pub(super) async fn ask(
         false => format!("{ASK}0"),
     };
     let mut dialogue = Dialogue { server, inbox: Inbox::default(), ends_with_ok, status: 0 };
+    let answer = answers(&mut dialogue, (&counters, &own), &counted, desk, id, before).await;
+    // Where a transaction begins with any statement, ours have begun one.
+    if dialogue.status & 1 != 0 && !matches!(answer, Err(Unanswered::Lost)) {
+        dialogue.ask("ROLLBACK").await?.map_err(Unanswered::Refused)?;
+    }
+    answer
+}
+
+/// What the session's server and ours there say.
+async fn answers(
+    dialogue: &mut Dialogue<'_>,
+    (counters, own): (&str, &str),
+    counted: &[(&str, &str)],
+    desk: &Desk,
+    id: u32,
+    before: Option<&Memory>,
+) -> Result<Memory, Unanswered> {
+    let is_mariadb = desk.is_mariadb();
     let mut out = Vec::new();
-    for sql in [&counters, &own] {
+    for sql in [counters, own] {
         query(&mut out, sql);
     }
     dialogue.say(&out).await?;
@@ -169,7 +186,7 @@ pub(super) async fn ask(
     let counts = counts.map_err(Unanswered::Refused)?;
     let own = own.map_err(Unanswered::Refused)?;
     let mut memory = Memory::default();
-    read_counts(&counts, &counted, &mut memory)
+    read_counts(&counts, counted, &mut memory)
         .ok_or_else(|| Unanswered::Refused("its counters can't be read".into()))?;
     let charsets = read_own(&own, is_mariadb, &mut memory)
         .ok_or_else(|| Unanswered::Refused("its answer can't be read".into()))?;
@@ -206,10 +223,6 @@ pub(super) async fn ask(
         }
     }
     memory.variables.extend(charsets);
-    // Where a transaction begins with any statement, ours have begun one.
-    if dialogue.status & 1 != 0 {
-        dialogue.ask("ROLLBACK").await?.map_err(Unanswered::Refused)?;
-    }
     Ok(memory)
 }
 
@@ -221,7 +234,7 @@ pub(super) async fn ping(server: &mut RawConnection) -> Result<u16, Unanswered> 
         server.write_all(&out).await?;
         server.flush().await?;
         let packet = Inbox::default().next(server, FULL - 1).await?;
-        match (packet.first(), super::login::status_of(&packet.body)) {
+        match (packet.first(), status_of_ok(&packet.body)) {
             (OK, Ok(status)) => Ok(status),
             // Nothing was asked that could fail: it says goodbye.
             _ => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
@@ -273,7 +286,7 @@ impl Dialogue<'_> {
         let first = self.inbox.next(self.server, FULL - 1).await?;
         match first.first() {
             OK => {
-                self.status = super::login::status_of(&first.body)?;
+                self.status = status_of_ok(&first.body)?;
                 return Ok(Ok(Vec::new()));
             }
             ERR => return Ok(Err(refusal(&first.body))),
@@ -290,12 +303,11 @@ impl Dialogue<'_> {
             match packet.first() {
                 ERR => return Ok(Err(refusal(&packet.body))),
                 EOF if self.ends_with_ok => {
-                    self.status = super::login::status_of(&packet.body)?;
+                    self.status = status_of_ok(&packet.body)?;
                     return Ok(Ok(rows));
                 }
                 EOF if packet.body.len() < 9 => {
-                    let mut at = Cursor(&packet.body[1..]);
-                    self.status = at.take(2).and_then(|_| at.u16()).unwrap_or_default();
+                    self.status = status_of_eof(&packet.body)?;
                     return Ok(Ok(rows));
                 }
                 _ => {
@@ -480,7 +492,6 @@ mod tests {
     fn what_was_set_is_set_again() {
         let defaults: Variables = [
             ("autocommit", "ON"),
-            ("character_set_results", "latin1"),
             ("init", ""),
             ("long_query_time", "10.0"),
             ("sql_mode", "STRICT_ALL_TABLES"),
@@ -490,7 +501,6 @@ mod tests {
         .into();
         let shown = [
             row(&["autocommit", "OFF"]),
-            row(&["character_set_results", ""]),
             row(&["gtid_executed", "a:1-7"]),
             row(&["long_query_time", "1.5"]),
             row(&["pseudo_thread_id", "7"]),
@@ -502,8 +512,7 @@ mod tests {
         assert_eq!(
             memory.statements(),
             [
-                "SET @@session.autocommit = 'OFF', @@session.character_set_results = NULL, \
-                 @@session.long_query_time = 1.5, @@session.sql_mode = 'STRICT_ALL_TABLES', \
+                "SET @@session.autocommit = 'OFF', @@session.long_query_time = 1.5, @@session.sql_mode = 'STRICT_ALL_TABLES', \
                  @@session.time_zone = 'it''s'",
                 "SET @@session.last_insert_id = 9"
             ]

@@ -6,7 +6,7 @@ use decoders::mysql::server::{RawConnection, ServerUrl, SslMode};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::hello::{CACHING, CLEAR, Greeting, Hello, NATIVE};
-use super::packets::{self, Cursor, EOF, ERR, Inbox, OK, error_of, invalid};
+use super::packets::{self, Cursor, EOF, ERR, Inbox, OK, error_of, invalid, status_of_ok};
 use super::scramble::{caching, encrypted, native, native_key};
 use super::users::Credential;
 
@@ -162,7 +162,7 @@ pub(super) async fn enter(
         let seq = packet.seq.wrapping_add(1);
         match packet.first() {
             OK => {
-                let status = status_of(&packet.body)?;
+                let status = status_of_ok(&packet.body)?;
                 return Ok(Entered { server, inbox, status });
             }
             ERR => return Err(LoginError::refused(&packet.body)),
@@ -207,15 +207,4 @@ pub(super) fn switched(body: &[u8]) -> io::Result<(Vec<u8>, Vec<u8>)> {
     let plugin = at.take(1).and_then(|_| at.text());
     let plugin = plugin.ok_or_else(|| invalid("a login of a protocol before 4.1"))?;
     Ok((plugin.to_vec(), at.0.strip_suffix(b"\0").unwrap_or(at.0).to_vec()))
-}
-
-/// Status in an OK.
-pub(super) fn status_of(body: &[u8]) -> io::Result<u16> {
-    let mut at = Cursor(body);
-    let status = at.take(1).and_then(|_| {
-        at.number()?;
-        at.number()?;
-        at.u16()
-    });
-    status.ok_or_else(|| invalid("an OK that can't be read"))
 }

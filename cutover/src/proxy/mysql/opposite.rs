@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use decoders::mysql::server::{RawConnection, ServerUrl};
+use decoders::mysql::server::ServerUrl;
 use futures_util::StreamExt;
-use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use super::hello::Hello;
 use super::login::enter;
+use super::packets;
 use super::replay::reach;
 use super::users::Credential;
+use crate::proxy::ending::hang_up;
 use crate::proxy::lock;
 use crate::proxy::opposite::{Opposite, TRIALS_AT_ONCE, TRIED_USERS_MAX};
 use crate::switch::which_server;
@@ -58,7 +59,7 @@ pub(super) async fn refused(
         let login = async {
             let database = hello.database.as_deref();
             let entered = enter(reach(url).await?, url, &hello, database, &credential).await?;
-            leave(entered.server).await;
+            hang_up(entered.server, &packets::QUIT).await;
             Ok::<_, super::login::LoginError>(())
         };
         match tokio::time::timeout_at(until, login).await {
@@ -70,15 +71,4 @@ pub(super) async fn refused(
     });
     let trying = futures_util::stream::iter(trying).buffer_unordered(TRIALS_AT_ONCE);
     trying.filter_map(std::future::ready).collect().await
-}
-
-/// COM_QUIT. Whether the server has heard it does not matter: the connection closes.
-async fn leave(mut connection: RawConnection) {
-    let ended = async {
-        connection.write_all(&[1, 0, 0, 0, 1]).await?;
-        connection.shutdown().await
-    };
-    if let Err(error) = ended.await {
-        tracing::trace!("a session on the other side was closed already: {error}");
-    }
 }

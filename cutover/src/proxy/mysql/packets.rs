@@ -71,6 +71,56 @@ pub(super) fn error_of(body: &[u8]) -> (u16, String) {
     (code, String::from_utf8_lossy(text).into_owned())
 }
 
+/// COM_QUIT, as a packet.
+pub(super) const QUIT: [u8; 5] = [1, 0, 0, 0, 1];
+
+/// Status in an OK, of which the first bytes are enough.
+pub(super) fn status_of_ok(body: &[u8]) -> io::Result<u16> {
+    let mut at = Cursor(body);
+    let status = at.take(1).and_then(|_| {
+        at.number()?;
+        at.number()?;
+        at.u16()
+    });
+    status.ok_or_else(|| invalid("an OK that can't be read"))
+}
+
+/// Status in an EOF.
+pub(super) fn status_of_eof(body: &[u8]) -> io::Result<u16> {
+    let mut at = Cursor(body);
+    let status = at.take(3).and_then(|_| at.u16());
+    status.ok_or_else(|| invalid("an end of rows that can't be read"))
+}
+
+/// What a server says to COM_STMT_PREPARE.
+pub(super) struct Prepared {
+    /// Its number for the statement.
+    pub number: u32,
+    pub columns: u16,
+    pub parameters: u16,
+}
+
+impl Prepared {
+    /// From the first packet of the answer.
+    pub fn parse(body: &[u8]) -> io::Result<Self> {
+        let mut at = Cursor(body);
+        let read = at.take(1).and_then(|_| {
+            let number = at.u32()?;
+            Some(Self { number, columns: at.u16()?, parameters: at.u16()? })
+        });
+        read.ok_or_else(|| invalid("a prepared statement that can't be read"))
+    }
+
+    /// Packets that follow: definitions, each kind with an EOF where rows end with one.
+    pub fn definitions(&self, ends_with_ok: bool) -> u32 {
+        let packets = |count: u16| match count {
+            0 => 0,
+            count => u32::from(count) + u32::from(!ends_with_ok),
+        };
+        packets(self.columns) + packets(self.parameters)
+    }
+}
+
 /// Something that can't be in this place.
 pub(super) fn invalid(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.into())

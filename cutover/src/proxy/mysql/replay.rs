@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use super::hello::Hello;
 use super::inspect::{Dialogue, Memory};
 use super::login::{Entered, Greeted, LoginError, enter, greeted};
-use super::packets::{self, Cursor, ERR, FULL, invalid};
+use super::packets::{self, ERR, FULL, Prepared, invalid};
 use super::statements::Statement;
 use super::users::Credential;
 
@@ -117,13 +117,9 @@ async fn prepare(
     if answer.first() == ERR {
         return Ok(Err(LoginError::refused(&answer.body).what));
     }
-    let mut at = Cursor(&answer.body);
-    let read = at.take(1).and_then(|_| Some((at.u32()?, at.u16()?, at.u16()?)));
-    let (number, columns, parameters) = read.ok_or_else(|| invalid("no prepared statement"))?;
-    let end = u32::from(!dialogue.ends_with_ok);
-    let packets = |count: u16| if count == 0 { 0 } else { u32::from(count) + end };
-    for _ in 0..packets(columns) + packets(parameters) {
+    let prepared = Prepared::parse(&answer.body)?;
+    for _ in 0..prepared.definitions(dialogue.ends_with_ok) {
         dialogue.inbox.next(dialogue.server, FULL - 1).await?;
     }
-    Ok(Ok((number, parameters)))
+    Ok(Ok((prepared.number, prepared.parameters)))
 }

@@ -14,6 +14,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::BytesMut;
 use decoders::mysql::server::RawConnection;
 use tokio::io::{AsyncRead, ReadBuf};
 
@@ -54,7 +55,7 @@ pub(super) struct Session {
 
     client: ClientStream,
     /// The client's bytes that were not passed on yet.
-    inbox: Vec<u8>,
+    inbox: BytesMut,
     to_client: Leftover,
 
     server: RawConnection,
@@ -108,7 +109,7 @@ impl Session {
             shown: arrival.admitted.shown,
             place: arrival.place,
             client: arrival.client,
-            inbox: arrival.early,
+            inbox: BytesMut::from(&arrival.early[..]),
             to_client,
             server: arrival.server,
             side: arrival.side,
@@ -258,7 +259,7 @@ impl Session {
 
     fn shrink(&mut self) {
         if self.inbox.is_empty() && self.inbox.capacity() > KEPT {
-            self.inbox = Vec::new();
+            self.inbox = BytesMut::new();
         }
     }
 

@@ -11,38 +11,21 @@
 //! An OK and an EOF say whether a transaction is open. An error does not, so after one the session's
 //! standing is unknown until the server is asked (`uncertain`).
 
+mod altered;
+mod com;
+
 use std::io;
 use std::time::Instant;
 
-use super::packets::{Cursor, EOF, ERR, FULL, HEADER, OK, error, header, invalid, packet};
-use super::statements::{Statement, Statements};
-use super::words::{Said, killed, look};
+use bytes::{Buf, BytesMut};
 
-/// Commands (`enum_server_command` in the servers' sources).
-mod com {
-    pub const QUIT: u8 = 0x01;
-    pub const INIT_DB: u8 = 0x02;
-    pub const QUERY: u8 = 0x03;
-    pub const FIELD_LIST: u8 = 0x04;
-    pub const CREATE_DB: u8 = 0x05;
-    pub const DROP_DB: u8 = 0x06;
-    pub const REFRESH: u8 = 0x07;
-    pub const STATISTICS: u8 = 0x09;
-    pub const PROCESS_INFO: u8 = 0x0a;
-    pub const PROCESS_KILL: u8 = 0x0c;
-    pub const DEBUG: u8 = 0x0d;
-    pub const PING: u8 = 0x0e;
-    pub const CHANGE_USER: u8 = 0x11;
-    pub const PREPARE: u8 = 0x16;
-    pub const EXECUTE: u8 = 0x17;
-    pub const LONG_DATA: u8 = 0x18;
-    pub const CLOSE: u8 = 0x19;
-    pub const RESET: u8 = 0x1a;
-    pub const SET_OPTION: u8 = 0x1b;
-    pub const FETCH: u8 = 0x1c;
-    pub const RESET_CONNECTION: u8 = 0x1f;
-    pub const BULK_EXECUTE: u8 = 0xfa;
-}
+use self::altered::{bind, bind_bulk, renumbered};
+use super::packets::{
+    Cursor, EOF, ERR, FULL, HEADER, OK, Prepared, error, header, invalid, packet, status_of_eof,
+    status_of_ok,
+};
+use super::statements::{Statement, Statements};
+use super::words::{Said, look};
 
 /// Bits of a server's status.
 mod status {
@@ -56,8 +39,6 @@ mod status {
 pub(super) const WHOLE_MAX: usize = 1 << 20;
 /// Of a server's packet, what is looked at.
 const HEAD_MAX: usize = 32;
-/// `SEND_TYPES_TO_SERVER` of COM_STMT_BULK_EXECUTE.
-const BULK_TYPES: u16 = 128;
 /// Since when a client must have been quiet to be asked something of no hurry.
 const QUIET_MS: u128 = 250;
 
@@ -258,7 +239,7 @@ impl Talk {
     /// begun only if it may. `number`: on its server, of the session that a client knows by another.
     pub fn send(
         &mut self,
-        inbox: &mut Vec<u8>,
+        inbox: &mut BytesMut,
         server: &mut Vec<u8>,
         client: &mut Vec<u8>,
         may_begin: bool,
@@ -271,7 +252,7 @@ impl Talk {
                 if take == 0 {
                     return Ok(moved);
                 }
-                server.extend(inbox.drain(..take));
+                server.extend_from_slice(&inbox.split_to(take));
                 self.up_left -= take;
                 moved = Step::Moved;
                 continue;
@@ -283,7 +264,7 @@ impl Talk {
             if goes_on || self.infile {
                 let is_end = self.infile && length == 0 && !goes_on;
                 self.begin_packet(length, seq);
-                server.extend(inbox.drain(..HEADER));
+                server.extend_from_slice(&inbox.split_to(HEADER));
                 self.infile &= !is_end;
                 moved = Step::Moved;
                 continue;
@@ -308,7 +289,7 @@ impl Talk {
                 self.doing = Doing::Other;
                 self.seq = seq;
                 packet(server, seq, &body);
-                inbox.drain(..HEADER + whole);
+                inbox.advance(HEADER + whole);
                 moved = Step::Moved;
                 continue;
             }
@@ -328,7 +309,7 @@ impl Talk {
     /// Begins a command, of which the first `whole` bytes are here.
     fn command(
         &mut self,
-        inbox: &mut Vec<u8>,
+        inbox: &mut BytesMut,
         length: usize,
         whole: usize,
         seq: u8,
@@ -412,7 +393,7 @@ impl Talk {
             com::STATISTICS => Answer::One,
             com::CHANGE_USER if length == whole && length < FULL => {
                 let body = body.to_vec();
-                inbox.drain(..HEADER + whole);
+                inbox.advance(HEADER + whole);
                 return Ok(Step::ChangeUser(seq, body));
             }
             // Replicas, clones, and what no manual knows.
@@ -422,7 +403,7 @@ impl Talk {
                 }
                 let what = format!("the proxy does not pass on commands of type {other:#x}");
                 error(client, seq.wrapping_add(1), 1047, "08S01", &what);
-                inbox.drain(..HEADER + whole);
+                inbox.advance(HEADER + whole);
                 return Ok(Step::Moved);
             }
         };
@@ -431,7 +412,7 @@ impl Talk {
                 return Err(invalid("a large question about the last statement"));
             }
             error(client, seq.wrapping_add(1), 1105, "HY000", DISTURBED);
-            inbox.drain(..HEADER + whole);
+            inbox.advance(HEADER + whole);
             return Ok(Step::Moved);
         }
         if matches!(body[0], com::QUERY | com::EXECUTE | com::BULK_EXECUTE) {
@@ -451,7 +432,7 @@ impl Talk {
         self.answer = answer;
         self.begin_packet(length, seq);
         match insert {
-            None => server.extend(inbox.drain(..HEADER + whole)),
+            None => server.extend_from_slice(&inbox.split_to(HEADER + whole)),
             Some((at, bytes)) => {
                 // The server of a session that was moved does not know the types.
                 let new = length + bytes.len();
@@ -463,7 +444,7 @@ impl Talk {
                 server.extend_from_slice(&inbox[HEADER..HEADER + at]);
                 server.extend_from_slice(&bytes);
                 server.extend_from_slice(&inbox[HEADER + at..HEADER + whole]);
-                inbox.drain(..HEADER + whole);
+                inbox.advance(HEADER + whole);
             }
         }
         self.up_left = length - whole;
@@ -567,13 +548,7 @@ impl Talk {
     }
 
     fn ok(&mut self, head: &[u8]) -> io::Result<()> {
-        let mut at = Cursor(head);
-        let status = at.take(1).and_then(|_| {
-            at.number()?;
-            at.number()?;
-            at.u16()
-        });
-        self.ended(status.ok_or_else(|| invalid("an OK that can't be read"))?);
+        self.ended(status_of_ok(head)?);
         Ok(())
     }
 
@@ -602,16 +577,12 @@ impl Talk {
     }
 
     fn prepared(&mut self, head: &mut [u8]) -> io::Result<()> {
-        let mut at = Cursor(head);
-        let read = at.take(1).and_then(|_| Some((at.u32()?, at.u16()?, at.u16()?)));
-        let (server, columns, parameters) =
-            read.ok_or_else(|| invalid("a prepared statement that can't be read"))?;
+        let prepared = Prepared::parse(head)?;
+        let (server, parameters) = (prepared.number, prepared.parameters);
         let statement = self.preparing.take().unwrap_or_default();
         let number = self.statements.insert(Statement { server, parameters, ..statement });
         head[1..5].copy_from_slice(&number.to_le_bytes());
-        let end = u32::from(!self.ends_with_ok);
-        let packets = |count: u16| if count == 0 { 0 } else { u32::from(count) + end };
-        match packets(columns) + packets(parameters) {
+        match prepared.definitions(self.ends_with_ok) {
             0 => self.done(None),
             left => self.answer = Answer::Definitions(left),
         }
@@ -644,71 +615,8 @@ impl Talk {
     }
 }
 
-/// A command that kills a session, with the number that this has on the server.
-fn renumbered(body: &[u8], number: &dyn Fn(u32) -> Option<u32>) -> Option<Vec<u8>> {
-    match body.split_first()? {
-        (&com::QUERY, text) => {
-            let (range, shown) = killed(text)?;
-            let number = number(shown)?.to_string();
-            let (before, behind) = (&text[..range.start], &text[range.end..]);
-            Some([&[com::QUERY], before, number.as_bytes(), behind].concat())
-        }
-        (&com::PROCESS_KILL, rest) => {
-            let shown = u32::from_le_bytes(rest.try_into().ok()?);
-            Some([&[com::PROCESS_KILL], &number(shown)?.to_le_bytes()[..]].concat())
-        }
-        _ => None,
-    }
-}
-
 fn first_four(bytes: &[u8]) -> [u8; HEADER] {
     bytes.first_chunk::<HEADER>().copied().unwrap_or_default()
-}
-
-fn status_of_eof(head: &[u8]) -> io::Result<u16> {
-    let mut at = Cursor(head);
-    let status = at.take(3).and_then(|_| at.u16());
-    status.ok_or_else(|| invalid("an end of rows that can't be read"))
-}
-
-/// Looks at the parameters of COM_STMT_EXECUTE: number, flags, iterations, which are NULL, whether
-/// types follow, types, values. What has to be inserted, and where.
-fn bind(body: &mut [u8], statement: &mut Statement) -> Option<(usize, Vec<u8>)> {
-    let count = usize::from(statement.parameters);
-    let at = 10 + count.div_ceil(8);
-    if count == 0 {
-        return None;
-    }
-    match body.get(at) {
-        Some(1) => {
-            statement.types = body.get(at + 1..at + 1 + 2 * count).map(<[u8]>::to_vec);
-            statement.types_untold = false;
-            None
-        }
-        Some(_) if std::mem::take(&mut statement.types_untold) => {
-            let types = statement.types.clone()?;
-            body[at] = 1;
-            Some((at + 1, types))
-        }
-        _ => None,
-    }
-}
-
-/// The same of COM_STMT_BULK_EXECUTE: number, flags, types, values.
-fn bind_bulk(body: &mut [u8], statement: &mut Statement) -> Option<(usize, Vec<u8>)> {
-    let flags = u16::from_le_bytes(body.get(5..7)?.try_into().ok()?);
-    if flags & BULK_TYPES != 0 {
-        let end = 7 + 2 * usize::from(statement.parameters);
-        statement.types = body.get(7..end).map(<[u8]>::to_vec);
-        statement.types_untold = false;
-        return None;
-    }
-    if !std::mem::take(&mut statement.types_untold) {
-        return None;
-    }
-    let types = statement.types.clone()?;
-    body[5..7].copy_from_slice(&(flags | BULK_TYPES).to_le_bytes());
-    Some((7, types))
 }
 
 #[cfg(test)]

@@ -3,9 +3,7 @@
 
 use std::io;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls::ClientConfig;
@@ -13,25 +11,19 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::{ServerUrl, SslMode};
+use crate::MaybeTls;
 use crate::postgres::{ChainVerifier, UncheckedVerifier};
 
 /// How long a server may take to accept a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
 /// Bytes to and from a server.
-#[derive(Debug)]
-pub enum RawConnection {
-    /// As they are.
-    Plain(TcpStream),
-    /// Encrypted.
-    Tls(Box<TlsStream<TcpStream>>),
-}
+pub type RawConnection = MaybeTls<TlsStream<TcpStream>>;
 
 impl RawConnection {
     /// Connects. Nothing is said yet.
@@ -60,11 +52,6 @@ impl RawConnection {
         let stream = tokio::time::timeout(CONNECT_MAX, handshake).await;
         let stream = stream.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         Ok(RawConnection::Tls(Box::new(stream)))
-    }
-
-    /// Whether the bytes are encrypted.
-    pub fn is_tls(&self) -> bool {
-        matches!(self, RawConnection::Tls(_))
     }
 }
 
@@ -109,44 +96,4 @@ fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
 
 fn invalid(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what)
-}
-
-impl AsyncRead for RawConnection {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            RawConnection::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            RawConnection::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for RawConnection {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            RawConnection::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            RawConnection::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            RawConnection::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            RawConnection::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            RawConnection::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            RawConnection::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
 }

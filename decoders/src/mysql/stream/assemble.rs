@@ -101,6 +101,7 @@ impl Assembler {
     pub fn missing(&self, event: &Event) -> Option<QualifiedName> {
         match &event.body {
             Body::TableMap(map) => self.tables.missing(map),
+            Body::Rows(rows) if !rows.is_complete() => self.tables.missing_for(rows.table_id),
             _ => None,
         }
     }
@@ -264,7 +265,11 @@ impl Assembler {
             Some(Known::Skipped) => return Ok(None),
             Some(Known::Described(described)) => Arc::clone(described),
         };
-        let changes = rows::changes(event, &described);
+        let lacks = !event.is_complete();
+        let changes = match lacks && !self.tables.are_generated(&described, event) {
+            true => Err(rows::RowsError::Incomplete),
+            false => rows::changes(event, &described),
+        };
         let changes = changes
             .map_err(|error| StreamFault::Rows { table: described.schema.name.clone(), error })?;
         if !changes.is_empty() {

@@ -24,27 +24,32 @@ impl NotedChanges {
     /// Takes a change of the table of notes.
     pub fn row(&mut self, change: &ChangeEvent) {
         match change {
-            ChangeEvent::Insert { table, new } => {
-                let value = |name| value(table, new, name);
-                let noted = (value("pipeline"), value("kind"), value("objects"));
-                if let (Some(pipeline), Some(kind), Some(objects)) = noted {
-                    let is_running = value("state").is_some_and(|state| state == b"begun");
-                    self.0.insert(pipeline, Noted { kind, objects, is_running });
-                }
+            ChangeEvent::Insert { table, new } | ChangeEvent::Update { table, new, .. } => {
+                self.note(table, new);
             }
-            ChangeEvent::Update { table, new, .. } => self.close(value(table, new, "pipeline")),
-            ChangeEvent::Delete { table, old } => self.close(value(table, old.row(), "pipeline")),
+            ChangeEvent::Delete { table, old } => match value(table, old.row(), "pipeline") {
+                Some(pipeline) => drop(self.0.remove(&pipeline)),
+                None => self.0.clear(),
+            },
             _ => {}
         }
     }
 
-    fn close(&mut self, pipeline: Option<Vec<u8>>) {
-        match pipeline {
-            Some(pipeline) => {
-                self.0.remove(&pipeline);
-            }
-            // Whose it was can't be told: then none is known.
-            None => self.0.clear(),
+    /// A note as it is now: one that is done marks nothing, one that waits for a person marks what they do.
+    fn note(&mut self, table: &TableSchema, new: &Row) {
+        let [pipeline, kind, objects, state] =
+            ["pipeline", "kind", "objects", "state"].map(|name| value(table, new, name));
+        let Some(pipeline) = pipeline else {
+            // Whose it is can't be told: then none is known.
+            self.0.clear();
+            return;
+        };
+        self.0.remove(&pipeline);
+        if let (Some(kind), Some(objects), Some(state)) = (kind, objects, state)
+            && [&b"begun"[..], b"waits"].contains(&&state[..])
+        {
+            let is_running = state == b"begun";
+            self.0.insert(pipeline, Noted { kind, objects, is_running });
         }
     }
 
@@ -126,6 +131,12 @@ mod tests {
         ChangeEvent::Insert { table: table(), new: row(pipeline, about, state) }
     }
 
+    /// The note about `a` gets another state.
+    fn updated(pipeline: &str, state: &str) -> ChangeEvent {
+        let old = Some(OldRow::Full(row(pipeline, "a", "begun")));
+        ChangeEvent::Update { table: table(), old, new: row(pipeline, "a", state) }
+    }
+
     #[test]
     fn a_statement_is_its_who_noted_it_and_only_once() {
         let mut changes = NotedChanges::default();
@@ -140,17 +151,21 @@ mod tests {
     }
 
     #[test]
+    fn what_a_person_does_instead_is_the_appliers() {
+        let mut changes = NotedChanges::default();
+        changes.row(&noted("one", "a", "begun"));
+        changes.row(&updated("one", "waits"));
+        assert!(!changes.is_one_running(), "it was refused");
+        assert_eq!(changes.take(&altering("a")).as_deref(), Some(&b"one"[..]));
+    }
+
+    #[test]
     fn a_note_that_is_closed_or_removed_marks_nothing() {
-        let closing = |pipeline: &str| ChangeEvent::Update {
-            table: table(),
-            old: Some(OldRow::Full(row(pipeline, "a", "begun"))),
-            new: row(pipeline, "a", "done"),
-        };
         let removing = |pipeline: &str| ChangeEvent::Delete {
             table: table(),
             old: OldRow::Full(row(pipeline, "a", "waits")),
         };
-        for end in [closing("one"), removing("one")] {
+        for end in [updated("one", "done"), removing("one")] {
             let mut changes = NotedChanges::default();
             changes.row(&noted("one", "a", "waits"));
             assert!(!changes.is_one_running(), "a person has to do it");

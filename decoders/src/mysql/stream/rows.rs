@@ -11,20 +11,18 @@ use crate::mysql::{Cell, DecodeError, Fault, Operation, Rows, Value};
 
 /// Where a value is among those of its event.
 enum Place {
+    Absent,
     Null,
     Text(Range<usize>),
     Binary(Range<usize>),
 }
 
 /// The changes of a row event. Each value is the text that the server's own SELECT gives in UTF-8 and
-/// UTC, or bytes for types that are none.
+/// UTC, or bytes for types that are none. What an image lacks is a gap.
 ///
 /// # Errors
-/// A value can't be decoded exactly, or the images lack columns.
+/// A value can't be decoded exactly.
 pub(super) fn changes(event: &Rows, table: &Described) -> Result<Vec<ChangeEvent>, RowsError> {
-    if !event.is_complete() {
-        return Err(RowsError::Incomplete);
-    }
     let mut values = Vec::new();
     let mut places = Vec::new();
     let mut wholes = Vec::new();
@@ -58,7 +56,7 @@ pub(super) fn changes(event: &Rows, table: &Described) -> Result<Vec<ChangeEvent
 fn place(cell: Result<Cell, Fault>, values: &mut Vec<u8>) -> Result<Place, RowsError> {
     let value = match cell.map_err(RowsError::Value)? {
         Cell::Value(value) => value,
-        Cell::Absent => return Err(RowsError::Incomplete),
+        Cell::Absent => return Ok(Place::Absent),
     };
     let start = values.len();
     if !value.write_text(values) {
@@ -95,6 +93,7 @@ fn assemble(
             }
             for place in places.by_ref().take(event.width) {
                 match place {
+                    Place::Absent => row.unchanged(),
                     Place::Null => row.null(),
                     Place::Text(range) => row.text(range),
                     Place::Binary(range) => row.binary(range),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::change::{Column, QualifiedName, ReplicaIdentity, RowForm, TableId, TableSchema};
 use crate::mysql::catalog::TableInfo;
 use crate::mysql::charset::Charset;
-use crate::mysql::{CatalogColumn, Flavor, Layout, Selection, TableMap, WireType, form};
+use crate::mysql::{CatalogColumn, Flavor, Layout, Rows, Selection, TableMap, WireType, form};
 
 use super::error::StreamFault;
 
@@ -93,6 +93,25 @@ impl Tables {
         let name = name_of(map);
         let needed = self.takes(&name) && needs_catalog(map) && !self.catalog.contains_key(&name);
         needed.then_some(name)
+    }
+
+    /// Whose catalog entry is needed before rows that lack columns can be taken.
+    pub(super) fn missing_for(&self, table_id: u64) -> Option<QualifiedName> {
+        let Some(Known::Described(described)) = self.get(table_id) else { return None };
+        let name = &described.schema.name;
+        (!self.catalog.contains_key(name)).then(|| name.clone())
+    }
+
+    /// Whether all columns that the rows lack are generated ones. MariaDB leaves them out of updates
+    /// (seen on 11.8, whatever `binlog_row_image`); who stores the rows computes them.
+    pub(super) fn are_generated(&self, described: &Described, rows: &Rows) -> bool {
+        let Some(Some(table)) = self.catalog.get(&described.schema.name) else { return false };
+        let columns = &table.columns;
+        let same = columns.iter().map(|column| &column.name);
+        let same = same.eq(described.schema.columns.iter().map(|column| &column.name));
+        let generated =
+            |at: usize| columns.get(at).is_some_and(|column| column.generated.is_some());
+        same && rows.absent().all(generated)
     }
 
     /// Keeps what the catalog says.

@@ -3,7 +3,7 @@
 use decoders::change::RowForm;
 use decoders::mysql::catalog::{Rights, TableInfo, TableKind};
 use decoders::mysql::form_of_column;
-use sinks::mysql::unlike;
+use sinks::mysql::why_not_as_events;
 
 use super::super::finding::{Finding, Side, count};
 use super::BinlogCheckRequest;
@@ -65,6 +65,12 @@ fn not_at_all(request: &BinlogCheckRequest, blue: &SideFacts, green: &SideFacts)
     if mariadb && strict.is_some_and(|mode| mode != "STRICT") {
         return Some("slave_exec_mode is not STRICT on green".to_owned());
     }
+    for option in ["slave_skip_errors", "replica_skip_errors"] {
+        let skipped = green.variables.as_ref().ok()?.get(option);
+        if skipped.is_some_and(|errors| !["", "OFF"].contains(&errors)) {
+            return Some(format!("{option} is set on green: missing rows might be passed over"));
+        }
+    }
     let missing = missing_right(mariadb, green.rights.as_ref().ok()?)?;
     Some(format!("the account lacks {missing} on green"))
 }
@@ -93,7 +99,9 @@ fn why_not(
     let names: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
     let forms = table.columns.iter().map(|column| form_of_column(column, blue.server.flavor));
     match forms.collect::<Option<_>>() {
-        Some(columns) => unlike(&names, &RowForm { columns }, there, &green.server, cascades),
+        Some(columns) => {
+            why_not_as_events(&names, &RowForm { columns }, there, &green.server, cascades)
+        }
         None => Some("a column has a form that is not passed on".to_owned()),
     }
 }

@@ -43,9 +43,11 @@ impl<S: Stream> Counting<'_, S> {
     /// # Errors
     /// A server can't be asked.
     pub async fn run(&self, deadline: Instant) -> Result<Counted, Trouble> {
-        let late = |_| Trouble::new(self.target.0, "listing the tables takes too long");
-        let (ends, tables) =
-            tokio::time::timeout_at(deadline, self.tables()).await.map_err(late)??;
+        let Ok(listed) = tokio::time::timeout_at(deadline, self.tables()).await else {
+            let blind = Some("listing the tables takes too long".to_owned());
+            return Ok(Counted { blind, ..Counted::default() });
+        };
+        let (ends, tables) = listed?;
         let (mut counted, tables) = self.chosen(tables);
         if tables.is_empty() {
             return Ok(counted);

@@ -24,6 +24,7 @@ use super::side::{End, close};
 use super::slices::{self, Pair, Stream};
 use crate::backfill::mysql::of_source;
 use crate::engine::touched::Watched;
+use crate::schema::mysql::qualified;
 use crate::store::FinishedChunk;
 use crate::verify::Trouble;
 use crate::verify::chosen::Chosen;
@@ -293,6 +294,15 @@ impl<S: Stream> Prepared<S> {
         let logs = logs.map_err(|error| Trouble::of(reader.side, of_source(error)))?;
         close(reader).await;
         let plans: Vec<&TablePlan> = self.benches.iter().map(|bench| &bench.plan).collect();
+        if !logs && let Some((child, parent)) = rechecking::unwatched(&plans) {
+            let what = format!(
+                "rows of {} change along with those of {}, which the log does not show: a verification \
+                 that goes on has to be of both",
+                qualified(child),
+                qualified(parent)
+            );
+            return Err(Trouble::new(self.verification.source.0, what));
+        }
         Ok(plans.iter().map(|plan| rechecking::watched(plan, &plans, !logs)).collect())
     }
 

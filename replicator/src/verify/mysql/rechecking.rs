@@ -29,8 +29,12 @@ use crate::verify::continuous::{Continuous, Looker};
 use crate::verify::settle::Settled;
 use crate::verify::work::Counts;
 
-/// Between two moments.
+/// Between two looks.
 const REST: Duration = Duration::from_secs(2);
+/// The same, where a moment is one in which nobody commits: all of MySQL's are.
+const REST_OF_LOCKS: Duration = Duration::from_secs(5);
+/// The longest, after moments that were looked for in vain: each costs the source as much.
+const REST_MAX: Duration = Duration::from_secs(60);
 /// Rows of one statement.
 const STEP_ROWS: usize = 500;
 /// How long the stream may take to apply what was noted.
@@ -48,6 +52,17 @@ pub(super) fn watched(plan: &TablePlan, all: &[&TablePlan], cascades: bool) -> W
         columns: plan.info.columns.iter().map(|column| column.name.clone()).collect(),
         cascades: if cascades { cascading(plan, all) } else { Cascades::default() },
     }
+}
+
+/// A table whose rows change along with those of one that is not among them, and that one.
+pub(super) fn unwatched<'a>(
+    all: &[&'a TablePlan],
+) -> Option<(&'a QualifiedName, &'a QualifiedName)> {
+    all.iter().find_map(|child| {
+        let mut keys = child.info.foreign_keys.iter().filter(|key| key.cascades());
+        let key = keys.find(|key| all.iter().all(|parent| parent.name != key.references))?;
+        Some((&child.name, &key.references))
+    })
 }
 
 /// The tables whose rows change along with those of this one, directly or by way of others.
@@ -75,12 +90,16 @@ fn cascading(plan: &TablePlan, all: &[&TablePlan]) -> Cascades {
 pub(in crate::verify) struct BinlogLooker {
     found: Arc<Found>,
     ends: Option<[End; 2]>,
+    /// The last look has held commits of the source, or tried to.
+    has_locked: bool,
+    /// Looks in a row that came to nothing.
+    failed: u32,
 }
 
 impl BinlogLooker {
     /// Of what was compared.
     pub fn new(found: Arc<Found>) -> Self {
-        Self { found, ends: None }
+        Self { found, ends: None, has_locked: false, failed: 0 }
     }
 
     fn bench(&self, table: &QualifiedName) -> Option<&Arc<Bench>> {
@@ -105,6 +124,7 @@ impl BinlogLooker {
             Some(ends) => ends,
             None => self.ends.insert(self.found.ends().await?),
         };
+        self.has_locked = !ends[SOURCE].server.is_mariadb();
         let both = [&ends[SOURCE], &ends[TARGET]];
         let mut pairs = slices::open(both, &self.found.pair.stream, 1).await?;
         pairs.pop().ok_or_else(|| Trouble::unexpected(self.found.source(), "no sessions"))
@@ -225,6 +245,7 @@ impl Looker for BinlogLooker {
     /// The rows of all tables, then one table as a whole.
     async fn look(&mut self, continuous: &Continuous) -> Result<bool, Trouble> {
         let touched = &continuous.touched;
+        self.has_locked = false;
         let (mut rows, through) = touched.take_rows();
         if !rows.is_empty() {
             // A pause is no time to hold anybody.
@@ -238,6 +259,8 @@ impl Looker for BinlogLooker {
         if let Some((table, dirty, through)) = touched.take_dirty()
             && let Some(bench) = self.bench(&table).cloned()
         {
+            self.has_locked |=
+                self.ends.as_ref().is_none_or(|ends| !ends[SOURCE].server.is_mariadb());
             let compared = self.whole(continuous, &bench, through).await;
             match &compared {
                 Ok(()) => touched.settle(&table, Vec::new()),
@@ -248,14 +271,19 @@ impl Looker for BinlogLooker {
             }
             compared?;
         }
+        self.failed = 0;
         Ok(false)
     }
 
     fn rest(&self) -> Duration {
-        REST
+        match self.has_locked {
+            true => (REST_OF_LOCKS * 2_u32.pow(self.failed.min(8))).min(REST_MAX),
+            false => REST,
+        }
     }
 
     fn recover(&mut self) {
         self.ends = None;
+        self.failed += 1;
     }
 }

@@ -16,8 +16,8 @@
 //! when that session has ended.
 //!
 //! # What is not repeated
-//! What may come to something else on green, and everything unless it is asked for. The note waits then for
-//! a person, who does it by hand and closes it.
+//! What may come to something else on green, what green refuses, and everything unless it is asked for. The
+//! note waits then for a person, who does it by hand and closes it, or makes room for it and starts again.
 
 mod notes;
 mod settings;
@@ -100,7 +100,7 @@ impl Arriving<'_> {
 
     async fn run(&self, conn: &mut Conn) -> Result<(), TargetError> {
         if let Some(why) = settings::enter(conn, self.definition).await? {
-            return Err(self.refused(&why));
+            return Err(self.waits(conn, self.refused(&why)).await);
         }
         tracing::info!(
             place = self.definition.place,
@@ -108,18 +108,26 @@ impl Arriving<'_> {
             objects = self.definition.names(),
             "repeating a schema change on green"
         );
-        let ran = conn.query_drop(&self.definition.statement[..]).await;
-        let failed = ran.err().map(|error| self.failed(error));
-        let left = settings::leave(conn).await;
-        match failed {
-            Some(failed) if failed.disposition == Disposition::Halt => {
-                // Else whatever a person changes to make room for it would pass for its effect.
-                notes::wait(conn, self.pipeline, self.number).await?;
-                Err(failed)
-            }
-            Some(failed) => Err(failed),
-            None => left,
+        match conn.query_drop(&self.definition.statement[..]).await {
+            Ok(()) => settings::leave(conn).await,
+            Err(error) => match self.failed(error) {
+                failed if failed.disposition == Disposition::Halt => {
+                    Err(self.waits(conn, failed).await)
+                }
+                failed => Err(failed),
+            },
         }
+    }
+
+    /// It has not run, and whatever a person changes to make room for it would pass for its effect: so the
+    /// note says that it waits for one. What is to be told; the session's failure, if it can't be noted:
+    /// then the note says that it runs, and who comes next tries it.
+    async fn waits(&self, conn: &mut Conn, told: TargetError) -> TargetError {
+        let noted = async {
+            settings::leave(conn).await?;
+            notes::wait(conn, self.pipeline, self.number).await
+        };
+        noted.await.err().unwrap_or(told)
     }
 
     /// Why it is not repeated; `None` if it is.

@@ -65,7 +65,7 @@ impl MysqlLane {
         self.learn(conn, rows.iter().copied()).await?;
         self.write_changes(&mut script, conn, rows, transaction.commit_lsn).await?;
         self.ended(transaction)?;
-        self.finish(script, conn, std::slice::from_ref(transaction), share).await
+        self.finish(&mut script, conn, std::slice::from_ref(transaction), share).await
     }
 
     /// Keeps, applies or drops the changes of a distributed transaction, and moves the progress.
@@ -120,7 +120,7 @@ impl MysqlLane {
             Distributed::Prepared(_) => return Err(not_alone()),
         }
         self.ended(transaction)?;
-        self.finish(script, conn, std::slice::from_ref(transaction), share).await
+        self.finish(&mut script, conn, std::slice::from_ref(transaction), share).await
     }
 
     /// Writes what was kept under a number as the changes of the transaction `commit`, piece by piece, and

@@ -2,22 +2,14 @@
 
 use std::io;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use super::{Session, Stopped};
+use crate::proxy::ending::{self, MOVE_MAX, MOVE_PAUSE};
 use crate::proxy::mysql::inspect::{self, Unanswered};
 use crate::proxy::mysql::packets;
 use crate::proxy::mysql::replay::{self, Wanted};
-
-/// How long a move is tried again when the other side says that it can't just now.
-const MOVE_MAX: Duration = Duration::from_secs(10);
-/// Between two tries.
-const MOVE_PAUSE: Duration = Duration::from_millis(20);
-/// How long a client that is cut may take to read why.
-const FAREWELL_MAX: Duration = Duration::from_secs(1);
 
 const GONE: &str = "its server was gone before it could be asked";
 
@@ -130,23 +122,14 @@ impl Session {
         self.talk.statements.moved(&fresh.numbers);
         self.talk.set_status(fresh.status);
         self.talk.disturbed = true;
-        let mut old = std::mem::replace(&mut self.server, fresh.server);
+        let old = std::mem::replace(&mut self.server, fresh.server);
         self.side = side;
         self.lost = false;
         self.was_held = false;
         // Another server counts anew.
         self.memory = None;
         self.shared.totals.moved.fetch_add(1, Ordering::Relaxed);
-        tokio::spawn(async move {
-            // COM_QUIT. The server may be gone, and nobody waits for it.
-            let ended = async {
-                old.write_all(&[1, 0, 0, 0, 1]).await?;
-                old.shutdown().await
-            };
-            if let Ok(Err(error)) = tokio::time::timeout(FAREWELL_MAX, ended).await {
-                tracing::trace!("the old session was closed already: {error}");
-            }
-        });
+        tokio::spawn(ending::hang_up(old, &packets::QUIT));
         Ok(None)
     }
 
@@ -174,14 +157,6 @@ impl Session {
     }
 
     async fn farewell(&mut self) {
-        let ending = async {
-            std::future::poll_fn(|cx| self.to_client.drain(cx, &mut self.client)).await?;
-            self.client.shutdown().await
-        };
-        match tokio::time::timeout(FAREWELL_MAX, ending).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!("a client was gone first: {error}"),
-            Err(_) => tracing::debug!("a client does not read"),
-        }
+        ending::farewell(&mut self.to_client, &mut self.client).await;
     }
 }

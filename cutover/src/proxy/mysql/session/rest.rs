@@ -9,10 +9,8 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::{BUFFER, Session, Stopped};
 use crate::proxy::gate::Standing;
 use crate::proxy::mysql::inspect;
+use crate::proxy::mysql::packets::QUIT;
 use crate::proxy::pump::Pumped;
-
-/// COM_QUIT, as a packet.
-const QUIT: &[u8] = &[1, 0, 0, 0, 1];
 
 impl Session {
     /// The session belongs elsewhere, or is to wait: to rest, and then whatever the gate says.
@@ -124,7 +122,7 @@ impl Session {
                     Pumped::Idle => break,
                 }
             }
-            if self.inbox.starts_with(QUIT) {
+            if self.inbox.starts_with(&QUIT) {
                 return Poll::Ready(Ok(Stopped::Client));
             }
             if self.to_client.drain(cx, &mut self.client)?.is_pending() {

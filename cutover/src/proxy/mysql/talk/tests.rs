@@ -1,10 +1,12 @@
+use bytes::BufMut;
+
 use super::*;
 use crate::proxy::mysql::packets::packet;
 
 /// A session under test and what both sides have got.
 struct Played {
     talk: Talk,
-    inbox: Vec<u8>,
+    inbox: BytesMut,
     server: Vec<u8>,
     client: Vec<u8>,
 }
@@ -12,13 +14,20 @@ struct Played {
 impl Played {
     fn new(ends_with_ok: bool) -> Self {
         let talk = Talk::new(ends_with_ok, 2);
-        Self { talk, inbox: Vec::new(), server: Vec::new(), client: Vec::new() }
+        Self { talk, inbox: BytesMut::new(), server: Vec::new(), client: Vec::new() }
     }
 
     /// The client sends a command.
     fn command(&mut self, kind: u8, rest: &[u8]) -> Step {
-        packet(&mut self.inbox, 0, &[&[kind], rest].concat());
+        self.says(0, &[&[kind], rest].concat());
         self.send()
+    }
+
+    /// The client's bytes come.
+    fn says(&mut self, seq: u8, body: &[u8]) {
+        let mut bytes = Vec::new();
+        packet(&mut bytes, seq, body);
+        self.inbox.extend_from_slice(&bytes);
     }
 
     fn send(&mut self) -> Step {
@@ -119,8 +128,8 @@ fn several_results_are_one_answer() {
 #[test]
 fn one_command_is_under_way_at_a_time() {
     let mut played = Played::new(false);
-    packet(&mut played.inbox, 0, b"\x03select 1");
-    packet(&mut played.inbox, 0, b"\x03select 2");
+    played.says(0, b"\x03select 1");
+    played.says(0, b"\x03select 2");
     assert_eq!(played.send(), Step::Moved);
     assert_eq!(played.server.len(), 13);
     assert_eq!(played.send(), Step::Nothing);
@@ -137,7 +146,7 @@ fn one_command_is_under_way_at_a_time() {
 fn who_does_not_read_gets_nothing_more() {
     let mut played = Played::new(false);
     for _ in 0..3 {
-        packet(&mut played.inbox, 0, &[0x12]);
+        played.says(0, &[0x12]);
     }
     let left = played.inbox.len();
     played.send();
@@ -193,7 +202,7 @@ fn a_file_goes_to_the_server_up_to_its_end() {
     let before = played.server.len();
     for byte in &file {
         assert!(!played.talk.is_settled());
-        played.inbox.push(*byte);
+        played.inbox.put_u8(*byte);
         played.send();
     }
     assert_eq!(&played.server[before..], file);

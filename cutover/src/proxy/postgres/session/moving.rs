@@ -2,12 +2,11 @@
 
 use std::io;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use super::{Session, Stopped};
+use crate::proxy::ending::{self, MOVE_MAX, MOVE_PAUSE};
 use crate::proxy::postgres::cancel::Place;
 use crate::proxy::postgres::frames::Scanner;
 use crate::proxy::postgres::inspect::{self, Question, Unanswered};
@@ -16,12 +15,8 @@ use crate::proxy::postgres::replay;
 use crate::proxy::postgres::talk::tell_differences;
 use crate::proxy::postgres::turns::Turns;
 
-/// How long a move is tried again when the other side says that it can't just now.
-const MOVE_MAX: Duration = Duration::from_secs(10);
-/// Between two tries.
-const MOVE_PAUSE: Duration = Duration::from_millis(20);
-/// How long a client that is cut may take to read why.
-const FAREWELL_MAX: Duration = Duration::from_secs(1);
+/// The last message of a client.
+const TERMINATE: &[u8] = &[b'X', 0, 0, 0, 4];
 
 const GONE: &str = "its server was gone before it could be asked";
 
@@ -128,7 +123,7 @@ impl Session {
             host: fresh.server.host().clone(),
             key: fresh.entered.key,
         });
-        let mut old = std::mem::replace(&mut self.server, fresh.server);
+        let old = std::mem::replace(&mut self.server, fresh.server);
         self.side = side;
         self.lost = false;
         self.was_held = false;
@@ -140,16 +135,7 @@ impl Session {
         self.aside = fresh.rest;
         tell_differences(&mut self.talk, &fresh.entered.parameters, &mut self.to_client.bytes);
         self.shared.totals.moved.fetch_add(1, Ordering::Relaxed);
-        tokio::spawn(async move {
-            // Terminate. The server may be gone, and nobody waits for it.
-            let ended = async {
-                old.write_all(&[b'X', 0, 0, 0, 4]).await?;
-                old.shutdown().await
-            };
-            if let Ok(Err(error)) = tokio::time::timeout(FAREWELL_MAX, ended).await {
-                tracing::trace!("the old session was closed already: {error}");
-            }
-        });
+        tokio::spawn(ending::hang_up(old, TERMINATE));
         Ok(None)
     }
 
@@ -176,14 +162,6 @@ impl Session {
     }
 
     async fn farewell(&mut self) {
-        let ending = async {
-            std::future::poll_fn(|cx| self.to_client.drain(cx, &mut self.client)).await?;
-            self.client.shutdown().await
-        };
-        match tokio::time::timeout(FAREWELL_MAX, ending).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!("a client was gone first: {error}"),
-            Err(_) => tracing::debug!("a client does not read"),
-        }
+        ending::farewell(&mut self.to_client, &mut self.client).await;
     }
 }

@@ -123,7 +123,14 @@ impl Desk<'_, '_> {
         until: Instant,
     ) -> Result<Option<Moment<super::super::engine::HeldEngine>>, Trouble> {
         self.site.may_write()?;
-        match slices::moment(self.site.both(), &self.site.stream).await {
+        let moment = tokio::select! {
+            moment = slices::moment(self.site.both(), &self.site.stream) => moment,
+            () = self.site.ended(&self.asked.stop) => {
+                self.site.may_write()?;
+                return Ok(None);
+            }
+        };
+        match moment {
             Ok(moment) => Ok(Some(moment)),
             Err(trouble) if trouble.is_transient && Instant::now() < until => {
                 tokio::time::sleep(PAUSE).await;
@@ -148,7 +155,7 @@ impl Desk<'_, '_> {
         tally: &mut RepairedTable,
     ) -> Result<(), Trouble> {
         let all: Vec<usize> = (0..keys.len()).collect();
-        let mut groups = Groups::new(&all, group_rows(&self.table.plan));
+        let mut groups = Groups::new(all, group_rows(&self.table.plan));
         let mut until = Instant::now() + self.asked.settle;
         while groups.has_more() && !self.is_stopped() {
             let Some(moment) = self.moment(until).await? else { continue };
@@ -159,7 +166,17 @@ impl Desk<'_, '_> {
                 let rows = (of_group.as_slice(), manner);
                 let table = (self.table, fitted);
                 let ends = since + HELD_MAX;
-                match keyed::write(self.site, &mut source, table, rows, ends).await? {
+                let ended = self.site.ended(&self.asked.stop);
+                let outcome = tokio::select! {
+                    outcome = keyed::write(self.site, &mut source, table, rows, ends) => outcome?,
+                    () = ended => {
+                        // Before the stream goes on, as when it takes too long.
+                        self.site.lose_pen();
+                        groups.queue.push_front((group, manner));
+                        break;
+                    }
+                };
+                match outcome {
                     Outcome::Done(written) => {
                         tally.inserted += written.inserted;
                         tally.updated += written.updated;
@@ -212,7 +229,14 @@ impl Desk<'_, '_> {
             let Moment { held, mut source, since } = moment;
             let table = (self.table, fitted);
             let ends = since + HELD_MAX;
-            let written = loose::write(self.site, &mut source, table, &wanted, ends).await?;
+            let ended = self.site.ended(&self.asked.stop);
+            let written = tokio::select! {
+                written = loose::write(self.site, &mut source, table, &wanted, ends) => written?,
+                () = ended => {
+                    self.site.lose_pen();
+                    None
+                }
+            };
             drop(held);
             close(source).await;
             if let Some(written) = written {
@@ -260,12 +284,14 @@ struct Groups {
     alone: Vec<(usize, String)>,
     /// Those that were refused have had their try together.
     is_last: bool,
+    /// The most that go together: their values are in memory.
+    most: usize,
 }
 
 impl Groups {
-    fn new(all: &[usize], rows: usize) -> Self {
+    fn new(all: Vec<usize>, rows: usize) -> Self {
         let queue = all.chunks(rows).map(|group| (group.to_vec(), Manner::Updated)).collect();
-        Self { queue, ..Self::default() }
+        Self { queue, most: rows, ..Self::default() }
     }
 
     fn rows(&self) -> u64 {
@@ -273,9 +299,10 @@ impl Groups {
     }
 
     /// Whether there is a group to be written. Rows that were refused in different groups may be in each
-    /// other's way: once they all go together.
+    /// other's way: once they all go together, unless they are too many.
     fn has_more(&mut self) -> bool {
-        if self.queue.is_empty() && !self.is_last && self.alone.len() > 1 {
+        let fit = (2..=self.most).contains(&self.alone.len());
+        if self.queue.is_empty() && !self.is_last && fit {
             self.is_last = true;
             let together = std::mem::take(&mut self.alone).into_iter().map(|(at, _)| at).collect();
             self.queue.push_back((together, Manner::Anew));
@@ -303,8 +330,7 @@ mod tests {
 
     /// `refuses` says whether the target takes a group; gives what was taken, and what was left.
     fn run(rows: usize, refuses: impl Fn(&[usize], Manner) -> bool) -> (Vec<usize>, Vec<usize>) {
-        let all: Vec<usize> = (0..rows).collect();
-        let mut groups = Groups::new(&all, 4);
+        let mut groups = Groups::new((0..rows).collect(), 4);
         let mut taken = Vec::new();
         while groups.has_more() {
             let (group, manner) = groups.queue.pop_front().unwrap();
@@ -325,6 +351,16 @@ mod tests {
         assert_eq!((taken.len(), left), (9, vec![5]));
         let (taken, left) = run(10, |group, _| group.contains(&5) || group.contains(&6));
         assert_eq!((taken.len(), left), (8, vec![5, 6]));
+    }
+
+    #[test]
+    fn many_that_are_refused_do_not_go_together() {
+        let largest = std::cell::Cell::new(0);
+        let (taken, left) = run(10, |group, _| {
+            largest.set(largest.get().max(group.len()));
+            true
+        });
+        assert_eq!((taken.len(), left.len(), largest.get()), (0, 10, 4));
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! Where a repair is done, and when nothing may be written any more.
 
+use std::time::Duration;
+
 use cutover::Side;
 use decoders::source::Disposition;
 use sinks::TargetError;
 use sinks::mysql::Repairer;
+use tokio::sync::watch;
 
 use super::super::engine::EngineStream;
 use super::super::found::Found;
@@ -18,6 +21,9 @@ const HAS_DECISIONS: &str = "SELECT COUNT(*) FROM information_schema.tables \
 /// A side is opened by a row here ([`cutover::decision`]).
 const DECIDED: &str =
     "SELECT COALESCE(MAX(epoch), 0) FROM _cutover.decision WHERE verdict = 'commit'";
+
+/// How often it is looked whether a run wants in: nobody tells.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Two servers, the stream between them, and the session that writes.
 pub(super) struct Site {
@@ -74,6 +80,30 @@ impl Site {
         match *self.stream.shared.carries.borrow() {
             true => (self.standing)(),
             false => Some("the stream has changed its direction".into()),
+        }
+    }
+
+    /// Ends when nothing may be written any more, or nobody wants it to go on: whoever waits or holds is in
+    /// the way then.
+    pub fn ended(&self, stop: &watch::Receiver<bool>) -> impl Future<Output = ()> + Send + use<> {
+        let (mut stop, standing) = (stop.clone(), self.standing.clone());
+        let shared = self.stream.shared.clone();
+        async move {
+            let stopped = async {
+                if stop.wait_for(|stop| *stop).await.is_err() {
+                    // Nobody can stop it any more.
+                    std::future::pending::<()>().await;
+                }
+            };
+            let refused = async {
+                while *shared.carries.borrow() && standing().is_none() {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+            };
+            tokio::select! {
+                () = stopped => {}
+                () = refused => {}
+            }
         }
     }
 

@@ -1,0 +1,24 @@
+//! Commands (`enum_server_command` in the servers' sources).
+
+pub(in crate::proxy::mysql) const QUIT: u8 = 0x01;
+pub(in crate::proxy::mysql) const INIT_DB: u8 = 0x02;
+pub(in crate::proxy::mysql) const QUERY: u8 = 0x03;
+pub(in crate::proxy::mysql) const FIELD_LIST: u8 = 0x04;
+pub(in crate::proxy::mysql) const CREATE_DB: u8 = 0x05;
+pub(in crate::proxy::mysql) const DROP_DB: u8 = 0x06;
+pub(in crate::proxy::mysql) const REFRESH: u8 = 0x07;
+pub(in crate::proxy::mysql) const STATISTICS: u8 = 0x09;
+pub(in crate::proxy::mysql) const PROCESS_INFO: u8 = 0x0a;
+pub(in crate::proxy::mysql) const PROCESS_KILL: u8 = 0x0c;
+pub(in crate::proxy::mysql) const DEBUG: u8 = 0x0d;
+pub(in crate::proxy::mysql) const PING: u8 = 0x0e;
+pub(in crate::proxy::mysql) const CHANGE_USER: u8 = 0x11;
+pub(in crate::proxy::mysql) const PREPARE: u8 = 0x16;
+pub(in crate::proxy::mysql) const EXECUTE: u8 = 0x17;
+pub(in crate::proxy::mysql) const LONG_DATA: u8 = 0x18;
+pub(in crate::proxy::mysql) const CLOSE: u8 = 0x19;
+pub(in crate::proxy::mysql) const RESET: u8 = 0x1a;
+pub(in crate::proxy::mysql) const SET_OPTION: u8 = 0x1b;
+pub(in crate::proxy::mysql) const FETCH: u8 = 0x1c;
+pub(in crate::proxy::mysql) const RESET_CONNECTION: u8 = 0x1f;
+pub(in crate::proxy::mysql) const BULK_EXECUTE: u8 = 0xfa;

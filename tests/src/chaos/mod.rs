@@ -19,6 +19,7 @@
 mod deck;
 mod fault;
 mod judge;
+mod links;
 mod marked;
 mod pair;
 mod points;

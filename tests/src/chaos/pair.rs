@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::deck::{Cast, Direction, Router};
-use super::fault::Link;
+use super::links::Links;
 use super::marked;
 use super::points::Points;
 use super::server::{self, Kind, Server};
@@ -19,7 +19,7 @@ use crate::paths;
 use crate::pgbouncer::PgBouncer;
 use crate::ports::Port;
 use crate::process::{self, Launch, Process};
-use crate::proxy::{FaultProxy, Mode};
+use crate::proxy::FaultProxy;
 use crate::proxysql::ProxySql;
 use crate::scratch::Scratch;
 pub use crate::side::Side;
@@ -69,45 +69,6 @@ impl Direction {
 
     pub fn to(self) -> Side {
         self.from().other()
-    }
-}
-
-/// The network. Each client of a server has a way of its own.
-#[derive(Debug)]
-pub struct Links {
-    sidecar: [FaultProxy; 2],
-    /// `None`: the router goes the sidecar's way. The embedded proxy does, because both have to be told
-    /// the same servers.
-    router: Option<[FaultProxy; 2]>,
-}
-
-impl Links {
-    fn new(blue: &Server, green: &Server, router: Router) -> Result<Links> {
-        let start = |server: &Server| FaultProxy::start(server.port());
-        let sidecar = [start(blue)?, start(green)?];
-        let router = match router {
-            Router::Embedded => None,
-            _ => Some([start(blue)?, start(green)?]),
-        };
-        Ok(Links { sidecar, router })
-    }
-
-    fn of_router(&self) -> &[FaultProxy; 2] {
-        self.router.as_ref().unwrap_or(&self.sidecar)
-    }
-
-    pub fn set(&self, link: Link, direction: Direction, mode: Mode) {
-        let (of, side) = match link {
-            Link::SidecarFrom => (&self.sidecar, direction.from()),
-            Link::SidecarTo => (&self.sidecar, direction.to()),
-            Link::RouterFrom => (self.of_router(), direction.from()),
-            Link::RouterTo => (self.of_router(), direction.to()),
-        };
-        of[side as usize].set(mode);
-    }
-
-    pub fn heal(&self) {
-        self.sidecar.iter().chain(self.of_router()).for_each(|proxy| proxy.set(Mode::Pass));
     }
 }
 

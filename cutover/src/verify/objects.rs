@@ -67,9 +67,11 @@ pub fn compare(
             if value == property.value {
                 continue;
             }
-            let severity = match property.rigor {
-                Rigor::Text if !same_major => Severity::Warn,
-                Rigor::Text | Rigor::Exact => Severity::Fail,
+            // What one side can tell exactly is no matter of how the other writes it.
+            let is_text = |one: &Property| one.rigor == Rigor::Text;
+            let severity = match is_text(property) && other.is_none_or(is_text) {
+                true if !same_major => Severity::Warn,
+                _ => Severity::Fail,
             };
             let what = format!("{}: {} on {from}, {value} on {to}", property.name, property.value);
             findings.push(finding(severity, what));

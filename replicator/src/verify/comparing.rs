@@ -182,6 +182,7 @@ fn compare_objects(
     same_major: bool,
 ) -> Vec<ObjectFinding> {
     let mut found = objects::compare([&source.objects, &target.objects], sides, same_major);
+    found.extend(definitions::compare_collations([&source.collations, &target.collations], sides));
     for (info, here) in &source.sequences {
         let there = target.sequences.iter().find(|(other, _)| other.name == info.name);
         let values = here.as_ref().zip(there.and_then(|(_, value)| value.as_ref()));

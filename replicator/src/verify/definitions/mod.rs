@@ -1,5 +1,8 @@
 //! Reads what is no row: tables, columns, constraints, indexes, triggers, types, sequences.
 
+mod collations;
+mod shape;
+
 use std::collections::BTreeSet;
 
 use cutover::verify::objects::{Described, Property, Rigor};
@@ -8,12 +11,16 @@ use decoders::postgres::catalog::{
     self, SequenceInfo, SequenceValue, TableFilter, TableInfo, TypeDetail, quote_ident,
 };
 
+use collations::Collations;
+pub(super) use collations::compare as compare_collations;
+
 use super::reader::{Reader, Trouble};
 
 /// What a side has, besides rows.
 pub(super) struct Definitions {
     pub objects: Vec<Described>,
     pub sequences: Vec<(SequenceInfo, Option<SequenceValue>)>,
+    pub collations: Collations,
 }
 
 fn property(name: &str, value: impl ToString, rigor: Rigor) -> Property {
@@ -43,8 +50,10 @@ pub(super) async fn read(
         of_table(table, &mut objects);
     }
     defaults(reader, &names, &mut objects).await?;
-    constraints(reader, &names, &mut objects).await?;
-    indexes(reader, &names, &mut objects).await?;
+    shape::constraints(reader, &names, &mut objects).await?;
+    shape::indexes(reader, &names, &mut objects).await?;
+    shape::triggers(reader, &names, &mut objects).await?;
+    let collations = collations::read(reader, &names).await?;
     for found in catalog::user_types(reader.session()).await.map_err(failed)? {
         let what = match found.detail {
             TypeDetail::Enum(labels) => exact("labels", format!("{labels:?}")),
@@ -84,7 +93,7 @@ pub(super) async fn read(
         };
         sequences.push((found, value));
     }
-    Ok(Definitions { objects, sequences })
+    Ok(Definitions { objects, sequences, collations })
 }
 
 fn of_table(table: &TableInfo, objects: &mut Vec<Described>) {
@@ -136,74 +145,42 @@ async fn defaults(
         if tables.contains(table)
             && let Some(column) = objects.iter_mut().find(is_it)
         {
-            column.properties.push(property("expression", expression, Rigor::Text));
+            let rigor = if is_constant(expression) { Rigor::Exact } else { Rigor::Text };
+            column.properties.push(property("expression", expression, rigor));
         }
     }
     Ok(())
 }
 
-async fn constraints(
-    reader: &Reader,
-    tables: &BTreeSet<String>,
-    objects: &mut Vec<Described>,
-) -> Result<(), Trouble> {
-    // What partitions have from their parents is compared there.
-    let sql = "SELECT '\"' || replace(n.nspname, '\"', '\"\"') || '\".\"' \
-                      || replace(c.relname, '\"', '\"\"') || '\"', \
-                      k.conname, k.contype, k.convalidated, pg_get_constraintdef(k.oid) \
-               FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid \
-               JOIN pg_namespace n ON n.oid = c.relnamespace \
-               WHERE k.contype IN ('c', 'f', 'p', 'u', 'x') AND c.relkind IN ('r', 'p') \
-                 AND NOT (c.relispartition AND k.coninhcount > 0)";
-    for row in reader.rows(sql).await? {
-        let [Some(table), Some(name), Some(kind), Some(valid), Some(text)] = row.as_slice() else {
-            continue;
-        };
-        // Only the parent's own constraints, not the actions that it puts on partitions.
-        if !tables.contains(table) {
-            continue;
+/// Whether every version writes it like this: a number, true or false, or a text.
+fn is_constant(expression: &str) -> bool {
+    const TYPES: [&str; 6] =
+        ["text", "character varying", "bpchar", "integer", "bigint", "numeric"];
+    let quoted = |rest: &str| {
+        let (value, of) = rest.rsplit_once("'::")?;
+        Some(TYPES.contains(&of) && !value.replace("''", "").contains('\''))
+    };
+    match expression.strip_prefix('\'') {
+        Some(rest) => quoted(rest).unwrap_or(false),
+        None if matches!(expression, "true" | "false") => true,
+        None => {
+            !expression.is_empty() && expression.bytes().all(|b| b.is_ascii_digit() || b == b'.')
         }
-        let valid = yes(valid == "t");
-        let properties = vec![
-            exact("kind", kind),
-            exact("valid", valid),
-            property("definition", text, Rigor::Text),
-        ];
-        let name = format!("{table}.{}", quote_ident(name));
-        objects.push(Described { kind: "constraint".into(), name, properties });
     }
-    Ok(())
 }
 
-async fn indexes(
-    reader: &Reader,
-    tables: &BTreeSet<String>,
-    objects: &mut Vec<Described>,
-) -> Result<(), Trouble> {
-    let sql = "SELECT '\"' || replace(n.nspname, '\"', '\"\"') || '\".\"' \
-                      || replace(c.relname, '\"', '\"\"') || '\"', \
-                      '\"' || replace(n.nspname, '\"', '\"\"') || '\".\"' \
-                      || replace(i.relname, '\"', '\"\"') || '\"', \
-                      x.indisvalid AND x.indisready, x.indisunique, pg_get_indexdef(i.oid) \
-               FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid \
-               JOIN pg_class c ON c.oid = x.indrelid \
-               JOIN pg_namespace n ON n.oid = c.relnamespace \
-               WHERE c.relkind IN ('r', 'p') AND NOT i.relispartition";
-    for row in reader.rows(sql).await? {
-        let [Some(table), Some(name), Some(valid), Some(unique), Some(text)] = row.as_slice()
-        else {
-            continue;
-        };
-        if !tables.contains(table) {
-            continue;
+#[cfg(test)]
+mod tests {
+    use super::is_constant;
+
+    #[test]
+    fn a_constant_is_known_from_what_versions_write_differently() {
+        for text in ["5", "1.50", "true", "'it''s'::text", "'-1'::integer", "''::character varying"]
+        {
+            assert!(is_constant(text), "{text}");
         }
-        let properties = vec![
-            exact("valid", yes(valid == "t")),
-            exact("unique", yes(unique == "t")),
-            property("definition", text, Rigor::Text),
-        ];
-        let name = name.clone();
-        objects.push(Described { kind: "index".into(), name, properties });
+        for text in ["now()", "'a'::text || 'b'::text", "'1'::double precision", "x", "", "'x"] {
+            assert!(!is_constant(text), "{text}");
+        }
     }
-    Ok(())
 }

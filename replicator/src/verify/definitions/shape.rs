@@ -1,0 +1,225 @@
+//! What constraints, indexes and triggers are like, read from the catalogs and not from SQL that the
+//! server prints: the same in every version, so that a difference is one between any two.
+
+use std::collections::BTreeSet;
+
+use cutover::verify::objects::{Described, Property, Rigor};
+use decoders::postgres::catalog::quote_ident;
+
+use super::super::reader::{Reader, TextRow, Trouble};
+use super::{exact, property, yes};
+
+/// The first version with INCLUDE columns.
+const INCLUDE: u32 = 110_000;
+/// The first version with NULLS NOT DISTINCT and ON DELETE SET NULL (columns).
+const NULLS_NOT_DISTINCT: u32 = 150_000;
+
+/// A name in quotes whatever it is: which words need them depends on the version.
+pub(super) fn quoted(column: &str) -> String {
+    format!("'\"' || replace({column}, '\"', '\"\"') || '\"'")
+}
+
+/// A name with its schema's.
+pub(super) fn qualified(schema: &str, name: &str) -> String {
+    format!("{} || '.' || {}", quoted(schema), quoted(name))
+}
+
+/// The names of the columns of `table` with the numbers in `numbers`, in `order`.
+fn columns(table: &str, numbers: &str, order: &str) -> String {
+    let name = quoted("a.attname");
+    format!(
+        "(SELECT string_agg(coalesce({name}, 'an expression'), ', ' ORDER BY {order}) \
+          FROM unnest({numbers}) WITH ORDINALITY u (num, n) \
+          LEFT JOIN pg_attribute a ON a.attrelid = {table} AND a.attnum = u.num)"
+    )
+}
+
+/// Properties that follow each other in `row`, `names` being theirs.
+fn properties(row: &[Option<String>], names: &[&str]) -> Vec<Property> {
+    let value = |text: &Option<String>| match text.as_deref() {
+        None | Some("") => "none".to_owned(),
+        Some("t") => yes(true).to_owned(),
+        Some("f") => yes(false).to_owned(),
+        Some(other) => other.to_owned(),
+    };
+    names.iter().zip(row).map(|(name, text)| exact(name, value(text))).collect()
+}
+
+/// Those of `rows` that are about `tables`, which the first column names.
+fn about<'a>(
+    rows: &'a [TextRow],
+    tables: &'a BTreeSet<String>,
+) -> impl Iterator<Item = (&'a str, &'a str, &'a [Option<String>])> {
+    rows.iter().filter_map(|row| match row.as_slice() {
+        [Some(table), Some(name), rest @ ..] if tables.contains(table) => {
+            Some((table.as_str(), name.as_str(), rest))
+        }
+        _ => None,
+    })
+}
+
+pub(super) async fn constraints(
+    reader: &Reader,
+    tables: &BTreeSet<String>,
+    objects: &mut Vec<Described>,
+) -> Result<(), Trouble> {
+    let only_these = match reader.session().server_version() >= NULLS_NOT_DISTINCT {
+        true => columns("k.conrelid", "k.confdelsetcols", "a.attname"),
+        false => "NULL".to_owned(),
+    };
+    let action = |column: &str| {
+        format!(
+            "CASE WHEN k.contype = 'f' THEN CASE {column} WHEN 'a' THEN 'no action' \
+                  WHEN 'r' THEN 'restrict' WHEN 'c' THEN 'cascade' WHEN 'n' THEN 'set null' \
+                  ELSE 'set default' END END"
+        )
+    };
+    // What partitions have from their parents is compared there. The columns of a CHECK have no order.
+    let sql = format!(
+        "SELECT {table}, k.conname, k.contype, k.convalidated, \
+                CASE k.contype WHEN 'c' THEN {checked} ELSE {keys} END, \
+                CASE k.contype WHEN 'f' THEN \
+                     (SELECT {other} FROM pg_class fc JOIN pg_namespace fn ON fn.oid = fc.relnamespace \
+                      WHERE fc.oid = k.confrelid) || ' (' || {referenced} || ')' END, \
+                {update}, {delete}, {only_these}, \
+                CASE WHEN k.contype = 'f' THEN CASE k.confmatchtype WHEN 'f' THEN 'full' \
+                     WHEN 'p' THEN 'partial' ELSE 'simple' END END, \
+                k.condeferrable, k.condeferred, k.contype = 'c' AND k.connoinherit, \
+                (SELECT string_agg(o.oprname, ', ' ORDER BY u.n) \
+                 FROM unnest(k.conexclop) WITH ORDINALITY u (op, n) \
+                 JOIN pg_operator o ON o.oid = u.op), \
+                pg_get_constraintdef(k.oid) \
+         FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid \
+         JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE k.contype IN ('c', 'f', 'p', 'u', 'x') AND c.relkind IN ('r', 'p') \
+           AND NOT (c.relispartition AND k.coninhcount > 0)",
+        table = qualified("n.nspname", "c.relname"),
+        checked = columns("k.conrelid", "k.conkey", "a.attname"),
+        keys = columns("k.conrelid", "k.conkey", "u.n"),
+        other = qualified("fn.nspname", "fc.relname"),
+        referenced = columns("k.confrelid", "k.confkey", "u.n"),
+        update = action("k.confupdtype"),
+        delete = action("k.confdeltype"),
+    );
+    let names = [
+        "kind",
+        "valid",
+        "columns",
+        "references",
+        "on update",
+        "on delete",
+        "columns set on delete",
+        "match",
+        "deferrable",
+        "deferred at first",
+        "not inherited",
+        "operators",
+    ];
+    let rows = reader.rows(&sql).await?;
+    for (table, name, row) in about(&rows, tables) {
+        let mut properties = properties(row, &names);
+        let text = row.last().cloned().flatten().unwrap_or_default();
+        properties.push(property("definition", text, Rigor::Text));
+        let name = format!("{table}.{}", quote_ident(name));
+        objects.push(Described { kind: "constraint".into(), name, properties });
+    }
+    Ok(())
+}
+
+pub(super) async fn indexes(
+    reader: &Reader,
+    tables: &BTreeSet<String>,
+    objects: &mut Vec<Described>,
+) -> Result<(), Trouble> {
+    let version = reader.session().server_version();
+    let keys = if version >= INCLUDE { "x.indnkeyatts" } else { "x.indnatts" };
+    let nulls = match version >= NULLS_NOT_DISTINCT {
+        true => "x.indnullsnotdistinct",
+        false => "false",
+    };
+    // A default class of operators may have another name in another version. The type `name` has a
+    // collation since 12 only: what is the column's own is not told.
+    let sql = format!(
+        "SELECT {table}, {index}, x.indisvalid AND x.indisready, x.indisunique, {table}, m.amname, \
+                (SELECT string_agg(coalesce({column}, 'an expression') \
+                    || CASE WHEN o.opcdefault AND o.opcintype = a.atttypid THEN '' \
+                            ELSE ' ' || o.opcname END \
+                    || CASE WHEN l.oid IS NULL OR l.oid = a.attcollation OR a.attnum IS NULL THEN '' \
+                            ELSE ' collate ' || {collation} END \
+                    || CASE WHEN x.indoption[u.n - 1] & 1 = 1 THEN ' desc' ELSE '' END \
+                    || CASE WHEN x.indoption[u.n - 1] & 2 = 2 THEN ' nulls first' ELSE '' END, \
+                    ', ' ORDER BY u.n) \
+                 FROM unnest(x.indkey::int2[]) WITH ORDINALITY u (num, n) \
+                 LEFT JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = u.num \
+                 LEFT JOIN pg_opclass o ON o.oid = x.indclass[u.n - 1] \
+                 LEFT JOIN pg_collation l ON l.oid = x.indcollation[u.n - 1] \
+                 WHERE u.n <= {keys}), \
+                (SELECT string_agg({column}, ', ' ORDER BY u.n) \
+                 FROM unnest(x.indkey::int2[]) WITH ORDINALITY u (num, n) \
+                 JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = u.num \
+                 WHERE u.n > {keys}), \
+                x.indpred IS NOT NULL, {nulls}, x.indisprimary, x.indisexclusion, x.indimmediate, \
+                pg_get_indexdef(i.oid) \
+         FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am m ON m.oid = i.relam \
+         JOIN pg_class c ON c.oid = x.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relkind IN ('r', 'p') AND NOT i.relispartition",
+        table = qualified("n.nspname", "c.relname"),
+        index = qualified("n.nspname", "i.relname"),
+        column = quoted("a.attname"),
+        collation = quoted("l.collname"),
+    );
+    let names = [
+        "valid",
+        "unique",
+        "table",
+        "method",
+        "columns",
+        "included columns",
+        "has a predicate",
+        "nulls not distinct",
+        "primary",
+        "excludes",
+        "checked at once",
+    ];
+    let rows = reader.rows(&sql).await?;
+    for (_, name, row) in about(&rows, tables) {
+        let mut properties = properties(row, &names);
+        let text = row.last().cloned().flatten().unwrap_or_default();
+        properties.push(property("definition", text, Rigor::Text));
+        let name = name.to_owned();
+        objects.push(Described { kind: "index".into(), name, properties });
+    }
+    Ok(())
+}
+
+/// When triggers act, added to those that are known.
+pub(super) async fn triggers(
+    reader: &Reader,
+    tables: &BTreeSet<String>,
+    objects: &mut [Described],
+) -> Result<(), Trouble> {
+    let sql = format!(
+        "SELECT {table}, g.tgname, \
+                CASE WHEN g.tgtype & 64 = 64 THEN 'instead of' WHEN g.tgtype & 2 = 2 THEN 'before' \
+                     ELSE 'after' END \
+                || CASE WHEN g.tgtype & 4 = 4 THEN ' insert' ELSE '' END \
+                || CASE WHEN g.tgtype & 8 = 8 THEN ' delete' ELSE '' END \
+                || CASE WHEN g.tgtype & 16 = 16 THEN ' update' ELSE '' END \
+                || CASE WHEN g.tgtype & 32 = 32 THEN ' truncate' ELSE '' END, \
+                {columns}, g.tgqual IS NOT NULL, g.tgdeferrable, g.tginitdeferred \
+         FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid \
+         JOIN pg_namespace n ON n.oid = c.relnamespace WHERE NOT g.tgisinternal",
+        table = qualified("n.nspname", "c.relname"),
+        columns = columns("g.tgrelid", "g.tgattr::int2[]", "a.attname"),
+    );
+    let names = ["acts", "columns", "has a condition", "deferrable", "deferred at first"];
+    let rows = reader.rows(&sql).await?;
+    for (table, name, row) in about(&rows, tables) {
+        let name = format!("{table}.{}", quote_ident(name));
+        let is_it = |one: &&mut Described| one.kind == "trigger" && one.name == name;
+        if let Some(trigger) = objects.iter_mut().find(is_it) {
+            trigger.properties.extend(properties(row, &names));
+        }
+    }
+    Ok(())
+}

@@ -128,9 +128,9 @@ async fn a_difference_that_is_found_while_it_waits_ends_the_run_with_nothing_tou
     assert!(error.what.contains("1 differences") && error.state.contains("nothing was touched"));
 
     let sim = Sim::new();
-    sim.state.lock().unwrap().proofs = vec![Ok(differs)];
+    (sim.state.lock().unwrap().proofs, sim.state.lock().unwrap().drill) = (vec![Ok(differs)], true);
     let (report, _) = gated(&sim, &Order { drill: true, ..order() }).await;
-    assert_eq!(report.outcome, Outcome::Completed, "a drill asks nothing: {report:?}");
+    assert_eq!(report.outcome, Outcome::Drilled, "a drill asks nothing: {report:?}");
 
     let sim = Sim::new();
     sim.state.lock().unwrap().proofs = vec![Err("the disk is away"), proven()];

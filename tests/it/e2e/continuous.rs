@@ -157,7 +157,10 @@ async fn a_difference_that_is_found_while_a_run_waits_ends_it() -> Result<()> {
     let log = this.stage.path().join("waiting");
     let patient = ["--when-lag", "<1s", "--for", "20m", "--gate-timeout", "30m", "--yes"];
     let mut waiting = this.stage.cutover_command()?.args(patient).start(&log)?;
-    let gate = |status: &Value| status["cutover"]["phase"] == "gate";
+    let gate = |status: &Value| {
+        let phase = &status["cutover"]["phase"];
+        phase == "armed" || phase == "gate"
+    };
     let armed = this.stage.wait_status(&mut this.sidecar, "the run to wait", SOON, gate).await;
     armed.with_context(|| waiting.log_tail())?;
     let (blue, green) = (&this.stage.blue, &this.stage.green);

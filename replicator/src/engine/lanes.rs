@@ -166,10 +166,11 @@ impl<L: Lane> Lanes<L> {
         }
     }
 
-    /// Waits until it is known what became of the oldest window that was sent; dropping it loses nothing.
+    /// Waits until it is known what became of the oldest window that was sent, or the run is cancelled;
+    /// dropping it loses nothing.
     pub async fn answer_came(&mut self) {
         match &mut self.lanes {
-            Where::Here { lane, .. } => lane.lane.answer_came().await,
+            Where::Here { lane, .. } => lane.answer_came().await,
             Where::OnThreads { .. } => std::future::pending().await,
         }
     }
@@ -298,6 +299,16 @@ impl<L: Lane> Driven<L> {
         };
         *goes_on = matches!(sent, Some(Ok(())));
         sent.transpose().map(|sent| sent.is_some())
+    }
+
+    async fn answer_came(&mut self) {
+        let Self { lane, ends: [cancel, give_up], .. } = self;
+        tokio::select! {
+            biased;
+            () = lane.answer_came() => {}
+            () = cancelled(cancel) => {}
+            () = cancelled(give_up) => {}
+        }
     }
 
     async fn answer(&mut self) -> Outcome {

@@ -145,8 +145,9 @@ impl Lane for ScriptedLane {
     }
 
     async fn answer_came(&mut self) {
+        let hangs = matches!((self.acts)(self.id, false, self.calls), Act::Hang);
         // What else is sent beside it comes before its answer.
-        if self.sent.len() < 2 {
+        if hangs || self.sent.len() < 2 {
             std::future::pending::<()>().await;
         }
     }
@@ -452,4 +453,20 @@ async fn who_holds_green_waits_for_what_was_sent() {
     let ((ended, totals, _), ()) = tokio::join!(running, holding);
     ended.unwrap();
     assert_eq!((target.applied().len(), totals.transactions), (10, 10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_given_up_does_not_wait_for_answers() {
+    let target = Arc::new(Scripted { sends: 1, ..Scripted::new(|_, _, _| Act::Hang) });
+    let cancel = watch::Sender::new(false);
+    let canceled = async {
+        while *target.unanswered.lock().unwrap() < 2 {
+            tokio::task::yield_now().await;
+        }
+        cancel.send_replace(true);
+    };
+    let running = run_with(1, 1, &target, singles(1..6), &cancel);
+    let ((ended, totals, _), ()) = tokio::join!(running, canceled);
+    ended.unwrap();
+    assert_eq!((target.applied(), totals.transactions), (Vec::new(), 0));
 }

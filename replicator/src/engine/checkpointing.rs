@@ -12,9 +12,8 @@ use super::marker::MarkerGate;
 use crate::store::{Checkpoint, Store, StoreError};
 
 /// The thread rests so long behind a write; what is applied meanwhile is covered by the next one.
-/// At 500 transactions a second, a write for each took as much CPU as applying them. Blue is not told
-/// more often anyway, and each is a sync of a file system on which green may be writing, too.
-const REST: Duration = Duration::from_millis(100);
+/// At 500 transactions a second, a write for each took as much CPU as applying them.
+const REST: Duration = Duration::from_millis(10);
 
 /// Who calls the thread.
 pub struct Calls {

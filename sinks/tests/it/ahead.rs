@@ -25,10 +25,10 @@ async fn send_all(lane: &mut PgLane, all: &[Transaction]) -> (u64, Option<Target
         assert!(lane.is_ready_for(std::slice::from_ref(one)));
         lane.send(std::slice::from_ref(one)).await.unwrap();
     }
-    for at in 0..all.len() {
+    for (at, one) in all.iter().enumerate() {
         match lane.answer().await {
             Ok(applied) => {
-                assert_eq!((applied.end_lsn, applied.transactions), (all[at].end_lsn, 1))
+                assert_eq!((applied.end_lsn, applied.transactions), (one.end_lsn, 1))
             }
             Err(error) => return (at as u64, Some(error)),
         }

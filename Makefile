@@ -88,12 +88,13 @@ bench: toolchain ## The replicator beside its peers, optimized: NAME=catchup_tpc
 	if [ -n "$${suite// /}" ] || [ -z "$$names" ]; then \
 		scripts/setup packages servers $(BENCH_BLUE) $(BENCH_GREEN) rocksdb pgcopydb >&2; \
 		case "$${suite:-mysql} $(ENGINE)" in *mysql*|*mariadb*) scripts/setup mysql >&2 ;; esac; \
+		case "$${suite:-backfill_mariadb}" in *backfill_mariadb*) scripts/setup mydumper >&2 || true ;; esac; \
 		case " $${suite:-verify_full} " in *verify_full*) scripts/setup data-diff >&2 || true ;; esac; \
 		cargo build --release -p replicator -p cutover --bins; \
 		CUTOVER_BIN=$$CARGO_TARGET_DIR/release cargo bench --profile dev -p tests --bench suite -- $$suite; fi
 
 clean-cache: ## Delete what was downloaded and built (the next run takes minutes again)
-	@$(ENV) rm -rf "$$CUTOVER_CACHE"/{target,rocksdb,setup.lock,apt-update.log} "$$CUTOVER_SERVERS"/{pg,pgclient,pgbouncer,pgcopydb}
+	@$(ENV) rm -rf "$$CUTOVER_CACHE"/{target,rocksdb,setup.lock,apt-update.log} "$$CUTOVER_SERVERS"/{pg,pgclient,pgbouncer,pgcopydb,mydumper}
 
 toolchain:
 	@command -v cargo >/dev/null || { \

@@ -6,6 +6,7 @@ SHELL := bash
 BLUE ?= 13
 GREEN ?= 17
 ENGINE ?= postgres
+ROUTER ?=
 ARGS ?=
 NAME ?=
 RUNS ?=
@@ -15,7 +16,7 @@ ONLY ?=
 MINUTES ?=
 BENCH_BLUE ?= 15
 BENCH_GREEN ?= 17
-export BENCH_BLUE BENCH_GREEN ENGINE
+export BENCH_BLUE BENCH_GREEN ENGINE ROUTER
 
 ENV := . scripts/env.sh &&
 
@@ -24,10 +25,12 @@ ENV := . scripts/env.sh &&
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\n  make demo BLUE=10 GREEN=18     any two of PostgreSQL 10-18\n'
-	@printf '  make demo ENGINE=mariadb       MariaDB 10.11 to 11.8; ENGINE=mysql: MySQL 9.7 to 9.7\n'
+	@printf '  make demo ENGINE=mariadb       MariaDB 10.11 to 11.8; ENGINE=mysql: MySQL 9.7 to 9.7; ROUTER=haproxy: not through our own proxy\n'
 	@printf "  make test ARGS='-E test(lag)'  arguments for cargo nextest (or cargo test)\n"
 
 DEMO_postgres = --blue $(BLUE) --green $(GREEN)
+DEMO_mariadb = $(if $(ROUTER),--router $(ROUTER))
+DEMO_mysql = $(DEMO_mariadb)
 DEMO_SERVERS_postgres = servers $(BLUE) $(GREEN)
 DEMO_SERVERS_mariadb = mysql
 DEMO_SERVERS_mysql = mysql
@@ -85,12 +88,13 @@ bench: toolchain ## The replicator beside its peers, optimized: NAME=catchup_tpc
 	if [ -n "$${suite// /}" ] || [ -z "$$names" ]; then \
 		scripts/setup packages servers $(BENCH_BLUE) $(BENCH_GREEN) rocksdb pgcopydb >&2; \
 		case "$${suite:-mysql} $(ENGINE)" in *mysql*|*mariadb*) scripts/setup mysql >&2 ;; esac; \
+		case "$${suite:-backfill_mariadb}" in *backfill_mariadb*) scripts/setup mydumper >&2 || true ;; esac; \
 		case " $${suite:-verify_full} " in *verify_full*) scripts/setup data-diff >&2 || true ;; esac; \
 		cargo build --release -p replicator -p cutover --bins; \
 		CUTOVER_BIN=$$CARGO_TARGET_DIR/release cargo bench --profile dev -p tests --bench suite -- $$suite; fi
 
 clean-cache: ## Delete what was downloaded and built (the next run takes minutes again)
-	@$(ENV) rm -rf "$$CUTOVER_CACHE"/{target,rocksdb,setup.lock,apt-update.log} "$$CUTOVER_SERVERS"/{pg,pgclient,pgbouncer,pgcopydb}
+	@$(ENV) rm -rf "$$CUTOVER_CACHE"/{target,rocksdb,setup.lock,apt-update.log} "$$CUTOVER_SERVERS"/{pg,pgclient,pgbouncer,pgcopydb,mydumper}
 
 toolchain:
 	@command -v cargo >/dev/null || { \

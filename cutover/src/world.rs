@@ -4,7 +4,7 @@
 mod mysql;
 mod postgres;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::time::Instant;
 
@@ -19,6 +19,7 @@ use crate::ports::{
 use crate::rehearse;
 use crate::side::{Direction, Side};
 use crate::switch::Switch;
+use crate::verify::Requirement;
 use crate::way_back::NoWayBack;
 
 pub use mysql::{Mysql, MysqlPair, MysqlWorld};
@@ -36,6 +37,9 @@ pub trait Databases: Send + Sync + 'static {
     type Counts: Counts;
 }
 
+/// Who knows what verifications have found: judges it by what a run in this direction asks of them.
+pub type Judge = dyn Fn(Direction, Requirement) -> PortResult<Option<Check>> + Send + Sync;
+
 /// What both directions share: the two databases, the routers in front of them, and the journal.
 pub struct Pair<D: Databases, J> {
     fences: [D::Fence; 2],
@@ -46,6 +50,7 @@ pub struct Pair<D: Databases, J> {
     journal: J,
     clock: SystemClock,
     servers: Mutex<(Server, Server)>,
+    judge: OnceLock<Box<Judge>>,
 }
 
 impl<D: Databases, J> Pair<D, J> {
@@ -63,6 +68,14 @@ impl<D: Databases, J> Pair<D, J> {
     /// The fence of a side.
     pub fn fence(&self, side: Side) -> &D::Fence {
         of(&self.fences, side)
+    }
+
+    /// From now on runs go by what `judge` says of verifications. The first one stays.
+    pub fn judged_by(
+        &self,
+        judge: impl Fn(Direction, Requirement) -> PortResult<Option<Check>> + Send + Sync + 'static,
+    ) {
+        let _ = self.judge.set(Box::new(judge));
     }
 
     /// Blue and green as they are shown; the engine knows their versions and whether they are up.
@@ -180,5 +193,12 @@ where
 
     async fn plan_hash(&self, order: &Order) -> PortResult<Option<String>> {
         rehearse::plan_hash(self, order).await.map(Some)
+    }
+
+    fn proof(&self, order: &Order) -> PortResult<Option<Check>> {
+        match self.pair.judge.get() {
+            Some(judge) => judge(self.direction, order.require),
+            None => Ok(None),
+        }
     }
 }

@@ -34,6 +34,7 @@ declare -A DEBIAN_TREES=(
     [mariadb/11.8]="trixie 1 mariadb-server-core mariadb-client-core"
     [mysql/9.7]="sid 1 mysql-server-core mysql-client-core"
     [pgcopydb]="trixie 1 pgcopydb" # 0.17, only for `make bench`; bookworm has 0.10
+    [mydumper]="bookworm 1 mydumper mariadb-client" # 0.10, with mariadb-dump; only for `make bench`
 )
 
 is_stamped() { # DIR RECIPE
@@ -102,7 +103,7 @@ install_debian_tree() { # NAME PROGRAM BIN (where the programs are inside of the
     step_end "$name: $(head -n 1 "$SETUP_LOG")"
 }
 
-install_item() { # ITEM: pg/<major>, pgclient/<major>, mariadb/<version>, mysql/<version>, pgbouncer or pgcopydb
+install_item() { # ITEM: pg/<major>, pgclient/<major>, mariadb/<version>, mysql/<version>, pgbouncer, pgcopydb or mydumper
     case $1 in
         pg/15)
             if [ -x "$DEBIAN_POSTGRES_15/bin/postgres" ]; then
@@ -117,6 +118,7 @@ install_item() { # ITEM: pg/<major>, pgclient/<major>, mariadb/<version>, mysql/
         mysql/*) install_debian_tree "$1" mysqld usr/sbin ;;
         pgbouncer) install_debian_tree pgbouncer pgbouncer usr/sbin ;;
         pgcopydb) install_debian_tree pgcopydb pgcopydb usr/bin ;;
+        mydumper) install_debian_tree mydumper mydumper usr/bin ;;
     esac
 }
 
@@ -173,8 +175,8 @@ part_mysql() {
     [ "$failed" -eq 0 ] || exit 1
 }
 
-# The tool that the backfill bench compares with; nothing else needs it.
-part_pgcopydb() {
+# The tools that the backfill benches compare with; nothing else needs them.
+part_peer() { # ITEM
     mkdir -p "$CUTOVER_SERVERS" || fail "cannot make $CUTOVER_SERVERS"
-    (open_log && install_item pgcopydb)
+    (open_log && install_item "$1")
 }

@@ -118,6 +118,34 @@ pub trait Lane: Send {
         share: Share,
     ) -> impl Future<Output = Result<Applied, TargetError>> + Send;
 
+    /// Whether [`Lane::send`] would take `transactions`, which follow what was sent before: a lane may be
+    /// able to write small ones before it is answered about those before them.
+    fn is_ready_for(&self, _transactions: &[Transaction]) -> bool {
+        false
+    }
+
+    /// Sends `transactions`, for which [`Lane::is_ready_for`] was true, as the only lane that has any; they
+    /// are one target transaction, as those of [`Lane::apply`]. What became of it [`Lane::answer`] says, in
+    /// the order in which they were sent. Until all are answered nothing else may be asked of the lane.
+    /// If one of them fails nothing of those behind it stays. After any error the lane must be thrown away.
+    fn send(
+        &mut self,
+        _transactions: &[Transaction],
+    ) -> impl Future<Output = Result<(), TargetError>> + Send {
+        async { Err(TargetError::retry("this lane takes one transaction after the other")) }
+    }
+
+    /// Waits until it is known what became of the oldest that was sent; for ever if nothing was. Dropping
+    /// it loses nothing.
+    fn answer_came(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+
+    /// What became of the oldest that was sent. It is committed and flushed, as after [`Lane::apply`].
+    fn answer(&mut self) -> impl Future<Output = Result<Applied, TargetError>> + Send {
+        async { Err(TargetError::retry("this lane takes one transaction after the other")) }
+    }
+
     /// Gives back at once what others may be waiting for. A lane that is just dropped does so too,
     /// but when the target notices.
     fn close(self) -> impl Future<Output = ()> + Send;

@@ -297,7 +297,8 @@ pub struct VerifyArgs {
     /// Percent of the chunks that a sample takes [default: 1].
     #[arg(long, value_name = "PERCENT")]
     pub sample: Option<f64>,
-    /// Connections to each server [default: 3].
+    /// Connections that read from each server [default: 3]. One more to the side that serves asks how
+    /// its clients fare, unless --unlimited.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(2..=32))]
     pub connections: Option<u32>,
     /// Most rows a second [default: no limit].

@@ -1,4 +1,5 @@
-//! Waiting for the moment: the lag, the writers, the way back, the rows of both sides and the plan.
+//! Waiting for the moment: the lag, the writers, the way back, the rows of both sides, the plan and what
+//! verifications have found.
 //!
 //! What can pass by itself is waited for and said. What can't - rows that differ, a world that is no
 //! longer the plan's - ends the run with nothing touched.
@@ -94,6 +95,7 @@ impl<W: World> Run<'_, W> {
                 latest.blocked = Some("the engine has stopped".into());
             }
             self.look_at_way_back(&mut latest);
+            let proof = self.proof(&mut latest)?;
             let writers = self.writers(&mut latest).await;
             let now = self.now();
             let state = gate.observe(now, &latest, &writers);
@@ -109,6 +111,7 @@ impl<W: World> Run<'_, W> {
             let lag = latest.lag.seconds;
             if state.passed && is_planned && matches!(rows, Rows::Compared) {
                 self.gate_event(&latest, state.held, None);
+                self.checks.extend(proof);
                 let lag = lag.unwrap_or_default();
                 return Ok(format!("lag {lag:.2} s, {} held", order.when_lag));
             }
@@ -231,6 +234,23 @@ impl<W: World> Run<'_, W> {
         });
         if let Some(why) = foreign.or_else(|| self.way_back_blocked()) {
             latest.blocked.get_or_insert(why);
+        }
+    }
+
+    /// What verifications have found until now. What they forbid ends the run, and if nobody can tell,
+    /// the gate is blocked.
+    fn proof(&self, latest: &mut Progress) -> Result<Option<Check>, Stop> {
+        if self.order.drill {
+            return Ok(None);
+        }
+        match self.world.proof(self.order) {
+            Ok(Some(check)) if check.severity == Severity::Fail => Err(precheck_failed(&check, 1)),
+            Ok(check) => Ok(check),
+            Err(error) => {
+                let why = format!("{} ({})", error.what, error.place);
+                latest.blocked.get_or_insert(why);
+                Ok(None)
+            }
         }
     }
 

@@ -115,3 +115,27 @@ async fn a_plan_that_nobody_can_tell_is_waited_for() {
     let (report, _) = gated(&sim, &order()).await;
     assert_eq!(report.outcome, Outcome::GateTimeout, "{report:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_difference_that_is_found_while_it_waits_ends_the_run_with_nothing_touched() {
+    let proven = || Ok(Check::ok("verification", "green equals blue"));
+    let differs = Check::fail("verification", "1 differences of green", "cutover repair --plan");
+    let sim = Sim::new();
+    sim.state.lock().unwrap().proofs = vec![proven(), proven(), proven(), Ok(differs.clone())];
+    let (report, _) = gated(&sim, &order()).await;
+    assert_eq!((report.outcome, report.pause_ms), (Outcome::PrecheckFailed, None), "{report:?}");
+    let error = report.error.unwrap();
+    assert!(error.what.contains("1 differences") && error.state.contains("nothing was touched"));
+
+    let sim = Sim::new();
+    (sim.state.lock().unwrap().proofs, sim.state.lock().unwrap().drill) = (vec![Ok(differs)], true);
+    let (report, _) = gated(&sim, &Order { drill: true, ..order() }).await;
+    assert_eq!(report.outcome, Outcome::Drilled, "a drill asks nothing: {report:?}");
+
+    let sim = Sim::new();
+    sim.state.lock().unwrap().proofs = vec![Err("the disk is away"), proven()];
+    let (report, said) = gated(&sim, &order()).await;
+    assert_eq!(report.outcome, Outcome::Completed, "{report:?}");
+    assert!(said.iter().any(|why| why.contains("the disk is away")), "{said:?}");
+    assert!(report.findings.iter().any(|check| check.evidence == "green equals blue"));
+}

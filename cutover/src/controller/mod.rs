@@ -46,6 +46,7 @@ use crate::ports::{
     Clock, Entry, Epoch, Fence, Journal, Lease, Nature, PortError, PortResult, Record, World,
 };
 use crate::side::Direction;
+use crate::verify::Requirement;
 
 pub use recover::{Recovery, Scope, recover};
 pub use report::history;
@@ -76,6 +77,8 @@ pub struct Order {
     pub drill: bool,
     /// The hash of the plan that was agreed to. `None`: the one that is found while arming counts.
     pub plan_hash: Option<String>,
+    /// What is asked of verifications before the pause begins; a drill asks nothing.
+    pub require: Requirement,
     /// Who asks.
     pub actor: Option<String>,
     /// Why.

@@ -17,6 +17,7 @@ use crate::ports::{
     TrafficSwitch, World,
 };
 use crate::side::Direction;
+use crate::verify::Requirement;
 use crate::watch::Baseline;
 
 /// How long a first try to reach the routers may take; every act tries again.
@@ -351,6 +352,7 @@ fn order_of(run: String, epoch: Epoch) -> PortResult<Order> {
         watch: Duration::ZERO,
         drill: false,
         plan_hash: None,
+        require: Requirement::default(),
         actor: None,
         reason: None,
     })

@@ -65,6 +65,8 @@ pub struct State {
     pub compared: Vec<Result<Vec<Check>, &'static str>>,
     /// The hashes that the plan has, one after the other; the last one stays. None: no plan.
     pub plans: Vec<Result<&'static str, &'static str>>,
+    /// What verifications say, one answer after the other; the last one stays. None: nobody verifies.
+    pub proofs: Vec<Result<Check, &'static str>>,
     /// From this act on the journal does not answer.
     pub journal_hangs_after: Option<&'static str>,
     /// The stream stops when the routers hold.
@@ -241,6 +243,10 @@ impl World for Sim {
     async fn plan_hash(&self, _: &super::Order) -> PortResult<Option<String>> {
         let answer = next(&mut self.state.lock().unwrap().plans).transpose();
         answer.map(|hash| hash.map(str::to_owned)).map_err(|why| PortError::new("sim", why))
+    }
+    fn proof(&self, _: &super::Order) -> PortResult<Option<Check>> {
+        let answer = next(&mut self.state.lock().unwrap().proofs).transpose();
+        answer.map_err(|why| PortError::new("sim", why))
     }
 }
 

@@ -8,6 +8,7 @@ use crate::phase::{Phase, Verdict};
 use crate::ports::{Clock, Epoch, World};
 use crate::rehearse::rehearse;
 use crate::side::Direction;
+use crate::verify::Requirement;
 
 pub(super) fn order() -> Order {
     Order {
@@ -21,6 +22,7 @@ pub(super) fn order() -> Order {
         watch: Duration::ZERO,
         drill: false,
         plan_hash: None,
+        require: Requirement::default(),
         actor: Some("ann".into()),
         reason: None,
     }

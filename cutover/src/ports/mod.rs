@@ -243,4 +243,12 @@ pub trait World: Send + Sync {
         let _ = order;
         async { Ok(None) }
     }
+
+    /// What is known at this moment of whether the side that is to open equals the one that serves,
+    /// measured by [`Order::require`]; a finding of severity `Fail` forbids the run. `None`: nobody
+    /// verifies here.
+    fn proof(&self, order: &Order) -> PortResult<Option<Check>> {
+        let _ = order;
+        Ok(None)
+    }
 }

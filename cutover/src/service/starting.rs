@@ -12,6 +12,7 @@ use crate::phase::Phase;
 use crate::ports::{Clock, Decision, Epoch, Fence, PortError, PortResult, World};
 use crate::rehearse::{plan_hash, rehearse};
 use crate::side::{Direction, Side};
+use crate::verify::Requirement;
 
 impl<W: World + 'static> Service<W> {
     /// `POST /v1/cutover`: starts a run and returns at once.
@@ -146,6 +147,7 @@ impl<W: World + 'static> Service<W> {
             watch: ms(request.watch_ms, self.defaults.watch),
             drill: request.drill,
             plan_hash: request.plan_hash.clone(),
+            require: Requirement::new(request.require_verified_ms, request.accept_differences),
             actor: request.actor.clone(),
             reason: request.reason.clone(),
         })

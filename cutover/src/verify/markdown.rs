@@ -35,6 +35,9 @@ impl VerifyReport {
             if table.error.is_some() {
                 remarks.push("not compared to its end".into());
             }
+            if table.cut_short {
+                remarks.push("given up: too many differences".into());
+            }
             text.push_str(&format!(
                 "| {} | {} | {} | {} | {} | {} | {} | {} |\n",
                 cell(&table.table),
@@ -55,6 +58,12 @@ impl VerifyReport {
                 before.at.strftime(stamp)
             ));
         }
+        if let Some(sample) = &self.sample {
+            text.push_str(&format!("\n- {sample}"));
+        }
+        if self.stopped {
+            text.push_str("\n- it was stopped before its end");
+        }
         for found in &self.objects {
             text.push_str(&format!(
                 "\n- {:?}: {} {}: {}",
@@ -71,4 +80,46 @@ impl VerifyReport {
 
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::side::Side;
+    use crate::verify::{KeyPart, Mode, RowDifference, RowKind, TableReport};
+
+    #[test]
+    fn it_says_what_was_not_compared_and_no_key() {
+        let key = vec![KeyPart { column: "id".into(), value: "hunter2".into() }];
+        let one = RowDifference {
+            kind: RowKind::Different,
+            key,
+            row_hash: None,
+            columns: vec!["v|w".into()],
+            on_source: 1,
+            on_target: 1,
+        };
+        let table = TableReport {
+            table: "public.t".into(),
+            rows: 40,
+            different: 1,
+            chunks: 11,
+            chunks_in_all: 100,
+            differences: vec![one],
+            cut_short: true,
+            ..TableReport::default()
+        };
+        let (sides, started) = ([Side::Blue, Side::Green], Timestamp::UNIX_EPOCH);
+        let mode = Mode::Sample;
+        let report =
+            VerifyReport::judged("x".into(), mode, sides, started, vec![table], vec![], true);
+        let text = report.markdown();
+        assert!(text.contains("green against blue: Different"), "{text}");
+        let cells = "| public.t | 40 | 0 | 0 | 1 | 0 | 0 | columns: v\\|w; given up";
+        assert!(text.contains(cells), "{text}");
+        assert!(text.contains("- a sample of 11 of 100 chunks: had more than"), "{text}");
+        assert!(text.contains("stopped before its end") && !text.contains("hunter2"), "{text}");
+    }
 }

@@ -67,13 +67,14 @@ pub struct VerifyRequest {
     pub predicates: Vec<Predicate>,
     /// Percent of the chunks of a sample. Default 1.
     pub sample_percent: Option<f64>,
-    /// Connections to each server, 1 to 32. Default 2.
+    /// Connections that read from each server, 2 to 32. Default 3. One more to the source asks how its
+    /// clients are served, unless `unlimited`.
     pub connections: Option<u32>,
     /// Most rows a second that are read from each server. Default: no limit.
     pub rows_per_second: Option<u64>,
     /// Read all the time, whoever works. Otherwise, while clients work on the source, chunks are
     /// read for such a part of the time that the 99th percentile of what clients see does not grow
-    /// by more than a fifth, and less while the stream is behind.
+    /// by more than a tenth, and less while the stream is behind.
     pub unlimited: bool,
     /// Rows in a chunk. Default: by the width of the table's rows.
     pub chunk_rows: Option<u32>,
@@ -336,6 +337,21 @@ pub struct SampleWorth {
     /// probability of 95 %. It is about all chunks but the first of each table, which are always
     /// compared. `None` where nothing was drawn.
     pub bound_95: Option<f64>,
+}
+
+impl std::fmt::Display for SampleWorth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "a sample of {} of {} chunks: ", self.chunks, self.chunks_in_all)?;
+        match self.bound_95 {
+            Some(bound) => write!(
+                f,
+                "had more than {:.2} % of the chunks behind each table's first been damaged, it \
+                 would have hit one with 95 %",
+                bound * 100.0
+            ),
+            None => f.write_str("only first chunks, none was drawn"),
+        }
+    }
 }
 
 /// A verification that was interrupted and went on: what was not read again.

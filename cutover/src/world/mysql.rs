@@ -1,6 +1,6 @@
 //! Two servers of MySQL or MariaDB.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use decoders::mysql::server::ServerUrl;
 
@@ -50,6 +50,7 @@ impl<J> MysqlPair<J> {
             journal,
             clock: SystemClock,
             servers: Mutex::new((Login::from(&blue).unseen(), Login::from(&green).unseen())),
+            judge: OnceLock::new(),
             sequences: [
                 MysqlSequences::new(blue.clone(), green.clone(), Direction::Forward),
                 MysqlSequences::new(green, blue, Direction::Back),

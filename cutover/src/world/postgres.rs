@@ -1,6 +1,6 @@
 //! Two PostgreSQL databases.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use decoders::postgres::conninfo::ConnInfo;
 
@@ -64,6 +64,7 @@ impl<J> PostgresPair<J> {
             journal,
             clock: SystemClock,
             servers: Mutex::new((Login::from(blue).unseen(), Login::from(green).unseen())),
+            judge: OnceLock::new(),
         }
     }
 

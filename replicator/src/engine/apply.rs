@@ -10,7 +10,8 @@
 //! With several, what [`schedule`](super::schedule) finds to be independent is shared out. A window
 //! begins when the one before is on green completely: what two windows do is in commit order
 //! whatever they touch, and green's progress is one floor and a few commits above it
-//! ([`sinks::mark`]).
+//! ([`sinks::mark`]). Near the head, with one lane, it may be sent before that is known ([`super::ahead`]),
+//! and green does the waiting.
 //!
 //! A part of a large transaction is a window of its own, on lane 0, and so is a schema change.
 
@@ -21,11 +22,13 @@ use decoders::{Lsn, Transaction};
 use sinks::mark::Window as MarkedWindow;
 use sinks::{Lane, Share, Target, TargetError};
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 
+use super::ahead::Ahead;
+use super::flight::InFlight;
 use super::frontier::Frontier;
 use super::hold::{Admission, Hold};
-use super::lanes::{Lanes, Outcome, cancelled};
+use super::lanes::{Lanes, cancelled};
 use super::resume::Resume;
 pub use super::totals::AppliedTotals;
 use super::touched::Touched;
@@ -72,26 +75,6 @@ pub struct Applying<T: Target> {
     pub limits: BatchLimits,
     /// True gives up what is being applied; green rolls it back.
     pub cancel: watch::Receiver<bool>,
-}
-
-/// A window whose shares are with the lanes.
-struct InFlight {
-    /// Its last end; `None` for a part that does not end.
-    end: Option<Lsn>,
-    /// Transactions of blue that end in it.
-    ended: u64,
-    permits: Vec<OwnedSemaphorePermit>,
-    /// Shares whose outcome is not known.
-    running: usize,
-    /// Several lanes have one.
-    is_shared: bool,
-    /// A schema change: nothing behind it is looked at before it is on green.
-    is_definition: bool,
-    /// What green refused beside the others.
-    refused: Vec<Transaction>,
-    error: Option<TargetError>,
-    cancelled: bool,
-    totals: AppliedTotals,
 }
 
 /// The collecting side.
@@ -149,9 +132,39 @@ where
             cancel: self.cancel,
             is_cancelled: false,
         };
+        let done =
+            Done { progress: self.progress, totals: self.totals, checkpoint: self.checkpoint };
         let mut floor = self.resume.transaction;
-        while collector.wait_for_some().await? {
-            let Some(admission) = collector.admit(&self.hold).await? else { return Ok(()) };
+        let mut ahead = Ahead::new();
+        loop {
+            let is_some = tokio::select! {
+                biased;
+                is_some = collector.wait_for_some(), if ahead.has_room() => is_some?,
+                () = lanes.answer_came(), if !ahead.is_empty() => {
+                    if !land(lanes, &mut ahead, &done).await? {
+                        return Ok(());
+                    }
+                    continue;
+                }
+            };
+            let first = collector.window.transactions.first();
+            let Some(first) = first.filter(|_| is_some).map(|first| first.commit_lsn) else {
+                break;
+            };
+            let is_ready = lanes.is_ready_for(&collector.window.transactions);
+            let asked = if is_ready || ahead.is_empty() { self.hold.ask(first) } else { None };
+            let admission = match asked {
+                Some(admission) => admission,
+                // What more comes until then goes along.
+                None if !ahead.is_empty() => match land(lanes, &mut ahead, &done).await? {
+                    true => continue,
+                    false => return Ok(()),
+                },
+                None => match collector.admit(&self.hold, first).await? {
+                    Some(admission) => admission,
+                    None => return Ok(()),
+                },
+            };
             let begun = collector.begin_next(admission.limit).await?;
             let Some(window) = begun else { return Ok(()) };
             if !window.follows(floor) {
@@ -161,7 +174,16 @@ where
             }
             window.end().into_iter().for_each(|end| admission.ends_at(end));
             self.touched.note(&window.transactions);
-            let mut flight = give(lanes, window, floor, &self.resume.beyond);
+            if let Some(end) = window.end().filter(|_| is_ready) {
+                let sent = lanes.send(&window.transactions).await?;
+                if !sent {
+                    return Ok(());
+                }
+                floor = end;
+                ahead.sent(InFlight::sent(window, admission));
+                continue;
+            }
+            let mut flight = give(lanes, window, admission, floor, &self.resume.beyond);
             loop {
                 collector.collect_until_done(lanes, &mut flight).await?;
                 if flight.error.is_some() || flight.refused.is_empty() {
@@ -181,39 +203,72 @@ where
             if flight.cancelled {
                 return Ok(());
             }
-            drop(flight.permits);
-            let Some(end) = flight.end else {
-                self.totals.send_modify(|totals| totals.add(&flight.totals));
-                continue;
-            };
-            floor = end;
-            flight.totals.transactions = flight.ended;
-            self.progress.send_modify(|frontier| frontier.transactions_applied(end, flight.ended));
-            self.totals.send_modify(|totals| totals.add(&flight.totals));
-            // A full channel means that the checkpoint thread has yet to look: it will see this.
-            let _ = self.checkpoint.try_send(());
+            floor = flight.end.unwrap_or(floor);
+            done.applied(flight);
+        }
+        while !ahead.is_empty() {
+            if !land(lanes, &mut ahead, &done).await? {
+                return Ok(());
+            }
         }
         Ok(())
     }
 }
 
+/// Who is told of what is on green.
+struct Done {
+    progress: Arc<watch::Sender<Frontier>>,
+    totals: watch::Sender<AppliedTotals>,
+    checkpoint: Sender<()>,
+}
+
+impl Done {
+    /// A window is.
+    fn applied(&self, mut flight: InFlight) {
+        drop(flight.permits);
+        // Lets who holds green go on: the last thing here.
+        let _admission = flight.admission;
+        let Some(end) = flight.end else {
+            self.totals.send_modify(|totals| totals.add(&flight.totals));
+            return;
+        };
+        flight.totals.transactions = flight.ended;
+        self.progress.send_modify(|frontier| frontier.transactions_applied(end, flight.ended));
+        self.totals.send_modify(|totals| totals.add(&flight.totals));
+        // A full channel means that the checkpoint thread has yet to look: it will see this.
+        let _ = self.checkpoint.try_send(());
+    }
+}
+
+/// Hears what became of the oldest window that was sent; false if the run is cancelled.
+async fn land<L: Lane>(
+    lanes: &mut Lanes<L>,
+    ahead: &mut Ahead,
+    done: &Done,
+) -> Result<bool, TargetError> {
+    let outcome = lanes.answer().await;
+    let Some(mut flight) = ahead.answered() else { return Ok(true) };
+    flight.done(outcome);
+    if let Some(error) = flight.error {
+        return Err(error);
+    }
+    if flight.cancelled {
+        return Ok(false);
+    }
+    done.applied(flight);
+    Ok(true)
+}
+
 /// Hands a window to the lanes. `beyond` are commits that green has from an earlier life.
-fn give<L: Lane>(lanes: &mut Lanes<L>, window: Window, floor: Lsn, beyond: &[Lsn]) -> InFlight {
+fn give<L: Lane>(
+    lanes: &mut Lanes<L>,
+    window: Window,
+    admission: Admission,
+    floor: Lsn,
+    beyond: &[Lsn],
+) -> InFlight {
     let end = window.end();
-    let is_definition = window.is_definition();
-    let Window { transactions, permits, schedule, .. } = window;
-    let mut flight = InFlight {
-        end,
-        ended: transactions.iter().filter(|transaction| transaction.part.ends()).count() as u64,
-        permits,
-        running: 1,
-        is_shared: false,
-        is_definition,
-        refused: Vec::new(),
-        error: None,
-        cancelled: false,
-        totals: AppliedTotals::default(),
-    };
+    let (mut flight, transactions, schedule) = InFlight::new(window, admission);
     let most = (transactions.len() / SHARE_TRANSACTIONS_MIN).min(lanes.count());
     // A transaction without a place in the schedule would get no lane.
     let is_whole = schedule.count() == transactions.len();
@@ -243,35 +298,9 @@ fn give<L: Lane>(lanes: &mut Lanes<L>, window: Window, floor: Lsn, beyond: &[Lsn
     flight
 }
 
-impl InFlight {
-    fn done(&mut self, outcome: Outcome) {
-        self.running -= 1;
-        match outcome {
-            Outcome::Applied(applied, totals) => {
-                self.totals.add(&totals);
-                self.totals.batches += u64::from(applied.end_lsn.is_some());
-            }
-            Outcome::Conflict(transactions, error) if self.is_shared => {
-                tracing::debug!(%error, "a share of a window was refused");
-                self.totals.conflicts += 1;
-                self.refused.extend(transactions);
-            }
-            Outcome::Conflict(_, error) | Outcome::Failed(error) => {
-                self.error.get_or_insert(error);
-            }
-            Outcome::Cancelled => self.cancelled = true,
-            Outcome::Gone => {
-                // Its panic goes on when the threads are joined.
-                self.cancelled = true;
-                self.running = 0;
-            }
-        }
-    }
-}
-
 impl<T: Target> Collector<T> {
     /// Waits until there is something to apply; false when there will be nothing any more, or the
-    /// run is cancelled.
+    /// run is cancelled. With one lane dropping it loses nothing.
     async fn wait_for_some(&mut self) -> Result<bool, TargetError> {
         if self.window.transactions.is_empty() {
             // What came while a schema change was under way is older than what waits.
@@ -293,19 +322,15 @@ impl<T: Target> Collector<T> {
         Ok(!self.is_cancelled && !self.window.transactions.is_empty())
     }
 
-    /// Waits until what was collected may be written. `None` if the run is cancelled.
-    async fn admit(&mut self, hold: &Hold) -> Result<Option<Admission>, TargetError> {
-        let Some(first) = self.window.transactions.first().map(|first| first.commit_lsn) else {
-            return Ok(None);
+    /// Waits until what was collected may be written; `first` is its first commit. `None` if the run is
+    /// cancelled.
+    async fn admit(&mut self, hold: &Hold, first: Lsn) -> Result<Option<Admission>, TargetError> {
+        let mut admission = None;
+        let admitted = async {
+            admission = Some(hold.admit(first).await);
+            Ok(())
         };
-        let mut admission = hold.ask(first);
-        if admission.is_none() {
-            let admitted = async {
-                admission = Some(hold.admit(first).await);
-                Ok(())
-            };
-            self.is_cancelled |= !until_cancelled(&mut self.cancel, admitted).await?;
-        }
+        self.is_cancelled |= !until_cancelled(&mut self.cancel, admitted).await?;
         Ok(admission)
     }
 

@@ -26,8 +26,8 @@ pub struct Hold {
 struct State {
     /// Transactions that are committed at or behind it wait; `None`: none do.
     limit: Option<Lsn>,
-    /// A window is with the lanes.
-    is_writing: bool,
+    /// Windows that are with the lanes.
+    writing: usize,
     /// Commit of the first transaction that waits.
     waiting: Option<Lsn>,
     /// Nothing on the target ends behind it.
@@ -53,14 +53,14 @@ impl Hold {
         let held = Held { hold: self.clone(), _holder: holder };
         self.state.send_modify(|state| state.limit = Some(Lsn(0)));
         // Whoever sends is `held`.
-        let _ = self.state.subscribe().wait_for(|state| !state.is_writing).await;
+        let _ = self.state.subscribe().wait_for(|state| state.writing == 0).await;
         held
     }
 
     /// A run begins on a target on which nothing ends behind `newest`.
     pub(super) fn resume(&self, newest: Lsn) {
         self.state.send_modify(|state| {
-            (state.is_writing, state.waiting, state.newest) = (false, None, newest);
+            (state.writing, state.waiting, state.newest) = (0, None, newest);
         });
     }
 
@@ -69,7 +69,7 @@ impl Hold {
         let mut admission = None;
         self.state.send_if_modified(|state| {
             let is_let = state.lets(first);
-            state.is_writing |= is_let;
+            state.writing += usize::from(is_let);
             admission = is_let.then(|| Admission { state: self.state.clone(), limit: state.limit });
             let waiting = (!is_let).then_some(first);
             let is_news = state.waiting != waiting;
@@ -92,7 +92,7 @@ impl Hold {
     }
 }
 
-/// A window that may be written; dropped when it is on the target, or given up.
+/// A window that may be written; dropped when it is on the target, or given up. There may be several at once.
 pub(super) struct Admission {
     state: watch::Sender<State>,
     /// Only what is committed before may be in it; `None`: anything.
@@ -112,7 +112,7 @@ impl Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         self.state.send_if_modified(|state| {
-            state.is_writing = false;
+            state.writing = state.writing.saturating_sub(1);
             state.limit.is_some()
         });
     }
@@ -141,7 +141,7 @@ impl Held {
     /// [`Frontier::applied`](super::frontier::Frontier::applied).
     pub async fn until_waiting_at(&self, limit: Lsn) {
         let stands = |state: &State| {
-            !state.is_writing && state.waiting.is_some_and(|waiting| waiting >= limit)
+            state.writing == 0 && state.waiting.is_some_and(|waiting| waiting >= limit)
         };
         // Whoever sends is `self`.
         let _ = self.hold.state.subscribe().wait_for(stands).await;
@@ -187,6 +187,19 @@ mod tests {
         held.until_waiting_at(Lsn(3)).await;
         drop(held);
         assert_eq!(beyond.await.limit, None);
+    }
+
+    #[tokio::test]
+    async fn the_holder_waits_for_all_windows_that_were_sent() {
+        let hold = Hold::default();
+        let (first, second) = (hold.ask(Lsn(1)).unwrap(), hold.ask(Lsn(2)).unwrap());
+        let mut holding = Box::pin(hold.hold());
+        assert!(holding.as_mut().now_or_never().is_none());
+        assert!(hold.ask(Lsn(3)).is_none());
+        drop(first);
+        assert!(holding.as_mut().now_or_never().is_none(), "the second is on its way");
+        drop(second);
+        holding.await;
     }
 
     #[tokio::test]

@@ -146,6 +146,43 @@ impl<L: Lane> Lanes<L> {
         }
     }
 
+    /// Whether [`Lanes::send`] would take a window: one lane alone, that can ([`Lane::is_ready_for`]).
+    pub fn is_ready_for(&self, transactions: &[Transaction]) -> bool {
+        match &self.lanes {
+            Where::Here { lane, .. } => lane.lane.is_ready_for(transactions),
+            Where::OnThreads { .. } => false,
+        }
+    }
+
+    /// Sends a window without waiting for what becomes of it, which [`Lanes::answer`] says; false if the
+    /// run is cancelled. Nothing may be given before all are answered.
+    ///
+    /// # Errors
+    /// The lane's.
+    pub async fn send(&mut self, transactions: &[Transaction]) -> Result<bool, TargetError> {
+        match &mut self.lanes {
+            Where::Here { lane, .. } => lane.send(transactions).await,
+            Where::OnThreads { .. } => Ok(false),
+        }
+    }
+
+    /// Waits until it is known what became of the oldest window that was sent, or the run is cancelled;
+    /// dropping it loses nothing.
+    pub async fn answer_came(&mut self) {
+        match &mut self.lanes {
+            Where::Here { lane, .. } => lane.answer_came().await,
+            Where::OnThreads { .. } => std::future::pending().await,
+        }
+    }
+
+    /// What became of the oldest window that was sent; without the totals, which the sender knows.
+    pub async fn answer(&mut self) -> Outcome {
+        match &mut self.lanes {
+            Where::Here { lane, .. } => lane.answer().await,
+            Where::OnThreads { .. } => Outcome::Gone,
+        }
+    }
+
     /// Ends the lanes; those in the middle of a share go on until it is applied or cancelled, and
     /// this thread waits for theirs. A panic in one goes on here.
     pub async fn close(self) {
@@ -250,6 +287,44 @@ impl<L: Lane> Driven<L> {
         };
         *goes_on = matches!(outcome, Outcome::Applied(..) | Outcome::Conflict(..));
         outcome
+    }
+
+    async fn send(&mut self, transactions: &[Transaction]) -> Result<bool, TargetError> {
+        let Self { lane, ends: [cancel, give_up], goes_on } = self;
+        let sent = tokio::select! {
+            biased;
+            sent = lane.send(transactions) => Some(sent),
+            () = cancelled(cancel) => None,
+            () = cancelled(give_up) => None,
+        };
+        *goes_on = matches!(sent, Some(Ok(())));
+        sent.transpose().map(|sent| sent.is_some())
+    }
+
+    async fn answer_came(&mut self) {
+        let Self { lane, ends: [cancel, give_up], .. } = self;
+        tokio::select! {
+            biased;
+            () = lane.answer_came() => {}
+            () = cancelled(cancel) => {}
+            () = cancelled(give_up) => {}
+        }
+    }
+
+    async fn answer(&mut self) -> Outcome {
+        let Self { lane, ends: [cancel, give_up], goes_on } = self;
+        let answer = tokio::select! {
+            biased;
+            answer = lane.answer() => Some(answer),
+            () = cancelled(cancel) => None,
+            () = cancelled(give_up) => None,
+        };
+        *goes_on = matches!(answer, Some(Ok(_)));
+        match answer {
+            None => Outcome::Cancelled,
+            Some(Ok(applied)) => Outcome::Applied(applied, AppliedTotals::default()),
+            Some(Err(error)) => Outcome::Failed(error),
+        }
     }
 
     /// Ends its session in order, if it has not given up.

@@ -1,8 +1,10 @@
 //! The engine: from a fresh pair of databases to a stream that keeps green equal to blue.
 
+mod ahead;
 pub mod apply;
 pub mod budget;
 pub mod checkpointing;
+mod flight;
 pub mod frontier;
 pub mod hold;
 pub mod intake;

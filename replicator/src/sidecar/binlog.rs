@@ -99,12 +99,15 @@ pub(super) async fn run(
         pipeline: replication.route.config.name.clone(),
         state_dir: config.state_dir.clone(),
     };
-    let of_runs = Arc::clone(&service);
+    let of_runs = Arc::downgrade(&service);
     let verifier = Verifier::of_binlog(
         [verified(&forward), verified(&back)],
         config.state_dir.clone(),
-        Arc::new(move || of_runs.current()),
+        Arc::new(move || of_runs.upgrade()?.current()),
     );
+    let judge = verifier.clone();
+    let judge = move |direction, requirement| judge.judge(direction, requirement);
+    service.world().pair().judged_by(judge);
     let api = Api {
         shared: Arc::clone(&shared),
         back: Arc::clone(&back_shared),

@@ -86,9 +86,15 @@ pub(super) async fn run(config: Config, keeper: Option<Keeper>) -> Result<(), Fa
         Defaults { watch: config.watch.window(), ..Defaults::default() },
     );
 
-    let of_runs = Arc::clone(&service);
-    let verifier =
-        Verifier::new(forward.clone(), back.clone(), Arc::new(move || of_runs.current()));
+    let of_runs = Arc::downgrade(&service);
+    let verifier = Verifier::new(
+        forward.clone(),
+        back.clone(),
+        Arc::new(move || of_runs.upgrade()?.current()),
+    );
+    let judge = verifier.clone();
+    let judge = move |direction, requirement| judge.judge(direction, requirement);
+    service.world().pair().judged_by(judge);
     let api = Api {
         shared: Arc::clone(&shared),
         back: Arc::clone(&back_shared),

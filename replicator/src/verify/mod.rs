@@ -56,6 +56,7 @@ use std::time::Duration;
 
 use cutover::Direction;
 use cutover::api::{ApiError, Check, ErrorCode, PipelinePhase, StartCutover};
+use cutover::ports::{PortError, PortResult};
 use cutover::verify::continuous::ContinuousStatus;
 use cutover::verify::{
     Known, Mode, Requirement, Verdict, VerifyRequest, VerifyState, VerifyStatus,
@@ -236,6 +237,25 @@ impl Verifier {
             Some(what) => Err(ApiError::new(ErrorCode::PrecheckFailed, what, PLACE)
                 .in_state("unchanged; blue serves")
                 .next("cutover verify; to go all the same: --accept-differences")),
+        }
+    }
+
+    /// What a run in this direction goes by, while it waits for its moment; `None`: what leads back
+    /// asks nothing of verifications.
+    ///
+    /// # Errors
+    /// What is known can't be read.
+    pub fn judge(
+        &self,
+        direction: Direction,
+        requirement: Requirement,
+    ) -> PortResult<Option<Check>> {
+        match direction {
+            Direction::Forward => {
+                let check = self.check(requirement).map(Some);
+                check.map_err(|error| PortError::new(error.place, error.what))
+            }
+            Direction::Back => Ok(None),
         }
     }
 

@@ -79,16 +79,19 @@ impl Counts {
         let rows_done = self.rows.load(Ordering::Relaxed);
         let rows_before = self.rows_before.load(Ordering::Relaxed);
         let rate = rows_done.saturating_sub(rows_before) as f64 / seconds.max(1e-3);
-        let left = (rows_estimated as f64 * part - rows_done as f64).max(0.0);
+        let tables_done = self.tables_done.load(Ordering::Relaxed);
+        let left = rows_estimated as f64 * part - rows_done as f64;
+        // More rows than anybody estimated (a table that was never analyzed): the end is not in sight.
+        let is_in_sight = rate > 0.0 && (left > 0.0 || tables_done == tables);
         Progress {
             tables,
-            tables_done: self.tables_done.load(Ordering::Relaxed),
+            tables_done,
             rows_estimated,
             rows_done,
             rows_rechecked: self.rechecked.load(Ordering::Relaxed),
             differences: self.differences.load(Ordering::Relaxed),
             rows_per_second: rate,
-            eta_seconds: (rate > 0.0).then(|| left / rate),
+            eta_seconds: is_in_sight.then(|| left.max(0.0) / rate),
             limit: None,
         }
     }
@@ -560,4 +563,27 @@ async fn try_bounds(
         }
     }
     Ok(Bounds::At(bounds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn eta(counts: &Counts, estimated: u64, seconds: f64) -> Option<f64> {
+        counts.progress(2, estimated, 1.0, seconds).eta_seconds
+    }
+
+    #[test]
+    fn the_end_is_in_sight_only_where_the_number_of_rows_is_known() {
+        let counts = Counts::default();
+        assert_eq!(eta(&counts, 1_000, 1.0), None, "nothing was read yet");
+        counts.rows.store(100, Ordering::Relaxed);
+        assert_eq!(eta(&counts, 1_000, 10.0), Some(90.0));
+        // What was read before a restart says nothing about how fast it is.
+        counts.rows_before.store(50, Ordering::Relaxed);
+        assert_eq!(eta(&counts, 1_000, 10.0), Some(180.0));
+        assert_eq!(eta(&counts, 0, 10.0), None, "tables that nobody has analyzed");
+        counts.tables_done.store(2, Ordering::Relaxed);
+        assert_eq!(eta(&counts, 0, 10.0), Some(0.0));
+    }
 }

@@ -4,6 +4,10 @@
 //! they come to together ([`crate::net`]) and written with statements for many rows
 //! ([`super::sets`]). What green refuses as a whole, for whatever reason that lies in the data, is
 //! rolled back and written row by row, so an error is always the error of one row.
+//!
+//! Small transactions may be sent before those before them are answered ([`ahead`]).
+
+mod ahead;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,6 +18,7 @@ use decoders::postgres::session::Session;
 use decoders::source::Disposition;
 use tokio_postgres::types::PgLsn;
 
+use self::ahead::Ahead;
 use super::catalog::read_table;
 use super::frame::{BACK, Frame, Parameter};
 use super::pipeline::{Failure, Pipeline, Purpose};
@@ -73,7 +78,7 @@ pub struct PgLane {
     writer: Writer,
     caution: Caution,
     ways: Ways,
-    /// What the progress row on green says.
+    /// What the progress row on green says, once everything that was sent is there.
     mark: LaneMark,
     /// What it said when the lane was opened.
     opened: LaneMark,
@@ -82,6 +87,8 @@ pub struct PgLane {
     /// The last ended source transaction: commit LSN and time.
     last_commit: (Lsn, i64),
     open: Open,
+    /// Sent and not answered; what `mark` says includes it.
+    ahead: Ahead,
 }
 
 impl PgLane {
@@ -115,6 +122,7 @@ impl PgLane {
             mark: progress.mark,
             last_commit: (Lsn::INVALID, 0),
             open: Open::default(),
+            ahead: Ahead::default(),
         })
     }
 
@@ -135,7 +143,7 @@ impl PgLane {
 
     /// End of the last source transaction that this lane has committed on green.
     pub fn committed(&self) -> Option<Lsn> {
-        self.mark.end
+        self.ahead.committed().unwrap_or(self.mark.end)
     }
 
     /// How batches were written so far.
@@ -445,8 +453,8 @@ impl Lane for PgLane {
         transactions: &[Transaction],
         share: Share,
     ) -> Result<Applied, TargetError> {
-        let Some(mut wire) = self.wire.take() else {
-            return Err(TargetError::retry("this lane failed before and can't be used again"));
+        let Some(mut wire) = self.wire.take().filter(|_| self.ahead.is_empty()) else {
+            return Err(failed_before());
         };
         self.expect(share);
         match self.write(&mut wire, transactions, share).await {
@@ -456,6 +464,22 @@ impl Lane for PgLane {
             }
             Err(failure) => Err(self.give_up(wire, failure).await),
         }
+    }
+
+    fn is_ready_for(&self, transactions: &[Transaction]) -> bool {
+        PgLane::is_ready_for(self, transactions)
+    }
+
+    async fn send(&mut self, transactions: &[Transaction]) -> Result<(), TargetError> {
+        self.send_ahead(transactions).await
+    }
+
+    async fn answer_came(&mut self) {
+        self.decide().await;
+    }
+
+    async fn answer(&mut self) -> Result<Applied, TargetError> {
+        self.take_decided().await
     }
 
     async fn close(self) {
@@ -470,6 +494,10 @@ impl Lane for PgLane {
             tracing::debug!(%error, lane = id, "a lane was not closed in order");
         }
     }
+}
+
+fn failed_before() -> TargetError {
+    TargetError::retry("this lane failed before and can't be used again")
 }
 
 fn pg_lsn(lsn: Lsn) -> PgLsn {

@@ -69,12 +69,12 @@ impl ToSql for Param<'_> {
 }
 
 /// What a statement is for, and what must come of it.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Purpose<'a> {
+#[derive(Clone, Debug)]
+pub(super) enum Purpose {
     /// One row of a table, exactly one.
-    Row { op: &'static str, table: &'a Arc<TableSchema>, commit_lsn: Lsn },
+    Row { op: &'static str, table: Arc<TableSchema>, commit_lsn: Lsn },
     /// So many rows of a table, exactly; what several of blue's commits come to.
-    Rows { op: &'static str, table: &'a Arc<TableSchema>, rows: usize, commits: (Lsn, Lsn) },
+    Rows { op: &'static str, table: Arc<TableSchema>, rows: usize, commits: (Lsn, Lsn) },
     /// Whether the tables of a batch share no rows: no row, or they do.
     Apart,
     /// The lane's progress: one row, unless another writer moved it.
@@ -99,8 +99,8 @@ impl From<TargetError> for Failure {
 
 type Answer = Result<u64, WireError>;
 
-struct Sent<'a> {
-    purpose: Purpose<'a>,
+struct Sent {
+    purpose: Purpose,
     bytes: usize,
 }
 
@@ -111,7 +111,7 @@ struct Sent<'a> {
 /// so the error is the first that happened.
 pub(super) struct Pipeline<'a> {
     wire: &'a mut Wire,
-    sent: VecDeque<Sent<'a>>,
+    sent: VecDeque<Sent>,
     bytes: usize,
     /// How many of them, from the oldest on, green was asked to answer.
     asked: usize,
@@ -128,7 +128,7 @@ impl<'a> Pipeline<'a> {
         statement: &Statement,
         params: &[P],
         bytes: usize,
-        purpose: Purpose<'a>,
+        purpose: Purpose,
     ) -> Result<(), Failure> {
         self.make_room(bytes).await?;
         self.wire.execute(statement, params).await?;
@@ -142,7 +142,7 @@ impl<'a> Pipeline<'a> {
         &mut self,
         statement: &Statement,
         pieces: impl Iterator<Item = Bytes>,
-        purpose: Purpose<'a>,
+        purpose: Purpose,
     ) -> Result<(), Failure> {
         self.make_room(0).await?;
         let none: [Param<'_>; 0] = [];
@@ -169,6 +169,19 @@ impl<'a> Pipeline<'a> {
         Ok(self.wire)
     }
 
+    /// Sends everything with the question behind it, and waits for nothing: what is unanswered is given
+    /// back, and [`oldest`] hears it.
+    pub async fn leave(self) -> Result<VecDeque<Purpose>, Failure> {
+        if self.asked > 0 {
+            return Err(
+                TargetError::retry("a pipeline was left in the middle of its answers").into()
+            );
+        }
+        self.wire.ask();
+        self.wire.push().await?;
+        Ok(self.sent.into_iter().map(|sent| sent.purpose).collect())
+    }
+
     async fn make_room(&mut self, bytes: usize) -> Result<(), Failure> {
         while self.sent.len() >= WINDOW_STATEMENTS
             || (self.bytes + bytes > WINDOW_BYTES && !self.sent.is_empty())
@@ -178,7 +191,7 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
-    fn note(&mut self, purpose: Purpose<'a>, bytes: usize) {
+    fn note(&mut self, purpose: Purpose, bytes: usize) {
         self.bytes += bytes;
         self.sent.push_back(Sent { purpose, bytes });
     }
@@ -195,14 +208,27 @@ impl<'a> Pipeline<'a> {
     }
 }
 
+/// The answer to the oldest of what [`Pipeline::leave`] has given back; it is taken out when it has come.
+/// Cancel-safe. After an error there are no more.
+pub(super) async fn oldest(
+    wire: &mut Wire,
+    unanswered: &mut VecDeque<Purpose>,
+) -> Result<(), Failure> {
+    if unanswered.is_empty() {
+        return Ok(());
+    }
+    let answer = wire.answer().await;
+    unanswered.pop_front().map_or(Ok(()), |purpose| check(purpose, answer))
+}
+
 /// The count of a statement that green refused because it was not one ([`one_row`]).
 fn count_told(error: &WireError) -> Option<u64> {
     let error = error.server_error()?;
     one_row::counted(&error.sqlstate, &error.message)
 }
 
-fn check(purpose: Purpose<'_>, answer: Answer) -> Result<(), Failure> {
-    let answer = match (purpose, answer) {
+fn check(purpose: Purpose, answer: Answer) -> Result<(), Failure> {
+    let answer = match (&purpose, answer) {
         (Purpose::Row { .. } | Purpose::Progress, Err(e)) => count_told(&e).ok_or(e),
         (_, answer) => answer,
     };

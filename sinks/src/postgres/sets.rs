@@ -226,7 +226,7 @@ impl Writer {
             return self.rows(pipe, rows).await;
         };
         let (op, count, commits) = (rows.op(), rows.rows.len(), rows.commits);
-        let purpose = Purpose::Rows { op, table, rows: count, commits };
+        let purpose = Purpose::Rows { op, table: table.clone(), rows: count, commits };
         let pieces = Pieces::new(images(), format, copy_rows::inner_oids(rows.plan));
         pipe.copy(&copy.statement, pieces, purpose).await
     }
@@ -262,7 +262,7 @@ impl Writer {
                     continue;
                 }
                 let (op, table, commits) = (rows.op(), rows.plan.schema(), rows.commits);
-                let purpose = Purpose::Rows { op, table, rows: some.len(), commits };
+                let purpose = Purpose::Rows { op, table: table.clone(), rows: some.len(), commits };
                 pipe.send(&prepared.statement, &params, bytes, purpose).await?;
             }
         }
@@ -286,7 +286,7 @@ impl Writer {
                 (SetShape::Update { .. }, ..) => return Err(lost_plan(table).into()),
             };
             let (op, commits) = (rows.op(), rows.commits);
-            let purpose = Purpose::Rows { op, table, rows: 1, commits };
+            let purpose = Purpose::Rows { op, table: table.clone(), rows: 1, commits };
             self.row(pipe, rows.plan, table, &shape, *images, purpose).await?;
         }
         Ok(())

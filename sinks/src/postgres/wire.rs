@@ -157,6 +157,14 @@ impl Wire {
         self.pipelined.push().await.map_err(|error| sending(&error))
     }
 
+    /// Sends what was written.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub async fn push(&mut self) -> Result<(), TargetError> {
+        self.pipelined.push().await.map_err(|error| sending(&error))
+    }
+
     /// Green is to answer everything that was sent so far.
     pub fn ask(&mut self) {
         self.pipelined.sync();

@@ -59,8 +59,27 @@ impl Writer {
             return Err(lost_plan(table).into());
         };
         let Some(shape) = plan.shape(change)? else { return Ok(()) };
-        let purpose = Purpose::Row { op, table, commit_lsn };
+        let purpose = Purpose::Row { op, table: table.clone(), commit_lsn };
         self.row(pipe, &plan, table, &shape, images, purpose).await
+    }
+
+    /// Whether [`Writer::change`] would write it at once, without asking green anything first.
+    pub fn is_ready(&self, change: &ChangeEvent) -> bool {
+        let table = match change {
+            ChangeEvent::Insert { table, .. }
+            | ChangeEvent::Update { table, .. }
+            | ChangeEvent::Delete { table, .. } => table,
+            ChangeEvent::Message { .. } => return true,
+            ChangeEvent::Truncate { .. }
+            | ChangeEvent::Definition(_)
+            | ChangeEvent::Distributed(_) => return false,
+        };
+        let Some(plan) = self.statements.plan(table) else { return false };
+        match plan.shape(change) {
+            Ok(Some(shape)) => self.statements.prepared(table, &shape).is_some(),
+            Ok(None) => true,
+            Err(_) => false,
+        }
     }
 
     /// One row by the statement for its shape.
@@ -71,7 +90,7 @@ impl Writer {
         table: &Arc<TableSchema>,
         shape: &Shape,
         images: Images<'a>,
-        purpose: Purpose<'a>,
+        purpose: Purpose,
     ) -> Result<(), Failure> {
         let prepared = match self.statements.prepared(table, shape) {
             Some(prepared) => prepared.clone(),

@@ -1,5 +1,6 @@
 //! The lane against real servers: `SINKS_TEST_PG=17 cargo test -p sinks` chooses the major.
 
+mod ahead;
 mod bulk;
 mod crash;
 mod lanes;

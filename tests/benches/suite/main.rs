@@ -3,6 +3,7 @@
 //! output; everything else goes to standard error.
 
 mod backfill;
+mod backfill_mariadb;
 mod cutover_pause;
 mod huge_transaction;
 mod insert;
@@ -22,7 +23,7 @@ use tests::bench::mysql;
 use tests::bench::options::{Options, Sides};
 use tests::bench::report::{Better, Report, Series};
 
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "catchup_tpcb",
     "cpu",
     "catchup_insert",
@@ -30,6 +31,7 @@ const NAMES: [&str; 14] = [
     "catchup_mariadb",
     "catchup_mysql",
     "backfill",
+    "backfill_mariadb",
     "latency",
     "huge_transaction",
     "cutover_pause",
@@ -114,6 +116,7 @@ async fn run(name: &str, options: &Options) -> Result<Vec<Report>> {
             vec![rate("catchup_mysql", "transactions/s", found)]
         }
         "backfill" => vec![backfill::run(options).await?],
+        "backfill_mariadb" => vec![backfill_mariadb::run(options).await?],
         "latency" => vec![latency::run(options).await?],
         "huge_transaction" => vec![huge_transaction::run(options).await?],
         "cutover_pause" => {

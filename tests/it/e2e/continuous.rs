@@ -139,8 +139,37 @@ async fn a_cutover_goes_by_a_proof_that_went_on() -> Result<()> {
     let go = ["--when-lag", "<1s", "--max-pause", "30s", "--require-verified", "1h", "--yes"];
     expect(&this, &go, 0)?;
     until(&this, "it to end with the direction", Value::is_null).await?;
+    let report = expect(&this, &["report"], 0)?;
+    let proof = report["findings"].as_array().context("no findings")?;
+    let proof = proof.iter().filter(|check| check["name"] == "verification");
+    assert_eq!(proof.count(), 1, "{report:#}");
     let audit = expect(&this, &["audit"], 0)?.to_string();
     assert!(audit.contains("verification at the fence: "), "{audit}");
     this.more(50).await?;
     this.ensure_green_serves().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_difference_that_is_found_while_a_run_waits_ends_it() -> Result<()> {
+    let mut this = Move::streaming_with(Stage::builder(15, 17), TABLES).await?;
+    expect(&this, &["verify", "--continuous"], 0)?;
+    until(&this, "the whole to be proven", |status| status["is_proven"] == true).await?;
+    let log = this.stage.path().join("waiting");
+    let patient = ["--when-lag", "<1s", "--for", "20m", "--gate-timeout", "30m", "--yes"];
+    let mut waiting = this.stage.cutover_command()?.args(patient).start(&log)?;
+    let gate = |status: &Value| {
+        let phase = &status["cutover"]["phase"];
+        phase == "armed" || phase == "gate"
+    };
+    let armed = this.stage.wait_status(&mut this.sidecar, "the run to wait", SOON, gate).await;
+    armed.with_context(|| waiting.log_tail())?;
+    let (blue, green) = (&this.stage.blue, &this.stage.green);
+    green.execute(DATABASE, "UPDATE hot SET big = 'x' || big WHERE id = 8").await?;
+    blue.execute(DATABASE, "UPDATE hot SET v = v + 1 WHERE id = 8").await?;
+    let ended = waiting.wait(3 * SOON)?;
+    let said = waiting.log_tail();
+    ensure!(ended.code() == Some(3), "{ended}: {said}");
+    ensure!(said.contains("1 differences") && said.contains("nothing was touched"), "{said}");
+    // Clients were never kept out.
+    this.more(50).await
 }

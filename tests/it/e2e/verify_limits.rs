@@ -1,5 +1,8 @@
 //! A verification spares those who work: clients of blue, and a stream that is behind.
 
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tests::api::Api;
@@ -66,5 +69,40 @@ async fn nobody_is_spared_on_request() -> Result<()> {
     let ended = api.json("/v1/verify/last?wait_ms=9000")?;
     assert_eq!(ended["report"]["verdict"], "equal", "{ended:#}");
     assert_eq!(ended["progress"]["limit"], json!({ "share": 1.0, "held_by": null }));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_keeps_to_its_connections_and_its_rate() -> Result<()> {
+    let this = Move::streaming_with(Stage::builder(15, 17).routers(0), TABLES).await?;
+    let api = this.stage.api();
+    let sessions = "SELECT count(*)::int FROM pg_stat_activity
+                    WHERE application_name = 'cutover verify' AND datname = current_database()";
+    let request = json!({
+        "tables": ["many"], "connections": 4, "rows_per_second": 20_000, "chunk_rows": 1_000,
+        "unlimited": true
+    });
+    let began = Instant::now();
+    assert_eq!(api.post("/v1/verify", &request)?.status, 202);
+    let most = Mutex::new([0, 0]);
+    let ended = wait::until("it to end", SOON, || async {
+        let status = api.json("/v1/verify/last")?;
+        // Who looked at the catalogs has gone by then.
+        if status["progress"]["rows_done"].as_u64() > Some(10_000) {
+            for (side, server) in [&this.stage.blue, &this.stage.green].into_iter().enumerate() {
+                let client = server.connect(DATABASE).await?;
+                let found: i32 = client.query_one(sessions, &[]).await?.get(0);
+                let mut most = most.lock().unwrap();
+                most[side] = found.max(most[side]);
+            }
+        }
+        Ok((status["state"] == "done").then_some(status))
+    });
+    let ended = ended.await?;
+    let took = began.elapsed();
+    assert_eq!(ended["report"]["verdict"], "equal", "{ended:#}");
+    assert_eq!(most.into_inner()?, [4, 4], "three that compare, and one that finds the chunks");
+    // Never faster than it may: 100,000 rows, of which the last chunks need not be paid for.
+    assert!(took > Duration::from_millis(4_500), "{took:?}");
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! What becomes of a window when lanes are refused, fail, or are given up.
 
+use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +37,10 @@ struct Scripted {
     shares_rows: bool,
     /// By whom it is held.
     hold: Hold,
+    /// How many windows may be unanswered; then all are answered, unless the queue is closed.
+    sends: usize,
+    /// The most that were.
+    unanswered: Arc<Mutex<usize>>,
 }
 
 impl Scripted {
@@ -46,6 +51,8 @@ impl Scripted {
             silent: None,
             shares_rows: false,
             hold: Hold::default(),
+            sends: 0,
+            unanswered: Arc::default(),
         }
     }
 
@@ -58,7 +65,15 @@ impl Target for Scripted {
     type Lane = ScriptedLane;
 
     async fn open_lane(&self, id: LaneId) -> Result<ScriptedLane, TargetError> {
-        Ok(ScriptedLane { id: id.0, acts: self.acts, applied: self.applied.clone(), calls: 0 })
+        Ok(ScriptedLane {
+            id: id.0,
+            acts: self.acts,
+            applied: self.applied.clone(),
+            calls: 0,
+            sends: self.sends,
+            sent: VecDeque::new(),
+            unanswered: self.unanswered.clone(),
+        })
     }
 
     async fn progress(&self) -> Result<Reached, TargetError> {
@@ -87,6 +102,9 @@ struct ScriptedLane {
     acts: Acts,
     applied: Arc<Mutex<Vec<u32>>>,
     calls: usize,
+    sends: usize,
+    sent: VecDeque<Vec<Transaction>>,
+    unanswered: Arc<Mutex<usize>>,
 }
 
 impl Lane for ScriptedLane {
@@ -113,6 +131,30 @@ impl Lane for ScriptedLane {
             Act::Fail => Err(TargetError::halt("out of order", "nothing to be done")),
             Act::Hang => std::future::pending().await,
         }
+    }
+
+    fn is_ready_for(&self, transactions: &[Transaction]) -> bool {
+        transactions.len() <= self.sends
+    }
+
+    async fn send(&mut self, transactions: &[Transaction]) -> Result<(), TargetError> {
+        self.sent.push_back(transactions.to_vec());
+        let mut most = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+        *most = (*most).max(self.sent.len());
+        Ok(())
+    }
+
+    async fn answer_came(&mut self) {
+        let hangs = matches!((self.acts)(self.id, false, self.calls), Act::Hang);
+        // What else is sent beside it comes before its answer.
+        if hangs || self.sent.len() < 2 {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn answer(&mut self) -> Result<Applied, TargetError> {
+        let oldest = self.sent.pop_front().expect("something was sent");
+        self.apply_share(&oldest, Share::ALL).await
     }
 
     async fn close(self) {}
@@ -153,6 +195,19 @@ async fn run(
     chunks: Vec<Vec<Transaction>>,
     cancel: &watch::Sender<bool>,
 ) -> (Result<(), TargetError>, AppliedTotals) {
+    let (ended, totals, _) = run_with(2, 100, target, chunks, cancel).await;
+    (ended, totals)
+}
+
+/// The same with so many lanes and so many transactions in a window at most; gives the positions too.
+async fn run_with(
+    lanes: u16,
+    transactions: usize,
+    target: &Arc<Scripted>,
+    chunks: Vec<Vec<Transaction>>,
+    cancel: &watch::Sender<bool>,
+) -> (Result<(), TargetError>, AppliedTotals, Frontier) {
+    let limits = BatchLimits { bytes: 1 << 20, transactions };
     let (queue, queued) = tokio::sync::mpsc::unbounded_channel();
     let mut frontier = Frontier::resume(Lsn(1), Lsn(1));
     let budget = Budget::new(1 << 24);
@@ -167,24 +222,26 @@ async fn run(
     }
     drop(queue);
     let totals = watch::Sender::new(AppliedTotals::default());
+    let progress = Arc::new(watch::Sender::new(frontier));
     let applying = Applying {
         target: target.clone(),
-        lanes: 2,
+        lanes,
         lanes_open: watch::Sender::new(false),
         queue: queued,
         resume: Resume { from: Lsn(1), transaction: Lsn(1), beyond: Vec::new() },
-        progress: Arc::new(watch::Sender::new(frontier)),
+        progress: Arc::clone(&progress),
         checkpoint: crossbeam_channel::bounded(1).0,
         totals: totals.clone(),
         touched: Arc::default(),
         hold: target.hold.clone(),
-        limits: BatchLimits { bytes: 1 << 20, transactions: 100 },
+        limits,
         cancel: cancel.subscribe(),
     };
     let applied = tokio::task::spawn_blocking(move || lanes::runtime().block_on(applying.run()));
     let applied = tokio::time::timeout(Duration::from_secs(30), applied).await;
     let totals = *totals.borrow();
-    (applied.expect("it ends by itself").unwrap(), totals)
+    let frontier = *progress.borrow();
+    (applied.expect("it ends by itself").unwrap(), totals, frontier)
 }
 
 fn rows(range: std::ops::Range<u32>, name: &str) -> Vec<Transaction> {
@@ -338,4 +395,78 @@ async fn a_window_that_was_cut_twice_is_not_shared_out() {
     }
     assert_eq!((window.transactions.len(), window.schedule.count()), (20, 0));
     assert!(window.cut(Lsn(1000)).is_none());
+}
+
+/// Chunks of one transaction each.
+fn singles(range: std::ops::Range<u32>) -> Vec<Vec<Transaction>> {
+    rows(range, "t").into_iter().map(|one| vec![one]).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_is_sent_while_the_one_before_is_unanswered() {
+    let target = Arc::new(Scripted { sends: 1, ..Scripted::new(|_, _, _| Act::Apply) });
+    let never = watch::Sender::new(false);
+    let (ended, totals, frontier) = run_with(1, 1, &target, singles(1..41), &never).await;
+    ended.unwrap();
+    assert_eq!(target.applied(), (1..41).collect::<Vec<_>>());
+    assert_eq!((totals.transactions, totals.batches, totals.inserts), (40, 40, 40));
+    assert_eq!((frontier.applied(), frontier.in_flight()), (end(40), 0));
+    assert_eq!(*target.unanswered.lock().unwrap(), 2, "so many and no more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_sent_waits_for_what_was() {
+    let target = Arc::new(Scripted { sends: 1, ..Scripted::new(|_, _, _| Act::Apply) });
+    let never = watch::Sender::new(false);
+    let mut chunks = singles(1..6);
+    chunks.push(rows(6..9, "t"));
+    chunks.extend(singles(9..12));
+    let (ended, totals, frontier) = run_with(1, 3, &target, chunks, &never).await;
+    ended.unwrap();
+    assert_eq!(target.applied(), (1..12).collect::<Vec<_>>());
+    assert_eq!((totals.transactions, frontier.applied()), (11, end(11)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_counts_that_was_sent_behind_a_failure() {
+    let target = Scripted::new(|_, _, calls| if calls == 2 { Act::Fail } else { Act::Apply });
+    let target = Arc::new(Scripted { sends: 1, ..target });
+    let never = watch::Sender::new(false);
+    let (ended, totals, frontier) = run_with(1, 1, &target, singles(1..41), &never).await;
+    assert_eq!(ended.unwrap_err().message, "out of order");
+    assert_eq!((target.applied(), totals.transactions, totals.inserts), (vec![1, 2], 2, 2));
+    assert_eq!(frontier.applied(), end(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_holds_green_waits_for_what_was_sent() {
+    let target = Arc::new(Scripted { sends: 1, ..Scripted::new(|_, _, _| Act::Apply) });
+    let held = target.hold.hold().await;
+    held.let_through(Lsn(45));
+    let never = watch::Sender::new(false);
+    let holding = async {
+        held.until_waiting_at(Lsn(45)).await;
+        assert_eq!((target.applied(), held.newest()), ((1..5).collect::<Vec<_>>(), end(4)));
+        drop(held);
+    };
+    let running = run_with(1, 1, &target, singles(1..11), &never);
+    let ((ended, totals, _), ()) = tokio::join!(running, holding);
+    ended.unwrap();
+    assert_eq!((target.applied().len(), totals.transactions), (10, 10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_given_up_does_not_wait_for_answers() {
+    let target = Arc::new(Scripted { sends: 1, ..Scripted::new(|_, _, _| Act::Hang) });
+    let cancel = watch::Sender::new(false);
+    let canceled = async {
+        while *target.unanswered.lock().unwrap() < 2 {
+            tokio::task::yield_now().await;
+        }
+        cancel.send_replace(true);
+    };
+    let running = run_with(1, 1, &target, singles(1..6), &cancel);
+    let ((ended, totals, _), ()) = tokio::join!(running, canceled);
+    ended.unwrap();
+    assert_eq!((target.applied(), totals.transactions), (Vec::new(), 0));
 }

@@ -1,7 +1,8 @@
 //! For how long clients can't write while they are taken to the other server. Cutover and rollback in
 //! turn, `BENCH_ROUNDS` of them in all, under a load with a ledger that knows what was acknowledged.
 //!
-//! `ENGINE` says whose servers: `postgres` (default), `mariadb` or `mysql`.
+//! `ENGINE` says whose servers: `postgres` (default), `mariadb` or `mysql`. `ROUTER` says what the clients
+//! of the last two go through: `embedded` (default) or `haproxy`.
 //!
 //! `BENCH_STAY_S` is how long traffic stays where it was taken before the next run (default: only until
 //! it flows).

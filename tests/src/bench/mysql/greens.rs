@@ -187,9 +187,9 @@ impl Greens {
         Ok(())
     }
 
-    /// Both greens have written out what they hold: the one that is measured first has no advantage.
+    /// All servers have written out what they hold: the one that is measured first has no advantage.
     pub async fn settle(&self) -> Result<()> {
-        for server in [&self.blue, &self.ours, self.native()?] {
+        for server in [&self.blue, &self.ours].into_iter().chain(&self.native) {
             let before = server.value("select @@global.innodb_max_dirty_pages_pct")?;
             server.run("set global innodb_max_dirty_pages_pct = 0")?;
             let dirty = "select variable_value + 0 from STATUS
@@ -224,6 +224,32 @@ impl Greens {
             all += String::from_utf8(count.clone())?.parse::<u64>()?;
         }
         Ok(all)
+    }
+
+    /// Our green is empty, and no life of the replicator has left anything.
+    ///
+    /// # Errors
+    /// A database or the state directory can't be removed.
+    pub fn clear(&self) -> Result<()> {
+        self.ours.run(&format!("drop database if exists {DATABASE}"))?;
+        for server in [&self.blue, &self.ours] {
+            server.run("drop database if exists _cutover")?;
+        }
+        let state = self.scratch.path().join("state");
+        match state.exists() {
+            true => std::fs::remove_dir_all(state).context("the replicator's state"),
+            false => Ok(()),
+        }
+    }
+
+    /// A client's options for this server, as everybody; the password goes in `MYSQL_PWD`.
+    pub fn login(server: &Mysql) -> [String; 4] {
+        [
+            "--host=127.0.0.1".to_owned(),
+            format!("--port={}", server.port()),
+            format!("--user={USER}"),
+            format!("--password={USER}"),
+        ]
     }
 
     /// After a failure: the replicator's log and the servers' in place for a look.

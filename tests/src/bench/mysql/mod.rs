@@ -7,6 +7,7 @@ mod greens;
 use crate::mysql::Version;
 
 pub use catchup::run as catchup;
+pub use greens::{DATABASE, Greens};
 
 /// From a version to another.
 pub type Versions = (Version, Version);

@@ -2,7 +2,7 @@
 //! everything is checked.
 //!
 //! Exit code 0 only if nothing was lost, nothing is there twice and no client saw an error that its
-//! router had not to show it: PgBouncer none, HAProxy see [`scene::Scene::HOLDS`].
+//! router had not to show it: PgBouncer and our own proxy none, HAProxy see [`scene::Way::holds`].
 
 mod copying;
 mod flip;
@@ -33,11 +33,23 @@ enum Engine {
     Mysql,
 }
 
+/// What clients of MySQL and MariaDB go through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Router {
+    /// Our own proxy, which makes them wait.
+    Embedded,
+    /// Which cuts them off.
+    Haproxy,
+}
+
 /// Moves a live database to another version on this machine, under load.
 #[derive(Debug, Parser)]
 struct Options {
     #[arg(long, value_enum, default_value_t = Engine::Postgres)]
     engine: Engine,
+    /// What clients of MySQL and MariaDB go through; those of PostgreSQL go through PgBouncer.
+    #[arg(long, value_enum, default_value_t = Router::Embedded)]
+    router: Router,
     /// Major version of PostgreSQL to move from.
     #[arg(long, default_value_t = 13)]
     blue: u32,

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tests::process::Process;
+use tests::wait;
 
 use crate::copying::{copy, lag_of};
 use crate::flip::{Flip, Stand};
+use crate::load::Load;
 use crate::scene::{Scene, Side};
 use crate::story::Story;
 use crate::verdict::{Verdict, ensure_bearable};
@@ -15,13 +18,21 @@ use crate::{COPY_DEADLINE, Options, STEP_DEADLINE};
 pub async fn play<S: Scene>(options: &Options, story: &Story, scene: &mut S) -> Result<()> {
     scene.fill(options, story).await?;
 
-    let mut load = scene.load(options)?;
-    load.more(1).await?;
-    let writing = if load.told().contains(" and ") { "are" } else { "is" };
-    story.tell("load", &format!("{} {writing} writing through {}", load.told(), S::ROUTER));
-
-    let mut sidecar = scene.sidecar()?;
-    story.tell("sidecar", &format!("replicator run --config {}", scene.config_file().display()));
+    let way = scene.way();
+    let (mut load, mut sidecar) = match way.needs_sidecar {
+        false => {
+            let load = begin_load(options, story, scene).await?;
+            (load, start_sidecar(story, scene)?)
+        }
+        true => {
+            let sidecar = start_sidecar(story, scene)?;
+            let opens = wait::until("the proxy to lead to blue", STEP_DEADLINE, || async {
+                Ok(scene.reached().await.ok())
+            });
+            opens.await.with_context(|| sidecar.log_tail())?;
+            (begin_load(options, story, scene).await?, sidecar)
+        }
+    };
     let api = scene.api();
     copy(story, &api, &mut sidecar).await?;
     let mut streaming = async |deadline: Duration| -> Result<()> {
@@ -43,7 +54,7 @@ pub async fn play<S: Scene>(options: &Options, story: &Story, scene: &mut S) -> 
         let ledger = &stand.load.ledger;
         ledger.rest(STEP_DEADLINE).await?;
         let report = ledger.check_resting(&scene.judge_url(Side::Blue)).await?;
-        ensure_bearable::<S>(&report, &flips).context("the ledger on blue after the rollback")?;
+        ensure_bearable(way, &report, &flips).context("the ledger on blue after the rollback")?;
         story.tell("blue", &format!("ledger: {report}"));
         stand.load.ledger.go_on();
         flips.push(Flip::there(&mut stand).await?);
@@ -53,11 +64,26 @@ pub async fn play<S: Scene>(options: &Options, story: &Story, scene: &mut S) -> 
 
     let findings = scene.findings(&load).await?;
     let verdict = Verdict {
+        way,
         ledger: load.ledger.check(&scene.judge_url(Side::Green)).await?,
         findings,
         flips,
         slowest: load.ledger.record().slowest(),
     };
-    verdict.print::<S>(story);
-    verdict.ensure_all_held::<S>()
+    verdict.print(story);
+    verdict.ensure_all_held()
+}
+
+async fn begin_load<S: Scene>(options: &Options, story: &Story, scene: &S) -> Result<Load> {
+    let mut load = scene.load(options)?;
+    load.more(1).await?;
+    let writing = if load.told().contains(" and ") { "are" } else { "is" };
+    story.tell("load", &format!("{} {writing} writing through {}", load.told(), scene.way().name));
+    Ok(load)
+}
+
+fn start_sidecar<S: Scene>(story: &Story, scene: &S) -> Result<Process> {
+    let sidecar = scene.sidecar()?;
+    story.tell("sidecar", &format!("replicator run --config {}", scene.config_file().display()));
+    Ok(sidecar)
 }

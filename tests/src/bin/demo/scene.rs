@@ -12,13 +12,20 @@ use crate::load::Load;
 use crate::story::Story;
 use crate::verdict::Finding;
 
-/// Where the story is played.
-pub trait Scene: Sized {
-    /// What the clients go through.
-    const ROUTER: &'static str;
+/// What the clients go through.
+#[derive(Debug, Clone, Copy)]
+pub struct Way {
+    pub name: &'static str,
     /// Whether it makes clients wait. One that can't cuts each client off once, and turns away who
     /// comes while both sides are closed.
-    const HOLDS: bool;
+    pub holds: bool,
+    /// The sidecar starts it: no client comes through before.
+    pub needs_sidecar: bool,
+}
+
+/// Where the story is played.
+pub trait Scene: Sized {
+    fn way(&self) -> Way;
 
     /// Starts the servers and the routers, and tells of them.
     async fn set(options: &Options, story: &Story) -> Result<Self>;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tests::ledger::LedgerReport;
 
 use crate::flip::Flip;
-use crate::scene::Scene;
+use crate::scene::Way;
 use crate::story::Story;
 
 /// Something that was looked at besides the ledger.
@@ -18,6 +18,7 @@ pub struct Finding {
 }
 
 pub struct Verdict {
+    pub way: Way,
     pub ledger: LedgerReport,
     pub findings: Vec<Finding>,
     /// Every change of sides, in order; one at least.
@@ -27,7 +28,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    pub fn print<S: Scene>(&self, story: &Story) {
+    pub fn print(&self, story: &Story) {
         println!();
         line("ledger", &self.ledger.to_string());
         for finding in &self.findings {
@@ -47,7 +48,7 @@ impl Verdict {
                     "{} by the sidecar; clients: {} ms between two writes{}",
                     pause.map_or("unknown".to_owned(), |pause| format!("{pause:.1} ms")),
                     flip.longest_gap.as_millis(),
-                    told_of(flip, S::HOLDS)
+                    told_of(flip, self.way.holds)
                 ),
             );
         }
@@ -56,9 +57,9 @@ impl Verdict {
     }
 
     /// Fails with everything that did not hold.
-    pub fn ensure_all_held<S: Scene>(self) -> Result<()> {
+    pub fn ensure_all_held(self) -> Result<()> {
         let mut failures = Vec::new();
-        if let Err(error) = ensure_bearable::<S>(&self.ledger, &self.flips) {
+        if let Err(error) = ensure_bearable(self.way, &self.ledger, &self.flips) {
             failures.push(format!("{error:#}"));
         }
         for flip in self.flips.iter().filter(|flip| pause_ms(&flip.report).is_none()) {
@@ -74,7 +75,7 @@ impl Verdict {
             errors => println!(
                 "\nNothing lost, nothing twice. {} can't make clients wait: {errors} errors were seen by \
                  clients, all of them while sides changed, no client more than one transaction cut.",
-                S::ROUTER
+                self.way.name
             ),
         }
         Ok(())
@@ -84,8 +85,8 @@ impl Verdict {
 /// Fails unless the ledger is exact, and no client saw an error that the router had not to show it: a
 /// router that holds shows none, another one cuts each client off at most once for a change of sides and
 /// turns away who comes meanwhile.
-pub fn ensure_bearable<S: Scene>(report: &LedgerReport, flips: &[Flip]) -> Result<()> {
-    if S::HOLDS {
+pub fn ensure_bearable(way: Way, report: &LedgerReport, flips: &[Flip]) -> Result<()> {
+    if way.holds {
         return report.ensure_unnoticed();
     }
     report.ensure_exact()?;

@@ -1,4 +1,4 @@
-//! MariaDB 10.11 to 11.8 and MySQL 9.7 to 9.7, through HAProxy.
+//! MariaDB 10.11 to 11.8 and MySQL 9.7 to 9.7, through our own proxy or HAProxy.
 
 mod catalog;
 
@@ -8,14 +8,14 @@ use anyhow::{Context, Result};
 use tests::api::Api;
 use tests::ledger;
 use tests::mysql::oltp::Oltp;
-use tests::mysql::{Stage, Version};
+use tests::mysql::{Router as Through, Stage, Version};
 use tests::process::Process;
 
 use crate::load::{ACCOUNTS, Load};
-use crate::scene::{Scene, Side};
+use crate::scene::{Scene, Side, Way};
 use crate::story::{Story, count};
 use crate::verdict::Finding;
-use crate::{Engine, Options};
+use crate::{Engine, Options, Router};
 
 /// Tables as sysbench's.
 const TABLES: u32 = 4;
@@ -30,22 +30,35 @@ pub struct Mysql {
 }
 
 impl Scene for Mysql {
-    const ROUTER: &'static str = "HAProxy";
-    const HOLDS: bool = false;
+    fn way(&self) -> Way {
+        match &self.stage.router {
+            Through::Embedded(_) => Way { name: "our proxy", holds: true, needs_sidecar: true },
+            Through::HaProxy(_) => Way { name: "HAProxy", holds: false, needs_sidecar: false },
+        }
+    }
 
     async fn set(options: &Options, story: &Story) -> Result<Mysql> {
         let versions = match options.engine {
             Engine::Mariadb => (Version::Mariadb10_11, Version::Mariadb11_8),
             _ => (Version::Mysql9_7, Version::Mysql9_7),
         };
-        let stage = Stage::start(versions, &[], "")?;
+        let stage = match options.router {
+            Router::Embedded => Stage::embedded(versions, &[], "")?,
+            Router::Haproxy => Stage::start(versions, &[], "")?,
+        };
         for (name, server) in [("blue", &stage.blue), ("green", &stage.green)] {
             let engine = if server.version().is_mariadb() { "MariaDB" } else { "MySQL" };
             let version = server.value("select @@version")?;
             story.tell(name, &format!("{engine} {version} on port {}", server.port()));
         }
-        let text = format!("HAProxy on port {}, pointing at blue", stage.router.port());
-        story.tell("router", &text);
+        let port = stage.router.port();
+        story.tell(
+            "router",
+            &match options.router {
+                Router::Embedded => format!("our own proxy, on port {port} when the sidecar runs"),
+                Router::Haproxy => format!("HAProxy on port {port}, pointing at blue"),
+            },
+        );
         let bulk =
             Oltp { tables: TABLES, rows: u64::from(options.scale) * ROWS / u64::from(TABLES) };
         Ok(Mysql { stage, bulk, changed: None })

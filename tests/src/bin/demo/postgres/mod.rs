@@ -15,7 +15,7 @@ use tests::stage::{APP, DATABASE, Stage};
 
 use crate::Options;
 use crate::load::{ACCOUNTS, Load};
-use crate::scene::{Scene, Side};
+use crate::scene::{Scene, Side, Way};
 use crate::story::{Story, count};
 use crate::verdict::Finding;
 
@@ -26,8 +26,9 @@ pub struct Postgres {
 }
 
 impl Scene for Postgres {
-    const ROUTER: &'static str = "PgBouncer";
-    const HOLDS: bool = true;
+    fn way(&self) -> Way {
+        Way { name: "PgBouncer", holds: true, needs_sidecar: false }
+    }
 
     async fn set(options: &Options, story: &Story) -> Result<Postgres> {
         let builder = Stage::builder(options.blue, options.green);

@@ -40,6 +40,7 @@ mod truncate;
 mod verify;
 mod verify_chosen;
 mod verify_limits;
+mod verify_objects;
 mod verify_resume;
 mod verify_types;
 mod watch;

@@ -20,6 +20,7 @@ const TABLES: &str = "
     CREATE TRIGGER lost BEFORE INSERT ON parent FOR EACH ROW EXECUTE PROCEDURE act();
     CREATE TRIGGER off BEFORE INSERT ON parent FOR EACH ROW EXECUTE PROCEDURE act();
     CREATE TRIGGER moved BEFORE INSERT ON parent FOR EACH ROW EXECUTE PROCEDURE act();
+    CREATE TABLE gone (id int PRIMARY KEY);
     CREATE SEQUENCE steps;
     CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
     CREATE TABLE sorted (id int PRIMARY KEY, v text COLLATE loose);
@@ -41,11 +42,12 @@ const DAMAGE: &str = "
     UPDATE pg_enum SET enumlabel = 'fine' WHERE enumlabel = 'ok';
     ALTER SEQUENCE steps INCREMENT 2;
     CREATE TABLE more (id int PRIMARY KEY);
+    DROP TABLE gone;
     UPDATE pg_collation SET collversion = '1' WHERE collname = 'loose';
 ";
 
 /// Kind, object, and how the finding begins; each is a failure.
-const EXPECTED: [(&str, &str, &str); 15] = [
+const EXPECTED: [(&str, &str, &str); 16] = [
     ("trigger", "lost", "green does not have it"),
     ("trigger", "off", "fires: Origin on blue, Disabled"),
     ("trigger", "moved", "acts: before insert on blue, after insert on green"),
@@ -60,6 +62,7 @@ const EXPECTED: [(&str, &str, &str); 15] = [
     ("column", "parent\".c", "type: integer on blue, bigint on green"),
     ("sequence", "steps", "increment: 1 on blue, 2 on green"),
     ("table", "more", "blue does not have it"),
+    ("table", "gone", "green does not have it"),
     ("collation", "loose", "version 1 is recorded on green"),
 ];
 
@@ -95,6 +98,11 @@ async fn damage_is_found(blue: u32, green: u32) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn definitions_that_differ_between_majors_are_found() -> Result<()> {
+async fn definitions_that_differ_are_found_from_15_to_17() -> Result<()> {
     damage_is_found(15, 17).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn definitions_that_differ_are_found_from_12_to_18() -> Result<()> {
+    damage_is_found(12, 18).await
 }

@@ -82,10 +82,22 @@ fn named(indexes: &BTreeSet<String>) -> String {
 
 /// `sides`: source and target. What the target's indexes were built with has to be what it has now.
 pub(in super::super) fn compare(
-    [source, target]: [&Collations; 2],
+    read: [&Result<Collations, String>; 2],
     [from, to]: [Side; 2],
 ) -> Vec<ObjectFinding> {
     let mut findings = Vec::new();
+    let none = Collations::new();
+    for (side, read) in [from, to].into_iter().zip(read) {
+        if let Err(why) = read {
+            findings.push(ObjectFinding {
+                severity: Severity::Warn,
+                kind: "collation".into(),
+                object: side.to_string(),
+                what: format!("the versions can't be read: {why}"),
+            });
+        }
+    }
+    let [source, target] = read.map(|read| read.as_ref().unwrap_or(&none));
     for (side, all) in [(from, source), (to, target)] {
         for (name, one) in all {
             let (Some(recorded), Some(actual)) = (&one.recorded, &one.actual) else { continue };
@@ -132,18 +144,18 @@ pub(in super::super) fn compare(
 mod tests {
     use super::*;
 
-    fn collations(recorded: &str, actual: &str, indexes: &[&str]) -> Collations {
+    fn collations(recorded: &str, actual: &str, indexes: &[&str]) -> Result<Collations, String> {
         let one = Collation {
             recorded: Some(recorded.into()),
             actual: Some(actual.into()),
             indexes: indexes.iter().map(|&index| index.to_owned()).collect(),
         };
-        Collations::from([("default".to_owned(), one)])
+        Ok(Collations::from([("default".to_owned(), one)]))
     }
 
     #[test]
     fn only_indexes_of_the_target_are_damaged_by_another_library() {
-        let found = |source: &Collations, target: &Collations| -> Vec<Severity> {
+        let found = |source: &Result<_, _>, target: &Result<_, _>| -> Vec<Severity> {
             let found = compare([source, target], [Side::Blue, Side::Green]);
             found.into_iter().map(|found| found.severity).collect()
         };
@@ -154,5 +166,7 @@ mod tests {
         assert_eq!(found(&old, &stale), [Severity::Fail]);
         assert_eq!(found(&stale, &old), [Severity::Warn]);
         assert_eq!(found(&old, &collations("0", "1", &[])), [Severity::Warn]);
+        let unknown = Err("no such locale".to_owned());
+        assert_eq!(found(&old, &unknown), [Severity::Warn]);
     }
 }

@@ -20,7 +20,8 @@ use super::reader::{Reader, Trouble};
 pub(super) struct Definitions {
     pub objects: Vec<Described>,
     pub sequences: Vec<(SequenceInfo, Option<SequenceValue>)>,
-    pub collations: Collations,
+    /// Or why they can't be read: the library of a server may not know one any more.
+    pub collations: Result<Collations, String>,
 }
 
 fn property(name: &str, value: impl ToString, rigor: Rigor) -> Property {
@@ -53,7 +54,6 @@ pub(super) async fn read(
     shape::constraints(reader, &names, &mut objects).await?;
     shape::indexes(reader, &names, &mut objects).await?;
     shape::triggers(reader, &names, &mut objects).await?;
-    let collations = collations::read(reader, &names).await?;
     for found in catalog::user_types(reader.session()).await.map_err(failed)? {
         let what = match found.detail {
             TypeDetail::Enum(labels) => exact("labels", format!("{labels:?}")),
@@ -93,6 +93,11 @@ pub(super) async fn read(
         };
         sequences.push((found, value));
     }
+    // The last thing that is asked: an error may end the transaction.
+    let collations = match collations::read(reader, &names).await {
+        Err(trouble) if !trouble.is_transient => Err(trouble.what),
+        read => Ok(read?),
+    };
     Ok(Definitions { objects, sequences, collations })
 }
 

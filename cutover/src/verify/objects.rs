@@ -14,12 +14,15 @@ pub enum Rigor {
     /// SQL that the server has put together from its catalogs. Versions write the same thing
     /// differently, so between versions it is worth a look, and a difference within one.
     Text,
+    /// SQL that versions are known to write in many ways: compared within one version only.
+    Printed,
 }
 
 /// An object as one side describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Described {
-    /// `table`, `column`, `constraint`, `index`, `trigger`, `type`, `sequence`.
+    /// `table`, `column`, `constraint`, `index`, `trigger`, `type`, `sequence`, `view`, `function`, `policy`,
+    /// `row security`, `domain`.
     pub kind: String,
     /// Unique within its kind; quoted.
     pub name: String,
@@ -64,7 +67,8 @@ pub fn compare(
         for property in &here.properties {
             let other = there.properties.iter().find(|other| other.name == property.name);
             let value = other.map_or("unknown", |other| other.value.as_str());
-            if value == property.value {
+            let is_skipped = property.rigor == Rigor::Printed && !same_major;
+            if value == property.value || is_skipped {
                 continue;
             }
             // What one side can tell exactly is no matter of how the other writes it.
@@ -79,7 +83,10 @@ pub fn compare(
     }
     for ((kind, object), _) in target {
         // More than there has to be; most often an index that somebody added for later.
-        let severity = if kind == "index" { Severity::Warn } else { Severity::Fail };
+        let severity = match kind.as_str() {
+            "index" | "view" | "function" => Severity::Warn,
+            _ => Severity::Fail,
+        };
         let what = format!("{from} does not have it");
         findings.push(ObjectFinding { severity, kind, object, what });
     }

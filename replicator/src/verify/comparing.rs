@@ -94,9 +94,10 @@ impl Comparison for PostgresComparison {
         let mut objects = match request.rows_only {
             true => Vec::new(),
             false => {
+                let (filter, is_whole) = (&config.tables, request.is_whole());
                 let both = [
-                    definitions::read(&source, &here, wanted, &config.tables).await?,
-                    definitions::read(&target, &there, wanted, &config.tables).await?,
+                    definitions::read(&source, &here, wanted, filter, is_whole).await?,
+                    definitions::read(&target, &there, wanted, filter, is_whole).await?,
                 ];
                 let majors = [&source, &target].map(|r| r.session().server_version() / 10_000);
                 let mut found = compare_objects(&both, [from, to], majors[0] == majors[1]);

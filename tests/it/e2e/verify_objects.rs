@@ -22,12 +22,23 @@ const TABLES: &str = "
     CREATE TRIGGER moved BEFORE INSERT ON parent FOR EACH ROW EXECUTE PROCEDURE act();
     CREATE TABLE gone (id int PRIMARY KEY);
     CREATE SEQUENCE steps;
+    CREATE DOMAIN price AS numeric CHECK (VALUE > 0);
+    CREATE VIEW seen AS SELECT p.id, p.b FROM parent p JOIN child c ON c.p = p.id WHERE p.c > 0;
+    CREATE VIEW unseen AS SELECT id FROM parent;
+    CREATE MATERIALIZED VIEW kept AS SELECT count(*) FROM parent;
+    CREATE FUNCTION twice(n int, m numeric DEFAULT 1) RETURNS int LANGUAGE sql IMMUTABLE AS
+        $$ SELECT n * 2 $$;
+    CREATE AGGREGATE total(int) (sfunc = int4pl, stype = int, initcond = '0');
+    ALTER TABLE parent ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY visible ON parent FOR SELECT USING (c > 0);
     CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
     CREATE TABLE sorted (id int PRIMARY KEY, v text COLLATE loose);
     CREATE INDEX sorted_v ON sorted (v);
 ";
 
 const DAMAGE: &str = "
+    DROP VIEW unseen; DROP VIEW seen;
+    DROP POLICY visible ON parent; CREATE POLICY visible ON parent FOR ALL USING (id > 0);
     DROP TRIGGER lost ON parent;
     ALTER TABLE parent DISABLE TRIGGER off;
     DROP TRIGGER moved ON parent;
@@ -43,11 +54,16 @@ const DAMAGE: &str = "
     ALTER SEQUENCE steps INCREMENT 2;
     CREATE TABLE more (id int PRIMARY KEY);
     DROP TABLE gone;
+    CREATE VIEW seen AS SELECT id FROM parent;
+    CREATE OR REPLACE FUNCTION twice(n int, m numeric DEFAULT 1) RETURNS int LANGUAGE sql IMMUTABLE AS
+        $$ SELECT n * 3 $$;
+    ALTER TABLE parent FORCE ROW LEVEL SECURITY;
+    ALTER DOMAIN price DROP CONSTRAINT price_check;
     UPDATE pg_collation SET collversion = '1' WHERE collname = 'loose';
 ";
 
 /// Kind, object, and how the finding begins; each is a failure.
-const EXPECTED: [(&str, &str, &str); 16] = [
+const EXPECTED: [(&str, &str, &str); 22] = [
     ("trigger", "lost", "green does not have it"),
     ("trigger", "off", "fires: Origin on blue, Disabled"),
     ("trigger", "moved", "acts: before insert on blue, after insert on green"),
@@ -64,6 +80,12 @@ const EXPECTED: [(&str, &str, &str); 16] = [
     ("table", "more", "blue does not have it"),
     ("table", "gone", "green does not have it"),
     ("collation", "loose", "version 1 is recorded on green"),
+    ("view", "unseen", "green does not have it"),
+    ("view", "seen", "columns: "),
+    ("function", "twice(n integer, m numeric)", "hash of its body: "),
+    ("policy", "parent.visible", "command: select on blue, all on green"),
+    ("row security", "parent", "forced on the owner: no on blue, yes on green"),
+    ("domain", "price", "constraints: "),
 ];
 
 fn found<'a>(report: &'a Value, severity: &str) -> Vec<[&'a str; 3]> {

@@ -58,6 +58,14 @@ async fn same_and_not_the_same(blue: u32, green: u32) -> Result<()> {
     let this = Move::streaming_with(Stage::builder(blue, green).routers(0), TABLES).await?;
     let stage = &this.stage;
     stage.wait_caught_up(SOON).await?;
+    // Whatever the sessions of either side would print by themselves.
+    let settings = "ALTER DATABASE shop SET datestyle = 'German';
+        ALTER DATABASE shop SET timezone = 'Asia/Kolkata';
+        ALTER DATABASE shop SET intervalstyle = 'iso_8601';
+        ALTER DATABASE shop SET bytea_output = 'escape';
+        ALTER DATABASE shop SET xmloption = 'document';
+        ALTER DATABASE shop SET extra_float_digits = -3";
+    stage.green.execute("postgres", &settings.replace("shop", DATABASE)).await?;
     let arguments = ["--table", "kinds", "--table", "heap", "--chunk-rows", "25"];
     let report =
         ensure_equal(verify(stage, &arguments)?).with_context(|| format!("{blue} -> {green}"))?;

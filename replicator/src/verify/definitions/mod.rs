@@ -1,5 +1,6 @@
 //! Reads what is no row: tables, columns, constraints, indexes, triggers, types, sequences.
 
+mod around;
 mod collations;
 mod shape;
 
@@ -36,12 +37,14 @@ fn yes(value: bool) -> &'static str {
     if value { "yes" } else { "no" }
 }
 
-/// Everything about the tables that `wanted` takes, and about types and sequences.
+/// Everything about the tables that `wanted` takes, and about types and sequences; of a whole database
+/// about what stands around them, too.
 pub(super) async fn read(
     reader: &Reader,
     tables: &[TableInfo],
     wanted: impl Fn(&QualifiedName) -> bool,
     filter: &TableFilter,
+    is_whole: bool,
 ) -> Result<Definitions, Trouble> {
     let failed = |error: catalog::CatalogError| Trouble::new(reader.side, error.to_string());
     let mut objects = Vec::new();
@@ -92,6 +95,9 @@ pub(super) async fn read(
             false => None,
         };
         sequences.push((found, value));
+    }
+    if is_whole && filter.include.is_empty() && filter.exclude.is_empty() {
+        around::read(reader, &mut objects).await?;
     }
     // The last thing that is asked: an error may end the transaction.
     let collations = match collations::read(reader, &names).await {

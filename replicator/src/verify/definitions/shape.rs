@@ -35,7 +35,7 @@ fn columns(table: &str, numbers: &str, order: &str) -> String {
 }
 
 /// Properties that follow each other in `row`, `names` being theirs.
-fn properties(row: &[Option<String>], names: &[&str]) -> Vec<Property> {
+pub(super) fn properties(row: &[Option<String>], names: &[&str]) -> Vec<Property> {
     let value = |text: &Option<String>| match text.as_deref() {
         None | Some("") => "none".to_owned(),
         Some("t") => yes(true).to_owned(),

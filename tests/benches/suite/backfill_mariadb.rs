@@ -121,7 +121,7 @@ fn mydumper(greens: &Greens) -> Result<f64> {
     let directory = work.path().join("dump");
     let launch = |program: &str, server: &Mysql| -> Result<Launch> {
         let launch = Launch::new(tool(program)?).args(Greens::login(server));
-        Ok(launch.args(["--threads=2", "--protocol=tcp"]))
+        Ok(launch.arg("--threads=2"))
     };
     let dumped = launch("mydumper", &greens.blue)?
         .args(["--database", DATABASE, "--outputdir"])
@@ -186,11 +186,11 @@ fn schema(rows: u64) -> String {
              key (customer), key (placed));
          insert into orders
          select seq, 1 + seq * 7919 % {customers}, (seq % 100000) / 100,
-                timestamp '2020-01-01' + interval seq * 13 second, seq % 10 from seq_1_to_{rows};
+                timestamp '2020-01-01 00:00:00' + interval seq * 13 second, seq % 10 from seq_1_to_{rows};
          create table readings (sensor int, at datetime, value double not null,
              primary key (sensor, at));
          insert into readings
-         select seq % 1000, timestamp '2020-01-01' + interval seq div 1000 minute, sin(seq)
+         select seq % 1000, timestamp '2020-01-01 00:00:00' + interval seq div 1000 minute, sin(seq)
          from seq_1_to_{rows};
          create table profiles (id int primary key, {}, extra json not null, key (c1, c2));
          insert into profiles

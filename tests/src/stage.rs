@@ -36,6 +36,8 @@ pub struct Builder {
     green_tweak: ServerTweak,
     router_tweak: RouterTweak,
     config: String,
+    /// Of `CREATE DATABASE` on blue.
+    blue_options: &'static str,
 }
 
 impl Builder {
@@ -84,6 +86,12 @@ impl Builder {
         self
     }
 
+    /// Of `CREATE DATABASE` on blue.
+    pub fn blue_options(mut self, sql: &'static str) -> Builder {
+        self.blue_options = sql;
+        self
+    }
+
     /// Starts the servers and the routers and writes the configuration.
     pub async fn start(self) -> Result<Stage> {
         // Copying data directories and starting takes time on each: do both at once.
@@ -94,9 +102,9 @@ impl Builder {
             tokio::task::spawn_blocking(move || green.start()),
         )?;
         let (blue, green) = (blue.context("blue")?, green.context("green")?);
-        for server in [&blue, &green] {
+        for (server, options) in [(&blue, self.blue_options), (&green, "")] {
             server.create_role(APP).await?;
-            let create = format!("CREATE DATABASE {DATABASE} OWNER {APP}");
+            let create = format!("CREATE DATABASE {DATABASE} OWNER {APP} {options}");
             server.execute("postgres", &create).await?;
         }
         let mut routers = Vec::new();
@@ -156,6 +164,7 @@ impl Stage {
             green_tweak: Box::new(|builder| builder),
             router_tweak: Box::new(|builder| builder),
             config: String::new(),
+            blue_options: "",
         }
     }
 

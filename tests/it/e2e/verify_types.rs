@@ -136,3 +136,31 @@ async fn same_and_not_the_same_from_13_to_18() -> Result<()> {
 async fn same_and_not_the_same_from_14_to_18() -> Result<()> {
     same_and_not_the_same(14, 18).await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn texts_are_the_same_in_another_character_set() -> Result<()> {
+    let tables = "CREATE TABLE words (id int PRIMARY KEY, t text, v varchar(20), tags text[]);
+                  INSERT INTO words SELECT n, chr(191 + n % 64) || n, 'Straße', ARRAY['é', 'e']
+                  FROM generate_series(1, 300) n;
+                  CREATE TABLE heap (t text);
+                  ALTER TABLE heap REPLICA IDENTITY FULL;
+                  INSERT INTO heap SELECT chr(191 + n) FROM generate_series(1, 60) n";
+    let latin = "ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0";
+    let stage = Stage::builder(15, 17).routers(0).blue_options(latin);
+    let this = Move::streaming_with(stage, tables).await?;
+    let stage = &this.stage;
+    stage.wait_caught_up(SOON).await?;
+    let of_rows = ["--rows-only", "--table", "words", "--table", "heap", "--mode"];
+    for mode in ["checksum", "full"] {
+        ensure_equal(verify(stage, &[&of_rows[..], &[mode]].concat())?)?;
+    }
+    stage.green.execute(DATABASE, "UPDATE words SET v = 'Strasse' WHERE id = 7").await?;
+    for mode in ["checksum", "full"] {
+        let (code, report) = verify(stage, &[&of_rows[..], &[mode]].concat())?;
+        assert_eq!(
+            (code, rows(&report)),
+            (9, vec![r#""public"."words" different id=7 [v]"#.into()])
+        );
+    }
+    Ok(())
+}

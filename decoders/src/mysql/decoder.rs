@@ -1,5 +1,6 @@
 //! From a frame to an event.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -37,12 +38,22 @@ impl Default for Limits {
 pub struct Decoder {
     format: Option<Arc<FormatDescription>>,
     limits: Limits,
+    /// By table id: the bytes of its last map, and what they say. Servers write one before every
+    /// statement, mostly the same as before.
+    maps: HashMap<[u8; TABLE_ID_BYTES], (Box<[u8]>, Arc<TableMap>)>,
 }
+
+/// Table maps begin with the table's id, which has this size in every version since MySQL 5.1.4.
+const TABLE_ID_BYTES: usize = 6;
+/// Table maps that are remembered. A server gives a table another id each time it opens it.
+const MAPS_MAX: usize = 1024;
+/// The largest that is.
+const MAP_BYTES_MAX: usize = 64 << 10;
 
 impl Decoder {
     /// A decoder at the beginning of a stream or a file.
     pub fn new(limits: Limits) -> Decoder {
-        Decoder { format: None, limits }
+        Decoder { limits, ..Decoder::default() }
     }
 
     /// The format description in force.
@@ -72,6 +83,7 @@ impl Decoder {
             }
             let format = Arc::new(format);
             self.format = Some(Arc::clone(&format));
+            self.maps.clear();
             return Ok(Event { header, body: Body::FormatDescription(format) });
         }
         let Some(format) = &self.format else {
@@ -81,8 +93,25 @@ impl Decoder {
             header::verify(frame, event).map_err(wrong)?;
         }
         let body = header::body(frame, format.checksum).map_err(wrong)?;
-        let body = decode_body(&header, &body, format, self.limits)?;
-        Ok(Event { header, body })
+        let id = match event {
+            EventType::TABLE_MAP => body.first_chunk().copied(),
+            _ => None,
+        };
+        if let Some((same, map)) = id.and_then(|id| self.maps.get(&id))
+            && **same == *body
+        {
+            return Ok(Event { header, body: Body::TableMap(Arc::clone(map)) });
+        }
+        let decoded = decode_body(&header, &body, format, self.limits)?;
+        if let (Some(id), Body::TableMap(map)) = (id, &decoded)
+            && body.len() <= MAP_BYTES_MAX
+        {
+            if self.maps.len() >= MAPS_MAX {
+                self.maps.clear();
+            }
+            self.maps.insert(id, (Box::from(&body[..]), Arc::clone(map)));
+        }
+        Ok(Event { header, body: decoded })
     }
 
     /// A server says which file it will send before it says how events are written. Whether these

@@ -142,7 +142,9 @@ impl Tables {
     }
 
     fn is_known(&self, map: &TableMap) -> bool {
-        self.mapped.get(&map.table_id).is_some_and(|(known, _)| **known == *map)
+        // Mostly the decoder gives the same one again.
+        let is_same = |known: &TableMap| std::ptr::eq(known, map) || known == map;
+        self.mapped.get(&map.table_id).is_some_and(|(known, _)| is_same(known))
     }
 
     fn takes(&self, name: &QualifiedName) -> bool {

@@ -40,7 +40,14 @@ pub struct Decoder {
     limits: Limits,
     /// By table id: the bytes of its last map, and what they say. Servers write one before every
     /// statement, mostly the same as before.
-    maps: HashMap<[u8; TABLE_ID_BYTES], (Box<[u8]>, Arc<TableMap>)>,
+    maps: HashMap<[u8; TABLE_ID_BYTES], Seen>,
+}
+
+/// A table map, and what it was read from.
+#[derive(Debug)]
+struct Seen {
+    bytes: Box<[u8]>,
+    map: Arc<TableMap>,
 }
 
 /// Table maps begin with the table's id, which has this size in every version since MySQL 5.1.4.
@@ -97,8 +104,8 @@ impl Decoder {
             EventType::TABLE_MAP => body.first_chunk().copied(),
             _ => None,
         };
-        if let Some((same, map)) = id.and_then(|id| self.maps.get(&id))
-            && **same == *body
+        if let Some(Seen { bytes, map }) = id.and_then(|id| self.maps.get(&id))
+            && **bytes == *body
         {
             return Ok(Event { header, body: Body::TableMap(Arc::clone(map)) });
         }
@@ -109,7 +116,7 @@ impl Decoder {
             if self.maps.len() >= MAPS_MAX {
                 self.maps.clear();
             }
-            self.maps.insert(id, (Box::from(&body[..]), Arc::clone(map)));
+            self.maps.insert(id, Seen { bytes: Box::from(&body[..]), map: Arc::clone(map) });
         }
         Ok(Event { header, body: decoded })
     }

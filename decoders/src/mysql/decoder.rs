@@ -1,6 +1,5 @@
 //! From a frame to an event.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,6 +16,7 @@ use super::query::Query;
 use super::read::{Reader, name};
 use super::rows::Rows;
 use super::sealed::Sealed;
+use super::seen_maps::SeenMaps;
 use super::table_map::TableMap;
 
 /// How much memory what arrives may make the decoder use.
@@ -38,24 +38,8 @@ impl Default for Limits {
 pub struct Decoder {
     format: Option<Arc<FormatDescription>>,
     limits: Limits,
-    /// By table id: the bytes of its last map, and what they say. Servers write one before every
-    /// statement, mostly the same as before.
-    maps: HashMap<[u8; TABLE_ID_BYTES], Seen>,
+    maps: SeenMaps,
 }
-
-/// A table map, and what it was read from.
-#[derive(Debug)]
-struct Seen {
-    bytes: Box<[u8]>,
-    map: Arc<TableMap>,
-}
-
-/// Table maps begin with the table's id, which has this size in every version since MySQL 5.1.4.
-const TABLE_ID_BYTES: usize = 6;
-/// Table maps that are remembered. A server gives a table another id each time it opens it.
-const MAPS_MAX: usize = 1024;
-/// The largest that is.
-const MAP_BYTES_MAX: usize = 64 << 10;
 
 impl Decoder {
     /// A decoder at the beginning of a stream or a file.
@@ -100,23 +84,14 @@ impl Decoder {
             header::verify(frame, event).map_err(wrong)?;
         }
         let body = header::body(frame, format.checksum).map_err(wrong)?;
-        let id = match event {
-            EventType::TABLE_MAP => body.first_chunk().copied(),
-            _ => None,
-        };
-        if let Some(Seen { bytes, map }) = id.and_then(|id| self.maps.get(&id))
-            && **bytes == *body
+        if event == EventType::TABLE_MAP
+            && let Some(map) = self.maps.get(&body)
         {
             return Ok(Event { header, body: Body::TableMap(Arc::clone(map)) });
         }
         let decoded = decode_body(&header, &body, format, self.limits)?;
-        if let (Some(id), Body::TableMap(map)) = (id, &decoded)
-            && body.len() <= MAP_BYTES_MAX
-        {
-            if self.maps.len() >= MAPS_MAX {
-                self.maps.clear();
-            }
-            self.maps.insert(id, Seen { bytes: Box::from(&body[..]), map: Arc::clone(map) });
+        if let Body::TableMap(map) = &decoded {
+            self.maps.keep(&body, map);
         }
         Ok(Event { header, body: decoded })
     }

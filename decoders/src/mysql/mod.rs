@@ -43,6 +43,7 @@ mod query;
 mod read;
 mod rows;
 mod sealed;
+mod seen_maps;
 mod selection;
 pub mod server;
 mod source_type;

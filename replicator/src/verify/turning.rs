@@ -18,7 +18,7 @@ use crate::store::{Ground, Store};
 /// Gives the last run.
 pub type Runs = Arc<dyn Fn() -> Option<RunStatus> + Send + Sync>;
 
-/// How often runs are looked at.
+/// How often runs are looked at: nobody tells.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Where the two sides are.
@@ -51,15 +51,7 @@ impl Turning {
 
     /// Ends when the two sides are not what they were any more, or are about to change.
     pub async fn ended(&self) -> Trouble {
-        let mut carries = self.shared.carries.subscribe();
-        loop {
-            if let Err(trouble) = self.check() {
-                return trouble;
-            }
-            // Whoever sends lives as long as the stream.
-            let turned = carries.wait_for(|carries| !*carries);
-            let _ = tokio::time::timeout(LOOK_EVERY, turned).await;
-        }
+        until_refused(&self.shared, || self.check().err()).await
     }
 
     /// # Errors
@@ -91,6 +83,20 @@ impl Turning {
             (true, true) => Turn::Pausing,
             (true, false) => Turn::None,
         })
+    }
+}
+
+/// What `refuses` says as soon as it says something: it is asked when the stream carries no more, and every
+/// now and then, because of runs.
+pub(super) async fn until_refused<T>(shared: &Shared, refuses: impl Fn() -> Option<T>) -> T {
+    let mut carries = shared.carries.subscribe();
+    loop {
+        if let Some(why) = refuses() {
+            return why;
+        }
+        // Whoever sends lives as long as the stream.
+        let turned = carries.wait_for(|carries| !*carries);
+        let _ = tokio::time::timeout(LOOK_EVERY, turned).await;
     }
 }
 

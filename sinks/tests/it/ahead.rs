@@ -7,7 +7,9 @@ use futures_util::FutureExt as _;
 use sinks::postgres::PgLane;
 use sinks::{Lane as _, LaneId, Target as _, TargetError};
 
-use crate::support::{Db, apply, delete, end, insert, lane_of, part, tx, until, update};
+use crate::support::{
+    Db, apply, delete, end, insert, killed_at, lane_again, lane_of, part, tx, update,
+};
 
 const DDL: &str = "CREATE TABLE t (id int PRIMARY KEY, u int, n int,
                      CONSTRAINT one_u UNIQUE (u) DEFERRABLE INITIALLY DEFERRED);
@@ -173,11 +175,7 @@ async fn killed_with_two_in_flight() {
         if done == total {
             break;
         }
-        let mut lane = match target.open_lane(LaneId(0)).await {
-            Ok(lane) => lane,
-            Err(e) if e.disposition == Disposition::Retry => continue,
-            Err(e) => panic!("{e}"),
-        };
+        let Some(mut lane) = lane_again(&target).await else { continue };
         let pid = lane.backend_pid();
         let rest = &all[done as usize..];
         let work = async {
@@ -208,13 +206,7 @@ async fn killed_with_two_in_flight() {
         };
         let kill = async {
             if kills < 15 {
-                let seen = (done + 3 * kills).min(total - 1);
-                until("progress or the end", || async {
-                    let row = db.sql.query_one("SELECT count(*) - 1 FROM t", &[]).await.unwrap();
-                    row.get::<_, i64>(0) as u64 >= seen
-                })
-                .await;
-                db.exec(&format!("SELECT pg_terminate_backend({pid})")).await;
+                killed_at(&db, pid, "t", (done + 3 * kills).min(total - 1) + 1).await;
             }
         };
         let (worked, ()) = tokio::join!(work, kill);

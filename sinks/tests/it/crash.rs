@@ -5,7 +5,7 @@ use decoders::source::Disposition;
 use sinks::postgres::PgLane;
 use sinks::{Lane as _, LaneId, Target as _};
 
-use crate::support::{Db, apply, end, insert, part, tx, until, update};
+use crate::support::{Db, apply, end, insert, killed_at, lane_again, part, tx, update};
 
 const DDL: &str = "CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (0, 0)";
 
@@ -76,12 +76,7 @@ async fn killed_at_any_moment() {
         if done == total {
             break;
         }
-        let mut lane = match target.open_lane(LaneId(0)).await {
-            Ok(lane) => lane,
-            // The killed backend still holds the lane.
-            Err(e) if e.disposition == Disposition::Retry => continue,
-            Err(e) => panic!("{e}"),
-        };
+        let Some(mut lane) = lane_again(&target).await else { continue };
         let pid = lane.backend_pid();
         let rest = &transactions[done as usize..];
         let work = async {
@@ -93,14 +88,7 @@ async fn killed_at_any_moment() {
         let kill = async {
             if kills < 15 {
                 // A different moment each time: after some transactions were seen to commit.
-                let seen = done + 3 * kills;
-                until("progress or the end", || async {
-                    let row = db.sql.query_one("SELECT count(*) FROM t", &[]).await.unwrap();
-                    let seen_now = row.get::<_, i64>(0) as u64 - 1;
-                    seen_now >= seen.min(total - 1)
-                })
-                .await;
-                db.exec(&format!("SELECT pg_terminate_backend({pid})")).await;
+                killed_at(&db, pid, "t", (done + 3 * kills).min(total - 1) + 1).await;
             }
         };
         let (worked, ()) = tokio::join!(work, kill);

@@ -13,6 +13,7 @@ use decoders::change::{
 };
 use decoders::postgres::conninfo::ConnInfo;
 use decoders::postgres::session::{Session, connect};
+use decoders::source::Disposition;
 use sinks::postgres::{PgLane, PgTarget, PgTargetOptions};
 use sinks::progress::StreamIdentity;
 use sinks::{Lane as _, LaneId, Target as _, TargetError};
@@ -333,4 +334,23 @@ pub async fn lane_of(db: &Db, user: &str, grants: &str) -> PgLane {
     .await;
     let target = PgTarget::open(db.as_user(user), options(db)).await.unwrap();
     target.open_lane(LaneId(0)).await.unwrap()
+}
+
+/// Lane 0 of a target whose last one was killed; `None` while the killed backend still holds it.
+pub async fn lane_again(target: &PgTarget) -> Option<PgLane> {
+    match target.open_lane(LaneId(0)).await {
+        Ok(lane) => Some(lane),
+        Err(error) if error.disposition == Disposition::Retry => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Kills a backend when `table` has this many rows.
+pub async fn killed_at(db: &Db, pid: i32, table: &str, rows: u64) {
+    until("progress or the end", || async {
+        let sql = format!("SELECT count(*) FROM {table}");
+        db.sql.query_one(&sql, &[]).await.unwrap().get::<_, i64>(0) as u64 >= rows
+    })
+    .await;
+    db.exec(&format!("SELECT pg_terminate_backend({pid})")).await;
 }

@@ -7,7 +7,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use tests::bench::options::{Options, Sides};
 use tests::bench::pair::{BLUE, LONG, Pair, stop_replicator};
-use tests::bench::report::{Better, Report, Series};
+use tests::bench::report::{Better, Report};
+use tests::bench::turns::in_turns;
 use tests::compare::{Content, Sequences};
 use tests::paths;
 use tests::process::Launch;
@@ -43,42 +44,38 @@ impl Tool {
 
 pub async fn run(options: &Options) -> Result<Report> {
     let mut pair = Pair::start(options).await?;
-    match rounds(&mut pair).await {
+    match rounds(&pair).await {
         Ok(report) => Ok(report),
         Err(error) => Err(error.context(format!("logs: {}", pair.keep().display()))),
     }
 }
 
-async fn rounds(pair: &mut Pair) -> Result<Report> {
+async fn rounds(pair: &Pair) -> Result<Report> {
     let rows = pair.options().scaled(ROWS);
     pair.on_blue(&schema(rows)).await.context("blue's tables")?;
     let size = "SELECT pg_database_size(current_database()) / 1000000";
     eprintln!("  blue: {} MB", pair.blue.value(BLUE, size).await?);
     let blue = pair.content(BLUE).await?;
-    let mut tools = match pair.options().sides {
-        Sides::Both => vec![Tool::Ours, Tool::Pgcopydb, Tool::DumpRestore],
-        Sides::Ours => vec![Tool::Ours],
-        Sides::Native => vec![Tool::Pgcopydb, Tool::DumpRestore],
+    let tools: &[Tool] = match pair.options().sides {
+        Sides::Both => &[Tool::Ours, Tool::Pgcopydb, Tool::DumpRestore],
+        Sides::Ours => &[Tool::Ours],
+        Sides::Native => &[Tool::Pgcopydb, Tool::DumpRestore],
     };
-    let mut found =
-        [Tool::Ours, Tool::Pgcopydb, Tool::DumpRestore].map(|tool| (tool, Series::default()));
-    for round in 0..pair.options().rounds {
-        for &tool in &tools {
-            pair.settle().await?;
-            pair.green.create_database(tool.database()).await?;
-            let seconds = copy(pair, tool).await.with_context(|| tool.name())?;
-            eprintln!("  round {} {:>20}: {seconds:.1} s", round + 1, tool.name());
-            // Once is enough, and it is not quick.
-            if round == 0 {
-                ensure_complete(pair, &blue, tool).await.with_context(|| tool.name())?;
-            }
-            clean_up(pair, tool).await?;
-            let series = found.iter_mut().find(|(known, _)| *known == tool);
-            series.context("a tool without a series")?.1.push(seconds);
+    let named: Vec<_> = tools.iter().map(|tool| (*tool, tool.name())).collect();
+    let measure = async |round, tool: Tool| {
+        pair.settle().await?;
+        pair.green.create_database(tool.database()).await?;
+        let seconds = copy(pair, tool).await?;
+        // Once is enough, and it is not quick.
+        if round == 0 {
+            ensure_complete(pair, &blue, tool).await?;
         }
-        tools.reverse();
-    }
-    let [(_, ours), (_, pgcopydb), (_, restored)] = found;
+        clean_up(pair, tool).await?;
+        Ok(seconds)
+    };
+    let found = in_turns(pair.options().rounds, &named, measure).await?;
+    let [ours, pgcopydb, restored] =
+        [Tool::Ours, Tool::Pgcopydb, Tool::DumpRestore].map(|tool| found.of(tool));
     let peer = match (pgcopydb.median(), restored.median()) {
         (Some(one), Some(other)) if other < one => restored,
         _ => pgcopydb,

@@ -8,7 +8,8 @@ use anyhow::{Context, Result, ensure};
 use tests::bench::mysql::{DATABASE, Greens, MARIADB};
 use tests::bench::options::{Options, Sides};
 use tests::bench::pair::{LONG, stop_replicator};
-use tests::bench::report::{Better, Report, Series};
+use tests::bench::report::{Better, Report};
+use tests::bench::turns::in_turns;
 use tests::mysql::{Mysql, Row};
 use tests::paths;
 use tests::process::Launch;
@@ -63,25 +64,22 @@ async fn rounds(greens: &Greens) -> Result<Report> {
             Err(error) => eprintln!("  without mydumper: {error:#}"),
         }
     }
-    let mut found = [Tool::Ours, Tool::Dump, Tool::Mydumper].map(|tool| (tool, Series::default()));
-    for round in 0..options.rounds {
-        for &tool in &tools {
-            greens.clear()?;
-            greens.settle().await?;
-            let seconds = match tool {
-                Tool::Ours => replicate(greens).await,
-                Tool::Dump => dump(greens),
-                Tool::Mydumper => mydumper(greens),
-            };
-            let seconds = seconds.with_context(|| tool.name())?;
-            eprintln!("  round {} {:>22}: {seconds:.1} s", round + 1, tool.name());
-            ensure!(content(green)? == whole, "{}: green is no exact copy", tool.name());
-            let series = found.iter_mut().find(|(known, _)| *known == tool);
-            series.context("a tool without a series")?.1.push(seconds);
-        }
-        tools.reverse();
-    }
-    let [(_, ours), (_, peer), (_, mydumper)] = found;
+    let named: Vec<_> = tools.iter().map(|tool| (*tool, tool.name())).collect();
+    let measure = async |_, tool: Tool| {
+        greens.clear()?;
+        greens.settle().await?;
+        let seconds = match tool {
+            Tool::Ours => replicate(greens).await,
+            Tool::Dump => dump(greens),
+            Tool::Mydumper => mydumper(greens),
+        };
+        let seconds = seconds?;
+        ensure!(content(green)? == whole, "green is no exact copy");
+        Ok(seconds)
+    };
+    let found = in_turns(options.rounds, &named, measure).await?;
+    let [ours, peer, mydumper] =
+        [Tool::Ours, Tool::Dump, Tool::Mydumper].map(|tool| found.of(tool));
     if let (Some(ours), Some(mydumper)) = (ours.median(), mydumper.median()) {
         eprintln!("  beside mydumper and myloader: {:.2}", mydumper / ours);
     }

@@ -9,6 +9,7 @@
 //! | [`pair`] | blue, and green twice: ours and PostgreSQL's own subscription |
 //! | [`sides`] | starting, awaiting and stopping one of the two |
 //! | [`catchup`] | rounds of: a backlog grows while both are down, then each works it off alone |
+//! | [`turns`] | tools that do the same, by turns |
 //! | [`mysql`] | the same for MySQL and MariaDB, beside the server's own replica |
 
 pub mod catchup;
@@ -17,4 +18,5 @@ pub mod options;
 pub mod pair;
 pub mod report;
 pub mod sides;
+pub mod turns;
 pub mod usage;

@@ -27,6 +27,7 @@ mod random;
 mod report;
 mod scene;
 mod server;
+mod ways;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

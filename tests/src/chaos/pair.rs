@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::deck::{Cast, Direction, Router};
+use super::deck::{Cast, Router};
 use super::links::Links;
 use super::marked;
 use super::points::Points;
@@ -35,42 +35,6 @@ const ACCOUNTS: u32 = 50;
 pub const CLIENTS: u32 = 4;
 /// Between two looks at what has died.
 const TICK: Duration = Duration::from_millis(10);
-
-impl Side {
-    /// The slot on this side that the other one is fed from.
-    pub fn slot(self) -> String {
-        match self {
-            Side::Blue => format!("cutover_{DATABASE}"),
-            Side::Green => format!("cutover_{DATABASE}_back"),
-        }
-    }
-
-    /// The publication that goes with it.
-    pub fn publication(self) -> String {
-        self.slot()
-    }
-
-    /// A run that leaves this side.
-    pub fn leaving(self) -> Direction {
-        match self {
-            Side::Blue => Direction::Forward,
-            Side::Green => Direction::Back,
-        }
-    }
-}
-
-impl Direction {
-    pub fn from(self) -> Side {
-        match self {
-            Direction::Forward => Side::Blue,
-            Direction::Back => Side::Green,
-        }
-    }
-
-    pub fn to(self) -> Side {
-        self.from().other()
-    }
-}
 
 /// All of it. Dropping it ends everything.
 pub struct Pair {

@@ -86,7 +86,7 @@ impl Tables {
     }
 
     /// Whose catalog entry is needed before `map` can be taken.
-    pub(super) fn missing(&self, map: &TableMap) -> Option<QualifiedName> {
+    pub(super) fn missing(&self, map: &Arc<TableMap>) -> Option<QualifiedName> {
         if self.is_known(map) {
             return None;
         }
@@ -141,10 +141,9 @@ impl Tables {
         self.mapped.get(&table_id).map(|(_, known)| known)
     }
 
-    fn is_known(&self, map: &TableMap) -> bool {
-        // Mostly the decoder gives the same one again.
-        let is_same = |known: &TableMap| std::ptr::eq(known, map) || known == map;
-        self.mapped.get(&map.table_id).is_some_and(|(known, _)| is_same(known))
+    fn is_known(&self, map: &Arc<TableMap>) -> bool {
+        // Mostly the decoder gives the same one again, and `Arc` looks at that first.
+        self.mapped.get(&map.table_id).is_some_and(|(known, _)| known == map)
     }
 
     fn takes(&self, name: &QualifiedName) -> bool {

@@ -96,8 +96,9 @@ async fn functions(reader: &Reader, objects: &mut Vec<Described>) -> Result<(), 
         "security definer",
         "settings",
         "hash of its body",
+        "returns",
     ];
-    described(reader.rows(&sql).await?, "function", &names, &["returns"], objects);
+    described(reader.rows(&sql).await?, "function", &names, &[], objects);
     Ok(())
 }
 

@@ -4,7 +4,7 @@ mod around;
 mod collations;
 mod shape;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use cutover::verify::objects::{Described, Property, Rigor};
 use decoders::QualifiedName;
@@ -53,10 +53,10 @@ pub(super) async fn read(
     for table in &tables {
         of_table(table, &mut objects);
     }
-    defaults(reader, &names, &mut objects).await?;
+    defaults(reader, &mut objects).await?;
     shape::constraints(reader, &names, &mut objects).await?;
     shape::indexes(reader, &names, &mut objects).await?;
-    shape::triggers(reader, &names, &mut objects).await?;
+    shape::triggers(reader, &mut objects).await?;
     for found in catalog::user_types(reader.session()).await.map_err(failed)? {
         let what = match found.detail {
             TypeDetail::Enum(labels) => exact("labels", format!("{labels:?}")),
@@ -137,11 +137,13 @@ fn of_table(table: &TableInfo, objects: &mut Vec<Described>) {
     }
 }
 
-async fn defaults(
-    reader: &Reader,
-    tables: &BTreeSet<String>,
-    objects: &mut [Described],
-) -> Result<(), Trouble> {
+/// Where the objects of a kind are, by name.
+fn places(objects: &[Described], kind: &str) -> HashMap<String, usize> {
+    let of_kind = objects.iter().enumerate().filter(|(_, one)| one.kind == kind);
+    of_kind.map(|(at, one)| (one.name.clone(), at)).collect()
+}
+
+async fn defaults(reader: &Reader, objects: &mut [Described]) -> Result<(), Trouble> {
     let sql = "SELECT '\"' || replace(n.nspname, '\"', '\"\"') || '\".\"' \
                       || replace(c.relname, '\"', '\"\"') || '\"', \
                       a.attname, pg_get_expr(d.adbin, d.adrelid) \
@@ -149,15 +151,12 @@ async fn defaults(
                JOIN pg_namespace n ON n.oid = c.relnamespace \
                JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum \
                WHERE c.relkind IN ('r', 'p') AND NOT a.attisdropped";
+    let columns = places(objects, "column");
     for row in reader.rows(sql).await? {
         let [Some(table), Some(column), Some(expression)] = row.as_slice() else { continue };
-        let name = format!("{table}.{}", quote_ident(column));
-        let is_it = |one: &&mut Described| one.kind == "column" && one.name == name;
-        if tables.contains(table)
-            && let Some(column) = objects.iter_mut().find(is_it)
-        {
+        if let Some(&at) = columns.get(&format!("{table}.{}", quote_ident(column))) {
             let rigor = if is_constant(expression) { Rigor::Exact } else { Rigor::Text };
-            column.properties.push(property("expression", expression, rigor));
+            objects[at].properties.push(property("expression", expression, rigor));
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ use cutover::verify::objects::{Described, Property, Rigor};
 use decoders::postgres::catalog::quote_ident;
 
 use super::super::reader::{Reader, TextRow, Trouble};
-use super::{exact, property, yes};
+use super::{exact, places, property, yes};
 
 /// The first version with INCLUDE columns.
 const INCLUDE: u32 = 110_000;
@@ -193,11 +193,7 @@ pub(super) async fn indexes(
 }
 
 /// When triggers act, added to those that are known.
-pub(super) async fn triggers(
-    reader: &Reader,
-    tables: &BTreeSet<String>,
-    objects: &mut [Described],
-) -> Result<(), Trouble> {
+pub(super) async fn triggers(reader: &Reader, objects: &mut [Described]) -> Result<(), Trouble> {
     let sql = format!(
         "SELECT {table}, g.tgname, \
                 CASE WHEN g.tgtype & 64 = 64 THEN 'instead of' WHEN g.tgtype & 2 = 2 THEN 'before' \
@@ -213,12 +209,11 @@ pub(super) async fn triggers(
         columns = columns("g.tgrelid", "g.tgattr::int2[]", "a.attname"),
     );
     let names = ["acts", "columns", "has a condition", "deferrable", "deferred at first"];
-    let rows = reader.rows(&sql).await?;
-    for (table, name, row) in about(&rows, tables) {
-        let name = format!("{table}.{}", quote_ident(name));
-        let is_it = |one: &&mut Described| one.kind == "trigger" && one.name == name;
-        if let Some(trigger) = objects.iter_mut().find(is_it) {
-            trigger.properties.extend(properties(row, &names));
+    let known = places(objects, "trigger");
+    for row in reader.rows(&sql).await? {
+        let [Some(table), Some(name), row @ ..] = row.as_slice() else { continue };
+        if let Some(&at) = known.get(&format!("{table}.{}", quote_ident(name))) {
+            objects[at].properties.extend(properties(row, &names));
         }
     }
     Ok(())

@@ -96,6 +96,11 @@ pub(in crate::verify) struct BinlogLooker {
     failed: u32,
 }
 
+/// Whether a moment is one in which nobody commits.
+fn locks_commits(ends: &[End; 2]) -> bool {
+    !ends[SOURCE].server.is_mariadb()
+}
+
 impl BinlogLooker {
     /// Of what was compared.
     pub fn new(found: Arc<Found>) -> Self {
@@ -124,7 +129,7 @@ impl BinlogLooker {
             Some(ends) => ends,
             None => self.ends.insert(self.found.ends().await?),
         };
-        self.has_locked = !ends[SOURCE].server.is_mariadb();
+        self.has_locked = locks_commits(ends);
         let both = [&ends[SOURCE], &ends[TARGET]];
         let mut pairs = slices::open(both, &self.found.pair.stream, 1).await?;
         pairs.pop().ok_or_else(|| Trouble::unexpected(self.found.source(), "no sessions"))
@@ -259,8 +264,7 @@ impl Looker for BinlogLooker {
         if let Some((table, dirty, through)) = touched.take_dirty()
             && let Some(bench) = self.bench(&table).cloned()
         {
-            self.has_locked |=
-                self.ends.as_ref().is_none_or(|ends| !ends[SOURCE].server.is_mariadb());
+            self.has_locked |= self.ends.as_ref().is_none_or(locks_commits);
             let compared = self.whole(continuous, &bench, through).await;
             match &compared {
                 Ok(()) => touched.settle(&table, Vec::new()),

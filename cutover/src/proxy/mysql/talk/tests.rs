@@ -1,5 +1,6 @@
 use bytes::BufMut;
 
+use super::super::packets::{EOF, ERR, OK};
 use super::*;
 use crate::proxy::mysql::packets::packet;
 

@@ -1,7 +1,5 @@
 //! Where a repair is done, and when nothing may be written any more.
 
-use std::time::Duration;
-
 use cutover::Side;
 use decoders::source::Disposition;
 use sinks::TargetError;
@@ -12,8 +10,10 @@ use super::super::engine::EngineStream;
 use super::super::found::Found;
 use super::super::plan::{SOURCE, TARGET};
 use super::super::side::End;
+use crate::status::Shared;
 use crate::verify::Trouble;
 use crate::verify::repair::Standing;
+use crate::verify::turning::until_refused;
 
 /// The table of decisions may not be there yet.
 const HAS_DECISIONS: &str = "SELECT COUNT(*) FROM information_schema.tables \
@@ -21,9 +21,6 @@ const HAS_DECISIONS: &str = "SELECT COUNT(*) FROM information_schema.tables \
 /// A side is opened by a row here ([`cutover::decision`]).
 const DECIDED: &str =
     "SELECT COALESCE(MAX(epoch), 0) FROM _cutover.decision WHERE verdict = 'commit'";
-
-/// How often it is looked whether a run wants in: nobody tells.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Two servers, the stream between them, and the session that writes.
 pub(super) struct Site {
@@ -77,10 +74,7 @@ impl Site {
 
     /// Why nothing may be written now.
     pub fn standing(&self) -> Option<String> {
-        match *self.stream.shared.carries.borrow() {
-            true => (self.standing)(),
-            false => Some("the stream has changed its direction".into()),
-        }
+        refusal(&self.stream.shared, &self.standing)
     }
 
     /// Ends when nothing may be written any more, or nobody wants it to go on: whoever waits or holds is in
@@ -95,14 +89,9 @@ impl Site {
                     std::future::pending::<()>().await;
                 }
             };
-            let refused = async {
-                while *shared.carries.borrow() && standing().is_none() {
-                    tokio::time::sleep(LOOK_EVERY).await;
-                }
-            };
             tokio::select! {
                 () = stopped => {}
-                () = refused => {}
+                _ = until_refused(&shared, || refusal(&shared, &standing)) => {}
             }
         }
     }
@@ -124,6 +113,14 @@ impl Site {
             now if Some(now) == at_begin => Ok(()),
             _ => Err(Trouble::new(side, "a run has decided which side serves")),
         }
+    }
+}
+
+/// Why nothing may be written on what this stream feeds.
+fn refusal(shared: &Shared, standing: &Standing) -> Option<String> {
+    match *shared.carries.borrow() {
+        true => standing(),
+        false => Some("the stream has changed its direction".into()),
     }
 }
 

@@ -17,5 +17,5 @@ pub mod progress;
 pub mod target;
 
 pub use mark::{Reached, Share};
-pub use null::NullTarget;
-pub use target::{Applied, Lane, LaneId, Target, TargetError};
+pub use null::{NullLane, NullTarget};
+pub use target::{Applied, FlushedByLanes, Flusher, Lane, LaneId, Target, TargetError};

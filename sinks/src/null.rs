@@ -7,7 +7,7 @@ use decoders::change::{TableSchema, Transaction};
 
 use crate::conflicts::TableConflicts;
 use crate::mark::{Reached, Share};
-use crate::target::{Applied, Lane, LaneId, Target, TargetError};
+use crate::target::{Applied, FlushedByLanes, Lane, LaneId, Target, TargetError};
 
 /// What all lanes of a [`NullTarget`] have seen.
 #[derive(Debug, Default)]
@@ -42,9 +42,14 @@ impl NullTarget {
 
 impl Target for NullTarget {
     type Lane = NullLane;
+    type Flusher = FlushedByLanes;
 
     async fn open_lane(&self, _id: LaneId) -> Result<NullLane, TargetError> {
         Ok(NullLane { counters: self.counters.clone(), open_transactions: 0 })
+    }
+
+    async fn open_flusher(&self) -> Result<FlushedByLanes, TargetError> {
+        Ok(FlushedByLanes)
     }
 
     async fn progress(&self) -> Result<Reached, TargetError> {

@@ -6,6 +6,10 @@
 //! read before the stream resumes, and what it covers is dropped. No second store takes part in
 //! that argument, so losing the local checkpoint never loses or repeats a change. What the rows of
 //! several lanes say together is in [`crate::mark`].
+//!
+//! A lane need not wait until its commit is in the target's log: a target that crashes comes back with
+//! everything up to some commit and with the progress that belongs to it, whatever is lost behind. But
+//! what a source may forget is only what a [`Flusher`] has seen there.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -20,11 +24,11 @@ use crate::mark::{Reached, Share};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LaneId(pub u16);
 
-/// What one call of [`Lane::apply`] made durable.
+/// What one call of [`Lane::apply`] committed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Applied {
-    /// End of the last source transaction that is committed and flushed on the target; `None`
-    /// while the parts of a large one keep the target's transaction open.
+    /// End of the last source transaction that is committed on the target; `None` while the parts of a
+    /// large one keep the target's transaction open. Whether it is flushed only [`Flusher::flush`] says.
     pub end_lsn: Option<Lsn>,
     /// Source transactions committed by this call.
     pub transactions: u64,
@@ -105,7 +109,7 @@ pub trait Lane: Send {
     /// Applies `transactions`, which are in commit order, as a share of the stream.
     ///
     /// If the last one ends ([`decoders::Part::ends`]), everything and the progress row are
-    /// committed and flushed in one target transaction before this returns. If it does not, the
+    /// committed in one target transaction before this returns. If it does not, the
     /// target's transaction stays open for the next call. On an error nothing of the open
     /// transaction stays. The lane must then be thrown away, unless the error is a
     /// [`conflict`](TargetError::conflict): then it is as it was before the transaction began.
@@ -141,7 +145,7 @@ pub trait Lane: Send {
         std::future::pending()
     }
 
-    /// What became of the oldest that was sent. It is committed and flushed, as after [`Lane::apply`].
+    /// What became of the oldest that was sent. It is committed, as after [`Lane::apply`].
     fn answer(&mut self) -> impl Future<Output = Result<Applied, TargetError>> + Send {
         async { Err(TargetError::retry("this lane takes one transaction after the other")) }
     }
@@ -151,17 +155,39 @@ pub trait Lane: Send {
     fn close(self) -> impl Future<Output = ()> + Send;
 }
 
+/// Waits for the target's log in the place of its lanes.
+pub trait Flusher: Send {
+    /// What any lane had committed when this was called survives a crash of the target once it returns.
+    /// Dropping it half-way does no harm.
+    fn flush(&mut self) -> impl Future<Output = Result<(), TargetError>> + Send;
+}
+
+/// The flusher of a target whose lanes wait for its log themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct FlushedByLanes;
+
+impl Flusher for FlushedByLanes {
+    async fn flush(&mut self) -> Result<(), TargetError> {
+        Ok(())
+    }
+}
+
 /// A database that changes are applied to.
 pub trait Target: Send + Sync {
     /// Its lanes.
     type Lane: Lane;
+    /// What makes their commits durable.
+    type Flusher: Flusher;
 
     /// Opens one applying connection.
     fn open_lane(&self, id: LaneId)
     -> impl Future<Output = Result<Self::Lane, TargetError>> + Send;
 
-    /// How far the target got. No lane may be open; lanes of an earlier life that could still
-    /// commit are an error (`Retry`).
+    /// Opens what waits for the log.
+    fn open_flusher(&self) -> impl Future<Output = Result<Self::Flusher, TargetError>> + Send;
+
+    /// How far the target got; all of it is flushed when this returns. No lane may be open; lanes of an
+    /// earlier life that could still commit are an error (`Retry`).
     fn progress(&self) -> impl Future<Output = Result<Reached, TargetError>> + Send;
 
     /// Which transactions must stay in order because of their changes to a table.

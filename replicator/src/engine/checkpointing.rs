@@ -1,15 +1,19 @@
-//! The checkpoint thread: writes how far green is, one synced write for all that waited.
+//! The checkpoint thread: makes green durable and writes how far it is, once for all that waited.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
+use decoders::Lsn;
 use decoders::source::Positions;
+use sinks::{Flusher, Target, TargetError};
 use tokio::sync::{Notify, watch};
 
 use super::frontier::Frontier;
+use super::lanes;
 use super::marker::MarkerGate;
-use crate::store::{Checkpoint, Store, StoreError};
+use super::stream::StreamError;
+use crate::store::{Checkpoint, Store};
 
 /// The thread rests so long behind a write; what is applied meanwhile is covered by the next one.
 /// At 500 transactions a second, a write for each took as much CPU as applying them.
@@ -23,35 +27,79 @@ pub struct Calls {
     pub hurry: Receiver<()>,
     /// There is no rest while a marker is awaited: who waits for that does so within a write pause.
     pub gate: MarkerGate,
+    /// True gives up a wait for green's log.
+    pub cancel: watch::Receiver<bool>,
 }
 
-/// Writes checkpoints until the senders of wakes are gone. `written` hears of each; `positions` knows
-/// what is written in the source's own terms, where they are others.
-///
-/// # Errors
-/// The store's: a full disk, for instance. Green is not affected; blue keeps its log.
-pub fn run(
-    store: &Store,
-    progress: &Arc<watch::Sender<Frontier>>,
-    written: &Notify,
-    calls: &Calls,
-    positions: Option<&dyn Positions>,
-) -> Result<(), StoreError> {
-    while calls.wake.recv().is_ok() {
-        let frontier = *progress.borrow();
-        if frontier.applied() > frontier.durable() {
-            store.save_checkpoint(&Checkpoint {
-                durable: frontier.applied(),
-                applied_transaction: frontier.applied_transaction(),
-                position: positions.and_then(|known| known.in_own_terms(frontier.applied())),
-            })?;
-            progress.send_modify(|now| now.checkpointed(frontier.applied()));
-            written.notify_one();
+/// What the thread writes, and whom it tells.
+pub struct Checkpoints {
+    /// Where checkpoints are.
+    pub store: Store,
+    /// What positions are in the source's own terms, where they are others.
+    pub positions: Option<Arc<dyn Positions>>,
+    /// How far the stream is, and told of each checkpoint.
+    pub progress: Arc<watch::Sender<Frontier>>,
+    /// Told of each checkpoint too.
+    pub written: Arc<Notify>,
+    /// The last transaction that was in green's log before a lane was open.
+    pub flushed: Lsn,
+}
+
+impl Checkpoints {
+    /// Writes checkpoints until the senders of wakes are gone, or the run is cancelled.
+    ///
+    /// It blocks its thread: green's answers come on a runtime of its own, so that they wake nobody who
+    /// applies.
+    ///
+    /// # Errors
+    /// The store's (a full disk, for instance): green is not affected; blue keeps its log. Or green's.
+    pub fn run<T: Target>(self, target: &T, mut calls: Calls) -> Result<(), StreamError> {
+        let runtime = lanes::runtime();
+        let opened = runtime.block_on(until(&mut calls.cancel, target.open_flusher()))?;
+        let Some(mut flusher) = opened else { return Ok(()) };
+        let mut flushed = self.flushed;
+        while calls.wake.recv().is_ok() {
+            let frontier = *self.progress.borrow();
+            if frontier.applied() == frontier.durable() {
+                continue;
+            }
+            // An idle source moves on without anything to flush.
+            if frontier.applied_transaction() > flushed {
+                let done = runtime.block_on(until(&mut calls.cancel, flusher.flush()))?;
+                if done.is_none() {
+                    return Ok(());
+                }
+                flushed = frontier.applied_transaction();
+            }
+            self.write(&frontier)?;
             if !calls.gate.is_armed() {
                 // Nobody is in a hurry, or nobody can be any more.
                 let _ = calls.hurry.recv_timeout(REST);
             }
         }
+        Ok(())
     }
-    Ok(())
+
+    fn write(&self, frontier: &Frontier) -> Result<(), StreamError> {
+        let own_terms = |known: &Arc<dyn Positions>| known.in_own_terms(frontier.applied());
+        self.store.save_checkpoint(&Checkpoint {
+            durable: frontier.applied(),
+            applied_transaction: frontier.applied_transaction(),
+            position: self.positions.as_ref().and_then(own_terms),
+        })?;
+        self.progress.send_modify(|now| now.checkpointed(frontier.applied()));
+        self.written.notify_one();
+        Ok(())
+    }
+}
+
+/// What comes of a call to green; `None` if the run is cancelled first.
+async fn until<R>(
+    cancel: &mut watch::Receiver<bool>,
+    call: impl Future<Output = Result<R, TargetError>>,
+) -> Result<Option<R>, TargetError> {
+    tokio::select! {
+        done = call => done.map(Some),
+        _ = cancel.wait_for(|cancelled| *cancelled) => Ok(None),
+    }
 }

@@ -4,7 +4,7 @@
 //! acked <= durable <= applied <= received
 //! ```
 //! *received*: everything up to here came out of the source. *applied*: committed on green.
-//! *durable*: that fact is in the checkpoint. *acked*: blue was told and may forget.
+//! *durable*: flushed there, and that fact is in the checkpoint. *acked*: blue was told and may forget.
 //!
 //! An idle source moves by keepalives: a keepalive at P says that every transaction that ended
 //! before P was delivered. So P counts as applied as soon as all those are (G8: an idle blue pins

@@ -4,7 +4,7 @@
 //! ```text
 //!   source --[task: intake]--> queue --[same task, or thread: apply]--> [here, or threads: lanes] --> green
 //!                                                   |  wake
-//!   source <--acknowledge-- watch <--[thread: checkpoint]--> RocksDB
+//!   source <--acknowledge-- watch <--[thread: checkpoint]--> green's log flushed, then RocksDB
 //! ```
 //! Near the head, with one lane, intake and applying are one task ([`Applier::Beside`]): what it costs to
 //! wake another thread is then most of what a small transaction takes. Nobody who sends blocks: the byte
@@ -22,7 +22,7 @@ use sinks::{Target, TargetError};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::apply::{AppliedTotals, Applier, Applying, BatchLimits};
-use super::checkpointing::{self, Calls};
+use super::checkpointing::{Calls, Checkpoints};
 use super::frontier::Frontier;
 use super::hold::Hold;
 use super::intake::{Budget, Ended, Intake};
@@ -34,7 +34,7 @@ use super::touched::Touched;
 use super::truncation::Truncations;
 use crate::store::{Store, StoreError};
 
-/// How long a stop waits for the batch in hand before green is told to roll it back.
+/// How long a stop waits for the batch in hand before green is told to roll it back, and for green's log.
 const STOP_GRACE: Duration = Duration::from_millis(1000);
 
 /// Why a run of the stream ended.
@@ -118,6 +118,7 @@ where
     let cancel = watch::Sender::new(false);
     let ended = watch::Sender::new(false);
 
+    let flushes = Arc::clone(&target);
     let applying = Applying {
         target,
         lanes: context.lanes,
@@ -146,15 +147,24 @@ where
             Either::Right(join(thread))
         }
     };
-    let (store, progress) = (context.store.clone(), Arc::clone(&context.progress));
-    let calls = Calls { wake: woken, hurry: hurried, gate: context.gate.clone() };
+    let calls = Calls {
+        wake: woken,
+        hurry: hurried,
+        gate: context.gate.clone(),
+        cancel: cancel.subscribe(),
+    };
     let written = Arc::new(Notify::new());
-    let says_written = Arc::clone(&written);
+    let checkpoints = Checkpoints {
+        store: context.store.clone(),
+        positions: context.positions.clone(),
+        progress: Arc::clone(&context.progress),
+        written: Arc::clone(&written),
+        flushed: resume.transaction,
+    };
     let checkpoint_ended = ended.clone();
-    let positions = context.positions.clone();
     let checkpoint = spawn_thread("checkpoint", move || {
         let _ended = SaysEnded(checkpoint_ended);
-        checkpointing::run(&store, &progress, &says_written, &calls, positions.as_deref())
+        checkpoints.run(&*flushes, calls)
     });
 
     let intake = Intake {
@@ -187,7 +197,15 @@ where
     };
     // In this order: what one poll takes from the source is on its way to green within the same poll.
     let (taken, applied) = tokio::join!(biased; take, apply);
-    let checkpointed = join(checkpoint).await;
+    let mut checkpoint = std::pin::pin!(join(checkpoint));
+    let checkpointed = match tokio::time::timeout(STOP_GRACE, &mut checkpoint).await {
+        Ok(checkpointed) => checkpointed,
+        // Green's log does not answer. What it has not confirmed comes again.
+        Err(_) => {
+            cancel.send_replace(true);
+            checkpoint.await
+        }
+    };
     // A failure downstream is the cause of the intake's end, never the other way round.
     checkpointed?;
     applied?;

@@ -64,6 +64,8 @@ impl Pipeline {
         }
         self.store.save_source(&source)?;
         let applied = progress::read(&green, &self.config.name).await?;
+        // What is recorded below may not be lost by a crash of green.
+        sinks::postgres::flush(&green, &self.config.name).await?;
         let applied = Reached::by(applied.iter().map(|lane| &lane.mark));
         let transaction = applied
             .through

@@ -17,7 +17,7 @@ use super::progress::{self, BinlogStreamIdentity};
 use super::{read, session};
 use crate::conflicts::TableConflicts;
 use crate::mark::{LaneMark, Reached};
-use crate::target::{LaneId, Target, TargetError};
+use crate::target::{FlushedByLanes, LaneId, Target, TargetError};
 
 /// What is decided about a target.
 #[derive(Clone, Debug)]
@@ -146,6 +146,7 @@ async fn leave(conn: Conn) {
 
 impl Target for MysqlTarget {
     type Lane = MysqlLane;
+    type Flusher = FlushedByLanes;
 
     async fn open_lane(&self, id: LaneId) -> Result<MysqlLane, TargetError> {
         let stream = &self.options.stream;
@@ -197,6 +198,10 @@ impl Target for MysqlTarget {
 
     /// Takes every lane that has a row, so that no session of an earlier life can still commit, and
     /// reads what all of them have.
+    async fn open_flusher(&self) -> Result<FlushedByLanes, TargetError> {
+        Ok(FlushedByLanes)
+    }
+
     async fn progress(&self) -> Result<Reached, TargetError> {
         let stream = &self.options.stream;
         let mut conn = self.connect().await?;

@@ -105,6 +105,9 @@ impl PgLane {
         } = start;
         session::set_up_lane(&session).await?;
         let may_mark = own::may_mark(&session, capabilities.server_version).await?;
+        if may_mark {
+            session::leave_flushing_to_others(&session).await?;
+        }
         let mut wire = Wire::new(session, pipelined);
         let frame = Frame::prepare(&mut wire, &capabilities, &pipeline, may_mark).await?;
         Ok(Self {

@@ -7,6 +7,7 @@ mod connect;
 pub mod copy;
 mod copy_rows;
 mod error;
+mod flush;
 mod frame;
 mod inner_oids;
 mod lane;
@@ -21,6 +22,7 @@ mod wire;
 mod writer;
 
 pub use error::{Refusal, target_error};
+pub use flush::{PgFlusher, everything as flush};
 pub use lane::PgLane;
 pub use repair::{Repairer, printed};
 

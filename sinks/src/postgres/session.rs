@@ -108,6 +108,11 @@ pub(super) async fn set_up_lane(client: &Client) -> Result<(), TargetError> {
     set(client, &LANE_SETTINGS).await
 }
 
+/// Its commits don't wait for green's log: a [`PgFlusher`](super::PgFlusher) does.
+pub(super) async fn leave_flushing_to_others(client: &Client) -> Result<(), TargetError> {
+    set(client, &[("synchronous_commit", "off")]).await
+}
+
 async fn set(client: &Client, settings: &[(&str, &str)]) -> Result<(), TargetError> {
     let (names, values): (Vec<&str>, Vec<&str>) = settings.iter().copied().unzip();
     let sql = "SELECT pg_catalog.set_config(known.name, wanted.value, false)

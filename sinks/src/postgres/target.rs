@@ -10,6 +10,7 @@ use decoders::postgres::session::Session;
 use super::catalog::read_table;
 use super::conflicts;
 use super::connect::{connect, connect_pipelined};
+use super::flush::{self, PgFlusher};
 use super::lane::{LaneStart, PgLane};
 use super::session::{self, Blocker, Capabilities, OriginTracking, TriggerSuppression};
 use super::statements::missing_table;
@@ -138,6 +139,7 @@ impl PgTarget {
 
 impl Target for PgTarget {
     type Lane = PgLane;
+    type Flusher = PgFlusher;
 
     async fn open_lane(&self, id: LaneId) -> Result<PgLane, TargetError> {
         let stream = &self.options.stream;
@@ -183,10 +185,16 @@ impl Target for PgTarget {
         .await
     }
 
+    async fn open_flusher(&self) -> Result<PgFlusher, TargetError> {
+        PgFlusher::open(&self.green, &self.options.stream.pipeline).await
+    }
+
     async fn progress(&self) -> Result<Reached, TargetError> {
         let client = connect(&self.green, "cutover progress").await?;
         progress::register(&client, &self.options.stream).await?;
-        self.read_progress(&client).await
+        let reached = self.read_progress(&client).await?;
+        flush::everything(&client, &self.options.stream.pipeline).await?;
+        Ok(reached)
     }
 
     async fn conflicts(&self, table: &Arc<TableSchema>) -> Result<TableConflicts, TargetError> {

@@ -3,6 +3,7 @@
 mod ahead;
 mod bulk;
 mod crash;
+mod flush;
 mod lanes;
 mod net;
 mod property;

@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use tests::pgbench::{self, Pgbench};
 use tests::postgres::Stop;
+use tests::process;
 use tests::stage::{APP, DATABASE, Stage};
 
 use super::{Move, SOON, from_env, set};
@@ -132,6 +134,11 @@ async fn green_restarts_and_crashes_while_streaming() -> Result<()> {
     let mut this = Move::streaming(Stage::builder(15, 18).routers(0)).await?;
     this.more(50).await?;
     this.stage.green.restart(Stop::Immediate)?;
+    this.wait_streaming().await?;
+    // Now green's log has only what somebody waits for: what was applied last is lost with a crash.
+    let writer = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'";
+    let writer: u32 = this.stage.green.value(DATABASE, writer).await?.parse()?;
+    process::signal(writer, Signal::SIGSTOP)?;
     this.more(50).await?;
     this.stage.green.kill9()?;
     this.more(50).await?;

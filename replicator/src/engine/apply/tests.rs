@@ -8,7 +8,7 @@ use decoders::{
     Cell, ChangeEvent, Column, Part, QualifiedName, ReplicaIdentity, TableId, TableSchema,
 };
 use sinks::conflicts::TableConflicts;
-use sinks::{Applied, Lane, LaneId, Reached};
+use sinks::{Applied, FlushedByLanes, Lane, LaneId, Reached};
 
 use super::*;
 use crate::engine::budget::{Budget, weight_bytes};
@@ -63,6 +63,7 @@ impl Scripted {
 
 impl Target for Scripted {
     type Lane = ScriptedLane;
+    type Flusher = FlushedByLanes;
 
     async fn open_lane(&self, id: LaneId) -> Result<ScriptedLane, TargetError> {
         Ok(ScriptedLane {
@@ -74,6 +75,10 @@ impl Target for Scripted {
             sent: VecDeque::new(),
             unanswered: self.unanswered.clone(),
         })
+    }
+
+    async fn open_flusher(&self) -> Result<FlushedByLanes, TargetError> {
+        Ok(FlushedByLanes)
     }
 
     async fn progress(&self) -> Result<Reached, TargetError> {

@@ -8,7 +8,7 @@ use cutover::ports::Epoch;
 use decoders::postgres::catalog::TableFilter;
 use decoders::{Lsn, Part, Position, Source, SourceError, SourceEvent, TableSchema, Transaction};
 use sinks::conflicts::{TableConflicts, TableFacts};
-use sinks::{Applied, Lane, LaneId, NullTarget, Reached, Share};
+use sinks::{Applied, FlushedByLanes, Flusher, Lane, LaneId, NullLane, NullTarget, Reached, Share};
 use tokio::sync::watch;
 
 use super::*;
@@ -127,9 +127,14 @@ impl Lane for Bad {
 
 impl Target for Bad {
     type Lane = Self;
+    type Flusher = FlushedByLanes;
 
     async fn open_lane(&self, _: LaneId) -> Result<Self, TargetError> {
         Ok(Self { answers: self.answers })
+    }
+
+    async fn open_flusher(&self) -> Result<FlushedByLanes, TargetError> {
+        Ok(FlushedByLanes)
     }
 
     async fn progress(&self) -> Result<Reached, TargetError> {
@@ -142,6 +147,46 @@ impl Target for Bad {
 
     async fn shares_rows(&self, _: &[Arc<TableSchema>]) -> Result<bool, TargetError> {
         Ok(false)
+    }
+}
+
+/// Takes everything; its log does not answer before it may.
+struct SlowLog {
+    target: NullTarget,
+    may_answer: watch::Sender<bool>,
+}
+
+struct SlowFlusher(watch::Receiver<bool>);
+
+impl Flusher for SlowFlusher {
+    async fn flush(&mut self) -> Result<(), TargetError> {
+        let answered = self.0.wait_for(|may| *may).await;
+        answered.map(drop).map_err(|_| TargetError::retry("green is gone"))
+    }
+}
+
+impl Target for SlowLog {
+    type Lane = NullLane;
+    type Flusher = SlowFlusher;
+
+    async fn open_lane(&self, id: LaneId) -> Result<NullLane, TargetError> {
+        self.target.open_lane(id).await
+    }
+
+    async fn open_flusher(&self) -> Result<SlowFlusher, TargetError> {
+        Ok(SlowFlusher(self.may_answer.subscribe()))
+    }
+
+    async fn progress(&self) -> Result<Reached, TargetError> {
+        self.target.progress().await
+    }
+
+    async fn conflicts(&self, table: &Arc<TableSchema>) -> Result<TableConflicts, TargetError> {
+        self.target.conflicts(table).await
+    }
+
+    async fn shares_rows(&self, tables: &[Arc<TableSchema>]) -> Result<bool, TargetError> {
+        self.target.shares_rows(tables).await
     }
 }
 
@@ -277,4 +322,49 @@ async fn a_stop_does_not_wait_for_a_green_that_never_answers() {
         assert_eq!(ran.unwrap(), Outcome::Stopped);
         assert_eq!(setup.context.progress.borrow().applied(), Lsn(1000));
     }
+}
+
+/// A commit that green could still lose is in no checkpoint, and blue is not told of it. An idle blue
+/// needs no log of green's.
+#[tokio::test(flavor = "multi_thread")]
+async fn blue_forgets_only_what_is_in_greens_log() {
+    let setup = Setup::new(1);
+    let target =
+        Arc::new(SlowLog { target: NullTarget::default(), may_answer: watch::Sender::new(false) });
+    let idle = SourceEvent::Idle(Position::Lsn(Lsn(1001)));
+    let mut source = script([idle, transaction(1, Part::Whole)]);
+    let look = async {
+        let mut progress = setup.context.progress.subscribe();
+        progress.wait_for(|frontier| frontier.applied() == end(1)).await.unwrap();
+        progress.wait_for(|frontier| frontier.acked() <= Lsn(1001)).await.unwrap();
+        let known = setup.context.store.checkpoint().unwrap();
+        assert!(
+            known.as_ref().is_none_or(|checkpoint| checkpoint.durable <= Lsn(1001)),
+            "{known:?}"
+        );
+        assert!(setup.context.progress.borrow().durable() <= Lsn(1001));
+        target.may_answer.send_replace(true);
+        progress.wait_for(|frontier| frontier.acked() == end(1)).await.unwrap();
+        setup.stop.send_replace(true);
+    };
+    let run = setup.run_to(Arc::clone(&target), &mut source, &[]);
+    let (ran, ()) = tokio::join!(run, look);
+    assert_eq!(ran.unwrap(), Outcome::Stopped);
+    assert_eq!(setup.context.store.checkpoint().unwrap().unwrap().applied_transaction, end(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_for_a_log_that_never_answers() {
+    let setup = Setup::new(1);
+    let target = SlowLog { target: NullTarget::default(), may_answer: watch::Sender::new(false) };
+    let mut source = script([transaction(0, Part::Whole)]);
+    let stop = async {
+        let mut progress = setup.context.progress.subscribe();
+        progress.wait_for(|frontier| frontier.applied() == end(0)).await.unwrap();
+        setup.stop.send_replace(true);
+    };
+    let (ran, ()) = tokio::join!(setup.run_to(Arc::new(target), &mut source, &[]), stop);
+    assert_eq!(ran.unwrap(), Outcome::Stopped);
+    assert_eq!(setup.context.progress.borrow().durable(), Lsn(1000));
+    assert_eq!(setup.context.store.checkpoint().unwrap(), None);
 }

@@ -400,8 +400,13 @@ impl<W: World> Run<'_, W> {
             let to = self.direction().to();
             return Some(internal(&format!("{to} was written by somebody else")));
         }
-        if let Some(why) = self.way_back_blocked() {
-            return Some(stream_down(why));
+        // As long as in the acts before: a stream that has just come back knows its lag a moment later.
+        let patience = (self.now() + STALLED).min(deadline);
+        while let Some(why) = self.way_back_blocked() {
+            if self.now() >= patience {
+                return Some(stream_down(why));
+            }
+            world.clock().sleep_until((self.now() + HOLD_TICK).min(patience)).await;
         }
         let holding = world.switch().holding(self.order.epoch, deadline);
         let holding = tokio::time::timeout_at(deadline, holding).await;

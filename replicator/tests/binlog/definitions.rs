@@ -12,7 +12,7 @@ use replicator::config::DdlMode;
 use replicator::engine::own::OwnApply;
 use replicator::pipeline::failure::Failure;
 use sinks::own::MESSAGE_PREFIX;
-use tests::mysql::Mysql;
+use tests::mysql::{Mysql, Version};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -173,6 +173,30 @@ async fn schema_changes_are_repeated_in_their_place() {
         );
         nothing_goes_back(&green, &head_before).await;
     }
+}
+
+/// As on the way back to the version before. A session of 11.8 has a client collation by default whose number
+/// 10.11 knows and does not take for a character set.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_mariadb_takes_the_sessions_of_a_newer_one() {
+    let versions = [Version::Mariadb11_8, Version::Mariadb10_11];
+    let [blue, green] = versions.map(|version| start(version, BEGIN));
+    let scratch = tempfile::tempdir().unwrap();
+    let begin = head(&blue);
+    blue.run(
+        "set names utf8mb4; use t; alter table a add column w int, add column x varchar(9) default 'süß';
+         create table b(id int primary key, s varchar(5)); insert into b values (1, 'b');
+         create table c(id int primary key, s varchar(5)) charset utf8mb4 collate utf8mb4_uca1400_as_ci;
+         set names utf8mb4 collate utf8mb4_uca1400_as_cs; alter table c add t varchar(5) default 'ö';
+         insert into c values (1, 'c', 'd');",
+    )
+    .unwrap();
+    let ends = [&blue, &green];
+    let mut streaming = Streaming::start(ends, scratch.path(), Some(&begin), 1, DdlMode::Apply);
+    streaming.until(&green, "select count(*) from t.c where t = 'd'", "1").await;
+    streaming.end().await;
+    assert_eq!(definitions(&blue), definitions(&green));
+    ["t.a", "t.b", "t.c"].iter().for_each(|table| same(&blue, &green, table));
 }
 
 /// Transactions that a stream of `blue` has for its target.

@@ -42,6 +42,13 @@ pub(super) async fn enter(
                 sql_mode = Some(format!("sql_mode = {}", setting.value));
                 continue;
             }
+            "character_set_client" => {
+                let charset = client_charset(conn, &setting.value).await;
+                let charset = charset
+                    .map_err(|error| target_error("setting up a session on green", error))?;
+                all.push(format!("character_set_client = {charset}"));
+                continue;
+            }
             name => {
                 all.push(format!("{name} = {}", setting.value));
                 continue;
@@ -87,6 +94,24 @@ fn refusal(error: Error, what: &str) -> Result<Option<String>, TargetError> {
 
 fn cannot(what: &str, error: &Error) -> String {
     format!("green can't have {what} of the session that ran it ({})", describe(error))
+}
+
+/// MariaDB numbers the collations of UCA 14.0 (`uca1400`) from here on; all others have less, and MySQL has
+/// none so high.
+const UCA1400_FROM: u32 = 2048;
+
+/// The log has the number of a collation, which a session may set its client's character set by. But not by
+/// one of those that a newer MariaDB has for its default.
+async fn client_charset(conn: &mut Conn, collation: &str) -> Result<String, Error> {
+    if collation.parse().is_ok_and(|id: u32| id < UCA1400_FROM) {
+        return Ok(collation.to_owned());
+    }
+    let sql = format!(
+        "SELECT character_set_name FROM information_schema.collation_character_set_applicability
+         WHERE id = {collation}"
+    );
+    let charset: Option<String> = conn.query_first(sql).await?;
+    Ok(charset.unwrap_or_else(|| collation.to_owned()))
 }
 
 /// Settings that are numbers of collations in the log and names in a session, or that not everybody may

@@ -29,7 +29,7 @@ pub(super) fn change(
         Kind::Routine | Kind::Account | Kind::Maintenance | Kind::Server | Kind::TemporaryTable => {
             return None;
         }
-        Kind::View if !any => return None,
+        Kind::View if named && !any => return None,
         Kind::Database if !reached => return None,
         Kind::DropDatabase if !statement.databases.is_empty() && !reached => return None,
         Kind::TruncateTable if named => {
@@ -54,9 +54,13 @@ pub(super) fn change(
     }
     let session = &statement.session;
     let (raw, text) = without_transaction(statement);
-    let safety = match named && !all {
-        true => Safety::refused("it also concerns tables that are not moved"),
-        false => judge(&text, statement.kind, &statement.tables, session.sql_mode),
+    let safety = match session.unknown_setting {
+        _ if named && !all => Safety::refused("it also concerns tables that are not moved"),
+        Some(setting) => Safety::refused(format!(
+            "the session that ran it has a setting that this program does not know (number {setting} in \
+             the event)"
+        )),
+        None => judge(&text, statement.kind, &statement.tables, session.sql_mode),
     };
     Some(ChangeEvent::Definition(Arc::new(Definition {
         place: id.to_string(),
@@ -133,4 +137,53 @@ fn emptied(name: QualifiedName) -> Arc<TableSchema> {
         identity: ReplicaIdentity::Nothing,
         columns: Vec::new(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mysql::Sealed;
+    use crate::mysql::gtid::MariadbGtid;
+
+    fn definition(statement: Statement) -> Option<Arc<Definition>> {
+        let id = TransactionId::Mariadb(MariadbGtid { domain: 0, server: 1, sequence: 7 });
+        match change(&statement, &id, &Selection::default(), Flavor::Mariadb) {
+            Some(ChangeEvent::Definition(definition)) => Some(definition),
+            _ => None,
+        }
+    }
+
+    fn statement(kind: Kind, text: &str, tables: &[QualifiedName]) -> Statement {
+        Statement {
+            schema: "shop".into(),
+            text: text.into(),
+            kind,
+            tables: tables.to_vec(),
+            databases: Vec::new(),
+            raw: Sealed(Bytes::copy_from_slice(text.as_bytes())),
+            session: Session::default(),
+        }
+    }
+
+    #[test]
+    fn a_view_whose_name_is_not_recognised_is_not_passed_over() {
+        let text = "create view few as select 1";
+        let elsewhere = [QualifiedName::new("mysql", "few")];
+        assert!(definition(statement(Kind::View, text, &elsewhere)).is_none());
+        let refused = definition(statement(Kind::View, text, &[])).unwrap().safety.refused.clone();
+        assert!(refused.unwrap().contains("can't be told"));
+    }
+
+    #[test]
+    fn what_a_session_with_an_unknown_setting_has_run_is_not_repeated() {
+        let mut add = statement(
+            Kind::AlterTable,
+            "alter table a add b int",
+            &[QualifiedName::new("shop", "a")],
+        );
+        assert_eq!(definition(add.clone()).unwrap().safety.refused, None);
+        add.session.unknown_setting = Some(140);
+        let refused = definition(add).unwrap().safety.refused.clone();
+        assert!(refused.unwrap().contains("number 140"));
+    }
 }

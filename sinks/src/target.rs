@@ -183,7 +183,7 @@ pub trait Target: Send + Sync {
     fn open_lane(&self, id: LaneId)
     -> impl Future<Output = Result<Self::Lane, TargetError>> + Send;
 
-    /// Opens what waits for the log.
+    /// What waits for the log. From [`Target::progress`] on it is there, whoever is let in later.
     fn open_flusher(&self) -> impl Future<Output = Result<Self::Flusher, TargetError>> + Send;
 
     /// How far the target got; all of it is flushed when this returns. No lane may be open; lanes of an

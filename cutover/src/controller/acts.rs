@@ -390,6 +390,15 @@ impl<W: World> Run<'_, W> {
     /// The last look before the decision.
     async fn refusal(&self, deadline: Instant) -> Option<Stop> {
         let world = self.world;
+        // As long as in the acts before: a stream that has just come back knows its lag a moment later. First,
+        // so that everything else is looked at as it is when it is decided.
+        let patience = (self.now() + STALLED).min(deadline);
+        while let Some(why) = self.way_back_blocked() {
+            if self.now() >= patience {
+                return Some(stream_down(why));
+            }
+            world.clock().sleep_until((self.now() + HOLD_TICK).min(patience)).await;
+        }
         if self.now() >= deadline {
             return Some(self.too_long("deciding"));
         }
@@ -399,14 +408,6 @@ impl<W: World> Run<'_, W> {
         if self.order.way_back && world.way_back().standby().foreign.count > 0 {
             let to = self.direction().to();
             return Some(internal(&format!("{to} was written by somebody else")));
-        }
-        // As long as in the acts before: a stream that has just come back knows its lag a moment later.
-        let patience = (self.now() + STALLED).min(deadline);
-        while let Some(why) = self.way_back_blocked() {
-            if self.now() >= patience {
-                return Some(stream_down(why));
-            }
-            world.clock().sleep_until((self.now() + HOLD_TICK).min(patience)).await;
         }
         let holding = world.switch().holding(self.order.epoch, deadline);
         let holding = tokio::time::timeout_at(deadline, holding).await;

@@ -7,8 +7,8 @@
 
 use decoders::postgres::wire::ReplicationConnection;
 use decoders::postgres::{session, slot};
-use sinks::postgres::target_error;
-use sinks::{Reached, progress};
+use sinks::postgres::{PgFlusher, target_error};
+use sinks::{Flusher as _, Reached, progress};
 
 use super::Pipeline;
 use super::copying::identify;
@@ -65,7 +65,7 @@ impl Pipeline {
         self.store.save_source(&source)?;
         let applied = progress::read(&green, &self.config.name).await?;
         // What is recorded below may not be lost by a crash of green.
-        sinks::postgres::flush(&green, &self.config.name).await?;
+        PgFlusher::on(green, &self.config.name).await?.flush().await?;
         let applied = Reached::by(applied.iter().map(|lane| &lane.mark));
         let transaction = applied
             .through

@@ -196,12 +196,12 @@ impl Target for MysqlTarget {
         }))
     }
 
-    /// Takes every lane that has a row, so that no session of an earlier life can still commit, and
-    /// reads what all of them have.
     async fn open_flusher(&self) -> Result<FlushedByLanes, TargetError> {
         Ok(FlushedByLanes)
     }
 
+    /// Takes every lane that has a row, so that no session of an earlier life can still commit, and
+    /// reads what all of them have.
     async fn progress(&self) -> Result<Reached, TargetError> {
         let stream = &self.options.stream;
         let mut conn = self.connect().await?;

@@ -42,6 +42,8 @@ pub(super) struct LaneStart {
     pub backend_pid: i32,
     pub capabilities: Capabilities,
     pub fire: Fire,
+    /// Nobody else does, before the source may forget.
+    pub waits_for_log: bool,
     pub progress: LaneProgress,
 }
 
@@ -101,13 +103,11 @@ impl PgLane {
             backend_pid,
             capabilities,
             fire,
+            waits_for_log,
             progress,
         } = start;
-        session::set_up_lane(&session).await?;
+        session::set_up_lane(&session, waits_for_log).await?;
         let may_mark = own::may_mark(&session, capabilities.server_version).await?;
-        if may_mark {
-            session::leave_flushing_to_others(&session).await?;
-        }
         let mut wire = Wire::new(session, pipelined);
         let frame = Frame::prepare(&mut wire, &capabilities, &pipeline, may_mark).await?;
         Ok(Self {

@@ -22,7 +22,7 @@ mod wire;
 mod writer;
 
 pub use error::{Refusal, target_error};
-pub use flush::{PgFlusher, everything as flush};
+pub use flush::PgFlusher;
 pub use lane::PgLane;
 pub use repair::{Repairer, printed};
 

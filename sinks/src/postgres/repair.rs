@@ -49,7 +49,7 @@ impl Repairer {
     pub async fn open(target: &ConnInfo, pipeline: &str) -> Result<Self, TargetError> {
         let (client, pipelined) = connect_pipelined(target, APPLICATION).await?;
         let triggers = session::set_up(&client).await?;
-        session::set_up_lane(&client).await?;
+        session::set_up_lane(&client, true).await?;
         let server_version = client.server_version();
         let may_mark = own::may_mark(&client, server_version).await?;
         // The mark is enough. Without either a stream the other way round would bring back what is

@@ -103,14 +103,12 @@ pub async fn set_up(client: &Client) -> Result<TriggerSuppression, TargetError> 
     }
 }
 
-/// What a lane's session needs beyond [`set_up`].
-pub(super) async fn set_up_lane(client: &Client) -> Result<(), TargetError> {
-    set(client, &LANE_SETTINGS).await
-}
-
-/// Its commits don't wait for green's log: a [`PgFlusher`](super::PgFlusher) does.
-pub(super) async fn leave_flushing_to_others(client: &Client) -> Result<(), TargetError> {
-    set(client, &[("synchronous_commit", "off")]).await
+/// What a lane's session needs beyond [`set_up`]. If its commits don't wait for green's log, a
+/// [`PgFlusher`](super::PgFlusher) has to.
+pub(super) async fn set_up_lane(client: &Client, waits_for_log: bool) -> Result<(), TargetError> {
+    let not_waiting = (!waits_for_log).then_some(("synchronous_commit", "off"));
+    let settings: Vec<_> = LANE_SETTINGS.into_iter().chain(not_waiting).collect();
+    set(client, &settings).await
 }
 
 async fn set(client: &Client, settings: &[(&str, &str)]) -> Result<(), TargetError> {

@@ -10,7 +10,7 @@ use decoders::postgres::session::Session;
 use super::catalog::read_table;
 use super::conflicts;
 use super::connect::{connect, connect_pipelined};
-use super::flush::{self, PgFlusher};
+use super::flush::PgFlusher;
 use super::lane::{LaneStart, PgLane};
 use super::session::{self, Blocker, Capabilities, OriginTracking, TriggerSuppression};
 use super::statements::missing_table;
@@ -18,7 +18,7 @@ use crate::conflicts::TableConflicts;
 use crate::mark::{LaneMark, Reached};
 use crate::plan::{Fire, TablePlan};
 use crate::progress::{self, StreamIdentity};
-use crate::target::{LaneId, Target, TargetError};
+use crate::target::{Flusher as _, LaneId, Target, TargetError};
 
 /// What the operator decides about a target.
 #[derive(Clone, Debug)]
@@ -35,12 +35,22 @@ pub struct PgTargetOptions {
 /// were opened since.
 type Found = BTreeMap<LaneId, Option<LaneMark>>;
 
+/// Who waits for green's log.
+#[derive(Default)]
+struct Flushing {
+    /// Has the session that read the progress: later it might not be let in any more.
+    flusher: Option<PgFlusher>,
+    /// There is one, and lanes need not wait. As long as nobody has said so they do.
+    for_lanes: bool,
+}
+
 /// A PostgreSQL database that changes are applied to.
 pub struct PgTarget {
     green: ConnInfo,
     options: PgTargetOptions,
     capabilities: Mutex<Capabilities>,
     found: Mutex<Option<Found>>,
+    flushing: Mutex<Flushing>,
     /// For questions to the catalogs while the lanes are busy.
     catalog: tokio::sync::Mutex<Option<Session>>,
 }
@@ -67,8 +77,9 @@ impl PgTarget {
         };
         let capabilities = Mutex::new(Capabilities { server_version, triggers, origin });
         // The session is kept for the catalogs: later it might not be let in any more.
-        let (found, catalog) = (Mutex::default(), tokio::sync::Mutex::new(Some(client)));
-        Ok(Self { green, options, capabilities, found, catalog })
+        let catalog = tokio::sync::Mutex::new(Some(client));
+        let (found, flushing) = (Mutex::default(), Mutex::default());
+        Ok(Self { green, options, capabilities, found, flushing, catalog })
     }
 
     /// What sessions on green can do. Until a lane is open, the origin is only known to be permitted.
@@ -113,6 +124,10 @@ impl PgTarget {
 
     fn found(&self) -> MutexGuard<'_, Option<Found>> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn flushing(&self) -> MutexGuard<'_, Flushing> {
+        self.flushing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes every lane that has a row, so that no session of an earlier life can still commit,
@@ -172,6 +187,7 @@ impl Target for PgTarget {
         };
         let capabilities = Capabilities { server_version, triggers, origin };
         *self.capabilities.lock().unwrap_or_else(PoisonError::into_inner) = capabilities.clone();
+        let waits_for_log = !self.flushing().for_lanes;
         PgLane::start(LaneStart {
             session: client,
             pipelined,
@@ -180,20 +196,33 @@ impl Target for PgTarget {
             backend_pid,
             capabilities,
             fire: self.fire(triggers),
+            waits_for_log,
             progress,
         })
         .await
     }
 
     async fn open_flusher(&self) -> Result<PgFlusher, TargetError> {
-        PgFlusher::open(&self.green, &self.options.stream.pipeline).await
+        let kept = self.flushing().flusher.take();
+        let flusher = match kept {
+            Some(flusher) => flusher,
+            None => {
+                let client = connect(&self.green, "cutover flush").await?;
+                PgFlusher::on(client, &self.options.stream.pipeline).await?
+            }
+        };
+        self.flushing().for_lanes = flusher.is_needed();
+        Ok(flusher)
     }
 
     async fn progress(&self) -> Result<Reached, TargetError> {
         let client = connect(&self.green, "cutover progress").await?;
         progress::register(&client, &self.options.stream).await?;
         let reached = self.read_progress(&client).await?;
-        flush::everything(&client, &self.options.stream.pipeline).await?;
+        let mut flusher = PgFlusher::on(client, &self.options.stream.pipeline).await?;
+        flusher.flush().await?;
+        let for_lanes = flusher.is_needed();
+        *self.flushing() = Flushing { flusher: Some(flusher), for_lanes };
         Ok(reached)
     }
 

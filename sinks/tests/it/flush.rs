@@ -1,11 +1,13 @@
 //! Commits that don't wait for green's log, and what waits for them.
 
 use decoders::change::ReplicaIdentity as Identity;
+use decoders::source::Disposition;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sinks::{Flusher as _, Target as _};
+use sinks::postgres::{PgTarget, PgTargetOptions};
+use sinks::{Flusher as _, LaneId, Target as _};
 
-use crate::support::{Db, apply, end, insert, major};
+use crate::support::{Db, admin, apply, end, insert, major, options};
 
 /// The process that flushes the log without being asked, stopped.
 struct StoppedWriter(Pid);
@@ -36,7 +38,7 @@ async fn a_commit_is_in_the_log_once_it_is_flushed() {
     let t = db.table("t", Identity::Default).await;
     let target = db.target().await;
     let mut flusher = target.open_flusher().await.unwrap();
-    let mut lane = db.lane().await;
+    let mut lane = target.open_lane(LaneId(0)).await.unwrap();
     // Before 14 nobody could tell the flusher's transaction from others: the lane waits itself.
     let flushes = major() >= 14;
     // A side that is closed for clients is read-only by default.
@@ -61,7 +63,7 @@ async fn a_commit_is_in_the_log_once_it_is_flushed() {
         match target.progress().await {
             Ok(reached) => break reached,
             Err(error) => {
-                assert_eq!(error.disposition, decoders::source::Disposition::Retry, "{error}")
+                assert_eq!(error.disposition, Disposition::Retry, "{error}")
             }
         }
     };
@@ -79,16 +81,49 @@ async fn without_the_right_to_emit_messages_a_lane_waits_itself() {
         DROP ROLE IF EXISTS mover; CREATE ROLE mover LOGIN;
         GRANT ALL ON DATABASE {} TO mover; GRANT ALL ON ALL TABLES IN SCHEMA public TO mover";
     db.exec(&revoke.replace("{}", &db.name)).await;
-    let mut options = crate::support::options(&db);
-    options.use_origin = false;
-    let target = sinks::postgres::PgTarget::open(db.as_user("mover"), options).await.unwrap();
+    let options = PgTargetOptions { use_origin: false, ..options(&db) };
+    let target = PgTarget::open(db.as_user("mover"), options).await.unwrap();
     let t = db.table("t", Identity::Default).await;
     let mut flusher = target.open_flusher().await.unwrap();
-    let mut lane = target.open_lane(sinks::LaneId(0)).await.unwrap();
+    let mut lane = target.open_lane(LaneId(0)).await.unwrap();
     let stopped = StoppedWriter::of(&db).await;
     apply(&mut lane, 1, vec![insert(&t, &["1"])]).await.unwrap();
     let position = db.rows("SELECT pg_current_wal_insert_lsn()::text").await.remove(0);
     assert!(flushed_up_to(&db, &position).await);
     flusher.flush().await.unwrap();
+    drop(stopped);
+}
+
+/// As on a side that a cutover has closed: the door is open only until the lanes are.
+#[tokio::test]
+async fn who_has_read_the_progress_flushes_though_nobody_is_let_in_any_more() {
+    let db = Db::new("CREATE TABLE t (id int PRIMARY KEY)").await;
+    let t = db.table("t", Identity::Default).await;
+    let target = db.target().await;
+    target.progress().await.unwrap();
+    let mut lane = target.open_lane(LaneId(0)).await.unwrap();
+    let admin = admin().await;
+    let close = format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", db.name);
+    admin.batch_execute(&close).await.unwrap();
+    let mut flusher = target.open_flusher().await.unwrap();
+    let stopped = StoppedWriter::of(&db).await;
+    apply(&mut lane, 1, vec![insert(&t, &["1"])]).await.unwrap();
+    let position = db.rows("SELECT pg_current_wal_insert_lsn()::text").await.remove(0);
+    assert_eq!(flushed_up_to(&db, &position).await, major() < 14);
+    flusher.flush().await.unwrap();
+    assert!(flushed_up_to(&db, &position).await);
+    drop(stopped);
+}
+
+/// A lane that was opened before anybody took that over.
+#[tokio::test]
+async fn as_long_as_nobody_flushes_for_it_a_lane_waits_itself() {
+    let db = Db::new("CREATE TABLE t (id int PRIMARY KEY)").await;
+    let t = db.table("t", Identity::Default).await;
+    let mut lane = db.lane().await;
+    let stopped = StoppedWriter::of(&db).await;
+    apply(&mut lane, 1, vec![insert(&t, &["1"])]).await.unwrap();
+    let position = db.rows("SELECT pg_current_wal_insert_lsn()::text").await.remove(0);
+    assert!(flushed_up_to(&db, &position).await);
     drop(stopped);
 }

@@ -117,7 +117,7 @@ impl Db {
     pub async fn new(ddl: &str) -> Db {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let admin = connect_when_up(&conn_info("postgres", "postgres")).await;
+        let admin = admin().await;
         // Two CREATE DATABASE at once wait for each other's template.
         admin.batch_execute("SELECT pg_advisory_lock(1)").await.expect("lock");
         admin.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("database");
@@ -195,6 +195,11 @@ impl Db {
             columns: columns.collect(),
         })
     }
+}
+
+/// A session of the superuser in another database.
+pub async fn admin() -> Session {
+    connect_when_up(&conn_info("postgres", "postgres")).await
 }
 
 fn conn_info(user: &str, database: &str) -> ConnInfo {

@@ -154,13 +154,30 @@ impl Target for Bad {
 struct SlowLog {
     target: NullTarget,
     may_answer: watch::Sender<bool>,
+    is_asked: watch::Sender<bool>,
 }
 
-struct SlowFlusher(watch::Receiver<bool>);
+impl SlowLog {
+    fn new() -> Arc<Self> {
+        let (may_answer, is_asked) = (watch::Sender::new(false), watch::Sender::new(false));
+        Arc::new(SlowLog { target: NullTarget::default(), may_answer, is_asked })
+    }
+
+    /// Waits until somebody waits for the log.
+    async fn asked(&self) {
+        self.is_asked.subscribe().wait_for(|asked| *asked).await.unwrap();
+    }
+}
+
+struct SlowFlusher {
+    may_answer: watch::Receiver<bool>,
+    is_asked: watch::Sender<bool>,
+}
 
 impl Flusher for SlowFlusher {
     async fn flush(&mut self) -> Result<(), TargetError> {
-        let answered = self.0.wait_for(|may| *may).await;
+        self.is_asked.send_replace(true);
+        let answered = self.may_answer.wait_for(|may| *may).await;
         answered.map(drop).map_err(|_| TargetError::retry("green is gone"))
     }
 }
@@ -174,7 +191,8 @@ impl Target for SlowLog {
     }
 
     async fn open_flusher(&self) -> Result<SlowFlusher, TargetError> {
-        Ok(SlowFlusher(self.may_answer.subscribe()))
+        let (may_answer, is_asked) = (self.may_answer.subscribe(), self.is_asked.clone());
+        Ok(SlowFlusher { may_answer, is_asked })
     }
 
     async fn progress(&self) -> Result<Reached, TargetError> {
@@ -324,25 +342,18 @@ async fn a_stop_does_not_wait_for_a_green_that_never_answers() {
     }
 }
 
-/// A commit that green could still lose is in no checkpoint, and blue is not told of it. An idle blue
-/// needs no log of green's.
+/// A commit that green could still lose is in no checkpoint, and blue is not told of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn blue_forgets_only_what_is_in_greens_log() {
     let setup = Setup::new(1);
-    let target =
-        Arc::new(SlowLog { target: NullTarget::default(), may_answer: watch::Sender::new(false) });
-    let idle = SourceEvent::Idle(Position::Lsn(Lsn(1001)));
-    let mut source = script([idle, transaction(1, Part::Whole)]);
+    let target = SlowLog::new();
+    let mut source = script([transaction(1, Part::Whole)]);
     let look = async {
+        target.asked().await;
         let mut progress = setup.context.progress.subscribe();
-        progress.wait_for(|frontier| frontier.applied() == end(1)).await.unwrap();
-        progress.wait_for(|frontier| frontier.acked() <= Lsn(1001)).await.unwrap();
-        let known = setup.context.store.checkpoint().unwrap();
-        assert!(
-            known.as_ref().is_none_or(|checkpoint| checkpoint.durable <= Lsn(1001)),
-            "{known:?}"
-        );
-        assert!(setup.context.progress.borrow().durable() <= Lsn(1001));
+        let frontier = *progress.borrow();
+        assert_eq!((frontier.applied(), frontier.durable()), (end(1), Lsn(1000)));
+        assert_eq!(setup.context.store.checkpoint().unwrap(), None);
         target.may_answer.send_replace(true);
         progress.wait_for(|frontier| frontier.acked() == end(1)).await.unwrap();
         setup.stop.send_replace(true);
@@ -350,20 +361,35 @@ async fn blue_forgets_only_what_is_in_greens_log() {
     let run = setup.run_to(Arc::clone(&target), &mut source, &[]);
     let (ran, ()) = tokio::join!(run, look);
     assert_eq!(ran.unwrap(), Outcome::Stopped);
+    assert_eq!(source.acknowledged, end(1));
     assert_eq!(setup.context.store.checkpoint().unwrap().unwrap().applied_transaction, end(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_blue_needs_no_log_of_greens() {
+    let setup = Setup::new(1);
+    let target = SlowLog::new();
+    let mut source = script([SourceEvent::Idle(Position::Lsn(Lsn(1001)))]);
+    let stop = async {
+        let mut progress = setup.context.progress.subscribe();
+        progress.wait_for(|frontier| frontier.acked() == Lsn(1001)).await.unwrap();
+        setup.stop.send_replace(true);
+    };
+    let (ran, ()) = tokio::join!(setup.run_to(Arc::clone(&target), &mut source, &[]), stop);
+    assert_eq!(ran.unwrap(), Outcome::Stopped);
+    assert!(!*target.is_asked.borrow());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_does_not_wait_for_a_log_that_never_answers() {
     let setup = Setup::new(1);
-    let target = SlowLog { target: NullTarget::default(), may_answer: watch::Sender::new(false) };
+    let target = SlowLog::new();
     let mut source = script([transaction(0, Part::Whole)]);
     let stop = async {
-        let mut progress = setup.context.progress.subscribe();
-        progress.wait_for(|frontier| frontier.applied() == end(0)).await.unwrap();
+        target.asked().await;
         setup.stop.send_replace(true);
     };
-    let (ran, ()) = tokio::join!(setup.run_to(Arc::new(target), &mut source, &[]), stop);
+    let (ran, ()) = tokio::join!(setup.run_to(Arc::clone(&target), &mut source, &[]), stop);
     assert_eq!(ran.unwrap(), Outcome::Stopped);
     assert_eq!(setup.context.progress.borrow().durable(), Lsn(1000));
     assert_eq!(setup.context.store.checkpoint().unwrap(), None);

@@ -268,33 +268,63 @@ fn fraction_bytes(digits: u8) -> usize {
     usize::from(digits.div_ceil(2))
 }
 
-impl WireType {
+/// Where a value ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Extent {
+    /// It has so many bytes.
+    Fixed(usize),
+    /// Its length stands before it, in so many bytes.
+    Counted(u8),
+}
+
+impl Extent {
     /// Reads one value's bytes: without their length, where there is one.
     #[inline]
     pub(super) fn read<'a>(self, reader: &mut Reader<'a>) -> Result<&'a [u8], Fault> {
         match self {
+            Extent::Fixed(bytes) => reader.bytes(bytes),
+            // The two that nearly all have, without the loop over the length's bytes.
+            Extent::Counted(1) => {
+                let length = reader.u8()?;
+                reader.bytes(length.into())
+            }
+            Extent::Counted(2) => {
+                let length = reader.u16()?;
+                reader.bytes(length.into())
+            }
+            Extent::Counted(width) => reader.sized(width.into()),
+        }
+    }
+}
+
+impl WireType {
+    /// Where its values end.
+    pub(super) fn extent(self) -> Extent {
+        match self {
             WireType::Integer { bytes } | WireType::Enum { bytes } | WireType::Set { bytes } => {
-                reader.bytes(bytes.into())
+                Extent::Fixed(bytes.into())
             }
-            WireType::Float | WireType::OldTimestamp => reader.bytes(4),
-            WireType::Double | WireType::OldDateTime => reader.bytes(8),
+            WireType::Float | WireType::OldTimestamp => Extent::Fixed(4),
+            WireType::Double | WireType::OldDateTime => Extent::Fixed(8),
             WireType::Decimal { precision, scale } => {
-                reader.bytes(super::value::decimal::stored_bytes(precision, scale))
+                Extent::Fixed(super::value::decimal::stored_bytes(precision, scale))
             }
-            WireType::Year => reader.bytes(1),
-            WireType::Date | WireType::OldTime => reader.bytes(3),
-            WireType::Time { fraction } => reader.bytes(3 + fraction_bytes(fraction)),
-            WireType::DateTime { fraction } => reader.bytes(5 + fraction_bytes(fraction)),
-            WireType::Timestamp { fraction } => reader.bytes(4 + fraction_bytes(fraction)),
-            WireType::Bit { bits } => reader.bytes(bits.div_ceil(8).into()),
+            WireType::Year => Extent::Fixed(1),
+            WireType::Date | WireType::OldTime => Extent::Fixed(3),
+            WireType::Time { fraction } => Extent::Fixed(3 + fraction_bytes(fraction)),
+            WireType::DateTime { fraction } => Extent::Fixed(5 + fraction_bytes(fraction)),
+            WireType::Timestamp { fraction } => Extent::Fixed(4 + fraction_bytes(fraction)),
+            WireType::Bit { bits } => Extent::Fixed(bits.div_ceil(8).into()),
             WireType::Char { most }
             | WireType::Varchar { most }
-            | WireType::CompressedVarchar { most } => reader.sized(if most > 255 { 2 } else { 1 }),
+            | WireType::CompressedVarchar { most } => {
+                Extent::Counted(if most > 255 { 2 } else { 1 })
+            }
             WireType::Blob { length_bytes }
             | WireType::CompressedBlob { length_bytes }
             | WireType::Geometry { length_bytes }
             | WireType::Json { length_bytes }
-            | WireType::Vector { length_bytes } => reader.sized(length_bytes.into()),
+            | WireType::Vector { length_bytes } => Extent::Counted(length_bytes),
         }
     }
 

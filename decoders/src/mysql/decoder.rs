@@ -12,7 +12,7 @@ use super::gtid::{self, GtidEvent, GtidList, MariadbGtidEvent};
 use super::header::{self, Header};
 use super::inflate;
 use super::payload::{Payload, PayloadEvents};
-use super::query::Query;
+use super::query::{LastSession, Query};
 use super::read::{Reader, name};
 use super::rows::Rows;
 use super::sealed::Sealed;
@@ -39,6 +39,7 @@ pub struct Decoder {
     format: Option<Arc<FormatDescription>>,
     limits: Limits,
     maps: SeenMaps,
+    sessions: LastSession,
 }
 
 impl Decoder {
@@ -68,7 +69,7 @@ impl Decoder {
         }
         if event == EventType::FORMAT_DESCRIPTION {
             let body = header::body(frame, false).map_err(wrong)?;
-            let format = FormatDescription::read(&body).map_err(wrong)?;
+            let format = FormatDescription::read(body).map_err(wrong)?;
             if format.checksum {
                 header::verify(frame, event).map_err(wrong)?;
             }
@@ -85,15 +86,15 @@ impl Decoder {
         }
         let body = header::body(frame, format.checksum).map_err(wrong)?;
         if event == EventType::TABLE_MAP
-            && let Some(map) = self.maps.get(&body)
+            && let Some(map) = self.maps.get(body)
         {
             return Ok(Event { header, body: Body::TableMap(Arc::clone(map)) });
         }
-        let decoded = decode_body(&header, &body, format, self.limits)?;
-        if let Body::TableMap(map) = &decoded {
-            self.maps.keep(&body, map);
+        let decoded = decode_body(header, frame, body, format, self.limits, &mut self.sessions);
+        if let Ok(Event { body: Body::TableMap(map), .. }) = &decoded {
+            self.maps.keep(body, map);
         }
-        Ok(Event { header, body: decoded })
+        decoded
     }
 
     /// A server says which file it will send before it says how events are written. Whether these
@@ -101,7 +102,7 @@ impl Decoder {
     /// they are not part of the file's name.
     fn before_format(&self, header: Header, frame: &Bytes) -> Result<Event, Fault> {
         let body = header::body(frame, header::has_checksum(frame, header.event_type))?;
-        let mut reader = Reader::new(&body);
+        let mut reader = Reader::new(body);
         let body = match header.event_type {
             EventType::ROTATE => Body::Rotate(Rotate::read(&mut reader)?),
             EventType::HEARTBEAT => Body::Heartbeat(Heartbeat::read_v1(&mut reader)?),
@@ -125,27 +126,30 @@ impl Decoder {
     }
 }
 
-/// What an event without header and checksum says.
+/// The event whose `body` is the part of `frame` between header and checksum.
 pub(super) fn decode_body(
-    header: &Header,
-    body: &Bytes,
+    header: Header,
+    frame: &Bytes,
+    body: &[u8],
     format: &FormatDescription,
     limits: Limits,
-) -> Result<Body, DecodeError> {
+    sessions: &mut LastSession,
+) -> Result<Event, DecodeError> {
     let mut reader = Reader::new(body);
-    read_body(header, body, &mut reader, format, limits).map_err(|fault| DecodeError {
-        event: header.event_type,
-        offset: reader.at(),
-        fault,
-    })
+    match read_body(&header, frame, &mut reader, format, limits, sessions) {
+        Ok(body) => Ok(Event { header, body }),
+        Err(fault) => Err(DecodeError { event: header.event_type, offset: reader.at(), fault }),
+    }
 }
 
+#[inline(always)]
 fn read_body(
     header: &Header,
-    body: &Bytes,
+    frame: &Bytes,
     reader: &mut Reader,
     format: &FormatDescription,
     limits: Limits,
+    sessions: &mut LastSession,
 ) -> Result<Body, Fault> {
     type T = EventType;
     let event_type = header.event_type;
@@ -155,9 +159,9 @@ fn read_body(
         return unknown(header);
     }
     let decoded = match event_type {
-        T::QUERY => Body::Query(Query::read(body, reader, format.flavor)?),
+        T::QUERY => Body::Query(Query::read(frame, reader, format.flavor, sessions)?),
         T::MARIADB_QUERY_COMPRESSED => {
-            Body::Query(Query::read_compressed(body, reader, limits.event_bytes)?)
+            Body::Query(Query::read_compressed(frame, reader, limits.event_bytes, sessions)?)
         }
         T::STOP => Body::Stop,
         T::ROTATE => Body::Rotate(Rotate::read(reader)?),
@@ -173,23 +177,23 @@ fn read_body(
         | T::WRITE_ROWS
         | T::UPDATE_ROWS
         | T::DELETE_ROWS
-        | T::PARTIAL_UPDATE_ROWS => Body::Rows(Rows::read(event_type, body, reader)?),
+        | T::PARTIAL_UPDATE_ROWS => Body::Rows(Rows::read(event_type, frame, reader)?),
         T::MARIADB_WRITE_ROWS_COMPRESSED_V1
         | T::MARIADB_UPDATE_ROWS_COMPRESSED_V1
         | T::MARIADB_DELETE_ROWS_COMPRESSED_V1
         | T::MARIADB_WRITE_ROWS_COMPRESSED
         | T::MARIADB_UPDATE_ROWS_COMPRESSED
         | T::MARIADB_DELETE_ROWS_COMPRESSED => {
-            let mut rows = Rows::read(event_type, body, reader)?;
+            let mut rows = Rows::read(event_type, frame, reader)?;
             rows.rows = Sealed(inflate::mariadb_event(&rows.rows, limits.event_bytes)?);
             Body::Rows(rows)
         }
         T::GTID | T::ANONYMOUS_GTID => {
-            Body::Gtid(GtidEvent::read(reader, event_type == T::ANONYMOUS_GTID)?)
+            Body::Gtid(Box::new(GtidEvent::read(reader, event_type == T::ANONYMOUS_GTID)?))
         }
-        T::GTID_TAGGED => Body::Gtid(GtidEvent::read_tagged(reader)?),
+        T::GTID_TAGGED => Body::Gtid(Box::new(GtidEvent::read_tagged(reader)?)),
         T::PREVIOUS_GTIDS => Body::PreviousGtids(gtid::read_set(reader)?),
-        T::TRANSACTION_PAYLOAD => Body::Payload(Payload::read(body, reader)?),
+        T::TRANSACTION_PAYLOAD => Body::Payload(Payload::read(frame, reader)?),
         T::MARIADB_GTID => Body::MariadbGtid(MariadbGtidEvent::read(reader, header.server_id)?),
         T::MARIADB_GTID_LIST => Body::MariadbGtidList(GtidList::read(reader)?),
         T::MARIADB_BINLOG_CHECKPOINT => {
@@ -199,9 +203,9 @@ fn read_body(
         // The length byte before the statement is cut to 8 bits: the event's end counts.
         T::ROWS_QUERY => {
             reader.u8()?;
-            Body::RowsQuery(Sealed(body.slice_ref(reader.rest())))
+            Body::RowsQuery(Sealed(frame.slice_ref(reader.rest())))
         }
-        T::MARIADB_ANNOTATE_ROWS => Body::RowsQuery(Sealed(body.slice_ref(reader.rest()))),
+        T::MARIADB_ANNOTATE_ROWS => Body::RowsQuery(Sealed(frame.slice_ref(reader.rest()))),
         T::INTVAR
         | T::RAND
         | T::USER_VAR

@@ -91,7 +91,7 @@ pub enum Body {
     XaPrepare(XaPrepare),
     /// MySQL: a transaction begins, with its identity ([`GtidEvent::gtid`] is `None` for
     /// an anonymous one).
-    Gtid(GtidEvent),
+    Gtid(Box<GtidEvent>),
     /// MySQL: what the files before this one hold.
     PreviousGtids(GtidSet),
     /// MariaDB: an event group begins.

@@ -1,10 +1,7 @@
 //! What every event begins with, and the checksum that it may end with.
 
-use bytes::Bytes;
-
 use super::error::Fault;
 use super::event::EventType;
-use super::read::Reader;
 
 /// Bytes of a header of binlog version 4, the only one since MySQL 5.0.
 pub const HEADER_BYTES: usize = 19;
@@ -42,14 +39,18 @@ impl Header {
 
     /// Reads the first 19 bytes of `frame`.
     pub(super) fn read(frame: &[u8]) -> Result<Header, Fault> {
-        let mut reader = Reader::new(frame);
+        let Some(bytes) = frame.first_chunk::<HEADER_BYTES>() else {
+            return Err(Fault::Truncated { needed: HEADER_BYTES, left: frame.len() });
+        };
+        let [t0, t1, t2, t3, event_type, s0, s1, s2, s3, e0, e1, e2, e3, p0, p1, p2, p3, f0, f1] =
+            *bytes;
         Ok(Header {
-            timestamp: reader.u32()?,
-            event_type: EventType(reader.u8()?),
-            server_id: reader.u32()?,
-            event_bytes: reader.u32()?,
-            log_pos: reader.u32()?,
-            flags: reader.u16()?,
+            timestamp: u32::from_le_bytes([t0, t1, t2, t3]),
+            event_type: EventType(event_type),
+            server_id: u32::from_le_bytes([s0, s1, s2, s3]),
+            event_bytes: u32::from_le_bytes([e0, e1, e2, e3]),
+            log_pos: u32::from_le_bytes([p0, p1, p2, p3]),
+            flags: u16::from_le_bytes([f0, f1]),
         })
     }
 }
@@ -72,18 +73,14 @@ fn stored_and_computed(frame: &[u8], event_type: EventType) -> Result<(u32, u32)
     else {
         return Err(Fault::Truncated { needed: least, left: frame.len() });
     };
-    let mut crc = crc32fast::Hasher::new();
-    let (header, body) = content.split_at(HEADER_BYTES);
-    if event_type == EventType::FORMAT_DESCRIPTION {
-        // The flag is set in the file after the checksum was computed (log_event.cc, IN_USE).
-        let mut header = <[u8; HEADER_BYTES]>::try_from(header).unwrap_or_default();
-        header[17] &= !(Header::IN_USE as u8);
-        crc.update(&header);
-    } else {
-        crc.update(header);
+    let stored = u32::from_le_bytes(*stored);
+    if event_type != EventType::FORMAT_DESCRIPTION {
+        return Ok((stored, crc32fast::hash(content)));
     }
-    crc.update(body);
-    Ok((u32::from_le_bytes(*stored), crc.finalize()))
+    // The flag is set in the file after the checksum was computed (log_event.cc, IN_USE).
+    let mut content = content.to_vec();
+    content[17] &= !(Header::IN_USE as u8);
+    Ok((stored, crc32fast::hash(&content)))
 }
 
 /// Fails unless the event's CRC32 is right.
@@ -100,10 +97,10 @@ pub(super) fn has_checksum(frame: &[u8], event_type: EventType) -> bool {
 }
 
 /// What is between header and checksum.
-pub(super) fn body(frame: &Bytes, with_checksum: bool) -> Result<Bytes, Fault> {
+pub(super) fn body(frame: &[u8], with_checksum: bool) -> Result<&[u8], Fault> {
     let end = frame.len().checked_sub(if with_checksum { CHECKSUM_BYTES } else { 0 });
-    match end.filter(|end| *end >= HEADER_BYTES) {
-        Some(end) => Ok(frame.slice(HEADER_BYTES..end)),
+    match end.and_then(|end| frame.get(HEADER_BYTES..end)) {
+        Some(body) => Ok(body),
         None => Err(Fault::Truncated { needed: HEADER_BYTES, left: frame.len() }),
     }
 }

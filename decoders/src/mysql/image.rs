@@ -50,6 +50,12 @@ impl<'a> Image<'a> {
         self.whole = None;
     }
 
+    /// An empty image for so many columns.
+    pub(super) fn begin(&mut self, columns: usize) {
+        self.clear();
+        self.slots.reserve_exact(columns);
+    }
+
     pub(super) fn whole(&mut self, bytes: Option<&'a [u8]>) {
         self.whole = bytes;
     }
@@ -95,12 +101,14 @@ impl<'a> Change<'a> {
     }
 
     /// A column of the old image.
+    #[inline]
     pub fn before(&self, column: usize) -> Result<Cell<'a>, Fault> {
         self.cell(&self.before, column)
     }
 
     /// A column of the new image. JSON that came as differences is put together with the old
     /// value.
+    #[inline]
     pub fn after(&self, column: usize) -> Result<Cell<'a>, Fault> {
         self.cell(&self.after, column)
     }
@@ -126,6 +134,7 @@ impl<'a> Change<'a> {
         self.after.whole
     }
 
+    #[inline(always)]
     fn cell(&self, image: &Image<'a>, column: usize) -> Result<Cell<'a>, Fault> {
         let plan = self.layout.and_then(|layout| layout.columns().get(column));
         let (Some(plan), Some(slot)) = (plan, image.slots.get(column)) else {

@@ -4,10 +4,10 @@
 use std::borrow::Cow;
 
 use super::charset::Charset;
-use super::column::WireType;
+use super::column::{Extent, WireType};
 use super::error::{DecodeError, Fault};
 use super::event::EventType;
-use super::read::little_endian;
+use super::read::{Reader, little_endian};
 use super::source_type::SourceType;
 use super::table_map::{MappedColumn, TableMap};
 use super::value::{Decimal, Value, special, temporal};
@@ -50,6 +50,7 @@ pub struct Layout {
 #[derive(Clone, PartialEq, Debug)]
 pub struct ColumnPlan {
     wire: WireType,
+    extent: Extent,
     kind: Kind,
 }
 
@@ -141,15 +142,10 @@ fn plan(column: &MappedColumn, known: &CatalogColumn) -> Result<ColumnPlan, Faul
         },
         _ => Kind::Plain,
     };
-    Ok(ColumnPlan { wire: column.wire, kind })
+    Ok(ColumnPlan { wire: column.wire, extent: column.wire.extent(), kind })
 }
 
 impl ColumnPlan {
-    /// How the values are written.
-    pub fn wire(&self) -> WireType {
-        self.wire
-    }
-
     /// The type as SQL has it, as far as it matters to who stores the values.
     pub fn source_type(&self) -> SourceType {
         use SourceType as T;
@@ -195,13 +191,42 @@ impl ColumnPlan {
         matches!(self.wire, WireType::Json { .. })
     }
 
-    /// The value in a field's bytes, as [`WireType`] framed them.
+    /// The bytes of the column's next value, for [`ColumnPlan::value`].
+    #[inline]
+    pub(super) fn read<'a>(&self, reader: &mut Reader<'a>) -> Result<&'a [u8], Fault> {
+        self.extent.read(reader)
+    }
+
+    /// The value in a field's bytes.
+    ///
+    /// Numbers and text, which most columns are, are built where they are asked for; a call would copy
+    /// each value several times.
+    #[inline(always)]
     pub(super) fn value<'a>(&'a self, bytes: &'a [u8]) -> Result<Value<'a>, Fault> {
-        Ok(match self.wire {
-            WireType::Integer { .. } => match self.kind {
-                Kind::Unsigned => Value::Unsigned(little_endian(bytes)),
-                _ => Value::Signed(signed(bytes)),
+        match (self.wire, &self.kind) {
+            (WireType::Integer { .. }, _) => Ok(self.integer(bytes)),
+            (
+                WireType::Char { .. } | WireType::Varchar { .. } | WireType::Blob { .. },
+                Kind::Text(charset),
+            ) => match charset.as_utf8(bytes) {
+                Some(text) => Ok(Value::Text(Cow::Borrowed(text))),
+                None => self.other_value(bytes),
             },
+            _ => self.other_value(bytes),
+        }
+    }
+
+    #[inline]
+    fn integer<'a>(&self, bytes: &'a [u8]) -> Value<'a> {
+        match self.kind {
+            Kind::Unsigned => Value::Unsigned(little_endian(bytes)),
+            _ => Value::Signed(signed(bytes)),
+        }
+    }
+
+    fn other_value<'a>(&'a self, bytes: &'a [u8]) -> Result<Value<'a>, Fault> {
+        Ok(match self.wire {
+            WireType::Integer { .. } => self.integer(bytes),
             WireType::Float => Value::Float(f32::from_le_bytes(fixed(bytes)?)),
             WireType::Double => Value::Double(f64::from_le_bytes(fixed(bytes)?)),
             WireType::Decimal { precision, scale } => {
@@ -284,6 +309,12 @@ fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Fault> {
 /// Two's complement in 1 to 8 bytes.
 #[inline]
 fn signed(bytes: &[u8]) -> i64 {
+    if let Ok(bytes) = bytes.try_into() {
+        return i32::from_le_bytes(bytes).into();
+    }
+    if let Ok(bytes) = bytes.try_into() {
+        return i64::from_le_bytes(bytes);
+    }
     let unused = 64 - 8 * bytes.len().clamp(1, 8) as u32;
     ((little_endian(bytes) << unused) as i64) >> unused
 }

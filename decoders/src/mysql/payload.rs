@@ -10,6 +10,7 @@ use super::error::{DecodeError, Fault};
 use super::event::{Event, EventType};
 use super::format::FormatDescription;
 use super::header::{HEADER_BYTES, Header};
+use super::query::LastSession;
 use super::read::Reader;
 use super::sealed::Sealed;
 
@@ -34,7 +35,7 @@ pub struct Payload {
 
 impl Payload {
     /// Fields as type, length, value; the data comes after the field that says it is the last.
-    pub(super) fn read(body: &Bytes, reader: &mut Reader) -> Result<Payload, Fault> {
+    pub(super) fn read(frame: &Bytes, reader: &mut Reader) -> Result<Payload, Fault> {
         const END: u64 = 0;
         const SIZE: u64 = 1;
         const COMPRESSION: u64 = 2;
@@ -69,7 +70,7 @@ impl Payload {
             (None, Compression::None) => size,
             (None, Compression::Zstd) => return Err(Fault::Malformed("payload without a length")),
         };
-        Ok(Payload { compression, uncompressed_bytes, data: Sealed(body.slice_ref(data)) })
+        Ok(Payload { compression, uncompressed_bytes, data: Sealed(frame.slice_ref(data)) })
     }
 
     pub(super) fn events(
@@ -85,7 +86,14 @@ impl Payload {
                 Box::new(decoder.map_err(|_| wrong(Fault::Damaged("payload")))?)
             }
         };
-        Ok(PayloadEvents { source, left: self.uncompressed_bytes, format, limits, ended: false })
+        Ok(PayloadEvents {
+            source,
+            left: self.uncompressed_bytes,
+            format,
+            limits,
+            sessions: LastSession::default(),
+            ended: false,
+        })
     }
 }
 
@@ -97,6 +105,7 @@ pub struct PayloadEvents {
     left: u64,
     format: Arc<FormatDescription>,
     limits: Limits,
+    sessions: LastSession,
     ended: bool,
 }
 
@@ -117,12 +126,12 @@ impl PayloadEvents {
             wrong(Fault::Impossible { what: "event's length", found: header.event_bytes.into() })
         })?;
         frame = self.bytes(rest, frame)?;
-        let body = Bytes::from(frame).slice(HEADER_BYTES..);
+        let frame = Bytes::from(frame);
         if header.event_type == EventType::TRANSACTION_PAYLOAD {
             return Err(wrong(Fault::Malformed("payload inside a payload")));
         }
-        let body = decode_body(&header, &body, &self.format, self.limits)?;
-        Ok(Some(Event { header, body }))
+        let body = &frame[HEADER_BYTES..];
+        decode_body(header, &frame, body, &self.format, self.limits, &mut self.sessions).map(Some)
     }
 
     /// `frame` with `count` bytes more.

@@ -1,5 +1,7 @@
 //! QUERY events: statements, and the session that they ran in.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::charset::Charset;
@@ -19,9 +21,30 @@ pub struct Query {
     /// The default schema, which unqualified names belong to; empty for none.
     pub schema: String,
     /// The session's settings.
-    pub session: Session,
+    pub session: Arc<Session>,
     /// The statement's bytes, in the character set [`Session::client_collation`].
     pub statement: Sealed,
+}
+
+/// The settings that were read last: most statements of a stream, each BEGIN among them, come from sessions
+/// with the same ones.
+#[derive(Debug, Default)]
+pub(super) struct LastSession {
+    flavor: Option<Flavor>,
+    settings: Vec<u8>,
+    session: Arc<Session>,
+}
+
+impl LastSession {
+    fn read(&mut self, settings: &[u8], flavor: Flavor) -> Result<Arc<Session>, Fault> {
+        if self.flavor != Some(flavor) || self.settings != settings {
+            self.session = Arc::new(Session::read(&mut Reader::new(settings), flavor)?);
+            self.flavor = Some(flavor);
+            self.settings.clear();
+            self.settings.extend_from_slice(settings);
+        }
+        Ok(Arc::clone(&self.session))
+    }
 }
 
 /// What the source says of the session. A value that it left out is `None`.
@@ -61,30 +84,40 @@ impl Session {
 }
 
 impl Query {
-    pub(super) fn read(body: &Bytes, reader: &mut Reader, flavor: Flavor) -> Result<Query, Fault> {
-        let mut query = Query::read_head(reader, flavor)?;
-        query.statement = Sealed(body.slice_ref(reader.rest()));
+    pub(super) fn read(
+        frame: &Bytes,
+        reader: &mut Reader,
+        flavor: Flavor,
+        sessions: &mut LastSession,
+    ) -> Result<Query, Fault> {
+        let mut query = Query::read_head(reader, flavor, sessions)?;
+        query.statement = Sealed(frame.slice_ref(reader.rest()));
         Ok(query)
     }
 
     /// MariaDB with `log_bin_compress`.
     pub(super) fn read_compressed(
-        body: &Bytes,
+        frame: &Bytes,
         reader: &mut Reader,
         most: usize,
+        sessions: &mut LastSession,
     ) -> Result<Query, Fault> {
-        let mut query = Query::read(body, reader, Flavor::Mariadb)?;
+        let mut query = Query::read(frame, reader, Flavor::Mariadb, sessions)?;
         query.statement = Sealed(inflate::mariadb_event(&query.statement, most)?);
         Ok(query)
     }
 
-    fn read_head(reader: &mut Reader, flavor: Flavor) -> Result<Query, Fault> {
+    fn read_head(
+        reader: &mut Reader,
+        flavor: Flavor,
+        sessions: &mut LastSession,
+    ) -> Result<Query, Fault> {
         let thread_id = reader.u32()?;
         reader.u32()?; // seconds that it took
         let schema_bytes = reader.u8()?;
         let error_code = reader.u16()?;
         let settings = reader.sized(2)?;
-        let session = Session::read(&mut Reader::new(settings), flavor)?;
+        let session = sessions.read(settings, flavor)?;
         let schema = name(reader.bytes(schema_bytes.into())?)?;
         match reader.u8()? {
             0 => {}
@@ -169,5 +202,28 @@ impl Session {
             }
         }
         Ok(session)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_again_when_they_or_their_meaning_are_others() {
+        let mut last = LastSession::default();
+        assert_eq!(*last.read(&[], Flavor::Mysql).unwrap(), Session::default());
+        // sql_mode, then two codes of one number that mean different things.
+        let strict = last.read(&[1, 2, 0, 0, 0, 0, 0, 0, 0], Flavor::Mysql).unwrap();
+        assert_eq!(strict.sql_mode, Some(2));
+        let again = last.read(&[1, 2, 0, 0, 0, 0, 0, 0, 0], Flavor::Mysql).unwrap();
+        assert!(Arc::ptr_eq(&strict, &again));
+        let other = last.read(&[1, 3, 0, 0, 0, 0, 0, 0, 0], Flavor::Mysql).unwrap();
+        assert_eq!(other.sql_mode, Some(3));
+        assert!(last.read(&[16], Flavor::Mysql).is_err());
+        let mysql = last.read(&[16, 1], Flavor::Mysql).unwrap();
+        assert_eq!((mysql.explicit_timestamps, mysql.unknown_setting), (Some(true), None));
+        let mariadb = last.read(&[16, 1], Flavor::Mariadb).unwrap();
+        assert_eq!((mariadb.explicit_timestamps, mariadb.unknown_setting), (None, Some(16)));
     }
 }

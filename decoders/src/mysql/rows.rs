@@ -34,6 +34,40 @@ pub enum ExtraInfo {
     Ndb,
 }
 
+/// Which columns images have.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Columns {
+    /// Every one: `binlog_row_image=FULL`.
+    All,
+    /// A bit for each.
+    Some(Box<[u8]>),
+}
+
+impl Columns {
+    fn read(reader: &mut Reader, width: usize) -> Result<Columns, Fault> {
+        let bitmap = reader.bytes(width.div_ceil(8))?;
+        let (whole, last) = bitmap.split_at(width / 8);
+        let all = whole.iter().all(|byte| *byte == 0xFF)
+            && last.iter().all(|byte| byte.trailing_ones() as usize >= width % 8);
+        Ok(if all { Columns::All } else { Columns::Some(bitmap.into()) })
+    }
+
+    fn has(&self, column: usize) -> bool {
+        match self {
+            Columns::All => true,
+            Columns::Some(bitmap) => bit(bitmap, column),
+        }
+    }
+
+    /// How many of a table's columns they are.
+    fn count(&self, width: usize) -> usize {
+        match self {
+            Columns::All => width,
+            Columns::Some(_) => (0..width).filter(|at| self.has(*at)).count(),
+        }
+    }
+}
+
 /// A row event. Its images are not decoded yet.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rows {
@@ -44,14 +78,14 @@ pub struct Rows {
     /// `Rows::STATEMENT_END` and others.
     pub flags: u16,
     /// Further information.
-    pub extra: Vec<ExtraInfo>,
+    pub extra: Box<[ExtraInfo]>,
     /// How many columns the table has.
     pub width: usize,
     event: EventType,
     /// Which columns the old image has (or the new one, of an insert).
-    first_columns: Bytes,
-    /// Which columns the new image of an update has.
-    second_columns: Bytes,
+    first_columns: Columns,
+    /// Which columns the new image of an update has; `All` where there is none.
+    second_columns: Columns,
     pub(super) rows: Sealed,
 }
 
@@ -65,7 +99,11 @@ impl Rows {
     /// The session had `unique_checks` off.
     pub const RELAXED_UNIQUE_CHECKS: u16 = 4;
 
-    pub(super) fn read(event: EventType, body: &Bytes, reader: &mut Reader) -> Result<Rows, Fault> {
+    pub(super) fn read(
+        event: EventType,
+        frame: &Bytes,
+        reader: &mut Reader,
+    ) -> Result<Rows, Fault> {
         type T = EventType;
         let operation = match event {
             T::WRITE_ROWS_V1
@@ -90,20 +128,17 @@ impl Rows {
         );
         let table_id = reader.uint(6)?;
         let flags = reader.u16()?;
-        let extra = if has_extra { read_extra(reader, operation)? } else { Vec::new() };
+        let extra = if has_extra { read_extra(reader, operation)? } else { Box::default() };
         // A bit for each column follows.
         let width = reader.packed()?;
         let width = usize::try_from(width).ok().filter(|width| width.div_ceil(8) <= reader.left());
         let width = width.ok_or(Fault::Truncated { needed: 1, left: reader.left() })?;
-        let bitmap = |reader: &mut Reader| {
-            reader.bytes(width.div_ceil(8)).map(|bytes| body.slice_ref(bytes))
-        };
-        let first_columns = bitmap(reader)?;
+        let first_columns = Columns::read(reader, width)?;
         let second_columns = match operation {
-            Operation::Update => bitmap(reader)?,
-            _ => Bytes::new(),
+            Operation::Update => Columns::read(reader, width)?,
+            _ => Columns::All,
         };
-        let rows = Sealed(body.slice_ref(reader.rest()));
+        let rows = Sealed(frame.slice_ref(reader.rest()));
         let change = Rows {
             table_id,
             operation,
@@ -125,18 +160,13 @@ impl Rows {
 
     /// Whether images may lack columns (`binlog_row_image` is not FULL).
     pub fn is_complete(&self) -> bool {
-        let all = |bitmap: &Bytes| (0..self.width).all(|at| bit(bitmap, at));
-        all(&self.first_columns)
-            && (self.operation != Operation::Update || all(&self.second_columns))
+        self.first_columns == Columns::All && self.second_columns == Columns::All
     }
 
     /// The columns that an image lacks.
     pub fn absent(&self) -> impl Iterator<Item = usize> + '_ {
-        let lacks = |bitmap: &Bytes, at| !bit(bitmap, at);
-        (0..self.width).filter(move |at| {
-            lacks(&self.first_columns, *at)
-                || (self.operation == Operation::Update && lacks(&self.second_columns, *at))
-        })
+        (0..self.width)
+            .filter(move |at| !self.first_columns.has(*at) || !self.second_columns.has(*at))
     }
 
     /// Bytes of the images after decompression.
@@ -155,7 +185,7 @@ impl Rows {
 }
 
 /// Extra information: a length that counts itself, then type and value, one after the other.
-fn read_extra(reader: &mut Reader, operation: Operation) -> Result<Vec<ExtraInfo>, Fault> {
+fn read_extra(reader: &mut Reader, operation: Operation) -> Result<Box<[ExtraInfo]>, Fault> {
     let length = reader.u16()?.checked_sub(2).ok_or(Fault::Malformed("extra row information"))?;
     let mut reader = Reader::new(reader.bytes(length.into())?);
     let mut extra = Vec::new();
@@ -178,7 +208,7 @@ fn read_extra(reader: &mut Reader, operation: Operation) -> Result<Vec<ExtraInfo
             }
         });
     }
-    Ok(extra)
+    Ok(extra.into())
 }
 
 /// Reads the images of a row event one change after the other, into the same memory.
@@ -239,24 +269,27 @@ impl<'a> RowReader<'a> {
 fn read_image<'a>(
     reader: &mut Reader<'a>,
     layout: &Layout,
-    columns: &[u8],
+    columns: &Columns,
     image: &mut Image<'a>,
     partial: bool,
 ) -> Result<(), Fault> {
+    if *columns == Columns::All && !partial {
+        return read_full_image(reader, layout, image);
+    }
     let differences: &[u8] = match partial && reader.packed()? & 1 == 1 {
         true => reader.bytes(layout.json_columns().div_ceil(8))?,
         false => &[],
     };
     let begin = reader.clone();
-    let present = (0..layout.columns().len()).filter(|at| bit(columns, *at)).count();
+    let present = columns.count(layout.columns().len());
     let nulls = reader.bytes(present.div_ceil(8))?;
-    image.clear();
+    image.begin(layout.columns().len());
     let (mut nth, mut json) = (0, 0);
     for (column, plan) in layout.columns().iter().enumerate() {
         let is_json = plan.is_json();
         let difference = is_json && bit(differences, json);
         json += usize::from(is_json);
-        if !bit(columns, column) {
+        if !columns.has(column) {
             image.absent();
             continue;
         }
@@ -266,7 +299,7 @@ fn read_image<'a>(
             image.null();
             continue;
         }
-        let bytes = plan.wire().read(reader).map_err(|fault| fault.in_column(column))?;
+        let bytes = plan.read(reader).map_err(|fault| fault.in_column(column))?;
         match difference {
             true => image.difference(bytes),
             false => image.value(bytes),
@@ -275,4 +308,53 @@ fn read_image<'a>(
     let is_whole = present == layout.columns().len() && differences.iter().all(|byte| *byte == 0);
     image.whole(is_whole.then(|| begin.until(reader)));
     Ok(())
+}
+
+/// What [`read_image`] does for most images, without looking for columns that are not there.
+fn read_full_image<'a>(
+    reader: &mut Reader<'a>,
+    layout: &Layout,
+    image: &mut Image<'a>,
+) -> Result<(), Fault> {
+    let begin = reader.clone();
+    let nulls = reader.bytes(layout.columns().len().div_ceil(8))?;
+    image.begin(layout.columns().len());
+    for (column, plan) in layout.columns().iter().enumerate() {
+        match bit(nulls, column) {
+            true => image.null(),
+            false => {
+                image.value(plan.read(reader).map_err(|fault| fault.in_column(column))?);
+            }
+        }
+    }
+    image.whole(Some(begin.until(reader)));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn columns(bitmap: &[u8], width: usize) -> Columns {
+        Columns::read(&mut Reader::new(bitmap), width).unwrap()
+    }
+
+    #[test]
+    fn all_columns_are_all_of_the_table_whatever_the_bits_behind_them() {
+        for width in 0..=17 {
+            let bytes = usize::div_ceil(width, 8);
+            assert_eq!(columns(&vec![0xFF; bytes], width), Columns::All, "{width}");
+            let mut exact = vec![0; bytes];
+            (0..width).for_each(|at| exact[at / 8] |= 1 << (at % 8));
+            assert_eq!(columns(&exact, width), Columns::All, "{width}");
+            for lacking in 0..width {
+                let mut bitmap = vec![0xFF; bytes];
+                bitmap[lacking / 8] &= !(1 << (lacking % 8));
+                let columns = columns(&bitmap, width);
+                assert!((0..width).all(|at| columns.has(at) == (at != lacking)), "{width}");
+                assert_eq!(columns.count(width), width - 1);
+            }
+        }
+        assert!(Columns::read(&mut Reader::new(&[0xFF]), 9).is_err());
+    }
 }

@@ -3,6 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
+use super::read::little_endian;
 use super::table_map::TableMap;
 
 /// Table maps begin with the table's number, which has this size in every version since MySQL 5.1.4.
@@ -14,7 +17,7 @@ const MOST_BYTES: usize = 64 << 10;
 
 /// By the table's number: the bytes of its last map, and what they say.
 #[derive(Debug, Default)]
-pub(super) struct SeenMaps(HashMap<[u8; TABLE_ID_BYTES], Seen>);
+pub(super) struct SeenMaps(HashMap<u64, Seen, RandomState>);
 
 #[derive(Debug)]
 struct Seen {
@@ -25,22 +28,26 @@ struct Seen {
 impl SeenMaps {
     /// The map that was read from the same bytes.
     pub fn get(&self, bytes: &[u8]) -> Option<&Arc<TableMap>> {
-        let seen = self.0.get(bytes.first_chunk()?)?;
+        let seen = self.0.get(&table_id(bytes)?)?;
         (*seen.bytes == *bytes).then_some(&seen.map)
     }
 
     /// Keeps what was read from these bytes, in the place of what its number stood for.
     pub fn keep(&mut self, bytes: &[u8], map: &Arc<TableMap>) {
-        let Some(id) = bytes.first_chunk().filter(|_| bytes.len() <= MOST_BYTES) else { return };
-        if self.0.len() >= MOST && !self.0.contains_key(id) {
+        let Some(id) = table_id(bytes).filter(|_| bytes.len() <= MOST_BYTES) else { return };
+        if self.0.len() >= MOST && !self.0.contains_key(&id) {
             self.0.clear();
         }
-        self.0.insert(*id, Seen { bytes: Box::from(bytes), map: Arc::clone(map) });
+        self.0.insert(id, Seen { bytes: Box::from(bytes), map: Arc::clone(map) });
     }
 
     pub fn clear(&mut self) {
         self.0.clear();
     }
+}
+
+fn table_id(bytes: &[u8]) -> Option<u64> {
+    bytes.get(..TABLE_ID_BYTES).map(little_endian)
 }
 
 #[cfg(test)]

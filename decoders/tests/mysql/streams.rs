@@ -251,9 +251,9 @@ fn xa_partitions_rotation_and_statement_format_of_mysql() {
     });
     let rows: Vec<_> = rows.collect();
     use decoders::mysql::ExtraInfo::Partition;
-    assert_eq!(rows[0].extra, [Partition { id: 0, source: None }]);
+    assert_eq!(*rows[0].extra, [Partition { id: 0, source: None }]);
     assert_eq!(rows[1].operation, Operation::Update);
-    assert_eq!(rows[1].extra, [Partition { id: 1, source: Some(0) }]);
+    assert_eq!(*rows[1].extra, [Partition { id: 1, source: Some(0) }]);
     let last = rows.last().unwrap().flags;
     let off = Rows::STATEMENT_END | Rows::NO_FOREIGN_KEY_CHECKS | Rows::RELAXED_UNIQUE_CHECKS;
     assert_eq!(last & off, off);

@@ -141,12 +141,23 @@ impl Charset {
 
     /// Text as UTF-8. Fails where a byte stands for no character: nothing is replaced.
     pub fn decode(self, bytes: &[u8]) -> Result<Cow<'_, str>, Fault> {
+        match self.as_utf8(bytes) {
+            Some(text) => Ok(Cow::Borrowed(text)),
+            None => self.convert(bytes),
+        }
+    }
+
+    /// Text of which the bytes are the same in UTF-8, which nearly all is.
+    #[inline]
+    pub(super) fn as_utf8(self, bytes: &[u8]) -> Option<&str> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        (self.is_utf8() || (self.extends_ascii() && text.is_ascii())).then_some(text)
+    }
+
+    fn convert(self, bytes: &[u8]) -> Result<Cow<'_, str>, Fault> {
         let invalid = || Fault::InvalidText(self.name());
         let decoded = match self {
-            Charset::Utf8mb3 | Charset::Utf8mb4 | Charset::Binary | Charset::Ascii => {
-                let text = std::str::from_utf8(bytes).ok().map(Cow::Borrowed);
-                text.filter(|text| self != Charset::Ascii || text.is_ascii())
-            }
+            Charset::Utf8mb3 | Charset::Utf8mb4 | Charset::Binary | Charset::Ascii => None,
             Charset::Ucs2 => ucs2(bytes),
             Charset::Utf16 => utf16(bytes, u16::from_be_bytes),
             Charset::Utf16le => utf16(bytes, u16::from_le_bytes),
@@ -158,6 +169,18 @@ impl Charset {
             double => double.by_characters(bytes),
         };
         decoded.ok_or_else(invalid)
+    }
+
+    #[inline]
+    fn is_utf8(self) -> bool {
+        matches!(self, Charset::Utf8mb3 | Charset::Utf8mb4 | Charset::Binary)
+    }
+
+    /// Whether the bytes below 0x80 are ASCII.
+    #[inline]
+    fn extends_ascii(self) -> bool {
+        use Charset::*;
+        !matches!(self, Ucs2 | Utf16 | Utf16le | Utf32 | Swe7)
     }
 
     fn upper_half(self) -> Option<&'static str> {
@@ -215,9 +238,6 @@ impl Charset {
 impl Charset {
     /// A character set in which a byte from 0x80 on begins a character of several.
     fn by_characters(self, bytes: &[u8]) -> Option<Cow<'_, str>> {
-        if bytes.is_ascii() {
-            return std::str::from_utf8(bytes).ok().map(Cow::Borrowed);
-        }
         let mut text = String::with_capacity(bytes.len() * 2);
         let mut rest = bytes;
         while let Some(first) = rest.first() {
@@ -287,9 +307,6 @@ impl Charset {
 
 /// A character set whose lower half is ASCII.
 fn by_table<'a>(bytes: &'a [u8], upper: &[char]) -> Option<Cow<'a, str>> {
-    if bytes.is_ascii() {
-        return std::str::from_utf8(bytes).ok().map(Cow::Borrowed);
-    }
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
         text.push(match byte.checked_sub(0x80) {

@@ -88,7 +88,7 @@ pub struct MariadbGtidEvent {
     /// Groups with the same number were committed together and don't depend on each other.
     pub commit_id: Option<u64>,
     /// The distributed transaction that this group prepares or completes.
-    pub xid: Option<Xid>,
+    pub xid: Option<Box<Xid>>,
     /// `FL_*_E1`, further flags; 0 where the source has none.
     pub extra_flags: u8,
     /// The session on the source (11.6+).
@@ -152,7 +152,7 @@ impl MariadbGtidEvent {
             let (global, branch) = (reader.u8()?, reader.u8()?);
             let global = reader.bytes(global.into())?.to_vec();
             let branch = reader.bytes(branch.into())?.to_vec();
-            event.xid = Some(Xid { format_id, global, branch });
+            event.xid = Some(Box::new(Xid { format_id, global, branch }));
         }
         // The event has at least the size that the format description promises; zeros fill it up.
         if !reader.is_empty() {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use crate::change::{ChangeEvent, OldRow, Part, QualifiedName};
 use crate::mysql::catalog::TableInfo;
 use crate::mysql::gtid::{BinlogPosition, MariadbGtidEvent, TransactionId};
-use crate::mysql::{Body, Event, Query, Rows, Selection};
+use crate::mysql::{Body, Event, Query, Rows, Selection, Session};
 
 use super::error::StreamFault;
 use super::lexer::Dialect;
@@ -246,7 +246,7 @@ impl Assembler {
                     tables,
                     databases,
                     raw: query.statement.clone(),
-                    session: query.session.clone(),
+                    session: Session::clone(&query.session),
                 })
             }
         };

@@ -184,9 +184,16 @@ impl LagTracker {
     }
 
     /// Everything up to `position` is committed on green: a commit's end, or a keepalive's
-    /// position while nothing is open, buffered or in flight. Never goes backwards.
+    /// position while nothing is open, buffered or in flight. It goes backwards when green may have
+    /// lost what it had committed last; the lag is unknown then until green has caught up with a sample.
     pub fn applied(&mut self, now: Instant, position: Lsn) {
-        self.applied = self.applied.max(position);
+        if position < self.applied {
+            self.applied_as_of = None;
+            // Older ones may have been forgotten already, and this one is behind them all.
+            self.outstanding = self.newest.into_iter().collect();
+            self.rate.clear();
+        }
+        self.applied = position;
         while let Some(oldest) = self.outstanding.front() {
             if oldest.head > self.applied {
                 break;
@@ -321,6 +328,24 @@ mod tests {
         let reading = lag.reading(at(start, 1001));
         assert_eq!(reading.seconds, None);
         assert!(reading.reason.unwrap().contains("connection refused"));
+    }
+
+    #[test]
+    fn what_green_has_lost_is_not_applied_any_more() {
+        let start = Instant::now();
+        let mut lag = LagTracker::new();
+        lag.sample(start, Lsn(100));
+        lag.applied(start, Lsn(100));
+        assert_eq!(lag.reading(start).seconds, Some(0.0));
+        lag.applied(at(start, 10), Lsn(60));
+        let reading = lag.reading(at(start, 10));
+        assert_eq!((reading.seconds, reading.bytes), (None, Some(40)));
+        // Nothing new on blue.
+        lag.sample(at(start, 100), Lsn(100));
+        assert_eq!(lag.reading(at(start, 110)).seconds, None);
+        lag.applied(at(start, 120), Lsn(100));
+        let reading = lag.reading(at(start, 120));
+        assert_eq!((reading.seconds, reading.bytes), (Some(0.0), Some(0)));
     }
 
     #[test]

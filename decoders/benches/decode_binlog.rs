@@ -30,7 +30,7 @@ use tests::mysql::{Mysql, Version};
 const LOAD: Oltp = Oltp { tables: 4, rows: 100_000 };
 const SESSIONS: u64 = 2;
 const TRANSACTIONS: u64 = 40_000;
-const RUNS: usize = 5;
+const RUNS: usize = 9;
 
 fn main() -> Result<()> {
     let engine = std::env::var("ENGINE").unwrap_or_default();

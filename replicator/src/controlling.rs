@@ -94,7 +94,7 @@ impl<R: Route> EngineReplication<R> {
 fn progress_of(shared: &Shared, transactions_per_second: Option<f64>) -> Progress {
     let blocked = match shared.phase() {
         PipelinePhase::Streaming | PipelinePhase::CatchingUp | PipelinePhase::CuttingOver => {
-            shared.obstacle()
+            shared.obstacle().or_else(|| shared.unconfirmed())
         }
         PipelinePhase::Copying | PipelinePhase::Indexing => {
             Some("the first copy is not done yet".to_string())

@@ -23,6 +23,10 @@ use crate::engine::touched::Touched;
 use crate::metrics::StreamSample;
 use crate::protect::wal::WalStatus;
 
+mod confirmed;
+
+use confirmed::Confirmed;
+
 /// Lag above which a stream is said to be catching up.
 const CATCHING_UP_SECONDS: f64 = 5.0;
 
@@ -55,8 +59,7 @@ struct Facts {
     head: Option<Lsn>,
     /// Why no cutover may begin although the stream is fine.
     obstacle: Option<String>,
-    /// When the checkpoint last covered everything applied.
-    covered_at: Instant,
+    confirmed: Confirmed,
     /// What positions stand for, of a source of which transactions are counted.
     terms: Option<Arc<dyn Positions>>,
 }
@@ -126,7 +129,7 @@ impl Shared {
                 slot: SlotReading::default(),
                 head: None,
                 obstacle: None,
-                covered_at: Instant::now(),
+                confirmed: Confirmed::new(Instant::now()),
                 terms: None,
             }),
             reconnects: AtomicU64::new(0),
@@ -308,6 +311,17 @@ impl Shared {
         self.alert_errors.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Why no cutover may begin although everything is applied: what is applied is not durable.
+    pub fn unconfirmed(&self) -> Option<String> {
+        let silent = self.facts().confirmed.silent_for(Instant::now())?;
+        let (from, to) = (self.direction.from(), self.direction.to());
+        Some(format!(
+            "what is applied on {to} has not been confirmed for {:.0} s: {to}'s log (is a synchronous \
+             standby away?) or the state directory's disk does not answer; nothing is lost, {from} keeps its log",
+            silent.as_secs_f64(),
+        ))
+    }
+
     /// Row changes came behind a fence.
     pub fn fence_leaked(&self, changes: u64) {
         self.fence_leaks.fetch_add(changes, Ordering::Relaxed);
@@ -315,13 +329,12 @@ impl Shared {
 
     /// Lag as of now, with the newest positions.
     pub fn lag_now(&self) -> LagReading {
-        let frontier = *self.progress.borrow();
-        let now = Instant::now();
-        if frontier.durable() == frontier.applied() {
-            self.facts().covered_at = now;
-        }
         let counts_bytes = self.facts().terms.is_none();
         let mut tracker = self.lag();
+        // Behind the tracker's lock, or an older one could come after a newer one, as if green had lost something.
+        let frontier = *self.progress.borrow();
+        let now = Instant::now();
+        self.facts().confirmed.seen(now, frontier.durable(), frontier.applied());
         tracker.applied(now, frontier.applied());
         tracker.in_flight(frontier.in_flight());
         let reading = tracker.reading(now);
@@ -383,6 +396,7 @@ impl Shared {
     pub fn status(&self, cutover: Option<api::RunStatus>) -> api::Status {
         let lag = self.lag_now();
         let frontier = *self.progress.borrow();
+        let unconfirmed = self.unconfirmed();
         let facts = self.facts();
         let catching_up = facts.phase == api::PipelinePhase::Streaming
             && lag.seconds.is_some_and(|seconds| seconds > CATCHING_UP_SECONDS);
@@ -405,7 +419,7 @@ impl Shared {
                 phase => phase,
             },
             since: facts.since,
-            waiting_for: facts.waiting_for.clone(),
+            waiting_for: facts.waiting_for.clone().or(unconfirmed),
             blue: facts.blue.clone(),
             green: facts.green.clone(),
             serving: None,
@@ -472,7 +486,7 @@ impl Shared {
             windows_shared: totals.shared_windows,
             lane_conflicts: totals.conflicts,
             apply_errors: self.errors.load(Ordering::Relaxed),
-            checkpoint_age_seconds: facts.covered_at.elapsed().as_secs_f64(),
+            checkpoint_age_seconds: facts.confirmed.age(Instant::now()).as_secs_f64(),
             slot_retained_bytes: slot.retained_bytes,
             slot_retained_bytes_max: slot.retained_bytes_max,
             slot_active: slot.active,

@@ -157,9 +157,12 @@ pub trait Lane: Send {
 
 /// Waits for the target's log in the place of its lanes.
 pub trait Flusher: Send {
-    /// What any lane had committed when this was called survives a crash of the target once it returns.
-    /// Dropping it half-way does no harm.
-    fn flush(&mut self) -> impl Future<Output = Result<(), TargetError>> + Send;
+    /// What any lane had committed when this was called, up to the transaction that ends at `through`,
+    /// survives a crash of the target once it returns. Dropping it half-way does no harm.
+    ///
+    /// # Errors
+    /// The target's, and `Retry` where what is to be flushed is not there: another server answers.
+    fn flush(&mut self, through: Lsn) -> impl Future<Output = Result<(), TargetError>> + Send;
 }
 
 /// The flusher of a target whose lanes wait for its log themselves.
@@ -167,7 +170,7 @@ pub trait Flusher: Send {
 pub struct FlushedByLanes;
 
 impl Flusher for FlushedByLanes {
-    async fn flush(&mut self) -> Result<(), TargetError> {
+    async fn flush(&mut self, _: Lsn) -> Result<(), TargetError> {
         Ok(())
     }
 }
@@ -183,7 +186,8 @@ pub trait Target: Send + Sync {
     fn open_lane(&self, id: LaneId)
     -> impl Future<Output = Result<Self::Lane, TargetError>> + Send;
 
-    /// What waits for the log. From [`Target::progress`] on it is there, whoever is let in later.
+    /// What waits for the log. [`Target::progress`] has connected already for it: the target may be closed for
+    /// newcomers by now.
     fn open_flusher(&self) -> impl Future<Output = Result<Self::Flusher, TargetError>> + Send;
 
     /// How far the target got; all of it is flushed when this returns. No lane may be open; lanes of an

@@ -27,8 +27,8 @@ pub(super) fn settings(green: &ServerInfo) -> Vec<Finding> {
             Finding::warning(
                 "green-synchronous",
                 Side::Green,
-                "green waits for its standbys at every commit: the copy and catching up are slower, \
-                 and stand still when a standby is away",
+                "green waits for its standbys: the copy is slower, and as long as a standby is away \
+                 nothing that is applied becomes durable, blue keeps its log, and no cutover can happen",
             )
             .evidence(format!(
                 "synchronous_standby_names = {standbys}, synchronous_commit = {}",

@@ -25,7 +25,8 @@ pub struct Calls {
     pub wake: Receiver<()>,
     /// Ends a rest: somebody waits.
     pub hurry: Receiver<()>,
-    /// There is no rest while a marker is awaited: who waits for that does so within a write pause.
+    /// There is no rest once the marker has come: who waits for it to be durable does so within a write
+    /// pause.
     pub gate: MarkerGate,
     /// True gives up a wait for green's log.
     pub cancel: watch::Receiver<bool>,
@@ -48,8 +49,7 @@ pub struct Checkpoints {
 impl Checkpoints {
     /// Writes checkpoints until the senders of wakes are gone, or the run is cancelled.
     ///
-    /// It blocks its thread: green's answers come on a runtime of its own, so that they wake nobody who
-    /// applies.
+    /// It blocks its thread: who applies is not woken by the answers of green's log.
     ///
     /// # Errors
     /// The store's (a full disk, for instance): green is not affected; blue keeps its log. Or green's.
@@ -64,15 +64,16 @@ impl Checkpoints {
                 continue;
             }
             // An idle source moves on without anything to flush.
-            if frontier.applied_transaction() > flushed {
-                let done = runtime.block_on(until(&mut calls.cancel, flusher.flush()))?;
+            let through = frontier.applied_transaction();
+            if through > flushed {
+                let done = runtime.block_on(until(&mut calls.cancel, flusher.flush(through)))?;
                 if done.is_none() {
                     return Ok(());
                 }
-                flushed = frontier.applied_transaction();
+                flushed = through;
             }
             self.write(&frontier)?;
-            if !calls.gate.is_armed() {
+            if !calls.gate.is_reached() {
                 // Nobody is in a hurry, or nobody can be any more.
                 let _ = calls.hurry.recv_timeout(REST);
             }

@@ -44,6 +44,12 @@ impl Frontier {
         }
     }
 
+    /// Nobody applies any more. Of what green has committed, it may lose what is not durable, and the next
+    /// run begins where it is then.
+    pub fn keep_durable(&mut self) {
+        *self = Self::resume(self.durable, self.applied_transaction.min(self.durable));
+    }
+
     /// A whole transaction came out of the source.
     pub fn transaction_received(&mut self, end: Lsn) {
         assert!(
@@ -115,7 +121,8 @@ impl Frontier {
         self.received
     }
 
-    /// Everything up to here is on green.
+    /// Everything up to here is on green. A crash of green may take back what is not durable; then the run
+    /// ends, and so does this.
     pub fn applied(&self) -> Lsn {
         self.applied
     }

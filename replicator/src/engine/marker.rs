@@ -115,6 +115,12 @@ impl MarkerGate {
         self.state.borrow().armed.is_some()
     }
 
+    /// Whether the marker that is awaited has come.
+    pub fn is_reached(&self) -> bool {
+        let state = self.state.borrow();
+        state.armed.is_some() && state.seen_at.is_some()
+    }
+
     /// The state now and every change of it.
     pub fn watch(&self) -> watch::Receiver<MarkerState> {
         self.state.subscribe()

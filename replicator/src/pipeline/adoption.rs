@@ -5,6 +5,7 @@
 //! after that. What can't be known any more is how far an idle blue was told to forget; it is taken
 //! from the slot, and a slot that somebody else moved at the same time would not be noticed.
 
+use decoders::Lsn;
 use decoders::postgres::wire::ReplicationConnection;
 use decoders::postgres::{session, slot};
 use sinks::postgres::{PgFlusher, target_error};
@@ -64,9 +65,10 @@ impl Pipeline {
         }
         self.store.save_source(&source)?;
         let applied = progress::read(&green, &self.config.name).await?;
-        // What is recorded below may not be lost by a crash of green.
-        PgFlusher::on(green, &self.config.name).await?.flush().await?;
         let applied = Reached::by(applied.iter().map(|lane| &lane.mark));
+        // What is recorded below may not be lost by a crash of green.
+        let mut flusher = PgFlusher::on(green, &self.config.name).await?;
+        flusher.flush(applied.through.unwrap_or(Lsn::INVALID)).await?;
         let transaction = applied
             .through
             .map_or(stream.consistent_point, |through| through.max(stream.consistent_point));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use decoders::change::TableSchema;
+use decoders::change::{Lsn, TableSchema};
 use decoders::postgres::conninfo::ConnInfo;
 use decoders::postgres::session::Session;
 
@@ -216,11 +216,11 @@ impl Target for PgTarget {
     }
 
     async fn progress(&self) -> Result<Reached, TargetError> {
-        let client = connect(&self.green, "cutover progress").await?;
+        let client = connect(&self.green, "cutover flush").await?;
         progress::register(&client, &self.options.stream).await?;
         let reached = self.read_progress(&client).await?;
         let mut flusher = PgFlusher::on(client, &self.options.stream.pipeline).await?;
-        flusher.flush().await?;
+        flusher.flush(reached.through.unwrap_or(Lsn::INVALID)).await?;
         let for_lanes = flusher.is_needed();
         *self.flushing() = Flushing { flusher: Some(flusher), for_lanes };
         Ok(reached)

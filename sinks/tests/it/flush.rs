@@ -41,17 +41,20 @@ async fn a_commit_is_in_the_log_once_it_is_flushed() {
     let mut lane = target.open_lane(LaneId(0)).await.unwrap();
     // Before 14 nobody could tell the flusher's transaction from others: the lane waits itself.
     let flushes = major() >= 14;
-    // A side that is closed for clients is read-only by default.
+    // A side that is closed for clients is read-only by default: here for what connects later.
     db.exec(&format!("ALTER DATABASE {} SET default_transaction_read_only = on", db.name)).await;
     apply(&mut lane, 1, vec![insert(&t, &["1"])]).await.unwrap();
-    flusher.flush().await.unwrap();
+    flusher.flush(end(1)).await.unwrap();
+    // Of what is not there nobody may say that it is flushed.
+    let missing = flusher.flush(end(2)).await.map_err(|error| error.disposition);
+    assert_eq!(missing, if flushes { Err(Disposition::Retry) } else { Ok(()) });
     let stopped = StoppedWriter::of(&db).await;
     let sql = "SELECT pg_current_wal_insert_lsn()::text";
     for n in 2..10u64 {
         apply(&mut lane, n, vec![insert(&t, &[&n.to_string()])]).await.unwrap();
         let position = db.rows(sql).await.remove(0);
         assert_eq!(flushed_up_to(&db, &position).await, !flushes, "{n}");
-        flusher.flush().await.unwrap();
+        flusher.flush(end(n)).await.unwrap();
         assert!(flushed_up_to(&db, &position).await, "{n}");
     }
     // What is resumed from can't be lost any more.
@@ -90,7 +93,7 @@ async fn without_the_right_to_emit_messages_a_lane_waits_itself() {
     apply(&mut lane, 1, vec![insert(&t, &["1"])]).await.unwrap();
     let position = db.rows("SELECT pg_current_wal_insert_lsn()::text").await.remove(0);
     assert!(flushed_up_to(&db, &position).await);
-    flusher.flush().await.unwrap();
+    flusher.flush(end(1)).await.unwrap();
     drop(stopped);
 }
 
@@ -110,7 +113,7 @@ async fn who_has_read_the_progress_flushes_though_nobody_is_let_in_any_more() {
     apply(&mut lane, 1, vec![insert(&t, &["1"])]).await.unwrap();
     let position = db.rows("SELECT pg_current_wal_insert_lsn()::text").await.remove(0);
     assert_eq!(flushed_up_to(&db, &position).await, major() < 14);
-    flusher.flush().await.unwrap();
+    flusher.flush(end(1)).await.unwrap();
     assert!(flushed_up_to(&db, &position).await);
     drop(stopped);
 }

@@ -149,6 +149,25 @@ async fn green_restarts_and_crashes_while_streaming() -> Result<()> {
     Ok(())
 }
 
+/// Lanes go on, and the lag is small: somebody has to say that nothing becomes durable.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_of_green_that_does_not_answer_is_said() -> Result<()> {
+    let mut this = Move::streaming(Stage::builder(15, 17).routers(0)).await?;
+    let green = this.stage.green.connect(DATABASE).await?;
+    green.batch_execute("ALTER SYSTEM SET synchronous_standby_names = 'away'").await?;
+    green.batch_execute("SELECT pg_reload_conf()").await?;
+    let said = |status: &serde_json::Value| {
+        status["waiting_for"].to_string().contains("is a synchronous standby away?")
+    };
+    this.stage.wait_status(&mut this.sidecar, "it says what it waits for", SOON, said).await?;
+    this.more(50).await?;
+    green.batch_execute("ALTER SYSTEM RESET synchronous_standby_names").await?;
+    green.batch_execute("SELECT pg_reload_conf()").await?;
+    let answers = |status: &serde_json::Value| status["waiting_for"].is_null();
+    this.stage.wait_status(&mut this.sidecar, "the log answers", SOON, answers).await?;
+    this.ensure_exact_copy().await?.ensure_unnoticed()
+}
+
 /// Blue waits with its shutdown until the walsender's peer has confirmed everything, log without
 /// commits included.
 #[tokio::test(flavor = "multi_thread")]

@@ -23,41 +23,58 @@ enum Place {
 /// # Errors
 /// A value can't be decoded exactly.
 pub(super) fn changes(event: &Rows, table: &Described) -> Result<Vec<ChangeEvent>, RowsError> {
-    let mut values = Vec::new();
-    let mut places = Vec::new();
-    let mut wholes = Vec::new();
+    let mut found = Found { keeps_images: table.form.is_some(), ..Found::default() };
     let mut reader = event.reader(&table.layout)?;
     while let Some(change) = reader.read()? {
-        let images = [
-            (
-                change.has_before(),
-                change.whole_before(),
-                &(|at| change.before(at)) as &dyn Fn(usize) -> _,
-            ),
-            (change.has_after(), change.whole_after(), &(|at| change.after(at))),
-        ];
-        for (_, whole, cell) in images.into_iter().filter(|(is_there, ..)| *is_there) {
-            if table.form.is_some() {
-                let start = values.len();
-                values.extend_from_slice(whole.unwrap_or_default());
-                wholes.push(start..values.len());
-            }
-            for column in 0..event.width {
-                places.push(place(cell(column), &mut values)?);
-            }
+        if change.has_before() {
+            found.take(change.whole_before(), event.width, |column| change.before(column))?;
+        }
+        if change.has_after() {
+            found.take(change.whole_after(), event.width, |column| change.after(column))?;
         }
     }
+    let Found { values, places, wholes, .. } = found;
     if u32::try_from(values.len()).is_err() {
         return Err(RowsError::TooLarge);
     }
     Ok(assemble(event, table, &Bytes::from(values), places, wholes))
 }
 
-fn place(cell: Result<Cell, Fault>, values: &mut Vec<u8>) -> Result<Place, RowsError> {
-    let value = match cell.map_err(RowsError::Value)? {
-        Cell::Value(value) => value,
-        Cell::Absent => return Ok(Place::Absent),
-    };
+/// The values of an event, one behind the other.
+#[derive(Default)]
+struct Found {
+    /// Whether images are kept as they came, before their values.
+    keeps_images: bool,
+    values: Vec<u8>,
+    places: Vec<Place>,
+    wholes: Vec<Range<usize>>,
+}
+
+impl Found {
+    /// Takes the next image, of which `cell` gives the columns.
+    fn take<'a>(
+        &mut self,
+        whole: Option<&[u8]>,
+        width: usize,
+        cell: impl Fn(usize) -> Result<Cell<'a>, Fault>,
+    ) -> Result<(), RowsError> {
+        if self.keeps_images {
+            let start = self.values.len();
+            self.values.extend_from_slice(whole.unwrap_or_default());
+            self.wholes.push(start..self.values.len());
+        }
+        for column in 0..width {
+            let place = match cell(column).map_err(RowsError::Value)? {
+                Cell::Value(value) => place(&value, &mut self.values)?,
+                Cell::Absent => Place::Absent,
+            };
+            self.places.push(place);
+        }
+        Ok(())
+    }
+}
+
+fn place(value: &Value, values: &mut Vec<u8>) -> Result<Place, RowsError> {
     let start = values.len();
     if !value.write_text(values) {
         return Ok(Place::Null);

@@ -153,13 +153,20 @@ impl Target for Bad {
 /// Takes everything; its log does not answer before it may.
 struct SlowLog {
     target: NullTarget,
-    may_answer: watch::Sender<bool>,
+    may_answer: watch::Sender<Option<Answer>>,
     is_asked: watch::Sender<bool>,
+}
+
+/// What a log says.
+#[derive(Clone, Copy)]
+enum Answer {
+    Flushed,
+    Gone,
 }
 
 impl SlowLog {
     fn new() -> Arc<Self> {
-        let (may_answer, is_asked) = (watch::Sender::new(false), watch::Sender::new(false));
+        let (may_answer, is_asked) = (watch::Sender::new(None), watch::Sender::new(false));
         Arc::new(SlowLog { target: NullTarget::default(), may_answer, is_asked })
     }
 
@@ -170,15 +177,17 @@ impl SlowLog {
 }
 
 struct SlowFlusher {
-    may_answer: watch::Receiver<bool>,
+    may_answer: watch::Receiver<Option<Answer>>,
     is_asked: watch::Sender<bool>,
 }
 
 impl Flusher for SlowFlusher {
-    async fn flush(&mut self) -> Result<(), TargetError> {
+    async fn flush(&mut self, _: Lsn) -> Result<(), TargetError> {
         self.is_asked.send_replace(true);
-        let answered = self.may_answer.wait_for(|may| *may).await;
-        answered.map(drop).map_err(|_| TargetError::retry("green is gone"))
+        match self.may_answer.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(Answer::Flushed)) => Ok(()),
+            _ => Err(TargetError::retry("green is gone")),
+        }
     }
 }
 
@@ -354,7 +363,7 @@ async fn blue_forgets_only_what_is_in_greens_log() {
         let frontier = *progress.borrow();
         assert_eq!((frontier.applied(), frontier.durable()), (end(1), Lsn(1000)));
         assert_eq!(setup.context.store.checkpoint().unwrap(), None);
-        target.may_answer.send_replace(true);
+        target.may_answer.send_replace(Some(Answer::Flushed));
         progress.wait_for(|frontier| frontier.acked() == end(1)).await.unwrap();
         setup.stop.send_replace(true);
     };
@@ -391,6 +400,30 @@ async fn a_stop_does_not_wait_for_a_log_that_never_answers() {
     };
     let (ran, ()) = tokio::join!(setup.run_to(Arc::clone(&target), &mut source, &[]), stop);
     assert_eq!(ran.unwrap(), Outcome::Stopped);
-    assert_eq!(setup.context.progress.borrow().durable(), Lsn(1000));
+    let frontier = *setup.context.progress.borrow();
+    assert_eq!((frontier.applied(), frontier.durable()), (Lsn(1000), Lsn(1000)));
     assert_eq!(setup.context.store.checkpoint().unwrap(), None);
+}
+
+/// Green is gone, with what it had committed last: nobody may go on to believe that it is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lost_log_had_not_confirmed_is_applied_no_more() {
+    for applier in [Applier::Beside, Applier::Apart] {
+        let mut setup = Setup::new(1);
+        setup.context.applier = applier;
+        let target = SlowLog::new();
+        let mut source = script([transaction(0, Part::Whole)]);
+        let crash = async {
+            target.asked().await;
+            assert_eq!(setup.context.progress.borrow().applied(), end(0));
+            target.may_answer.send_replace(Some(Answer::Gone));
+        };
+        let run = setup.run_to(Arc::clone(&target), &mut source, &[]);
+        let (ran, ()) = tokio::join!(run, crash);
+        assert_eq!(ran.unwrap_err().to_string(), "green is gone");
+        let frontier = *setup.context.progress.borrow();
+        assert_eq!((frontier.applied(), frontier.durable()), (Lsn(1000), Lsn(1000)));
+        assert_eq!((frontier.in_flight(), source.acknowledged), (0, Lsn::INVALID));
+        assert_eq!(setup.context.store.checkpoint().unwrap(), None);
+    }
 }

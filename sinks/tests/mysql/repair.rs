@@ -1,0 +1,49 @@
+//! The session that repairs.
+
+use std::sync::Arc;
+
+use decoders::change::{Cell, ChangeEvent, Column, ReplicaIdentity, TableId, TableSchema};
+use decoders::{Lsn, QualifiedName};
+use sinks::mysql::Repairer;
+
+use super::support::{DEADLINE, PAIRS, Pair, url};
+
+fn schema() -> Arc<TableSchema> {
+    let column =
+        |name: &str| Column { name: name.into(), type_oid: 0, type_modifier: -1, in_key: true };
+    Arc::new(TableSchema {
+        id: TableId(0),
+        name: QualifiedName::new("t", "t"),
+        identity: ReplicaIdentity::Full,
+        columns: vec![column("id"), column("v")],
+    })
+}
+
+fn insert(schema: &Arc<TableSchema>, id: &str, v: &str) -> ChangeEvent {
+    let new = [Cell::text(id), Cell::text(v)].into_iter().collect();
+    ChangeEvent::Insert { table: Arc::clone(schema), new }
+}
+
+#[tokio::test]
+async fn a_session_that_the_server_has_ended_is_no_obstacle() {
+    for versions in PAIRS {
+        let pair = Pair::start(versions, "create table t(id int primary key, v varchar(3));");
+        drop(pair.target().await);
+        let mut repairer =
+            Repairer::open(&url(&pair.green), &pair.identity().pipeline).await.unwrap();
+        let schema = schema();
+        let fitted = repairer.fit(Arc::clone(&schema)).await.unwrap();
+        // As by its wait_timeout, while a moment is waited for.
+        let id = repairer.rows("select connection_id()").await.unwrap();
+        let id = String::from_utf8(id[0][0].clone().unwrap()).unwrap();
+        pair.green.run(&format!("kill {id}")).unwrap();
+        let gone = format!("select count(*) from information_schema.processlist where id = {id}");
+        let ended = || async { Ok((pair.green.value(&gone)? == "0").then_some(())) };
+        tests::wait::until("the session to end", DEADLINE, ended).await.unwrap();
+
+        repairer.begin().await.unwrap();
+        repairer.write(&fitted, &[insert(&schema, "1", "a")], Lsn::INVALID).await.unwrap();
+        repairer.commit().await.unwrap();
+        assert_eq!(pair.green.value("select v from t.t").unwrap(), "a", "{}", pair.name());
+    }
+}

@@ -47,3 +47,27 @@ async fn a_session_that_the_server_has_ended_is_no_obstacle() {
         assert_eq!(pair.green.value("select v from t.t").unwrap(), "a", "{}", pair.name());
     }
 }
+
+#[tokio::test]
+async fn a_row_that_is_refused_is_told_from_a_table_that_can_not_be_written() {
+    for versions in PAIRS {
+        let pair = Pair::start(versions, "create table t(id int primary key, v varchar(3));");
+        drop(pair.target().await);
+        let mut repairer =
+            Repairer::open(&url(&pair.green), &pair.identity().pipeline).await.unwrap();
+        let schema = schema();
+        let fitted = repairer.fit(Arc::clone(&schema)).await.unwrap();
+        pair.green.run("insert into t.t values (1, 'a')").unwrap();
+        for (id, v, conflict) in [("1", "b", true), ("2", "too long", false)] {
+            repairer.begin().await.unwrap();
+            let written = repairer.write(&fitted, &[insert(&schema, id, v)], Lsn::INVALID).await;
+            let error = written.unwrap_err();
+            assert!(error.about_row && error.conflict == conflict, "{error}");
+        }
+        pair.green.run("rename table t.t to t.elsewhere").unwrap();
+        repairer.begin().await.unwrap();
+        let written = repairer.write(&fitted, &[insert(&schema, "3", "c")], Lsn::INVALID).await;
+        let error = written.unwrap_err();
+        assert!(!error.about_row, "{error}");
+    }
+}

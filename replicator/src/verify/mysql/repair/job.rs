@@ -18,7 +18,7 @@ use super::super::side::close;
 use super::super::slices::{self, Moment};
 use super::again;
 use super::changes::Manner;
-use super::keyed::{self, Outcome};
+use super::keyed::{self, Outcome, Refusal};
 use super::loose;
 use super::site::{Site, trouble};
 use super::subjects::{Subject, Suspects, Table, subjects};
@@ -193,7 +193,7 @@ impl Desk<'_, '_> {
                         groups.queue.push_front((group, manner));
                         is_in_the_way = true;
                     }
-                    Outcome::Refused(why) => groups.refused(group, manner, why),
+                    Outcome::Refused(refusal) => groups.refused(group, manner, refusal),
                 }
                 if is_in_the_way || since.elapsed() > MOMENT || self.is_stopped() {
                     break;
@@ -209,8 +209,8 @@ impl Desk<'_, '_> {
                 tokio::time::sleep(PAUSE).await;
             }
         }
-        for (at, why) in &groups.alone {
-            left(&self.table.plan, &keys[*at], why, tally);
+        for (at, refusal) in &groups.alone {
+            left(&self.table.plan, &keys[*at], &refusal.why, tally);
         }
         self.done(groups.alone.len());
         Ok(())
@@ -281,7 +281,7 @@ pub(super) fn group_rows(plan: &TablePlan) -> usize {
 struct Groups {
     queue: VecDeque<(Vec<usize>, Manner)>,
     /// Rows that were refused by themselves, and why.
-    alone: Vec<(usize, String)>,
+    alone: Vec<(usize, Refusal)>,
     /// Those that were refused have had their try together.
     is_last: bool,
     /// The most that go together: their values are in memory.
@@ -299,19 +299,24 @@ impl Groups {
     }
 
     /// Whether there is a group to be written. Rows that were refused in different groups may be in each
-    /// other's way: once they all go together, unless they are too many.
+    /// other's way: once they all go together, unless they are too many. What is wrong by itself would only
+    /// bring the others down again.
     fn has_more(&mut self) -> bool {
-        let fit = (2..=self.most).contains(&self.alone.len());
+        let conflicts = self.alone.iter().filter(|(_, refusal)| refusal.conflict).count();
+        let fit = (2..=self.most).contains(&conflicts);
         if self.queue.is_empty() && !self.is_last && fit {
             self.is_last = true;
-            let together = std::mem::take(&mut self.alone).into_iter().map(|(at, _)| at).collect();
+            let (together, alone): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut self.alone).into_iter().partition(|(_, why)| why.conflict);
+            self.alone = alone;
+            let together = together.into_iter().map(|(at, _)| at).collect();
             self.queue.push_back((together, Manner::Anew));
         }
         !self.queue.is_empty()
     }
 
     /// One of them is at fault, and the others are not to suffer for it.
-    fn refused(&mut self, group: Vec<usize>, manner: Manner, why: String) {
+    fn refused(&mut self, group: Vec<usize>, manner: Manner, why: Refusal) {
         match (manner, group.as_slice()) {
             (Manner::Updated, _) => self.queue.push_front((group, Manner::Anew)),
             (Manner::Anew, [at]) => self.alone.push((*at, why)),
@@ -330,12 +335,24 @@ mod tests {
 
     /// `refuses` says whether the target takes a group; gives what was taken, and what was left.
     fn run(rows: usize, refuses: impl Fn(&[usize], Manner) -> bool) -> (Vec<usize>, Vec<usize>) {
+        run_with(rows, refuses, |_| true)
+    }
+
+    /// `conflicts`: of a row that was refused by itself.
+    fn run_with(
+        rows: usize,
+        refuses: impl Fn(&[usize], Manner) -> bool,
+        conflicts: impl Fn(&[usize]) -> bool,
+    ) -> (Vec<usize>, Vec<usize>) {
         let mut groups = Groups::new((0..rows).collect(), 4);
         let mut taken = Vec::new();
         while groups.has_more() {
             let (group, manner) = groups.queue.pop_front().unwrap();
             match refuses(&group, manner) {
-                true => groups.refused(group, manner, "why".into()),
+                true => {
+                    let refusal = Refusal { why: "why".into(), conflict: conflicts(&group) };
+                    groups.refused(group, manner, refusal);
+                }
                 false => taken.extend(group),
             }
         }
@@ -372,5 +389,20 @@ mod tests {
             one && !(both && manner == Manner::Anew)
         });
         assert_eq!((taken.len(), left), (10, vec![]));
+    }
+
+    #[test]
+    fn what_is_wrong_by_itself_does_not_keep_others_from_going_together() {
+        // 1 and 9 swap a unique value; 5 is refused whatever goes with it.
+        let (taken, left) = run_with(
+            10,
+            |group, manner| {
+                let both = group.contains(&1) && group.contains(&9);
+                let one = group.contains(&1) || group.contains(&9);
+                group.contains(&5) || one && !(both && manner == Manner::Anew)
+            },
+            |group| !group.contains(&5),
+        );
+        assert_eq!((taken.len(), left), (9, vec![5]));
     }
 }

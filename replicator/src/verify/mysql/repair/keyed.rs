@@ -37,8 +37,16 @@ pub(super) enum Outcome {
     Done(Written),
     /// Somebody was in the way, or it took too long: another moment.
     Later,
-    /// The target has refused what was to be written, and nothing was.
-    Refused(String),
+    /// The target has refused a row that was to be written, and nothing was.
+    Refused(Refusal),
+}
+
+/// Why the target has refused a row.
+#[derive(Debug, Clone)]
+pub(super) struct Refusal {
+    pub why: String,
+    /// Because of what other rows are now: it may be taken together with them.
+    pub conflict: bool,
 }
 
 impl Outcome {
@@ -66,7 +74,7 @@ pub(super) async fn write(
     until: Instant,
 ) -> Result<Outcome, Trouble> {
     let Some(condition) = keys::condition(&table.plan, keys) else {
-        return Ok(Outcome::Refused(NO_KEY.into()));
+        return Ok(Outcome::Refused(Refusal { why: NO_KEY.into(), conflict: false }));
     };
     let writing = under_lock(site, source, (table, fitted), (keys, manner), &condition);
     match tokio::time::timeout_at(until, writing).await {
@@ -141,10 +149,11 @@ pub(super) async fn commit(
     site.may_commit().await?;
     let pen = site.pen().await?;
     if let Err(error) = pen.write(fitted, changes, Lsn::INVALID).await {
-        return Ok(Some(match error.disposition {
-            Disposition::Retry => Outcome::Later,
-            Disposition::Halt => Outcome::Refused(error.message),
-        }));
+        if error.disposition == Disposition::Halt && error.about_row {
+            let refusal = Refusal { why: error.message, conflict: error.conflict };
+            return Ok(Some(Outcome::Refused(refusal)));
+        }
+        return Outcome::of(site, error).map(Some);
     }
     // Whether it is committed is not known then: the next look sees it.
     Ok(pen.commit().await.is_err().then_some(Outcome::Later))

@@ -165,7 +165,7 @@ async fn held(
         begin(site).await?;
         match commit(site, fitted, changes).await? {
             None => written.add(*counts),
-            Some(Outcome::Refused(why)) => written.left.push(why),
+            Some(Outcome::Refused(refusal)) => written.left.push(refusal.why),
             Some(_) => return Ok(None),
         }
     }

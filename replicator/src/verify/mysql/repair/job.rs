@@ -182,8 +182,7 @@ impl Desk<'_, '_> {
                         tally.updated += written.updated;
                         tally.deleted += written.deleted;
                         tally.equal_before += written.equal;
-                        for at in written.twice {
-                            let why = "the key is not unique on one of the sides";
+                        for (at, why) in written.left {
                             left(&self.table.plan, &of_group[at], why, tally);
                         }
                         self.done(group.len());

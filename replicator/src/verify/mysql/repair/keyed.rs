@@ -18,6 +18,10 @@ use crate::verify::Trouble;
 pub(super) const DOING: &str = "reading rows for a repair";
 /// Of a key that can't be one.
 const NO_KEY: &str = "its key can't be written as one of its column's type";
+const TWICE: &str = "the key is not unique on one of the sides";
+/// Of a row that a write would leave as it is.
+pub(super) const UNDEFINED: &str = "both sides were given the same values and show them differently: \
+     their columns are defined differently";
 
 /// What was done to rows.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -26,8 +30,8 @@ pub(super) struct Written {
     pub updated: u64,
     pub deleted: u64,
     pub equal: u64,
-    /// Rows that can't be told apart, by their place in the group.
-    pub twice: Vec<usize>,
+    /// Rows that were left, by their place in the group, and why.
+    pub left: Vec<(usize, &'static str)>,
 }
 
 /// How it ended.
@@ -117,7 +121,8 @@ async fn under_lock(
     for (at, key) in keys.iter().enumerate() {
         match rows.need(&table.images, key, manner) {
             Need::Equal => written.equal += 1,
-            Need::Twice => written.twice.push(at),
+            Need::Twice => written.left.push((at, TWICE)),
+            Need::Undefined => written.left.push((at, UNDEFINED)),
             Need::Act(act, more) => {
                 match act {
                     Act::Delete => written.deleted += 1,

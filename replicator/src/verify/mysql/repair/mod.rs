@@ -37,6 +37,8 @@
 
 mod again;
 mod changes;
+#[cfg(test)]
+mod fixture;
 mod images;
 mod job;
 mod keyed;

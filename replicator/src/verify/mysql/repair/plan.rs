@@ -16,6 +16,7 @@ use super::super::slices::Pair;
 use super::again::{contents_apart, one, rows};
 use super::changes::{Act, Manner, Need};
 use super::job::group_rows;
+use super::keyed::UNDEFINED;
 use super::objects;
 use super::site::{Site, trouble};
 use super::subjects::{Subject, Suspects, Table, subjects};
@@ -119,6 +120,7 @@ async fn statements(
                             let why = "a key is not unique on one of the sides";
                             planned.refused = Some(why.into());
                         }
+                        Need::Undefined => planned.refused = Some(UNDEFINED.into()),
                     }
                 }
                 changes.sort_by_key(|(act, _)| *act);

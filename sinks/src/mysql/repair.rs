@@ -104,27 +104,51 @@ impl Repairer {
     /// # Errors
     /// The server's, without its words: they may quote a value.
     pub async fn rows(&mut self, sql: &str) -> Result<Vec<Fields>, TargetError> {
-        let mut conn = self.take()?;
-        let rows: Result<Vec<Row>, _> = conn.query(sql).await;
-        let rows = rows.map_err(|error| of_rows("reading rows of green for a repair", error));
-        self.give_back(conn, rows).await.map(|rows| rows.into_iter().map(fields).collect())
+        let mut rows = Vec::new();
+        self.each_row(sql, |row| rows.push(row)).await?;
+        Ok(rows)
     }
 
-    /// Writes changes in their order. `position` is the number of the source's moment, for errors.
+    /// The same, passed on one by one as they come.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn each_row(
+        &mut self,
+        sql: &str,
+        mut take: impl FnMut(Fields),
+    ) -> Result<(), TargetError> {
+        let mut conn = self.take()?;
+        let read = async {
+            let mut rows = conn.query_iter(sql).await?;
+            while let Some(row) = rows.next().await? {
+                take(fields(row));
+            }
+            Ok(())
+        };
+        let read: Result<(), mysql_async::Error> = read.await;
+        let read = read.map_err(|error| of_rows("reading rows of green for a repair", error));
+        self.give_back(conn, read).await
+    }
+
+    /// Writes changes in their order, each of them as often as it says. `position` is the number of the
+    /// source's moment, for errors.
     ///
     /// # Errors
     /// Green's; each change must affect exactly one row. The transaction is rolled back.
     pub async fn write(
         &mut self,
         table: &Fitted,
-        changes: &[ChangeEvent],
+        changes: &[(ChangeEvent, u64)],
         position: Lsn,
     ) -> Result<(), TargetError> {
         let mut conn = self.take()?;
         let mut script = Script::new(self.capabilities.packet_bytes);
         let written = async {
-            for change in changes {
-                statements::row(&mut script, &mut conn, &table.0, change, position).await?;
+            for (change, times) in changes {
+                for _ in 0..*times {
+                    statements::row(&mut script, &mut conn, &table.0, change, position).await?;
+                }
             }
             script.send(&mut conn).await
         };

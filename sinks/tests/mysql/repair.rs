@@ -19,9 +19,9 @@ fn schema() -> Arc<TableSchema> {
     })
 }
 
-fn insert(schema: &Arc<TableSchema>, id: &str, v: &str) -> ChangeEvent {
+fn insert(schema: &Arc<TableSchema>, id: &str, v: &str) -> (ChangeEvent, u64) {
     let new = [Cell::text(id), Cell::text(v)].into_iter().collect();
-    ChangeEvent::Insert { table: Arc::clone(schema), new }
+    (ChangeEvent::Insert { table: Arc::clone(schema), new }, 1)
 }
 
 #[tokio::test]

@@ -221,7 +221,7 @@ impl Desk<'_, '_> {
         fitted: &Fitted,
         tally: &mut RepairedTable,
     ) -> Result<(), Trouble> {
-        let wanted: BTreeSet<&str> = contents.iter().map(String::as_str).collect();
+        let mut open: BTreeSet<&str> = contents.iter().map(String::as_str).collect();
         let until = Instant::now() + self.asked.settle;
         while !self.is_stopped() {
             let Some(moment) = self.moment(until).await? else { continue };
@@ -229,27 +229,23 @@ impl Desk<'_, '_> {
             let table = (self.table, fitted);
             let ends = since + HELD_MAX;
             let ended = self.site.ended(&self.asked.stop);
+            let before = open.len();
+            let work = (&mut open, &mut *tally);
             let written = tokio::select! {
-                written = loose::write(self.site, &mut source, table, &wanted, ends) => written?,
+                written = loose::write(self.site, &mut source, table, work, ends) => written,
                 () = ended => {
                     self.site.lose_pen();
-                    None
+                    Ok(false)
                 }
             };
             drop(held);
             close(source).await;
-            if let Some(written) = written {
-                tally.inserted += written.inserted;
-                tally.deleted += written.deleted;
-                tally.equal_before += written.equal;
-                for why in &written.left {
-                    left(&self.table.plan, &Key::new(), why, tally);
-                }
-                self.done(contents.len());
+            self.done(before - open.len());
+            if written? {
                 return Ok(());
             }
             if Instant::now() >= until {
-                tally.in_motion += contents.len() as u64;
+                tally.in_motion += open.len() as u64;
                 return Ok(());
             }
             tokio::time::sleep(PAUSE).await;
@@ -258,7 +254,8 @@ impl Desk<'_, '_> {
     }
 }
 
-fn left(plan: &TablePlan, key: &Key, why: &str, tally: &mut RepairedTable) {
+/// Counts a row that stays as it is.
+pub(super) fn left(plan: &TablePlan, key: &Key, why: &str, tally: &mut RepairedTable) {
     tally.refused += 1;
     if tally.left.len() < NAMED {
         let part = |(column, value): (&super::super::canonical::Column, &String)| KeyPart {

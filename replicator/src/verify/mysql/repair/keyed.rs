@@ -134,18 +134,22 @@ async fn under_lock(
         }
     }
     changes.sort_by_key(|(act, _)| *act);
-    let changes: Vec<ChangeEvent> = changes.into_iter().map(|(_, change)| change).collect();
+    let changes: Vec<_> = changes.into_iter().map(|(_, change)| (change, 1)).collect();
     Ok(match commit(site, fitted, &changes).await? {
         None => Outcome::Done(written),
         Some(outcome) => outcome,
     })
 }
 
-/// Writes and commits, or ends the transaction if there is nothing to write. `None`: it is done.
+/// Writes and commits, each change as often as it says, or ends the transaction if there is nothing to
+/// write. `None`: it is done.
+///
+/// # Errors
+/// The target refuses what is about no row: the next one would not be taken either.
 pub(super) async fn commit(
     site: &mut Site,
     fitted: &Fitted,
-    changes: &[ChangeEvent],
+    changes: &[(ChangeEvent, u64)],
 ) -> Result<Option<Outcome>, Trouble> {
     if changes.is_empty() {
         site.pen().await?.roll_back().await;

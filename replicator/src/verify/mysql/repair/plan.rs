@@ -129,12 +129,14 @@ async fn statements(
             }
         }
         Suspects::Contents(contents) => {
-            let wanted: BTreeSet<&String> = contents[..shown].iter().collect();
-            let found = contents_apart(pair, table).await?;
-            planned.equal = wanted.iter().filter(|hash| !found.contains_key(**hash)).count() as u64;
-            for (_, content) in found.iter().filter(|(hash, _)| wanted.contains(hash)) {
-                match content.changes(table) {
-                    Some(changes) if room.bytes > 0 => print(&changes, room)?,
+            let wanted: BTreeSet<&str> = contents[..shown].iter().map(String::as_str).collect();
+            let found = contents_apart(pair, table, &wanted).await?;
+            planned.equal = (wanted.len() - found.len()) as u64;
+            for content in found.values() {
+                match content.change(table) {
+                    Ok((change, times)) if room.bytes > 0 => {
+                        print(&vec![change; times as usize], room)?;
+                    }
                     _ => planned.beyond += 1,
                 }
             }

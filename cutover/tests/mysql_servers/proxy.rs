@@ -46,6 +46,7 @@ on_both_families!(
     what_can_not_be_moved_is_counted_and_cut_once,
     a_session_whose_server_has_ended_it_while_held_goes_on,
     who_logs_in_how,
+    a_level_for_the_next_transaction_waits_for_it,
 );
 
 /// Two servers.
@@ -408,4 +409,31 @@ async fn who_logs_in_how(versions: (Version, Version)) {
     assert_eq!(code(stage.log_in("app", "a", false).await), 1040);
     stage.turn(Side::Green).await;
     assert_eq!(port_of(&mut client).await, green.server.port());
+}
+
+async fn a_level_for_the_next_transaction_waits_for_it(versions: (Version, Version)) {
+    let (blue, green) = sites(versions).await;
+    let stage = Stage::start(&blue.mover(), &green.mover()).await;
+    let mut client = stage.client().await;
+    let number = text(&mut client, "SELECT connection_id()").await;
+    let variable = if versions.0.is_mariadb() { "tx" } else { "transaction" };
+    for sql in [
+        "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE".to_owned(),
+        format!("SET @@{variable}_isolation = 'SERIALIZABLE'"),
+    ] {
+        client.query_drop(&sql).await.unwrap();
+        client.query_drop("SELECT 1").await.unwrap();
+        let (serial, hold) = stage.hold();
+        until("the hold is seen", async || !stage.status().await.busy.is_empty()).await;
+        client.query_drop("BEGIN").await.unwrap();
+        client.query_drop("SELECT * FROM a").await.unwrap();
+        let level = format!(
+            "SELECT trx_isolation_level FROM information_schema.innodb_trx \
+             WHERE trx_mysql_thread_id = {number}"
+        );
+        assert_eq!(blue.server.value(&level).unwrap(), "SERIALIZABLE", "{sql}");
+        client.query_drop("COMMIT").await.unwrap();
+        assert_eq!(hold.await.unwrap().error, None, "{sql}");
+        stage.release(serial).await;
+    }
 }

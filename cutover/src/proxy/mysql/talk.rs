@@ -87,7 +87,7 @@ pub(super) struct Talk {
     pub uncertain: bool,
     /// A `SET TRANSACTION` waits for its transaction.
     next_transaction: bool,
-    /// Whether the statement under way is one, if it is a statement.
+    /// Whether the statement under way is one, or ends that it waits; see [`Said::next_transaction`].
     is_next_transaction: Option<bool>,
     pub statements: Statements,
     preparing: Option<Statement>,
@@ -394,7 +394,7 @@ impl Talk {
         }
         if matches!(body[0], com::QUERY | com::EXECUTE | com::BULK_EXECUTE) {
             self.disturbed = false;
-            self.is_next_transaction = Some(said.next_transaction);
+            self.is_next_transaction = said.next_transaction;
         }
         let of_statement =
             [com::EXECUTE, com::BULK_EXECUTE, com::LONG_DATA, com::CLOSE, com::RESET, com::FETCH];

@@ -304,7 +304,19 @@ fn a_level_for_the_next_transaction_belongs_to_it() {
     played.command(com::PING, b"");
     played.answer(&[DONE]);
     assert!(!played.talk.at_rest());
+    // No table, no transaction.
     played.query("select 1");
+    played.answer(&[DONE]);
+    assert!(!played.talk.at_rest());
+    played.query("BEGIN");
+    played.answer(&[BEGUN]);
+    played.query("COMMIT");
+    played.answer(&[DONE]);
+    assert!(played.talk.at_rest());
+    played.query("SET @@transaction_isolation = 'SERIALIZABLE'");
+    played.answer(&[DONE]);
+    assert!(!played.talk.at_rest());
+    played.query("select a from t");
     played.answer(&[DONE]);
     assert!(played.talk.at_rest());
 }

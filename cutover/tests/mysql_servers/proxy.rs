@@ -12,6 +12,7 @@ use decoders::mysql::server::ServerUrl;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, DriverError, Error, Opts, OptsBuilder, SslOpts};
 use tempfile::TempDir;
+use tokio::io::AsyncReadExt;
 use tokio::task::JoinHandle;
 
 use super::support::{Site, Version, until};
@@ -46,6 +47,7 @@ on_both_families!(
     what_can_not_be_moved_is_counted_and_cut_once,
     a_session_whose_server_has_ended_it_while_held_goes_on,
     who_logs_in_how,
+    who_leaves_before_a_login_is_no_failed_one,
     a_level_for_the_next_transaction_waits_for_it,
 );
 
@@ -409,6 +411,24 @@ async fn who_logs_in_how(versions: (Version, Version)) {
     assert_eq!(code(stage.log_in("app", "a", false).await), 1040);
     stage.turn(Side::Green).await;
     assert_eq!(port_of(&mut client).await, green.server.port());
+}
+
+/// As a health check. Many of them, and a server lets nobody in from the proxy's host.
+async fn who_leaves_before_a_login_is_no_failed_one(versions: (Version, Version)) {
+    let (blue, green) = sites(versions).await;
+    let stage = Stage::start(&blue.mover(), &green.mover()).await;
+    let failed = || blue.server.rows("SHOW GLOBAL STATUS LIKE 'Aborted_connects'").unwrap();
+    let before = failed();
+    for _ in 0..5 {
+        let mut client = tokio::net::TcpStream::connect(("127.0.0.1", stage.port)).await.unwrap();
+        // The server has greeted, and waits.
+        client.read_u32().await.unwrap();
+    }
+    let waiting =
+        "SELECT count(*) FROM information_schema.processlist WHERE user = 'unauthenticated user'";
+    until("nobody is waited for", async || blue.server.value(waiting).unwrap() == "0").await;
+    assert_eq!(failed(), before);
+    assert_eq!(port_of(&mut stage.client().await).await, blue.server.port());
 }
 
 async fn a_level_for_the_next_transaction_waits_for_it(versions: (Version, Version)) {

@@ -39,6 +39,7 @@ mod again;
 mod changes;
 #[cfg(test)]
 mod fixture;
+mod groups;
 mod images;
 mod job;
 mod keyed;

@@ -50,6 +50,8 @@ pub struct TargetError {
     /// moment (a constraint, a deadlock). Says nothing about the disposition when there is no other
     /// order.
     pub conflict: bool,
+    /// It is about the row that was written: others may well be taken.
+    pub about_row: bool,
     /// The error beneath.
     #[source]
     pub cause: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -63,6 +65,7 @@ impl TargetError {
             message: message.into(),
             remedy: None,
             conflict: false,
+            about_row: false,
             cause: None,
         }
     }
@@ -74,8 +77,15 @@ impl TargetError {
             message: message.into(),
             remedy: Some(remedy.into()),
             conflict: false,
+            about_row: false,
             cause: None,
         }
+    }
+
+    /// The same, about the row that was written.
+    pub fn of_row(mut self) -> Self {
+        self.about_row = true;
+        self
     }
 
     /// Transactions came in another order than the source's. Never to be tried again: the next start

@@ -12,6 +12,7 @@ use decoders::mysql::server::ServerUrl;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, DriverError, Error, Opts, OptsBuilder, SslOpts};
 use tempfile::TempDir;
+use tokio::io::AsyncReadExt;
 use tokio::task::JoinHandle;
 
 use super::support::{Site, Version, until};
@@ -46,6 +47,8 @@ on_both_families!(
     what_can_not_be_moved_is_counted_and_cut_once,
     a_session_whose_server_has_ended_it_while_held_goes_on,
     who_logs_in_how,
+    who_leaves_before_a_login_is_no_failed_one,
+    a_level_for_the_next_transaction_waits_for_it,
 );
 
 /// Two servers.
@@ -408,4 +411,49 @@ async fn who_logs_in_how(versions: (Version, Version)) {
     assert_eq!(code(stage.log_in("app", "a", false).await), 1040);
     stage.turn(Side::Green).await;
     assert_eq!(port_of(&mut client).await, green.server.port());
+}
+
+/// As a health check. Many of them, and a server lets nobody in from the proxy's host.
+async fn who_leaves_before_a_login_is_no_failed_one(versions: (Version, Version)) {
+    let (blue, green) = sites(versions).await;
+    let stage = Stage::start(&blue.mover(), &green.mover()).await;
+    let failed = || blue.server.rows("SHOW GLOBAL STATUS LIKE 'Aborted_connects'").unwrap();
+    let before = failed();
+    for _ in 0..5 {
+        let mut client = tokio::net::TcpStream::connect(("127.0.0.1", stage.port)).await.unwrap();
+        // The server has greeted, and waits.
+        client.read_u32().await.unwrap();
+    }
+    let waiting =
+        "SELECT count(*) FROM information_schema.processlist WHERE user = 'unauthenticated user'";
+    until("nobody is waited for", async || blue.server.value(waiting).unwrap() == "0").await;
+    assert_eq!(failed(), before);
+    assert_eq!(port_of(&mut stage.client().await).await, blue.server.port());
+}
+
+async fn a_level_for_the_next_transaction_waits_for_it(versions: (Version, Version)) {
+    let (blue, green) = sites(versions).await;
+    let stage = Stage::start(&blue.mover(), &green.mover()).await;
+    let mut client = stage.client().await;
+    let number = text(&mut client, "SELECT connection_id()").await;
+    let variable = if versions.0.is_mariadb() { "tx" } else { "transaction" };
+    for sql in [
+        "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE".to_owned(),
+        format!("SET @@{variable}_isolation = 'SERIALIZABLE'"),
+    ] {
+        client.query_drop(&sql).await.unwrap();
+        client.query_drop("SELECT 1").await.unwrap();
+        let (serial, hold) = stage.hold();
+        until("the hold is seen", async || !stage.status().await.busy.is_empty()).await;
+        client.query_drop("BEGIN").await.unwrap();
+        client.query_drop("SELECT * FROM a").await.unwrap();
+        let level = format!(
+            "SELECT trx_isolation_level FROM information_schema.innodb_trx \
+             WHERE trx_mysql_thread_id = {number}"
+        );
+        assert_eq!(blue.server.value(&level).unwrap(), "SERIALIZABLE", "{sql}");
+        client.query_drop("COMMIT").await.unwrap();
+        assert_eq!(hold.await.unwrap().error, None, "{sql}");
+        stage.release(serial).await;
+    }
 }

@@ -286,6 +286,7 @@ impl Touched {
         for (key, since) in open {
             state.put(table, key, since);
         }
+        state.keep_to(ROWS_MAX, BYTES_MAX, Instant::now());
     }
 
     /// A table that has to be compared again, while others are being looked at.

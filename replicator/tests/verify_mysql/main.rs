@@ -1,6 +1,7 @@
 //! Whether a MySQL or MariaDB is the exact copy of another one: every damage is found, and nothing
 //! that is none.
 
+mod counting;
 mod cross;
 mod damage;
 mod objects;

@@ -22,7 +22,7 @@ pub(super) fn of_source(error: SourceError) -> TargetError {
         Disposition::Retry => remedy,
         Disposition::Halt => remedy.or_else(|| Some("See the server's own log".to_owned())),
     };
-    TargetError { disposition, message, remedy, conflict: false, cause }
+    TargetError { disposition, message, remedy, conflict: false, about_row: false, cause }
 }
 
 /// The error of a statement about rows: `doing` says where.
@@ -33,7 +33,7 @@ pub(super) fn of_rows(doing: &str, error: Error) -> TargetError {
         told.cause = None;
         return told;
     };
-    let named = named(&error);
+    let (named, about_row) = (named(&error), is_about_row(number, &error));
     let (text, remedy) = describe(number);
     let about = named.map(|name| format!(" ({name})")).unwrap_or_default();
     let message = format!("{doing}: {text}{about}, error {number}");
@@ -43,8 +43,20 @@ pub(super) fn of_rows(doing: &str, error: Error) -> TargetError {
         message,
         remedy: (disposition == Disposition::Halt).then(|| remedy.to_owned()),
         conflict: matches!(number, 1022 | 1062 | 1169 | 1205 | 1213 | 1216 | 1217 | 1451 | 1452),
+        about_row,
         cause: None,
     }
+}
+
+/// Whether the server refuses what a row holds, and not the table, the account or the moment: SQLSTATEs
+/// of data and constraints, and what the servers report without one (a row or packet that is too large,
+/// a value that has no partition or is refused by a check or a definition).
+fn is_about_row(number: u16, error: &Error) -> bool {
+    const WITHOUT_STATE: [u16; 14] =
+        [1118, 1153, 1265, 1364, 1366, 1416, 1526, 1644, 1690, 1748, 3140, 3643, 3819, 4025];
+    let Error::Server(server) = error else { return false };
+    let of_class = |class: &str| server.state.starts_with(class);
+    of_class("22") || of_class("23") || WITHOUT_STATE.contains(&number)
 }
 
 /// The key that stands at the end of a message. The value before it can't reach behind it.
@@ -105,6 +117,30 @@ mod tests {
         let told =
             of_rows("INSERT", server(1366, "Incorrect value: 'secret' for column 'a' at row 1"));
         assert!(!told.message.contains("secret"), "{told}");
+    }
+
+    #[test]
+    fn a_row_is_told_from_everything_else_that_is_refused() {
+        let of = |code: u16, state: &str| {
+            let error = ServerError { code, message: "x".into(), state: state.into() };
+            of_rows("INSERT", Error::Server(error)).about_row
+        };
+        for (code, state) in
+            [(1062, "23000"), (1406, "22001"), (1366, "HY000"), (3819, "HY000"), (4025, "23000")]
+        {
+            assert!(of(code, state), "{code}");
+        }
+        // Denied, read-only, no such table or column, full.
+        for (code, state) in [
+            (1142, "42000"),
+            (1290, "HY000"),
+            (1146, "42S02"),
+            (1054, "42S22"),
+            (1114, "HY000"),
+            (1205, "HY000"),
+        ] {
+            assert!(!of(code, state), "{code}");
+        }
     }
 
     #[test]

@@ -51,6 +51,7 @@ pub struct Repairer {
     /// None after a call that failed badly or was dropped half-way: nothing can be said about the session.
     conn: Option<Conn>,
     capabilities: Capabilities,
+    target: ServerUrl,
     pipeline: String,
 }
 
@@ -60,15 +61,9 @@ impl Repairer {
     /// # Errors
     /// The server's.
     pub async fn open(target: &ServerUrl, pipeline: &str) -> Result<Self, TargetError> {
-        let (mut conn, capabilities) = session::connect(target, false).await?;
-        let settings = format!(
-            "SET SESSION innodb_lock_wait_timeout = {LOCK_WAIT_S}, wait_timeout = {IDLE_S}, \
-             sql_select_limit = 18446744073709551615"
-        );
-        let set = conn.query_drop(settings).await;
-        set.map_err(|error| target_error("setting up a session on green", error))?;
-        progress::open_lane(&mut conn, pipeline, REPAIR).await?;
-        Ok(Self { conn: Some(conn), capabilities, pipeline: pipeline.to_owned() })
+        let (conn, capabilities) = connect(target, pipeline).await?;
+        let (target, pipeline) = (target.clone(), pipeline.to_owned());
+        Ok(Self { conn: Some(conn), capabilities, target, pipeline })
     }
 
     /// Fits a table of the source to the target's.
@@ -82,12 +77,17 @@ impl Repairer {
         fitted
     }
 
-    /// Begins a transaction, and marks it as ours: that comes first in the target's log.
+    /// Begins a transaction, and marks it as ours: that comes first in the target's log. On a new session,
+    /// if the server has ended the last one: it says nothing for as long as a moment is waited for.
     ///
     /// # Errors
     /// The server's.
     pub async fn begin(&mut self) -> Result<(), TargetError> {
         let mut conn = self.take()?;
+        if let Err(error) = conn.ping().await {
+            tracing::debug!(reason = %error, "the session that repairs is opened anew");
+            (conn, self.capabilities) = connect(&self.target, &self.pipeline).await?;
+        }
         let mut script = Script::new(self.capabilities.packet_bytes);
         let begun = async {
             script.frame(&mut conn, b"START TRANSACTION", "beginning a repair on green").await?;
@@ -104,27 +104,51 @@ impl Repairer {
     /// # Errors
     /// The server's, without its words: they may quote a value.
     pub async fn rows(&mut self, sql: &str) -> Result<Vec<Fields>, TargetError> {
-        let mut conn = self.take()?;
-        let rows: Result<Vec<Row>, _> = conn.query(sql).await;
-        let rows = rows.map_err(|error| of_rows("reading rows of green for a repair", error));
-        self.give_back(conn, rows).await.map(|rows| rows.into_iter().map(fields).collect())
+        let mut rows = Vec::new();
+        self.each_row(sql, |row| rows.push(row)).await?;
+        Ok(rows)
     }
 
-    /// Writes changes in their order. `position` is the number of the source's moment, for errors.
+    /// The same, passed on one by one as they come.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn each_row(
+        &mut self,
+        sql: &str,
+        mut take: impl FnMut(Fields),
+    ) -> Result<(), TargetError> {
+        let mut conn = self.take()?;
+        let read = async {
+            let mut rows = conn.query_iter(sql).await?;
+            while let Some(row) = rows.next().await? {
+                take(fields(row));
+            }
+            Ok(())
+        };
+        let read: Result<(), mysql_async::Error> = read.await;
+        let read = read.map_err(|error| of_rows("reading rows of green for a repair", error));
+        self.give_back(conn, read).await
+    }
+
+    /// Writes changes in their order, each of them as often as it says. `position` is the number of the
+    /// source's moment, for errors.
     ///
     /// # Errors
     /// Green's; each change must affect exactly one row. The transaction is rolled back.
     pub async fn write(
         &mut self,
         table: &Fitted,
-        changes: &[ChangeEvent],
+        changes: &[(ChangeEvent, u64)],
         position: Lsn,
     ) -> Result<(), TargetError> {
         let mut conn = self.take()?;
         let mut script = Script::new(self.capabilities.packet_bytes);
         let written = async {
-            for change in changes {
-                statements::row(&mut script, &mut conn, &table.0, change, position).await?;
+            for (change, times) in changes {
+                for _ in 0..*times {
+                    statements::row(&mut script, &mut conn, &table.0, change, position).await?;
+                }
             }
             script.send(&mut conn).await
         };
@@ -183,6 +207,18 @@ impl Repairer {
             && conn.query_drop(session::checks(false)).await.is_ok();
         self.conn = back.then_some(conn);
     }
+}
+
+async fn connect(target: &ServerUrl, pipeline: &str) -> Result<(Conn, Capabilities), TargetError> {
+    let (mut conn, capabilities) = session::connect(target, false).await?;
+    let settings = format!(
+        "SET SESSION innodb_lock_wait_timeout = {LOCK_WAIT_S}, wait_timeout = {IDLE_S}, \
+         sql_select_limit = 18446744073709551615"
+    );
+    let set = conn.query_drop(settings).await;
+    set.map_err(|error| target_error("setting up a session on green", error))?;
+    progress::open_lane(&mut conn, pipeline, REPAIR).await?;
+    Ok((conn, capabilities))
 }
 
 async fn fit(

@@ -269,7 +269,8 @@ impl Check {
                     "Green holds other rows than blue had at this point. Nothing of the transaction \
                      was kept and blue is untouched: compare the table on both sides, find out who \
                      writes on green, and copy again",
-                ),
+                )
+                .of_row(),
             });
         }
         (warnings != self.warnings && self.rows.is_some()).then(|| {
@@ -278,6 +279,7 @@ impl Check {
                 "The column has another type or another character set on green. Make the table as on \
                  blue, then start the replicator again; nothing of the transaction was kept",
             )
+            .of_row()
         })
     }
 }

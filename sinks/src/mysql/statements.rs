@@ -257,4 +257,5 @@ pub(super) fn unfit(plan: &Plan, op: &str, commit: Lsn) -> TargetError {
         "The table was altered on blue, or green's was made differently; binlog_row_image must be \
          FULL. Make the table on green as on blue, then start the replicator again",
     )
+    .of_row()
 }

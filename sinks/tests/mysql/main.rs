@@ -7,5 +7,6 @@ mod foreign_keys;
 mod limits;
 mod once;
 mod refused;
+mod repair;
 mod support;
 mod types;

@@ -152,6 +152,20 @@ pub(super) struct Hello {
 }
 
 impl Hello {
+    /// Of nobody's client: of our own account on a server that has greeted like this.
+    pub fn own(user: &str, greeting: &Greeting) -> Self {
+        let caps = can::MYSQL
+            | can::PROTOCOL_41
+            | can::SECURE_CONNECTION
+            | can::PLUGIN_AUTH & greeting.caps;
+        let mut fixed = [0; FIXED - 4];
+        fixed[..4].copy_from_slice(&(1_u32 << 24).to_le_bytes());
+        fixed[4] = greeting.charset;
+        let (answer, plugin, attributes) = (Vec::new(), Vec::new(), Vec::new());
+        let user = user.as_bytes().to_vec();
+        Self { caps, fixed, user, answer, database: None, plugin, attributes }
+    }
+
     /// `None`: it can't be read, or is of a protocol before 4.1.
     pub fn parse(body: &[u8]) -> Option<Self> {
         let mut at = Cursor(body);

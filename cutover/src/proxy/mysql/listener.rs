@@ -4,14 +4,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use decoders::mysql::server::RawConnection;
+use decoders::mysql::server::{RawConnection, ServerUrl};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::Shared;
 use super::admit::{Admitted, Login, TOKEN_MAX};
 use super::hello::{FIXED, Greeting, Hello, can};
-use super::login::{Greeted, greeted, secured, send};
+use super::login::{Greeted, bow_out, greeted, secured, send};
 use super::packets::{self, Inbox, invalid};
 use super::places::Entry;
 use super::session::Session;
@@ -21,6 +21,10 @@ use crate::side::Side;
 
 /// How long a client may take to log in.
 const LOGIN_MAX: Duration = Duration::from_secs(60);
+/// How long it may say nothing: less than the servers' own `connect_timeout`, as it comes.
+const SILENT_MAX: Duration = Duration::from_secs(8);
+/// How long it may take to leave a server in its place.
+const LEAVE_MAX: Duration = Duration::from_secs(5);
 
 /// Someone who was let in.
 pub(super) struct Arrival {
@@ -81,11 +85,19 @@ async fn log_in(
     greeted: Greeted,
 ) -> io::Result<Option<Arrival>> {
     let url = shared.engine.url(side);
-    let Greeted { server, inbox: mut server_inbox, greeting } = greeted;
-    shared.engine.desk(side).seen(greeting.is_mariadb());
-    let place = shared.engine.places.enter(side, greeting.id);
+    shared.engine.desk(side).seen(greeted.greeting.is_mariadb());
+    let place = shared.engine.places.enter(side, greeted.greeting.id);
     let mut client_inbox = Inbox::default();
-    let (mut client, hello, client_seq) = meet(shared, stream, &greeting, place.shown()).await?;
+    let met = meet(shared, stream, &greeted.greeting, place.shown());
+    let (mut client, hello, client_seq) = match tokio::time::timeout(SILENT_MAX, met).await {
+        Ok(Ok(met)) => met,
+        missed => {
+            leave(greeted, shared.engine.side(side).own.clone());
+            // It has said nothing for too long, and hears nothing more.
+            return missed.map_or(Ok(None), |met| met.map(|_| None));
+        }
+    };
+    let Greeted { server, inbox: mut server_inbox, greeting } = greeted;
     let (mut server, seq) = match secured(server, &server_inbox, &greeting, &hello, url).await {
         Ok(secured) => secured,
         Err(error) => {
@@ -126,6 +138,17 @@ async fn log_in(
         side,
         place,
     }))
+}
+
+/// Ends a connection on which the server still waits for a login.
+fn leave(greeted: Greeted, url: ServerUrl) {
+    tokio::spawn(async move {
+        match tokio::time::timeout(LEAVE_MAX, bow_out(greeted, &url)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!("a login broke off on the server: {error}"),
+            Err(_) => tracing::debug!("a login broke off on the server: it does not answer"),
+        }
+    });
 }
 
 /// The greeting, TLS if the client wants it, and its answer with that packet's number.

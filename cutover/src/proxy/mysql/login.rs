@@ -9,6 +9,7 @@ use super::hello::{CACHING, CLEAR, Greeting, Hello, NATIVE};
 use super::packets::{self, Cursor, EOF, ERR, Inbox, OK, error_of, invalid, status_of_ok};
 use super::scramble::{caching, encrypted, native, native_key};
 use super::users::Credential;
+use crate::proxy::ending::hang_up;
 
 /// The longest packet of a login.
 pub(super) const LOGIN_PACKET_MAX: usize = 1 << 20;
@@ -181,6 +182,20 @@ pub(super) async fn enter(
             _ => return Err(LoginError::new("it asks for something that is not understood")),
         }
     }
+}
+
+/// Logs in with our own account and leaves, where a client has gone before its answer: servers count
+/// logins that break off, and take nobody from this host any more when there were many without one that
+/// succeeded (`max_connect_errors`). Health checks are enough.
+pub(super) async fn bow_out(greeted: Greeted, url: &ServerUrl) -> Result<(), LoginError> {
+    let hello = Hello::own(url.user(), &greeted.greeting);
+    let credential = match url.password() {
+        Some(password) => Credential::Password(password.as_bytes().to_vec()),
+        None => Credential::Nothing,
+    };
+    let entered = enter(greeted, url, &hello, None, &credential).await?;
+    hang_up(entered.server, &packets::QUIT).await;
+    Ok(())
 }
 
 /// Shows a server the password that it has asked for.

@@ -17,6 +17,17 @@ type Place = (Side, u32);
 #[derive(Debug, Clone, Default)]
 pub(super) struct Places(Arc<Mutex<BTreeMap<u32, Place>>>);
 
+/// Whom a client means that says a session's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whom {
+    /// Nobody who came through us, or nobody who was moved: the server knows.
+    AsSaid,
+    /// A client's session, which has this number on the server.
+    Number(u32),
+    /// One on the other side, or one of two.
+    Unknown,
+}
+
 /// An entry that goes with its session.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -42,9 +53,17 @@ impl Places {
         places.values().filter(|(at, _)| *at == side).map(|(_, id)| *id).collect()
     }
 
-    /// The number on `side` of the session that its client knows as `shown`.
-    pub fn number(&self, side: Side, shown: u32) -> Option<u32> {
-        lock(&self.0).get(&shown).filter(|(at, _)| *at == side).map(|(_, id)| *id)
+    /// Whom a client on `side` means by a number: a client's own, from its greeting, or a server's, which
+    /// statements show (`CONNECTION_ID()`). Once sessions were moved the two are not the same.
+    pub fn whom(&self, side: Side, number: u32) -> Whom {
+        let places = lock(&self.0);
+        let Some((at, id)) = places.get(&number) else { return Whom::AsSaid };
+        let is_another =
+            |(shown, place): (&u32, &Place)| *shown != number && *place == (side, number);
+        match *at == side && !places.iter().any(is_another) {
+            true => Whom::Number(*id),
+            false => Whom::Unknown,
+        }
     }
 }
 
@@ -80,10 +99,13 @@ mod tests {
         let places = Places::default();
         let first = places.enter(Side::Blue, 7);
         first.moved(Side::Green, 40);
-        assert_eq!(places.number(Side::Green, 7), Some(40));
-        assert_eq!(places.number(Side::Blue, 7), None);
+        assert_eq!(places.whom(Side::Green, 7), Whom::Number(40));
+        assert_eq!(places.whom(Side::Green, 40), Whom::AsSaid);
+        assert_eq!(places.whom(Side::Blue, 7), Whom::Unknown, "its session is on the other side");
         let second = places.enter(Side::Green, 7);
         assert_ne!(second.shown(), 7);
+        assert_eq!(places.whom(Side::Green, 7), Whom::Unknown, "one client's, or the other's");
+        assert_eq!(places.whom(Side::Green, second.shown()), Whom::Number(7));
         assert_eq!((first.id(), second.id()), (40, 7));
         assert_eq!(places.servers(Side::Green), [40, 7]);
         drop(first);

@@ -238,7 +238,7 @@ impl Session {
         }
         let (server, client) = (&mut self.to_server.bytes, &mut self.to_client.bytes);
         let (places, side) = (&self.shared.engine.places, self.side);
-        let number = |shown| places.number(side, shown);
+        let number = |number| places.whom(side, number);
         let step = self.talk.send(&mut self.inbox, server, client, may_begin, &number)?;
         let moved = match step {
             Step::Nothing => false,

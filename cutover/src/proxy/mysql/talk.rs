@@ -23,6 +23,7 @@ use bytes::{Buf, BytesMut};
 use self::altered::{bind, bind_bulk, renumbered};
 use self::answer::Answer;
 use super::packets::{FULL, HEADER, error, header, invalid, packet};
+use super::places::Whom;
 use super::statements::{Statement, Statements};
 use super::words::{Said, look};
 
@@ -87,7 +88,7 @@ pub(super) struct Talk {
     pub uncertain: bool,
     /// A `SET TRANSACTION` waits for its transaction.
     next_transaction: bool,
-    /// Whether the statement under way is one, if it is a statement.
+    /// Whether the statement under way is one, or ends that it waits; see [`Said::next_transaction`].
     is_next_transaction: Option<bool>,
     pub statements: Statements,
     preparing: Option<Statement>,
@@ -213,14 +214,14 @@ impl Talk {
     }
 
     /// Takes commands out of `inbox` for the server; refusals are for the client. A new command is
-    /// begun only if it may. `number`: on its server, of the session that a client knows by another.
+    /// begun only if it may. `number`: whom a client means that says a session's number.
     pub fn send(
         &mut self,
         inbox: &mut BytesMut,
         server: &mut Vec<u8>,
         client: &mut Vec<u8>,
         may_begin: bool,
-        number: &dyn Fn(u32) -> Option<u32>,
+        number: &dyn Fn(u32) -> Whom,
     ) -> io::Result<Step> {
         let mut moved = Step::Nothing;
         loop {
@@ -262,10 +263,15 @@ impl Talk {
             if length == whole
                 && let Some(body) = renumbered(&inbox[HEADER..HEADER + whole], number)
             {
-                self.answer = Answer::First;
-                self.doing = Doing::Other;
-                self.seq = seq;
-                packet(server, seq, &body);
+                match body {
+                    Ok(body) => {
+                        self.answer = Answer::First;
+                        self.doing = Doing::Other;
+                        self.seq = seq;
+                        packet(server, seq, &body);
+                    }
+                    Err(what) => error(client, seq.wrapping_add(1), 1094, "HY000", &what),
+                }
                 inbox.advance(HEADER + whole);
                 moved = Step::Moved;
                 continue;
@@ -394,7 +400,7 @@ impl Talk {
         }
         if matches!(body[0], com::QUERY | com::EXECUTE | com::BULK_EXECUTE) {
             self.disturbed = false;
-            self.is_next_transaction = Some(said.next_transaction);
+            self.is_next_transaction = said.next_transaction;
         }
         let of_statement =
             [com::EXECUTE, com::BULK_EXECUTE, com::LONG_DATA, com::CLOSE, com::RESET, com::FETCH];

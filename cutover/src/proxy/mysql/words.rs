@@ -12,8 +12,9 @@ pub(super) struct Said {
     pub about_last: bool,
     /// It may change what names and literals of later statements mean.
     pub meaning: bool,
-    /// It is about the next transaction only (`SET TRANSACTION ..`).
-    pub next_transaction: bool,
+    /// It sets something for the next transaction only (`SET TRANSACTION ..`), or is that transaction or
+    /// begins it. `None`: neither, so what was set before still waits.
+    pub next_transaction: Option<bool>,
     /// It may make the server forget what it has counted.
     pub forgets: bool,
 }
@@ -30,6 +31,15 @@ const SETTINGS: [&str; 8] = [
     "lower_case_table_names",
 ];
 
+/// What `SET @@..` sets for the next transaction only. Named without `@@`, or with a scope, it is the
+/// session's.
+const FOR_NEXT: [&str; 4] =
+    ["transaction_isolation", "transaction_read_only", "tx_isolation", "tx_read_only"];
+
+/// Statements that use no table, which therefore are no transaction. A SELECT is one if it names tables.
+const NO_TRANSACTION: [&str; 8] =
+    ["set", "show", "use", "do", "help", "kill", "select", "deallocate"];
+
 /// Looks through a statement, or several.
 pub(super) fn look(sql: &[u8]) -> Said {
     let mut said = Said::default();
@@ -39,6 +49,8 @@ pub(super) fn look(sql: &[u8]) -> Said {
     let mut count = 0;
     // Who asks about the statement before it means one of the same message.
     let mut is_later = false;
+    // What the statement that the lexer is in says about the next transaction.
+    let mut next = None;
     while let Some(token) = lexer.next() {
         let Token { word, quoted, before, behind } = token;
         let is = |text: &str| word.eq_ignore_ascii_case(text.as_bytes());
@@ -46,13 +58,14 @@ pub(super) fn look(sql: &[u8]) -> Said {
             if !quoted {
                 is_later |= count > 0;
                 count = 0;
+                said.next_transaction = next.take().or(said.next_transaction);
             }
             continue;
         }
         said.locks |= is("get_lock");
         said.forgets |= is("flush");
         let asks = behind == Some(b'(') && (is("found_rows") || is("row_count"))
-            || matches!(before, Some(b'@' | b'.')) && (is("warning_count") || is("error_count"));
+            || matches!(before, [.., b'@' | b'.']) && (is("warning_count") || is("error_count"));
         said.about_last |= asks && !is_later;
         if quoted || count == 0 && word.iter().all(u8::is_ascii_digit) {
             continue;
@@ -67,9 +80,21 @@ pub(super) fn look(sql: &[u8]) -> Said {
         said.about_last |= asks && !is_later;
         let sets = first("set") && SETTINGS.iter().any(|text| is(text));
         said.meaning |= sets || count == 1 && is("use");
-        said.next_transaction =
-            count > 1 && first("set") && words[1].eq_ignore_ascii_case(b"transaction");
+        let second = |text: &str| words[1].eq_ignore_ascii_case(text.as_bytes());
+        let assigns = before == b"@@" && matches!(behind, Some(b'=' | b':'));
+        let is_for_next = count == 2 && is("transaction")
+            || count > 1 && assigns && FOR_NEXT.iter().any(|text| is(text));
+        if first("set") && is_for_next {
+            next = Some(true);
+        } else if count == 1 && !NO_TRANSACTION.iter().any(|text| is(text))
+            || first("select") && is("from")
+            // MariaDB: settings for one statement, which follows.
+            || count == 2 && first("set") && second("statement")
+        {
+            next = Some(false);
+        }
     }
+    said.next_transaction = next.or(said.next_transaction);
     said
 }
 
@@ -98,8 +123,8 @@ struct Token<'a> {
     word: &'a [u8],
     /// Within quotes or a comment, as far as can be told without the session's settings.
     quoted: bool,
-    /// The byte before it, and the first one behind it that is no space.
-    before: Option<u8>,
+    /// Up to two bytes before it, and the first one behind it that is no space.
+    before: &'a [u8],
     behind: Option<u8>,
 }
 
@@ -125,7 +150,7 @@ impl<'a> Lexer<'a> {
                     b';' => 1,
                     _ => rest.iter().position(|byte| !is_word(byte)).unwrap_or(rest.len()),
                 };
-                let before = self.at.checked_sub(1).map(|at| self.sql[at]);
+                let before = &self.sql[self.at.saturating_sub(2)..self.at];
                 self.at += length;
                 let behind = rest[length..].iter().find(|byte| !byte.is_ascii_whitespace());
                 return Some(Token {
@@ -192,7 +217,8 @@ mod tests {
             "DELETE FROM t; SHOW WARNINGS",
             "",
         ] {
-            assert_eq!(look(sql.as_bytes()), Said::default(), "{sql}");
+            let said = Said { next_transaction: None, ..look(sql.as_bytes()) };
+            assert_eq!(said, Said::default(), "{sql}");
         }
     }
 
@@ -241,8 +267,32 @@ mod tests {
             "-- why\n/* who */ set\ttransaction read only;",
             "select 1; SET TRANSACTION READ WRITE ; ",
             "/*!40100 SET TRANSACTION READ ONLY */",
+            "SET @@transaction_isolation = 'SERIALIZABLE'",
+            "SET autocommit = 1, @@tx_read_only:=1",
+            "SET TRANSACTION READ ONLY; SELECT 1, 'from'; SHOW TABLES",
         ] {
-            assert!(said(sql).next_transaction, "{sql}");
+            assert_eq!(said(sql).next_transaction, Some(true), "{sql}");
+        }
+        for sql in [
+            "SELECT 1",
+            "SET SESSION TRANSACTION READ ONLY",
+            "SET @@session.transaction_isolation = 'SERIALIZABLE'",
+            "SET transaction_isolation = 'SERIALIZABLE', @transaction_isolation = 1",
+            "SET @was = @@transaction_isolation",
+            "/* nothing */",
+            "",
+        ] {
+            assert_eq!(said(sql).next_transaction, None, "{sql}");
+        }
+        for sql in [
+            "SELECT a FROM t",
+            "BEGIN",
+            "SET TRANSACTION READ ONLY; BEGIN;",
+            "SET TRANSACTION READ ONLY; SELECT a FROM t; SELECT 1",
+            "SET STATEMENT max_statement_time = 1 FOR DELETE FROM t",
+            "INSERT INTO t VALUES ('set transaction')",
+        ] {
+            assert_eq!(said(sql).next_transaction, Some(false), "{sql}");
         }
         assert!(said("FLUSH STATUS").forgets);
     }

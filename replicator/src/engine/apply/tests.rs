@@ -131,6 +131,7 @@ impl Lane for ScriptedLane {
             }
             Act::Refuse => Err(TargetError {
                 conflict: true,
+                about_row: true,
                 ..TargetError::halt("a constraint", "nothing to be done")
             }),
             Act::Fail => Err(TargetError::halt("out of order", "nothing to be done")),

@@ -209,6 +209,35 @@ fn all_rows_are_taken_with_the_position_behind_them() {
 }
 
 #[test]
+fn rows_that_are_given_back_count_like_others() {
+    const MANY: usize = ROWS_MAX * 2 / 3;
+    let table = schema("t", 23);
+    let note = |touched: &Touched, first: usize| {
+        let ids = first..first + MANY;
+        let insert =
+            |id: usize| ChangeEvent::Insert { table: table.clone(), new: row(&id.to_string()) };
+        touched.note(&transaction(ids.map(insert).collect()));
+    };
+    for one_by_one in [true, false] {
+        let touched = watched(&["t"]);
+        note(&touched, 0);
+        let rows = match one_by_one {
+            true => vec![taken(&touched)],
+            false => touched.take_rows().0,
+        };
+        note(&touched, MANY);
+        for (table, rows) in rows {
+            match one_by_one {
+                true => touched.settle(&table, rows),
+                false => touched.settle_rows(vec![(table, rows)]),
+            }
+        }
+        let unproven = touched.unproven();
+        assert_eq!((unproven.rows, unproven.dirty.len()), (0, 1), "more than are kept in mind");
+    }
+}
+
+#[test]
 fn what_changes_unseen_along_with_a_row_is_looked_at_as_a_whole() {
     let touched = Touched::default();
     let table = |name: &str, cascades: Cascades| Watched {

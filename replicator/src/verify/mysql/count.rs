@@ -6,7 +6,7 @@ use cutover::Side;
 use cutover::counts::Counted;
 use decoders::QualifiedName;
 use decoders::mysql::catalog::{TableInfo, TableKind};
-use decoders::mysql::server::ServerUrl;
+use decoders::mysql::server::{Server, ServerUrl};
 use decoders::postgres::catalog::TableFilter;
 use tokio::time::Instant;
 
@@ -18,6 +18,8 @@ use crate::verify::Trouble;
 
 /// Tables in one statement.
 const AT_ONCE: usize = 20;
+/// A server ends a count by itself this long after nobody waits for it any more.
+const GRACE: Duration = Duration::from_secs(1);
 /// Before a moment is looked for again.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -66,7 +68,7 @@ impl<S: Stream> Counting<'_, S> {
             }
             tokio::time::sleep(PAUSE).await;
         };
-        self.count(pair, &tables, deadline, &mut counted).await?;
+        count(both, pair, &tables, deadline, &mut counted).await?;
         Ok(counted)
     }
 
@@ -86,7 +88,7 @@ impl<S: Stream> Counting<'_, S> {
         let mut tables = Vec::new();
         let mut room = self.bytes;
         let is_wanted = |table: &&TableInfo| {
-            table.kind != TableKind::Sequence && self.filter.takes(&table.name)
+            table.kind != TableKind::Sequence && self.filter.selects(&table.name)
         };
         let mut here: Vec<&TableInfo> = here.iter().filter(is_wanted).collect();
         here.sort_by_key(|table| table.bytes);
@@ -107,41 +109,57 @@ impl<S: Stream> Counting<'_, S> {
         }
         (counted, tables)
     }
-
-    async fn count(
-        &self,
-        mut pair: Pair,
-        tables: &[QualifiedName],
-        deadline: Instant,
-        counted: &mut Counted,
-    ) -> Result<(), Trouble> {
-        let mut rest = tables.chunks(AT_ONCE);
-        for names in rest.by_ref() {
-            let counting = async {
-                tokio::try_join!(counts(&mut pair.source, names), counts(&mut pair.target, names))
-            };
-            let Ok(both) = tokio::time::timeout_at(deadline, counting).await else {
-                counted.late.extend_from_slice(names);
-                break;
-            };
-            let (here, there) = both?;
-            let rows = here.into_iter().zip(there).map(|(here, there)| [here, there]);
-            counted.tables.extend(names.iter().cloned().zip(rows));
-        }
-        counted.late.extend(rest.flatten().cloned());
-        match counted.late.is_empty() {
-            true => {
-                close(pair.source).await;
-                close(pair.target).await;
-            }
-            // A statement may still run: its session ends with it, and the answer is not waited for.
-            false => drop(pair),
-        }
-        Ok(())
-    }
 }
 
-async fn counts(reader: &mut Reader, names: &[QualifiedName]) -> Result<Vec<u64>, Trouble> {
+async fn count(
+    ends: [&End; 2],
+    mut pair: Pair,
+    tables: &[QualifiedName],
+    deadline: Instant,
+    counted: &mut Counted,
+) -> Result<(), Trouble> {
+    let mut rest = tables.chunks(AT_ONCE);
+    for names in rest.by_ref() {
+        let counting = async {
+            let limit = deadline.saturating_duration_since(Instant::now()) + GRACE;
+            tokio::try_join!(
+                counts(&mut pair.source, &ends[SOURCE].server, names, limit),
+                counts(&mut pair.target, &ends[TARGET].server, names, limit),
+            )
+        };
+        let Ok(both) = tokio::time::timeout_at(deadline, counting).await else {
+            counted.late.extend_from_slice(names);
+            break;
+        };
+        let (here, there) = both?;
+        let rows = here.into_iter().zip(there).map(|(here, there)| [here, there]);
+        counted.tables.extend(names.iter().cloned().zip(rows));
+    }
+    counted.late.extend(rest.flatten().cloned());
+    match counted.late.is_empty() {
+        true => {
+            close(pair.source).await;
+            close(pair.target).await;
+        }
+        // A statement may still run, for as long as its limit: its answer is not waited for.
+        false => drop(pair),
+    }
+    Ok(())
+}
+
+/// Counts these tables. The server gives up after `limit`: it would not notice that nobody listens, and
+/// read a table of terabytes to its end.
+async fn counts(
+    reader: &mut Reader,
+    server: &Server,
+    names: &[QualifiedName],
+    limit: Duration,
+) -> Result<Vec<u64>, Trouble> {
+    let limit = match server.is_mariadb() {
+        true => format!("SET SESSION max_statement_time = {}", limit.as_secs_f64()),
+        false => format!("SET SESSION max_execution_time = {}", limit.as_millis()),
+    };
+    reader.run("limiting a count", &limit).await?;
     let each = names.iter().enumerate();
     let each = each.map(|(at, name)| {
         format!("SELECT {at} AS place, COUNT(*) AS amount FROM {}", qualified(name))

@@ -166,7 +166,7 @@ impl<S: Stream> Verification<S> {
         let scope =
             Scope { database: self.database.as_deref(), is_whole: self.request.tables.is_empty() };
         let is_wanted =
-            |table: &&TableInfo| self.filter.takes(&table.name) && chosen.takes(&table.name);
+            |table: &&TableInfo| self.filter.selects(&table.name) && chosen.takes(&table.name);
         let read = async |side: usize| {
             let mut reader = ends[side].open().await?;
             let tables: Vec<&TableInfo> = tables[side].iter().filter(is_wanted).collect();
@@ -186,7 +186,7 @@ impl<S: Stream> Verification<S> {
         let chosen = Chosen::of(&self.request).map_err(|what| Trouble::new("request", what))?;
         let is_wanted = |table: &&TableInfo| {
             let name = &table.name;
-            table.kind != TableKind::Sequence && self.filter.takes(name) && chosen.takes(name)
+            table.kind != TableKind::Sequence && self.filter.selects(name) && chosen.takes(name)
         };
         let servers = [SOURCE, TARGET].map(|side| &ends[side].server);
         let mut benches = Vec::new();

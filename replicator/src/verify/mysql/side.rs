@@ -68,9 +68,27 @@ pub(super) struct Reader {
 impl Reader {
     /// The rows of one statement. `doing` says what for, for errors.
     pub async fn rows(&mut self, doing: &str, sql: &str) -> Result<Vec<ByteRow>, Trouble> {
-        let rows: Result<Vec<Row>, _> = self.conn.query(sql).await;
-        let rows = rows.map_err(|error| self.failed(doing, error))?;
-        Ok(rows.into_iter().map(bytes).collect())
+        let mut rows = Vec::new();
+        self.each_row(doing, sql, |row| rows.push(row)).await?;
+        Ok(rows)
+    }
+
+    /// The same, passed on one by one as they come.
+    pub async fn each_row(
+        &mut self,
+        doing: &str,
+        sql: &str,
+        mut take: impl FnMut(ByteRow),
+    ) -> Result<(), Trouble> {
+        let read = async {
+            let mut rows = self.conn.query_iter(sql).await?;
+            while let Some(row) = rows.next().await? {
+                take(bytes(row));
+            }
+            Ok(())
+        };
+        let read: Result<(), mysql_async::Error> = read.await;
+        read.map_err(|error| self.failed(doing, error))
     }
 
     /// The same where every field is a text.

@@ -2,27 +2,42 @@
 //! types of parameters that the server of a session that was moved does not know.
 
 use super::com;
+use crate::proxy::mysql::places::Whom;
 use crate::proxy::mysql::statements::Statement;
 use crate::proxy::mysql::words::killed;
 
 /// `SEND_TYPES_TO_SERVER` of COM_STMT_BULK_EXECUTE.
 const BULK_TYPES: u16 = 128;
 
-/// A command that kills a session, with the number that this has on the server.
-pub(super) fn renumbered(body: &[u8], number: &dyn Fn(u32) -> Option<u32>) -> Option<Vec<u8>> {
-    match body.split_first()? {
-        (&com::QUERY, text) => {
-            let (range, shown) = killed(text)?;
-            let number = number(shown)?.to_string();
+/// A command that kills a session, with the number that this has on the server, or why that is nobody.
+/// `None`: it is passed on as it is.
+pub(super) fn renumbered(
+    body: &[u8],
+    number: &dyn Fn(u32) -> Whom,
+) -> Option<Result<Vec<u8>, String>> {
+    let (range, shown) = match body.split_first()? {
+        (&com::QUERY, text) => killed(text)?,
+        (&com::PROCESS_KILL, rest) => (0..0, u32::from_le_bytes(rest.try_into().ok()?)),
+        _ => return None,
+    };
+    let number = match number(shown) {
+        Whom::AsSaid => return None,
+        Whom::Number(number) => number,
+        Whom::Unknown => {
+            return Some(Err(format!(
+                "Unknown thread id: {shown}. The proxy has moved sessions since it gave this number: \
+                 whoever has it is not on this server, or it is another session's here"
+            )));
+        }
+    };
+    Some(Ok(match body[0] {
+        com::QUERY => {
+            let text = &body[1..];
             let (before, behind) = (&text[..range.start], &text[range.end..]);
-            Some([&[com::QUERY], before, number.as_bytes(), behind].concat())
+            [&[com::QUERY], before, number.to_string().as_bytes(), behind].concat()
         }
-        (&com::PROCESS_KILL, rest) => {
-            let shown = u32::from_le_bytes(rest.try_into().ok()?);
-            Some([&[com::PROCESS_KILL], &number(shown)?.to_le_bytes()[..]].concat())
-        }
-        _ => None,
-    }
+        kind => [&[kind], &number.to_le_bytes()[..]].concat(),
+    }))
 }
 
 /// Looks at the parameters of COM_STMT_EXECUTE: number, flags, iterations, which are NULL, whether

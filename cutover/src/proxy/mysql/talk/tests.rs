@@ -32,7 +32,11 @@ impl Played {
     }
 
     fn send(&mut self) -> Step {
-        let number = |shown| (shown == 7).then_some(4_000);
+        let number = |shown| match shown {
+            7 => Whom::Number(4_000),
+            9 => Whom::Unknown,
+            _ => Whom::AsSaid,
+        };
         // The client has read what came before.
         let (server, mut told) = (&mut self.server, Vec::new());
         let step = self.talk.send(&mut self.inbox, server, &mut told, true, &number).unwrap();
@@ -137,7 +141,7 @@ fn one_command_is_under_way_at_a_time() {
     played.answer(&[DONE]);
     let mut nothing = Vec::new();
     let inbox = &mut played.inbox;
-    let held = played.talk.send(inbox, &mut nothing, &mut Vec::new(), false, &|_| None);
+    let held = played.talk.send(inbox, &mut nothing, &mut Vec::new(), false, &|_| Whom::AsSaid);
     assert_eq!((held.unwrap(), nothing.len()), (Step::Nothing, 0));
     assert_eq!(played.send(), Step::Moved);
     assert_eq!(&played.server[13..], b"\x09\0\0\0\x03select 2");
@@ -155,7 +159,7 @@ fn who_does_not_read_gets_nothing_more() {
     let rest = played.inbox.clone();
     let (inbox, server) = (&mut played.inbox, &mut played.server);
     let mut unread = vec![1];
-    let step = played.talk.send(inbox, server, &mut unread, true, &|_| None);
+    let step = played.talk.send(inbox, server, &mut unread, true, &|_| Whom::AsSaid);
     assert_eq!((step.unwrap(), &rest, unread.len()), (Step::Nothing, &played.inbox, 1));
 }
 
@@ -304,7 +308,19 @@ fn a_level_for_the_next_transaction_belongs_to_it() {
     played.command(com::PING, b"");
     played.answer(&[DONE]);
     assert!(!played.talk.at_rest());
+    // No table, no transaction.
     played.query("select 1");
+    played.answer(&[DONE]);
+    assert!(!played.talk.at_rest());
+    played.query("BEGIN");
+    played.answer(&[BEGUN]);
+    played.query("COMMIT");
+    played.answer(&[DONE]);
+    assert!(played.talk.at_rest());
+    played.query("SET @@transaction_isolation = 'SERIALIZABLE'");
+    played.answer(&[DONE]);
+    assert!(!played.talk.at_rest());
+    played.query("select a from t");
     played.answer(&[DONE]);
     assert!(played.talk.at_rest());
 }
@@ -369,4 +385,13 @@ fn who_is_killed_is_known_by_the_server_s_number() {
     played.server.clear();
     played.query("KILL 8");
     assert_eq!(played.server, b"\x07\0\0\0\x03KILL 8");
+    played.answer(&[DONE]);
+    // The server would take it for somebody else.
+    played.server.clear();
+    for command in [&b"\x03KILL 9"[..], &[com::PROCESS_KILL, 9, 0, 0, 0]] {
+        played.client.clear();
+        played.command(command[0], &command[1..]);
+        assert!(played.server.is_empty() && played.talk.at_rest());
+        assert_eq!(played.client[4..7], [ERR, 0x46, 0x04]);
+    }
 }

@@ -1,6 +1,6 @@
 //! Rows that were repaired, looked at again, at one moment of both sides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cutover::verify::repair::RepairedTable;
 
@@ -11,6 +11,7 @@ use super::super::side::close;
 use super::super::slices::{self, Pair};
 use super::changes::{Manner, Need, Rows};
 use super::job::group_rows;
+use super::keyed::DOING;
 use super::loose::{Content, Questions};
 use super::site::Site;
 use super::subjects::{Subject, Suspects, Table};
@@ -59,8 +60,9 @@ async fn equal(pair: &mut Pair, table: &Table, suspects: &Suspects) -> Result<u6
             Ok(equal)
         }
         Suspects::Contents(contents) => {
-            let found = contents_apart(pair, table).await?;
-            Ok(contents.iter().filter(|hash| !found.contains_key(*hash)).count() as u64)
+            let wanted = contents.iter().map(String::as_str).collect();
+            let found = contents_apart(pair, table, &wanted).await?;
+            Ok((wanted.len() - found.len()) as u64)
         }
     }
 }
@@ -81,22 +83,24 @@ pub(super) async fn rows<'a>(
     Ok(Some(rows))
 }
 
-/// The contents of a table without a key that do not have the same number of rows.
+/// Which of these contents of a table without a key do not have the same number of rows.
 pub(super) async fn contents_apart(
     pair: &mut Pair,
     table: &Table,
+    wanted: &BTreeSet<&str>,
 ) -> Result<BTreeMap<String, Content>, Trouble> {
     let questions = Questions(table);
     let sql = [SOURCE, TARGET].map(|side| questions.buckets(side));
     let sides = [pair.source.side, pair.target.side];
     let (_, apart) = compare::apart(sides, compare::both(pair, &sql).await?)?;
-    let mut found = BTreeMap::new();
+    let mut seen = [questions.seen(wanted), questions.seen(wanted)];
+    let [of_source, of_target] = &mut seen;
     for buckets in Questions::portions(&apart) {
-        let sql = [SOURCE, TARGET].map(|side| questions.contents(side, &buckets));
-        let [here, there] = compare::both(pair, &sql).await?;
-        questions.count(&mut found, SOURCE, here);
-        questions.count(&mut found, TARGET, there);
-        found.retain(|_, content| content.counts[SOURCE] != content.counts[TARGET]);
+        let [here, there] = [SOURCE, TARGET].map(|side| questions.contents(side, &buckets));
+        tokio::try_join!(
+            pair.source.each_row(DOING, &here, |row| of_source.take(row)),
+            pair.target.each_row(DOING, &there, |row| of_target.take(row)),
+        )?;
     }
-    Ok(found)
+    Ok(Content::apart(seen))
 }

@@ -36,6 +36,8 @@ pub(super) enum Need {
     Act(Act, Vec<(Act, ChangeEvent)>),
     /// Nobody can tell which is which.
     Twice,
+    /// What would be written is what is there, and differs all the same.
+    Undefined,
 }
 
 /// Rows of both sides with one key.
@@ -73,6 +75,7 @@ impl<'a> Rows<'a> {
             [[(here, _)], [(there, _)]] if differing(self.plan, here, there).is_empty() => {
                 Need::Equal
             }
+            [[(_, here)], [(_, there)]] if here == there => Need::Undefined,
             [[(_, here)], [(_, there)]] => {
                 let changes = match manner {
                     Manner::Updated => vec![(Act::Update, images.update(there, here))],
@@ -85,5 +88,23 @@ impl<'a> Rows<'a> {
             }
             _ => Need::Twice,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{row, table};
+    use super::*;
+
+    #[test]
+    fn a_row_that_a_write_would_leave_as_it_is_is_not_written() {
+        let table = table(true);
+        let mut rows = Rows::new(&table.plan);
+        rows.take(SOURCE, vec![row("1", "1:a", "a"), row("2", "1:a", "a"), row("3", "2:b", "b")]);
+        rows.take(TARGET, vec![row("1", "2:a", "a"), row("2", "1:b", "b"), row("3", "2:b", "b")]);
+        let need = |id: &str| rows.need(&table.images, &vec![id.to_owned()], Manner::Updated);
+        assert!(matches!(need("1"), Need::Undefined));
+        assert!(matches!(need("2"), Need::Act(Act::Update, _)));
+        assert!(matches!(need("3"), Need::Equal));
     }
 }

@@ -1,6 +1,6 @@
 //! One repair between two servers of MySQL or MariaDB.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::super::plan::TablePlan;
 use super::super::side::close;
 use super::super::slices::{self, Moment};
 use super::again;
-use super::changes::Manner;
+use super::groups::Groups;
 use super::keyed::{self, Outcome};
 use super::loose;
 use super::site::{Site, trouble};
@@ -182,8 +182,7 @@ impl Desk<'_, '_> {
                         tally.updated += written.updated;
                         tally.deleted += written.deleted;
                         tally.equal_before += written.equal;
-                        for at in written.twice {
-                            let why = "the key is not unique on one of the sides";
+                        for (at, why) in written.left {
                             left(&self.table.plan, &of_group[at], why, tally);
                         }
                         self.done(group.len());
@@ -193,7 +192,7 @@ impl Desk<'_, '_> {
                         groups.queue.push_front((group, manner));
                         is_in_the_way = true;
                     }
-                    Outcome::Refused(why) => groups.refused(group, manner, why),
+                    Outcome::Refused(refusal) => groups.refused(group, manner, refusal),
                 }
                 if is_in_the_way || since.elapsed() > MOMENT || self.is_stopped() {
                     break;
@@ -209,8 +208,8 @@ impl Desk<'_, '_> {
                 tokio::time::sleep(PAUSE).await;
             }
         }
-        for (at, why) in &groups.alone {
-            left(&self.table.plan, &keys[*at], why, tally);
+        for (at, refusal) in &groups.alone {
+            left(&self.table.plan, &keys[*at], &refusal.why, tally);
         }
         self.done(groups.alone.len());
         Ok(())
@@ -222,7 +221,7 @@ impl Desk<'_, '_> {
         fitted: &Fitted,
         tally: &mut RepairedTable,
     ) -> Result<(), Trouble> {
-        let wanted: BTreeSet<&str> = contents.iter().map(String::as_str).collect();
+        let mut open: BTreeSet<&str> = contents.iter().map(String::as_str).collect();
         let until = Instant::now() + self.asked.settle;
         while !self.is_stopped() {
             let Some(moment) = self.moment(until).await? else { continue };
@@ -230,27 +229,23 @@ impl Desk<'_, '_> {
             let table = (self.table, fitted);
             let ends = since + HELD_MAX;
             let ended = self.site.ended(&self.asked.stop);
+            let before = open.len();
+            let work = (&mut open, &mut *tally);
             let written = tokio::select! {
-                written = loose::write(self.site, &mut source, table, &wanted, ends) => written?,
+                written = loose::write(self.site, &mut source, table, work, ends) => written,
                 () = ended => {
                     self.site.lose_pen();
-                    None
+                    Ok(false)
                 }
             };
             drop(held);
             close(source).await;
-            if let Some(written) = written {
-                tally.inserted += written.inserted;
-                tally.deleted += written.deleted;
-                tally.equal_before += written.equal;
-                for why in &written.left {
-                    left(&self.table.plan, &Key::new(), why, tally);
-                }
-                self.done(contents.len());
+            self.done(before - open.len());
+            if written? {
                 return Ok(());
             }
             if Instant::now() >= until {
-                tally.in_motion += contents.len() as u64;
+                tally.in_motion += open.len() as u64;
                 return Ok(());
             }
             tokio::time::sleep(PAUSE).await;
@@ -259,7 +254,8 @@ impl Desk<'_, '_> {
     }
 }
 
-fn left(plan: &TablePlan, key: &Key, why: &str, tally: &mut RepairedTable) {
+/// Counts a row that stays as it is.
+pub(super) fn left(plan: &TablePlan, key: &Key, why: &str, tally: &mut RepairedTable) {
     tally.refused += 1;
     if tally.left.len() < NAMED {
         let part = |(column, value): (&super::super::canonical::Column, &String)| KeyPart {
@@ -274,103 +270,4 @@ fn left(plan: &TablePlan, key: &Key, why: &str, tally: &mut RepairedTable) {
 pub(super) fn group_rows(plan: &TablePlan) -> usize {
     let width = plan.info.bytes / plan.info.estimated_rows.unwrap_or_default().max(1);
     (GROUP_BYTES / width.max(1)).clamp(1, GROUP_ROWS) as usize
-}
-
-/// Rows that are written together, by number, and what the target refuses of them.
-#[derive(Debug, Default)]
-struct Groups {
-    queue: VecDeque<(Vec<usize>, Manner)>,
-    /// Rows that were refused by themselves, and why.
-    alone: Vec<(usize, String)>,
-    /// Those that were refused have had their try together.
-    is_last: bool,
-    /// The most that go together: their values are in memory.
-    most: usize,
-}
-
-impl Groups {
-    fn new(all: Vec<usize>, rows: usize) -> Self {
-        let queue = all.chunks(rows).map(|group| (group.to_vec(), Manner::Updated)).collect();
-        Self { queue, most: rows, ..Self::default() }
-    }
-
-    fn rows(&self) -> u64 {
-        self.queue.iter().map(|(group, _)| group.len() as u64).sum()
-    }
-
-    /// Whether there is a group to be written. Rows that were refused in different groups may be in each
-    /// other's way: once they all go together, unless they are too many.
-    fn has_more(&mut self) -> bool {
-        let fit = (2..=self.most).contains(&self.alone.len());
-        if self.queue.is_empty() && !self.is_last && fit {
-            self.is_last = true;
-            let together = std::mem::take(&mut self.alone).into_iter().map(|(at, _)| at).collect();
-            self.queue.push_back((together, Manner::Anew));
-        }
-        !self.queue.is_empty()
-    }
-
-    /// One of them is at fault, and the others are not to suffer for it.
-    fn refused(&mut self, group: Vec<usize>, manner: Manner, why: String) {
-        match (manner, group.as_slice()) {
-            (Manner::Updated, _) => self.queue.push_front((group, Manner::Anew)),
-            (Manner::Anew, [at]) => self.alone.push((*at, why)),
-            (Manner::Anew, several) => {
-                let (some, others) = several.split_at(several.len() / 2);
-                self.queue.push_front((others.to_vec(), Manner::Updated));
-                self.queue.push_front((some.to_vec(), Manner::Updated));
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// `refuses` says whether the target takes a group; gives what was taken, and what was left.
-    fn run(rows: usize, refuses: impl Fn(&[usize], Manner) -> bool) -> (Vec<usize>, Vec<usize>) {
-        let mut groups = Groups::new((0..rows).collect(), 4);
-        let mut taken = Vec::new();
-        while groups.has_more() {
-            let (group, manner) = groups.queue.pop_front().unwrap();
-            match refuses(&group, manner) {
-                true => groups.refused(group, manner, "why".into()),
-                false => taken.extend(group),
-            }
-        }
-        taken.sort_unstable();
-        let mut left: Vec<usize> = groups.alone.iter().map(|(at, _)| *at).collect();
-        left.sort_unstable();
-        (taken, left)
-    }
-
-    #[test]
-    fn one_row_that_is_refused_leaves_the_others_alone() {
-        let (taken, left) = run(10, |group, _| group.contains(&5));
-        assert_eq!((taken.len(), left), (9, vec![5]));
-        let (taken, left) = run(10, |group, _| group.contains(&5) || group.contains(&6));
-        assert_eq!((taken.len(), left), (8, vec![5, 6]));
-    }
-
-    #[test]
-    fn many_that_are_refused_do_not_go_together() {
-        let largest = std::cell::Cell::new(0);
-        let (taken, left) = run(10, |group, _| {
-            largest.set(largest.get().max(group.len()));
-            true
-        });
-        assert_eq!((taken.len(), left.len(), largest.get()), (0, 10, 4));
-    }
-
-    #[test]
-    fn rows_that_are_in_each_others_way_go_together() {
-        // 1 and 9 swap a unique value, and are in different groups.
-        let (taken, left) = run(10, |group, manner| {
-            let both = group.contains(&1) && group.contains(&9);
-            let one = group.contains(&1) || group.contains(&9);
-            one && !(both && manner == Manner::Anew)
-        });
-        assert_eq!((taken.len(), left), (10, vec![]));
-    }
 }

@@ -18,6 +18,10 @@ use crate::verify::Trouble;
 pub(super) const DOING: &str = "reading rows for a repair";
 /// Of a key that can't be one.
 const NO_KEY: &str = "its key can't be written as one of its column's type";
+const TWICE: &str = "the key is not unique on one of the sides";
+/// Of a row that a write would leave as it is.
+pub(super) const UNDEFINED: &str = "both sides were given the same values and show them differently: \
+     their columns are defined differently";
 
 /// What was done to rows.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -26,8 +30,8 @@ pub(super) struct Written {
     pub updated: u64,
     pub deleted: u64,
     pub equal: u64,
-    /// Rows that can't be told apart, by their place in the group.
-    pub twice: Vec<usize>,
+    /// Rows that were left, by their place in the group, and why.
+    pub left: Vec<(usize, &'static str)>,
 }
 
 /// How it ended.
@@ -37,8 +41,16 @@ pub(super) enum Outcome {
     Done(Written),
     /// Somebody was in the way, or it took too long: another moment.
     Later,
-    /// The target has refused what was to be written, and nothing was.
-    Refused(String),
+    /// The target has refused a row that was to be written, and nothing was.
+    Refused(Refusal),
+}
+
+/// Why the target has refused a row.
+#[derive(Debug, Clone)]
+pub(super) struct Refusal {
+    pub why: String,
+    /// Because of what other rows are now: it may be taken together with them.
+    pub conflict: bool,
 }
 
 impl Outcome {
@@ -66,7 +78,7 @@ pub(super) async fn write(
     until: Instant,
 ) -> Result<Outcome, Trouble> {
     let Some(condition) = keys::condition(&table.plan, keys) else {
-        return Ok(Outcome::Refused(NO_KEY.into()));
+        return Ok(Outcome::Refused(Refusal { why: NO_KEY.into(), conflict: false }));
     };
     let writing = under_lock(site, source, (table, fitted), (keys, manner), &condition);
     match tokio::time::timeout_at(until, writing).await {
@@ -109,7 +121,8 @@ async fn under_lock(
     for (at, key) in keys.iter().enumerate() {
         match rows.need(&table.images, key, manner) {
             Need::Equal => written.equal += 1,
-            Need::Twice => written.twice.push(at),
+            Need::Twice => written.left.push((at, TWICE)),
+            Need::Undefined => written.left.push((at, UNDEFINED)),
             Need::Act(act, more) => {
                 match act {
                     Act::Delete => written.deleted += 1,
@@ -121,18 +134,22 @@ async fn under_lock(
         }
     }
     changes.sort_by_key(|(act, _)| *act);
-    let changes: Vec<ChangeEvent> = changes.into_iter().map(|(_, change)| change).collect();
+    let changes: Vec<_> = changes.into_iter().map(|(_, change)| (change, 1)).collect();
     Ok(match commit(site, fitted, &changes).await? {
         None => Outcome::Done(written),
         Some(outcome) => outcome,
     })
 }
 
-/// Writes and commits, or ends the transaction if there is nothing to write. `None`: it is done.
+/// Writes and commits, each change as often as it says, or ends the transaction if there is nothing to
+/// write. `None`: it is done.
+///
+/// # Errors
+/// The target refuses what is about no row: the next one would not be taken either.
 pub(super) async fn commit(
     site: &mut Site,
     fitted: &Fitted,
-    changes: &[ChangeEvent],
+    changes: &[(ChangeEvent, u64)],
 ) -> Result<Option<Outcome>, Trouble> {
     if changes.is_empty() {
         site.pen().await?.roll_back().await;
@@ -141,10 +158,11 @@ pub(super) async fn commit(
     site.may_commit().await?;
     let pen = site.pen().await?;
     if let Err(error) = pen.write(fitted, changes, Lsn::INVALID).await {
-        return Ok(Some(match error.disposition {
-            Disposition::Retry => Outcome::Later,
-            Disposition::Halt => Outcome::Refused(error.message),
-        }));
+        if error.disposition == Disposition::Halt && error.about_row {
+            let refusal = Refusal { why: error.message, conflict: error.conflict };
+            return Ok(Some(Outcome::Refused(refusal)));
+        }
+        return Outcome::of(site, error).map(Some);
     }
     // Whether it is committed is not known then: the next look sees it.
     Ok(pen.commit().await.is_err().then_some(Outcome::Later))

@@ -37,6 +37,9 @@
 
 mod again;
 mod changes;
+#[cfg(test)]
+mod fixture;
+mod groups;
 mod images;
 mod job;
 mod keyed;

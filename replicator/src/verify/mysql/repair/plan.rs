@@ -16,6 +16,7 @@ use super::super::slices::Pair;
 use super::again::{contents_apart, one, rows};
 use super::changes::{Act, Manner, Need};
 use super::job::group_rows;
+use super::keyed::UNDEFINED;
 use super::objects;
 use super::site::{Site, trouble};
 use super::subjects::{Subject, Suspects, Table, subjects};
@@ -119,6 +120,7 @@ async fn statements(
                             let why = "a key is not unique on one of the sides";
                             planned.refused = Some(why.into());
                         }
+                        Need::Undefined => planned.refused = Some(UNDEFINED.into()),
                     }
                 }
                 changes.sort_by_key(|(act, _)| *act);
@@ -127,12 +129,14 @@ async fn statements(
             }
         }
         Suspects::Contents(contents) => {
-            let wanted: BTreeSet<&String> = contents[..shown].iter().collect();
-            let found = contents_apart(pair, table).await?;
-            planned.equal = wanted.iter().filter(|hash| !found.contains_key(**hash)).count() as u64;
-            for (_, content) in found.iter().filter(|(hash, _)| wanted.contains(hash)) {
-                match content.changes(table) {
-                    Some(changes) if room.bytes > 0 => print(&changes, room)?,
+            let wanted: BTreeSet<&str> = contents[..shown].iter().map(String::as_str).collect();
+            let found = contents_apart(pair, table, &wanted).await?;
+            planned.equal = (wanted.len() - found.len()) as u64;
+            for content in found.values() {
+                match content.change(table) {
+                    Ok((change, times)) if room.bytes > 0 => {
+                        print(&vec![change; times as usize], room)?;
+                    }
                     _ => planned.beyond += 1,
                 }
             }

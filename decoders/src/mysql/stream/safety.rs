@@ -4,14 +4,12 @@
 //! its words show. What is not known word for word is refused: that costs a person a look, and the
 //! opposite would cost rows.
 
-use super::lexer::{Dialect, Token, tokens};
+use super::lexer::{Dialect, Token, is_conditional, tokens};
 use super::statement::{Kind, without_settings};
 use crate::change::{QualifiedName, Retyped, Safety};
 
 /// More tokens than any definition has.
 const MOST_TOKENS: usize = 1 << 16;
-/// Comments with this number or a smaller one are statements to every server that is supported.
-const KNOWN_TO_ALL: u32 = 50_699;
 
 /// Judges the statement `text` of this kind; `tables` are those that it names.
 pub(super) fn judge(
@@ -24,7 +22,7 @@ pub(super) fn judge(
     if tokens.len() >= MOST_TOKENS {
         return Safety::refused("it is too long to be looked at");
     }
-    if has_conditional_comment(text) {
+    if is_conditional(text) {
         return Safety::refused("a part of it is only meant for some versions (/*! .. */)");
     }
     let tokens = without_settings(&tokens);
@@ -45,15 +43,6 @@ pub(super) fn judge(
     };
     safety.leaves_collation_open = leaves_collation_open(tokens);
     safety
-}
-
-/// A comment that some servers execute and others don't. A literal that looks like one counts as well.
-fn has_conditional_comment(text: &str) -> bool {
-    let number = |rest: &str| {
-        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        rest[..end].parse::<u32>().unwrap_or(0)
-    };
-    text.contains("/*M!") || text.split("/*!").skip(1).any(|rest| number(rest) > KNOWN_TO_ALL)
 }
 
 fn leaves_collation_open(tokens: &[Token]) -> bool {

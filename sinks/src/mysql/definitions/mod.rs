@@ -35,6 +35,7 @@ use mysql_async::prelude::Queryable;
 pub(super) use notes::{close_statement, create_statement};
 
 use self::notes::{Note, State, TABLE};
+use self::settings::Before;
 use self::shape::Shape;
 use super::error::{of_rows, target_error};
 use super::read;
@@ -99,8 +100,10 @@ impl Arriving<'_> {
     }
 
     async fn run(&self, conn: &mut Conn) -> Result<(), TargetError> {
-        if let Some(why) = settings::enter(conn, self.definition).await? {
-            return Err(self.waits(conn, self.refused(&why)).await);
+        let mut before = Before::default();
+        let entered = settings::enter(conn, self.definition, self.server, &mut before).await?;
+        if let Some(why) = entered {
+            return Err(self.waits(conn, before, self.refused(&why)).await);
         }
         tracing::info!(
             place = self.definition.place,
@@ -109,10 +112,10 @@ impl Arriving<'_> {
             "repeating a schema change on green"
         );
         match conn.query_drop(&self.definition.statement[..]).await {
-            Ok(()) => settings::leave(conn).await,
+            Ok(()) => settings::leave(conn, before).await,
             Err(error) => match self.failed(error) {
                 failed if failed.disposition == Disposition::Halt => {
-                    Err(self.waits(conn, failed).await)
+                    Err(self.waits(conn, before, failed).await)
                 }
                 failed => Err(failed),
             },
@@ -122,9 +125,9 @@ impl Arriving<'_> {
     /// It has not run, and whatever a person changes to make room for it would pass for its effect: so the
     /// note says that it waits for one. What is to be told; the session's failure, if it can't be noted:
     /// then the note says that it runs, and who comes next tries it.
-    async fn waits(&self, conn: &mut Conn, told: TargetError) -> TargetError {
+    async fn waits(&self, conn: &mut Conn, before: Before, told: TargetError) -> TargetError {
         let noted = async {
-            settings::leave(conn).await?;
+            settings::leave(conn, before).await?;
             notes::wait(conn, self.pipeline, self.number).await
         };
         noted.await.err().unwrap_or(told)

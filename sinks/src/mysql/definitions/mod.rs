@@ -76,7 +76,7 @@ impl Arriving<'_> {
         let is_as_before = before == now.text;
         match state {
             State::Done => return Ok(()),
-            State::Begun if !is_as_before && self.has_run(&now) => return Ok(()),
+            State::Begun if !is_as_before && has_run(self.definition, &now) => return Ok(()),
             State::Begun if !is_as_before => {
                 return Err(self.refused("only a part of it has been done"));
             }
@@ -91,12 +91,6 @@ impl Arriving<'_> {
         // Once more, so that green's own log has the note before the statement again.
         notes::write(conn, self, &now, State::Begun).await?;
         self.run(conn).await
-    }
-
-    /// Whether a catalog that is another one than before can be what the statement made.
-    fn has_run(&self, now: &Shape) -> bool {
-        // MariaDB drops one table after the other.
-        self.definition.kind != Kind::DropTable.label() || now.is_all_absent
     }
 
     async fn run(&self, conn: &mut Conn) -> Result<(), TargetError> {
@@ -233,6 +227,50 @@ impl Arriving<'_> {
                 " ({}: its change should have ended before the move began, or run with ddl = \"apply\")",
                 ghosts.join(", ")
             ),
+        }
+    }
+}
+
+/// Whether a catalog that is another one than before can be what the statement made.
+fn has_run(definition: &Definition, now: &Shape) -> bool {
+    // MariaDB drops one after the other. Only a DROP names several views.
+    let drops = definition.kind == Kind::DropTable.label()
+        || (definition.kind == Kind::View.label() && definition.objects.len() > 1);
+    !drops || now.is_all_absent
+}
+
+#[cfg(test)]
+mod tests {
+    use decoders::change::{QualifiedName, Safety};
+
+    use super::*;
+
+    #[test]
+    fn a_drop_has_run_when_nothing_that_it_names_is_there() {
+        for (kind, objects, is_all_absent, expected) in [
+            (Kind::DropTable, 1, true, true),
+            (Kind::DropTable, 2, false, false),
+            (Kind::View, 2, false, false),
+            (Kind::View, 2, true, true),
+            // CREATE, or a DROP of one.
+            (Kind::View, 1, false, true),
+            (Kind::View, 1, true, true),
+            (Kind::RenameTable, 2, false, true),
+        ] {
+            let definition = Definition {
+                place: String::new(),
+                kind: kind.label(),
+                objects: vec![QualifiedName::new("shop", "a"); objects],
+                databases: Vec::new(),
+                schema: "shop".into(),
+                statement: bytes::Bytes::new(),
+                text: String::new(),
+                settings: Vec::new(),
+                safety: Safety::default(),
+                matters_to_rows: true,
+            };
+            let now = Shape { text: "changed".into(), is_all_absent };
+            assert_eq!(has_run(&definition, &now), expected, "{kind:?} {objects} {is_all_absent}");
         }
     }
 }

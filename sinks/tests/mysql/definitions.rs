@@ -56,3 +56,17 @@ async fn a_green_that_makes_primary_keys_by_itself_has_blues_columns() {
     assert_eq!(pair.green.value(columns).unwrap(), "x");
     pair.assert_same(&["a"]);
 }
+
+#[tokio::test]
+async fn a_schema_change_of_many_tables_is_noted_with_all_their_names() {
+    for versions in PAIRS {
+        let pair = start(versions, "");
+        let names: Vec<String> = (0..1100).map(|n| format!("t{n:063}")).collect();
+        pair.blue.run(&format!("use t; drop table if exists {}", names.join(","))).unwrap();
+        let mut opened = pair.open().await;
+        opened.catch_up(&pair.blue, 1).await;
+        opened.close().await;
+        let noted = "select length(objects) > 65535, state from _cutover.definition";
+        assert_eq!(pair.green.rows(noted).unwrap(), [[b"1".to_vec(), b"done".to_vec()]]);
+    }
+}

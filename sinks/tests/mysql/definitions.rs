@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use decoders::change::{ChangeEvent, Definition};
+use decoders::source::Disposition;
 use sinks::Lane;
 use tests::mysql::Version;
 
@@ -68,5 +69,31 @@ async fn a_schema_change_of_many_tables_is_noted_with_all_their_names() {
         opened.close().await;
         let noted = "select length(objects) > 65535, state from _cutover.definition";
         assert_eq!(pair.green.rows(noted).unwrap(), [[b"1".to_vec(), b"done".to_vec()]]);
+    }
+}
+
+#[tokio::test]
+async fn a_view_of_another_definer_waits_for_the_right_to_make_it() {
+    for versions in PAIRS {
+        let pair = start(versions, "create table t(id int primary key); insert into t values (1)");
+        let right = if versions.1.is_mariadb() { "set user" } else { "set_any_definer, super" };
+        pair.green.run(&format!("revoke {right} on *.* from 'cutover'@'%'")).unwrap();
+        pair.blue.run("create view t.v as select id from t.t").unwrap();
+        let mut opened = pair.open().await;
+        let all = opened.read(&pair.blue).await;
+        let error = opened.lane.apply(&all).await.unwrap_err();
+        let told = format!("{error} {}", error.remedy.clone().unwrap_or_default());
+        assert_eq!(error.disposition, Disposition::Halt, "{told}");
+        assert!(told.contains("SET_ANY_DEFINER on MySQL, SET USER on MariaDB"), "{told}");
+        opened.close().await;
+        let first = right.split(',').next().unwrap();
+        pair.green.run(&format!("grant {first} on *.* to 'cutover'@'%'")).unwrap();
+        let mut opened = pair.open().await;
+        opened.catch_up(&pair.blue, 1).await;
+        opened.close().await;
+        let definer = "select definer from information_schema.views where table_schema = 't'";
+        let [blue, green] = [&pair.blue, &pair.green].map(|server| server.value(definer).unwrap());
+        assert_eq!(green, blue);
+        assert_eq!(pair.green.value("select id from t.v").unwrap(), "1", "{}", pair.name());
     }
 }

@@ -188,6 +188,11 @@ impl Arriving<'_> {
                 ". Everything before it is on green, nothing of it and nothing behind it",
             );
             let again = match number {
+                // The statement has a view's DEFINER as blue has it.
+                Some(1227) if *kind == Kind::View.label() => {
+                    "grant the account the right to make views of another DEFINER (SET_ANY_DEFINER on \
+                     MySQL, SET USER on MariaDB), and start again; or "
+                }
                 Some(1044 | 1142 | 1143 | 1227) => {
                     "grant the account the right, and start again; or "
                 }

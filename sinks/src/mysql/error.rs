@@ -10,6 +10,9 @@ use mysql_async::Error;
 
 use crate::target::TargetError;
 
+/// ER_NET_PACKET_TOO_LARGE.
+const NET_PACKET_TOO_LARGE: u16 = 1153;
+
 /// The error of a statement that holds no row values; the server's own words can be shown.
 pub(super) fn target_error(doing: impl std::fmt::Display, error: Error) -> TargetError {
     of_source(failure(doing, error))
@@ -59,6 +62,13 @@ fn is_about_row(number: u16, error: &Error) -> bool {
     of_class("22") || of_class("23") || WITHOUT_STATE.contains(&number)
 }
 
+/// The error for rows that are more than green takes in one message, before they are sent: in the middle of a
+/// message a server may end the session instead of saying so.
+pub(super) fn too_large(doing: &str) -> TargetError {
+    let (text, remedy) = describe(NET_PACKET_TOO_LARGE);
+    TargetError::halt(format!("{doing}: {text}"), remedy)
+}
+
 /// The key that stands at the end of a message. The value before it can't reach behind it.
 fn named(error: &Error) -> Option<String> {
     let Error::Server(server) = error else { return None };
@@ -82,9 +92,10 @@ fn describe(number: u16) -> (&'static str, &'static str) {
         1264 | 1265 | 1292 | 1366 | 1406 => ("a value does not fit its column", SHAPE),
         3819 | 4025 => ("a CHECK constraint refuses a row", SHAPE),
         1054 | 1136 | 1146 => ("the table is not what it was", SHAPE),
-        1153 => (
-            "a row is larger than green's max_allowed_packet",
-            "SET GLOBAL max_allowed_packet = 1073741824 on green, then start the replicator again",
+        NET_PACKET_TOO_LARGE => (
+            "a row, or both of its images, is larger than green's max_allowed_packet",
+            "SET GLOBAL max_allowed_packet = 1073741824 on green, then start the replicator again; \
+             nothing of the transaction was kept",
         ),
         1205 => ("somebody on green holds a lock for too long", ""),
         1213 => ("a deadlock with somebody else on green", ""),

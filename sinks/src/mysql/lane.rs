@@ -20,7 +20,7 @@ use decoders::source::Disposition;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use self::alone::not_alone;
+use self::alone::{Turn, not_alone};
 use super::error::target_error;
 use super::events::{EventSession, TableEvents};
 use super::plan::{Plan, can_be_emptied, missing_table};
@@ -148,20 +148,14 @@ impl MysqlLane {
         if transactions.is_empty() {
             return Ok(Applied::default());
         }
-        if let [transaction] = transactions
-            && let Some(definition) = transaction.definition()
-        {
-            return self.define(conn, transaction, definition, share).await;
-        }
-        if let [transaction] = transactions
-            && let Some(step) = transaction.distributed()
-        {
-            return self.distribute(conn, transaction, step, share).await;
-        }
-        let alone =
-            |each: &Transaction| each.definition().is_some() || each.distributed().is_some();
-        if transactions.iter().any(alone) {
-            return Err(not_alone());
+        match Turn::of(transactions)? {
+            Turn::Definition(transaction, definition) => {
+                return self.define(conn, transaction, definition, share).await;
+            }
+            Turn::Step(transaction, step) => {
+                return self.distribute(conn, transaction, step, share).await;
+            }
+            Turn::Rows => {}
         }
         let changes = transactions.iter().flat_map(|transaction| &transaction.changes);
         self.learn(conn, changes).await?;

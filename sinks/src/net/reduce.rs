@@ -33,7 +33,7 @@ pub fn reduce<'a, P: NetPlan>(
                 steps.push(Step::Truncate(change, commit_lsn));
                 continue;
             }
-            // A schema change stands alone: it is never among others.
+            // Those that stand alone don't come here: a lane refuses them among others.
             ChangeEvent::Message { .. }
             | ChangeEvent::Definition(_)
             | ChangeEvent::Distributed(_) => continue,

@@ -72,6 +72,48 @@ async fn batches_stay_below_greens_packet_size() {
     }
 }
 
+/// What is kept of an UPDATE has the row before and behind it, which together may be more than green takes
+/// where each is not.
+#[tokio::test]
+async fn a_prepared_update_that_is_too_large_says_what_helps() {
+    for versions in PAIRS {
+        let pair = Pair::start(
+            versions,
+            "create table t(id int primary key, v longblob);
+             insert into t values (1, repeat('a', 9000000));",
+        );
+        pair.green.run("set global max_allowed_packet = 16777216").unwrap();
+        pair.blue
+            .run(
+                "use t; xa start 'x'; update t set v = repeat('b', 9000000); xa end 'x';
+                 xa prepare 'x'",
+            )
+            .unwrap();
+        let mut opened = pair.open().await;
+        let all = opened.read(&pair.blue).await;
+        let mut error = None;
+        for each in &all {
+            if error.is_none() {
+                error = opened.lane.apply(std::slice::from_ref(each)).await.err();
+            }
+        }
+        let error = error.unwrap();
+        assert_eq!(error.disposition, Disposition::Halt, "{error}");
+        assert!(error.message.contains("max_allowed_packet"), "{error}");
+        assert!(!error.message.contains("bbb"), "{error}");
+        assert!(error.remedy.unwrap().contains("SET GLOBAL max_allowed_packet"));
+        opened.close().await;
+
+        pair.green.run("set global max_allowed_packet = 1073741824").unwrap();
+        let mut opened = pair.open_when_free().await;
+        opened.catch_up(&pair.blue, 1).await;
+        pair.blue.run("xa commit 'x'").unwrap();
+        opened.catch_up(&pair.blue, 1).await;
+        opened.close().await;
+        pair.assert_same(&["t"]);
+    }
+}
+
 /// MariaDB's types that are stored as bytes and shown as text find their rows without a key.
 #[tokio::test]
 async fn rows_without_a_key_are_found_by_uuids_and_addresses() {

@@ -2,6 +2,7 @@
 //! both select is the same.
 
 mod batches;
+mod definitions;
 mod events;
 mod foreign_keys;
 mod limits;

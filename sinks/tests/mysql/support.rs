@@ -29,6 +29,8 @@ pub struct Pair {
     pub filter: TableFilter,
     /// Whether rows may go as row events.
     pub row_events: bool,
+    /// Whether schema changes are repeated.
+    pub applies_definitions: bool,
 }
 
 impl Pair {
@@ -56,7 +58,14 @@ impl Pair {
         };
         let (blue, green) = (server(blue), server(green));
         let start = head(&blue);
-        Pair { blue, green, start, filter: TableFilter::default(), row_events: true }
+        Pair {
+            blue,
+            green,
+            start,
+            filter: TableFilter::default(),
+            row_events: true,
+            applies_definitions: false,
+        }
     }
 
     pub fn name(&self) -> &'static str {
@@ -75,7 +84,7 @@ impl Pair {
         let options = MysqlTargetOptions {
             stream: self.identity(),
             accept_triggers: false,
-            applies_definitions: false,
+            applies_definitions: self.applies_definitions,
             row_events: self.row_events,
         };
         MysqlTarget::open(url(&self.green), options).await.unwrap()

@@ -45,36 +45,66 @@ impl Dialect {
     }
 }
 
-/// The first `most` tokens. Comments are left out, except for those whose content the servers
-/// execute (`/*! .. */`, `/*M! .. */`), of which only the frame is.
+/// The first `most` tokens. Comments are left out, except for those whose content servers execute
+/// (`/*! .. */`, `/*M! .. */`), of which only the frame is.
 pub(super) fn tokens(sql: &str, most: usize, dialect: Dialect) -> Vec<Token> {
+    read(sql, most, dialect, false)
+}
+
+/// The same without what only some servers execute.
+pub(super) fn tokens_for_all(sql: &str, most: usize, dialect: Dialect) -> Vec<Token> {
+    read(sql, most, dialect, true)
+}
+
+fn read(sql: &str, most: usize, dialect: Dialect, only_for_all: bool) -> Vec<Token> {
     let mut tokens = Vec::new();
     let mut rest = sql.trim_start();
     while tokens.len() < most && !rest.is_empty() {
-        let (token, after) = next(rest, dialect);
+        let (token, after) = next(rest, dialect, only_for_all);
         tokens.extend(token);
         rest = after.trim_start();
     }
     tokens
 }
 
-fn next(sql: &str, dialect: Dialect) -> (Option<Token>, &str) {
+/// Whether there may be a comment that only some servers execute. A literal that looks like one counts as
+/// well.
+pub(super) fn is_conditional(sql: &str) -> bool {
+    sql.contains("/*M!") || sql.split("/*!").skip(1).any(|rest| !is_for_all(number(rest)))
+}
+
+/// The digits that it begins with.
+fn number(text: &str) -> &str {
+    &text[..text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len())]
+}
+
+/// Whether every server that is supported executes a comment with this number, or with none. MariaDB does
+/// not execute those of MySQL 5.7 and later, and a number has six digits at most.
+fn is_for_all(number: &str) -> bool {
+    const KNOWN_TO_ALL: u32 = 50_699;
+    number.is_empty()
+        || (number.len() <= 6 && number.parse().is_ok_and(|number: u32| number <= KNOWN_TO_ALL))
+}
+
+fn next(sql: &str, dialect: Dialect, only_for_all: bool) -> (Option<Token>, &str) {
     let first = sql.chars().next().unwrap_or_default();
-    let behind = |mark: &str| sql.find(mark).map_or("", |at| &sql[at + mark.len()..]);
-    if let Some(live) = sql.strip_prefix("/*!").or_else(|| sql.strip_prefix("/*M!")) {
-        return (None, live.trim_start_matches(|c: char| c.is_ascii_digit()));
+    let of_mariadb = sql.strip_prefix("/*M!");
+    if let Some(live) = of_mariadb.or_else(|| sql.strip_prefix("/*!")) {
+        let number = number(live);
+        let is_left_out = only_for_all && (of_mariadb.is_some() || !is_for_all(number));
+        return (None, if is_left_out { behind_left_out(live) } else { &live[number.len()..] });
     }
     if let Some(end) = sql.strip_prefix("*/") {
         return (None, end);
     }
-    if sql.starts_with("/*") {
-        return (None, behind("*/"));
+    if let Some(comment) = sql.strip_prefix("/*") {
+        return (None, behind(comment, "*/"));
     }
-    let dashes = sql.strip_prefix("--");
-    if first == '#'
-        || dashes.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\n']))
-    {
-        return (None, behind("\n"));
+    // The servers want a blank or a control character behind the dashes.
+    let dashes = sql.strip_prefix("--").map(|rest| rest.chars().next());
+    let is_blank = |c: char| c.is_ascii_whitespace() || c.is_ascii_control();
+    if first == '#' || dashes.is_some_and(|c| c.is_none_or(is_blank)) {
+        return (None, behind(sql, "\n"));
     }
     match first {
         '`' | '"' | '\'' => quoted(sql, first, dialect),
@@ -83,6 +113,22 @@ fn next(sql: &str, dialect: Dialect) -> (Option<Token>, &str) {
             (Some(Token::Word(sql[..end].to_owned())), &sql[end..])
         }
         _ => (Some(Token::Mark(first)), &sql[first.len_utf8()..]),
+    }
+}
+
+fn behind<'a>(sql: &'a str, mark: &str) -> &'a str {
+    sql.find(mark).map_or("", |at| &sql[at + mark.len()..])
+}
+
+/// What follows a comment of which this is the content, in a server that does not execute it: there may be
+/// comments in it.
+fn behind_left_out(mut content: &str) -> &str {
+    loop {
+        let end = content.find("*/").unwrap_or(content.len());
+        match content.find("/*") {
+            Some(inner) if inner < end => content = behind(&content[inner + 2..], "*/"),
+            _ => return content.get(end + 2..).unwrap_or_default(),
+        }
     }
 }
 
@@ -139,6 +185,22 @@ mod tests {
         for broken in ["/* x", "'x", "`x", "--", "/*!", "'\\"] {
             tokens(broken, 9);
         }
+    }
+
+    #[test]
+    fn what_only_some_servers_execute_can_be_left_out() {
+        let sql =
+            "a /*!99999 b /* c */ d */ e /*!50699 f */ /*M! g */ h /*!1234567 i */ j /*!99999 k";
+        let words = |tokens: Vec<Token>| {
+            let names = tokens.iter().filter_map(Token::name);
+            names.collect::<Vec<_>>().join("")
+        };
+        assert_eq!(words(tokens(sql, 99, Dialect::default())), "abdefghijk");
+        assert_eq!(words(tokens_for_all(sql, 99, Dialect::default())), "aefhj");
+        assert!(is_conditional(sql) && !is_conditional("a /*!40005 b */ /*! c */ /* d */"));
+        // The star that opens a comment does not close it.
+        let sql = "/*/ a /*/ b --\r c\n d --e";
+        assert_eq!(words(tokens(sql, 99, Dialect::default())), "bde");
     }
 
     #[test]

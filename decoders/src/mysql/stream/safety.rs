@@ -4,14 +4,12 @@
 //! its words show. What is not known word for word is refused: that costs a person a look, and the
 //! opposite would cost rows.
 
-use super::lexer::{Dialect, Token, tokens};
+use super::lexer::{Dialect, Token, is_conditional, tokens};
 use super::statement::{Kind, without_settings};
 use crate::change::{QualifiedName, Retyped, Safety};
 
 /// More tokens than any definition has.
 const MOST_TOKENS: usize = 1 << 16;
-/// Comments with this number or a smaller one are statements to every server that is supported.
-const KNOWN_TO_ALL: u32 = 50_699;
 
 /// Judges the statement `text` of this kind; `tables` are those that it names.
 pub(super) fn judge(
@@ -24,7 +22,7 @@ pub(super) fn judge(
     if tokens.len() >= MOST_TOKENS {
         return Safety::refused("it is too long to be looked at");
     }
-    if has_conditional_comment(text) {
+    if is_conditional(text) {
         return Safety::refused("a part of it is only meant for some versions (/*! .. */)");
     }
     let tokens = without_settings(&tokens);
@@ -45,15 +43,6 @@ pub(super) fn judge(
     };
     safety.leaves_collation_open = leaves_collation_open(tokens);
     safety
-}
-
-/// A comment that some servers execute and others don't. A literal that looks like one counts as well.
-fn has_conditional_comment(text: &str) -> bool {
-    let number = |rest: &str| {
-        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        rest[..end].parse::<u32>().unwrap_or(0)
-    };
-    text.contains("/*M!") || text.split("/*!").skip(1).any(|rest| number(rest) > KNOWN_TO_ALL)
 }
 
 fn leaves_collation_open(tokens: &[Token]) -> bool {
@@ -89,9 +78,13 @@ fn create_table(tokens: &[Token]) -> Safety {
     if let Some(word) = ELSEWHERE.iter().find(|word| outer.iter().any(|token| token.is(word))) {
         return Safety::refused(format!("it depends on the server ({word})"));
     }
-    match other_engine(tokens) {
-        true => Safety::refused("only tables of InnoDB are moved"),
-        false => Safety::default(),
+    let table = tokens.iter().position(|token| token.is("TABLE"));
+    match table.and_then(|at| behind_name(&tokens[at + 1..])) {
+        None => Safety::refused("what it names can't be told"),
+        Some(rest) if other_engine(rest, true) => {
+            Safety::refused("only tables of InnoDB are moved")
+        }
+        Some(_) => Safety::default(),
     }
 }
 
@@ -110,18 +103,29 @@ fn outermost(tokens: &[Token]) -> Vec<&Token> {
     outer
 }
 
-/// `ENGINE = x` that is not InnoDB. Without the mark it may be a column's name, but at the beginning of
-/// a clause.
-fn other_engine(tokens: &[Token]) -> bool {
-    tokens.windows(3).any(|three| {
-        let is_other = |name: &Token| {
-            let text = match name {
-                Token::Text(text) => Some(text.as_str()),
-                name => name.name(),
-            };
-            text.is_none_or(|name| !name.eq_ignore_ascii_case("innodb"))
+/// `ENGINE [=] x` that is not InnoDB. Without the mark it may be a column's name, but among the options of
+/// a table, whether `tokens` are these (`are_options`) or what follows PARTITION.
+fn other_engine(tokens: &[Token], are_options: bool) -> bool {
+    let is_other = |name: Option<&Token>, if_none: bool| {
+        let text = match name {
+            Some(Token::Text(text)) => Some(text.as_str()),
+            name => name.and_then(Token::name),
         };
-        three[0].is("ENGINE") && three[1] == Token::Mark('=') && is_other(&three[2])
+        text.map_or(if_none, |name| !name.eq_ignore_ascii_case("innodb"))
+    };
+    let (mut depth, mut are_partitions) = (0usize, false);
+    tokens.iter().enumerate().any(|(at, token)| {
+        match token {
+            Token::Mark('(') => depth += 1,
+            Token::Mark(')') => depth = depth.saturating_sub(1),
+            token => are_partitions |= depth == 0 && token.is("PARTITION"),
+        }
+        token.is("ENGINE")
+            && match tokens.get(at + 1) {
+                Some(Token::Mark('=')) => is_other(tokens.get(at + 2), true),
+                name if are_partitions || (are_options && depth == 0) => is_other(name, false),
+                _ => false,
+            }
     })
 }
 
@@ -164,7 +168,7 @@ fn alter_table(tokens: &[Token]) -> Safety {
         return Safety::refused("what it names can't be told");
     };
     let mut safety = Safety::default();
-    if other_engine(clauses) {
+    if split(clauses).into_iter().any(|clause| other_engine(clause, !is_of_a_part(clause))) {
         return Safety::refused("only tables of InnoDB are moved");
     }
     // Two columns that take each other's names look the same before and after: whether it has run could not
@@ -187,6 +191,12 @@ fn alter_table(tokens: &[Token]) -> Safety {
         }
     }
     safety
+}
+
+/// Whether a clause is about a column, a key or the like: options of the table stand in clauses of their own.
+fn is_of_a_part(clause: &[Token]) -> bool {
+    const VERBS: [&str; 6] = ["ADD", "DROP", "MODIFY", "CHANGE", "ALTER", "RENAME"];
+    clause.first().is_some_and(|first| VERBS.iter().any(|verb| first.is(verb)))
 }
 
 /// `CHANGE a b ..` and `RENAME COLUMN a TO b`.

@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use super::lexer::{Dialect, Token, tokens};
+use super::lexer::{Dialect, Token, is_conditional, tokens, tokens_for_all};
 use super::xa::XaId;
 use crate::change::QualifiedName;
 use crate::mysql::{Sealed, Session};
@@ -112,9 +112,16 @@ pub(super) enum Sorted {
 const MOST_TOKENS: usize = 1 << 16;
 
 pub(super) fn sort(schema: &str, sql: &str, dialect: Dialect) -> Sorted {
-    let tokens = tokens(sql, MOST_TOKENS, dialect);
+    let sorted = sort_all(schema, &tokens(sql, MOST_TOKENS, dialect));
+    // Who has executed which of its comments is not known, so it must not matter.
+    let is_open = is_conditional(sql)
+        && sort_all(schema, &tokens_for_all(sql, MOST_TOKENS, dialect)) != sorted;
+    if is_open { standing(Kind::Other) } else { sorted }
+}
+
+fn sort_all(schema: &str, tokens: &[Token]) -> Sorted {
     let is_cut = tokens.len() >= MOST_TOKENS;
-    match sort_tokens(schema, without_settings(&tokens)) {
+    match sort_tokens(schema, without_settings(tokens)) {
         // What it names behind the end is not known.
         Sorted::Standing { kind, .. } if is_cut && kind != Kind::CreateTable => standing(kind),
         sorted => sorted,
@@ -423,6 +430,34 @@ mod tests {
         ] {
             assert_eq!(standing(sql), (kind, tables.to_owned()), "{sql}");
         }
+    }
+
+    /// A server that does not execute the comment drops a table that everybody sees.
+    #[test]
+    fn what_a_statement_does_depends_on_no_comment_that_only_some_servers_execute() {
+        use Kind::*;
+        for (sql, kind, tables) in [
+            ("DROP /*!99999 TEMPORARY */ TABLE t", Other, ""),
+            ("DROP /*M! TEMPORARY */ TABLE t", Other, ""),
+            ("DROP /*!99999 /* x */ TEMPORARY */ TABLE t", Other, ""),
+            ("DROP TABLE /*!80000 mysql. */ t", Other, ""),
+            ("analyze /*!80000 table t */", Maintenance, ""),
+            ("DROP /*!40005 TEMPORARY */ TABLE t", TemporaryTable, "d.t"),
+            ("DROP /*/ TEMPORARY /*/ TABLE t", DropTable, "d.t"),
+            ("DROP --\r TEMPORARY\n TABLE t", DropTable, "d.t"),
+            ("create table t(id int /*!80023 invisible */)", CreateTable, "d.t"),
+            (
+                "create database /*!32312 if not exists*/ x /*!80016 default encryption='N' */",
+                Database,
+                "x",
+            ),
+        ] {
+            assert_eq!(standing(sql), (kind, tables.to_owned()), "{sql}");
+        }
+        assert_eq!(
+            sort("d", "/*!99999 rollback; */ commit", Dialect::default()),
+            super::standing(Other)
+        );
     }
 
     #[test]

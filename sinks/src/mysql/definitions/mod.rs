@@ -35,6 +35,7 @@ use mysql_async::prelude::Queryable;
 pub(super) use notes::{close_statement, create_statement};
 
 use self::notes::{Note, State, TABLE};
+use self::settings::Before;
 use self::shape::Shape;
 use super::error::{of_rows, target_error};
 use super::read;
@@ -75,7 +76,7 @@ impl Arriving<'_> {
         let is_as_before = before == now.text;
         match state {
             State::Done => return Ok(()),
-            State::Begun if !is_as_before && self.has_run(&now) => return Ok(()),
+            State::Begun if !is_as_before && has_run(self.definition, &now) => return Ok(()),
             State::Begun if !is_as_before => {
                 return Err(self.refused("only a part of it has been done"));
             }
@@ -92,15 +93,11 @@ impl Arriving<'_> {
         self.run(conn).await
     }
 
-    /// Whether a catalog that is another one than before can be what the statement made.
-    fn has_run(&self, now: &Shape) -> bool {
-        // MariaDB drops one table after the other.
-        self.definition.kind != Kind::DropTable.label() || now.is_all_absent
-    }
-
     async fn run(&self, conn: &mut Conn) -> Result<(), TargetError> {
-        if let Some(why) = settings::enter(conn, self.definition).await? {
-            return Err(self.waits(conn, self.refused(&why)).await);
+        let mut before = Before::default();
+        let entered = settings::enter(conn, self.definition, self.server, &mut before).await?;
+        if let Some(why) = entered {
+            return Err(self.waits(conn, before, self.refused(&why)).await);
         }
         tracing::info!(
             place = self.definition.place,
@@ -109,10 +106,10 @@ impl Arriving<'_> {
             "repeating a schema change on green"
         );
         match conn.query_drop(&self.definition.statement[..]).await {
-            Ok(()) => settings::leave(conn).await,
+            Ok(()) => settings::leave(conn, before).await,
             Err(error) => match self.failed(error) {
                 failed if failed.disposition == Disposition::Halt => {
-                    Err(self.waits(conn, failed).await)
+                    Err(self.waits(conn, before, failed).await)
                 }
                 failed => Err(failed),
             },
@@ -122,9 +119,9 @@ impl Arriving<'_> {
     /// It has not run, and whatever a person changes to make room for it would pass for its effect: so the
     /// note says that it waits for one. What is to be told; the session's failure, if it can't be noted:
     /// then the note says that it runs, and who comes next tries it.
-    async fn waits(&self, conn: &mut Conn, told: TargetError) -> TargetError {
+    async fn waits(&self, conn: &mut Conn, before: Before, told: TargetError) -> TargetError {
         let noted = async {
-            settings::leave(conn).await?;
+            settings::leave(conn, before).await?;
             notes::wait(conn, self.pipeline, self.number).await
         };
         noted.await.err().unwrap_or(told)
@@ -191,6 +188,11 @@ impl Arriving<'_> {
                 ". Everything before it is on green, nothing of it and nothing behind it",
             );
             let again = match number {
+                // The statement has a view's DEFINER as blue has it.
+                Some(1227) if *kind == Kind::View.label() => {
+                    "grant the account the right to make views of another DEFINER (SET_ANY_DEFINER on \
+                     MySQL, SET USER on MariaDB), and start again; or "
+                }
                 Some(1044 | 1142 | 1143 | 1227) => {
                     "grant the account the right, and start again; or "
                 }
@@ -230,6 +232,50 @@ impl Arriving<'_> {
                 " ({}: its change should have ended before the move began, or run with ddl = \"apply\")",
                 ghosts.join(", ")
             ),
+        }
+    }
+}
+
+/// Whether a catalog that is another one than before can be what the statement made.
+fn has_run(definition: &Definition, now: &Shape) -> bool {
+    // MariaDB drops one after the other. Only a DROP names several views.
+    let drops = definition.kind == Kind::DropTable.label()
+        || (definition.kind == Kind::View.label() && definition.objects.len() > 1);
+    !drops || now.is_all_absent
+}
+
+#[cfg(test)]
+mod tests {
+    use decoders::change::{QualifiedName, Safety};
+
+    use super::*;
+
+    #[test]
+    fn a_drop_has_run_when_nothing_that_it_names_is_there() {
+        for (kind, objects, is_all_absent, expected) in [
+            (Kind::DropTable, 1, true, true),
+            (Kind::DropTable, 2, false, false),
+            (Kind::View, 2, false, false),
+            (Kind::View, 2, true, true),
+            // CREATE, or a DROP of one.
+            (Kind::View, 1, false, true),
+            (Kind::View, 1, true, true),
+            (Kind::RenameTable, 2, false, true),
+        ] {
+            let definition = Definition {
+                place: String::new(),
+                kind: kind.label(),
+                objects: vec![QualifiedName::new("shop", "a"); objects],
+                databases: Vec::new(),
+                schema: "shop".into(),
+                statement: bytes::Bytes::new(),
+                text: String::new(),
+                settings: Vec::new(),
+                safety: Safety::default(),
+                matters_to_rows: true,
+            };
+            let now = Shape { text: "changed".into(), is_all_absent };
+            assert_eq!(has_run(&definition, &now), expected, "{kind:?} {objects} {is_all_absent}");
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The lane's session, set up as the one that ran a schema change on the source, and back.
 
-use decoders::change::Definition;
-use decoders::mysql::server::{code, describe, identifier};
+use decoders::change::{Definition, Setting};
+use decoders::mysql::server::{Server, code, describe, identifier, literal};
+use decoders::mysql::stream::Kind;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
 
@@ -19,6 +20,11 @@ const UNKNOWN_DATABASE: u16 = 1049;
 const EXPLICIT_TIMESTAMPS: &str = "explicit_defaults_for_timestamp";
 const UTF8MB4_COLLATION: &str = "default_collation_for_utf8mb4";
 const CHARSET_COLLATIONS: &str = "character_set_collations";
+const INVISIBLE_KEY: &str = "sql_generate_invisible_primary_key";
+
+/// What the lane's session had, of what is set only for some statements.
+#[derive(Default)]
+pub(super) struct Before(Vec<(&'static str, String)>);
 
 /// Sets the session up. Gives a reason, if green can't have what the statement's outcome depends on.
 ///
@@ -27,13 +33,20 @@ const CHARSET_COLLATIONS: &str = "character_set_collations";
 pub(super) async fn enter(
     conn: &mut Conn,
     definition: &Definition,
+    server: &Server,
+    before: &mut Before,
 ) -> Result<Option<String>, TargetError> {
     let mut all = vec![format!("lock_wait_timeout = {LOCK_WAIT_S}")];
     let mut sql_mode = None;
-    for setting in &definition.settings {
+    // MySQL's log has a key that blue has made by itself as any other, and one that green makes is none of
+    // blue's.
+    let makes_table = definition.kind == Kind::CreateTable.label();
+    let without_key = Setting { name: INVISIBLE_KEY, value: "0".to_owned() };
+    let without_key = (makes_table && !server.is_mariadb()).then_some(&without_key);
+    for setting in definition.settings.iter().chain(without_key) {
         let needed = match setting.name {
-            EXPLICIT_TIMESTAMPS | UTF8MB4_COLLATION | CHARSET_COLLATIONS => {
-                match special(conn, setting.name, &setting.value).await {
+            EXPLICIT_TIMESTAMPS | UTF8MB4_COLLATION | CHARSET_COLLATIONS | INVISIBLE_KEY => {
+                match special(conn, setting.name, &setting.value, before).await {
                     Ok(()) => continue,
                     Err(error) => error,
                 }
@@ -116,7 +129,12 @@ async fn client_charset(conn: &mut Conn, collation: &str) -> Result<String, Erro
 
 /// Settings that are numbers of collations in the log and names in a session, or that not everybody may
 /// set.
-async fn special(conn: &mut Conn, name: &str, value: &str) -> Result<(), Error> {
+async fn special(
+    conn: &mut Conn,
+    name: &'static str,
+    value: &str,
+    before: &mut Before,
+) -> Result<(), Error> {
     let now: Option<String> =
         conn.query_first(format!("SELECT CAST(@@SESSION.{name} AS CHAR)")).await?;
     let wanted: Option<String> = match name {
@@ -141,21 +159,31 @@ async fn special(conn: &mut Conn, name: &str, value: &str) -> Result<(), Error> 
     if now.as_deref() == Some(wanted.as_str()) {
         return Ok(());
     }
-    let quoted = decoders::mysql::server::literal(&wanted);
-    let value = if name == EXPLICIT_TIMESTAMPS { value } else { &quoted };
-    conn.query_drop(format!("SET SESSION {name} = {value}")).await
+    conn.query_drop(assignment(name, &wanted)).await?;
+    before.0.extend(now.map(|now| (name, now)));
+    Ok(())
+}
+
+fn assignment(name: &str, value: &str) -> String {
+    match name {
+        EXPLICIT_TIMESTAMPS | INVISIBLE_KEY => format!("SET SESSION {name} = {value}"),
+        _ => format!("SET SESSION {name} = {}", literal(value)),
+    }
 }
 
 /// Gives the lane its own settings back.
 ///
 /// # Errors
 /// Green's: the session is of no use then.
-pub(super) async fn leave(conn: &mut Conn) -> Result<(), TargetError> {
-    for sql in [
+pub(super) async fn leave(conn: &mut Conn, before: Before) -> Result<(), TargetError> {
+    // First those of every statement: how quotes are read depends on them.
+    let always = [
         "SET SESSION sql_mode = '', SESSION time_zone = '+00:00', SESSION unique_checks = 1, \
          SESSION lock_wait_timeout = DEFAULT, SESSION collation_server = DEFAULT",
         "SET NAMES utf8mb4",
-    ] {
+    ];
+    let special = before.0.iter().map(|(name, value)| assignment(name, value));
+    for sql in always.map(str::to_owned).into_iter().chain(special) {
         let set = conn.query_drop(sql).await;
         set.map_err(|error| target_error("setting up a session on green", error))?;
     }

@@ -16,9 +16,57 @@ use crate::target::{Applied, TargetError};
 /// The error for one that came among others.
 pub(super) fn not_alone() -> TargetError {
     TargetError::halt(
-        "a transaction that has to stand alone came together with others",
+        "a schema change or a step of a distributed transaction came among other changes; nothing of them \
+         is on green",
         "This is a defect of the engine: please report it",
     )
+}
+
+/// What transactions that come together are.
+#[derive(Debug)]
+pub(super) enum Turn<'a> {
+    /// A schema change, with rows behind it at most.
+    Definition(&'a Transaction, &'a Definition),
+    /// A step of a distributed transaction.
+    Step(&'a Transaction, &'a Distributed),
+    /// Neither.
+    Rows,
+}
+
+impl<'a> Turn<'a> {
+    /// # Errors
+    /// Something that has to stand alone does not: it must not be passed over.
+    pub(super) fn of(transactions: &'a [Transaction]) -> Result<Turn<'a>, TargetError> {
+        let count = |wanted: fn(&ChangeEvent) -> bool| {
+            let changes = transactions.iter().flat_map(|transaction| &transaction.changes);
+            changes.filter(|change| wanted(change)).count()
+        };
+        let definitions = count(|change| matches!(change, ChangeEvent::Definition(_)));
+        let steps = count(|change| matches!(change, ChangeEvent::Distributed(_)));
+        match (definitions, steps, transactions) {
+            (0, 0, _) => Ok(Turn::Rows),
+            (1, 0, [transaction]) => {
+                let definition = transaction.definition().ok_or_else(not_alone)?;
+                Ok(Turn::Definition(transaction, definition))
+            }
+            (0, _, [transaction]) => {
+                let step = transaction.distributed().ok_or_else(not_alone)?;
+                // Its identity comes behind what it keeps.
+                let fits = match (step, transaction.changes.as_slice()) {
+                    (Distributed::Keeps, [_, .., ChangeEvent::Distributed(last)]) => {
+                        steps == 2 && matches!(last, Distributed::Prepared(_))
+                    }
+                    (Distributed::Keeps, _) => steps == 1,
+                    (Distributed::Prepared(_), _) => false,
+                    (Distributed::Committed(_) | Distributed::RolledBack(_), changes) => {
+                        changes.len() == 1
+                    }
+                };
+                if fits { Ok(Turn::Step(transaction, step)) } else { Err(not_alone()) }
+            }
+            _ => Err(not_alone()),
+        }
+    }
 }
 
 impl MysqlLane {
@@ -153,4 +201,92 @@ fn unknown(id: &str, number: Lsn) -> TargetError {
         ),
         "end those that are prepared on blue (XA RECOVER shows them), and make a new copy",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use decoders::change::{Part, QualifiedName, Safety};
+
+    use super::*;
+
+    fn message() -> ChangeEvent {
+        ChangeEvent::Message { prefix: "p".into(), content: "x".into() }
+    }
+
+    fn row() -> ChangeEvent {
+        let tables = Box::default();
+        ChangeEvent::Truncate { tables, cascade: false, restart_identity: false }
+    }
+
+    fn definition() -> ChangeEvent {
+        ChangeEvent::Definition(
+            Definition {
+                place: String::new(),
+                kind: "ALTER TABLE",
+                objects: vec![QualifiedName::new("shop", "a")],
+                databases: Vec::new(),
+                schema: "shop".into(),
+                statement: bytes::Bytes::new(),
+                text: String::new(),
+                settings: Vec::new(),
+                safety: Safety::default(),
+                matters_to_rows: true,
+            }
+            .into(),
+        )
+    }
+
+    fn step(step: Distributed) -> ChangeEvent {
+        ChangeEvent::Distributed(step)
+    }
+
+    /// What changes are, transaction by transaction.
+    fn turn<const N: usize>(transactions: [Vec<ChangeEvent>; N]) -> &'static str {
+        let transactions = transactions.map(|changes| Transaction {
+            part: Part::Whole,
+            xid: 0,
+            commit_lsn: Lsn(1),
+            end_lsn: Some(Lsn(2)),
+            committed_at_us: 0,
+            origin: None,
+            changes,
+            bytes: 0,
+        });
+        match Turn::of(&transactions) {
+            Ok(Turn::Definition(..)) => "definition",
+            Ok(Turn::Step(..)) => "step",
+            Ok(Turn::Rows) => "rows",
+            Err(_) => "refused",
+        }
+    }
+
+    #[test]
+    fn a_schema_change_out_of_its_place_is_refused() {
+        assert_eq!(turn([vec![message(), row()], vec![row()]]), "rows");
+        assert_eq!(turn([vec![message(), definition(), row(), message()]]), "definition");
+        assert_eq!(turn([vec![row(), definition()]]), "refused");
+        assert_eq!(turn([vec![definition(), definition()]]), "refused");
+        assert_eq!(turn([vec![definition(), step(Distributed::Keeps)]]), "refused");
+        assert_eq!(turn([vec![definition()], vec![row()]]), "refused");
+        assert_eq!(turn([vec![row()], vec![row(), definition()]]), "refused");
+    }
+
+    #[test]
+    fn a_step_of_a_distributed_transaction_out_of_its_place_is_refused() {
+        let prepared = || step(Distributed::Prepared("x".into()));
+        let committed = || step(Distributed::Committed("x".into()));
+        let keeps = || step(Distributed::Keeps);
+        assert_eq!(turn([vec![keeps(), row(), prepared()]]), "step");
+        assert_eq!(turn([vec![keeps(), prepared()]]), "step");
+        assert_eq!(turn([vec![keeps(), row()]]), "step");
+        assert_eq!(turn([vec![keeps()]]), "step");
+        assert_eq!(turn([vec![committed()]]), "step");
+        assert_eq!(turn([vec![prepared()]]), "refused");
+        assert_eq!(turn([vec![committed(), row()]]), "refused");
+        assert_eq!(turn([vec![row(), committed()]]), "refused");
+        assert_eq!(turn([vec![keeps(), prepared(), row()]]), "refused");
+        assert_eq!(turn([vec![keeps(), committed()]]), "refused");
+        assert_eq!(turn([vec![keeps(), definition()]]), "refused");
+        assert_eq!(turn([vec![committed()], vec![row()]]), "refused");
+    }
 }

@@ -22,7 +22,7 @@ const UNCHANGED: u8 = 3;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
 
-/// Changes as pieces of about so many bytes.
+/// Changes as pieces of so many bytes at most, unless one change has more.
 pub(super) struct Pieces<'a> {
     changes: &'a [ChangeEvent],
     most: usize,
@@ -44,12 +44,16 @@ impl Iterator for Pieces<'_> {
         }
         let mut tables: Vec<&Arc<TableSchema>> = Vec::new();
         let mut body = Vec::new();
-        while let Some((change, rest)) = self.changes.split_first()
-            && body.len() < self.most
-        {
+        while let Some((change, rest)) = self.changes.split_first() {
+            let before = (body.len(), tables.len());
             if let Err(what) = put(&mut body, &mut tables, change) {
                 self.changes = &[];
                 return Some(Err(what));
+            }
+            if body.len() > self.most && before.0 > 0 {
+                body.truncate(before.0);
+                tables.truncate(before.1);
+                break;
             }
             self.changes = rest;
         }
@@ -265,8 +269,14 @@ mod tests {
         ) {
             let changes = changes(&values);
             let pieces: Vec<_> = Pieces::new(&changes, most).map(Result::unwrap).collect();
-            let found: Vec<_> =
-                pieces.into_iter().flat_map(|piece| decode(piece.into()).unwrap()).collect();
+            let mut found = Vec::new();
+            for piece in pieces {
+                let described = u32::from_le_bytes(piece[..4].try_into().unwrap()) as usize;
+                let bytes = piece.len() - 4 - described;
+                let changes = decode(piece.into()).unwrap();
+                prop_assert!(bytes <= most || changes.len() == 1, "{} bytes", bytes);
+                found.extend(changes);
+            }
             prop_assert_eq!(found, changes);
         }
 

@@ -12,11 +12,16 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
 
 use self::encoding::{Malformed, Pieces, decode};
-use super::error::target_error;
+use super::error::{of_rows, target_error, too_large};
 use crate::target::TargetError;
 
 /// Bytes in one piece, unless a change has more.
 const PIECE_BYTES: usize = 4 << 20;
+
+/// What a message has at most beside the bytes of a piece and the pipeline's name.
+const FRAME_BYTES: usize = 128;
+
+const KEEPING: &str = "keeping a distributed transaction on green";
 
 /// The identities that are prepared, with the number of the transaction that their changes came in.
 const NAMES: &str = "_cutover.prepared";
@@ -50,14 +55,14 @@ pub(super) fn create_statements(name_type: &str) -> [String; 2] {
 }
 
 fn failed(error: Error) -> TargetError {
-    target_error("keeping a distributed transaction on green", error)
+    target_error(KEEPING, error)
 }
 
 fn condition((pipeline, number): Of<'_>) -> String {
     format!("pipeline = {} AND number = {}", literal(pipeline), number.0)
 }
 
-/// Keeps changes as pieces from the number `first` on; gives how many. `packet_bytes` is more than green
+/// Keeps changes as pieces from the number `first` on; gives how many. `packet_bytes` is what green
 /// takes in one message.
 pub(super) async fn keep(
     conn: &mut Conn,
@@ -76,8 +81,12 @@ pub(super) async fn keep(
                 "This is a defect of the engine: please report it",
             )
         })?;
+        if piece.len() + pipeline.len() + FRAME_BYTES > packet_bytes {
+            return Err(too_large(KEEPING));
+        }
         let sql = format!("INSERT INTO {PIECES} VALUES (?, ?, ?, ?)");
-        conn.exec_drop(sql, (pipeline, number.0, first + count, piece)).await.map_err(failed)?;
+        let kept = conn.exec_drop(sql, (pipeline, number.0, first + count, piece)).await;
+        kept.map_err(|error| of_rows(KEEPING, error))?;
         count += 1;
     }
     Ok(count)

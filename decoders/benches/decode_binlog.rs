@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use decoders::mysql::{Body, Cell, Decoder, Layout, Limits, Rows, TableMap, Value};
+use decoders::mysql::{Body, Cell, Decoder, Fault, Layout, Limits, Rows, TableMap, Value};
 use foldhash::fast::RandomState;
 use mysql_common::binlog::BinlogFile;
 use mysql_common::binlog::consts::BinlogVersion;
@@ -145,23 +145,27 @@ fn read_rows(rows: &Rows, layout: &Layout, read: &mut Read) -> Result<()> {
         read.rows += 1;
         if change.has_before() {
             for column in 0..rows.width {
-                look(&change.before(column)?, read);
+                look(&change.before(column), read)?;
             }
         }
         if change.has_after() {
             for column in 0..rows.width {
-                look(&change.after(column)?, read);
+                look(&change.after(column), read)?;
             }
         }
     }
     Ok(())
 }
 
-fn look(cell: &Cell, read: &mut Read) {
-    if let Cell::Value(Value::Text(text)) = cell {
-        read.text_bytes += text.len() as u64;
+/// By reference, as [`look_at_theirs`]: what is measured is to make values, not to move them.
+fn look(cell: &Result<Cell, Fault>, read: &mut Read) -> Result<(), Fault> {
+    match cell {
+        Ok(Cell::Value(Value::Text(text))) => read.text_bytes += text.len() as u64,
+        Ok(_) => {}
+        Err(fault) => return Err(fault.clone()),
     }
     black_box(cell);
+    Ok(())
 }
 
 fn read_theirs(file: &[u8]) -> Result<Read> {

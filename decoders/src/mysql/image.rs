@@ -140,16 +140,18 @@ impl<'a> Change<'a> {
         let (Some(plan), Some(slot)) = (plan, image.slots.get(column)) else {
             return Ok(Cell::Absent);
         };
-        let value = match *slot {
-            Slot::Absent => return Ok(Cell::Absent),
-            Slot::Null => Ok(Value::Null),
-            Slot::Value(bytes) => plan.value(bytes),
-            Slot::Difference(bytes) => match self.before.slots.get(column) {
-                Some(Slot::Value(old)) => json::patched(old, bytes).map(Value::Json),
-                _ => Err(Fault::NoOldValue),
-            },
-        };
-        value.map(Cell::Value).map_err(|fault| fault.in_column(column))
+        match *slot {
+            Slot::Absent => Ok(Cell::Absent),
+            Slot::Null => Ok(Cell::Value(Value::Null)),
+            Slot::Value(bytes) => plan.cell(bytes, column),
+            Slot::Difference(bytes) => {
+                let value = match self.before.slots.get(column) {
+                    Some(Slot::Value(old)) => json::patched(old, bytes).map(Value::Json),
+                    _ => Err(Fault::NoOldValue),
+                };
+                value.map(Cell::Value).map_err(|fault| fault.in_column(column))
+            }
+        }
     }
 }
 

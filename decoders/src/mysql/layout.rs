@@ -7,6 +7,7 @@ use super::charset::Charset;
 use super::column::{Extent, WireType};
 use super::error::{DecodeError, Fault};
 use super::event::EventType;
+use super::image::Cell;
 use super::read::{Reader, little_endian};
 use super::source_type::SourceType;
 use super::table_map::{MappedColumn, TableMap};
@@ -191,42 +192,45 @@ impl ColumnPlan {
         matches!(self.wire, WireType::Json { .. })
     }
 
-    /// The bytes of the column's next value, for [`ColumnPlan::value`].
+    /// The bytes of the column's next value, for [`ColumnPlan::cell`].
     #[inline]
     pub(super) fn read<'a>(&self, reader: &mut Reader<'a>) -> Result<&'a [u8], Fault> {
         self.extent.read(reader)
     }
 
-    /// The value in a field's bytes.
+    /// The value in the bytes of the column, which is the `at`th.
     ///
-    /// Numbers and text, which most columns are, are built where they are asked for; a call would copy
-    /// each value several times.
+    /// Numbers and text, which most columns are, are built right where they are asked for: each call on the way
+    /// would copy them, and a copy of what was just written in pieces costs more than to read the bytes.
     #[inline(always)]
-    pub(super) fn value<'a>(&'a self, bytes: &'a [u8]) -> Result<Value<'a>, Fault> {
+    pub(super) fn cell<'a>(&'a self, bytes: &'a [u8], at: usize) -> Result<Cell<'a>, Fault> {
         match (self.wire, &self.kind) {
-            (WireType::Integer { .. }, _) => Ok(self.integer(bytes)),
+            (WireType::Integer { .. }, Kind::Unsigned) => {
+                Ok(Cell::Value(Value::Unsigned(little_endian(bytes))))
+            }
+            (WireType::Integer { .. }, _) => Ok(Cell::Value(Value::Signed(signed(bytes)))),
             (
                 WireType::Char { .. } | WireType::Varchar { .. } | WireType::Blob { .. },
                 Kind::Text(charset),
             ) => match charset.as_utf8(bytes) {
-                Some(text) => Ok(Value::Text(Cow::Borrowed(text))),
-                None => self.other_value(bytes),
+                Some(text) => Ok(Cell::Value(Value::Text(Cow::Borrowed(text)))),
+                None => self.other_cell(bytes, at),
             },
-            _ => self.other_value(bytes),
+            _ => self.other_cell(bytes, at),
         }
     }
 
-    #[inline]
-    fn integer<'a>(&self, bytes: &'a [u8]) -> Value<'a> {
-        match self.kind {
-            Kind::Unsigned => Value::Unsigned(little_endian(bytes)),
-            _ => Value::Signed(signed(bytes)),
-        }
+    #[inline(never)]
+    fn other_cell<'a>(&'a self, bytes: &'a [u8], at: usize) -> Result<Cell<'a>, Fault> {
+        self.value(bytes).map(Cell::Value).map_err(|fault| fault.in_column(at))
     }
 
-    fn other_value<'a>(&'a self, bytes: &'a [u8]) -> Result<Value<'a>, Fault> {
+    fn value<'a>(&'a self, bytes: &'a [u8]) -> Result<Value<'a>, Fault> {
         Ok(match self.wire {
-            WireType::Integer { .. } => self.integer(bytes),
+            WireType::Integer { .. } => match self.kind {
+                Kind::Unsigned => Value::Unsigned(little_endian(bytes)),
+                _ => Value::Signed(signed(bytes)),
+            },
             WireType::Float => Value::Float(f32::from_le_bytes(fixed(bytes)?)),
             WireType::Double => Value::Double(f64::from_le_bytes(fixed(bytes)?)),
             WireType::Decimal { precision, scale } => {

@@ -64,9 +64,10 @@ impl Found {
             self.wholes.push(start..self.values.len());
         }
         for column in 0..width {
-            let place = match cell(column).map_err(RowsError::Value)? {
-                Cell::Value(value) => place(&value, &mut self.values)?,
-                Cell::Absent => Place::Absent,
+            let place = match &cell(column) {
+                Ok(Cell::Value(value)) => place(value, &mut self.values)?,
+                Ok(Cell::Absent) => Place::Absent,
+                Err(fault) => return Err(RowsError::Value(fault.clone())),
             };
             self.places.push(place);
         }

@@ -116,8 +116,8 @@ fn read_ours(frames: &[Bytes]) -> Result<Read> {
     let mut layouts: HashMap<u64, (Arc<TableMap>, Layout), RandomState> = HashMap::default();
     let mut read = Read::default();
     for frame in frames {
-        let event = decoder.decode(frame)?;
-        match &event.body {
+        let event = decoder.decode(frame);
+        match &event.as_ref().map_err(Clone::clone)?.body {
             // One stands before every statement; as in a stream, only another one is laid out.
             Body::TableMap(map) => {
                 if layouts.get(&map.table_id).is_none_or(|(known, _)| known != map) {
@@ -157,7 +157,7 @@ fn read_rows(rows: &Rows, layout: &Layout, read: &mut Read) -> Result<()> {
     Ok(())
 }
 
-/// By reference, as [`look_at_theirs`]: what is measured is to make values, not to move them.
+/// By reference, as [`look_at_theirs`]: what is measured is to make values, not to move them once more.
 fn look(cell: &Result<Cell, Fault>, read: &mut Read) -> Result<(), Fault> {
     match cell {
         Ok(Cell::Value(Value::Text(text))) => read.text_bytes += text.len() as u64,

@@ -90,11 +90,15 @@ impl Decoder {
         {
             return Ok(Event { header, body: Body::TableMap(Arc::clone(map)) });
         }
-        let decoded = decode_body(header, frame, body, format, self.limits, &mut self.sessions);
-        if let Ok(Event { body: Body::TableMap(map), .. }) = &decoded {
+        let (limits, sessions) = (self.limits, &mut self.sessions);
+        if event != EventType::TABLE_MAP {
+            return decode_body(header, frame, body, format, limits, sessions);
+        }
+        let decoded = decode_body(header, frame, body, format, limits, sessions)?;
+        if let Body::TableMap(map) = &decoded.body {
             self.maps.keep(body, map);
         }
-        decoded
+        Ok(decoded)
     }
 
     /// A server says which file it will send before it says how events are written. Whether these

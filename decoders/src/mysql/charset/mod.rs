@@ -150,8 +150,8 @@ impl Charset {
     /// Text of which the bytes are the same in UTF-8, which nearly all is.
     #[inline]
     pub(super) fn as_utf8(self, bytes: &[u8]) -> Option<&str> {
-        let text = std::str::from_utf8(bytes).ok()?;
-        (self.is_utf8() || (self.extends_ascii() && text.is_ascii())).then_some(text)
+        let is_same = self.is_utf8() || (self.extends_ascii() && is_ascii(bytes));
+        if is_same { std::str::from_utf8(bytes).ok() } else { None }
     }
 
     fn convert(self, bytes: &[u8]) -> Result<Cow<'_, str>, Fault> {
@@ -303,6 +303,15 @@ impl Charset {
             _ => None,
         }
     }
+}
+
+/// Eight bytes at a time; `<[u8]>::is_ascii` was seen to look at one after the other where it is inlined.
+#[inline]
+fn is_ascii(bytes: &[u8]) -> bool {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let words = words.iter().fold(0, |all, word| all | u64::from_ne_bytes(*word));
+    let rest = rest.iter().fold(0, |all, byte| all | byte);
+    words & 0x8080_8080_8080_8080 == 0 && rest < 0x80
 }
 
 /// A character set whose lower half is ASCII.

@@ -92,9 +92,13 @@ impl<R: Route> EngineReplication<R> {
 }
 
 fn progress_of(shared: &Shared, transactions_per_second: Option<f64>) -> Progress {
+    // First: it takes a look at the checkpoint.
+    let lag = shared.lag_now();
     let blocked = match shared.phase() {
         PipelinePhase::Streaming | PipelinePhase::CatchingUp | PipelinePhase::CuttingOver => {
-            shared.obstacle().or_else(|| shared.unconfirmed())
+            // A run that has its marker waits for it to be durable by itself, as long as its pause may last.
+            let unconfirmed = || shared.unconfirmed().filter(|_| !shared.gate.is_reached());
+            shared.obstacle().or_else(unconfirmed)
         }
         PipelinePhase::Copying | PipelinePhase::Indexing => {
             Some("the first copy is not done yet".to_string())
@@ -102,7 +106,7 @@ fn progress_of(shared: &Shared, transactions_per_second: Option<f64>) -> Progres
         PipelinePhase::CutOver => Some(format!("{} serves already", shared.direction.to())),
         phase => Some(format!("the stream is not running ({})", phase.name())),
     };
-    Progress { lag: shared.lag_now(), blocked, transactions_per_second }
+    Progress { lag, blocked, transactions_per_second }
 }
 
 /// Transactions per second over the last two seconds or so.

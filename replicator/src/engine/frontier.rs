@@ -14,7 +14,7 @@
 use decoders::Lsn;
 use serde::Serialize;
 
-/// The positions of one stream. All of them only move forward.
+/// The positions of one stream. Within a run all of them only move forward.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Frontier {
     received: Lsn,
@@ -47,7 +47,8 @@ impl Frontier {
     /// Nobody applies any more. Of what green has committed, it may lose what is not durable, and the next
     /// run begins where it is then.
     pub fn keep_durable(&mut self) {
-        *self = Self::resume(self.durable, self.applied_transaction.min(self.durable));
+        let (durable, transaction) = (self.durable, self.applied_transaction.min(self.durable));
+        *self = Self { acked: self.acked, ..Self::resume(durable, transaction) };
     }
 
     /// A whole transaction came out of the source.

@@ -112,8 +112,6 @@ where
 {
     context.lanes_open.send_replace(false);
     context.progress.send_replace(Frontier::resume(resume.from, resume.transaction));
-    // Between two runs nobody may rely on what green could have lost.
-    let _keeps_durable = KeepsDurable(Arc::clone(&context.progress));
     let (queue, queued) = mpsc::unbounded_channel();
     let (wake, woken) = crossbeam_channel::bounded(1);
     let (hurry, hurried) = crossbeam_channel::bounded(1);
@@ -208,6 +206,8 @@ where
             checkpoint.await
         }
     };
+    // Nobody who could still move it is left. Between two runs nobody may rely on what green could have lost.
+    context.progress.send_modify(Frontier::keep_durable);
     // A failure downstream is the cause of the intake's end, never the other way round. What a lane says is
     // never only the consequence of a log that can't be flushed, and may be a reason not to try again.
     applied?;
@@ -215,15 +215,6 @@ where
     match taken? {
         Ended::Handover => Ok(Outcome::Handover),
         Ended::Stopped | Ended::Downstream => Ok(Outcome::Stopped),
-    }
-}
-
-/// Takes the frontier back to what is certain, however the run ends.
-struct KeepsDurable(Arc<watch::Sender<Frontier>>);
-
-impl Drop for KeepsDurable {
-    fn drop(&mut self) {
-        self.0.send_modify(Frontier::keep_durable);
     }
 }
 

@@ -37,8 +37,8 @@ const FOR_NEXT: [&str; 4] =
     ["transaction_isolation", "transaction_read_only", "tx_isolation", "tx_read_only"];
 
 /// Statements that use no table, which therefore are no transaction. A SELECT is one if it names tables.
-const NO_TRANSACTION: [&str; 8] =
-    ["set", "show", "use", "do", "help", "kill", "select", "deallocate"];
+const NO_TRANSACTION: [&str; 9] =
+    ["set", "show", "use", "do", "help", "kill", "select", "prepare", "deallocate"];
 
 /// Looks through a statement, or several.
 pub(super) fn look(sql: &[u8]) -> Said {
@@ -279,6 +279,7 @@ mod tests {
             "SET @@session.transaction_isolation = 'SERIALIZABLE'",
             "SET transaction_isolation = 'SERIALIZABLE', @transaction_isolation = 1",
             "SET @was = @@transaction_isolation",
+            "PREPARE s FROM 'select 1'",
             "/* nothing */",
             "",
         ] {

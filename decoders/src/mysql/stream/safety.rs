@@ -195,7 +195,7 @@ fn alter_table(tokens: &[Token]) -> Safety {
 
 /// Whether a clause is about a column, a key or the like: options of the table stand in clauses of their own.
 fn is_of_a_part(clause: &[Token]) -> bool {
-    const VERBS: [&str; 6] = ["ADD", "DROP", "MODIFY", "CHANGE", "ALTER", "RENAME"];
+    const VERBS: [&str; 7] = ["ADD", "DROP", "MODIFY", "CHANGE", "ALTER", "RENAME", "ORDER"];
     clause.first().is_some_and(|first| VERBS.iter().any(|verb| first.is(verb)))
 }
 

@@ -62,6 +62,7 @@ fn what_depends_on_rows_is_repeated_only_without_any() {
         ("alter table t remove partitioning", "partitions"),
         ("alter table t truncate partition p", "partitions"),
         ("alter table t order by a", "orders"),
+        ("alter table t order by engine desc", "orders"),
     ] {
         let safety = judged(sql);
         assert!(safety.refused.is_none(), "{sql}: {safety:?}");

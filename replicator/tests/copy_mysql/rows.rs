@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail, ensure};
 use decoders::mysql::gtid::BinlogPosition;
 use decoders::mysql::server;
 use mysql_async::prelude::Queryable;
-use replicator::backfill::ProgressSender;
 use replicator::backfill::mysql::{Copied, RowCopy, SetUp, Turn};
+use replicator::backfill::{BackfillError, ProgressSender};
 use replicator::schema::SchemaMode;
 use replicator::schema::mysql::Notes;
 use tests::mysql::Mysql;
@@ -22,11 +22,15 @@ use super::types::{TYPES, TYPES_MARIADB, TYPES_MYSQL, keyed_by_everything};
 
 const SOON: Duration = Duration::from_secs(60);
 
+async fn take(green: &Mysql) -> Result<Turn, BackfillError> {
+    Turn::take(&url(green), &Notes::of(PIPELINE)).await
+}
+
 async fn prepared(blue: &Mysql, green: &Mysql) -> Result<RowCopy> {
     let schema = schema_copy(blue, green);
     let made = schema.make_tables(&ProgressSender::default()).await?;
     Ok(RowCopy {
-        epoch: Turn::take(&url(green), &Notes::of(PIPELINE)).await?.epoch().clone(),
+        epoch: take(green).await?.epoch().clone(),
         blue: url(blue),
         green: url(green),
         tables: made.tables,
@@ -296,8 +300,13 @@ async fn one_copies_at_a_time_and_no_table_appears_unseen() -> Result<()> {
         let (blue, green) = pair(versions)?;
         blue.run(LEDGER)?;
         let mut copy = prepared(&blue, &green).await?;
-        let turn = Turn::take(&url(&green), &Notes::of(PIPELINE)).await?;
-        let refused = Turn::take(&url(&green), &Notes::of(PIPELINE)).await;
+        // The server has yet to notice that the one who prepared it has gone.
+        let turn = wait::until("a turn", SOON, async || match take(&green).await {
+            Err(error) if error.is_retryable() => Ok(None),
+            taken => Ok(Some(taken?)),
+        });
+        let turn = turn.await?;
+        let refused = take(&green).await;
         let refused = refused.expect_err("somebody copies");
         ensure!(refused.is_retryable() && refused.to_string().contains("another"), "{refused}");
         // Another pipeline's copy is none of its business.

@@ -2,7 +2,9 @@
 //!
 //! `golden/<server>.binlog` is a file of the server, `.txt` beside it a line for each event and each
 //! row. `UPDATE=1 cargo test -p decoders --test mysql recorded` records both anew; read the difference
-//! before committing it.
+//! before committing it. No Debian suite has a server of MySQL 8.0: `mysql-8.0.binlog` was recorded by others
+//! (`tests/parse_file_tests/mysql-bin.000057` of the crate `mysql-binlog-connector-rust` 0.3.3, MIT or Apache-2.0), a
+//! server 8.0.31 with compressed transactions, and is never recorded anew.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -55,6 +57,9 @@ insert into late values (1, '2106-02-07 06:28:15.999', '1.2.3.4'), (2, '2100-01-
 ";
 
 pub const NAMES: [&str; 3] = ["mariadb-10.11", "mariadb-11.8", "mysql-9.7"];
+
+/// Recorded by others: not of the statements above.
+const OF_OTHERS: [&str; 1] = ["mysql-8.0"];
 
 fn path(name: &str) -> PathBuf {
     // Asked for when the test runs: checkouts may share a target directory.
@@ -154,7 +159,7 @@ fn recorded_binlogs_mean_what_is_written_beside_them() {
     if std::env::var_os("UPDATE").is_some() {
         Version::ALL.into_iter().for_each(record);
     }
-    for name in NAMES {
+    for name in NAMES.into_iter().chain(OF_OTHERS) {
         let expected = std::fs::read_to_string(path(&format!("{name}.txt"))).unwrap();
         let found = render(&binlog::decode(&load(name)).unwrap());
         assert!(found == expected, "{name}: not what is expected; it is now\n{found}");

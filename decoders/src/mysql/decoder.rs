@@ -85,16 +85,14 @@ impl Decoder {
             header::verify(frame, event).map_err(wrong)?;
         }
         let body = header::body(frame, format.checksum).map_err(wrong)?;
-        if event == EventType::TABLE_MAP
-            && let Some(map) = self.maps.get(body)
-        {
-            return Ok(Event { header, body: Body::TableMap(Arc::clone(map)) });
-        }
         let (limits, sessions) = (self.limits, &mut self.sessions);
         if event != EventType::TABLE_MAP {
-            return decode_body(header, frame, body, format, limits, sessions);
+            return decode_event(header, frame, body, format, limits, sessions);
         }
-        let decoded = decode_body(header, frame, body, format, limits, sessions)?;
+        if let Some(map) = self.maps.get(body) {
+            return Ok(Event { header, body: Body::TableMap(Arc::clone(map)) });
+        }
+        let decoded = decode_event(header, frame, body, format, limits, sessions)?;
         if let Body::TableMap(map) = &decoded.body {
             self.maps.keep(body, map);
         }
@@ -131,7 +129,7 @@ impl Decoder {
 }
 
 /// The event whose `body` is the part of `frame` between header and checksum.
-pub(super) fn decode_body(
+pub(super) fn decode_event(
     header: Header,
     frame: &Bytes,
     body: &[u8],

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 
-use super::decoder::{Limits, decode_body};
+use super::decoder::{Limits, decode_event};
 use super::error::{DecodeError, Fault};
 use super::event::{Event, EventType};
 use super::format::FormatDescription;
@@ -131,7 +131,7 @@ impl PayloadEvents {
             return Err(wrong(Fault::Malformed("payload inside a payload")));
         }
         let body = &frame[HEADER_BYTES..];
-        decode_body(header, &frame, body, &self.format, self.limits, &mut self.sessions).map(Some)
+        decode_event(header, &frame, body, &self.format, self.limits, &mut self.sessions).map(Some)
     }
 
     /// `frame` with `count` bytes more.

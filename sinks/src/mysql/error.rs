@@ -55,8 +55,22 @@ pub(super) fn of_rows(doing: &str, error: Error) -> TargetError {
 /// of data and constraints, and what the servers report without one (a row or packet that is too large,
 /// a value that has no partition or is refused by a check or a definition).
 fn is_about_row(number: u16, error: &Error) -> bool {
-    const WITHOUT_STATE: [u16; 14] =
-        [1118, 1153, 1265, 1364, 1366, 1416, 1526, 1644, 1690, 1748, 3140, 3643, 3819, 4025];
+    const WITHOUT_STATE: [u16; 14] = [
+        1118,
+        NET_PACKET_TOO_LARGE,
+        1265,
+        1364,
+        1366,
+        1416,
+        1526,
+        1644,
+        1690,
+        1748,
+        3140,
+        3643,
+        3819,
+        4025,
+    ];
     let Error::Server(server) = error else { return false };
     let of_class = |class: &str| server.state.starts_with(class);
     of_class("22") || of_class("23") || WITHOUT_STATE.contains(&number)

@@ -24,13 +24,16 @@ fn insert(schema: &Arc<TableSchema>, id: &str, v: &str) -> (ChangeEvent, u64) {
     (ChangeEvent::Insert { table: Arc::clone(schema), new }, 1)
 }
 
+async fn repairer(pair: &Pair) -> Repairer {
+    drop(pair.target().await);
+    Repairer::open(&url(&pair.green), &pair.identity().pipeline).await.unwrap()
+}
+
 #[tokio::test]
 async fn a_session_that_the_server_has_ended_is_no_obstacle() {
     for versions in PAIRS {
         let pair = Pair::start(versions, "create table t(id int primary key, v varchar(3));");
-        drop(pair.target().await);
-        let mut repairer =
-            Repairer::open(&url(&pair.green), &pair.identity().pipeline).await.unwrap();
+        let mut repairer = repairer(&pair).await;
         let schema = schema();
         let fitted = repairer.fit(Arc::clone(&schema)).await.unwrap();
         // As by its wait_timeout, while a moment is waited for.
@@ -52,9 +55,7 @@ async fn a_session_that_the_server_has_ended_is_no_obstacle() {
 async fn a_row_that_is_refused_is_told_from_a_table_that_can_not_be_written() {
     for versions in PAIRS {
         let pair = Pair::start(versions, "create table t(id int primary key, v varchar(3));");
-        drop(pair.target().await);
-        let mut repairer =
-            Repairer::open(&url(&pair.green), &pair.identity().pipeline).await.unwrap();
+        let mut repairer = repairer(&pair).await;
         let schema = schema();
         let fitted = repairer.fit(Arc::clone(&schema)).await.unwrap();
         pair.green.run("insert into t.t values (1, 'a')").unwrap();

@@ -245,10 +245,26 @@ fn has_run(definition: &Definition, now: &Shape) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use decoders::change::{QualifiedName, Safety};
 
     use super::*;
+
+    /// A statement of `kind` that names so many objects.
+    pub fn definition(kind: Kind, objects: usize) -> Definition {
+        Definition {
+            place: String::new(),
+            kind: kind.label(),
+            objects: vec![QualifiedName::new("shop", "a"); objects],
+            databases: Vec::new(),
+            schema: "shop".into(),
+            statement: bytes::Bytes::new(),
+            text: String::new(),
+            settings: Vec::new(),
+            safety: Safety::default(),
+            matters_to_rows: true,
+        }
+    }
 
     #[test]
     fn a_drop_has_run_when_nothing_that_it_names_is_there() {
@@ -262,18 +278,7 @@ mod tests {
             (Kind::View, 1, true, true),
             (Kind::RenameTable, 2, false, true),
         ] {
-            let definition = Definition {
-                place: String::new(),
-                kind: kind.label(),
-                objects: vec![QualifiedName::new("shop", "a"); objects],
-                databases: Vec::new(),
-                schema: "shop".into(),
-                statement: bytes::Bytes::new(),
-                text: String::new(),
-                settings: Vec::new(),
-                safety: Safety::default(),
-                matters_to_rows: true,
-            };
+            let definition = definition(kind, objects);
             let now = Shape { text: "changed".into(), is_all_absent };
             assert_eq!(has_run(&definition, &now), expected, "{kind:?} {objects} {is_all_absent}");
         }

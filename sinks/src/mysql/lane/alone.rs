@@ -205,9 +205,11 @@ fn unknown(id: &str, number: Lsn) -> TargetError {
 
 #[cfg(test)]
 mod tests {
-    use decoders::change::{Part, QualifiedName, Safety};
+    use decoders::change::Part;
+    use decoders::mysql::stream::Kind;
 
     use super::*;
+    use crate::mysql::definitions;
 
     fn message() -> ChangeEvent {
         ChangeEvent::Message { prefix: "p".into(), content: "x".into() }
@@ -219,21 +221,7 @@ mod tests {
     }
 
     fn definition() -> ChangeEvent {
-        ChangeEvent::Definition(
-            Definition {
-                place: String::new(),
-                kind: "ALTER TABLE",
-                objects: vec![QualifiedName::new("shop", "a")],
-                databases: Vec::new(),
-                schema: "shop".into(),
-                statement: bytes::Bytes::new(),
-                text: String::new(),
-                settings: Vec::new(),
-                safety: Safety::default(),
-                matters_to_rows: true,
-            }
-            .into(),
-        )
+        ChangeEvent::Definition(definitions::tests::definition(Kind::AlterTable, 1).into())
     }
 
     fn step(step: Distributed) -> ChangeEvent {

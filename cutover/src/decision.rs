@@ -6,8 +6,17 @@
 //!
 //! A commit is only taken from who holds the lease at that moment ([`crate::lease`]); an abort from
 //! everybody.
+//!
+//! # Why a commit is never sent through a session that was opened after the drain
+//! That the side to open has every row was seen on the server that the stream writes to. Behind the same
+//! name there may be another one a moment later: a replica that was promoted without the last rows, or
+//! the same server after a crash that took them (lanes don't wait for its log). Either ends our sessions.
+//! So the session that [`Decision::prepare`] used, before the fence, has to be the one that commits; if it
+//! was lost, nothing is decided and the run goes back.
 
 mod mysql;
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use decoders::postgres::conninfo::ConnInfo;
 use tokio::time::Instant;
@@ -29,8 +38,34 @@ const CREATE: &str = "CREATE SCHEMA IF NOT EXISTS _cutover; \
 /// The decision rows of a PostgreSQL database.
 pub struct PostgresDecision {
     session: Slot,
+    prepared: Prepared,
     place: &'static str,
     tenant: Option<Tenant>,
+}
+
+/// Which of a slot's sessions, by its number, was there before the drain.
+#[derive(Default)]
+struct Prepared(AtomicU64);
+
+impl Prepared {
+    fn by(&self, session: u64) {
+        self.0.store(session, Ordering::SeqCst);
+    }
+
+    /// Refuses a commit through any other session.
+    fn admits(&self, session: u64, verdict: Verdict, place: &str) -> PortResult<()> {
+        if verdict == Verdict::Abort || self.0.load(Ordering::SeqCst) == session {
+            return Ok(());
+        }
+        let what = format!(
+            "nothing was decided: our session on {place} ended after the drain, so {place} may be another \
+             server than the one that has all rows, or may have lost some in a crash"
+        );
+        Err(PortError::new(place, what).remedy(format!(
+            "look into the log of {place} for a restart or a failover; the run goes back, and can be \
+             started again once the stream has caught up"
+        )))
+    }
 }
 
 impl PostgresDecision {
@@ -38,7 +73,7 @@ impl PostgresDecision {
     pub fn new(server: ConnInfo, side: Side) -> Self {
         let place = side.name();
         let session = Slot::new(server, "cutover decision", place, Kind::Server);
-        Self { session, place, tenant: None }
+        Self { session, prepared: Prepared::default(), place, tenant: None }
     }
 
     /// The same; a commit is refused unless this tenant holds the lease of its epoch.
@@ -123,6 +158,7 @@ impl Decision for PostgresDecision {
             self.session.close().await;
             return Err(error.at(self.place, "trying the decision table"));
         }
+        self.prepared.by(self.session.opened());
         Ok(())
     }
 
@@ -148,6 +184,7 @@ impl Decision for PostgresDecision {
         deadline: Instant,
     ) -> PortResult<Verdict> {
         let session = self.session.get(deadline).await?;
+        self.prepared.admits(self.session.opened(), verdict, self.place)?;
         if let Err(error) = session.run(&self.decide_sql(epoch, verdict), deadline).await {
             // The session may be inside a failed transaction, or still be waiting.
             self.session.close().await;

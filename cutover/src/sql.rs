@@ -5,7 +5,7 @@
 pub(crate) mod mysql;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 pub(crate) use decoders::postgres::catalog::{quote_ident as ident, quote_literal as literal};
@@ -246,6 +246,7 @@ pub(crate) struct Slot {
     place: String,
     kind: Kind,
     session: Mutex<Option<Arc<Sql>>>,
+    opened: AtomicU64,
 }
 
 impl Slot {
@@ -257,7 +258,7 @@ impl Slot {
         kind: Kind,
     ) -> Self {
         let (name, place) = (name.into(), place.into());
-        Self { info, name, place, kind, session: Mutex::new(None) }
+        Self { info, name, place, kind, session: Mutex::new(None), opened: AtomicU64::new(0) }
     }
 
     /// The open session. One that has a statement left that nobody waits for is closed, and
@@ -275,7 +276,13 @@ impl Slot {
         })?;
         let opened = Arc::new(opened);
         *session = Some(opened.clone());
+        self.opened.fetch_add(1, Ordering::SeqCst);
         Ok(opened)
+    }
+
+    /// How many sessions were opened so far: the same number means the same session.
+    pub fn opened(&self) -> u64 {
+        self.opened.load(Ordering::SeqCst)
     }
 
     /// The session, if it is open now.

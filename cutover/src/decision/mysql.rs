@@ -9,7 +9,7 @@
 
 use tokio::time::Instant;
 
-use super::{decided, verdict_of};
+use super::{Prepared, decided, verdict_of};
 use crate::api::Act;
 use crate::lease::{Tenant, mysql_holds_sql};
 use crate::phase::Verdict;
@@ -29,6 +29,7 @@ const FLUSHES: &str = "SELECT @@innodb_flush_log_at_trx_commit = 1 AND (@@sync_b
 /// The decision rows of a MySQL or MariaDB server.
 pub struct MysqlDecision {
     session: MysqlSlot,
+    prepared: Prepared,
     place: &'static str,
     tenant: Option<Tenant>,
 }
@@ -37,7 +38,8 @@ impl MysqlDecision {
     /// On `server`, which is the `side` that is to open.
     pub fn new(server: ServerUrl, side: Side) -> Self {
         let place = side.name();
-        Self { session: MysqlSlot::new(server, place), place, tenant: None }
+        let session = MysqlSlot::new(server, place);
+        Self { session, prepared: Prepared::default(), place, tenant: None }
     }
 
     /// The same; a commit is refused unless this tenant holds the lease of its epoch.
@@ -91,7 +93,9 @@ impl Decision for MysqlDecision {
                 return Err(error);
             }
         }
-        self.flush(deadline).await
+        self.flush(deadline).await?;
+        self.prepared.by(self.session.opened());
+        Ok(())
     }
 
     async fn last_epoch(&self) -> PortResult<Epoch> {
@@ -114,8 +118,11 @@ impl Decision for MysqlDecision {
         verdict: Verdict,
         deadline: Instant,
     ) -> PortResult<Verdict> {
-        let sql = self.decide_sql(epoch, verdict);
-        self.session.run(&sql, "recording the decision", deadline).await?;
+        let mut session = self.session.take(deadline).await?;
+        self.prepared.admits(self.session.opened(), verdict, self.place)?;
+        let answer = session.run(&self.decide_sql(epoch, verdict), deadline).await;
+        self.session.put(session).await;
+        answer.map_err(|error| error.at(self.place, "recording the decision"))?;
         let read = match self.flush(deadline).await {
             Ok(()) => self.read(epoch, deadline).await,
             Err(error) => Err(error),

@@ -12,14 +12,16 @@ use tokio::time::Instant;
 /// The verdict row on the side that is to open: `_cutover.decision(epoch primary key, verdict)`. The primary key
 /// makes the first insert win, whoever makes it.
 pub trait Decision: Send + Sync {
-    /// Creates the table if need be; checks that a row could be inserted.
+    /// Creates the table if need be; checks that a row could be inserted. Before the drain: it says through
+    /// which session a commit may come.
     fn prepare(&self) -> impl Future<Output = PortResult<()>> + Send;
 
     /// The highest epoch that has a row. No table: 0.
     fn last_epoch(&self) -> impl Future<Output = PortResult<Epoch>> + Send;
 
     /// Inserts `verdict` unless the epoch has one, and reads back which one it has, committed
-    /// and flushed. `in_doubt` errors mean that nobody knows.
+    /// and flushed. `in_doubt` errors mean that nobody knows. A commit is refused if the session of
+    /// [`Decision::prepare`] was lost.
     fn decide(
         &self,
         epoch: Epoch,

@@ -1,6 +1,7 @@
 //! SQL on MySQL and MariaDB: sessions of the fence, the lease, the decision and the sequences.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub(crate) use decoders::mysql::server::{ServerUrl, literal};
@@ -341,11 +342,12 @@ pub(crate) struct MysqlSlot {
     url: ServerUrl,
     place: &'static str,
     session: Mutex<Option<MysqlSession>>,
+    opened: AtomicU64,
 }
 
 impl MysqlSlot {
     pub fn new(url: ServerUrl, place: &'static str) -> Self {
-        Self { url, place, session: Mutex::new(None) }
+        Self { url, place, session: Mutex::new(None), opened: AtomicU64::new(0) }
     }
 
     /// Takes the session out, or opens one; [`MysqlSlot::put`] gives it back.
@@ -356,13 +358,20 @@ impl MysqlSlot {
         {
             return Ok(open);
         }
-        MysqlSession::open(&self.url, deadline).await.map_err(|error| {
+        let opened = MysqlSession::open(&self.url, deadline).await.map_err(|error| {
             let closed = [OFFLINE, ACCOUNT_LOCKED[0], ACCOUNT_LOCKED[1]];
             let is_closed = error.code.is_some_and(|code| closed.contains(&code));
             let nature = if is_closed { Nature::ClosedDoor } else { Nature::Plain };
             // Nothing was sent yet but the login.
             PortError::new(self.place, error.text).of(nature)
-        })
+        })?;
+        self.opened.fetch_add(1, Ordering::SeqCst);
+        Ok(opened)
+    }
+
+    /// How many sessions were opened so far: the same number means the same session.
+    pub fn opened(&self) -> u64 {
+        self.opened.load(Ordering::SeqCst)
     }
 
     /// Keeps a session for whoever comes next.

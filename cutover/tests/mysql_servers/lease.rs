@@ -76,6 +76,7 @@ async fn who_was_silent_for_too_long_can_not_commit(version: Version) {
     let verdict = mine.decide(Epoch(2), Verdict::Abort, deadline()).await.unwrap();
     assert_eq!(verdict, Verdict::Abort, "going back needs no lease");
     let other = decision(&green, "two");
+    other.prepare().await.unwrap();
     assert_eq!(other.decide(Epoch(3), Verdict::Commit, deadline()).await.unwrap(), Verdict::Commit);
     let late = other.decide(Epoch(3), Verdict::Abort, deadline()).await.unwrap();
     assert_eq!(late, Verdict::Commit, "the first one wins");
@@ -96,6 +97,7 @@ async fn a_commit_and_a_change_of_hands_exclude_each_other(version: Version) {
     taker.query_drop("UPDATE _cutover.lease SET holder = 'two'").await.unwrap();
     let deciding = tokio::spawn({
         let mine = decision(&green, "one");
+        mine.prepare().await.unwrap();
         async move { mine.decide(Epoch(1), Verdict::Commit, deadline()).await }
     });
     let mut watcher = open(&green.mover()).await;
@@ -115,7 +117,32 @@ async fn a_commit_and_a_change_of_hands_exclude_each_other(version: Version) {
     assert_eq!(mine.read(Epoch(1), deadline()).await.unwrap(), None);
 }
 
+/// Behind green's name there is another server, or the same one without its last rows.
+async fn a_commit_needs_the_session_that_was_there_before_the_drain(version: Version) {
+    let green = Site::start(version);
+    let mine = MysqlDecision::new(green.mover(), Side::Green);
+    mine.prepare().await.unwrap();
+    let mut boss = open(&green.boss()).await;
+    // One that has just answered is not asked whether it is alive: that commit would be in doubt.
+    let rested = "SELECT id FROM information_schema.processlist WHERE user = 'mover' AND time > 1";
+    let mut id = String::new();
+    until("our session rests", async || {
+        id = text(&mut boss, rested).await;
+        !id.is_empty()
+    })
+    .await;
+    boss.query_drop(format!("KILL {id}")).await.unwrap();
+    let refused = mine.decide(Epoch(1), Verdict::Commit, deadline()).await.unwrap_err();
+    assert!(!refused.in_doubt && refused.what.contains("after the drain"), "{refused}");
+    assert_eq!(mine.read(Epoch(1), deadline()).await.unwrap(), None);
+    let verdict = mine.decide(Epoch(1), Verdict::Abort, deadline()).await.unwrap();
+    assert_eq!(verdict, Verdict::Abort, "going back needs no session of before");
+    mine.prepare().await.unwrap();
+    assert_eq!(mine.decide(Epoch(2), Verdict::Commit, deadline()).await.unwrap(), Verdict::Commit);
+}
+
 on_all_servers!(
+    a_commit_needs_the_session_that_was_there_before_the_drain,
     while_one_renews_it_another_is_refused,
     who_was_silent_for_too_long_can_not_commit,
     a_commit_and_a_change_of_hands_exclude_each_other,

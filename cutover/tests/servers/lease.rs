@@ -68,6 +68,7 @@ async fn who_was_silent_for_too_long_can_not_commit() {
     let verdict = mine.decide(Epoch(2), Verdict::Abort, deadline()).await.unwrap();
     assert_eq!(verdict, Verdict::Abort, "going back needs no lease");
     let other = decision(&green, "two");
+    other.prepare().await.unwrap();
     let verdict = other.decide(Epoch(3), Verdict::Commit, deadline()).await.unwrap();
     assert_eq!(verdict, Verdict::Commit);
     let rows = "SELECT string_agg(epoch || ' ' || verdict, ', ' ORDER BY epoch) \

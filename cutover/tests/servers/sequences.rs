@@ -7,7 +7,7 @@ use cutover::ports::{Decision, Epoch, Sequences};
 use cutover::sequences::PostgresSequences;
 use cutover::{Direction, Side};
 
-use super::support::{Postgres, deadline, number, text};
+use super::support::{Postgres, deadline, number, text, until};
 
 const SCHEMA: &str = "CREATE TABLE owned (id bigserial PRIMARY KEY); \
     CREATE TABLE identity (id int GENERATED ALWAYS AS IDENTITY (START 7)); \
@@ -169,4 +169,33 @@ async fn the_first_verdict_wins_whoever_gives_it() {
         );
         assert_eq!(one.unwrap(), two.unwrap());
     }
+}
+
+/// Behind green's name there is another server, or the same one without its last rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_needs_the_session_that_was_there_before_the_drain() {
+    let server = Postgres::start().await;
+    let green = server.database("green", "SELECT 1").await;
+    let decision = PostgresDecision::new(green.info(), Side::Green);
+    decision.prepare().await.unwrap();
+    let decide = |epoch, verdict| decision.decide(Epoch(epoch), verdict, deadline());
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+               WHERE application_name = 'cutover decision'";
+    let gone =
+        "SELECT count(*)::text FROM pg_stat_activity WHERE application_name = 'cutover decision'";
+    let operator = green.open().await;
+    operator.batch_execute(end).await.unwrap();
+    until("the session to have ended", || async {
+        text(&operator, gone).await.as_deref() == Some("0")
+    })
+    .await;
+    // A first statement may still find out that the session is gone.
+    let _ = decision.read(Epoch(1), deadline()).await;
+    let refused = decide(1, Verdict::Commit).await.unwrap_err();
+    assert!(!refused.in_doubt && refused.what.contains("after the drain"), "{refused}");
+    assert_eq!(decision.read(Epoch(1), deadline()).await.unwrap(), None);
+    let verdict = decide(1, Verdict::Abort).await.unwrap();
+    assert_eq!(verdict, Verdict::Abort, "going back needs no session of before");
+    decision.prepare().await.unwrap();
+    assert_eq!(decide(2, Verdict::Commit).await.unwrap(), Verdict::Commit);
 }

@@ -15,7 +15,7 @@ use crate::api::{Check, RunEventKind, Severity};
 use crate::gate::Gate;
 use crate::phase::{Stop, StopKind};
 use crate::ports::{
-    Clock, Fence, PortResult, Progress, Replication, WayBackStream, World, Writers,
+    Clock, Decision, Fence, PortResult, Progress, Replication, WayBackStream, World, Writers,
 };
 
 /// An answer that takes longer than this counts as none, while the gate waits.
@@ -136,7 +136,10 @@ impl<W: World> Run<'_, W> {
             }
             self.waiting(reason);
             if state.passed && !is_planned && matches!(rows, Rows::Compared) {
-                plan_unknown = self.look_at_plan(ends).await?;
+                plan_unknown = match self.look_at_plan(ends).await? {
+                    Some(why) => Some(why),
+                    None => self.prepare_decision_again(ends).await?,
+                };
                 let Some(why) = &plan_unknown else {
                     // Everything else is looked at once more, right away.
                     planned_until = Some(self.now() + PLAN_GOOD + order.hold_for);
@@ -214,6 +217,26 @@ impl<W: World> Run<'_, W> {
             Err(error) => {
                 let why = stop(error);
                 Ok(Some(format!("the plan can't be looked at again: {} ({})", why.what, why.place)))
+            }
+        }
+    }
+
+    /// The gate may have waited for days, and a commit needs a session that was not lost since it was
+    /// prepared. `Some`: it can't be, and why.
+    async fn prepare_decision_again(&self, deadline: Instant) -> Result<Option<String>, Stop> {
+        let preparing = async {
+            let _airlock = self.airlock(deadline).await?;
+            self.world.decision().prepare().await
+        };
+        let to = self.direction().to();
+        tokio::select! {
+            biased;
+            asked = self.hub.asked_to_stop() => Err(asked),
+            prepared = preparing => Ok(prepared.err().map(|error| {
+                format!("the decision can't be prepared again: {} ({})", error.what, error.place)
+            })),
+            () = self.world.clock().sleep_until(deadline) => {
+                Ok(Some(format!("the decision can't be prepared again: no answer from {to} in time")))
             }
         }
     }

@@ -116,6 +116,19 @@ async fn a_plan_that_nobody_can_tell_is_waited_for() {
     assert_eq!(report.outcome, Outcome::GateTimeout, "{report:?}");
 }
 
+/// Its session may have been lost while the gate waited, and a commit through a newer one is refused.
+#[tokio::test(start_paused = true)]
+async fn the_decision_is_prepared_again_before_the_fence() {
+    let sim = Sim::new();
+    sim.state.lock().unwrap().plans = vec![Ok("one")];
+    let (report, _) = gated(&sim, &order()).await;
+    assert_eq!(report.outcome, Outcome::Completed, "{report:?}");
+    let log = sim.get().log;
+    let fenced = log.iter().position(|act| act == "raise").unwrap();
+    let prepared = log[..fenced].iter().filter(|act| *act == "prepare_decision").count();
+    assert_eq!(prepared, 2, "{log:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_difference_that_is_found_while_it_waits_ends_the_run_with_nothing_touched() {
     let proven = || Ok(Check::ok("verification", "green equals blue"));

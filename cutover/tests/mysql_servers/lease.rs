@@ -133,7 +133,7 @@ async fn a_commit_needs_the_session_that_was_there_before_the_drain(version: Ver
     .await;
     boss.query_drop(format!("KILL {id}")).await.unwrap();
     let refused = mine.decide(Epoch(1), Verdict::Commit, deadline()).await.unwrap_err();
-    assert!(!refused.in_doubt && refused.what.contains("after the drain"), "{refused}");
+    assert!(!refused.in_doubt && refused.what.contains("was lost"), "{refused}");
     assert_eq!(mine.read(Epoch(1), deadline()).await.unwrap(), None);
     let verdict = mine.decide(Epoch(1), Verdict::Abort, deadline()).await.unwrap();
     assert_eq!(verdict, Verdict::Abort, "going back needs no session of before");

@@ -10,8 +10,8 @@
 //! # Why a commit is never sent through a session that was opened after the drain
 //! That the side to open has every row was seen on the server that the stream writes to. Behind the same
 //! name there may be another one a moment later: a replica that was promoted without the last rows, or
-//! the same server after a crash that took them (lanes don't wait for its log). Either ends our sessions, as a rule.
-//! So the session that [`Decision::prepare`] used, before the fence, has to be the one that commits; if it
+//! the same server after a crash that took them (lanes don't wait for its log). Either ends our sessions,
+//! unless an old primary goes on answering us. So the session that [`Decision::prepare`] used, before the fence, has to be the one that commits; if it
 //! was lost, nothing is decided and the run goes back.
 
 mod mysql;
@@ -58,12 +58,12 @@ impl Prepared {
             return Ok(());
         }
         let what = format!(
-            "nothing was decided: the session that was prepared on {place} was lost, so {place} may be another \
-             server than the one that has all rows, or may have lost some in a crash"
+            "nothing was decided: the session that was prepared on {place} was lost, so {place} may be \
+             another server than the one that has all rows, or may have lost some in a crash"
         );
         Err(PortError::new(place, what).remedy(format!(
-            "look into the log of {place} for a restart, a failover or a session that was ended; the run goes back, and can be \
-             started again once the stream has caught up"
+            "look into the log of {place} for a restart, a failover or a session that was \
+             ended; the run goes back, and can be started again once the stream has caught up"
         )))
     }
 }

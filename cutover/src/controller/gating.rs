@@ -194,14 +194,9 @@ impl<W: World> Run<'_, W> {
     /// Whether the world is still the one that the plan was made of; `Some`: nobody can tell, and
     /// why.
     async fn look_at_plan(&self, deadline: Instant) -> Result<Option<String>, Stop> {
-        let looking = self.world.plan_hash(self.order);
-        let found = tokio::select! {
-            biased;
-            asked = self.hub.asked_to_stop() => return Err(asked),
-            found = looking => found,
-            () = self.world.clock().sleep_until(deadline) => {
-                return Ok(Some("the plan can't be looked at again: no answer in time".into()));
-            }
+        let Some(found) = self.until_stopped(self.world.plan_hash(self.order), deadline).await?
+        else {
+            return Ok(Some("the plan can't be looked at again: no answer in time".into()));
         };
         match found {
             Ok(found) if found == self.plan => Ok(None),
@@ -228,16 +223,25 @@ impl<W: World> Run<'_, W> {
             let _airlock = self.airlock(deadline).await?;
             self.world.decision().prepare().await
         };
-        let to = self.direction().to();
+        let why = match self.until_stopped(preparing, deadline).await? {
+            Some(Ok(())) => return Ok(None),
+            Some(Err(error)) => format!("{} ({})", error.what, error.place),
+            None => format!("no answer from {} in time", self.direction().to()),
+        };
+        Ok(Some(format!("the decision can't be prepared again: {why}")))
+    }
+
+    /// What an act has come to, unless somebody asks the run to stop; `None`: it was not done in time.
+    async fn until_stopped<T>(
+        &self,
+        act: impl Future<Output = T>,
+        deadline: Instant,
+    ) -> Result<Option<T>, Stop> {
         tokio::select! {
             biased;
             asked = self.hub.asked_to_stop() => Err(asked),
-            prepared = preparing => Ok(prepared.err().map(|error| {
-                format!("the decision can't be prepared again: {} ({})", error.what, error.place)
-            })),
-            () = self.world.clock().sleep_until(deadline) => {
-                Ok(Some(format!("the decision can't be prepared again: no answer from {to} in time")))
-            }
+            done = act => Ok(Some(done)),
+            () = self.world.clock().sleep_until(deadline) => Ok(None),
         }
     }
 

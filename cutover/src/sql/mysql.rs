@@ -369,7 +369,7 @@ impl MysqlSlot {
         Ok(opened)
     }
 
-    /// How many sessions were opened so far: the same number means the same session.
+    /// How many sessions were opened so far. Unchanged, there is no other one than there was.
     pub fn opened(&self) -> u64 {
         self.opened.load(Ordering::SeqCst)
     }

@@ -19,8 +19,8 @@ const SMALLEST: u32 = 1_000;
 /// No gulp is larger: little is gained beyond.
 const LARGEST: u32 = 400_000;
 
-/// No gulp is so many times larger than the one before. Blue decodes between two and three times as
-/// fast as green writes what it has decoded.
+/// No gulp is more than so many times as large as the one before. Measured with 3 alone: see
+/// `catchup_insert` in BENCHMARKS.md.
 const GROWTH: u32 = 3;
 
 /// Where a gulp did not fit, so much less is asked for.

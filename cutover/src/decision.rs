@@ -11,8 +11,8 @@
 //! That the side to open has every row was seen on the server that the stream writes to. Behind the same
 //! name there may be another one a moment later: a replica that was promoted without the last rows, or
 //! the same server after a crash that took them (lanes don't wait for its log). Either ends our sessions,
-//! unless an old primary goes on answering us. So the session that [`Decision::prepare`] used, before the fence, has to be the one that commits; if it
-//! was lost, nothing is decided and the run goes back.
+//! unless an old primary goes on answering us. So the session that [`Decision::prepare`] used, before the
+//! fence, has to be the one that commits; if it was lost, nothing is decided and the run goes back.
 
 mod mysql;
 

@@ -264,6 +264,11 @@ impl Sealed {
         self.drained.fenced.epoch
     }
 
+    /// End of the marker's transaction on the closed side; the other side has everything up to it.
+    pub fn marker(&self) -> Lsn {
+        self.drained.marker
+    }
+
     /// The transaction ids between the markers.
     pub fn xids(&self) -> Xids {
         self.xids

@@ -474,9 +474,13 @@ impl<W: World> Decision for Rehearsal<'_, W> {
         self.stage.world.decision().last_epoch().await
     }
 
-    async fn decide(&self, epoch: Epoch, verdict: Verdict, _: Instant) -> PortResult<Verdict> {
+    async fn commit(&self, epoch: Epoch, _marker: Lsn, _: Instant) -> PortResult<Verdict> {
         self.stage.note(self.stage.world.decision().describe(epoch));
-        Ok(verdict)
+        Ok(Verdict::Commit)
+    }
+
+    async fn abort(&self, _epoch: Epoch, _: Instant) -> PortResult<Verdict> {
+        Ok(Verdict::Abort)
     }
 
     async fn read(&self, _epoch: Epoch, _deadline: Instant) -> PortResult<Option<Verdict>> {

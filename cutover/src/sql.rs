@@ -83,6 +83,11 @@ impl SqlError {
         self.sqlstate.as_deref() == Some(sqlstate)
     }
 
+    /// Whether it is about a table or a schema that does not exist.
+    pub fn is_missing(&self) -> bool {
+        self.is("42P01") || self.is("3F000")
+    }
+
     /// Whether the statement may have taken effect all the same: no answer came, or one that says
     /// that the connection or the server ended (classes 08 and 57P, and 40003).
     pub fn in_doubt(&self) -> bool {
@@ -99,9 +104,21 @@ impl SqlError {
     }
 }
 
+/// Tells our sessions apart, on whatever server they are: no two of a process have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SessionNumber(u64);
+
+impl SessionNumber {
+    fn next() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// One open session.
 pub(crate) struct Sql {
     session: Session,
+    number: SessionNumber,
     kind: Kind,
     /// A statement was given up while it ran. Whatever is asked next would queue behind it.
     stuck: AtomicBool,
@@ -184,6 +201,11 @@ impl Sql {
         self.session.server_version()
     }
 
+    /// Which of our sessions it is.
+    pub fn number(&self) -> SessionNumber {
+        self.number
+    }
+
     fn is_open(&self) -> bool {
         self.session.closed_reason().is_none() && !self.stuck.load(Ordering::SeqCst)
     }
@@ -227,7 +249,9 @@ pub(crate) async fn open(
         }
     };
     match tokio::time::timeout_at(deadline, opening).await {
-        Ok(Ok(session)) => Ok(Sql { session, kind, stuck: AtomicBool::new(false) }),
+        Ok(Ok(session)) => {
+            Ok(Sql { session, number: SessionNumber::next(), kind, stuck: AtomicBool::new(false) })
+        }
         Ok(Err(error)) => Err(SqlError {
             sqlstate: error.server_error().map(|server| server.sqlstate.clone()),
             text: format!("can't connect to {}: {error}", info.redacted()),
@@ -246,7 +270,6 @@ pub(crate) struct Slot {
     place: String,
     kind: Kind,
     session: Mutex<Option<Arc<Sql>>>,
-    opened: AtomicU64,
 }
 
 impl Slot {
@@ -258,7 +281,7 @@ impl Slot {
         kind: Kind,
     ) -> Self {
         let (name, place) = (name.into(), place.into());
-        Self { info, name, place, kind, session: Mutex::new(None), opened: AtomicU64::new(0) }
+        Self { info, name, place, kind, session: Mutex::new(None) }
     }
 
     /// The open session. One that has a statement left that nobody waits for is closed, and
@@ -276,13 +299,7 @@ impl Slot {
         })?;
         let opened = Arc::new(opened);
         *session = Some(opened.clone());
-        self.opened.fetch_add(1, Ordering::SeqCst);
         Ok(opened)
-    }
-
-    /// How many sessions were opened so far. Unchanged, there is no other one than there was.
-    pub fn opened(&self) -> u64 {
-        self.opened.load(Ordering::SeqCst)
     }
 
     /// The session, if it is open now.

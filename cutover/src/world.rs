@@ -58,9 +58,10 @@ impl<D: Databases, J> Pair<D, J> {
     fn with(
         self,
         fence: impl Fn(D::Fence) -> D::Fence,
-        decision: impl Fn(D::Decision) -> D::Decision,
+        decision: impl Fn(Side, D::Decision) -> D::Decision,
     ) -> Self {
-        let decisions = self.decisions.map(decision);
+        let [blue, green] = self.decisions;
+        let decisions = [decision(Side::Blue, blue), decision(Side::Green, green)];
         let fences = self.fences.map(fence);
         Self { decisions, fences, ..self }
     }

@@ -376,7 +376,7 @@ impl<W: World> Run<'_, W> {
         }
         self.waiting("deciding");
         let epoch = self.order.epoch;
-        match self.world.decision().decide(epoch, Verdict::Commit, deadline).await {
+        match self.world.decision().commit(epoch, sealed.marker(), deadline).await {
             Ok(verdict) => self.decided(at, sealed, verdict, None),
             Err(error) => {
                 let in_doubt = error.in_doubt;
@@ -432,7 +432,7 @@ impl<W: World> Run<'_, W> {
         // Its session may have been lost together with the answer.
         let verdict = async {
             let _airlock = self.airlock(deadline).await?;
-            self.world.decision().decide(self.order.epoch, Verdict::Abort, deadline).await
+            self.world.decision().abort(self.order.epoch, deadline).await
         };
         match verdict.await {
             Ok(verdict) => self.decided(at, sealed, verdict, Some(why)),

@@ -7,12 +7,13 @@ use crate::ports::{Clock, Epoch, Record, World};
 use crate::side::{Direction, Side};
 
 /// What a drill may do, in order. No fence, no seal, no decision, no flip.
-const ACTS: [&str; 10] = [
+const ACTS: [&str; 11] = [
     "inspect",
     "prepare_decision",
     "arm_router",
     "arm",
     "prepare",
+    "prepare_decision",
     "hold",
     "mark",
     "await_marker",

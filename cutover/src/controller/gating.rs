@@ -24,8 +24,8 @@ const WRITERS_TIMEOUT: Duration = Duration::from_secs(1);
 const COMPARE: Duration = Duration::from_secs(15);
 /// After an error, before the rows are compared again.
 const COMPARE_AGAIN: Duration = Duration::from_secs(1);
-/// A look at the plan is good for this long, and for as long as the gate has to hold after it.
-const PLAN_GOOD: Duration = Duration::from_secs(2);
+/// A last look is good for this long, and for as long as the gate has to hold after it.
+const LOOK_GOOD: Duration = Duration::from_secs(2);
 
 type Comparison<'a> = Pin<Box<dyn Future<Output = PortResult<Vec<Check>>> + Send + 'a>>;
 
@@ -84,8 +84,8 @@ impl<W: World> Run<'_, W> {
         let progress = world.replication().progress();
         let ends = self.now() + order.gate_timeout;
         let mut rows = Rows::Open(self.now(), None);
-        let mut planned_until = None;
-        let mut plan_unknown = None;
+        let mut ready_until = None;
+        let mut not_ready = None;
         loop {
             if let Some(asked) = self.hub.stop() {
                 return Err(asked);
@@ -107,9 +107,9 @@ impl<W: World> Run<'_, W> {
                 let comparison = compare(world, self.opening.clone(), (now + COMPARE).min(ends));
                 rows = Rows::Counting(Box::pin(comparison), why);
             }
-            let is_planned = self.plan.is_none() || planned_until.is_some_and(|until| now < until);
+            let is_ready = ready_until.is_some_and(|until| now < until);
             let lag = latest.lag.seconds;
-            if state.passed && is_planned && matches!(rows, Rows::Compared) {
+            if state.passed && is_ready && matches!(rows, Rows::Compared) {
                 self.gate_event(&latest, state.held, None);
                 self.checks.extend(proof);
                 let lag = lag.unwrap_or_default();
@@ -118,7 +118,7 @@ impl<W: World> Run<'_, W> {
             let waiting_for = state
                 .waiting_for
                 .or_else(|| rows.waiting_for().filter(|_| state.passed))
-                .or_else(|| plan_unknown.clone().filter(|_| state.passed));
+                .or_else(|| not_ready.clone().filter(|_| state.passed));
             self.gate_event(&latest, state.held, waiting_for.clone());
             let reason = waiting_for.unwrap_or_else(|| {
                 format!("the lag has to stay {} for {:?}", order.when_lag, order.hold_for)
@@ -135,14 +135,14 @@ impl<W: World> Run<'_, W> {
                 });
             }
             self.waiting(reason);
-            if state.passed && !is_planned && matches!(rows, Rows::Compared) {
-                plan_unknown = match self.look_at_plan(ends).await? {
+            if state.passed && !is_ready && matches!(rows, Rows::Compared) {
+                not_ready = match self.look_at_plan(ends).await? {
                     Some(why) => Some(why),
                     None => self.prepare_decision_again(ends).await?,
                 };
-                let Some(why) = &plan_unknown else {
+                let Some(why) = &not_ready else {
                     // Everything else is looked at once more, right away.
-                    planned_until = Some(self.now() + PLAN_GOOD + order.hold_for);
+                    ready_until = Some(self.now() + LOOK_GOOD + order.hold_for);
                     continue;
                 };
                 self.waiting(why.clone());
@@ -194,6 +194,9 @@ impl<W: World> Run<'_, W> {
     /// Whether the world is still the one that the plan was made of; `Some`: nobody can tell, and
     /// why.
     async fn look_at_plan(&self, deadline: Instant) -> Result<Option<String>, Stop> {
+        if self.plan.is_none() {
+            return Ok(None);
+        }
         let Some(found) = self.until_stopped(self.world.plan_hash(self.order), deadline).await?
         else {
             return Ok(Some("the plan can't be looked at again: no answer in time".into()));

@@ -126,7 +126,7 @@ async fn take_down<W: World>(
                 let why = format!("there is no row for epoch {}, and no lease of it", claim.epoch);
                 return Err(nobody_knows(why));
             }
-            let decided = world.decision().decide(claim.epoch, Verdict::Abort, deadline).await;
+            let decided = world.decision().abort(claim.epoch, deadline).await;
             world.lease().release().await;
             decided?
         }

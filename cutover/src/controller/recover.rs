@@ -236,7 +236,7 @@ impl<W: World> Run<'_, W> {
     async fn claim(&self) -> PortResult<Verdict> {
         let deadline = self.now() + ANSWER;
         let _airlock = self.airlock(deadline).await?;
-        self.world.decision().decide(self.order.epoch, Verdict::Abort, deadline).await
+        self.world.decision().abort(self.order.epoch, deadline).await
     }
 }
 

@@ -439,9 +439,14 @@ impl Decision for Sim {
     async fn last_epoch(&self) -> PortResult<Epoch> {
         Ok(Epoch(0))
     }
-    async fn decide(&self, epoch: Epoch, verdict: Verdict, _: Instant) -> PortResult<Verdict> {
-        let name = if verdict == Verdict::Commit { "commit" } else { "claim_abort" };
-        self.act(name, |state| Ok(*state.decisions.entry(epoch).or_insert(verdict))).await
+    async fn commit(&self, epoch: Epoch, marker: Lsn, _: Instant) -> PortResult<Verdict> {
+        assert_eq!(marker, Lsn(10), "the marker that was drained, not the one under the seal");
+        self.act("commit", |state| Ok(*state.decisions.entry(epoch).or_insert(Verdict::Commit)))
+            .await
+    }
+    async fn abort(&self, epoch: Epoch, _: Instant) -> PortResult<Verdict> {
+        self.act("claim_abort", |state| Ok(*state.decisions.entry(epoch).or_insert(Verdict::Abort)))
+            .await
     }
     async fn read(&self, epoch: Epoch, _: Instant) -> PortResult<Option<Verdict>> {
         self.act("read_decision", |state| Ok(state.decisions.get(&epoch).copied())).await

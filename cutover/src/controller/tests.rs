@@ -92,6 +92,8 @@ async fn a_run_without_faults_completes() {
     let acts: Vec<_> = sim.get().log.into_iter().filter(|act| act != "journal").collect();
     let mut expected = BEFORE.to_vec();
     expected.insert(11, "mark_seal");
+    // The gate passes: it is prepared once more.
+    expected.insert(5, "prepare_decision");
     expected.push("commit");
     expected.extend(AFTER);
     assert_eq!(acts, expected);

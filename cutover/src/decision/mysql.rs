@@ -1,21 +1,23 @@
 //! The decision row on MySQL and MariaDB.
 //!
-//! One statement decides: `INSERT IGNORE`, for a commit from a locking read of the lease's row. So a
-//! commit is there only if the lease was held when it was, and the first insert of an epoch wins.
+//! One statement decides: `INSERT IGNORE`, for a commit from a locking read of the lease's row and a look
+//! at the stream's progress. So a commit is there only if the lease was held when it was, on a server that
+//! has the marker, and the first insert of an epoch wins.
 //!
 //! A server that does not flush each commit (`innodb_flush_log_at_trx_commit`, `sync_binlog`) would
 //! forget the decision with a power cut, when clients write to the side that it has opened already.
 //! There both logs are flushed before the decision is believed.
 
+use decoders::Lsn;
 use tokio::time::Instant;
 
-use super::{Prepared, decided, verdict_of};
+use super::{Conditions, Found, Prepared, no_marker, read_sql, session_lost};
 use crate::api::Act;
-use crate::lease::{Tenant, mysql_holds_sql};
+use crate::lease::mysql_holds_sql;
 use crate::phase::Verdict;
-use crate::ports::{Decision, Epoch, PortResult};
+use crate::ports::{Decision, Epoch, PortError, PortResult};
 use crate::side::Side;
-use crate::sql::mysql::{MysqlError, MysqlSlot, ServerUrl};
+use crate::sql::mysql::{MysqlError, MysqlSession, MysqlSlot, ServerUrl, literal};
 use crate::sql::soon;
 
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS _cutover.decision ( \
@@ -26,38 +28,58 @@ const FLUSH: &str = "FLUSH NO_WRITE_TO_BINLOG ENGINE LOGS, BINARY LOGS";
 /// Whether a commit is flushed when it is acknowledged.
 const FLUSHES: &str = "SELECT @@innodb_flush_log_at_trx_commit = 1 AND (@@sync_binlog = 1 OR NOT @@log_bin) AS flushes";
 
+const RECORDING: &str = "recording the decision";
+/// In what a plan shows: the position is known only after the drain.
+const MARKER: &str = "<number of the marker>";
+
 /// The decision rows of a MySQL or MariaDB server.
 pub struct MysqlDecision {
     session: MysqlSlot,
+    /// For what anybody may ask at any time: the session that commits is the run's alone.
+    reader: MysqlSlot,
     prepared: Prepared,
     place: &'static str,
-    tenant: Option<Tenant>,
+    conditions: Option<Conditions>,
 }
 
 impl MysqlDecision {
     /// On `server`, which is the `side` that is to open.
     pub fn new(server: ServerUrl, side: Side) -> Self {
         let place = side.name();
-        let session = MysqlSlot::new(server, place);
-        Self { session, prepared: Prepared::default(), place, tenant: None }
+        let session = MysqlSlot::new(server.clone(), place);
+        let reader = MysqlSlot::new(server, place);
+        Self { session, reader, prepared: Prepared::default(), place, conditions: None }
     }
 
-    /// The same; a commit is refused unless this tenant holds the lease of its epoch.
-    pub fn leased_to(self, tenant: Tenant) -> Self {
-        Self { tenant: Some(tenant), ..self }
+    /// The same; a commit is refused where these don't hold.
+    pub fn on(self, conditions: Conditions) -> Self {
+        Self { conditions: Some(conditions), ..self }
     }
 
-    fn decide_sql(&self, epoch: Epoch, verdict: Verdict) -> String {
-        decide_sql(epoch, verdict, self.tenant.as_ref())
+    /// Whether one of the stream's lanes has come to `marker`.
+    fn has_marker_sql(&self, marker: &str) -> String {
+        let Some(Conditions { stream, .. }) = &self.conditions else { return "true".to_owned() };
+        format!(
+            "EXISTS (SELECT 1 FROM _cutover.progress WHERE pipeline = {} AND end_number >= {marker})",
+            literal(stream)
+        )
+    }
+
+    fn commit_sql(&self, epoch: Epoch, marker: &str) -> String {
+        let Some(Conditions { tenant, .. }) = &self.conditions else {
+            return insert_sql(&format!("VALUES ({epoch}, 'commit', utc_timestamp(6))"));
+        };
+        let (row, has_marker) = ("epoch, 'commit', utc_timestamp(6)", self.has_marker_sql(marker));
+        insert_sql(&mysql_holds_sql(tenant, epoch, row, &has_marker))
     }
 
     /// Makes what is committed survive a power cut.
-    async fn flush(&self, deadline: Instant) -> PortResult<()> {
-        let doing = "flushing the decision";
-        let flushes = self.session.run(FLUSHES, doing, deadline).await?;
+    async fn flush(&self, session: &mut MysqlSession, deadline: Instant) -> PortResult<()> {
+        let failed = |error: MysqlError| error.at(self.place, "flushing the decision");
+        let flushes = session.run(FLUSHES, deadline).await.map_err(failed)?;
         if !flushes.rows.first().is_some_and(|row| row.is_true("flushes")) {
-            self.session.run(FLUSH, doing, deadline).await.map_err(|error| {
-                error.remedy(
+            session.run(FLUSH, deadline).await.map_err(|error| {
+                failed(error).remedy(
                     "GRANT RELOAD ON *.* to our account, or set innodb_flush_log_at_trx_commit = 1 \
                      and sync_binlog = 1",
                 )
@@ -65,36 +87,91 @@ impl MysqlDecision {
         }
         Ok(())
     }
+
+    async fn look(
+        &self,
+        session: &mut MysqlSession,
+        epoch: Epoch,
+        has_marker: &str,
+        deadline: Instant,
+    ) -> PortResult<Found> {
+        let row = session.row(&read_sql(epoch, has_marker), deadline).await;
+        let row = row.map_err(|error| error.at(self.place, "reading the decision"))?;
+        Found::read(self.place, &row)
+    }
+
+    /// What is decided, once that survives a power cut. Nobody knows if it can't be told.
+    async fn look_behind_insert(
+        &self,
+        session: &mut MysqlSession,
+        epoch: Epoch,
+        has_marker: &str,
+        deadline: Instant,
+    ) -> PortResult<Found> {
+        let found = match self.flush(session, deadline).await {
+            Ok(()) => self.look(session, epoch, has_marker, deadline).await,
+            Err(error) => Err(error),
+        };
+        found.map_err(PortError::in_doubt)
+    }
+
+    async fn commit_by(
+        &self,
+        session: &mut MysqlSession,
+        epoch: Epoch,
+        marker: &str,
+        deadline: Instant,
+    ) -> PortResult<Verdict> {
+        let inserted = session.run(&self.commit_sql(epoch, marker), deadline).await;
+        match (inserted, &self.conditions) {
+            (Ok(_), _) => {}
+            (Err(error), Some(conditions)) if error.is_missing() => {
+                return Err(no_marker(self.place, conditions, marker));
+            }
+            (Err(error), _) => return Err(error.at(self.place, RECORDING)),
+        }
+        let has_marker = self.has_marker_sql(marker);
+        let found = self.look_behind_insert(session, epoch, &has_marker, deadline).await?;
+        found.after_commit(self.place, self.conditions.as_ref(), marker)
+    }
+
+    async fn abort_by(
+        &self,
+        session: &mut MysqlSession,
+        epoch: Epoch,
+        deadline: Instant,
+    ) -> PortResult<Verdict> {
+        let abort = insert_sql(&format!("VALUES ({epoch}, 'abort', utc_timestamp(6))"));
+        let inserted = session.run(&abort, deadline).await;
+        inserted.map_err(|error| error.at(self.place, RECORDING))?;
+        let found = self.look_behind_insert(session, epoch, "true", deadline).await?;
+        found.after_abort(self.place)
+    }
 }
 
-fn decide_sql(epoch: Epoch, verdict: Verdict, tenant: Option<&Tenant>) -> String {
-    let name = verdict.name();
-    let row = match tenant.filter(|_| verdict == Verdict::Commit) {
-        Some(tenant) => {
-            mysql_holds_sql(tenant, epoch, &format!("epoch, '{name}', utc_timestamp(6)"))
-        }
-        None => format!("VALUES ({epoch}, '{name}', utc_timestamp(6))"),
-    };
+fn insert_sql(row: &str) -> String {
     format!("INSERT IGNORE INTO _cutover.decision {row}")
 }
 
 impl Decision for MysqlDecision {
     async fn prepare(&self) -> PortResult<()> {
         let deadline = soon();
+        // One that was kept from earlier may be on an old primary, which nobody else has asked for days.
+        self.session.close().await;
         self.session.ensure("decision", CREATE, "making the table of decisions", deadline).await?;
+        let mut session = self.session.take(deadline).await?;
         // Whether a row could be inserted, without leaving one.
         for sql in [
             "START TRANSACTION",
             "INSERT INTO _cutover.decision VALUES (0, 'abort', now())",
             "ROLLBACK",
         ] {
-            if let Err(error) = self.session.run(sql, "trying the decision table", deadline).await {
-                self.session.close().await;
-                return Err(error);
-            }
+            let tried = session.run(sql, deadline).await;
+            tried.map_err(|error| error.at(self.place, "trying the decision table"))?;
         }
-        self.flush(deadline).await?;
-        self.prepared.by(self.session.opened());
+        self.flush(&mut session, deadline).await?;
+        self.prepared.by(session.number());
+        self.session.put(session).await;
         Ok(())
     }
 
@@ -102,7 +179,7 @@ impl Decision for MysqlDecision {
         let deadline = soon();
         let failed = |error: MysqlError| error.at(self.place, "reading the last epoch");
         let query = "SELECT coalesce(max(epoch), 0) AS epoch FROM _cutover.decision";
-        match self.session.try_run(query, deadline).await? {
+        match self.reader.try_run(query, deadline).await? {
             Ok(answer) => {
                 let Some(row) = answer.rows.first() else { return Ok(Epoch(0)) };
                 row.number("epoch").map(Epoch).map_err(|error| failed(error.into()))
@@ -112,35 +189,40 @@ impl Decision for MysqlDecision {
         }
     }
 
-    async fn decide(
-        &self,
-        epoch: Epoch,
-        verdict: Verdict,
-        deadline: Instant,
-    ) -> PortResult<Verdict> {
-        let mut session = self.session.take(deadline).await?;
-        self.prepared.admits(self.session.opened(), verdict, self.place)?;
-        let answer = session.run(&self.decide_sql(epoch, verdict), deadline).await;
+    async fn commit(&self, epoch: Epoch, marker: Lsn, deadline: Instant) -> PortResult<Verdict> {
+        let lost = || session_lost(self.place);
+        let number = self.prepared.session().ok_or_else(lost)?;
+        let mut session = self.session.take_kept(number).await.ok_or_else(lost)?;
+        // A commit through one that has ended unseen would be in doubt.
+        if let Err(error) = session.ask(deadline).await {
+            let lost = lost();
+            let what = format!("{} ({})", lost.what, error.text);
+            return Err(PortError { what, ..lost });
+        }
+        let verdict = self.commit_by(&mut session, epoch, &marker.0.to_string(), deadline).await;
         self.session.put(session).await;
-        answer.map_err(|error| error.at(self.place, "recording the decision"))?;
-        let read = match self.flush(deadline).await {
-            Ok(()) => self.read(epoch, deadline).await,
-            Err(error) => Err(error),
-        };
-        decided(self.place, verdict, self.tenant.is_some(), read)
+        verdict
+    }
+
+    async fn abort(&self, epoch: Epoch, deadline: Instant) -> PortResult<Verdict> {
+        let mut session = self.session.take(deadline).await?;
+        let verdict = self.abort_by(&mut session, epoch, deadline).await;
+        self.session.put(session).await;
+        verdict
     }
 
     async fn read(&self, epoch: Epoch, deadline: Instant) -> PortResult<Option<Verdict>> {
-        let query = format!("SELECT verdict FROM _cutover.decision WHERE epoch = {epoch}");
-        let answer = self.session.run(&query, "reading the decision", deadline).await?;
-        answer.rows.first().map(|row| verdict_of(self.place, row)).transpose()
+        let mut session = self.session.take(deadline).await?;
+        let found = self.look(&mut session, epoch, "true", deadline).await;
+        self.session.put(session).await;
+        Ok(found?.verdict)
     }
 
     fn describe(&self, epoch: Epoch) -> Vec<Act> {
         vec![Act {
             step: "commit".into(),
             place: self.place.into(),
-            text: self.decide_sql(epoch, Verdict::Commit),
+            text: self.commit_sql(epoch, MARKER),
         }]
     }
 }

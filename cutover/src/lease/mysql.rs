@@ -17,12 +17,17 @@ const CREATE: &str = "CREATE TABLE IF NOT EXISTS _cutover.lease ( \
      holder varchar(1024) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL, \
      renewal bigint unsigned NOT NULL, renewed_at datetime(6) NOT NULL) ENGINE = InnoDB";
 
-/// Rows of the lease if this tenant holds it for `epoch`; nobody else can take it until the
-/// transaction ends.
-pub(crate) fn mysql_holds_sql(tenant: &Tenant, epoch: Epoch, columns: &str) -> String {
+/// Rows of the lease if this tenant holds it for `epoch` and `condition` is true; nobody else can take it
+/// until the transaction ends.
+pub(crate) fn mysql_holds_sql(
+    tenant: &Tenant,
+    epoch: Epoch,
+    columns: &str,
+    condition: &str,
+) -> String {
     format!(
         "SELECT {columns} FROM _cutover.lease WHERE pipeline = {} AND holder = {} \
-         AND epoch = {epoch} LOCK IN SHARE MODE",
+         AND epoch = {epoch} AND {condition} LOCK IN SHARE MODE",
         literal(&tenant.pipeline),
         literal(&tenant.holder)
     )

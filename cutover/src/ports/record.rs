@@ -4,6 +4,7 @@ use super::{Epoch, PortResult};
 use crate::api::Act;
 use crate::phase::{Phase, Verdict};
 use crate::side::Direction;
+use decoders::Lsn;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::future::Future;
@@ -16,16 +17,25 @@ pub trait Decision: Send + Sync {
     /// which session a commit may come.
     fn prepare(&self) -> impl Future<Output = PortResult<()>> + Send;
 
-    /// The highest epoch that has a row. No table: 0.
+    /// The highest epoch that has a row. No table: 0. Anybody may ask while a run decides.
     fn last_epoch(&self) -> impl Future<Output = PortResult<Epoch>> + Send;
 
-    /// Inserts `verdict` unless the epoch has one, and reads back which one it has, committed
-    /// and flushed. `in_doubt` errors mean that nobody knows. A commit is refused if the session of
-    /// [`Decision::prepare`] was lost.
-    fn decide(
+    /// Inserts a commit unless the epoch has a verdict, and reads back which one it has, committed and
+    /// flushed. `in_doubt` errors mean that nobody knows; after any other nothing is decided.
+    ///
+    /// Refused if the session of [`Decision::prepare`] was lost, if the lease was, and where the stream has
+    /// not applied everything up to `marker`.
+    fn commit(
         &self,
         epoch: Epoch,
-        verdict: Verdict,
+        marker: Lsn,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<Verdict>> + Send;
+
+    /// The same with an abort, which nothing refuses.
+    fn abort(
+        &self,
+        epoch: Epoch,
         deadline: Instant,
     ) -> impl Future<Output = PortResult<Verdict>> + Send;
 

@@ -1,7 +1,6 @@
 //! SQL on MySQL and MariaDB: sessions of the fence, the lease, the decision and the sequences.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub(crate) use decoders::mysql::server::{ServerUrl, literal};
@@ -12,7 +11,7 @@ use mysql_async::{Conn, Error, Row, Value};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::{SqlError, TextRow};
+use super::{SessionNumber, SqlError, TextRow};
 use crate::ports::{Nature, PortError, PortResult};
 
 /// How long it may take to end a session whose statement was given up: it takes another one.
@@ -119,6 +118,7 @@ impl From<SqlError> for MysqlError {
 pub(crate) struct MysqlSession {
     conn: Option<Conn>,
     url: ServerUrl,
+    number: SessionNumber,
     id: u32,
     /// When it has last answered.
     answered: Instant,
@@ -156,9 +156,7 @@ impl MysqlSession {
             conn.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
             // A session is read-only by default where the server's sessions are.
             conn.query_drop("SET SESSION TRANSACTION READ WRITE").await?;
-            let id = conn.id();
-            let (conn, url, answered) = (Some(conn), url.clone(), Instant::now());
-            Ok(Self { conn, url, id, answered, is_console: false })
+            Ok(Self::over(conn, url, false))
         };
         by(deadline, url, opening).await
     }
@@ -167,10 +165,20 @@ impl MysqlSession {
     pub async fn open_console(url: &ServerUrl, deadline: Instant) -> Result<Self, MysqlError> {
         let opening = async {
             let conn = connect_to_console(url).await.map_err(refused)?;
-            let (id, url, answered) = (conn.id(), url.clone(), Instant::now());
-            Ok(Self { conn: Some(conn), url, id, answered, is_console: true })
+            Ok(Self::over(conn, url, true))
         };
         by(deadline, url, opening).await
+    }
+
+    fn over(conn: Conn, url: &ServerUrl, is_console: bool) -> Self {
+        let (number, id) = (SessionNumber::next(), conn.id());
+        let (url, answered) = (url.clone(), Instant::now());
+        Self { conn: Some(conn), url, number, id, answered, is_console }
+    }
+
+    /// Which of our sessions it is.
+    pub fn number(&self) -> SessionNumber {
+        self.number
     }
 
     /// The number that the server knows it by.
@@ -182,13 +190,19 @@ impl MysqlSession {
         self.conn.is_some()
     }
 
-    /// Whether the server still has it. Asked only of one that has rested.
+    /// Whether the server still has it, and says so soon: another one is opened faster than a slow one
+    /// is waited for.
     pub async fn is_alive(&mut self, deadline: Instant) -> bool {
-        if !self.is_open() || self.answered.elapsed() < RESTED {
-            return self.is_open();
+        self.ask(deadline.min(Instant::now() + RESTED)).await.is_ok()
+    }
+
+    /// Asks the server whether it still has it, if it has rested.
+    pub async fn ask(&mut self, deadline: Instant) -> Result<(), MysqlError> {
+        if self.is_open() && self.answered.elapsed() < RESTED {
+            return Ok(());
         }
         // As short as it gets where SQLite answers, too.
-        self.run("SELECT 1", deadline.min(Instant::now() + RESTED)).await.is_ok()
+        self.run("SELECT 1", deadline).await.map(|_| ())
     }
 
     /// Runs one statement.
@@ -342,12 +356,11 @@ pub(crate) struct MysqlSlot {
     url: ServerUrl,
     place: &'static str,
     session: Mutex<Option<MysqlSession>>,
-    opened: AtomicU64,
 }
 
 impl MysqlSlot {
     pub fn new(url: ServerUrl, place: &'static str) -> Self {
-        Self { url, place, session: Mutex::new(None), opened: AtomicU64::new(0) }
+        Self { url, place, session: Mutex::new(None) }
     }
 
     /// Takes the session out, or opens one; [`MysqlSlot::put`] gives it back.
@@ -358,20 +371,18 @@ impl MysqlSlot {
         {
             return Ok(open);
         }
-        let opened = MysqlSession::open(&self.url, deadline).await.map_err(|error| {
+        MysqlSession::open(&self.url, deadline).await.map_err(|error| {
             let closed = [OFFLINE, ACCOUNT_LOCKED[0], ACCOUNT_LOCKED[1]];
             let is_closed = error.code.is_some_and(|code| closed.contains(&code));
             let nature = if is_closed { Nature::ClosedDoor } else { Nature::Plain };
             // Nothing was sent yet but the login.
             PortError::new(self.place, error.text).of(nature)
-        })?;
-        self.opened.fetch_add(1, Ordering::SeqCst);
-        Ok(opened)
+        })
     }
 
-    /// How many sessions were opened so far. Unchanged, there is no other one than there was.
-    pub fn opened(&self) -> u64 {
-        self.opened.load(Ordering::SeqCst)
+    /// Takes out this session, if it is the one that is kept.
+    pub async fn take_kept(&self, number: SessionNumber) -> Option<MysqlSession> {
+        self.session.lock().await.take_if(|kept| kept.number == number)
     }
 
     /// Keeps a session for whoever comes next.

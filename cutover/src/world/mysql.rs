@@ -4,9 +4,9 @@ use std::sync::{Mutex, OnceLock};
 
 use decoders::mysql::server::ServerUrl;
 
-use super::{Databases, Pair, PairWorld};
+use super::{Databases, Pair, PairWorld, of};
 use crate::counts::MomentCounts;
-use crate::decision::MysqlDecision;
+use crate::decision::{Conditions, MysqlDecision};
 use crate::fence::MysqlFence;
 use crate::lease::{Tenant, Uncontested};
 use crate::login::Login;
@@ -58,9 +58,11 @@ impl<J> MysqlPair<J> {
         }
     }
 
-    /// The same; a commit is refused unless this tenant holds its lease, and what is closed is closed
-    /// in its name.
-    pub fn leased_to(self, tenant: &Tenant) -> Self {
-        self.with(|fence| fence.leased_to(tenant.clone()), |row| row.leased_to(tenant.clone()))
+    /// The same; a commit is refused unless this tenant holds its lease and the side has the marker, and
+    /// what is closed is closed in its name. `streams` are the pipelines that apply to blue and to green.
+    pub fn leased_to(self, tenant: &Tenant, streams: [&str; 2]) -> Self {
+        let conditions =
+            |side| Conditions { tenant: tenant.clone(), stream: (*of(&streams, side)).to_owned() };
+        self.with(|fence| fence.leased_to(tenant.clone()), |side, row| row.on(conditions(side)))
     }
 }

@@ -3,15 +3,25 @@
 use std::time::Duration;
 
 use cutover::Side;
-use cutover::decision::PostgresDecision;
+use cutover::decision::{Conditions, PostgresDecision};
 use cutover::lease::{PostgresLease, Tenant};
 use cutover::phase::Verdict;
 use cutover::ports::{Decision, Epoch, Lease, Nature};
+use decoders::Lsn;
 
 use super::support::{Login, Postgres, deadline, text, until};
 
+/// The pipeline that applies to green.
+const STREAM: &str = "it's a shop";
+/// Where its marker ends.
+const MARKER: Lsn = Lsn(0x100);
+
 fn tenant(holder: &str) -> Tenant {
     Tenant { pipeline: "shop".into(), holder: holder.into() }
+}
+
+fn conditions(holder: &str) -> Conditions {
+    Conditions { tenant: tenant(holder), stream: STREAM.into() }
 }
 
 fn lease(green: &Login, holder: &str) -> PostgresLease {
@@ -19,7 +29,15 @@ fn lease(green: &Login, holder: &str) -> PostgresLease {
 }
 
 fn decision(green: &Login, holder: &str) -> PostgresDecision {
-    PostgresDecision::new(green.info(), Side::Green).leased_to(tenant(holder))
+    PostgresDecision::new(green.info(), Side::Green).on(conditions(holder))
+}
+
+/// What the engine keeps on green of how far it is: here, up to 0/100.
+async fn progress(green: &Login) {
+    let table = "CREATE TABLE _cutover.progress (pipeline text, lane int, end_lsn pg_lsn); \
+                 INSERT INTO _cutover.progress VALUES ('it''s a shop', 0, '0/20'), \
+                 ('it''s a shop', 1, '0/100'), ('it''s a shop', 2, NULL), ('other', 0, '0/900')";
+    green.open().await.batch_execute(table).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,28 +71,66 @@ async fn who_was_silent_for_too_long_can_not_commit() {
     let green = server.database("green", "SELECT").await;
     let mine = decision(&green, "one");
     mine.prepare().await.unwrap();
+    progress(&green).await;
     {
         let first = lease(&green, "one");
         first.acquire(Epoch(1)).await.unwrap();
-        let verdict = mine.decide(Epoch(1), Verdict::Commit, deadline()).await.unwrap();
+        let verdict = mine.commit(Epoch(1), MARKER, deadline()).await.unwrap();
         assert_eq!(verdict, Verdict::Commit, "while it holds the lease it decides");
         first.acquire(Epoch(2)).await.unwrap();
         // Dropped: nobody renews it any more, and nobody gives it back.
     }
     let second = lease(&green, "two");
     second.acquire(Epoch(3)).await.unwrap();
-    let refused = mine.decide(Epoch(2), Verdict::Commit, deadline()).await.unwrap_err();
+    let refused = mine.commit(Epoch(2), MARKER, deadline()).await.unwrap_err();
     assert!(!refused.in_doubt, "nothing was decided, and that is certain");
-    let verdict = mine.decide(Epoch(2), Verdict::Abort, deadline()).await.unwrap();
+    let verdict = mine.abort(Epoch(2), deadline()).await.unwrap();
     assert_eq!(verdict, Verdict::Abort, "going back needs no lease");
     let other = decision(&green, "two");
     other.prepare().await.unwrap();
-    let verdict = other.decide(Epoch(3), Verdict::Commit, deadline()).await.unwrap();
+    let verdict = other.commit(Epoch(3), MARKER, deadline()).await.unwrap();
     assert_eq!(verdict, Verdict::Commit);
     let rows = "SELECT string_agg(epoch || ' ' || verdict, ', ' ORDER BY epoch) \
                 FROM _cutover.decision";
     let rows = text(&green.open().await, rows).await;
     assert_eq!(rows.as_deref(), Some("1 commit, 2 abort, 3 commit"));
+}
+
+/// The stream has gone over to a new primary, and an old one goes on answering this session.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_marker_was_not_applied_nobody_can_commit() {
+    let server = Postgres::start().await;
+    let green = server.database("green", "SELECT").await;
+    let mine = decision(&green, "one");
+    mine.prepare().await.unwrap();
+    lease(&green, "one").acquire(Epoch(1)).await.unwrap();
+    let missing = mine.commit(Epoch(1), MARKER, deadline()).await.unwrap_err();
+    assert!(!missing.in_doubt && missing.what.contains("has not come to"), "{missing}");
+    progress(&green).await;
+    mine.prepare().await.unwrap();
+    let behind = Lsn(MARKER.0 + 1);
+    let refused = mine.commit(Epoch(1), behind, deadline()).await.unwrap_err();
+    assert!(!refused.in_doubt && refused.what.contains("has not come to"), "{refused}");
+    assert_eq!(mine.read(Epoch(1), deadline()).await.unwrap(), None);
+    let verdict = mine.commit(Epoch(1), MARKER, deadline()).await.unwrap();
+    assert_eq!(verdict, Verdict::Commit);
+}
+
+/// Whoever plans another run asks for the last epoch, and may leave in the middle.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_the_last_epoch_leaves_the_prepared_session_alone() {
+    let server = Postgres::start().await;
+    let green = server.database("green", "SELECT").await;
+    let mine = PostgresDecision::new(green.info(), Side::Green);
+    mine.prepare().await.unwrap();
+    let operator = green.open().await;
+    let lock = "BEGIN; LOCK TABLE _cutover.decision IN ACCESS EXCLUSIVE MODE";
+    operator.batch_execute(lock).await.unwrap();
+    let given_up = tokio::time::timeout(Duration::from_millis(200), mine.last_epoch()).await;
+    assert!(given_up.is_err(), "it had to wait");
+    operator.batch_execute("COMMIT").await.unwrap();
+    let verdict = mine.commit(Epoch(1), MARKER, deadline()).await.unwrap();
+    assert_eq!(verdict, Verdict::Commit);
 }
 
 /// A side that an earlier run has closed is read-only by default.

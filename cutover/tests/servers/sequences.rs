@@ -6,6 +6,7 @@ use cutover::phase::Verdict;
 use cutover::ports::{Decision, Epoch, Sequences};
 use cutover::sequences::PostgresSequences;
 use cutover::{Direction, Side};
+use decoders::Lsn;
 
 use super::support::{Postgres, deadline, number, text, until};
 
@@ -154,18 +155,19 @@ async fn the_first_verdict_wins_whoever_gives_it() {
     decision.prepare().await.unwrap();
     decision.prepare().await.unwrap();
     assert_eq!(decision.read(Epoch(1), deadline()).await.unwrap(), None);
-    let decide = |epoch, verdict| decision.decide(Epoch(epoch), verdict, deadline());
-    assert_eq!(decide(1, Verdict::Commit).await.unwrap(), Verdict::Commit);
-    assert_eq!(decide(1, Verdict::Abort).await.unwrap(), Verdict::Commit);
-    assert_eq!(decide(2, Verdict::Abort).await.unwrap(), Verdict::Abort);
-    assert_eq!(decide(2, Verdict::Commit).await.unwrap(), Verdict::Abort);
+    let commit = |epoch| decision.commit(Epoch(epoch), Lsn(1), deadline());
+    let abort = |epoch| decision.abort(Epoch(epoch), deadline());
+    assert_eq!(commit(1).await.unwrap(), Verdict::Commit);
+    assert_eq!(abort(1).await.unwrap(), Verdict::Commit);
+    assert_eq!(abort(2).await.unwrap(), Verdict::Abort);
+    assert_eq!(commit(2).await.unwrap(), Verdict::Abort);
     assert_eq!(decision.last_epoch().await.unwrap(), Epoch(2));
     // Two at once, many times: both are told the same.
     let other = PostgresDecision::new(green.info(), Side::Green);
     for epoch in 10..60 {
         let (one, two) = tokio::join!(
-            decision.decide(Epoch(epoch), Verdict::Commit, deadline()),
-            other.decide(Epoch(epoch), Verdict::Abort, deadline()),
+            decision.commit(Epoch(epoch), Lsn(1), deadline()),
+            other.abort(Epoch(epoch), deadline()),
         );
         assert_eq!(one.unwrap(), two.unwrap());
     }
@@ -178,7 +180,7 @@ async fn a_commit_needs_the_session_that_was_there_before_the_drain() {
     let green = server.database("green", "SELECT 1").await;
     let decision = PostgresDecision::new(green.info(), Side::Green);
     decision.prepare().await.unwrap();
-    let decide = |epoch, verdict| decision.decide(Epoch(epoch), verdict, deadline());
+    let commit = |epoch| decision.commit(Epoch(epoch), Lsn(1), deadline());
     let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                WHERE application_name = 'cutover decision'";
     let gone =
@@ -191,11 +193,11 @@ async fn a_commit_needs_the_session_that_was_there_before_the_drain() {
     .await;
     // A first statement may still find out that the session is gone.
     let _ = decision.read(Epoch(1), deadline()).await;
-    let refused = decide(1, Verdict::Commit).await.unwrap_err();
+    let refused = commit(1).await.unwrap_err();
     assert!(!refused.in_doubt && refused.what.contains("was lost"), "{refused}");
     assert_eq!(decision.read(Epoch(1), deadline()).await.unwrap(), None);
-    let verdict = decide(1, Verdict::Abort).await.unwrap();
+    let verdict = decision.abort(Epoch(1), deadline()).await.unwrap();
     assert_eq!(verdict, Verdict::Abort, "going back needs no session of before");
     decision.prepare().await.unwrap();
-    assert_eq!(decide(2, Verdict::Commit).await.unwrap(), Verdict::Commit);
+    assert_eq!(commit(2).await.unwrap(), Verdict::Commit);
 }

@@ -52,8 +52,8 @@ pub(super) async fn run(
     let journal = RocksJournal::new(store.clone()).watched_by(guard.clone());
     let chronicle = open_chronicle(&config.state_dir, &journal).await?;
     let journal = journal.chronicled_by(chronicle.clone());
-    let pair = MysqlPair::new(blue, green, switch, journal.clone()).leased_to(&tenant);
-    let pair = Arc::new(pair);
+    let pair = MysqlPair::new(blue, green, switch, journal.clone());
+    let pair = Arc::new(pair.leased_to(&tenant, [&back_config.name, &config.name]));
     let ends = Ends { source: blue.clone(), target: green.clone(), direction: Direction::Forward };
     let engine =
         |config: &Config, ends: Ends<ServerUrl>, ours: &Arc<Shared>, other: &Arc<Shared>| {

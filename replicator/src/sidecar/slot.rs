@@ -52,7 +52,7 @@ pub(super) async fn run(config: Config, keeper: Option<Keeper>) -> Result<(), Fa
     let journal = journal.chronicled_by(chronicle.clone());
     let [on_blue, on_green] = publications.each_ref().map(String::as_str);
     let pair = PostgresPair::new(&blue, &green, [on_blue, on_green], switch, journal.clone());
-    let pair = Arc::new(pair.leased_to(&tenant));
+    let pair = Arc::new(pair.leased_to(&tenant, [&back_config.name, &config.name]));
     let door = Door::new(Arc::clone(&pair), journal.clone());
     let ends = Ends { source: blue.clone(), target: green.clone(), direction: Direction::Forward };
     let engine = |config: &Config, ends: Ends, ours: &Arc<Shared>, other: &Arc<Shared>| {

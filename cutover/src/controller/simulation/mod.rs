@@ -46,31 +46,40 @@ struct Told {
     acknowledged: usize,
 }
 
+/// Waits for a moment inside a run, from its gate on; no longer than `patience` for the run.
+async fn inside_a_run(stage: &Stage, patience: Duration) {
+    let until = Instant::now() + patience;
+    loop {
+        let run = stage.service().and_then(|service| service.current());
+        if run.is_some_and(|run| run.report.is_none() && run.phase >= crate::Phase::Gate) {
+            break;
+        }
+        if Instant::now() >= until {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+    let pause = {
+        let mut state = stage.shared.lock();
+        let window = state.pace * 16;
+        state.random.ms(0, window)
+    };
+    tokio::time::sleep(pause).await;
+}
+
 /// Faults of one history, at their moments.
 async fn faults(stage: Arc<Stage>) {
     let count = stage.shared.lock().random.below(5);
     for _ in 0..count {
         // Most of the time in the middle of a run: that is where it matters.
         let near = stage.shared.lock().random.per_mille(900);
-        let until = Instant::now() + Duration::from_secs(6);
-        while near && Instant::now() < until {
-            let at_work = stage.service().and_then(|service| service.current());
-            if at_work.is_some_and(|run| run.report.is_none() && run.phase >= crate::Phase::Gate) {
-                let pause = {
-                    let mut state = stage.shared.lock();
-                    let window = state.pace * 12;
-                    state.random.ms(0, window)
-                };
-                tokio::time::sleep(pause).await;
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(3)).await;
-        }
-        if !near {
+        if near {
+            inside_a_run(&stage, Duration::from_secs(6)).await;
+        } else {
             let pause = stage.shared.lock().random.ms(0, 2500);
             tokio::time::sleep(pause).await;
         }
-        let which = stage.shared.lock().random.below(13);
+        let which = stage.shared.lock().random.below(14);
         match which {
             0 | 1 => kill_sidecar(&stage),
             2 => {
@@ -124,6 +133,11 @@ async fn faults(stage: Arc<Stage>) {
                 state.routers[at].crash(Instant::now() + long);
             }
             11 => stage.shared.lock().misled = true,
+            12 => {
+                let mut state = stage.shared.lock();
+                let (side, most) = (state.truth().other(), state.random.below(6));
+                state.fail_over(side, most);
+            }
             _ => {
                 let mut state = stage.shared.lock();
                 state.say("answers get lost");

@@ -11,8 +11,7 @@ use tokio::time::Instant;
 
 use super::actors::{Stage, check_report};
 use super::world::Shared;
-use super::{clients, kill_sidecar, number, unserved};
-use crate::Phase;
+use super::{clients, inside_a_run, kill_sidecar, number, unserved};
 use crate::api::{ErrorCode, Outcome};
 use crate::side::Direction;
 
@@ -29,24 +28,18 @@ struct Told {
 
 /// Takes the first host out of the history, most often in the middle of a run.
 async fn lose(first: Arc<Stage>, long: Duration) {
-    let until = Instant::now() + Duration::from_secs(9);
-    while Instant::now() < until {
-        let run = first.service().and_then(|service| service.current());
-        if run.is_some_and(|run| run.report.is_none() && run.phase >= Phase::Gate) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(3)).await;
-    }
-    let (pause, is_cut) = {
-        let mut state = first.shared.lock();
-        let window = state.pace * 12;
-        (state.random.ms(0, window), state.random.per_mille(500))
-    };
-    tokio::time::sleep(pause).await;
+    inside_a_run(&first, Duration::from_secs(9)).await;
+    let is_cut = first.shared.lock().random.per_mille(500);
     match is_cut {
         true => first.power_cut(long),
         false => first.freeze(long),
     }
+}
+
+/// Lets the first host go on inside a run of the second, if it stands still then.
+async fn wake(first: Arc<Stage>, second: Arc<Stage>) {
+    inside_a_run(&second, Duration::from_secs(40)).await;
+    first.freeze(Duration::ZERO);
 }
 
 async fn history(seed: u64, has_claims: bool) -> (Told, Vec<String>, Vec<String>) {
@@ -66,6 +59,9 @@ async fn history(seed: u64, has_claims: bool) -> (Told, Vec<String>, Vec<String>
     let pause = shared.lock().random.ms(0, 5000);
     tokio::time::sleep(pause).await;
     tokio::spawn(second.clone().supervise());
+    if shared.lock().random.per_mille(500) {
+        tokio::spawn(wake(first.clone(), second.clone()));
+    }
     let mut told = Told::default();
     let runs = shared.lock().random.below(4);
     for _ in 0..runs {

@@ -65,6 +65,9 @@ pub struct Database {
     pub sequence_sessions: u64,
     /// Grows when clients' sessions are closed.
     pub kills: u64,
+    /// Grows when another server takes over. That ends the sessions of decisions and of sequences, and
+    /// table locks; what we have written into `_cutover`, and how the side is closed, is there, too.
+    pub failovers: u64,
 }
 
 impl Database {
@@ -294,6 +297,43 @@ impl State {
                 .max()
         };
         if newest(Side::Green) > newest(Side::Blue) { Side::Green } else { Side::Blue }
+    }
+
+    /// Behind the name of a side that does not serve there is another server now, without the last
+    /// transactions. What brings them is with them, so they will be brought again.
+    pub fn fail_over(&mut self, side: Side, most: u64) {
+        let database = self.side(side);
+        database.failovers += 1;
+        database.sequence_sessions += 1;
+        database.locked_by = None;
+        database.sequence = 0;
+        let mut lost = BTreeSet::new();
+        for _ in 0..most {
+            match database.log.pop_if(|last| !matches!(last, Item::Client(_))) {
+                Some(Item::Own(id)) => {
+                    database.rows.remove(&id);
+                    lost.insert(id);
+                }
+                Some(_) => {}
+                None => break,
+            }
+        }
+        let end = database.log.len();
+        let into = Direction::leaving(side.other());
+        let is_lost = |item: &Item| matches!(item, Item::Client(id) if lost.contains(id));
+        let first = self.side(side.other()).log.iter().position(is_lost);
+        let stream = self.stream(into);
+        stream.applied = stream.applied.min(first.unwrap_or(usize::MAX));
+        stream.read = stream.applied;
+        stream.held.clear();
+        let out = self.stream(into.reversed());
+        (out.applied, out.read) = (out.applied.min(end), out.read.min(end));
+        out.closed_at = out.closed_at.map(|closed| closed.min(end));
+        out.held.retain(|at| *at < end);
+        if let Role::Standby(since) = &mut out.role {
+            *since = (*since).min(end);
+        }
+        self.say(format!("{side} fails over and loses {} rows", lost.len()));
     }
 
     /// A client's commit arrives.
@@ -529,13 +569,14 @@ impl Link {
         self.process.go_on().await;
         let place = at.map_or("elsewhere", Side::name);
         let late = || PortError::new(place, format!("{name}: no answer in time")).in_doubt();
-        let (before, after, is_lost) = {
+        let (is_slow, before, after, is_lost) = {
             let mut state = self.shared.lock();
             let (slow, pace) = (state.slow, state.pace);
-            let slow = state.random.per_mille(slow);
-            let before = if slow { state.random.ms(100, 3000) } else { state.random.ms(0, pace) };
+            let is_slow = state.random.per_mille(slow);
+            let before =
+                if is_slow { state.random.ms(100, 3000) } else { state.random.ms(0, pace) };
             let lossy = state.lossy;
-            (before, state.random.ms(0, 2), state.random.per_mille(lossy))
+            (is_slow, before, state.random.ms(0, 2), state.random.per_mille(lossy))
         };
         let (answer, answered) = oneshot::channel();
         let (shared, process) = (self.shared.clone(), self.process.clone());
@@ -547,6 +588,10 @@ impl Link {
                     Some(cut) => tokio::time::sleep_until(cut).await,
                     None => break,
                 }
+            }
+            // A router's console ends a session whose client has gone, with what it has not begun.
+            if at.is_none() && is_slow && !process.is_alive() {
+                return;
             }
             let mut state = shared.lock();
             let dead = if process.is_alive() { "" } else { " (dead)" };

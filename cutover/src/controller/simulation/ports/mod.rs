@@ -56,7 +56,13 @@ pub struct SimLink {
 }
 
 pub struct SimFence(Link, Side);
-pub struct SimDecision(Link, Side);
+
+/// The decisions of a side, and which of its servers a commit was prepared on.
+pub struct SimDecision {
+    link: Link,
+    side: Side,
+    prepared: Mutex<Option<u64>>,
+}
 
 /// A stream. `None`: this process has no engine.
 pub struct Engine {
@@ -86,7 +92,11 @@ impl Ports {
         Self {
             direction,
             fences: both(SimFence),
-            decisions: Side::ALL.map(|side| SimDecision(link.clone(), side)),
+            decisions: Side::ALL.map(|side| SimDecision {
+                link: link.clone(),
+                side,
+                prepared: Mutex::default(),
+            }),
             engine: engine(direction),
             way_back: engine(direction.reversed()),
             link: SimLink { link: link.clone(), direction, paper },

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use decoders::Lsn;
 use tokio::time::Instant;
 
 use super::super::world::{SimLease, State};
@@ -11,6 +12,7 @@ use crate::phase::Verdict;
 use crate::ports::{
     Decision, Entry, Epoch, Journal, PortError, PortResult, SequenceReport, Sequences,
 };
+use crate::side::Direction;
 
 impl Sequences for SimLink {
     async fn inspect(&self, _: bool) -> PortResult<Vec<Check>> {
@@ -38,44 +40,77 @@ impl Sequences for SimLink {
     }
 }
 
-impl Decision for SimDecision {
-    async fn prepare(&self) -> PortResult<()> {
-        self.0.act("prepare_decision", Some(self.1), soon(), |_| Ok(())).await
-    }
-    async fn last_epoch(&self) -> PortResult<Epoch> {
-        let side = self.1;
-        let last = move |state: &mut State| {
-            Ok(state.side(side).decisions.keys().next_back().copied().unwrap_or_default())
-        };
-        self.0.act("last_epoch", Some(side), soon(), last).await
-    }
+impl SimDecision {
     async fn decide(
         &self,
+        name: &'static str,
         epoch: Epoch,
         verdict: Verdict,
         deadline: Instant,
+        refusal: impl FnOnce(&mut State) -> Option<PortError> + Send + 'static,
     ) -> PortResult<Verdict> {
-        let (side, directory) = (self.1, self.0.process.directory);
+        let side = self.side;
         let decide = move |state: &mut State| {
-            let is_new = !state.side(side).decisions.contains_key(&epoch);
-            let lease = state.side(side).lease.clone();
-            let is_leased = |row: SimLease| row.directory == Some(directory) && row.epoch == epoch;
-            if is_new && verdict == Verdict::Commit && !lease.is_some_and(is_leased) {
-                return Err(PortError::new(side.name(), "another sidecar has taken the lease"));
-            }
-            if is_new && verdict == Verdict::Commit {
-                state.committed(side);
+            if !state.side(side).decisions.contains_key(&epoch) {
+                if let Some(refused) = refusal(state) {
+                    return Err(refused);
+                }
+                if verdict == Verdict::Commit {
+                    state.committed(side);
+                }
             }
             let decided = *state.side(side).decisions.entry(epoch).or_insert(verdict);
             state.say(format!("epoch {epoch}: {}", decided.name()));
             Ok(decided)
         };
-        self.0.act("decide", Some(side), deadline, decide).await
+        self.link.act(name, Some(side), deadline, decide).await
+    }
+}
+
+impl Decision for SimDecision {
+    async fn prepare(&self) -> PortResult<()> {
+        let side = self.side;
+        let server = move |state: &mut State| Ok(state.side(side).failovers);
+        let server = self.link.act("prepare_decision", Some(side), soon(), server).await?;
+        *self.prepared.lock().unwrap() = Some(server);
+        Ok(())
+    }
+    async fn last_epoch(&self) -> PortResult<Epoch> {
+        let side = self.side;
+        let last = move |state: &mut State| {
+            Ok(state.side(side).decisions.keys().next_back().copied().unwrap_or_default())
+        };
+        self.link.act("last_epoch", Some(side), soon(), last).await
+    }
+    async fn commit(&self, epoch: Epoch, marker: Lsn, deadline: Instant) -> PortResult<Verdict> {
+        let (side, directory) = (self.side, self.link.process.directory);
+        let refused = move |why: &str| PortError::new(side.name(), why);
+        let asked = self.link.shared.lock().side(side).failovers;
+        if *self.prepared.lock().unwrap() != Some(asked) {
+            return Err(refused("the session was lost"));
+        }
+        let refusal = move |state: &mut State| {
+            if state.side(side).failovers != asked {
+                return Some(refused("the session ends before its answer").in_doubt());
+            }
+            let into = Direction::leaving(side.other());
+            if (state.stream(into).applied as u64) < marker.0 {
+                return Some(refused("it lacks the marker"));
+            }
+            let lease = state.side(side).lease.clone();
+            let is_leased = |row: SimLease| row.directory == Some(directory) && row.epoch == epoch;
+            let is_leased = lease.is_some_and(is_leased);
+            (!is_leased).then(|| refused("another sidecar has taken the lease"))
+        };
+        self.decide("commit", epoch, Verdict::Commit, deadline, refusal).await
+    }
+    async fn abort(&self, epoch: Epoch, deadline: Instant) -> PortResult<Verdict> {
+        self.decide("abort", epoch, Verdict::Abort, deadline, |_| None).await
     }
     async fn read(&self, epoch: Epoch, deadline: Instant) -> PortResult<Option<Verdict>> {
-        let side = self.1;
+        let side = self.side;
         let read = move |state: &mut State| Ok(state.side(side).decisions.get(&epoch).copied());
-        self.0.act("read_decision", Some(side), deadline, read).await
+        self.link.act("read_decision", Some(side), deadline, read).await
     }
     fn describe(&self, _: Epoch) -> Vec<Act> {
         Vec::new()

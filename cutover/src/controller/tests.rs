@@ -93,7 +93,7 @@ async fn a_run_without_faults_completes() {
     let mut expected = BEFORE.to_vec();
     expected.insert(11, "mark_seal");
     // The gate passes: it is prepared once more.
-    expected.insert(5, "prepare_decision");
+    expected.insert(4, "prepare_decision");
     expected.push("commit");
     expected.extend(AFTER);
     assert_eq!(acts, expected);

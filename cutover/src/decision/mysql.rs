@@ -57,10 +57,14 @@ impl MysqlDecision {
     }
 
     /// Whether one of the stream's lanes has come to `marker`.
+    ///
+    /// A locking read: another one would open a snapshot, and MariaDB refuses to lock a row that has changed since
+    /// then (`innodb_snapshot_isolation`, on since 11.6), as the lease's row does with each renewal.
     fn has_marker_sql(&self, marker: &str) -> String {
         let Some(Conditions { stream, .. }) = &self.conditions else { return "true".to_owned() };
         format!(
-            "EXISTS (SELECT 1 FROM _cutover.progress WHERE pipeline = {} AND end_number >= {marker})",
+            "EXISTS (SELECT 1 FROM _cutover.progress WHERE pipeline = {} AND end_number >= {marker} \
+             LOCK IN SHARE MODE)",
             literal(stream)
         )
     }

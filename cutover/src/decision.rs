@@ -45,6 +45,7 @@ const CREATE: &str = "CREATE SCHEMA IF NOT EXISTS _cutover; \
      verdict text NOT NULL CHECK (verdict IN ('commit', 'abort')), \
      decided_at timestamptz NOT NULL DEFAULT now())";
 
+const RECORDING: &str = "recording the decision";
 /// In what a plan shows: the position is known only after the drain.
 const MARKER: &str = "<end of the marker>";
 
@@ -88,8 +89,9 @@ impl Found {
         Ok(Self { verdict, has_marker: row.is_true("has_marker") })
     }
 
-    /// What an abort has come to: whatever is committed counts, and it may be somebody else's.
-    fn after_abort(self, place: &str) -> PortResult<Verdict> {
+    /// What an insert without conditions has come to: whatever is committed counts, and it may be somebody
+    /// else's.
+    fn after_insert(self, place: &str) -> PortResult<Verdict> {
         self.verdict.ok_or_else(|| {
             PortError::new(place, "the decision row is not there after its insert").in_doubt()
         })
@@ -112,7 +114,7 @@ impl Found {
                 Err(PortError::new(place, what)
                     .remedy("make sure that only one sidecar runs for this pipeline"))
             }
-            (None, None) => self.after_abort(place),
+            (None, None) => self.after_insert(place),
         }
     }
 }
@@ -197,14 +199,13 @@ impl PostgresDecision {
         insert_sql(&lease, &format!("SELECT epoch, 'commit' FROM lease WHERE {has_marker}"))
     }
 
-    /// Inserts a row, or finds that it can't be.
-    async fn insert(&self, session: &Sql, sql: &str, deadline: Instant) -> Result<(), SqlError> {
-        let inserted = session.run(sql, deadline).await;
-        if inserted.is_err() {
-            // The session may be inside a failed transaction, or still be waiting.
+    /// Runs a transaction. After an error the session is closed: it may be inside of it, or still be waiting.
+    async fn run(&self, session: &Sql, sql: &str, deadline: Instant) -> Result<(), SqlError> {
+        let ran = session.run(sql, deadline).await;
+        if ran.is_err() {
             self.session.close().await;
         }
-        inserted
+        ran
     }
 
     async fn look(
@@ -242,13 +243,13 @@ impl Decision for PostgresDecision {
             // Only when it is missing: without CREATE on the database the IF NOT EXISTS fails too.
             // A side that an earlier run has closed is read-only by default.
             let create = format!("BEGIN READ WRITE; {CREATE}; COMMIT");
-            let made = self.insert(&session, &create, deadline).await;
+            let made = self.run(&session, &create, deadline).await;
             made.map_err(|error| error.at(self.place, "creating the decision table"))?;
         }
         // Whether a row could be inserted, without leaving one.
         let probe = "BEGIN READ WRITE; INSERT INTO _cutover.decision (epoch, verdict) \
                      VALUES (-1, 'abort'); ROLLBACK";
-        let tried = self.insert(&session, probe, deadline).await;
+        let tried = self.run(&session, probe, deadline).await;
         tried.map_err(|error| error.at(self.place, "trying the decision table"))?;
         self.prepared.by(session.number());
         Ok(())
@@ -256,6 +257,8 @@ impl Decision for PostgresDecision {
 
     async fn last_epoch(&self) -> PortResult<Epoch> {
         let deadline = soon();
+        // As in `prepare`.
+        self.reader.close().await;
         let session = self.reader.get(deadline).await?;
         let failed = |error: SqlError| error.at(self.place, "reading the last epoch");
         match session
@@ -273,16 +276,8 @@ impl Decision for PostgresDecision {
         let session = kept.filter(|kept| self.prepared.session() == Some(kept.number()));
         let session = session.ok_or_else(|| session_lost(self.place))?;
         let (place, marker) = (self.place, marker.to_string());
-        match (
-            self.insert(&session, &self.commit_sql(epoch, &marker), deadline).await,
-            &self.conditions,
-        ) {
-            (Ok(()), _) => {}
-            (Err(error), Some(conditions)) if error.is_missing() => {
-                return Err(no_marker(place, conditions, &marker));
-            }
-            (Err(error), _) => return Err(error.at(place, "recording the decision")),
-        }
+        let inserted = self.run(&session, &self.commit_sql(epoch, &marker), deadline).await;
+        inserted.map_err(|error| error.at(place, RECORDING))?;
         let found = self.look(&session, epoch, &self.has_marker_sql(&marker), deadline).await;
         let found = found.map_err(PortError::in_doubt)?;
         found.after_commit(place, self.conditions.as_ref(), &marker)
@@ -291,10 +286,10 @@ impl Decision for PostgresDecision {
     async fn abort(&self, epoch: Epoch, deadline: Instant) -> PortResult<Verdict> {
         let session = self.session.get(deadline).await?;
         let abort = insert_sql("", &format!("VALUES ({epoch}, 'abort')"));
-        let inserted = self.insert(&session, &abort, deadline).await;
-        inserted.map_err(|error| error.at(self.place, "recording the decision"))?;
+        let inserted = self.run(&session, &abort, deadline).await;
+        inserted.map_err(|error| error.at(self.place, RECORDING))?;
         let found = self.look(&session, epoch, "true", deadline).await;
-        found.map_err(PortError::in_doubt)?.after_abort(self.place)
+        found.map_err(PortError::in_doubt)?.after_insert(self.place)
     }
 
     async fn read(&self, epoch: Epoch, deadline: Instant) -> PortResult<Option<Verdict>> {

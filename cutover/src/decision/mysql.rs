@@ -11,7 +11,7 @@
 use decoders::Lsn;
 use tokio::time::Instant;
 
-use super::{Conditions, Found, Prepared, no_marker, read_sql, session_lost};
+use super::{Conditions, Found, Prepared, RECORDING, read_sql, session_lost};
 use crate::api::Act;
 use crate::lease::mysql_holds_sql;
 use crate::phase::Verdict;
@@ -28,7 +28,6 @@ const FLUSH: &str = "FLUSH NO_WRITE_TO_BINLOG ENGINE LOGS, BINARY LOGS";
 /// Whether a commit is flushed when it is acknowledged.
 const FLUSHES: &str = "SELECT @@innodb_flush_log_at_trx_commit = 1 AND (@@sync_binlog = 1 OR NOT @@log_bin) AS flushes";
 
-const RECORDING: &str = "recording the decision";
 /// In what a plan shows: the position is known only after the drain.
 const MARKER: &str = "<number of the marker>";
 
@@ -56,24 +55,23 @@ impl MysqlDecision {
         Self { conditions: Some(conditions), ..self }
     }
 
-    /// Whether one of the stream's lanes has come to `marker`.
-    ///
-    /// A locking read: another one would open a snapshot, and MariaDB refuses to lock a row that has changed since
-    /// then (`innodb_snapshot_isolation`, on since 11.6), as the lease's row does with each renewal.
-    fn has_marker_sql(&self, marker: &str) -> String {
+    /// Whether one of the stream's lanes has come to `marker`; `locking` is how its row is read.
+    fn has_marker_sql(&self, marker: &str, locking: &str) -> String {
         let Some(Conditions { stream, .. }) = &self.conditions else { return "true".to_owned() };
         format!(
-            "EXISTS (SELECT 1 FROM _cutover.progress WHERE pipeline = {} AND end_number >= {marker} \
-             LOCK IN SHARE MODE)",
+            "EXISTS (SELECT 1 FROM _cutover.progress WHERE pipeline = {} AND end_number >= {marker}{locking})",
             literal(stream)
         )
     }
 
+    /// All its reads are locking: another one would open a snapshot, and MariaDB refuses to lock a row that has
+    /// changed since then (`innodb_snapshot_isolation`, on since 11.6), as the lease's does with each renewal.
     fn commit_sql(&self, epoch: Epoch, marker: &str) -> String {
         let Some(Conditions { tenant, .. }) = &self.conditions else {
             return insert_sql(&format!("VALUES ({epoch}, 'commit', utc_timestamp(6))"));
         };
-        let (row, has_marker) = ("epoch, 'commit', utc_timestamp(6)", self.has_marker_sql(marker));
+        let has_marker = self.has_marker_sql(marker, " LOCK IN SHARE MODE");
+        let row = "epoch, 'commit', utc_timestamp(6)";
         insert_sql(&mysql_holds_sql(tenant, epoch, row, &has_marker))
     }
 
@@ -127,14 +125,8 @@ impl MysqlDecision {
         deadline: Instant,
     ) -> PortResult<Verdict> {
         let inserted = session.run(&self.commit_sql(epoch, marker), deadline).await;
-        match (inserted, &self.conditions) {
-            (Ok(_), _) => {}
-            (Err(error), Some(conditions)) if error.is_missing() => {
-                return Err(no_marker(self.place, conditions, marker));
-            }
-            (Err(error), _) => return Err(error.at(self.place, RECORDING)),
-        }
-        let has_marker = self.has_marker_sql(marker);
+        inserted.map_err(|error| error.at(self.place, RECORDING))?;
+        let has_marker = self.has_marker_sql(marker, "");
         let found = self.look_behind_insert(session, epoch, &has_marker, deadline).await?;
         found.after_commit(self.place, self.conditions.as_ref(), marker)
     }
@@ -149,7 +141,7 @@ impl MysqlDecision {
         let inserted = session.run(&abort, deadline).await;
         inserted.map_err(|error| error.at(self.place, RECORDING))?;
         let found = self.look_behind_insert(session, epoch, "true", deadline).await?;
-        found.after_abort(self.place)
+        found.after_insert(self.place)
     }
 }
 
@@ -183,6 +175,8 @@ impl Decision for MysqlDecision {
         let deadline = soon();
         let failed = |error: MysqlError| error.at(self.place, "reading the last epoch");
         let query = "SELECT coalesce(max(epoch), 0) AS epoch FROM _cutover.decision";
+        // As in `prepare`.
+        self.reader.close().await;
         match self.reader.try_run(query, deadline).await? {
             Ok(answer) => {
                 let Some(row) = answer.rows.first() else { return Ok(Epoch(0)) };
@@ -199,9 +193,11 @@ impl Decision for MysqlDecision {
         let mut session = self.session.take_kept(number).await.ok_or_else(lost)?;
         // A commit through one that has ended unseen would be in doubt.
         if let Err(error) = session.ask(deadline).await {
-            let lost = lost();
-            let what = format!("{} ({})", lost.what, error.text);
-            return Err(PortError { what, ..lost });
+            let is_lost = !session.is_open() && Instant::now() < deadline;
+            self.session.put(session).await;
+            let what =
+                format!("nothing was decided: no answer from {}: {}", self.place, error.text);
+            return Err(if is_lost { lost() } else { PortError::new(self.place, what) });
         }
         let verdict = self.commit_by(&mut session, epoch, &marker.0.to_string(), deadline).await;
         self.session.put(session).await;

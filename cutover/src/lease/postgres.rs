@@ -89,8 +89,7 @@ impl LeaseTable for PostgresLeaseTable {
         let failed = |error: SqlError| error.at(self.place, "reading the lease");
         let rows = match session.rows(&query, deadline).await {
             Ok(rows) => rows,
-            // No table or no schema yet.
-            Err(error) if error.is("42P01") || error.is("3F000") => return Ok(None),
+            Err(error) if error.is_missing() => return Ok(None),
             Err(error) => return Err(failed(error)),
         };
         let Some(row) = rows.first() else { return Ok(None) };

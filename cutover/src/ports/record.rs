@@ -23,8 +23,8 @@ pub trait Decision: Send + Sync {
     /// Inserts a commit unless the epoch has a verdict, and reads back which one it has, committed and
     /// flushed. `in_doubt` errors mean that nobody knows; after any other nothing is decided.
     ///
-    /// Refused if the session of [`Decision::prepare`] was lost, if the lease was, and where the stream has
-    /// not applied everything up to `marker`.
+    /// Refused if the session of [`Decision::prepare`] was lost, if the lease was, and where no lane of the
+    /// stream has come to `marker`.
     fn commit(
         &self,
         epoch: Epoch,

@@ -200,6 +200,17 @@ impl Stage {
         self.shared.lock().say(format!("host {} stands still for {long:?}", self.directory));
     }
 
+    /// Ends that now.
+    pub fn thaw(&self) {
+        let watchdog = self.watchdog.lock().unwrap().clone();
+        for process in [self.sidecar_process(), watchdog].into_iter().flatten() {
+            if process.is_stopped() {
+                process.stop(Instant::now());
+                self.shared.lock().say(format!("{} goes on", process.name));
+            }
+        }
+    }
+
     /// Asks for a run and waits for what becomes of it; `None`: nobody knows.
     pub async fn order(self: &Arc<Self>, direction: Direction) -> Option<RunReport> {
         let patience = Instant::now() + Duration::from_secs(40);

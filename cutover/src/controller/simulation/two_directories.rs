@@ -39,7 +39,7 @@ async fn lose(first: Arc<Stage>, long: Duration) {
 /// Lets the first host go on inside a run of the second, if it stands still then.
 async fn wake(first: Arc<Stage>, second: Arc<Stage>) {
     inside_a_run(&second, Duration::from_secs(40)).await;
-    first.freeze(Duration::ZERO);
+    first.thaw();
 }
 
 async fn history(seed: u64, has_claims: bool) -> (Told, Vec<String>, Vec<String>) {

@@ -569,14 +569,13 @@ impl Link {
         self.process.go_on().await;
         let place = at.map_or("elsewhere", Side::name);
         let late = || PortError::new(place, format!("{name}: no answer in time")).in_doubt();
-        let (is_slow, before, after, is_lost) = {
+        let (before, after, is_lost) = {
             let mut state = self.shared.lock();
             let (slow, pace) = (state.slow, state.pace);
-            let is_slow = state.random.per_mille(slow);
-            let before =
-                if is_slow { state.random.ms(100, 3000) } else { state.random.ms(0, pace) };
+            let slow = state.random.per_mille(slow);
+            let before = if slow { state.random.ms(100, 3000) } else { state.random.ms(0, pace) };
             let lossy = state.lossy;
-            (is_slow, before, state.random.ms(0, 2), state.random.per_mille(lossy))
+            (before, state.random.ms(0, 2), state.random.per_mille(lossy))
         };
         let (answer, answered) = oneshot::channel();
         let (shared, process) = (self.shared.clone(), self.process.clone());
@@ -588,10 +587,6 @@ impl Link {
                     Some(cut) => tokio::time::sleep_until(cut).await,
                     None => break,
                 }
-            }
-            // A router's console ends a session whose client has gone, with what it has not begun.
-            if at.is_none() && is_slow && !process.is_alive() {
-                return;
             }
             let mut state = shared.lock();
             let dead = if process.is_alive() { "" } else { " (dead)" };

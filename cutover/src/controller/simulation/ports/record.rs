@@ -95,7 +95,9 @@ impl Decision for SimDecision {
             }
             let into = Direction::leaving(side.other());
             if (state.stream(into).applied as u64) < marker.0 {
-                return Some(refused("it lacks the marker"));
+                // Only a failover takes it away, and then the session was lost: an old primary that goes
+                // on answering is not simulated.
+                state.violated(format!("{side} lacks the marker and has kept its sessions"));
             }
             let lease = state.side(side).lease.clone();
             let is_leased = |row: SimLease| row.directory == Some(directory) && row.epoch == epoch;

@@ -1,5 +1,6 @@
 //! The routers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -47,7 +48,16 @@ impl TrafficSwitch for SimLink {
     }
     async fn switch(&self, proof: &Committed, deadline: Instant) -> PortResult<Vec<Member>> {
         let (epoch, to) = (proof.epoch(), proof.to());
+        let process = Arc::clone(&self.link.process);
         let switch = move |state: &mut State| {
+            let has_later = state.sides.iter().any(|side| {
+                side.decisions.last_key_value().is_some_and(|(newest, _)| *newest > epoch)
+            });
+            if has_later && !process.is_alive() {
+                // Not simulated: a router that does what a dead process has sent only after another one has
+                // ended the run and made a whole one of its own, and answers that one meanwhile.
+                return Err(PortError::new("router", "nobody waits for it any more"));
+            }
             if state.side(to).decisions.get(&epoch) != Some(&Verdict::Commit) {
                 state.violated(format!("flipped to {to} without a decision"));
             }

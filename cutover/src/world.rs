@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use crate::api::{Check, Server};
 use crate::controller::Order;
 use crate::counts::Counts;
-use crate::lease::Uncontested;
+use crate::decision::Conditions;
+use crate::lease::{Tenant, Uncontested};
 use crate::ports::{
     Decision, Fence, Journal, Lease, PortResult, Replication, Sequences, SystemClock,
     WayBackStream, World,
@@ -54,15 +55,19 @@ pub struct Pair<D: Databases, J> {
 }
 
 impl<D: Databases, J> Pair<D, J> {
-    /// The same with other fences and decisions.
-    fn with(
+    /// The same; `fence` closes in the tenant's name, and `decision` goes by these conditions.
+    fn leased(
         self,
-        fence: impl Fn(D::Fence) -> D::Fence,
-        decision: impl Fn(Side, D::Decision) -> D::Decision,
+        tenant: &Tenant,
+        streams: [&str; 2],
+        fence: impl Fn(D::Fence, Tenant) -> D::Fence,
+        decision: impl Fn(D::Decision, Conditions) -> D::Decision,
     ) -> Self {
+        let [to_blue, to_green] =
+            streams.map(|stream| Conditions { tenant: tenant.clone(), stream: stream.to_owned() });
         let [blue, green] = self.decisions;
-        let decisions = [decision(Side::Blue, blue), decision(Side::Green, green)];
-        let fences = self.fences.map(fence);
+        let decisions = [decision(blue, to_blue), decision(green, to_green)];
+        let fences = self.fences.map(|side| fence(side, tenant.clone()));
         Self { decisions, fences, ..self }
     }
 

@@ -4,9 +4,9 @@ use std::sync::{Mutex, OnceLock};
 
 use decoders::mysql::server::ServerUrl;
 
-use super::{Databases, Pair, PairWorld, of};
+use super::{Databases, Pair, PairWorld};
 use crate::counts::MomentCounts;
-use crate::decision::{Conditions, MysqlDecision};
+use crate::decision::MysqlDecision;
 use crate::fence::MysqlFence;
 use crate::lease::{Tenant, Uncontested};
 use crate::login::Login;
@@ -61,8 +61,6 @@ impl<J> MysqlPair<J> {
     /// The same; a commit is refused unless this tenant holds its lease and the side has the marker, and
     /// what is closed is closed in its name. `streams` are the pipelines that apply to blue and to green.
     pub fn leased_to(self, tenant: &Tenant, streams: [&str; 2]) -> Self {
-        let conditions =
-            |side| Conditions { tenant: tenant.clone(), stream: (*of(&streams, side)).to_owned() };
-        self.with(|fence| fence.leased_to(tenant.clone()), |side, row| row.on(conditions(side)))
+        self.leased(tenant, streams, MysqlFence::leased_to, MysqlDecision::on)
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::ports::{Paper, Ports, ports, renew};
-use super::world::{Link, Process, Shared, State, router_name};
+use super::process::{Link, Process};
+use super::world::{Shared, State, router_name};
 use crate::api::{AbortRequest, Outcome, RunReport, StartCutover};
 use crate::controller::{Limits, Standing};
 use crate::phase::Phase;

@@ -18,6 +18,7 @@
 mod actors;
 mod clients;
 mod ports;
+mod process;
 mod random;
 mod restarts;
 mod two_directories;

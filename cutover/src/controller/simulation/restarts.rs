@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use super::actors::limits;
 use super::ports::{Paper, Ports, ports};
-use super::world::{Process, Shared, SimClaim};
+use super::process::Process;
+use super::world::{Shared, SimClaim};
 use crate::api::{Checks, Outcome, RunReport, SCHEMA_VERSION};
 use crate::controller::{Recovery, Scope, recover};
 use crate::phase::{Phase, Verdict};

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use super::actors::{Stage, limits};
 use super::ports::{LEASE, Paper, ports};
-use super::world::{Heard, Process, Shared};
+use super::process::{Heard, Process};
+use super::world::Shared;
 use crate::controller::{Recovery, Scope, Standing, recover};
 use crate::phase::Phase;
 use crate::ports::Entry;

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::super::world::{Item, Link, SimClaim, State};
+use super::super::process::Link;
+use super::super::world::{Item, SimClaim, State};
 use super::{SimFence, soon};
 use crate::api::Check;
 use crate::marker::Token;

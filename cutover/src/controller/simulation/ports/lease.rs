@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::world::{Link, SimLease, State};
+use super::super::process::Link;
+use super::super::world::{SimLease, State};
 use super::{LEASE, SimLink, soon};
 use crate::ports::{Epoch, Lease, LeaseRow, Nature, PortError, PortResult};
 use crate::side::Side;

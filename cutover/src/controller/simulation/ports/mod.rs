@@ -15,7 +15,8 @@ use tokio::time::Instant;
 
 pub use lease::renew;
 
-use super::world::{Link, Process, Shared};
+use super::process::{Link, Process};
+use super::world::Shared;
 use crate::api::Server;
 use crate::lag::LagReading;
 use crate::ports::{Clock, Entry, Progress, World};

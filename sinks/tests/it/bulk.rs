@@ -1,68 +1,42 @@
-//! COPY and sequences.
+//! What comes before and after the rows of a copy.
 
-use bytes::Bytes;
 use decoders::change::QualifiedName;
 use decoders::source::Disposition;
-use sinks::postgres::copy::{CopyOptions, copy_in};
+use sinks::postgres::copy::begin_frozen;
 use sinks::postgres::sequences::{self, SequenceValue};
 use sinks::{Lane as _, LaneId, NullTarget, Target as _};
 
 use crate::support::{Db, end, tx};
 
-fn columns(names: &[&str]) -> Vec<String> {
-    names.iter().map(|name| (*name).to_owned()).collect()
-}
-
 #[tokio::test]
-async fn copy_text_in_any_pieces() {
-    let db =
-        Db::new("CREATE TABLE \"T\" (id int GENERATED ALWAYS AS IDENTITY, \"a b\" text)").await;
+async fn only_an_empty_table_of_its_own_is_written_frozen() {
+    let db = Db::new(
+        "CREATE TABLE t (a int); CREATE TABLE parent (a int PRIMARY KEY);
+         CREATE TABLE child (a int REFERENCES parent); CREATE TABLE heir () INHERITS (t);
+         CREATE TABLE parted (a int) PARTITION BY LIST (a); CREATE TABLE alone (a int)",
+    )
+    .await;
     let session = db.target().await.session("copy").await.unwrap();
-    let table = QualifiedName::new("public", "T");
-    let options = CopyOptions::default();
-    let mut copy = copy_in(&session, &table, &columns(&["id", "a b"]), options).await.unwrap();
-    for piece in ["7\to", "ne\n8\t\\N", "\n9\tthree\n"] {
-        copy.send(Bytes::from_static(piece.as_bytes())).await.unwrap();
+    for (name, frozen) in
+        [("alone", true), ("t", false), ("parent", false), ("parted", false), ("heir", true)]
+    {
+        let table = QualifiedName::new("public", name);
+        assert_eq!(begin_frozen(&session, &table).await.unwrap(), frozen, "{name}");
+        if frozen {
+            // Refused where the transaction did not truncate the table.
+            let copy = format!("COPY {name} FROM PROGRAM 'echo 42' (FREEZE)");
+            session.batch_execute(&copy).await.unwrap();
+            session.batch_execute("COMMIT").await.unwrap();
+            // The second time there are rows: they must stay.
+            assert!(!begin_frozen(&session, &table).await.unwrap(), "{name}");
+            assert_eq!(db.rows(&format!("SELECT a FROM {name}")).await, ["42"]);
+        }
+        // No transaction was left open.
+        session.batch_execute("BEGIN; ROLLBACK").await.unwrap();
+        let locked = "SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database
+                      WHERE datname = current_database() AND mode = 'AccessExclusiveLock'";
+        assert_eq!(db.rows(locked).await, ["0"], "{name}");
     }
-    assert_eq!(copy.finish().await.unwrap(), 3);
-    assert_eq!(db.rows("SELECT * FROM \"T\" ORDER BY 1").await, ["7|one", "8|~", "9|three"]);
-}
-
-#[tokio::test]
-async fn copy_binary_frozen_where_possible() {
-    let db = Db::new("CREATE TABLE t (a int4); CREATE TABLE source AS SELECT 42::int4 AS a").await;
-    let session = db.target().await.session("copy").await.unwrap();
-    let mut data = Vec::new();
-    data.extend_from_slice(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0");
-    data.extend_from_slice(&[0, 1, 0, 0, 0, 4, 0, 0, 0, 42, 0xff, 0xff]);
-    let table = QualifiedName::new("public", "t");
-    let options = CopyOptions { binary: true, freeze: true };
-    for frozen in [true, false] {
-        let mut copy = copy_in(&session, &table, &columns(&["a"]), options).await.unwrap();
-        // The second time there are rows: they must stay.
-        assert_eq!(copy.frozen(), frozen);
-        copy.send(Bytes::from(data.clone())).await.unwrap();
-        assert_eq!(copy.finish().await.unwrap(), 1);
-    }
-    assert_eq!(db.rows("SELECT a FROM t").await, ["42", "42"]);
-}
-
-#[tokio::test]
-async fn copy_that_fails_or_is_dropped_keeps_nothing() {
-    let db = Db::new("CREATE TABLE t (a int)").await;
-    let session = db.target().await.session("copy").await.unwrap();
-    let table = QualifiedName::new("public", "t");
-    let options = CopyOptions::default();
-    let mut copy = copy_in(&session, &table, &columns(&["a"]), options).await.unwrap();
-    copy.send(Bytes::from_static(b"1\nsecret\n")).await.unwrap();
-    let error = copy.finish().await.unwrap_err();
-    assert_eq!(error.disposition, Disposition::Halt);
-    assert!(!format!("{error:?}").contains("secret"), "{error:?}");
-    let mut copy = copy_in(&session, &table, &columns(&["a"]), options).await.unwrap();
-    copy.send(Bytes::from_static(b"1\n")).await.unwrap();
-    drop(copy);
-    session.batch_execute("SELECT 1").await.unwrap();
-    assert_eq!(db.rows("SELECT count(*) FROM t").await, ["0"]);
 }
 
 #[tokio::test]

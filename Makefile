@@ -10,6 +10,7 @@ ROUTER ?=
 ARGS ?=
 NAME ?=
 RUNS ?=
+SEEDS ?=
 SEED ?=
 AT ?=
 ONLY ?=
@@ -20,7 +21,7 @@ export BENCH_BLUE BENCH_GREEN ENGINE ROUTER
 
 ENV := . scripts/env.sh &&
 
-.PHONY: help demo test sim chaos build setup fmt lint bench clean-cache toolchain
+.PHONY: help demo test sim chaos unseen build setup fmt lint bench clean-cache toolchain
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +64,11 @@ chaos: toolchain ## Cutovers and rollbacks of real servers while all goes wrong:
 	@$(ENV) cargo build --workspace --bins >&2
 	@$(ENV) $$CARGO_TARGET_DIR/debug/chaos --engine $(ENGINE) --runs $(or $(RUNS),300) --seed $(or $(SEED),1) --at $(or $(AT),0) \
 		$(if $(ONLY),--only '$(ONLY)') $(if $(MINUTES),--minutes $(MINUTES))
+
+unseen: toolchain ## Blue's catalog, rights and settings change in every way, then a cutover is tried: SEEDS=300 SEED=1 AT=0 ONLY=partition
+	@scripts/setup packages servers 13 15 17 18 rocksdb >&2
+	@$(ENV) cargo build --workspace --bins >&2
+	@$(ENV) $$CARGO_TARGET_DIR/debug/unseen --runs $(or $(SEEDS),$(RUNS),300) --seed $(or $(SEED),1) --at $(or $(AT),0) $(if $(ONLY),--only '$(ONLY)')
 
 build: toolchain ## The programs `replicator` and `cutover`, optimized, in $CARGO_TARGET_DIR/release
 	@scripts/setup packages rocksdb

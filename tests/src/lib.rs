@@ -18,6 +18,7 @@
 //! | [`compare`] | are two databases exactly equal? |
 //! | [`bench`] | what the benches stand on |
 //! | [`chaos`] | runs in which everything goes wrong that can, and their judge |
+//! | [`unseen`] | blue changes in every way that no row announces, a cutover is tried, and the judge |
 //! | [`wait`] | wait on progress with a deadline; there are no sleeps in tests |
 //!
 //! Nothing here depends on another crate of the workspace: the judge must not share a bug with the
@@ -42,4 +43,5 @@ pub mod proxysql;
 pub mod scratch;
 pub mod side;
 pub mod stage;
+pub mod unseen;
 pub mod wait;

@@ -37,6 +37,7 @@ mod switches;
 mod tail;
 mod tail_binlog;
 mod truncate;
+mod unseen;
 mod verify;
 mod verify_chosen;
 mod verify_limits;

@@ -1,0 +1,144 @@
+//! Definitions, judged by pg_dump.
+//!
+//! Blue's dump is restored into a database of its own on green's server, and that one is dumped by
+//! the same program as green's. So both dumps come from one version, and what differs between
+//! versions differs in neither.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::paths;
+use crate::postgres::Postgres;
+use crate::process::Launch;
+use crate::stage::{DATABASE, Stage};
+
+const DEADLINE: Duration = Duration::from_secs(120);
+/// Where blue's dump is restored.
+const REFERENCE: &str = "unseen_reference";
+/// Ours, and nothing that blue has.
+const OURS: [&str; 2] = ["_cutover", "cutover_"];
+
+/// Objects by type and name, each with the statements that make it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Definitions(BTreeMap<String, String>);
+
+impl Definitions {
+    /// The names of what one has and the other has not, or not alike.
+    pub fn differences(&self, other: &Definitions) -> BTreeSet<String> {
+        let all = self.0.keys().chain(other.0.keys());
+        all.filter(|name| self.0.get(*name) != other.0.get(*name)).cloned().collect()
+    }
+
+    /// The statements of one object, for a report.
+    pub fn of(&self, name: &str) -> &str {
+        self.0.get(name).map_or("(absent)", String::as_str)
+    }
+}
+
+/// Writes blue's dump into the stage's directory.
+pub fn keep(stage: &Stage) -> Result<PathBuf> {
+    let file = stage.path().join("blue.sql");
+    pg_dump(&stage.blue, DATABASE, Some(&file))?;
+    Ok(file)
+}
+
+/// What a restore of blue's dump makes of an empty database on green's server.
+pub async fn reference(stage: &Stage, dump: &PathBuf) -> Result<Definitions> {
+    let green = &stage.green;
+    green.create_database(REFERENCE).await?;
+    Launch::new(paths::postgres_client("psql")?)
+        .args(["-X", "-q", "-v", "ON_ERROR_STOP=0", "-d", &green.url(REFERENCE), "-f"])
+        .arg(dump)
+        .run(DEADLINE)?
+        .success()
+        .context("restoring blue's dump")?;
+    read(green, REFERENCE)
+}
+
+/// Green's own definitions.
+pub fn of_green(stage: &Stage) -> Result<Definitions> {
+    read(&stage.green, DATABASE)
+}
+
+fn read(server: &Postgres, database: &str) -> Result<Definitions> {
+    let text = pg_dump(server, database, None)?;
+    Ok(Definitions(objects(&text)))
+}
+
+fn pg_dump(server: &Postgres, database: &str, file: Option<&PathBuf>) -> Result<String> {
+    let mut launch = Launch::new(paths::postgres_client("pg_dump")?)
+        .args(["--schema-only", "--exclude-schema=_cutover", "--no-tablespaces", "-d"])
+        .arg(server.url(database));
+    if let Some(file) = file {
+        launch = launch.arg("-f").arg(file);
+    }
+    Ok(launch.run(DEADLINE)?.success().context("pg_dump")?.stdout)
+}
+
+/// A plain dump puts `-- Name: X; Type: Y; Schema: Z; Owner: O` above each object.
+fn objects(dump: &str) -> BTreeMap<String, String> {
+    let mut found: BTreeMap<String, String> = BTreeMap::new();
+    let mut current: Option<String> = None;
+    for line in dump.lines() {
+        if let Some(header) = line.strip_prefix("-- Name: ") {
+            current = Some(name_of(header));
+        } else if let Some(name) = &current
+            && !line.starts_with("--")
+            && !line.starts_with("SET ")
+            && !line.starts_with("\\")
+            && !line.trim().is_empty()
+        {
+            let text = found.entry(name.clone()).or_default();
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    found.retain(|name, _| !OURS.iter().any(|ours| name.contains(ours)));
+    found
+}
+
+fn name_of(header: &str) -> String {
+    let mut parts = header.split("; ");
+    let name = parts.next().unwrap_or_default();
+    let mut part = |prefix: &str| {
+        let found = parts.next().and_then(|part| part.strip_prefix(prefix));
+        found.unwrap_or_default().to_owned()
+    };
+    let (kind, schema) = (part("Type: "), part("Schema: "));
+    format!("{kind} {schema}.{name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DUMP: &str = "
+SET search_path = '';
+-- Name: tax(numeric); Type: FUNCTION; Schema: public; Owner: app
+--
+
+CREATE FUNCTION public.tax(n numeric) RETURNS numeric
+    AS 'SELECT n * 1.2';
+
+
+--
+-- Name: cutover_shop; Type: PUBLICATION; Schema: -; Owner: postgres
+--
+
+CREATE PUBLICATION cutover_shop;
+";
+
+    #[test]
+    fn an_object_is_its_statements_and_ours_are_left_out() {
+        let found = objects(DUMP);
+        assert_eq!(found.len(), 1, "{found:?}");
+        let text = &found["FUNCTION public.tax(numeric)"];
+        assert!(text.starts_with("CREATE FUNCTION") && text.contains("1.2"), "{text}");
+        let other = objects(&DUMP.replace("1.2", "1.3"));
+        let differ = Definitions(found).differences(&Definitions(other));
+        assert_eq!(differ.into_iter().collect::<Vec<_>>(), ["FUNCTION public.tax(numeric)"]);
+    }
+}

@@ -2,15 +2,23 @@
 //!
 //! Every kind counts (owned, free-standing, identity), whatever its increment. Green gets exactly
 //! blue's `last_value` and `is_called`, so that the next value is the one blue would have given.
-//! `pg_sequence_last_value(oid)` reads one without a query of its own; it is NULL for one that was
-//! called, and only those are then read one by one. So thousands cost few round trips.
+//!
+//! Right before clients are held, all of them are carried ahead. In the pause both sides are read at
+//! once, and only those that moved meanwhile are set, and read back. So the pause grows with what
+//! moved, not with how many there are.
+//!
+//! Reading and setting a sequence locks it until the transaction ends, and a server of stock settings
+//! has room for some thousand locks. So each statement is a transaction of its own and names at most
+//! [`CHUNK`] sequences. `setval` is never rolled back (manual, 9.17), so one transaction for all of
+//! them would promise nothing more.
 //!
 //! A sequence that belongs to an extension is the extension's matter: where green has it, it is
 //! taken over; where green lacks it (another version of the extension, or none), it is left out.
 
 mod mysql;
+mod standing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use decoders::QualifiedName;
@@ -22,23 +30,9 @@ use crate::ports::{PortError, PortResult, SequenceReport, Sequences};
 use crate::read_only;
 use crate::side::Direction;
 use crate::sql::{Kind, Slot, Sql, SqlError, literal, soon};
+use standing::{CHUNK, LIST, Value};
 
 pub use mysql::MysqlSequences;
-
-/// Sequences in one statement.
-const CHUNK: usize = 1000;
-
-const LIST: &str = "SELECT n.nspname AS schema, c.relname AS name, \
-     pg_catalog.pg_sequence_last_value(c.oid) AS last, s.seqincrement AS step, s.seqmin AS low, \
-     s.seqmax AS high, s.seqcycle AS cycles, \
-     pg_catalog.has_sequence_privilege(c.oid, 'SELECT') AS readable, \
-     pg_catalog.has_sequence_privilege(c.oid, 'UPDATE') AS settable, \
-     EXISTS (SELECT 1 FROM pg_catalog.pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e' \
-     AND d.classid = 'pg_catalog.pg_class'::regclass) AS of_extension \
-     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-     JOIN pg_catalog.pg_sequence s ON s.seqrelid = c.oid \
-     WHERE c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', \
-     '_cutover') AND n.nspname NOT LIKE 'pg\\_toast%' ORDER BY 1, 2";
 
 /// Sessions of ours other than this one.
 const END_OTHERS: &str = "SELECT pid, pg_catalog.pg_terminate_backend(pid) \
@@ -47,13 +41,6 @@ const END_OTHERS: &str = "SELECT pid, pg_catalog.pg_terminate_backend(pid) \
      AND usename = current_user";
 /// Between two looks whether they are gone.
 const END_PAUSE: Duration = Duration::from_millis(5);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Value {
-    last: i64,
-    called: bool,
-    of_extension: bool,
-}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Definition {
@@ -98,6 +85,54 @@ impl PostgresSequences {
         }
     }
 
+    /// Sets every sequence of the target that does not stand where the source's stands, and reads those
+    /// back.
+    async fn carry(&self, deadline: Instant) -> PortResult<SequenceReport> {
+        let source = self.source.get(deadline).await?;
+        let target = self.target.get(deadline).await?;
+        let stand = async |sql: &Sql, place| {
+            let listed = standing::list(sql, place, deadline).await?;
+            let values = standing::read(sql, place, &listed, deadline).await?;
+            Ok::<_, PortError>((listed, values))
+        };
+        let ((_, wanted), (listed, mut there)) =
+            tokio::try_join!(stand(&source, self.from), stand(&target, self.to))?;
+        let moved: Vec<_> = wanted
+            .iter()
+            .filter(|(name, value)| !there.get(*name).is_some_and(|there| there.is_at(value)))
+            .collect();
+        for chunk in moved.chunks(CHUNK) {
+            let statement = in_a_transaction(&set_sql(chunk.iter().copied()));
+            if let Err(error) = target.run(&statement, deadline).await {
+                // The session may be inside a failed transaction.
+                self.target.close().await;
+                return Err(error.at(self.to, "setting sequences"));
+            }
+        }
+        let set: BTreeSet<_> = moved.iter().map(|(name, _)| *name).collect();
+        let again: Vec<_> = listed.into_iter().filter(|one| set.contains(&one.name)).collect();
+        there.extend(standing::read(&target, self.to, &again, deadline).await?);
+        let mut count = 0;
+        for (name, value) in &wanted {
+            let stands = there.get(name);
+            if stands.is_none() && value.of_extension {
+                continue;
+            }
+            count += 1;
+            if !stands.is_some_and(|stands| stands.is_at(value)) {
+                let (from, to) = (self.from, self.to);
+                return Err(PortError::new(
+                    to,
+                    format!(
+                        "sequence {name} does not stand where {from}'s stands after it was set"
+                    ),
+                )
+                .remedy(format!("something writes to {to}: find it")));
+            }
+        }
+        Ok(SequenceReport { count })
+    }
+
     /// From `source` to `target`.
     pub fn new(source: ConnInfo, target: ConnInfo, direction: Direction) -> Self {
         let (from, to) = (direction.from().name(), direction.to().name());
@@ -108,50 +143,6 @@ impl PostgresSequences {
             to,
         }
     }
-}
-
-/// What every sequence of a database stands at.
-async fn values(
-    sql: &Sql,
-    place: &str,
-    deadline: Instant,
-) -> PortResult<BTreeMap<QualifiedName, Value>> {
-    let failed = |error: SqlError| error.at(place, "reading sequences");
-    let mut values = BTreeMap::new();
-    let mut uncalled = Vec::new();
-    for row in sql.rows(LIST, deadline).await.map_err(failed)? {
-        let (Some(schema), Some(name)) = (row.get("schema"), row.get("name")) else { continue };
-        let name = QualifiedName::new(schema, name);
-        let of_extension = row.is_true("of_extension");
-        if of_extension && !row.is_true("readable") {
-            // Green lacks it, or the prechecks would have failed.
-            continue;
-        }
-        if row.get("last").is_some() {
-            let last = row.number("last").map_err(failed)?;
-            values.insert(name, Value { last, called: true, of_extension });
-        } else {
-            uncalled.push((name, of_extension));
-        }
-    }
-    for names in uncalled.chunks(CHUNK) {
-        let selects: Vec<_> = names
-            .iter()
-            .enumerate()
-            .map(|(at, (name, _))| format!("SELECT {at} AS at, last_value, is_called FROM {name}"))
-            .collect();
-        let rows = sql.rows(&selects.join(" UNION ALL "), deadline).await.map_err(failed)?;
-        for row in rows {
-            let at: usize = row.number("at").map_err(failed)?;
-            let last = row.number("last_value").map_err(failed)?;
-            let called = row.is_true("is_called");
-            if let Some((name, of_extension)) = names.get(at) {
-                let of_extension = *of_extension;
-                values.insert(name.clone(), Value { last, called, of_extension });
-            }
-        }
-    }
-    Ok(values)
 }
 
 async fn definitions(sql: &Sql, place: &str) -> PortResult<BTreeMap<QualifiedName, Definition>> {
@@ -185,12 +176,20 @@ fn set_sql<'a>(chunk: impl Iterator<Item = (&'a QualifiedName, &'a Value)>) -> S
             format!("({name}, {last}::bigint, {called}, {of_extension})")
         })
         .collect();
+    set_sql_of(&rows.join(", "))
+}
+
+fn set_sql_of(values: &str) -> String {
     format!(
         "SELECT count(pg_catalog.setval(CASE WHEN v.optional THEN to_regclass(v.name) \
          ELSE v.name::regclass END, v.last, v.called)) \
-         FROM (VALUES {}) AS v(name, last, called, optional)",
-        rows.join(", ")
+         FROM (VALUES {values}) AS v(name, last, called, optional)"
     )
+}
+
+/// The target may be read-only by default.
+fn in_a_transaction(statement: &str) -> String {
+    format!("BEGIN READ WRITE; SET LOCAL synchronous_commit = on; {statement}; COMMIT")
 }
 
 impl Sequences for PostgresSequences {
@@ -262,45 +261,18 @@ impl Sequences for PostgresSequences {
         Ok(checks)
     }
 
-    async fn copy(&self, deadline: Instant) -> PortResult<SequenceReport> {
-        let source = self.source.get(deadline).await?;
+    async fn carry_ahead(&self, deadline: Instant) -> PortResult<SequenceReport> {
         let target = self.target.get(deadline).await?;
-        let wanted = values(&source, self.from, deadline).await?;
-        // The target may be read-only by default.
-        let mut statement = "BEGIN READ WRITE; SET LOCAL synchronous_commit = on".to_owned();
-        let pairs: Vec<_> = wanted.iter().collect();
-        for chunk in pairs.chunks(CHUNK) {
-            statement.push_str("; ");
-            statement.push_str(&set_sql(chunk.iter().copied()));
-        }
-        statement.push_str("; COMMIT");
-        if let Err(error) = target.run(&statement, deadline).await {
-            // The session may be inside a failed transaction.
-            self.target.close().await;
-            return Err(error.at(self.to, "setting sequences"));
-        }
-        let there = values(&target, self.to, deadline).await?;
-        let mut count = 0;
-        for (name, value) in &wanted {
-            let stands = there.get(name).map(|value| (value.last, value.called));
-            if stands.is_none() && value.of_extension {
-                continue;
-            }
-            count += 1;
-            if stands != Some((value.last, value.called)) {
-                let (from, to) = (self.from, self.to);
-                return Err(PortError::new(
-                    to,
-                    format!(
-                        "sequence {name} does not stand where {from}'s stands after it was set"
-                    ),
-                )
-                .remedy(format!("something writes to {to}: find it")));
-            }
-        }
+        // A try before this one may have been given up while its statement was on its way.
+        self.end_others(&target, deadline).await?;
+        self.carry(deadline).await
+    }
+
+    async fn copy(&self, deadline: Instant) -> PortResult<SequenceReport> {
+        let report = self.carry(deadline).await?;
         // The source is about to be closed: nobody shall be left inside.
         self.source.close().await;
-        Ok(SequenceReport { count })
+        Ok(report)
     }
 
     fn describe(&self) -> Vec<Act> {
@@ -309,17 +281,12 @@ impl Sequences for PostgresSequences {
             place: place.into(),
             text: text.into(),
         };
-        vec![
-            act(self.from, LIST),
-            act(
-                self.to,
-                &format!(
-                    "BEGIN READ WRITE; SET LOCAL synchronous_commit = on; \
-                     SELECT count(setval(v.name::regclass, v.last, v.called)) \
-                     FROM (VALUES ..{}'s values..) AS v(name, last, called); COMMIT",
-                    self.from
-                ),
-            ),
-        ]
+        let reading = standing::describe();
+        let places = [self.from, self.to];
+        let mut acts: Vec<_> =
+            places.iter().flat_map(|place| reading.iter().map(|text| act(place, text))).collect();
+        let values = format!("..{}'s values, where {}'s are others..", self.from, self.to);
+        acts.push(act(self.to, &in_a_transaction(&set_sql_of(&values))));
+        acts
     }
 }

@@ -138,7 +138,7 @@ impl<W: World> Run<'_, W> {
             if state.passed && !is_ready && matches!(rows, Rows::Compared) {
                 not_ready = match self.look_at_plan(ends).await? {
                     Some(why) => Some(why),
-                    None => self.prepare_decision_again(ends).await?,
+                    None => self.prepare_again(ends).await?,
                 };
                 let Some(why) = &not_ready else {
                     // Everything else is looked at once more, right away.
@@ -219,19 +219,21 @@ impl<W: World> Run<'_, W> {
         }
     }
 
-    /// The gate may have waited for days, and a commit needs a session that was not lost since it was
-    /// prepared. `Some`: it can't be, and why.
-    async fn prepare_decision_again(&self, deadline: Instant) -> Result<Option<String>, Stop> {
+    /// The gate may have waited for days. A commit needs a session that was not lost since it was
+    /// prepared, and sequences have moved. `Some`: it can't be done, and why.
+    async fn prepare_again(&self, deadline: Instant) -> Result<Option<String>, Stop> {
         let preparing = async {
             let _airlock = self.airlock(deadline).await?;
-            self.world.decision().prepare().await
+            self.world.decision().prepare().await?;
+            self.world.sequences().carry_ahead(deadline).await
         };
         let why = match self.until_stopped(preparing, deadline).await? {
-            Some(Ok(())) => return Ok(None),
+            Some(Ok(_)) => return Ok(None),
             Some(Err(error)) => format!("{} ({})", error.what, error.place),
             None => format!("no answer from {} in time", self.direction().to()),
         };
-        Ok(Some(format!("the decision can't be prepared again: {why}")))
+        let to = self.direction().to();
+        Ok(Some(format!("{to} can't be prepared again for the decision: {why}")))
     }
 
     /// What an act has come to, unless somebody asks the run to stop; `None`: it was not done in time.

@@ -123,7 +123,7 @@ pub type PortResult<T> = Result<T, PortError>;
 /// What was done about sequences.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SequenceReport {
-    /// Sequences set on green and read back.
+    /// Sequences of the target that were seen to stand where the source's stand.
     pub count: u64,
 }
 
@@ -133,7 +133,24 @@ pub trait Sequences: Send + Sync {
     /// an earlier run of ours, so that it refuses writes is no finding.
     fn inspect(&self, sealed: bool) -> impl Future<Output = PortResult<Vec<Check>>> + Send;
 
-    /// Reads every sequence on blue, sets green's to the same value and `is_called`, reads back.
+    /// Sets the target's to what the source's stand at now, while clients are still served: what
+    /// [`Sequences::copy`] then has to set in the pause are those that moved since. The default leaves
+    /// all of it to the pause.
+    ///
+    /// # Errors
+    ///
+    /// A server that could not be asked, or that did not take a value. A statement may still be on its
+    /// way then; the next call ends it before it begins.
+    fn carry_ahead(
+        &self,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<SequenceReport>> + Send {
+        let _ = deadline;
+        async { Ok(SequenceReport::default()) }
+    }
+
+    /// Reads every sequence of both sides, sets the target's that stand elsewhere to the source's value
+    /// and `is_called`, and reads those back.
     fn copy(&self, deadline: Instant) -> impl Future<Output = PortResult<SequenceReport>> + Send;
 
     /// The statements.

@@ -55,6 +55,13 @@ async fn green_gives_the_next_value_that_blue_would_have_given() {
     let sequences = PostgresSequences::new(blue.info(), green.info(), Direction::Forward);
     let checks = sequences.inspect(false).await.unwrap();
     assert!(checks.iter().all(|check| check.severity == Severity::Ok), "{checks:#?}");
+    let report = sequences.carry_ahead(deadline()).await.unwrap();
+    assert_eq!(report.count, 1509);
+    // What moves behind it, called or not, is left to the pause.
+    session
+        .batch_execute("SELECT nextval('free'); SELECT setval('parked', 60, false)")
+        .await
+        .unwrap();
     let report = sequences.copy(deadline()).await.unwrap();
     assert_eq!(report.count, 1509);
     // Again: the same.
@@ -69,6 +76,29 @@ async fn green_gives_the_next_value_that_blue_would_have_given() {
     }
     assert_eq!(number(&other, "SELECT nextval('many_700')").await, 2);
     assert_eq!(number(&other, "SELECT nextval('many_701')").await, 1);
+}
+
+/// A statement locks each sequence that it names. Servers of stock settings have room for fewer.
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_fit_into_the_locks_of_stock_settings() {
+    let many = "DO $$ BEGIN FOR i IN 1..10 LOOP FOR j IN 1..1000 LOOP \
+        EXECUTE format('CREATE SEQUENCE many_%s_%s', i, j); END LOOP; COMMIT; END LOOP; END $$";
+    let server = Postgres::start().await;
+    let blue = server.database("blue", many).await;
+    let green = server.database("green", many).await;
+    let session = blue.open().await;
+    for i in 1..=10 {
+        let call = format!("SELECT nextval('many_{i}_' || j) FROM generate_series(1, 700) j");
+        session.batch_execute(&call).await.unwrap();
+    }
+    let sequences = PostgresSequences::new(blue.info(), green.info(), Direction::Forward);
+    let checks = sequences.inspect(false).await.unwrap();
+    assert!(checks.iter().all(|check| check.severity == Severity::Ok), "{checks:#?}");
+    assert_eq!(sequences.carry_ahead(deadline()).await.unwrap().count, 10_000);
+    assert_eq!(sequences.copy(deadline()).await.unwrap().count, 10_000);
+    let other = green.open().await;
+    assert_eq!(number(&other, "SELECT nextval('many_10_700')").await, 2);
+    assert_eq!(number(&other, "SELECT nextval('many_10_701')").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,7 +23,7 @@ mod links;
 mod marked;
 mod pair;
 mod points;
-mod random;
+pub(crate) mod random;
 mod report;
 mod scene;
 mod server;

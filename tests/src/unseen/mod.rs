@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Result;
+use tokio::runtime::Builder;
 
 use crate::chaos::random::Random;
 
@@ -131,33 +132,42 @@ impl Choice {
     }
 }
 
-/// Plays the runs. An error is one of the harness, not of the product.
+/// Plays the runs, each job in a thread of its own: the programs under test are waited for there.
+///
+/// # Errors
+///
+/// The harness itself failed; nothing is said of the product.
 pub async fn run(options: &Options) -> Result<Summary> {
     let next = Arc::new(AtomicU64::new(options.at));
-    let mut players = Vec::new();
+    let mut jobs = Vec::new();
     for _ in 0..options.jobs.max(1) {
         let (options, next) = (options.clone(), Arc::clone(&next));
-        players.push(tokio::spawn(async move {
-            let mut summary = Summary::new(options.seed);
-            loop {
-                let number = next.fetch_add(1, Ordering::SeqCst);
-                if number >= options.at + options.runs {
-                    return Ok::<_, anyhow::Error>(summary);
-                }
-                let choice = Choice::of(&options, number);
-                let ending = play::play(&choice).await?;
-                if options.is_loud {
-                    eprintln!("{}: {}", choice.describe(), ending.describe());
-                }
-                summary.add(&choice, ending);
-            }
+        jobs.push(tokio::task::spawn_blocking(move || {
+            let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+            runtime.block_on(job(&options, &next))
         }));
     }
     let mut whole = Summary::new(options.seed);
-    for player in players {
-        whole.merge(player.await??);
+    for job in jobs {
+        whole.merge(job.await??);
     }
     Ok(whole)
+}
+
+async fn job(options: &Options, next: &AtomicU64) -> Result<Summary> {
+    let mut summary = Summary::new(options.seed);
+    loop {
+        let number = next.fetch_add(1, Ordering::SeqCst);
+        if number >= options.at + options.runs {
+            return Ok(summary);
+        }
+        let choice = Choice::of(options, number);
+        let ending = play::play(&choice).await?;
+        if options.is_loud {
+            eprintln!("{}: {}", choice.describe(), ending.describe());
+        }
+        summary.add(&choice, ending);
+    }
 }
 
 #[cfg(test)]

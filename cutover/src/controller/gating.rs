@@ -15,7 +15,8 @@ use crate::api::{Check, RunEventKind, Severity};
 use crate::gate::Gate;
 use crate::phase::{Stop, StopKind};
 use crate::ports::{
-    Clock, Decision, Fence, PortResult, Progress, Replication, WayBackStream, World, Writers,
+    Clock, Decision, Fence, PortResult, Progress, Replication, Sequences, WayBackStream, World,
+    Writers,
 };
 
 /// An answer that takes longer than this counts as none, while the gate waits.

@@ -32,12 +32,24 @@ pub struct ProxyConfig {
     pub tls: Option<ProxyTls>,
     /// Threads that pass bytes on. Default: half of the cores, at least one.
     pub threads: Option<usize>,
-    /// Most clients at a time.
+    /// Most clients at a time. Fewer if there are not enough file descriptors: a client takes two, and
+    /// three while it is moved.
     #[serde(default = "clients_max")]
     pub clients_max: usize,
+    /// Most connections from one address at a time. Default: no other limit than that of all. Of those
+    /// that have not logged in one address may have half of `clients_max`.
+    pub clients_per_address_max: Option<usize>,
+    /// How long a client may take from its connection to the end of its login, in milliseconds. While
+    /// it is held this does not run.
+    #[serde(default = "login_timeout_ms")]
+    pub login_timeout_ms: u64,
     /// What becomes of clients in a transaction that does not end in time for a hold.
     #[serde(default)]
     pub in_transaction: InTransaction,
+    /// What becomes of clients of PostgreSQL that were shown results of types that users have made. Each
+    /// server numbers those by itself, and drivers keep the numbers.
+    #[serde(default)]
+    pub user_types: UserTypes,
     /// Connection string of a client, to see which server the proxy leads to. Default: `listen`
     /// with the user, password and database of the side that is expected there.
     pub client: Option<String>,
@@ -51,6 +63,9 @@ pub struct ProxyTls {
     pub certificate: PathBuf,
     /// Its private key.
     pub key: PathBuf,
+    /// Whether clients without TLS are refused.
+    #[serde(default)]
+    pub required: bool,
 }
 
 /// What becomes of clients in a transaction that does not end in time.
@@ -64,6 +79,18 @@ pub enum InTransaction {
     Cut,
 }
 
+/// What becomes of clients that know types of one server by number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UserTypes {
+    /// They are moved. Until it connects again a driver may take a value for one of another type, or for
+    /// text.
+    #[default]
+    Keep,
+    /// They are cut at the flip: one error that a new connection cures.
+    Cut,
+}
+
 fn listen() -> SocketAddr {
     ([127, 0, 0, 1], 7655).into()
 }
@@ -74,6 +101,10 @@ fn yes() -> bool {
 
 fn clients_max() -> usize {
     2_000
+}
+
+fn login_timeout_ms() -> u64 {
+    10_000
 }
 
 impl Default for ProxyConfig {
@@ -94,9 +125,22 @@ impl ProxyConfig {
             tls: None,
             threads: None,
             clients_max: clients_max(),
+            clients_per_address_max: None,
+            login_timeout_ms: login_timeout_ms(),
             in_transaction: InTransaction::default(),
+            user_types: UserTypes::default(),
             client: None,
         }
+    }
+
+    /// How long a client may take to log in.
+    pub(super) fn login_timeout(&self) -> Duration {
+        Duration::from_millis(self.login_timeout_ms)
+    }
+
+    /// Whether clients without TLS are refused.
+    pub(super) fn requires_tls(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.required)
     }
 
     /// Threads that pass bytes on.

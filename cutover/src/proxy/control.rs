@@ -19,14 +19,27 @@ use tokio::time::Instant;
 
 use super::config::{HOLD_MAX, InTransaction};
 use super::gate::Hold;
+use super::named::{Named, told};
 use super::opposite::{End, Opposite, TRIALS_MAX};
 use super::{Engine, Shared};
 use crate::side::Side;
+
+/// The version of the orders that this program gives and takes.
+pub const VERSION: u32 = 2;
+/// The oldest that it takes: orders that name none.
+const OLDEST: u32 = 1;
+
+/// What to do where a proxy and a sidecar are not of one version.
+pub(crate) const WAY_OUT: &str = "`replicator proxy --stop` ends the proxy that runs, its clients \
+     connect again to the one that is started then; or go on with the version that started it";
 
 /// The longest order or answer.
 const LINE_MAX: u64 = 1 << 20;
 /// How long clients that are cut may take to be gone, and how long a survey may take.
 const SETTLE_MAX: Duration = Duration::from_secs(3);
+const SETTLE_MIN: Duration = Duration::from_millis(500);
+/// How long a survey waits for busy clients to have a moment to be asked.
+const MOMENT_MAX: Duration = Duration::from_millis(500);
 /// How long a hold waits for logins that are under way. Who takes longer - somebody types a
 /// password - keeps nobody waiting, and has to connect again should the side change.
 const LOGIN_GRACE: Duration = Duration::from_millis(300);
@@ -68,10 +81,60 @@ pub enum Order {
     Stop,
 }
 
+/// An order as it travels.
+#[derive(Serialize)]
+struct Sent<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u32>,
+    #[serde(flatten)]
+    order: &'a Order,
+}
+
+impl Order {
+    /// What only looks, or brings to an end what is under way, means the same in every version and is
+    /// given without one: a sidecar that is replaced in the middle of a run still gets its clients on
+    /// their way.
+    fn version(&self) -> Option<u32> {
+        match self {
+            Order::Hold { .. } | Order::Survey => Some(VERSION),
+            Order::Route { .. } | Order::Release { .. } | Order::Status | Order::Stop => None,
+        }
+    }
+
+    fn line(&self) -> serde_json::Result<Vec<u8>> {
+        let mut line = serde_json::to_vec(&Sent { version: self.version(), order: self })?;
+        line.push(b'\n');
+        Ok(line)
+    }
+
+    /// Reads a line.
+    ///
+    /// # Errors
+    /// What is wrong with it, and the way out if it is of another version.
+    fn read(line: &str) -> Result<Self, String> {
+        let unreadable = |error: serde_json::Error| format!("the order can't be read: {error}");
+        let mut fields: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(line).map_err(unreadable)?;
+        let version = match fields.remove("version") {
+            None => u64::from(OLDEST),
+            Some(version) => serde_json::from_value(version).map_err(unreadable)?,
+        };
+        if !(u64::from(OLDEST)..=u64::from(VERSION)).contains(&version) {
+            return Err(format!(
+                "the order is of version {version}, and this proxy takes versions {OLDEST} to \
+                 {VERSION}; nothing was changed: {WAY_OUT}"
+            ));
+        }
+        Self::deserialize(serde_json::Value::Object(fields)).map_err(unreadable)
+    }
+}
+
 /// The answer to any order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Answer {
+    /// The version of the orders that the proxy takes. 0: it is older than that it would say so.
+    pub version: u32,
     /// Why the order was not carried out, or not wholly.
     pub error: Option<String>,
     /// Where the proxy leads.
@@ -90,8 +153,12 @@ pub struct Answer {
     pub entering: u64,
     /// Those that were to wait and have something under way, by what it is.
     pub busy: BTreeMap<String, u64>,
+    /// Those with something under way that are longest at it; as of the last hold or survey.
+    pub sessions: Vec<Named>,
     /// Those that can't be moved, by the reason; as of the last hold or survey.
     pub pinned: BTreeMap<String, u64>,
+    /// Those that were too busy to be asked what they carry.
+    pub unasked: u64,
     /// Sessions moved since the proxy was started.
     pub moved: u64,
     /// Clients cut since then.
@@ -201,7 +268,7 @@ async fn converse<E: Engine>(shared: &Arc<Shared<E>>, stream: UnixStream) -> io:
         if (&mut stream).take(LINE_MAX).read_line(&mut line).await? == 0 {
             return Ok(());
         }
-        let order = serde_json::from_str::<Order>(&line);
+        let order = Order::read(&line);
         let last = matches!(order, Ok(Order::Stop));
         let mut opposite = None;
         let error = match order {
@@ -210,7 +277,7 @@ async fn converse<E: Engine>(shared: &Arc<Shared<E>>, stream: UnixStream) -> io:
                 None
             }
             Ok(order) => carry_out(shared, order).await.err(),
-            Err(error) => Some(format!("the order can't be read: {error}")),
+            Err(error) => Some(error),
         };
         let answer = Answer { opposite, ..shared.answer(error) };
         let mut answer = serde_json::to_vec(&answer)?;
@@ -228,9 +295,7 @@ async fn converse<E: Engine>(shared: &Arc<Shared<E>>, stream: UnixStream) -> io:
 /// Nobody answers at `path`, or not with an answer.
 pub async fn order(path: &Path, order: &Order) -> io::Result<Answer> {
     let mut stream = BufReader::new(UnixStream::connect(path).await?);
-    let mut line = serde_json::to_vec(order)?;
-    line.push(b'\n');
-    stream.write_all(&line).await?;
+    stream.write_all(&order.line()?).await?;
     let mut answer = String::new();
     stream.take(LINE_MAX).read_line(&mut answer).await?;
     Ok(serde_json::from_str(&answer)?)
@@ -288,15 +353,20 @@ async fn carry_out<E: Engine>(shared: &Arc<Shared<E>>, order: Order) -> Result<(
                 if !gate.hold.as_ref().is_some_and(ours) {
                     return Err("another hold has taken its place, or it was released".to_owned());
                 }
-                let until = Instant::now() + SETTLE_MAX;
+                // Who asks waits for the answer about as long as transactions may take.
+                let settle = Duration::from_millis(wait_ms).clamp(SETTLE_MIN, SETTLE_MAX);
+                let until = Instant::now() + settle;
                 if shared.wait_for(until, |census| census.at_rest()).await {
                     return Ok(());
                 }
             }
             let census = shared.gates.census();
-            let busy: Vec<_> =
-                census.busy.iter().map(|(what, count)| format!("{count} {what}")).collect();
-            Err(format!("its clients did not come to rest in time: {}", busy.join(", ")))
+            let mut busy = told(&Named::oldest(census.under_way));
+            if census.behind > 0 {
+                let separator = if busy.is_empty() { "" } else { "; " };
+                busy += &format!("{separator}{} that the proxy got no answer from", census.behind);
+            }
+            Err(format!("its clients did not come to rest in time: {busy}"))
         }
     }
 }
@@ -308,10 +378,21 @@ async fn survey<E: Engine>(shared: &Shared<E>) -> Opposite {
     let gate = shared.gates.change(|gate| gate.survey += 1);
     let other = gate.side.other();
     let until = Instant::now() + SETTLE_MAX;
-    let (_, mut opposite) = tokio::join!(
-        shared.wait_for(until, |census| census.behind == 0),
-        shared.engine.server(other, until)
-    );
+    let asking = async {
+        shared.wait_for(until, |census| census.behind == 0).await;
+        let moment = until.min(Instant::now() + MOMENT_MAX);
+        shared.wait_for(moment, |census| census.unasked == 0).await
+    };
+    let (_, mut opposite) = tokio::join!(asking, shared.engine.server(other, until));
+    if !shared.address.ip().is_loopback() {
+        let until = Instant::now() + TRIALS_MAX;
+        let (blue, green) = tokio::join!(
+            shared.engine.unasked(Side::Blue, until),
+            shared.engine.unasked(Side::Green, until)
+        );
+        opposite.unasked = [(Side::Blue, blue), (Side::Green, green)].into();
+        opposite.unasked.retain(|_, users| !users.is_empty());
+    }
     if opposite.server.is_some() {
         let until = Instant::now() + TRIALS_MAX;
         opposite.refused = shared.engine.refused(other, until).await;
@@ -362,6 +443,7 @@ impl<E: Engine> Shared<E> {
         let gate = self.gates.now();
         let orders = *super::lock(&self.orders);
         Answer {
+            version: VERSION,
             error,
             side: gate.side,
             epoch: orders.epoch,
@@ -371,7 +453,9 @@ impl<E: Engine> Shared<E> {
             held: census.held,
             entering: census.entering + census.logging_in,
             busy: census.busy.into_iter().map(|(what, count)| (what.to_owned(), count)).collect(),
+            sessions: Named::oldest(census.under_way),
             pinned: census.pinned,
+            unasked: census.unasked,
             moved: self.totals.moved.load(Ordering::Relaxed),
             cut: self.totals.cut.load(Ordering::Relaxed),
             pid: std::process::id(),
@@ -402,13 +486,26 @@ mod tests {
 
     #[test]
     fn orders_are_lines_that_people_can_write() {
-        let order: Order = serde_json::from_str(
-            r#"{"cmd":"hold","epoch":3,"serial":1,"wait_ms":10,"limit_ms":1000}"#,
-        )
-        .unwrap();
-        assert!(matches!(order, Order::Hold { epoch: 3, .. }));
-        let order: Order =
-            serde_json::from_str(r#"{"cmd":"route","epoch":3,"side":"green"}"#).unwrap();
-        assert_eq!(order, Order::Route { epoch: 3, side: Side::Green });
+        let order =
+            Order::read(r#"{"cmd":"hold","epoch":3,"serial":1,"wait_ms":10,"limit_ms":1000}"#);
+        assert!(matches!(order.unwrap(), Order::Hold { epoch: 3, .. }));
+        let order = Order::read(r#"{"cmd":"route","epoch":3,"side":"green"}"#);
+        assert_eq!(order.unwrap(), Order::Route { epoch: 3, side: Side::Green });
+    }
+
+    #[test]
+    fn an_order_of_another_version_is_refused_and_told_the_way_out() {
+        for order in [Order::Survey, Order::Status, Order::Release { epoch: 1, serial: 2 }] {
+            let line = String::from_utf8(order.line().unwrap()).unwrap();
+            assert_eq!(Order::read(&line).unwrap(), order);
+        }
+        assert!(Order::read(r#"{"cmd":"release","epoch":1,"serial":2,"news":true}"#).is_err());
+        for version in ["0", "3", "99"] {
+            let line = format!(r#"{{"version":{version},"cmd":"survey","news":true}}"#);
+            let why = Order::read(&line).unwrap_err();
+            assert!(why.contains(WAY_OUT) && why.contains(version), "{why}");
+        }
+        assert!(Order::read(r#"{"version":"2","cmd":"survey"}"#).is_err());
+        assert!(Order::read("7").is_err());
     }
 }

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use futures_util::task::AtomicWaker;
 use tokio::sync::watch;
 
+use super::named::UnderWay;
 use crate::side::Side;
 
 /// What there is to do.
@@ -63,6 +64,8 @@ struct Seen {
     generation: u64,
     standing: Standing,
     pinned: Option<String>,
+    under_way: Option<UnderWay>,
+    unasked: bool,
 }
 
 /// Where a session is.
@@ -94,6 +97,10 @@ pub(super) struct Census {
     pub behind: u64,
     /// That can't be moved, by the reason.
     pub pinned: BTreeMap<String, u64>,
+    /// Those with something under way, as of the last hold or survey.
+    pub under_way: Vec<UnderWay>,
+    /// That are still to be asked what they carry: there was no moment for it since the survey.
+    pub unasked: u64,
 }
 
 impl Census {
@@ -204,6 +211,17 @@ impl Gates {
         lock(&handle.seen).pinned = why;
     }
 
+    /// What it has under way, if anything.
+    pub fn under_way(&self, handle: &Handle, what: Option<UnderWay>) {
+        lock(&handle.seen).under_way = what;
+    }
+
+    /// Whether it is still to be asked what it carries.
+    pub fn unasked(&self, handle: &Handle, unasked: bool) {
+        lock(&handle.seen).unasked = unasked;
+        self.progress.send_replace(());
+    }
+
     /// Counts everybody.
     pub fn census(&self) -> Census {
         let generation = self.generation.load(Ordering::Acquire);
@@ -219,6 +237,8 @@ impl Gates {
                 Standing::Busy(what) => *census.busy.entry(what).or_default() += 1,
                 Standing::Free => {}
             }
+            census.under_way.extend(seen.under_way);
+            census.unasked += u64::from(seen.unasked);
             if let Some(why) = seen.pinned {
                 *census.pinned.entry(why).or_default() += 1;
             }

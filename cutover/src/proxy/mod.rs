@@ -2,7 +2,7 @@
 //! them between two transactions and to take its session to the other side.
 //!
 //! ```text
-//! worker     threads that serve clients
+//! worker     threads that serve clients; arrivals, descriptors: how many there may be
 //! postgres   the protocol of PostgreSQL: from a connection to its end
 //! mysql      the same of MySQL and MariaDB
 //! entrance   past the gate with a client that has no session yet
@@ -13,20 +13,26 @@
 //! It is a process of its own (`replicator proxy`), so that no death of the sidecar touches a
 //! client. Where it leads is in a file beside its control socket and outlives it; a hold does not.
 
+mod arrivals;
 mod config;
 pub mod control;
+mod descriptors;
 mod ending;
 mod entrance;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod gate;
 mod mysql;
+mod named;
 mod opposite;
 mod postgres;
 mod pump;
 mod stream;
+mod tls;
 mod users_file;
 mod worker;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -34,23 +40,24 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use decoders::postgres::conninfo::TargetSessionAttrs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
-pub use config::{InTransaction, ProxyConfig, ProxyTls};
+pub use config::{InTransaction, ProxyConfig, ProxyTls, UserTypes};
+pub use named::{Named, told};
 pub use opposite::{End, Opposite, Server};
 
 use crate::login::Login;
 use crate::side::Side;
+use arrivals::{Arrival, Arrivals, Limits};
 use control::Orders;
 use gate::Gates;
 use mysql::Mysql;
 use postgres::Postgres;
+use tls::{acceptor, makeshift_acceptor};
 use worker::{Worker, accept};
 
 /// The proxy can't be started.
@@ -81,7 +88,11 @@ trait Engine: Send + Sync + Sized + 'static {
     fn serve(
         shared: Arc<Shared<Self>>,
         stream: TcpStream,
+        arrival: &Arrival,
     ) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// What a client is told first and last when there are too many.
+    fn too_many() -> Vec<u8>;
 
     /// What it was told is that side.
     fn end(&self, side: Side) -> End;
@@ -101,11 +112,16 @@ trait Engine: Send + Sync + Sized + 'static {
         side: Side,
         until: Instant,
     ) -> impl Future<Output = BTreeMap<String, String>> + Send;
+
+    /// Of the users of the survey and our own, those whom that side lets in from here without a question.
+    fn unasked(&self, side: Side, until: Instant) -> impl Future<Output = BTreeSet<String>> + Send;
 }
 
 /// What all sessions share.
 struct Shared<E> {
     config: ProxyConfig,
+    /// Most clients at a time, as far as there are file descriptors for them.
+    clients_max: usize,
     engine: E,
     gates: Arc<Gates>,
     tls: Option<TlsAcceptor>,
@@ -149,13 +165,15 @@ impl Proxy {
         match (blue, green) {
             (Login::Postgres(blue), Login::Postgres(green)) => {
                 let engine = Postgres::new(&config, *blue, *green).map_err(ProxyError)?;
-                let tls = config.tls.as_ref().map(acceptor).transpose().map_err(ProxyError)?;
+                let tls = config.tls.as_ref().map(|tls| acceptor(tls, &[tls::ALPN]));
+                let tls = tls.transpose().map_err(ProxyError)?;
                 Self::run(config, control, engine, tls).await
             }
             (Login::Mysql(blue), Login::Mysql(green)) => {
                 let engine = Mysql::new(&config, blue, green).map_err(ProxyError)?;
                 // As these servers do: passwords of `caching_sha2_password` come by TLS, whoever's.
-                let tls = config.tls.as_ref().map_or_else(makeshift_acceptor, acceptor);
+                let tls = config.tls.as_ref();
+                let tls = tls.map_or_else(makeshift_acceptor, |tls| acceptor(tls, &[]));
                 let tls = Some(tls.map_err(ProxyError)?);
                 Self::run(config, control, engine, tls).await
             }
@@ -178,9 +196,13 @@ impl Proxy {
         let listener = TcpListener::bind(config.listen).await.map_err(failed(place.clone()))?;
         let address = listener.local_addr().map_err(failed(place))?;
         let threads = config.threads();
+        let clients_max = room_for(config.clients_max)?;
+        let arrivals =
+            Arc::new(Arrivals::new(Limits::new(clients_max, config.clients_per_address_max)));
         let stop = Arc::new(Notify::new());
         let shared = Arc::new(Shared {
             config,
+            clients_max,
             engine,
             gates: Arc::new(Gates::new(orders.side)),
             tls,
@@ -195,7 +217,7 @@ impl Proxy {
             workers.collect::<io::Result<_>>().map_err(failed("no thread".to_owned()))?;
         tracing::info!(%address, side = %orders.side, threads, "the proxy takes clients");
         let tasks = vec![
-            tokio::spawn(accept(listener, workers)),
+            tokio::spawn(accept::<E>(listener, workers, arrivals)),
             tokio::spawn(control::obey(shared, socket)),
         ];
         Ok(Self { address, stop, tasks })
@@ -212,40 +234,29 @@ impl Proxy {
     }
 }
 
+/// As many of `wanted` clients as there can be file descriptors for.
+fn room_for(wanted: usize) -> Result<usize, ProxyError> {
+    let descriptors = descriptors::raise()
+        .map_err(|error| ProxyError(format!("the limit of file descriptors: {error}")))?;
+    let possible = descriptors::clients_of(descriptors);
+    if possible >= wanted {
+        return Ok(wanted);
+    }
+    let needed = descriptors::of_clients(wanted);
+    let what = format!(
+        "{descriptors} file descriptors are enough for {possible} clients, and \
+         cutover.proxy.clients_max = {wanted} takes {needed}: raise the limit (ulimit -Hn, systemd: \
+         LimitNOFILE)"
+    );
+    if possible == 0 {
+        return Err(ProxyError(what));
+    }
+    tracing::error!("{what}; until then it takes {possible}");
+    Ok(possible)
+}
+
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
     }
-}
-
-fn acceptor(tls: &ProxyTls) -> Result<TlsAcceptor, String> {
-    let failed = |path: &Path, why: String| format!("{}: {why}", path.display());
-    let chain = CertificateDer::pem_file_iter(&tls.certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| failed(&tls.certificate, error.to_string()))?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key)
-        .map_err(|error| failed(&tls.key, error.to_string()))?;
-    let accepting = accepting(chain, key);
-    accepting.map_err(|error| failed(&tls.certificate, error))
-}
-
-/// With a certificate that is signed by itself, and only of this life: it keeps bytes from who listens.
-fn makeshift_acceptor() -> Result<TlsAcceptor, String> {
-    let made = rcgen::generate_simple_self_signed(vec!["cutover-proxy".to_owned()]);
-    let made = made.map_err(|error| format!("no certificate can be made: {error}"))?;
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der());
-    let key = key.map_err(|error| format!("no certificate can be made: {error}"))?;
-    accepting(vec![made.cert.der().clone()], key)
-}
-
-fn accepting(
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-) -> Result<TlsAcceptor, String> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
-        .map_err(|error| error.to_string())?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
 }

@@ -2,13 +2,14 @@
 //! whether it takes the logins that a move would repeat. Looked at over the very connections that
 //! clients would get, because what the sidecar reaches says nothing about what the proxy does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::login::Login;
+use crate::side::Side;
 
 /// How long trying clients' logins on the other side may take.
 pub(super) const TRIALS_MAX: Duration = Duration::from_millis(1500);
@@ -56,6 +57,9 @@ pub struct Opposite {
     pub error: Option<String>,
     /// Users of the proxy whom it does not let in as the proxy would come in their name, and why.
     pub refused: BTreeMap<String, String>,
+    /// Users whom each side lets in from the proxy's host without a question. Looked for only where clients
+    /// come from other hosts than that.
+    pub unasked: BTreeMap<Side, BTreeSet<String>>,
 }
 
 /// A server and a database on it; see `switch::identity`.

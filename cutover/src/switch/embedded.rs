@@ -1,6 +1,6 @@
 //! Our own proxy (`replicator proxy`) as a traffic switch: orders over its control socket.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,8 +16,8 @@ use crate::api::{Act, Check, Member};
 use crate::evidence::Committed;
 use crate::login::Login;
 use crate::ports::{Epoch, Moves, PortError, PortResult, SwitchActs, SwitchTraits, TrafficSwitch};
-use crate::proxy::control::{Answer, Order, order};
-use crate::proxy::{End, ProxyConfig, unusable};
+use crate::proxy::control::{Answer, Order, VERSION, WAY_OUT, order};
+use crate::proxy::{End, InTransaction, ProxyConfig, told, unusable};
 use crate::side::Side;
 use crate::sql::mysql::MysqlSession;
 use crate::sql::{Kind, SqlError, TextRow, open, soon};
@@ -41,6 +41,7 @@ pub struct EmbeddedSwitch {
     /// As a client of blue's or green's user, when no connection string says otherwise.
     client_follows: bool,
     listen: SocketAddr,
+    in_transaction: InTransaction,
     implicit: bool,
     serial: AtomicU64,
 }
@@ -68,7 +69,9 @@ impl EmbeddedSwitch {
         }
         let client = match (&config.client, blue) {
             (Some(client), _) => Login::of_client(client, blue),
-            (None, Login::Mysql(url)) => Ok(Login::from(url.at(&at.ip().to_string(), at.port()))),
+            (None, Login::Mysql(url)) => {
+                Ok(Login::from(through(url, &at.ip().to_string(), at.port())))
+            }
             (None, Login::Postgres(_)) => {
                 Login::parse(&format!("hostaddr={} port={} sslmode=prefer", at.ip(), at.port()))
             }
@@ -82,9 +85,66 @@ impl EmbeddedSwitch {
             client,
             client_follows: config.client.is_none(),
             listen: config.listen,
+            in_transaction: config.in_transaction,
             implicit: config.implicit,
             serial: AtomicU64::new(0),
         })
+    }
+
+    /// Sides that let in whoever comes from the proxy's host, for they would let in all of its clients.
+    fn unasked(&self, answer: &Answer) -> Vec<Check> {
+        let found = answer.opposite.iter().flat_map(|opposite| &opposite.unasked);
+        let fail = |(side, users): (&Side, &BTreeSet<String>)| {
+            let users: Vec<_> = users.iter().map(String::as_str).collect();
+            Check::fail(
+                "proxy-trust",
+                format!(
+                    "{side} lets {} in from the proxy's host without a password, and the proxy \
+                     takes clients at {}: everybody who reaches that is let in as they are",
+                    users.join(", "),
+                    answer.listen
+                ),
+                "let the server ask the proxy's host for passwords (pg_hba.conf: scram-sha-256; \
+                 MySQL: give the accounts one), or let the proxy listen on loopback only",
+            )
+        };
+        found.map(fail).collect()
+    }
+
+    /// How long transactions may take to end, so that there is time for what follows: to cut those that
+    /// have not, or to say which they are before the window is over.
+    fn wait_within(&self, window: Duration) -> Duration {
+        let part = match self.in_transaction {
+            InTransaction::Wait => window * 4 / 5,
+            InTransaction::Cut => window * 2 / 5,
+        };
+        part.min(WAIT_MAX)
+    }
+
+    /// Sessions that have something under way for longer than a run would wait for them.
+    fn lasting(&self, answer: &Answer, max_pause: Duration) -> Option<Check> {
+        let lasting = answer.sessions.iter().filter(|session| session.age() >= max_pause);
+        let lasting: Vec<_> = lasting.cloned().collect();
+        if lasting.is_empty() {
+            return None;
+        }
+        let who = told(&lasting);
+        let (what, fix) = match self.in_transaction {
+            InTransaction::Wait => (
+                format!(
+                    "sessions that last longer than the write pause may, so a run would stop: {who}"
+                ),
+                "let them come to an end, or end them; cutover.proxy.in_transaction = \"cut\" \
+                 gives those an error that do not end in time, and goes on",
+            ),
+            InTransaction::Cut => (
+                format!(
+                    "sessions that a run would cut, because they last longer than the write pause may: {who}"
+                ),
+                "they get one error at the flip and have to connect again",
+            ),
+        };
+        Some(Check::warn("proxy-busy", what, fix))
     }
 
     fn side(&self, side: Side) -> &Login {
@@ -130,6 +190,10 @@ impl EmbeddedSwitch {
         let answer = self.ask(what, deadline).await?;
         match &answer.error {
             None => Ok(answer),
+            Some(error) if answer.version != VERSION => {
+                let what = format!("{error}; {}", of_another_version(&answer));
+                Err(PortError::new(PROXY, what).remedy(WAY_OUT))
+            }
             Some(error) => Err(PortError::new(PROXY, error.clone())),
         }
     }
@@ -144,7 +208,7 @@ impl EmbeddedSwitch {
             }
             (Login::Mysql(url), Login::Mysql(client)) if self.client_follows => {
                 let (host, port) = client.address();
-                Login::from(url.at(host, port))
+                Login::from(through(url, host, port))
             }
             (_, client) => client.clone(),
         };
@@ -328,6 +392,22 @@ async fn beside_mysql(
     rows.iter().map(one).collect()
 }
 
+/// As a client of our own proxy, which has another certificate than the server.
+fn through(url: &ServerUrl, host: &str, port: u16) -> ServerUrl {
+    url.at(host, port).preferring_tls()
+}
+
+fn of_another_version(answer: &Answer) -> String {
+    match answer.version {
+        0 => format!(
+            "the proxy is of an earlier version, and this sidecar's orders are of {VERSION}"
+        ),
+        theirs => format!(
+            "the proxy takes orders of version {theirs}, and this sidecar's are of {VERSION}"
+        ),
+    }
+}
+
 /// `2 LISTEN, 1 temporary objects`.
 fn counted(what: &BTreeMap<String, u64>) -> String {
     let parts: Vec<_> = what.iter().map(|(what, count)| format!("{count} {what}")).collect();
@@ -339,7 +419,7 @@ impl TrafficSwitch for EmbeddedSwitch {
         SwitchTraits { holds: true, moves: Moves::Transparently, members: 1 }
     }
 
-    async fn inspect(&self, from: Side, _max_pause: Duration) -> PortResult<Vec<Check>> {
+    async fn inspect(&self, from: Side, max_pause: Duration) -> PortResult<Vec<Check>> {
         let answer = match self.ask(&Order::Survey, soon()).await {
             Ok(answer) => answer,
             Err(error) => {
@@ -347,6 +427,9 @@ impl TrafficSwitch for EmbeddedSwitch {
                 return Ok(vec![Check::fail("proxy", error.what, fix)]);
             }
         };
+        if answer.version != VERSION {
+            return Ok(vec![Check::fail("proxy-version", of_another_version(&answer), WAY_OUT)]);
+        }
         let mut checks: Vec<_> = self.told(&answer).into_iter().collect();
         if answer.side != from {
             checks.push(Check::fail(
@@ -390,6 +473,19 @@ impl TrafficSwitch for EmbeddedSwitch {
                 "they get one error at the flip and have to connect again",
             ));
         }
+        if answer.unasked > 0 {
+            checks.push(Check::warn(
+                "proxy-unasked",
+                format!(
+                    "{} clients are too busy to be asked what ties them to {from}",
+                    answer.unasked
+                ),
+                "who is tied gets one error at the flip and has to connect again; what each is in is \
+                 looked at again when clients are held",
+            ));
+        }
+        checks.extend(self.lasting(&answer, max_pause));
+        checks.extend(self.unasked(&answer));
         Ok(checks)
     }
 
@@ -400,7 +496,7 @@ impl TrafficSwitch for EmbeddedSwitch {
 
     async fn hold(&self, epoch: Epoch, deadline: Instant) -> PortResult<String> {
         let window = deadline.saturating_duration_since(Instant::now());
-        let wait = window.min(WAIT_MAX);
+        let wait = self.wait_within(window);
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let order = Order::Hold {
             epoch: epoch.0,
@@ -409,11 +505,13 @@ impl TrafficSwitch for EmbeddedSwitch {
             limit_ms: milliseconds(window + HOLD_LIMIT),
         };
         let answer = self.carry_out(&order, deadline + Duration::from_secs(1)).await;
-        let answer = answer.map_err(|error| {
-            error.remedy(
+        let answer = answer.map_err(|error| match error.remedy {
+            Some(_) => error,
+            None => error.remedy(
                 "a transaction is open for too long, or its client waits for another session of \
-                 its own that is held: end it, and try again",
-            )
+                 its own that is held: end it, and try again; or set \
+                 cutover.proxy.in_transaction = \"cut\"",
+            ),
         })?;
         let mut text = format!("the proxy holds {} clients", answer.held + answer.entering);
         if !answer.pinned.is_empty() {

@@ -8,5 +8,7 @@ mod cut;
 mod fence;
 mod lease;
 mod proxy;
+mod proxy_busy;
+mod proxy_schemas;
 mod proxy_switch;
 mod sequences;

@@ -97,7 +97,7 @@ impl Stage {
         self.proxy = Some(proxy.unwrap());
     }
 
-    fn options(&self, user: &str, password: &str) -> OptsBuilder {
+    pub fn options(&self, user: &str, password: &str) -> OptsBuilder {
         OptsBuilder::default()
             .ip_or_hostname("127.0.0.1")
             .tcp_port(self.port)
@@ -107,7 +107,7 @@ impl Stage {
             .prefer_socket(false)
     }
 
-    async fn log_in(&self, user: &str, password: &str, tls: bool) -> Result<Conn, Error> {
+    pub async fn log_in(&self, user: &str, password: &str, tls: bool) -> Result<Conn, Error> {
         let unchecked = SslOpts::default()
             .with_danger_accept_invalid_certs(true)
             .with_danger_skip_domain_validation(true);
@@ -115,42 +115,42 @@ impl Stage {
         Conn::new(Opts::from(options)).await
     }
 
-    async fn client(&self) -> Conn {
+    pub async fn client(&self) -> Conn {
         self.log_in("app", "a", false).await.unwrap()
     }
 
-    async fn order(&self, what: Order) -> Answer {
+    pub async fn order(&self, what: Order) -> Answer {
         order(&self.control, &what).await.unwrap()
     }
 
     /// An order that must be carried out.
-    async fn must(&self, what: Order) -> Answer {
+    pub async fn must(&self, what: Order) -> Answer {
         let answer = self.order(what).await;
         assert_eq!(answer.error, None, "{answer:?}");
         answer
     }
 
-    async fn status(&self) -> Answer {
+    pub async fn status(&self) -> Answer {
         self.must(Order::Status).await
     }
 
     /// Begins in the background: transactions may have to end first.
-    fn hold(&self) -> (u64, JoinHandle<Answer>) {
+    pub fn hold(&self) -> (u64, JoinHandle<Answer>) {
         let serial = SERIAL.fetch_add(1, Ordering::SeqCst);
         let control = self.control.clone();
         let what = Order::Hold { epoch: 1, serial, wait_ms: 30_000, limit_ms: 60_000 };
         (serial, tokio::spawn(async move { order(&control, &what).await.unwrap() }))
     }
 
-    async fn route(&self, side: Side) -> Answer {
+    pub async fn route(&self, side: Side) -> Answer {
         self.must(Order::Route { epoch: 1, side }).await
     }
 
-    async fn release(&self, serial: u64) -> Answer {
+    pub async fn release(&self, serial: u64) -> Answer {
         self.must(Order::Release { epoch: 1, serial }).await
     }
 
-    async fn turn(&self, side: Side) -> Answer {
+    pub async fn turn(&self, side: Side) -> Answer {
         let (serial, hold) = self.hold();
         let held = hold.await.unwrap();
         assert_eq!(held.error, None, "{held:?}");
@@ -159,16 +159,16 @@ impl Stage {
     }
 }
 
-async fn port_of(client: &mut Conn) -> u16 {
+pub(super) async fn port_of(client: &mut Conn) -> u16 {
     client.query_first("SELECT @@port").await.unwrap().unwrap()
 }
 
-async fn text(client: &mut Conn, sql: &str) -> String {
+pub(super) async fn text(client: &mut Conn, sql: &str) -> String {
     client.query_first::<Option<String>, _>(sql).await.unwrap().flatten().unwrap_or_default()
 }
 
 /// The number of a server's error.
-fn code<T>(result: Result<T, Error>) -> u16 {
+pub(super) fn code<T>(result: Result<T, Error>) -> u16 {
     match result {
         Err(Error::Server(error)) => error.code,
         Err(error) => panic!("{error:?}"),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use cutover::Side;
 use cutover::proxy::control::{Answer, Order, order};
-use cutover::proxy::{InTransaction, Proxy, ProxyConfig};
+use cutover::proxy::{InTransaction, Proxy, ProxyConfig, UserTypes};
 use decoders::postgres::session::Session;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -40,46 +40,46 @@ impl Stage {
         Self { _proxy: proxy, _directory: directory, control, port }
     }
 
-    fn login(&self, user: &str) -> Login {
+    pub fn login(&self, user: &str) -> Login {
         Login(format!("postgresql://{user}@127.0.0.1:{}/shop?sslmode=disable", self.port))
     }
 
-    async fn client(&self) -> Session {
+    pub async fn client(&self) -> Session {
         self.login("postgres").open().await
     }
 
-    async fn order(&self, what: Order) -> Answer {
+    pub async fn order(&self, what: Order) -> Answer {
         order(&self.control, &what).await.unwrap()
     }
 
     /// An order that must be carried out.
-    async fn must(&self, what: Order) -> Answer {
+    pub async fn must(&self, what: Order) -> Answer {
         let answer = self.order(what).await;
         assert_eq!(answer.error, None, "{answer:?}");
         answer
     }
 
-    async fn status(&self) -> Answer {
+    pub async fn status(&self) -> Answer {
         self.must(Order::Status).await
     }
 
     /// Begins in the background: transactions may have to end first.
-    fn hold(&self) -> (u64, JoinHandle<Answer>) {
+    pub fn hold(&self) -> (u64, JoinHandle<Answer>) {
         let serial = SERIAL.fetch_add(1, Ordering::SeqCst);
         let control = self.control.clone();
         let what = Order::Hold { epoch: 1, serial, wait_ms: 30_000, limit_ms: 60_000 };
         (serial, tokio::spawn(async move { order(&control, &what).await.unwrap() }))
     }
 
-    async fn route(&self, side: Side) -> Answer {
+    pub async fn route(&self, side: Side) -> Answer {
         self.must(Order::Route { epoch: 1, side }).await
     }
 
-    async fn release(&self, serial: u64) -> Answer {
+    pub async fn release(&self, serial: u64) -> Answer {
         self.must(Order::Release { epoch: 1, serial }).await
     }
 
-    async fn turn(&self, side: Side) -> Answer {
+    pub async fn turn(&self, side: Side) -> Answer {
         let (serial, hold) = self.hold();
         let held = hold.await.unwrap();
         assert_eq!(held.error, None, "{held:?}");
@@ -88,9 +88,9 @@ impl Stage {
     }
 }
 
-const WHERE: &str = "SELECT inet_server_port()";
+pub(super) const WHERE: &str = "SELECT inet_server_port()";
 
-async fn pair() -> (Postgres, Postgres, Login, Login) {
+pub(super) async fn pair() -> (Postgres, Postgres, Login, Login) {
     let (one, two) = tokio::join!(Postgres::start(), Postgres::start());
     let blue = one.database("shop", "").await;
     let green = two.database("shop", "").await;
@@ -212,6 +212,35 @@ async fn who_names_types_by_numbers_of_one_server_is_counted_and_cut() {
     stage.turn(Side::Green).await;
     until("it is cut", || async { tied.closed_reason().is_some() }).await;
     assert_eq!(number(&free, WHERE).await, i64::from(green_server.port));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_shown_types_by_numbers_of_one_server_is_cut_on_request() {
+    let (_blue_server, green_server, blue, green) = pair().await;
+    let schema = "CREATE TYPE mood AS ENUM ('sad', 'happy')";
+    green.open().await.batch_execute("CREATE TYPE other AS ENUM ('x')").await.unwrap();
+    for login in [&blue, &green] {
+        login.open().await.batch_execute(schema).await.unwrap();
+    }
+    for policy in [UserTypes::Keep, UserTypes::Cut] {
+        let mut config = ProxyConfig::new("127.0.0.1:0".parse().unwrap());
+        config.user_types = policy;
+        let stage = Stage::with(config, &blue, &green).await;
+        let (shown, free) = (stage.client().await, stage.client().await);
+        shown.simple_query("SELECT 'sad'::mood").await.unwrap();
+        free.simple_query("SELECT 'sad'::mood::text").await.unwrap();
+        stage.turn(Side::Green).await;
+        assert_eq!(number(&free, WHERE).await, i64::from(green_server.port));
+        match policy {
+            UserTypes::Keep => {
+                assert_eq!(number(&shown, WHERE).await, i64::from(green_server.port));
+            }
+            UserTypes::Cut => {
+                until("it is cut", || async { shown.closed_reason().is_some() }).await;
+                assert_eq!(stage.status().await.cut, 1);
+            }
+        }
+    }
 }
 
 /// The unnamed statement is there after the move, or the session is not moved; one that the server

@@ -1,6 +1,7 @@
 //! The embedded proxy as the controller uses it.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cutover::Side;
@@ -11,6 +12,8 @@ use cutover::ports::{Epoch, TrafficSwitch};
 use cutover::proxy::control::{Answer, Order, order};
 use cutover::proxy::{Proxy, ProxyConfig};
 use cutover::switch::{Switch, SwitchConfig};
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 use super::proxy::Stage;
 use super::support::{Login, PAUSE, Postgres, deadline, number, until};
@@ -73,6 +76,119 @@ async fn a_run_forth_and_back_through_the_port() {
     let release = Order::Release { epoch: 3, serial: 0 };
     order(&stage.control, &release).await.unwrap();
     assert!(!switch.holding(Epoch(3), deadline()).await.unwrap());
+}
+
+/// As the controller does: what has no answer by then has failed, and nobody knows why.
+async fn hold(switch: &Switch, epoch: u64) -> Result<String, String> {
+    let window = tokio::time::Instant::now() + Duration::from_millis(1500);
+    let held = tokio::time::timeout_at(window, switch.hold(Epoch(epoch), window)).await;
+    held.expect("no answer in the window").map_err(|error| error.to_string())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_in_a_transaction_is_named_or_cut_within_the_window() {
+    let (one, two) = tokio::join!(Postgres::start(), Postgres::start());
+    let (blue, green) = (one.database("shop", "").await, two.database("shop", "").await);
+    for policy in ["wait", "cut"] {
+        let text = format!("listen = \"127.0.0.1:0\"\nin_transaction = \"{policy}\"");
+        let config: ProxyConfig = toml::from_str(&text).unwrap();
+        let stage = Stage::with(config, &blue, &green).await;
+        let text = format!(
+            "[proxy]\nlisten = \"127.0.0.1:{}\"\ncontrol = \"{}\"\nin_transaction = \"{policy}\"",
+            stage.port,
+            stage.control.display()
+        );
+        let config: SwitchConfig = toml::from_str(&text).unwrap();
+        let switch = Switch::new(&config, blue.info(), green.info()).unwrap();
+        let client = Login(format!("postgresql://postgres@127.0.0.1:{}/shop", stage.port));
+        let client = client.open_as("web").await;
+        client.batch_execute("BEGIN").await.unwrap();
+        let pid = number(&client, "SELECT pg_backend_pid()").await;
+        let named =
+            format!("1 in a transaction: pid {pid}, user postgres, application \"web\", for ");
+        // Whoever lasts longer than the pause may.
+        let checks = switch.inspect(Side::Blue, Duration::ZERO).await.unwrap();
+        let busy = checks.iter().find(|check| check.name == "proxy-busy").unwrap();
+        assert!(busy.evidence.contains(&named), "{busy:?}");
+        let held = hold(&switch, 1).await;
+        match policy {
+            "wait" => {
+                let why = held.unwrap_err();
+                assert!(why.contains(&named), "{why}");
+                switch.release(Epoch(1), deadline()).await.unwrap();
+                client.batch_execute("COMMIT").await.unwrap();
+                let checks = switch.inspect(Side::Blue, Duration::ZERO).await.unwrap();
+                assert!(!checks.iter().any(|check| check.name == "proxy-busy"), "{checks:?}");
+            }
+            _ => {
+                held.unwrap();
+                until("it is cut", || async { client.closed_reason().is_some() }).await;
+            }
+        }
+    }
+}
+
+/// The server sees the proxy's address, whoever the client is. (These servers trust this host.)
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_trusts_the_proxy_s_host_trusts_everybody() {
+    let (one, two) = tokio::join!(Postgres::start(), Postgres::start());
+    let (blue, green) = (one.database("shop", "").await, two.database("shop", "").await);
+    for (address, wrong) in [("127.0.0.1:0", 0), ("0.0.0.0:0", 2)] {
+        let config = ProxyConfig::new(address.parse().unwrap());
+        let stage = Stage::with(config, &blue, &green).await;
+        let switch = switch(&stage.control, stage.port, &blue, &green);
+        let checks = switch.inspect(Side::Blue, PAUSE).await.unwrap();
+        let trust: Vec<_> = checks.iter().filter(|check| check.name == "proxy-trust").collect();
+        assert_eq!(trust.len(), wrong, "{checks:?}");
+        for check in trust {
+            assert_eq!(check.severity, Severity::Fail);
+            assert!(check.evidence.contains("lets postgres in"), "{check:?}");
+        }
+    }
+}
+
+/// Somebody at a control socket who answers every order alike. The orders that came.
+fn answering(control: &Path, answer: &'static str) -> Arc<Mutex<Vec<String>>> {
+    let listener = tokio::net::UnixListener::bind(control).unwrap();
+    let orders = Arc::new(Mutex::new(Vec::new()));
+    let heard = orders.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut stream = BufReader::new(stream);
+            let mut line = String::new();
+            stream.read_line(&mut line).await.unwrap();
+            heard.lock().unwrap().push(line);
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    orders
+}
+
+/// A proxy outlives upgrades of the sidecar, and may be upgraded itself.
+#[tokio::test]
+async fn a_proxy_of_another_version_gets_no_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let nowhere = Login("postgresql://postgres@127.0.0.1:9/shop".into());
+    let older = concat!(
+        r#"{"error":"the order can't be read: unknown field `version`","side":"blue","pid":7}"#,
+        "\n"
+    );
+    let newer = concat!(r#"{"version":99,"error":"no","side":"blue","later":[1]}"#, "\n");
+    for (name, answer) in [("older", older), ("newer", newer)] {
+        let control = directory.path().join(name);
+        let orders = answering(&control, answer);
+        let switch = switch(&control, 9, &nowhere, &nowhere);
+        let wrong = vec!["proxy-version".to_owned()];
+        assert_eq!(worst(&switch, Side::Blue).await, (Severity::Fail, wrong));
+        let refused = switch.hold(Epoch(1), deadline()).await.unwrap_err();
+        let way_out = refused.remedy.unwrap_or_default();
+        assert!(way_out.contains("replicator proxy --stop"), "{name}: {way_out}");
+        // What is under way comes to its end with any of them.
+        orders.lock().unwrap().clear();
+        switch.release(Epoch(1), deadline()).await.unwrap_err();
+        let sent = orders.lock().unwrap().concat();
+        assert!(sent.contains("release") && !sent.contains("version"), "{sent}");
+    }
 }
 
 /// A proxy that an earlier attempt has left still leads to that attempt's green: nothing about blue

@@ -14,13 +14,26 @@ impl Raw {
     /// With these bytes right behind the startup packet.
     pub async fn open_with(port: u16, early: &[u8]) -> Self {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-        let parameters = b"\0\x03\0\0user\0postgres\0database\0shop\0\0";
-        let length = u32::try_from(parameters.len() + 4).unwrap();
-        let packet = [&length.to_be_bytes()[..], parameters, early].concat();
+        let packet = [&startup("")[..], early].concat();
         stream.write_all(&packet).await.unwrap();
         let mut client = Self(stream);
         client.until(b'Z').await;
         client
+    }
+
+    /// As a client of replication.
+    pub async fn open_replication(port: u16) -> Self {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        stream.write_all(&startup("replication\0database\0")).await.unwrap();
+        let mut client = Self(stream);
+        client.until(b'Z').await;
+        client
+    }
+
+    /// Waits for the connection's end, whichever way it ends; what comes before is passed over.
+    pub async fn ended(&mut self) {
+        let mut rest = Vec::new();
+        while matches!(self.0.read_buf(&mut rest).await, Ok(1..)) {}
     }
 
     /// Sends messages: a type and a body each.
@@ -47,6 +60,13 @@ impl Raw {
             }
         }
     }
+}
+
+/// A startup packet of `postgres` for database `shop`, with these parameters more.
+pub(super) fn startup(more: &str) -> Vec<u8> {
+    let parameters = format!("\0\x03\0\0user\0postgres\0database\0shop\0{more}\0");
+    let length = u32::try_from(parameters.len() + 4).unwrap();
+    [&length.to_be_bytes()[..], parameters.as_bytes()].concat()
 }
 
 /// Messages as they travel.

@@ -1,6 +1,7 @@
 //! Servers for these tests: each test starts its own, and they stop with it.
 
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -112,6 +113,44 @@ impl Postgres {
         let login = self.info(name);
         login.open().await.batch_execute(schema).await.unwrap();
         login
+    }
+}
+
+impl Postgres {
+    /// Gives it a certificate, so that it takes clients by TLS.
+    pub async fn use_tls(&self) {
+        let admin = self.info("postgres").open().await;
+        let data = PathBuf::from(text(&admin, "SHOW data_directory").await.unwrap());
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let key = made.signing_key.serialize_pem();
+        for (name, pem) in [("server.crt", made.cert.pem()), ("server.key", key)] {
+            let path = data.join(name);
+            std::fs::write(&path, pem).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            if is_root() {
+                Command::new("chown").arg("postgres").arg(&path).status().unwrap();
+            }
+        }
+        for sql in ["ALTER SYSTEM SET ssl = on", "SELECT pg_reload_conf()"] {
+            admin.batch_execute(sql).await.unwrap();
+        }
+        let login = Login(self.info("postgres").0.replace("sslmode=disable", "sslmode=require"));
+        login.ready().await;
+    }
+
+    /// Asks everybody but the superuser for a password.
+    pub async fn ask_for_passwords(&self) {
+        let admin = self.info("postgres").open().await;
+        let file = text(&admin, "SHOW hba_file").await.unwrap();
+        let rules = "host all postgres 127.0.0.1/32 trust' UNION ALL SELECT 'host all all 127.0.0.1/32 scram-sha-256";
+        admin.batch_execute(&format!("COPY (SELECT '{rules}') TO '{file}'")).await.unwrap();
+        admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+        let nobody = self.login("nobody", "postgres").info();
+        until("the rules are read", || async {
+            let refused = connect_plain(&nobody, "app").await.err();
+            refused.is_some_and(|error| error.to_string().contains("password"))
+        })
+        .await;
     }
 }
 

@@ -186,6 +186,15 @@ impl ConnectError {
         }
     }
 
+    /// What the system has said where no connection came about.
+    pub fn io_error(&self) -> Option<&io::Error> {
+        match self {
+            ConnectError::Io { source, .. } | ConnectError::Resolve { source, .. } => Some(source),
+            ConnectError::Hosts(errors) => errors.iter().find_map(ConnectError::io_error),
+            _ => None,
+        }
+    }
+
     /// The server's own words, if it said any.
     pub fn server_error(&self) -> Option<&ServerError> {
         match self {

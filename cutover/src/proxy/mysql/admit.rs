@@ -12,7 +12,7 @@ use decoders::mysql::server::RawConnection;
 
 use super::Shared;
 use super::hello::{CACHING, CLEAR, DIALOG, NATIVE};
-use super::login::{FAST, FULL, GIVE_KEY, LOGIN_PACKET_MAX, send, show, switched};
+use super::login::{FAST, FULL, GIVE_KEY, LOGIN_PACKET_MAX, UNVERIFIED, send, show, switched};
 use super::packets::{EOF, ERR, Inbox, OK, error, invalid, status_of_ok};
 use super::scramble::caching;
 use super::users::Shown;
@@ -30,6 +30,8 @@ pub(super) struct Login<'a> {
     /// The number of the client's last packet.
     pub client_seq: u8,
     pub server: &'a mut RawConnection,
+    /// Whoever answers is known to be the server.
+    pub is_verified: bool,
     pub server_inbox: &'a mut Inbox,
     pub user: &'a [u8],
     pub plugin: Vec<u8>,
@@ -65,9 +67,11 @@ impl Login<'_> {
                 }
                 EOF => {
                     (self.plugin, self.nonce) = switched(&packet.body)?;
-                    if [CLEAR, DIALOG].contains(&&self.plugin[..])
-                        && !(self.client.is_tls() && self.server.is_tls())
-                    {
+                    let is_shown = [CLEAR, DIALOG].contains(&&self.plugin[..]);
+                    if is_shown && !self.is_verified {
+                        return self.refuse(UNVERIFIED).await;
+                    }
+                    if is_shown && !(self.client.is_tls() && self.server.is_tls()) {
                         return self
                             .refuse(
                                 "the server asks for the password itself, and the \
@@ -78,6 +82,9 @@ impl Login<'_> {
                     self.tell(&packet.body).await?;
                     self.answer = self.hear().await?;
                     send(self.server, seq, &self.answer).await?;
+                }
+                1 if self.plugin == CACHING && packet.body == FULL && !self.is_verified => {
+                    return self.refuse(UNVERIFIED).await;
                 }
                 1 if self.plugin == CACHING && (packet.body == FAST || packet.body == FULL) => {
                     let known =

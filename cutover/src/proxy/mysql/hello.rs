@@ -14,6 +14,7 @@ pub(super) mod can {
     pub const SSL: u32 = 1 << 11;
     pub const SECURE_CONNECTION: u32 = 1 << 15;
     pub const PLUGIN_AUTH: u32 = 1 << 19;
+    pub const CONNECT_ATTRS: u32 = 1 << 20;
     pub const LENGTH_OF_ANSWER: u32 = 1 << 21;
     pub const DEPRECATE_EOF: u32 = 1 << 24;
     pub const OPTIONAL_METADATA: u32 = 1 << 25;
@@ -207,9 +208,22 @@ impl Hello {
         }
     }
 
-    /// Asks a server for TLS.
-    pub fn ask_for_tls(&self) -> Vec<u8> {
-        let mut body = (self.caps | can::SSL).to_le_bytes().to_vec();
+    /// What the login and the request for TLS before it say alike. Servers read the login by what the
+    /// request has said, so the two must not differ.
+    fn caps_of_login(&self, tls: bool, database: Option<&[u8]>) -> u32 {
+        let mut caps = self.caps & !(can::SSL | can::CONNECT_WITH_DB);
+        if tls {
+            caps |= can::SSL;
+        }
+        if database.is_some() {
+            caps |= can::CONNECT_WITH_DB;
+        }
+        caps
+    }
+
+    /// Asks a server for TLS, for a login with this database.
+    pub fn ask_for_tls(&self, database: Option<&[u8]>) -> Vec<u8> {
+        let mut body = self.caps_of_login(true, database).to_le_bytes().to_vec();
         body.extend_from_slice(&self.fixed);
         body
     }
@@ -222,13 +236,7 @@ impl Hello {
         answer: &[u8],
         database: Option<&[u8]>,
     ) -> Vec<u8> {
-        let mut caps = self.caps & !(can::SSL | can::CONNECT_WITH_DB);
-        if tls {
-            caps |= can::SSL;
-        }
-        if database.is_some() {
-            caps |= can::CONNECT_WITH_DB;
-        }
+        let caps = self.caps_of_login(tls, database);
         let mut body = caps.to_le_bytes().to_vec();
         body.extend_from_slice(&self.fixed);
         body.extend_from_slice(&self.user);
@@ -253,6 +261,21 @@ impl Hello {
     /// As the client has sent it.
     pub fn own_packet(&self, tls: bool) -> Vec<u8> {
         self.packet(tls, &self.plugin, &self.answer, self.database.as_deref())
+    }
+
+    /// The connection attribute `program_name`.
+    pub fn program(&self) -> Option<Vec<u8>> {
+        if self.caps & can::CONNECT_ATTRS == 0 {
+            return None;
+        }
+        let mut at = Cursor(Cursor(&self.attributes).counted()?);
+        while !at.0.is_empty() {
+            let (name, value) = (at.counted()?, at.counted()?);
+            if name == b"program_name" {
+                return Some(value.to_vec());
+            }
+        }
+        None
     }
 
     /// Whether rows end with an OK instead of an EOF.
@@ -317,6 +340,39 @@ mod tests {
         assert_eq!(hello.fixed[24..], can::OF_MARIADB.to_le_bytes());
         hello.change_user(b"other", None, 8);
         assert_eq!((&hello.user[..], hello.fixed[4]), (&b"other"[..], 8));
+    }
+
+    #[test]
+    fn a_program_is_known_by_its_attribute() {
+        let caps = can::PROTOCOL_41 | can::SECURE_CONNECTION | can::CONNECT_ATTRS;
+        let hello = |attributes: &[u8]| {
+            let mut body = caps.to_le_bytes().to_vec();
+            body.extend_from_slice(&[7; 28]);
+            body.extend_from_slice(b"app\0\0");
+            body.extend_from_slice(attributes);
+            Hello::parse(&body).unwrap()
+        };
+        let program = |attributes: &[u8]| hello(attributes).program();
+        let attributes = b"\x15\x03_os\x01x\x0cprogram_name\x03web";
+        assert_eq!(program(&[&[23], &attributes[1..]].concat()).as_deref(), Some(&b"web"[..]));
+        assert_eq!(program(&attributes[..9]), None);
+        assert_eq!(program(b""), None);
+    }
+
+    #[test]
+    fn the_request_for_tls_and_the_login_say_the_same() {
+        let caps = can::PROTOCOL_41 | can::SECURE_CONNECTION;
+        for shown in [caps, caps | can::CONNECT_WITH_DB] {
+            let mut body = shown.to_le_bytes().to_vec();
+            body.extend_from_slice(&[7; 28]);
+            body.extend_from_slice(b"app\0\0\0");
+            let hello = Hello::parse(&body).unwrap();
+            for database in [None, Some(&b"shop"[..])] {
+                let request = hello.ask_for_tls(database);
+                assert_eq!(request.len(), FIXED);
+                assert_eq!(request, hello.packet(true, NATIVE, b"", database)[..FIXED]);
+            }
+        }
     }
 
     #[test]

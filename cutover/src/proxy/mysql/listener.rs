@@ -15,19 +15,21 @@ use super::login::{Greeted, bow_out, greeted, secured, send};
 use super::packets::{self, Inbox, invalid};
 use super::places::Entry;
 use super::session::Session;
-use crate::proxy::entrance::{beside_gate, pass_gate};
+use crate::proxy::arrivals::Arrival;
+use crate::proxy::descriptors;
+use crate::proxy::entrance::{Patience, beside_gate};
 use crate::proxy::stream::ClientStream;
 use crate::side::Side;
 
-/// How long a client may take to log in.
-const LOGIN_MAX: Duration = Duration::from_secs(60);
+/// The error of too many connections.
+const TOO_MANY: u16 = 1040;
 /// How long it may say nothing: less than the servers' own `connect_timeout`, as it comes.
 const SILENT_MAX: Duration = Duration::from_secs(8);
 /// How long it may take to leave a server in its place.
 const LEAVE_MAX: Duration = Duration::from_secs(5);
 
 /// Someone who was let in.
-pub(super) struct Arrival {
+pub(super) struct LoggedIn {
     pub client: ClientStream,
     /// What it has sent ahead.
     pub early: Vec<u8>,
@@ -39,12 +41,17 @@ pub(super) struct Arrival {
     pub place: Entry,
 }
 
-pub(super) async fn serve(shared: Arc<Shared>, mut stream: TcpStream) -> io::Result<()> {
-    let Some(presence) = shared.gates.enter(shared.config.clients_max) else {
-        return turn_away(&mut stream, 1040, "Too many connections").await;
+pub(super) async fn serve(
+    shared: Arc<Shared>,
+    mut stream: TcpStream,
+    arrival: &Arrival,
+) -> io::Result<()> {
+    let mut patience = Patience::new(shared.config.login_timeout());
+    let Some(presence) = shared.gates.enter(shared.clients_max) else {
+        return turn_away(&mut stream, TOO_MANY, "Too many connections").await;
     };
-    let arrival = loop {
-        let gate = pass_gate(&shared.gates, &presence).await;
+    let session = loop {
+        let gate = patience.pass_gate(&shared.gates, &presence).await;
         let url = shared.engine.url(gate.side);
         // Nothing is said to the client before a server has greeted, so another one may.
         let Some(greeted) = beside_gate(&shared.gates, &presence, gate, greeted(url)).await else {
@@ -59,22 +66,34 @@ pub(super) async fn serve(shared: Arc<Shared>, mut stream: TcpStream) -> io::Res
             }
             Err(error) => {
                 tracing::warn!("{} can't be reached: {error}", gate.side);
-                let what = "the proxy can't reach the database server";
-                return turn_away(&mut stream, 2003, what).await;
+                let (code, what) = match descriptors::are_exhausted(&error) {
+                    true => (TOO_MANY, "the proxy has no file descriptor left"),
+                    false => (2003, "the proxy can't reach the database server"),
+                };
+                return turn_away(&mut stream, code, what).await;
             }
         };
-        let login = log_in(&shared, gate.side, stream, greeted);
-        let login = tokio::time::timeout(LOGIN_MAX, login);
+        let login = patience.limit(log_in(&shared, gate.side, stream, greeted));
         break match beside_gate(&shared.gates, &presence, gate, login).await {
-            Some(Ok(arrival)) => arrival?,
+            Some(Ok(session)) => session?,
             // It takes too long, or the side has changed meanwhile: the connection closes.
             Some(Err(_)) | None => None,
         };
     };
-    match arrival {
-        Some(arrival) => Session::new(shared, presence, arrival).run().await,
+    match session {
+        Some(session) => {
+            arrival.logged_in();
+            Session::new(shared, presence, session).run().await
+        }
         None => Ok(()),
     }
+}
+
+/// What a client is told that is one too many.
+pub(super) fn too_many() -> Vec<u8> {
+    let mut out = Vec::new();
+    packets::early_error(&mut out, TOO_MANY, "Too many connections");
+    out
 }
 
 /// Greets the client and passes its login on. `None`: there is no session, and the client knows.
@@ -83,14 +102,16 @@ async fn log_in(
     side: Side,
     stream: TcpStream,
     greeted: Greeted,
-) -> io::Result<Option<Arrival>> {
+) -> io::Result<Option<LoggedIn>> {
     let url = shared.engine.url(side);
     shared.engine.desk(side).seen(greeted.greeting.is_mariadb());
     let place = shared.engine.places.enter(side, greeted.greeting.id);
     let mut client_inbox = Inbox::default();
     let met = meet(shared, stream, &greeted.greeting, place.shown());
-    let (mut client, hello, client_seq) = match tokio::time::timeout(SILENT_MAX, met).await {
-        Ok(Ok(met)) => met,
+    // In time to leave the server properly.
+    let silent = SILENT_MAX.min(shared.config.login_timeout() * 4 / 5);
+    let (mut client, hello, client_seq) = match tokio::time::timeout(silent, met).await {
+        Ok(Ok(Some(met))) => met,
         missed => {
             leave(greeted, shared.engine.side(side).own.clone());
             // It has said nothing for too long, and hears nothing more.
@@ -98,7 +119,9 @@ async fn log_in(
         }
     };
     let Greeted { server, inbox: mut server_inbox, greeting } = greeted;
-    let (mut server, seq) = match secured(server, &server_inbox, &greeting, &hello, url).await {
+    let database = hello.database.as_deref();
+    let secured = secured(server, &server_inbox, &greeting, &hello, database, url).await;
+    let (mut server, seq) = match secured {
         Ok(secured) => secured,
         Err(error) => {
             tracing::warn!("no TLS with {side}: {error}");
@@ -118,6 +141,7 @@ async fn log_in(
         client_inbox: &mut client_inbox,
         client_seq,
         server: &mut server,
+        is_verified: url.is_verified(),
         server_inbox: &mut server_inbox,
         user: &hello.user,
         plugin: hello.plugin.clone(),
@@ -128,7 +152,7 @@ async fn log_in(
         client.shutdown().await?;
         return Ok(None);
     };
-    Ok(Some(Arrival {
+    Ok(Some(LoggedIn {
         client,
         early: client_inbox.take_rest(),
         hello,
@@ -151,13 +175,14 @@ fn leave(greeted: Greeted, url: ServerUrl) {
     });
 }
 
-/// The greeting, TLS if the client wants it, and its answer with that packet's number.
+/// The greeting, TLS if the client wants it, and its answer with that packet's number. `None`: it is
+/// not let in, and knows.
 async fn meet(
     shared: &Shared,
     mut stream: TcpStream,
     greeting: &Greeting,
     id: u32,
-) -> io::Result<(ClientStream, Hello, u8)> {
+) -> io::Result<Option<(ClientStream, Hello, u8)>> {
     send(&mut stream, 0, &greeting.for_client(id, shared.tls.is_some())).await?;
     let mut client = ClientStream::Plain(stream);
     loop {
@@ -170,9 +195,19 @@ async fn meet(
                 ClientStream::Tls(Box::new(tls.accept(stream).await?))
             }
             (mut client, _) => match Hello::parse(&packet.body) {
+                Some(_) if shared.config.requires_tls() && !client.is_tls() => {
+                    let mut out = Vec::new();
+                    let what = "Connections using insecure transport are prohibited by the proxy: \
+                                use TLS (--ssl-mode=REQUIRED)";
+                    let seq = packet.seq.wrapping_add(1);
+                    packets::error(&mut out, seq, 3159, "HY000", what);
+                    client.write_all(&out).await?;
+                    client.shutdown().await?;
+                    return Ok(None);
+                }
                 Some(mut hello) => {
                     hello.settle();
-                    return Ok((client, hello, packet.seq));
+                    return Ok(Some((client, hello, packet.seq)));
                 }
                 None => {
                     let mut out = Vec::new();

@@ -79,12 +79,13 @@ pub(super) struct Entered {
     pub status: u16,
 }
 
-/// TLS, where the URL and the server want it. The number that the next packet has.
+/// TLS, where the URL and the server want it, before a login with this database. The number that the next packet has.
 pub(super) async fn secured(
     server: RawConnection,
     inbox: &Inbox,
     greeting: &Greeting,
     hello: &Hello,
+    database: Option<&[u8]>,
     url: &ServerUrl,
 ) -> io::Result<(RawConnection, u8)> {
     let offered = greeting.caps & super::hello::can::SSL != 0;
@@ -99,7 +100,7 @@ pub(super) async fn secured(
         return Err(invalid("the server has said more than its greeting before TLS"));
     }
     let mut server = server;
-    send(&mut server, 1, &hello.ask_for_tls()).await?;
+    send(&mut server, 1, &hello.ask_for_tls(database)).await?;
     Ok((server.secure(url).await?, 2))
 }
 
@@ -149,7 +150,7 @@ pub(super) async fn enter(
         let what = "its server can't do what was agreed upon with the client";
         return Err(LoginError::new(what));
     }
-    let (mut server, seq) = secured(server, &inbox, &greeting, hello, url).await?;
+    let (mut server, seq) = secured(server, &inbox, &greeting, hello, database, url).await?;
     let tls = server.is_tls();
     let mut plugin = match (&greeting.plugin[..], credential) {
         (CACHING, Credential::Password(_)) => CACHING.to_vec(),
@@ -177,6 +178,9 @@ pub(super) async fn enter(
                 let Credential::Password(password) = credential else {
                     return Err(LoginError::new("it asks for a password that is not known"));
                 };
+                if !url.is_verified() {
+                    return Err(LoginError::new(UNVERIFIED));
+                }
                 show(&mut server, &mut inbox, tls, seq, password, &nonce).await?;
             }
             _ => return Err(LoginError::new("it asks for something that is not understood")),
@@ -198,7 +202,11 @@ pub(super) async fn bow_out(greeted: Greeted, url: &ServerUrl) -> Result<(), Log
     Ok(())
 }
 
-/// Shows a server the password that it has asked for.
+/// Why a password is not shown, by TLS or encrypted for a key that whoever answers has given.
+pub(super) const UNVERIFIED: &str = "it asks for the password itself, and nobody has verified that it \
+     is the server: give the proxy's connection string ssl-mode=VERIFY_CA and ssl-ca";
+
+/// Shows a server the password that it has asked for. Only one that is verified.
 pub(super) async fn show(
     server: &mut (impl AsyncRead + AsyncWrite + Unpin),
     inbox: &mut Inbox,

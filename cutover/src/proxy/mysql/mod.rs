@@ -26,6 +26,8 @@
 
 mod admit;
 mod desk;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzz;
 mod hello;
 mod inspect;
 mod listener;
@@ -41,7 +43,7 @@ mod talk;
 mod users;
 mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -49,6 +51,7 @@ use decoders::mysql::server::ServerUrl;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::arrivals::Arrival;
 use super::opposite::{End, Opposite};
 use super::{Engine, ProxyConfig};
 use crate::login::Login;
@@ -118,8 +121,12 @@ impl Mysql {
 }
 
 impl Engine for Mysql {
-    async fn serve(shared: Arc<Shared>, stream: TcpStream) -> io::Result<()> {
-        listener::serve(shared, stream).await
+    async fn serve(shared: Arc<Shared>, stream: TcpStream, arrival: &Arrival) -> io::Result<()> {
+        listener::serve(shared, stream, arrival).await
+    }
+
+    fn too_many() -> Vec<u8> {
+        listener::too_many()
     }
 
     fn end(&self, side: Side) -> End {
@@ -140,5 +147,10 @@ impl Engine for Mysql {
 
     async fn refused(&self, side: Side, until: Instant) -> BTreeMap<String, String> {
         opposite::refused(&self.trials, self.url(side), until).await
+    }
+
+    async fn unasked(&self, _side: Side, _until: Instant) -> BTreeSet<String> {
+        // A wrong password on trial would count against the account (FAILED_LOGIN_ATTEMPTS).
+        self.trials.without_password()
     }
 }

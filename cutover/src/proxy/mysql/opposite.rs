@@ -1,6 +1,6 @@
 //! MySQL and MariaDB on the side that the proxy does not lead to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use decoders::mysql::server::ServerUrl;
@@ -33,6 +33,13 @@ impl Trials {
         if trials.len() < TRIED_USERS_MAX && !trials.contains_key(&hello.user) {
             trials.insert(hello.user.clone(), (hello.clone(), credential.clone()));
         }
+    }
+
+    /// Users whose clients have logged in with none.
+    pub fn without_password(&self) -> BTreeSet<String> {
+        let trials = lock(&self.0);
+        let none = trials.iter().filter(|(_, (_, credential))| *credential == Credential::Nothing);
+        none.map(|(user, _)| String::from_utf8_lossy(user).into_owned()).collect()
     }
 
     fn take(&self) -> BTreeMap<Vec<u8>, (Hello, Credential)> {

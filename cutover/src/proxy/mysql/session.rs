@@ -13,19 +13,22 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use decoders::mysql::server::RawConnection;
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::time::Sleep;
 
 use super::Shared;
 use super::hello::Hello;
 use super::inspect::Memory;
-use super::listener::Arrival;
+use super::listener::LoggedIn;
 use super::places::Entry;
 use super::talk::{Step, Talk, WHOLE_MAX};
 use super::users::{Credential, Shown};
 use crate::proxy::gate::{Gate, Presence, Standing};
+use crate::proxy::named::UnderWay;
 use crate::proxy::pump::{Leftover, Pumped};
 use crate::proxy::stream::ClientStream;
 use crate::side::Side;
@@ -35,6 +38,9 @@ const SCRATCH: usize = 64 << 10;
 /// Most bytes of a client that are taken in before they can be passed on: a command that is looked at
 /// as a whole, and some that was sent ahead.
 const INBOX_MAX: usize = WHOLE_MAX + (64 << 10);
+/// How long a busy client has to be quiet to be asked what its session carries. A client that asks the
+/// server about its last statement does that sooner.
+const QUIET: Duration = Duration::from_millis(50);
 /// What a session may keep of its buffers once they are empty.
 const KEPT: usize = 16 << 10;
 
@@ -49,6 +55,12 @@ pub(super) struct Session {
     /// The gate as this session knows it.
     gate: Gate,
     surveyed: u64,
+    /// It is still to be asked what it carries, once the client is quiet.
+    survey_due: bool,
+    /// How long the client has to be quiet for that.
+    quiet: Option<Pin<Box<Sleep>>>,
+    /// Since when it has not been at rest, as far as anybody has looked.
+    busy_since: Option<Instant>,
     hello: Hello,
     shown: Shown,
     place: Entry,
@@ -93,7 +105,7 @@ enum Stopped {
 
 impl Session {
     /// A client that was let in.
-    pub fn new(shared: Arc<Shared>, presence: Presence, arrival: Arrival) -> Self {
+    pub fn new(shared: Arc<Shared>, presence: Presence, arrival: LoggedIn) -> Self {
         let gate = shared.gates.now();
         let talk = Talk::new(arrival.hello.ends_with_ok(), arrival.admitted.status);
         let mut to_client = Leftover::default();
@@ -102,6 +114,9 @@ impl Session {
         Self {
             // Who comes after a survey is no part of it.
             surveyed: gate.survey,
+            survey_due: false,
+            quiet: None,
+            busy_since: None,
             gate,
             shared,
             presence,
@@ -138,13 +153,19 @@ impl Session {
                 self.look_after_server().await;
                 None
             } else if self.gate.survey != self.surveyed {
-                self.survey().await;
+                self.survey(self.talk.is_quiet()).await;
                 None
             } else if let Some((seq, body)) = self.change_user.take() {
                 self.become_another(seq, &body).await?
             } else {
                 self.seen(Standing::Free);
-                Some(std::future::poll_fn(|cx| self.poll_flight(cx)).await?)
+                match std::future::poll_fn(|cx| self.poll_flight(cx)).await? {
+                    Stopped::Rest => {
+                        self.survey(true).await;
+                        None
+                    }
+                    stopped => Some(stopped),
+                }
             };
             match stopped {
                 None | Some(Stopped::Gate | Stopped::Rest | Stopped::ChangeUser) => {}
@@ -176,6 +197,10 @@ impl Session {
                     (_, Pumped::Ended, false) => return Poll::Ready(Ok(Stopped::Client)),
                     (Pumped::Idle, Pumped::Idle, false) => {
                         self.shrink();
+                        self.note_rest();
+                        if self.survey_due && self.poll_quiet(cx).is_ready() {
+                            return Poll::Ready(Ok(Stopped::Rest));
+                        }
                         let generation = self.gate.generation;
                         return self
                             .shared
@@ -183,10 +208,52 @@ impl Session {
                             .poll_changed(cx, &self.presence.handle, generation)
                             .map(|()| Ok(Stopped::Gate));
                     }
-                    _ => {}
+                    _ => self.quiet = None,
                 }
             }
         })
+    }
+
+    /// Ready once the client has been quiet for long enough to be asked, and may be.
+    fn poll_quiet(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.may_be_asked() {
+            self.quiet = None;
+            return Poll::Pending;
+        }
+        let quiet = self.quiet.get_or_insert_with(|| Box::pin(tokio::time::sleep(QUIET)));
+        let ready = quiet.as_mut().poll(cx);
+        if ready.is_ready() {
+            self.quiet = None;
+        }
+        ready
+    }
+
+    /// Nothing is under way that a question would come between.
+    fn may_be_asked(&self) -> bool {
+        self.at_rest() && !self.talk.uncertain && self.inbox.is_empty()
+    }
+
+    /// Keeps the time at which something was begun.
+    fn note_rest(&mut self) {
+        match (self.at_rest(), self.busy_since) {
+            (true, _) => self.busy_since = None,
+            (false, None) => self.busy_since = Some(Instant::now()),
+            (false, Some(_)) => {}
+        }
+    }
+
+    /// Tells what it has under way, for a report.
+    fn tell_under_way(&mut self) {
+        self.note_rest();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let under_way = self.busy_since.map(|since| UnderWay {
+            pid: self.place.id(),
+            user: text(&self.hello.user),
+            application: text(&self.hello.program().unwrap_or_default()),
+            what: self.talk.describe(),
+            since,
+        });
+        self.shared.gates.under_way(&self.presence.handle, under_way);
     }
 
     /// The server's bytes go to the client.

@@ -11,11 +11,11 @@ use std::io;
 use decoders::postgres::raw::RawConnection;
 use tokio::io::AsyncWriteExt;
 
-use super::login::{Credential, MESSAGE_MAX, prove};
+use super::login::MESSAGE_MAX;
 use super::messages::{self, Inbox, Message};
 use super::scram::{MECHANISM, Overheard, Verifier};
-use super::users::Shown;
-use super::vouch::vouch;
+use super::users::{Registry, Shown, Users};
+use super::vouch::let_in;
 use crate::proxy::stream::ClientStream;
 
 /// The longest message of a client that has not logged in (`PG_MAX_AUTH_TOKEN_LENGTH`).
@@ -31,6 +31,20 @@ pub(super) struct Admitted {
     pub rest: Vec<u8>,
 }
 
+/// How a login is checked that can't be passed on: see [`super::vouch`].
+#[derive(Clone, Copy)]
+pub(super) struct Vouching<'a> {
+    pub users: &'a Users,
+    pub user: &'a [u8],
+    pub registry: Registry<'a>,
+}
+
+impl Vouching<'_> {
+    async fn verifier(&self) -> Option<Verifier> {
+        self.users.verifier(self.user, self.registry, None).await
+    }
+}
+
 /// What the client's next message answers.
 enum Asked {
     Nothing,
@@ -40,12 +54,13 @@ enum Asked {
 }
 
 /// Passes messages on until the server is ready. `None`: there is no session, and the client knows
-/// why. With a `vouched` verifier a SCRAM login is checked here instead of being passed on.
+/// why. With `vouching` a SCRAM login is checked here instead of being passed on, if its verifier can
+/// be had.
 pub(super) async fn admit(
     client: &mut ClientStream,
     client_inbox: &mut Inbox,
     server: &mut RawConnection,
-    vouched: Option<&Verifier>,
+    vouching: Option<Vouching<'_>>,
 ) -> io::Result<Option<Admitted>> {
     let mut server_inbox = Inbox::default();
     let mut asked = Asked::Nothing;
@@ -69,15 +84,17 @@ pub(super) async fn admit(
                     Err(error) => return Err(error),
                 };
                 match message.tag {
-                    b'R' if message.int32(0) == Some(10) && let Some(verifier) = vouched => {
-                        let Some(key) = vouch(client, client_inbox, verifier).await? else {
-                            return Ok(None);
-                        };
-                        let credential = Credential::Key(key.clone());
-                        let proven = prove(server, &mut server_inbox, message, &credential).await;
-                        proven.map_err(|error| messages::invalid(error.to_string()))?;
+                    b'R' if message.int32(0) == Some(10)
+                        && let Some(vouching) = vouching
+                        && let Some(verifier) = vouching.verifier().await =>
+                    {
+                        let Vouching { users, user, registry } = vouching;
+                        let client = (&mut *client, &mut *client_inbox);
+                        let server = (&mut *server, &mut server_inbox);
+                        let key = let_in(client, server, users, user, registry, verifier).await?;
+                        let Some(key) = key else { return Ok(None) };
                         admitted.shown = Shown::Key(Box::new(key));
-                        message = Message { tag: b'R', body: vec![0; 4] };
+                        continue;
                     }
                     b'R' => {
                         asked = request(&mut message, &mut overheard, &mut admitted.shown);

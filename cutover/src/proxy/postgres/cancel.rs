@@ -25,6 +25,13 @@ pub(super) struct Place {
     pub key: Vec<u8>,
 }
 
+impl Place {
+    /// The process that serves it: BackendKeyData begins with that.
+    fn pid(&self) -> Option<u32> {
+        Some(u32::from_be_bytes(*self.key.first_chunk::<4>()?))
+    }
+}
+
 type Places = HashMap<Vec<u8>, Place>;
 
 /// All sessions by their clients' keys.
@@ -50,11 +57,10 @@ impl Cancels {
         Entry { all: self.clone(), key }
     }
 
-    /// Process ids of the sessions on `side`: BackendKeyData begins with one.
+    /// Process ids of the sessions on `side`.
     pub fn servers(&self, side: Side) -> Vec<u32> {
-        let pid = |place: &Place| Some(u32::from_be_bytes(*place.key.first_chunk::<4>()?));
         let here = |place: &&Place| place.side == side;
-        self.lock().values().filter(here).filter_map(pid).collect()
+        self.lock().values().filter(here).filter_map(Place::pid).collect()
     }
 
     /// Passes a request on. Nobody is told how it went, as with any server; a held session has
@@ -78,6 +84,11 @@ impl Cancels {
 }
 
 impl Entry {
+    /// The process that serves the session now. 0: the server has not said.
+    pub fn server_pid(&self) -> u32 {
+        self.all.lock().get(&self.key).and_then(Place::pid).unwrap_or_default()
+    }
+
     /// Its session is on another server now.
     pub fn moved(&self, place: Place) {
         self.all.lock().insert(self.key.clone(), place);

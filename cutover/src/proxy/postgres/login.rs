@@ -77,7 +77,7 @@ pub(super) struct Entered {
 /// A password that is being shown by SCRAM.
 enum Scram<'a> {
     Password(ScramSha256),
-    Key(Exchange<'a>),
+    Key(Exchange, &'a ClientKey),
 }
 
 /// Sends `packet` and answers the server's questions, up to the first ReadyForQuery.
@@ -117,27 +117,12 @@ pub(super) async fn enter(
     }
 }
 
-/// Answers `request` - the server's offer of SCRAM - with a client's key, up to its consent.
-pub(super) async fn prove(
-    stream: &mut RawConnection,
-    inbox: &mut Inbox,
-    request: Message,
-    key: &Credential,
-) -> Result<(), LoginError> {
-    let mut scram = None;
-    let mut message = request;
-    loop {
-        let mut out = Vec::new();
-        match message.tag {
-            b'R' if message.int32(0) == Some(0) && scram.is_none() => return Ok(()),
-            b'R' => answer(&message, b"", key, &mut scram, &mut out)?,
-            b'E' => return Err(LoginError::refused(&message.body)),
-            _ => {}
-        }
-        stream.write_all(&out).await?;
-        stream.flush().await?;
-        message = inbox.next(stream, MESSAGE_MAX).await?;
-    }
+/// SASLInitialResponse: mechanism, length, message.
+pub(super) fn scram_first(body: &mut Vec<u8>, first: &[u8]) {
+    messages::text(body, MECHANISM.as_bytes());
+    let length = u32::try_from(first.len()).unwrap_or(u32::MAX);
+    body.extend_from_slice(&length.to_be_bytes());
+    body.extend_from_slice(first);
 }
 
 fn answer<'a>(
@@ -170,8 +155,8 @@ fn answer<'a>(
             }
             let first = match credential {
                 Credential::Key(key) => {
-                    let (exchange, first) = Exchange::begin(key).map_err(LoginError::new)?;
-                    *scram = Some(Scram::Key(exchange));
+                    let (exchange, first) = Exchange::begin().map_err(LoginError::new)?;
+                    *scram = Some(Scram::Key(exchange, key));
                     first
                 }
                 Credential::Password(password) => {
@@ -182,16 +167,13 @@ fn answer<'a>(
                 }
                 Credential::Nothing => Vec::new(),
             };
-            respond(&mut |body| {
-                messages::text(body, MECHANISM.as_bytes());
-                let length = u32::try_from(first.len()).unwrap_or(u32::MAX);
-                body.extend_from_slice(&length.to_be_bytes());
-                body.extend_from_slice(&first);
-            });
+            respond(&mut |body| scram_first(body, &first));
         }
         (Some(11), _) => {
             let proof = match scram {
-                Some(Scram::Key(exchange)) => exchange.proof(data).map_err(LoginError::new)?,
+                Some(Scram::Key(exchange, key)) => {
+                    exchange.proof(key, data).map_err(LoginError::new)?
+                }
                 Some(Scram::Password(exchange)) => {
                     exchange.update(data).map_err(|error| LoginError::new(error.to_string()))?;
                     exchange.message().to_vec()
@@ -201,7 +183,7 @@ fn answer<'a>(
             respond(&mut |body| body.extend_from_slice(&proof));
         }
         (Some(12), _) => match scram.take() {
-            Some(Scram::Key(exchange)) => exchange.finish(data).map_err(LoginError::new)?,
+            Some(Scram::Key(exchange, _)) => exchange.finish(data).map_err(LoginError::new)?,
             Some(Scram::Password(mut exchange)) => {
                 exchange.finish(data).map_err(|error| LoginError::new(error.to_string()))?;
             }

@@ -19,13 +19,16 @@
 //! `lastval`, seeds of random numbers, what procedural languages keep, and custom settings that
 //! only functions set. Types that users have made have other OIDs on the other side: who has named
 //! one in a Parse is tied, because a driver that does goes on doing it. What a driver has kept of
-//! the *answers* - OIDs of result columns, of the elements of an array that it sends in binary -
-//! passes by unseen and is out of date after a move.
+//! the *answers* - OIDs of result columns, of the elements of an array that it sends in binary - is out
+//! of date after a move; with `user_types = "cut"` who was shown such a column is tied, too. A stream
+//! of replication is left where it is while clients are held, and cut at the flip.
 
 mod admit;
 mod cancel;
 mod customs;
 mod frames;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzz;
 mod inspect;
 mod listener;
 mod login;
@@ -40,7 +43,7 @@ mod turns;
 mod users;
 mod vouch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -48,12 +51,13 @@ use decoders::postgres::conninfo::ConnInfo;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::arrivals::Arrival;
 use super::opposite::{End, Opposite};
 use super::{Engine, ProxyConfig};
 use crate::login::Login;
 use crate::side::Side;
 use cancel::Cancels;
-use users::Users;
+use users::{Registry, Users};
 
 type Shared = super::Shared<Postgres>;
 
@@ -106,9 +110,20 @@ impl Postgres {
     }
 }
 
+impl Postgres {
+    /// Whom to ask about roles of that side: our own login reads the accounts.
+    fn registry(&self, side: Side) -> Registry<'_> {
+        Registry { side, server: self.own.of(side) }
+    }
+}
+
 impl Engine for Postgres {
-    async fn serve(shared: Arc<Shared>, stream: TcpStream) -> io::Result<()> {
-        listener::serve(shared, stream).await
+    async fn serve(shared: Arc<Shared>, stream: TcpStream, arrival: &Arrival) -> io::Result<()> {
+        listener::serve(shared, stream, arrival).await
+    }
+
+    fn too_many() -> Vec<u8> {
+        listener::too_many()
     }
 
     fn end(&self, side: Side) -> End {
@@ -129,5 +144,9 @@ impl Engine for Postgres {
 
     async fn refused(&self, side: Side, until: Instant) -> BTreeMap<String, String> {
         opposite::refused(&self.trials, self.ends.of(side), until).await
+    }
+
+    async fn unasked(&self, side: Side, until: Instant) -> BTreeSet<String> {
+        opposite::unasked(&self.trials, self.ends.of(side), until).await
     }
 }

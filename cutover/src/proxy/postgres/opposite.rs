@@ -1,6 +1,6 @@
 //! PostgreSQL on the side that the proxy does not lead to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use decoders::postgres::conninfo::ConnInfo;
@@ -83,6 +83,34 @@ pub(super) async fn refused(
                 Some((String::from_utf8_lossy(&user).into_owned(), error.to_string()))
             }
             _ => None,
+        }
+    });
+    let trying = futures_util::stream::iter(trying).buffer_unordered(TRIALS_AT_ONCE);
+    trying.filter_map(std::future::ready).collect().await
+}
+
+/// Of the users of a survey and our own, those whom the server lets in from here without a question. A
+/// server sees the proxy's address, whoever the client is.
+pub(super) async fn unasked(trials: &Trials, info: &ConnInfo, until: Instant) -> BTreeSet<String> {
+    let mut users: BTreeSet<Vec<u8>> = lock(&trials.0).keys().cloned().collect();
+    users.insert(info.user().as_bytes().to_vec());
+    let trying = users.into_iter().map(|user| async move {
+        let is_let_in = async {
+            let mut connection = connect(info).await?;
+            let packet = Startup::own(&user, b"cutover proxy").packet(info.dbname().as_bytes());
+            connection.write_all(&packet).await?;
+            connection.flush().await?;
+            let answer = Inbox::default().next(&mut connection, MESSAGE_MAX).await?;
+            leave(connection).await;
+            Ok::<_, LoginError>(answer.tag == b'R' && answer.int32(0) == Some(0))
+        };
+        match tokio::time::timeout_at(until, is_let_in).await {
+            Ok(Ok(true)) => Some(String::from_utf8_lossy(&user).into_owned()),
+            Ok(Err(error)) => {
+                tracing::debug!("whether it asks for a password is not known: {error}");
+                None
+            }
+            Ok(Ok(false)) | Err(_) => None,
         }
     });
     let trying = futures_util::stream::iter(trying).buffer_unordered(TRIALS_AT_ONCE);

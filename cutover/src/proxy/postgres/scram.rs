@@ -52,6 +52,17 @@ impl Verifier {
         })
     }
 
+    /// Whether this is the verifier of which a `server-first-message` speaks: a salt is random, and
+    /// another one with every password that is set.
+    pub fn is_of(&self, server_first: &[u8]) -> bool {
+        let fields = std::str::from_utf8(server_first).ok().and_then(ServerFirst::parse);
+        fields.is_some_and(|fields| self.fits(&fields))
+    }
+
+    fn fits(&self, said: &ServerFirst<'_>) -> bool {
+        said.salt == self.salt && said.iterations == self.iterations
+    }
+
     /// `server-first-message` for a nonce.
     pub fn server_first(&self, nonce: &str) -> String {
         format!("r={nonce},s={},i={}", self.salt, self.iterations)
@@ -116,48 +127,58 @@ impl Overheard {
     }
 }
 
+/// The fields of a `server-first-message`.
+struct ServerFirst<'a> {
+    nonce: &'a str,
+    salt: &'a str,
+    iterations: &'a str,
+}
+
+impl<'a> ServerFirst<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let mut parts = text.split(',');
+        let mut field = |name: &str| parts.next()?.strip_prefix(name);
+        Some(Self { nonce: field("r=")?, salt: field("s=")?, iterations: field("i=")? })
+    }
+}
+
 /// A login of our own with a client's key.
-pub(super) struct Exchange<'a> {
-    key: &'a ClientKey,
+pub(super) struct Exchange {
     first_bare: String,
     expected: Key,
 }
 
-impl<'a> Exchange<'a> {
+impl Exchange {
     /// Begins; the first message goes with it.
     ///
     /// # Errors
     /// The system has no randomness.
-    pub fn begin(key: &'a ClientKey) -> Result<(Self, Vec<u8>), String> {
+    pub fn begin() -> Result<(Self, Vec<u8>), String> {
         let first_bare = format!("n=,r={}", nonce()?);
         let first = format!("n,,{first_bare}").into_bytes();
-        Ok((Self { key, first_bare, expected: [0; KEY] }, first))
+        Ok((Self { first_bare, expected: [0; KEY] }, first))
     }
 
     /// The answer to `server-first-message`.
     ///
     /// # Errors
     /// The server has another verifier: the key is of no use there.
-    pub fn proof(&mut self, server_first: &[u8]) -> Result<Vec<u8>, String> {
+    pub fn proof(&mut self, key: &ClientKey, server_first: &[u8]) -> Result<Vec<u8>, String> {
         let broken = || "the server's SCRAM message can't be read".to_owned();
         let text = std::str::from_utf8(server_first).map_err(|_| broken())?;
-        let mut parts = text.split(',');
-        let mut field = |name: &str| parts.next()?.strip_prefix(name);
-        let (nonce, salt, iterations) = (field("r="), field("s="), field("i=").map(str::to_owned));
-        let (Some(nonce), Some(salt), Some(iterations)) = (nonce, salt, iterations) else {
-            return Err(broken());
-        };
+        let said = ServerFirst::parse(text).ok_or_else(broken)?;
+        let nonce = said.nonce;
         let ours = self.first_bare.trim_start_matches("n=,r=");
         if !nonce.starts_with(ours) || nonce.len() == ours.len() {
             return Err(broken());
         }
-        let verifier = &self.key.verifier;
-        if salt != verifier.salt || iterations != verifier.iterations {
+        let verifier = &key.verifier;
+        if !verifier.fits(&said) {
             return Err("the role's password verifier is another one there".to_owned());
         }
         let without_proof = format!("c=biws,r={nonce}");
         let said = auth_message(self.first_bare.as_bytes(), server_first, &without_proof);
-        let proof = xor(self.key.key, mac(&verifier.stored_key, &said));
+        let proof = xor(key.key, mac(&verifier.stored_key, &said));
         self.expected = mac(&verifier.server_key, &said);
         Ok(format!("{without_proof},p={}", BASE64_STANDARD.encode(proof)).into_bytes())
     }
@@ -248,14 +269,16 @@ mod tests {
 
         // The same exchange with the key instead of the password.
         let first_bare = "n=user,r=rOprNGfwEbeRWgbNEkqO".to_owned();
-        let mut exchange = Exchange { key: &key, first_bare, expected: [0; KEY] };
+        let mut exchange = Exchange { first_bare, expected: [0; KEY] };
         exchange.first_bare = "n=,r=rOprNGfwEbeRWgbNEkqO".to_owned();
-        assert!(exchange.proof(SERVER_FIRST.as_bytes()).is_ok());
+        assert!(exchange.proof(&key, SERVER_FIRST.as_bytes()).is_ok());
         // Another user name, another proof: the server's is checked against what was said.
         assert!(exchange.finish(SERVER_FINAL.as_bytes()).is_err());
         let other = SERVER_FIRST.replace("W22Z", "W22A");
-        assert!(exchange.proof(other.as_bytes()).is_err());
-        assert!(exchange.proof(b"r=theirs,s=QSXCR+Q6sek8bf92,i=4096").is_err());
+        assert!(verifier(b"pencil").is_of(SERVER_FIRST.as_bytes()));
+        assert!(!verifier(b"pencil").is_of(other.as_bytes()));
+        assert!(exchange.proof(&key, other.as_bytes()).is_err());
+        assert!(exchange.proof(&key, b"r=theirs,s=QSXCR+Q6sek8bf92,i=4096").is_err());
     }
 
     #[test]

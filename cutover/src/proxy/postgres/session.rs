@@ -11,6 +11,7 @@ use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use decoders::postgres::raw::RawConnection;
 
@@ -24,7 +25,9 @@ use super::messages;
 use super::startup::Startup;
 use super::talk::{FromClient, FromServer, Talk};
 use super::users::Shown;
+use crate::proxy::config::UserTypes;
 use crate::proxy::gate::{Gate, Presence, Standing};
+use crate::proxy::named::UnderWay;
 use crate::proxy::pump::{Leftover, Pumped, pump};
 use crate::proxy::stream::ClientStream;
 use crate::side::Side;
@@ -43,6 +46,10 @@ pub(super) struct Session {
     /// The gate as this session knows it.
     gate: Gate,
     surveyed: u64,
+    /// It is still to be asked what it carries, once there is a moment for it.
+    survey_due: bool,
+    /// Since when it has not been at rest, as far as anybody has looked.
+    busy_since: Option<Instant>,
     startup: Startup,
     shown: Shown,
     cancel: Entry,
@@ -99,9 +106,15 @@ impl Session {
     ) -> Self {
         let place = Place { side, host: server.host().clone(), key: admitted.key };
         let gate = shared.gates.now();
+        let mut talk = Talk::new(admitted.parameters);
+        if shared.config.user_types == UserTypes::Cut {
+            talk.look_at_results();
+        }
         Self {
             // Who comes after a survey is no part of it.
             surveyed: gate.survey,
+            survey_due: false,
+            busy_since: None,
             gate,
             cancel: shared.engine.cancels.enter(place),
             shared,
@@ -117,7 +130,7 @@ impl Session {
             to_server: Leftover::default(),
             lost: false,
             was_held: false,
-            talk: Talk::new(admitted.parameters),
+            talk,
             memory: None,
             talked: false,
             credential: None,
@@ -145,7 +158,13 @@ impl Session {
             } else {
                 self.resume()?;
                 self.seen(Standing::Free);
-                Some(std::future::poll_fn(|cx| self.poll_flight(cx)).await?)
+                match std::future::poll_fn(|cx| self.poll_flight(cx)).await? {
+                    Stopped::Rest => {
+                        self.survey().await;
+                        None
+                    }
+                    stopped => Some(stopped),
+                }
             };
             match stopped {
                 None | Some(Stopped::Gate | Stopped::Rest) => {}
@@ -159,7 +178,38 @@ impl Session {
         self.shared.gates.seen(&self.presence.handle, self.gate.generation, standing);
     }
 
-    /// Passes bytes on until the gate changes.
+    /// Keeps the time at which something was begun.
+    fn note_rest(&mut self, is_at_rest: bool) {
+        match (is_at_rest, self.busy_since) {
+            (true, _) => self.busy_since = None,
+            (false, None) => self.busy_since = Some(Instant::now()),
+            (false, Some(_)) => {}
+        }
+    }
+
+    /// What it has under way, for a report. Nothing holds up a stream of replication, nor does one
+    /// hold up anything.
+    fn under_way(&mut self) -> Option<UnderWay> {
+        let can_wait = self.can_wait();
+        self.note_rest(can_wait);
+        let since = self.busy_since?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let application = self.talk.parameter(b"application_name");
+        Some(UnderWay {
+            pid: self.cancel.server_pid(),
+            user: text(self.startup.user()),
+            application: text(application.unwrap_or_default()),
+            what: self.talk.turns.describe(),
+            since,
+        })
+    }
+
+    fn tell_under_way(&mut self) {
+        let under_way = self.under_way();
+        self.shared.gates.under_way(&self.presence.handle, under_way);
+    }
+
+    /// Passes bytes on until the gate changes, or until there is a moment for a survey.
     fn poll_flight(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stopped>> {
         BUFFER.with_borrow_mut(|scratch| {
             loop {
@@ -181,6 +231,11 @@ impl Session {
                 match (down, up) {
                     (_, Pumped::Ended) => return Poll::Ready(Ok(Stopped::Client)),
                     (Pumped::Idle, Pumped::Idle) => {
+                        let is_at_rest = self.at_rest();
+                        self.note_rest(is_at_rest);
+                        if is_at_rest && self.survey_due {
+                            return Poll::Ready(Ok(Stopped::Rest));
+                        }
                         let generation = self.gate.generation;
                         return self
                             .shared
@@ -216,6 +271,17 @@ impl Session {
             self.talked = true;
         }
         Ok(())
+    }
+
+    /// It may be held: it is at rest, or a stream of replication that is left where it is, between two
+    /// of the client's messages.
+    fn can_wait(&self) -> bool {
+        self.at_rest() || self.is_streaming() && self.to_server.is_empty() && self.up.at_boundary()
+    }
+
+    /// The server sends a stream of replication. It never comes to an end by itself, and writes nothing.
+    fn is_streaming(&self) -> bool {
+        self.talk.turns.is_streaming()
     }
 
     /// Nothing is under way on the server, and nothing is on its way there.

@@ -27,6 +27,11 @@ pub(super) struct Talk {
     unseen: bool,
     /// The client has named types in a Parse that are not built in.
     user_types: bool,
+    /// Whether types of results are looked at, a RowDescription as far as it has come, and whether one
+    /// has shown a type that is not built in.
+    looks_at_results: bool,
+    described: Vec<u8>,
+    user_results: bool,
 }
 
 /// The first OID that PostgreSQL gives to what users make (`FirstNormalObjectId`).
@@ -46,7 +51,15 @@ impl Talk {
             told: Vec::new(),
             unseen: false,
             user_types: false,
+            looks_at_results: false,
+            described: Vec::new(),
+            user_results: false,
         }
+    }
+
+    /// From here on types of results count.
+    pub fn look_at_results(&mut self) {
+        self.looks_at_results = true;
     }
 
     /// The unnamed statement's Parse, if there is one now.
@@ -67,9 +80,17 @@ impl Talk {
             Some("a statement of more than 1 MiB")
         } else if self.user_types {
             Some("parameters of user-defined types")
+        } else if self.user_results {
+            Some("results of user-defined types")
         } else {
             None
         }
+    }
+
+    /// What the client was told of a setting.
+    pub fn parameter(&self, name: &[u8]) -> Option<&[u8]> {
+        let mut told = self.parameters.iter();
+        told.find(|(known, _)| known == name).map(|(_, value)| &value[..])
     }
 
     fn statement(&mut self, tag: u8, body: &[u8]) {
@@ -97,6 +118,19 @@ fn parameter_types(behind_name: &[u8]) -> impl Iterator<Item = u32> {
     let counted = texts.nth(2).unwrap_or_default();
     let types = counted.get(2..).unwrap_or_default().chunks_exact(4);
     types.map(|oid| oid.iter().fold(0, |oid, byte| oid << 8 | u32::from(*byte)))
+}
+
+/// Types of the columns in a RowDescription. What can't be read ends it.
+fn result_types(body: &[u8]) -> impl Iterator<Item = u32> {
+    /// Table, column, type, type's size, modifier, format.
+    const FIELD: usize = 18;
+    let mut rest = body.get(2..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let name = rest.iter().position(|byte| *byte == 0)?;
+        let (field, behind) = rest.get(name + 1..)?.split_first_chunk::<FIELD>()?;
+        rest = behind;
+        Some(u32::from_be_bytes([field[6], field[7], field[8], field[9]]))
+    })
 }
 
 /// The client's messages.
@@ -146,7 +180,7 @@ impl Sink for FromServer<'_> {
         let talk = &mut *self.0;
         match tag {
             b'Z' => {
-                if let Some(status) = part.first() {
+                if last && let Some(status) = part.last() {
                     talk.turns.ready(*status);
                 }
             }
@@ -160,8 +194,19 @@ impl Sink for FromServer<'_> {
                     note(&mut talk.parameters, name, value);
                 }
             }
+            b'T' if talk.looks_at_results => {
+                if first {
+                    talk.turns.server_if_curious(tag);
+                    talk.described.clear();
+                }
+                talk.described.extend_from_slice(part);
+                if last {
+                    let mut types = result_types(&talk.described);
+                    talk.user_results |= types.any(|oid| oid >= FIRST_USER_OID);
+                }
+            }
             b'N' | b'A' => {}
-            _ if first && talk.turns.is_curious() => talk.turns.server(tag),
+            _ if first => talk.turns.server_if_curious(tag),
             _ => {}
         }
     }
@@ -239,6 +284,36 @@ mod tests {
         assert!(!pins(b"s", b"SELECT $1, $2", &[0, 16_383]));
         assert!(pins(b"s", b"SELECT $1, $2", &[23, 16_384]));
         assert!(pins(b"", b"", &[70_000]));
+    }
+
+    #[test]
+    fn types_of_results_count_where_they_are_looked_at() {
+        let ties = |looks: bool, types: &[u32], portion: usize| {
+            let mut talk = Talk::new(Vec::new());
+            if looks {
+                talk.look_at_results();
+            }
+            let mut bytes = Vec::new();
+            messages::message(&mut bytes, b'T', |body| {
+                body.extend_from_slice(&u16::try_from(types.len()).unwrap().to_be_bytes());
+                for oid in types {
+                    body.extend_from_slice(b"name\0\0\0\0\0\0\0");
+                    body.extend_from_slice(&oid.to_be_bytes());
+                    body.extend_from_slice(&[0xff; 8]);
+                }
+            });
+            let mut scanner = Scanner::default();
+            for part in bytes.chunks(portion) {
+                scanner.scan(part, &mut FromServer(&mut talk)).unwrap();
+            }
+            talk.obstacle()
+        };
+        for portion in [1, 7, 1_000] {
+            let user = Some("results of user-defined types");
+            assert_eq!(ties(true, &[25, 16_384], portion), user);
+            assert_eq!(ties(true, &[25, 16_383], portion), None);
+            assert_eq!(ties(false, &[25, 16_384], portion), None);
+        }
     }
 
     #[test]

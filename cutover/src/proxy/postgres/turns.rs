@@ -30,6 +30,8 @@ pub(super) struct Turns {
     one_more: bool,
     /// Since then the client has sent something that is answered by more than a ReadyForQuery.
     one_more_shows: bool,
+    /// The server sends a stream of replication (CopyBothResponse) that neither side has ended.
+    streams: bool,
     /// Nobody can tell any more.
     confused: bool,
     /// Of the last ReadyForQuery.
@@ -48,6 +50,7 @@ impl Turns {
             swallowed: false,
             one_more: false,
             one_more_shows: false,
+            streams: false,
             confused: false,
             status: IDLE,
         }
@@ -74,6 +77,7 @@ impl Turns {
                 self.open = false;
             }
             b'P' | b'B' | b'D' | b'E' | b'C' | b'H' => self.open = true,
+            b'c' | b'f' if self.streams => self.streams = false,
             b'c' | b'f' => {
                 self.copy_early |= !self.copy_in;
                 self.copy_in = false;
@@ -83,7 +87,7 @@ impl Turns {
     }
 
     /// The server has sent a message of this type, other than ReadyForQuery. Only of those that are
-    /// matched here it needs to know, unless it [is curious](Turns::is_curious).
+    /// matched here it needs to know, unless it [is curious](Turns::server_if_curious).
     pub fn server(&mut self, tag: u8) {
         // Whatever it is, it is behind where one more would have come.
         self.one_more &= !self.one_more_shows;
@@ -99,9 +103,14 @@ impl Turns {
                 }
                 _ => self.confused = true,
             },
+            // Answers a Query (START_REPLICATION), outside of transactions only.
+            b'W' if self.awaited == 1 && self.simple && !self.open && self.status == IDLE => {
+                self.streams = true;
+            }
             b'W' => self.confused = true,
             // From here on the server wants a Sync again, or is done with a Query.
             b'E' => {
+                self.streams = false;
                 self.failed_copy();
                 self.copy_in = false;
             }
@@ -123,10 +132,13 @@ impl Turns {
         }
     }
 
-    /// Whether any answer says something, whatever its type. Notices and notifications are none, nor
-    /// are settings.
-    pub fn is_curious(&self) -> bool {
-        self.one_more
+    /// The same of any other answer, which says something only sometimes. Notices and notifications are
+    /// none, nor are settings.
+    #[inline]
+    pub fn server_if_curious(&mut self, tag: u8) {
+        if self.one_more {
+            self.server(tag);
+        }
     }
 
     /// ReadyForQuery.
@@ -139,6 +151,7 @@ impl Turns {
             _ => self.awaited = self.awaited.saturating_sub(1),
         }
         self.status = status;
+        self.streams = false;
         self.copy_in = false;
         self.copy_early &= self.awaited > 0;
     }
@@ -146,6 +159,12 @@ impl Turns {
     /// Between transactions, and nothing is under way.
     pub fn at_rest(&self) -> bool {
         self.awaited == 0 && !self.open && self.status == IDLE && !self.confused
+    }
+
+    /// The server sends a stream of replication, and the client only says how far it has come: nothing
+    /// is written, and no end is in sight.
+    pub fn is_streaming(&self) -> bool {
+        self.streams && self.awaited == 1 && !self.confused
     }
 
     /// Sending more would only pile up behind what is under way: the answer comes first. Not so
@@ -158,6 +177,7 @@ impl Turns {
     pub fn describe(&self) -> &'static str {
         match (self.confused, self.copy_in, self.status) {
             (true, ..) => "in a conversation that can't be followed",
+            _ if self.streams => "in a replication stream",
             (_, true, _) => "in a COPY",
             (_, _, b'T' | b'E') => "in a transaction",
             _ => "in a statement",
@@ -275,6 +295,26 @@ mod tests {
             "Q S <G d c <I <I",
         ] {
             assert!(!play(script).at_rest(), "{script}");
+        }
+    }
+
+    #[test]
+    fn a_stream_of_replication_lasts_until_either_side_ends_it() {
+        for (script, streams, rests) in [
+            ("Q <W", true, false),
+            ("Q <W d d", true, false),
+            ("Q <W d c", false, false),
+            ("Q <W d c <C <I", false, true),
+            ("Q <W <E", false, false),
+            ("Q <W <E <I", false, true),
+            // Not by what answers them.
+            ("P B E S <W", false, false),
+            ("Q Q <W", false, false),
+            ("Q <T Q <W", false, false),
+            ("Q <W Q", false, false),
+        ] {
+            let turns = play(script);
+            assert_eq!((turns.is_streaming(), turns.at_rest()), (streams, rests), "{script}");
         }
     }
 

@@ -13,13 +13,16 @@ use tokio::sync::Semaphore;
 use super::login::Credential;
 use super::scram::{ClientKey, Overheard, Verifier};
 use crate::proxy::users_file;
+use crate::side::Side;
 
 /// How long to wait for a verifier from the database.
 const LOOKUP_MAX: Duration = Duration::from_secs(2);
-/// How long a verifier, or that there is none to be had, is believed.
+/// How long a verifier, or that we may not read any, is believed.
 const REMEMBERED: Duration = Duration::from_secs(30);
-/// How long it is not asked for again after no answer came.
+/// How long it is not asked for again after no answer came, or that there is none: one may be set.
 const FAILED: Duration = Duration::from_secs(1);
+/// How old an answer may be that does not fit what a session has shown, before it is asked for again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What a client's own login has shown.
 #[derive(Clone)]
@@ -47,16 +50,32 @@ const KEPT_MAX: usize = 1024;
 /// Questions to it at a time.
 const ASKING_MAX: usize = 8;
 
-/// What the database has said about a role: until when it is believed, and the role's verifier if
-/// there is one.
-type Known = (Instant, Option<Verifier>);
+/// What a side has said about a role.
+#[derive(Clone)]
+struct Known {
+    /// When it was asked.
+    asked: Instant,
+    believed_until: Instant,
+    /// `None`: there is none to be had.
+    verifier: Option<Verifier>,
+}
+
 /// Of any number of sessions that want to know, one asks.
 type Asked = Arc<tokio::sync::Mutex<Option<Known>>>;
+/// A role on a side. The same password has another verifier on each, unless it was copied.
+type Role = (Side, Vec<u8>);
+
+/// A side, and how to ask it.
+#[derive(Clone, Copy)]
+pub(super) struct Registry<'a> {
+    pub side: Side,
+    pub server: &'a ConnInfo,
+}
 
 /// The users that are known.
 pub(super) struct Users {
     file: HashMap<Vec<u8>, Secret>,
-    asked: Mutex<HashMap<Vec<u8>, Asked>>,
+    asked: Mutex<HashMap<Role, Asked>>,
     asking: Semaphore,
 }
 
@@ -84,7 +103,7 @@ impl Users {
         &self,
         user: &[u8],
         shown: &Shown,
-        server: &ConnInfo,
+        registry: Registry<'_>,
     ) -> Result<Credential, String> {
         match (self.file.get(user), shown) {
             (Some(Secret::Password(password)), _) => Ok(Credential::Password(password.clone())),
@@ -96,14 +115,19 @@ impl Users {
                 .map(Credential::Key)
                 .ok_or_else(|| "the users file has another verifier than the server".to_owned()),
             (None, Shown::Scram(overheard)) => {
-                let verifier = self.verifier(user, server).await;
-                verifier
+                let unknown = "its password is not known (no users_file, pg_authid not readable)";
+                let known = self.verifier(user, registry, None).await;
+                let known = known.ok_or_else(|| unknown.to_owned())?;
+                if let Some(key) = overheard.key(&known) {
+                    return Ok(Credential::Key(key));
+                }
+                // It has logged in since it was asked for; many sessions may have.
+                let since = Instant::now().checked_sub(AGAIN);
+                let known = self.verifier(user, registry, since).await;
+                known
                     .and_then(|verifier| overheard.key(&verifier))
                     .map(Credential::Key)
-                    .ok_or_else(|| {
-                        "its password is not known (no users_file, pg_authid not readable)"
-                            .to_owned()
-                    })
+                    .ok_or_else(|| "its password was changed since it logged in".to_owned())
             }
             (_, Shown::Useless(method)) => {
                 Err(format!("its password is not known (it logs in by {method})"))
@@ -111,62 +135,73 @@ impl Users {
         }
     }
 
-    /// The user's verifier, from the file or from the server.
-    pub async fn verifier(&self, user: &[u8], server: &ConnInfo) -> Option<Verifier> {
+    /// The user's verifier, from the file or from the server. `since`: the server must have been asked
+    /// after this, because what it said before is known to be out of date.
+    pub async fn verifier(
+        &self,
+        user: &[u8],
+        registry: Registry<'_>,
+        since: Option<Instant>,
+    ) -> Option<Verifier> {
         if let Some(Secret::Verifier(verifier)) = self.file.get(user) {
             return Some(verifier.clone());
         }
         if user.len() > NAME_MAX {
             return None;
         }
-        let entry = self.entry(user)?;
+        let entry = self.entry(registry.side, user)?;
         let mut known = entry.lock().await;
-        if let Some((until, verifier)) = &*known
-            && Instant::now() < *until
+        let asked = Instant::now();
+        if let Some(known) = &*known
+            && asked < known.believed_until
+            && since.is_none_or(|since| since <= known.asked)
         {
-            return verifier.clone();
+            return known.verifier.clone();
         }
         let asking = async {
             // Never closed.
             let _permit = self.asking.acquire().await;
-            look_up(user, server).await
+            look_up(user, registry.server).await
         };
         let (verifier, believed) = match tokio::time::timeout(LOOKUP_MAX, asking).await {
-            Ok(Ok(verifier)) => (verifier, REMEMBERED),
+            Ok(Ok(Some(verifier))) => (Some(verifier), REMEMBERED),
+            Ok(Ok(None)) => (None, FAILED),
             Ok(Err(failure)) => {
                 tracing::debug!("no verifier from pg_authid: {}", failure.why);
                 (None, if failure.for_good { REMEMBERED } else { FAILED })
             }
             Err(_) => (None, FAILED),
         };
-        *known = Some((Instant::now() + believed, verifier.clone()));
+        let believed_until = Instant::now() + believed;
+        *known = Some(Known { asked, believed_until, verifier: verifier.clone() });
         verifier
     }
 
     /// The place of a role's answer. `None`: there are too many whose answer is awaited.
-    fn entry(&self, user: &[u8]) -> Option<Asked> {
+    fn entry(&self, side: Side, user: &[u8]) -> Option<Asked> {
         let mut asked = lock(&self.asked);
-        if let Some(entry) = asked.get(user) {
+        let role = (side, user.to_vec());
+        if let Some(entry) = asked.get(&role) {
             return Some(entry.clone());
         }
         if asked.len() >= KEPT_MAX {
             make_room(&mut asked);
         }
-        (asked.len() < KEPT_MAX).then(|| asked.entry(user.to_vec()).or_default().clone())
+        (asked.len() < KEPT_MAX).then(|| asked.entry(role).or_default().clone())
     }
 }
 
 /// Forgets what is no longer believed; if that is not enough, that there is nobody of a name: names
 /// that somebody has made up do not displace those that exist.
-fn make_room(asked: &mut HashMap<Vec<u8>, Asked>) {
+fn make_room(asked: &mut HashMap<Role, Asked>) {
     let now = Instant::now();
     let keeps = |entry: &Asked, keep: &dyn Fn(&Known) -> bool| {
         // One that somebody holds is being asked for.
         entry.try_lock().map_or(true, |known| known.as_ref().is_some_and(keep))
     };
-    asked.retain(|_, entry| keeps(entry, &|(until, _)| now < *until));
+    asked.retain(|_, entry| keeps(entry, &|known| now < known.believed_until));
     if asked.len() >= KEPT_MAX {
-        asked.retain(|_, entry| keeps(entry, &|(_, verifier)| verifier.is_some()));
+        asked.retain(|_, entry| keeps(entry, &|known| known.verifier.is_some()));
     }
 }
 
@@ -230,28 +265,32 @@ mod tests {
         let users = Users::read(None).unwrap();
         // Nobody is asked about a name that no role can have: this server does not exist.
         let server = ConnInfo::parse("postgresql://u@192.0.2.1/d").unwrap();
-        assert!(users.verifier(&[b'x'; 64], &server).await.is_none());
+        let blue = Registry { side: Side::Blue, server: &server };
+        assert!(users.verifier(&[b'x'; 64], blue, None).await.is_none());
         assert!(lock(&users.asked).is_empty());
 
         let known = |verifier: Option<&str>, seconds| {
-            let until = Instant::now() + Duration::from_secs(seconds);
+            let asked = Instant::now();
+            let believed_until = asked + Duration::from_secs(seconds);
             let verifier = verifier.map(|text| Verifier::parse(text).unwrap());
-            Arc::new(tokio::sync::Mutex::new(Some((until, verifier))))
+            Arc::new(tokio::sync::Mutex::new(Some(Known { asked, believed_until, verifier })))
         };
         let verifier = "SCRAM-SHA-256$4096:c2FsdHNhbHRzYWx0c2FsdA==$\
                         AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:\
                         AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
-        lock(&users.asked).insert(b"clerk".to_vec(), known(Some(verifier), 30));
+        let clerk = (Side::Blue, b"clerk".to_vec());
+        lock(&users.asked).insert(clerk, known(Some(verifier), 30));
         for number in 0..3 * KEPT_MAX {
-            let entry = users.entry(format!("made up {number}").as_bytes());
-            *entry.unwrap().lock().await = Some((Instant::now() + REMEMBERED, None));
+            let entry = users.entry(Side::Blue, format!("made up {number}").as_bytes());
+            let nobody = known(None, REMEMBERED.as_secs()).lock().await.clone();
+            *entry.unwrap().lock().await = nobody;
         }
         assert!(lock(&users.asked).len() <= KEPT_MAX);
-        assert!(users.verifier(b"clerk", &server).await.is_some());
+        assert!(users.verifier(b"clerk", blue, None).await.is_some());
 
         // Who waits for an answer about one role keeps nobody else from his.
-        let slow = users.entry(b"slow").unwrap();
+        let slow = users.entry(Side::Blue, b"slow").unwrap();
         let _asking = slow.lock().await;
-        assert!(users.verifier(b"clerk", &server).await.is_some());
+        assert!(users.verifier(b"clerk", blue, None).await.is_some());
     }
 }

@@ -6,24 +6,155 @@
 //! itself to the proxy, and the proxy logs in with the key that the proof contains.
 
 use std::io;
+use std::time::Instant;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use decoders::postgres::raw::RawConnection;
 use tokio::io::AsyncWriteExt;
 
-use super::messages::{self, Inbox};
-use super::scram::{ClientKey, MECHANISM, Overheard, Verifier, nonce};
+use super::login::{self, scram_first};
+use super::messages::{self, Inbox, Message};
+use super::scram::{ClientKey, Exchange, MECHANISM, Overheard, Verifier, nonce};
+use super::users::{Registry, Users};
 use crate::proxy::stream::ClientStream;
 
 /// The longest message of a client that has not logged in.
 const MESSAGE_MAX: usize = 8 << 10;
 
-/// Asks the client to prove itself. `None`: it could not, and was told.
-pub(super) async fn vouch(
+/// The server has offered SCRAM: lets the client prove itself, and the server take it for that. The
+/// client is told how it went, except for the server's own last word when all went well. `None`:
+/// there is no session.
+///
+/// # Errors
+/// The client's connection broke.
+pub(super) async fn let_in(
+    client: (&mut ClientStream, &mut Inbox),
+    server: (&mut RawConnection, &mut Inbox),
+    users: &Users,
+    user: &[u8],
+    registry: Registry<'_>,
+    verifier: Verifier,
+) -> io::Result<Option<ClientKey>> {
+    let (client, client_inbox) = client;
+    let began = Instant::now();
+    let mut passage = Passage { server: server.0, inbox: server.1 };
+    // What it says of the verifier comes first: one that was changed since it was asked for is asked
+    // for again before the client answers for it.
+    let (mut exchange, server_first) = match passage.begin().await {
+        Ok(begun) => begun,
+        Err(refusal) => return refusal.tell(client).await,
+    };
+    let mut verifier = verifier;
+    if !verifier.is_of(&server_first) {
+        match users.verifier(user, registry, Some(began)).await {
+            Some(newer) if newer.is_of(&server_first) => verifier = newer,
+            _ => {
+                // As the server would say of an expired password, for which it makes up a salt.
+                let what = "password authentication failed: the server has another verifier for \
+                            this role than the proxy knows of (an expired password, or a users \
+                            file that is out of date)";
+                return Refusal::Ours("28P01", what.to_owned()).tell(client).await;
+            }
+        }
+    }
+    let Some((key, consent)) = vouch(client, client_inbox, &verifier).await? else {
+        return Ok(None);
+    };
+    match passage.end(&mut exchange, &key, &server_first).await {
+        Ok(()) => {
+            request(client, 12, &consent).await?;
+            Ok(Some(key))
+        }
+        Err(refusal) => refusal.tell(client).await,
+    }
+}
+
+/// Why the server does not let the client in.
+enum Refusal {
+    /// An ErrorResponse.
+    Theirs(Message),
+    /// SQLSTATE and sentence.
+    Ours(&'static str, String),
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        Refusal::Ours("08006", format!("the connection to the server broke: {error}"))
+    }
+}
+
+impl Refusal {
+    async fn tell<T>(self, client: &mut ClientStream) -> io::Result<Option<T>> {
+        let mut out = Vec::new();
+        match self {
+            Refusal::Theirs(message) => message.append_to(&mut out),
+            Refusal::Ours(sqlstate, what) => messages::fatal(&mut out, sqlstate, &what, None),
+        }
+        client.write_all(&out).await?;
+        client.flush().await?;
+        Ok(None)
+    }
+}
+
+/// The proxy's own exchange with the server.
+struct Passage<'a> {
+    server: &'a mut RawConnection,
+    inbox: &'a mut Inbox,
+}
+
+impl Passage<'_> {
+    /// The exchange, and `server-first-message`.
+    async fn begin(&mut self) -> Result<(Exchange, Vec<u8>), Refusal> {
+        let (exchange, first) = Exchange::begin().map_err(|why| Refusal::Ours("58000", why))?;
+        self.say(&|body| scram_first(body, &first)).await?;
+        Ok((exchange, self.hear(11).await?))
+    }
+
+    async fn end(
+        &mut self,
+        exchange: &mut Exchange,
+        key: &ClientKey,
+        server_first: &[u8],
+    ) -> Result<(), Refusal> {
+        let unproven = |why| Refusal::Ours("28000", why);
+        let proof = exchange.proof(key, server_first).map_err(unproven)?;
+        self.say(&|body| body.extend_from_slice(&proof)).await?;
+        let server_final = self.hear(12).await?;
+        exchange.finish(&server_final).map_err(unproven)
+    }
+
+    async fn say(&mut self, write: &(dyn Fn(&mut Vec<u8>) + Sync)) -> io::Result<()> {
+        let mut out = Vec::new();
+        messages::message(&mut out, b'p', write);
+        self.server.write_all(&out).await?;
+        self.server.flush().await
+    }
+
+    /// The data of the request with this code, which has to come next.
+    async fn hear(&mut self, code: i32) -> Result<Vec<u8>, Refusal> {
+        loop {
+            let message = self.inbox.next(self.server, login::MESSAGE_MAX).await?;
+            match message.tag {
+                b'R' if message.int32(0) == Some(code) => return Ok(message.body[4..].to_vec()),
+                b'E' => return Err(Refusal::Theirs(message)),
+                b'N' => {}
+                _ => {
+                    let what = "the server did not go on with SCRAM-SHA-256";
+                    return Err(Refusal::Ours("28000", what.to_owned()));
+                }
+            }
+        }
+    }
+}
+
+/// Asks the client to prove itself. Its key, and what it is to hear once the server has consented.
+/// `None`: it could not, and was told.
+async fn vouch(
     client: &mut ClientStream,
     inbox: &mut Inbox,
     verifier: &Verifier,
-) -> io::Result<Option<ClientKey>> {
+) -> io::Result<Option<(ClientKey, Vec<u8>)>> {
     let mut offer = Vec::new();
     messages::text(&mut offer, MECHANISM.as_bytes());
     offer.push(0);
@@ -31,7 +162,7 @@ pub(super) async fn vouch(
 
     let first = inbox.next(client, MESSAGE_MAX).await?;
     let Some((header, theirs, first)) = first_message(&first.body) else {
-        return refuse(client).await;
+        return refuse().tell(client).await;
     };
     let ours = format!("{theirs}{}", nonce().map_err(io::Error::other)?);
     let server_first = verifier.server_first(&ours);
@@ -43,15 +174,12 @@ pub(super) async fn vouch(
     let last = inbox.next(client, MESSAGE_MAX).await?;
     let expected = format!("c={},r={ours},p=", BASE64_STANDARD.encode(header));
     if !last.body.starts_with(expected.as_bytes()) {
-        return refuse(client).await;
+        return refuse().tell(client).await;
     }
     heard.client_final(&last.body);
     match heard.key(verifier) {
-        Some(key) => {
-            request(client, 12, &heard.server_final(verifier)).await?;
-            Ok(Some(key))
-        }
-        None => refuse(client).await,
+        Some(key) => Ok(Some((key, heard.server_final(verifier)))),
+        None => refuse().tell(client).await,
     }
 }
 
@@ -76,12 +204,8 @@ async fn request(client: &mut ClientStream, code: i32, data: &[u8]) -> io::Resul
     client.flush().await
 }
 
-async fn refuse(client: &mut ClientStream) -> io::Result<Option<ClientKey>> {
-    let mut out = Vec::new();
-    messages::fatal(&mut out, "28P01", "password authentication failed", None);
-    client.write_all(&out).await?;
-    client.flush().await?;
-    Ok(None)
+fn refuse() -> Refusal {
+    Refusal::Ours("28P01", "password authentication failed".to_owned())
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -19,6 +20,8 @@ use super::{ServerUrl, SslMode};
 use crate::MaybeTls;
 use crate::postgres::{ChainVerifier, UncheckedVerifier};
 
+/// After this long without a word it is asked whether the server is still there.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 /// How long a server may take to accept a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
@@ -35,6 +38,7 @@ impl RawConnection {
         let stream = tokio::time::timeout(CONNECT_MAX, connecting).await;
         let stream = stream.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         stream.set_nodelay(true)?;
+        SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE))?;
         Ok(RawConnection::Plain(stream))
     }
 

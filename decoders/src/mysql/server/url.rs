@@ -150,6 +150,21 @@ impl ServerUrl {
         self.identity.as_ref().map(|(chain, key)| (chain.as_path(), key.as_path()))
     }
 
+    /// The same with TLS where it is offered, whatever the certificate: to a proxy of our own.
+    #[must_use]
+    pub fn preferring_tls(&self) -> Self {
+        Self { ssl_mode: SslMode::Preferred, ..self.clone() }
+    }
+
+    /// Whether whoever answers is known to be the server: its certificate is checked, or it is this host.
+    pub fn is_verified(&self) -> bool {
+        let (host, _) = self.address();
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let is_here = host == "localhost"
+            || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+        is_here || self.ssl_mode >= SslMode::VerifyCa
+    }
+
     /// How the connection is protected.
     pub fn ssl_mode(&self) -> SslMode {
         self.ssl_mode

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Session, Stopped};
 use crate::proxy::gate::Standing;
@@ -11,6 +11,7 @@ use crate::proxy::mysql::hello::can;
 use crate::proxy::mysql::login::send;
 use crate::proxy::mysql::packets::{Cursor, Inbox, invalid};
 use crate::proxy::mysql::talk::Talk;
+use crate::proxy::named::UnderWay;
 
 /// How long it may take.
 const LOGIN_MAX: Duration = Duration::from_secs(5);
@@ -59,7 +60,7 @@ impl Session {
     ) -> io::Result<Option<Stopped>> {
         let request = Request::parse(body, self.hello.caps)
             .ok_or_else(|| invalid("a change of users that can't be read"))?;
-        let Session { client, server, to_client, to_server, shared, presence, .. } = self;
+        let Session { client, server, side, to_client, to_server, shared, presence, .. } = self;
         // A client waits for the answer, so nothing of it has come yet that is not here.
         let (mut client_inbox, mut server_inbox) = (Inbox::default(), Inbox::default());
         let login = Login {
@@ -68,6 +69,7 @@ impl Session {
             client_inbox: &mut client_inbox,
             client_seq: seq,
             server,
+            is_verified: shared.engine.url(*side).is_verified(),
             server_inbox: &mut server_inbox,
             user: &request.user,
             plugin: NONE.to_vec(),
@@ -81,6 +83,7 @@ impl Session {
             send(login.server, 0, &request.packet).await?;
             login.relay().await
         };
+        let began = Instant::now();
         let mut relayed = Box::pin(tokio::time::timeout(LOGIN_MAX, relayed));
         let admitted = loop {
             let generation = self.gate.generation;
@@ -94,7 +97,16 @@ impl Session {
                     if self.gate.hold.is_some_and(|hold| hold.cut_busy) {
                         break None;
                     }
-                    let standing = Standing::Busy("in a change of users");
+                    let what = "in a change of users";
+                    let under_way = UnderWay {
+                        pid: self.place.id(),
+                        user: String::from_utf8_lossy(&self.hello.user).into_owned(),
+                        application: String::new(),
+                        what,
+                        since: began,
+                    };
+                    shared.gates.under_way(&presence.handle, Some(under_way));
+                    let standing = Standing::Busy(what);
                     shared.gates.seen(&presence.handle, self.gate.generation, standing);
                 }
             }

@@ -14,28 +14,36 @@ use crate::proxy::mysql::replay::{self, Wanted};
 const GONE: &str = "its server was gone before it could be asked";
 
 impl Session {
-    /// Looks at what could be moved, if that is possible without disturbing anything.
-    pub(super) async fn survey(&mut self) {
+    /// Looks at what could be moved, if that is possible without disturbing anything; if not, as soon as
+    /// it is, and until then at what the conversation alone tells.
+    pub(super) async fn survey(&mut self, is_quiet: bool) {
         self.surveyed = self.gate.survey;
+        self.tell_under_way();
         // A client may still ask about its last statement, which a question of ours would replace.
-        if self.at_rest() && !self.talk.uncertain && self.inbox.is_empty() && self.talk.is_quiet() {
-            let pin = self.obstacle().await;
-            if let (None, Some(credential)) = (&pin, &self.credential) {
-                self.shared.engine.trials.note(&self.hello, credential);
-            }
-            self.shared.gates.pinned(&self.presence.handle, pin);
+        let may_ask = self.may_be_asked() && is_quiet;
+        self.survey_due = !may_ask;
+        let pin = match may_ask {
+            true => self.obstacle().await,
+            false => self.talked_obstacle().map(str::to_owned),
+        };
+        if let (true, None, Some(credential)) = (may_ask, &pin, &self.credential) {
+            self.shared.engine.trials.note(&self.hello, credential);
         }
+        self.shared.gates.pinned(&self.presence.handle, pin);
+        self.shared.gates.unasked(&self.presence.handle, self.survey_due);
+    }
+
+    /// What stands in the way of a move as far as the conversation tells.
+    fn talked_obstacle(&self) -> Option<&'static str> {
+        // Of MySQL's locks its own tables tell.
+        let locks = self.talk.may_lock && self.shared.engine.desk(self.side).is_mariadb();
+        self.talk.obstacle().or(locks.then_some("GET_LOCK"))
     }
 
     /// Why the session can't be moved, if it can't; asks its server if it has to.
     pub(super) async fn obstacle(&mut self) -> Option<String> {
-        if let Some(obstacle) = self.talk.obstacle() {
+        if let Some(obstacle) = self.talked_obstacle() {
             return Some(obstacle.to_owned());
-        }
-        let desk = self.shared.engine.desk(self.side);
-        // Of MySQL's locks its own tables tell.
-        if self.talk.may_lock && desk.is_mariadb() {
-            return Some("GET_LOCK".to_owned());
         }
         if std::mem::take(&mut self.talk.anew) {
             // Counters of before say nothing about those of now.

@@ -28,6 +28,7 @@ impl Session {
             if self.gate.hold.is_some_and(|hold| hold.cut_busy) {
                 return self.cut("its transaction did not end in time").await;
             }
+            self.tell_under_way();
             self.seen(Standing::Busy(self.talk.describe()));
             match std::future::poll_fn(|cx| self.poll_to_rest(cx)).await? {
                 Stopped::Rest | Stopped::Gate => return Ok(None),
@@ -43,6 +44,9 @@ impl Session {
         }
         let pin = self.obstacle().await;
         self.shared.gates.pinned(&self.presence.handle, pin.clone());
+        self.survey_due = false;
+        self.shared.gates.unasked(&self.presence.handle, false);
+        self.tell_under_way();
         self.seen(Standing::Held);
         // A lost server is replaced on the same side once clients may go on there.
         let elsewhere = self.gate.side != self.side;

@@ -24,13 +24,19 @@ impl Session {
     /// Looks at what could be moved, if that is possible without disturbing anything.
     pub(super) async fn survey(&mut self) {
         self.surveyed = self.gate.survey;
-        if self.at_rest() && self.held.is_empty() {
-            let pin = self.obstacle().await;
-            if let (None, Some(credential)) = (&pin, &self.credential) {
-                self.shared.engine.trials.note(&self.startup, credential);
-            }
-            self.shared.gates.pinned(&self.presence.handle, pin);
+        self.tell_under_way();
+        // A replication connection is not asked anything.
+        let may_ask = self.at_rest() && self.held.is_empty() || self.startup.is_replication();
+        self.survey_due = !may_ask;
+        let pin = match may_ask {
+            true => self.obstacle().await,
+            false => self.talk.obstacle().map(str::to_owned),
+        };
+        if let (true, None, Some(credential)) = (may_ask, &pin, &self.credential) {
+            self.shared.engine.trials.note(&self.startup, credential);
         }
+        self.shared.gates.pinned(&self.presence.handle, pin);
+        self.shared.gates.unasked(&self.presence.handle, self.survey_due);
     }
 
     /// Why the session can't be moved, if it can't; asks its server if it has to.
@@ -51,9 +57,9 @@ impl Session {
             Some(Ok(_)) if self.credential.is_some() => return None,
             Some(Ok(_)) => {
                 // Our own login, which reads the accounts.
-                let info = self.shared.engine.own.of(self.side);
+                let registry = self.shared.engine.registry(self.side);
                 let credential =
-                    self.shared.engine.users.credential(self.startup.user(), &self.shown, info);
+                    self.shared.engine.users.credential(self.startup.user(), &self.shown, registry);
                 return match credential.await {
                     Ok(credential) => {
                         self.credential = Some(credential);

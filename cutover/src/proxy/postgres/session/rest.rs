@@ -21,10 +21,11 @@ impl Session {
     /// The session belongs elsewhere, or is to wait: to rest, and then whatever the gate says.
     /// `None`: look at the gate again.
     pub(super) async fn stand_still(&mut self) -> io::Result<Option<Stopped>> {
-        if !self.lost && !self.at_rest() {
+        if !self.lost && !self.can_wait() {
             if self.gate.hold.is_some_and(|hold| hold.cut_busy) {
                 return self.cut("its transaction did not end in time").await;
             }
+            self.tell_under_way();
             self.seen(Standing::Busy(self.talk.turns.describe()));
             match std::future::poll_fn(|cx| self.poll_to_rest(cx)).await? {
                 Stopped::Rest => {}
@@ -34,6 +35,9 @@ impl Session {
         }
         let pin = self.obstacle().await;
         self.shared.gates.pinned(&self.presence.handle, pin.clone());
+        self.survey_due = false;
+        self.shared.gates.unasked(&self.presence.handle, false);
+        self.tell_under_way();
         self.seen(Standing::Held);
         // A lost server is replaced on the same side once clients may go on there.
         let elsewhere = self.gate.side != self.side;
@@ -53,6 +57,10 @@ impl Session {
     /// A fence may have ended the server's session while the client was held, and the news may not
     /// have come yet. So before anything is passed on again, the server has to answer.
     pub(super) async fn look_after_server(&mut self) {
+        // A stream is its own sign of life.
+        if self.is_streaming() {
+            return;
+        }
         if !self.lost && inspect::ping(&mut self.server, &mut self.aside).await.is_err() {
             self.lost = true;
         }
@@ -74,7 +82,7 @@ impl Session {
     fn poll_to_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stopped>> {
         BUFFER.with_borrow_mut(|scratch| {
             loop {
-                if self.at_rest() {
+                if self.can_wait() {
                     return Poll::Ready(Ok(Stopped::Rest));
                 }
                 let down = self.pump_down(cx, scratch)?;
@@ -88,7 +96,7 @@ impl Session {
                 let let_through = self.let_through()?;
                 let drained = self.to_server.drain(cx, &mut self.server)?;
                 let idle = matches!((down, up), (Pumped::Idle, Pumped::Idle));
-                if idle && !let_through && !(drained.is_ready() && self.at_rest()) {
+                if idle && !let_through && !(drained.is_ready() && self.can_wait()) {
                     let generation = self.gate.generation;
                     return self
                         .shared
@@ -121,7 +129,8 @@ impl Session {
         let mut end = 0;
         loop {
             let turns = &self.talk.turns;
-            if self.up.at_boundary() && (turns.at_rest() || turns.must_wait()) {
+            let is_enough = turns.at_rest() || turns.must_wait() || turns.is_streaming();
+            if self.up.at_boundary() && is_enough {
                 break;
             }
             let rest = &self.held[end..];
@@ -158,7 +167,8 @@ impl Session {
             if self.to_client.drain(cx, &mut self.client)?.is_pending() {
                 tracing::trace!("a held client does not read");
             }
-            while !self.lost && self.aside.len() < HELD_MAX {
+            // A stream waits in the server's socket.
+            while !self.lost && !self.is_streaming() && self.aside.len() < HELD_MAX {
                 let mut buffer = ReadBuf::new(scratch);
                 match Pin::new(&mut self.server).poll_read(cx, &mut buffer) {
                     Poll::Pending => break,

@@ -250,7 +250,8 @@ async fn halted(
                 return if may_end { Err(failure) } else { Ok(Woken::Stopped) };
             }
             () = in_time => return if may_end { Err(failure) } else { Ok(Woken::ByItself) },
-            guarded = pipeline.guard() => failure = pipeline.put(guarded),
+            // What was given up is not given up again.
+            guarded = pipeline.guard(), if failure.resumes == Resumes::ByItself => failure = pipeline.put(guarded),
         }
     }
 }

@@ -53,6 +53,7 @@ impl Shared {
         if let Some(halted) = &mut facts.halted {
             halted.beneath = None;
             halted.shown.retry_at = None;
+            halted.shown.tries += 1;
         }
     }
 
@@ -77,7 +78,7 @@ impl Shared {
                 data: failure.data_now(self.direction),
                 data_safe: problem.data_safe,
                 remedy: problem.next.clone(),
-                tries: earlier.map_or(0, |earlier| earlier.tries + 1),
+                tries: earlier.map_or(0, |earlier| earlier.tries),
                 retry_at,
             },
             beneath: None,

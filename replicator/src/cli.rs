@@ -36,7 +36,7 @@ pub enum LogFormat {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Copy blue to green, then follow blue until the cutover.
-    Run(PipelineArgs),
+    Run(RunArgs),
     /// Report everything that stands in the way, each with its fix. Exit code 3 if something does.
     Check(CheckArgs),
     /// Print blue's changes as JSON lines.
@@ -87,6 +87,18 @@ pub struct PipelineArgs {
     /// Not these tables.
     #[arg(long = "exclude-table")]
     pub exclude: Vec<TablePattern>,
+}
+
+/// `replicator run`.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// Which pipeline.
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+    /// End with an error at what only a person can mend, instead of staying up and going on by itself
+    /// once it is mended. The same as halt.exit_on_halt.
+    #[arg(long)]
+    pub exit_on_halt: bool,
 }
 
 /// `replicator check`.

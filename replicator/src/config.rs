@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use crate::alerts::AlertsConfig;
 use crate::backfill::CopyConfig;
+use crate::pipeline::HaltConfig;
 use crate::protect::{OnWalLimit, ProtectConfig};
 use crate::schema::SchemaConfig;
 use crate::secret::Secret;
@@ -57,6 +58,9 @@ pub struct Config {
     /// Keeping blue from harm.
     #[serde(default)]
     pub protect: ProtectConfig,
+    /// What happens when only a person can mend what stopped the stream.
+    #[serde(default)]
+    pub halt: HaltConfig,
     /// Applying the stream.
     #[serde(default)]
     pub apply: ApplyConfig,
@@ -302,6 +306,7 @@ impl Config {
             schema: SchemaConfig::default(),
             copy: CopyConfig::default(),
             protect: ProtectConfig::default(),
+            halt: HaltConfig::default(),
             apply: ApplyConfig::default(),
             api: ApiConfig::default(),
             cutover: SwitchConfig::default(),

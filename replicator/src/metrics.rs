@@ -12,6 +12,7 @@ use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 pub use stream::StreamSample;
@@ -32,6 +33,9 @@ pub const STATES: [&str; 11] = [
     "halted",
     "stopping",
 ];
+
+/// Upper bounds of `cutover_pause_seconds`.
+const PAUSE_BUCKETS: [f64; 8] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0];
 
 /// Everything that a scrape shows, as of one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -58,6 +62,10 @@ pub struct Sample {
     pub runs: Vec<(&'static str, u64)>,
     /// Write pause of the last cutover.
     pub last_pause_seconds: Option<f64>,
+    /// For how long the stream that carries has been halted; 0 when it is not.
+    pub halted_seconds: f64,
+    /// Write pauses of all runs that have moved the clients.
+    pub pauses_seconds: Vec<f64>,
     /// What the alerts look at.
     pub alerts: Readings,
     /// Both streams.
@@ -148,6 +156,20 @@ pub fn render(sample: &Sample) -> Result<String, std::fmt::Error> {
         "Write pause of the last completed cutover",
         sample.last_pause_seconds.unwrap_or(f64::NAN),
     );
+    gauge(
+        "cutover_halted",
+        Some(Unit::Seconds),
+        "For how long the stream that carries has been halted; 0 when it is not",
+        sample.halted_seconds,
+    );
+    let pauses = Histogram::new(PAUSE_BUCKETS);
+    sample.pauses_seconds.iter().for_each(|pause| pauses.observe(*pause));
+    registry.register_with_unit(
+        "cutover_pause",
+        "Write pauses of all cutovers and rollbacks that came to their end",
+        Unit::Seconds,
+        pauses,
+    );
     registry.register(
         "cutover_alert_errors",
         "Alerts that could not be delivered",
@@ -195,6 +217,10 @@ mod tests {
             checkpoint_age_seconds: 1.5,
             slot_retained_bytes: None,
             slot_retained_bytes_max: None,
+            slot_retained_warn_bytes: None,
+            slot_fill_estimate_seconds: None,
+            binlog_expire_seconds: None,
+            position_age_seconds: 0.0,
             slot_active: false,
             oldest_write_transaction_seconds: None,
             fence_leaks: 0,
@@ -209,6 +235,7 @@ mod tests {
             state: "reconnecting",
             serving: "green",
             runs: vec![("completed", 0)],
+            pauses_seconds: vec![0.06, 3.0],
             streams: vec![
                 unknown(Direction::Forward, StreamState::NotReady),
                 unknown(Direction::Back, StreamState::NotArmed),
@@ -232,6 +259,14 @@ mod tests {
             "cutover_source_up{pipeline=\"shop\",side=\"blue\"} 0",
             "cutover_apply_errors_total{pipeline=\"shop\",direction=\"forward\"} 0",
             "cutover_foreign_changes{pipeline=\"shop\",direction=\"back\"} 0",
+            "cutover_slot_retained_warn_bytes{pipeline=\"shop\",direction=\"forward\"} NaN",
+            "cutover_copy_restarts_total{pipeline=\"shop\"} 0",
+            "cutover_copy_idle_seconds{pipeline=\"shop\"} NaN",
+            "cutover_verify_state{pipeline=\"shop\",state=\"missing\"} 1",
+            "cutover_state_dir_free_bytes{pipeline=\"shop\"} NaN",
+            "cutover_pause_seconds_count{pipeline=\"shop\"} 2",
+            "cutover_pause_seconds_bucket{pipeline=\"shop\",le=\"0.1\"} 1",
+            "cutover_halted_seconds{pipeline=\"shop\"} 0",
             "cutover_runs_total{pipeline=\"shop\",outcome=\"completed\"} 0",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");

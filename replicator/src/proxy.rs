@@ -2,6 +2,7 @@
 //! when the sidecar is started again, upgraded or killed. The sidecar starts it: see [`keep`].
 
 mod keep;
+mod log;
 
 use cutover::proxy::Proxy;
 use cutover::proxy::control::{Order, order};
@@ -41,6 +42,8 @@ pub async fn run(args: &ProxyArgs) -> u8 {
         (Err(error), _) | (_, Err(error)) => return failed(&error, EXIT_USAGE),
     };
     let control = proxy.control.clone().unwrap_or_else(|| config.proxy_socket());
+    // Started by hand, its log is somebody else's.
+    let own_log = args.detached.then(|| log::path(&config));
     let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     let (mut terminate, mut interrupt) = match (terminate, interrupt) {
         (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
@@ -54,6 +57,7 @@ pub async fn run(args: &ProxyArgs) -> u8 {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         () = proxy.stopped() => {}
+        () = log::keep(own_log) => unreachable!("never returns"),
     }
     drop(proxy);
     0

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::check::mysql::BinlogCheckRequest;
-use crate::cli::{CheckArgs, PipelineArgs, TailArgs, TeardownArgs};
+use crate::cli::{CheckArgs, RunArgs, TailArgs, TeardownArgs};
 use crate::config::Config;
 use crate::pipeline::failure::{EXIT_ERROR, Failure};
 use crate::pipeline::preflight::{Moment, preflight};
@@ -24,18 +24,16 @@ const EXIT_USAGE: u8 = 2;
 const EXIT_KILLED: i32 = 130;
 
 /// `replicator run`.
-pub async fn run(args: &PipelineArgs) -> u8 {
-    let config = match args.resolve() {
+pub async fn run(args: &RunArgs) -> u8 {
+    let mut config = match args.pipeline.resolve() {
         Ok(config) => config,
         Err(error) => return usage(&error),
     };
-    let keeper = Keeper::new(args, &config);
+    config.halt.exit_on_halt |= args.exit_on_halt;
+    let keeper = Keeper::new(&args.pipeline, &config);
     let ran = match config.mysql_urls() {
         Ok(Some(urls)) => binlog::run(config, urls, keeper).await.map_err(|mut failure| {
-            // Unlike a slot, a binlog does not wait for whoever reads it.
-            let state = "replication stopped; blue is serving, and its binlogs go when they expire \
-                         (binlog_expire_logs_seconds)";
-            failure.state.get_or_insert_with(|| state.to_owned());
+            failure.state.get_or_insert_with(|| mysql::STOPPED.to_owned());
             failure
         }),
         Ok(None) => slot::run(config, keeper).await,

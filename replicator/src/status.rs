@@ -10,7 +10,7 @@ use cutover::{Direction, api};
 use decoders::Lsn;
 use decoders::source::Positions;
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::engine::budget::Budget;
@@ -22,7 +22,10 @@ use crate::engine::touched::Touched;
 use crate::protect::wal::WalStatus;
 
 mod confirmed;
+mod copy;
 mod documents;
+mod halt;
+mod kept;
 
 use confirmed::Confirmed;
 
@@ -49,13 +52,21 @@ struct Facts {
     waiting_for: Option<String>,
     blue: api::Server,
     green: api::Server,
-    backfill: Option<api::Backfill>,
     last_error: Option<api::Problem>,
+    /// The source's log, when it is as much as the source may keep for us.
+    log_problem: Option<api::Problem>,
+    halted: Option<halt::Halted>,
+    /// Since when the attempt streams, if it does.
+    hot_since: Option<Instant>,
     slot: SlotReading,
     head: Option<Lsn>,
     /// Why no cutover may begin although the stream is fine.
     obstacle: Option<String>,
     confirmed: Confirmed,
+    copy: copy::CopyProgress,
+    kept: kept::Kept,
+    /// The lag when it was last known; at the start it is taken to be none.
+    lag_seen: (Instant, f64),
     /// What positions stand for, of a source of which transactions are counted.
     terms: Option<Arc<dyn Positions>>,
 }
@@ -84,6 +95,8 @@ pub struct Shared {
     pub hold: Hold,
     /// The memory budget.
     pub budget: Budget,
+    /// Somebody wants the next attempt now.
+    pub retry: Notify,
     lag: Mutex<LagTracker>,
     facts: Mutex<Facts>,
     reconnects: AtomicU64,
@@ -113,6 +126,7 @@ impl Shared {
             gate: MarkerGate::default(),
             hold: Hold::default(),
             budget,
+            retry: Notify::new(),
             lag: Mutex::new(LagTracker::new()),
             facts: Mutex::new(Facts {
                 phase: api::PipelinePhase::Starting,
@@ -120,12 +134,17 @@ impl Shared {
                 waiting_for: None,
                 blue,
                 green,
-                backfill: None,
                 last_error: None,
+                log_problem: None,
+                halted: None,
+                hot_since: None,
                 slot: SlotReading::default(),
                 head: None,
                 obstacle: None,
                 confirmed: Confirmed::new(Instant::now()),
+                copy: copy::CopyProgress::default(),
+                kept: kept::Kept::default(),
+                lag_seen: (Instant::now(), 0.0),
                 terms: None,
             }),
             reconnects: AtomicU64::new(0),
@@ -147,6 +166,9 @@ impl Shared {
     /// The pipeline is doing something else now.
     pub fn enter(&self, phase: api::PipelinePhase) {
         let mut facts = self.facts();
+        if facts.keeps_back(phase) {
+            return;
+        }
         if facts.phase != phase {
             tracing::info!(pipeline = self.pipeline, phase = phase.name(), "phase");
             facts.phase = phase;
@@ -159,6 +181,7 @@ impl Shared {
     pub fn runs(&self, hot: bool) {
         self.hot.send_replace(hot);
         if hot {
+            self.facts().hot_since.get_or_insert_with(Instant::now);
             self.enter(self.phase_of_hot());
         }
     }
@@ -204,9 +227,20 @@ impl Shared {
         self.facts().last_error = Some(problem);
     }
 
-    /// It is over.
+    /// It is over; what a halt is about stays until the halt is over.
     pub fn healed(&self) {
-        self.facts().last_error = None;
+        let mut facts = self.facts();
+        if facts.halted.is_none() {
+            facts.last_error = None;
+        }
+    }
+
+    /// The source keeps as much log for us as it may, or no more.
+    pub fn log_budget(&self, problem: Option<api::Problem>) {
+        if problem.is_some() {
+            self.errors.fetch_add(1, Ordering::Relaxed);
+        }
+        self.facts().log_problem = problem;
     }
 
     /// What went wrong, if that is not over.
@@ -238,14 +272,11 @@ impl Shared {
         }
     }
 
-    /// The copy's progress.
-    pub fn backfill(&self, backfill: api::Backfill) {
-        self.facts().backfill = Some(backfill);
-    }
-
     /// The slot, as last seen.
     pub fn slot_seen(&self, slot: SlotReading) {
-        self.facts().slot = slot;
+        let mut facts = self.facts();
+        facts.slot = slot;
+        facts.kept.seen(Instant::now(), slot.retained_bytes);
     }
 
     /// The slot, as last seen.

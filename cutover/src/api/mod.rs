@@ -13,6 +13,7 @@
 //! | `POST /v1/rollback` | [`StartCutover`] | the same as `POST /v1/cutover`, the other way round |
 //! | `GET /v1/finish` | - | [`FinishPlan`]: what that would remove |
 //! | `POST /v1/finish` | [`FinishRequest`] | [`FinishReport`]: no way back any more |
+//! | `POST /v1/retry` | [`RetryRequest`] | [`Retried`]: a stream that is halted, or waits for a server, tries again now |
 //! | `GET /v1/history` | - | [`History`] |
 //! | `GET /v1/cutover/{run}/report` | - | [`RunReport`] of a run that is over, however long ago; `{run}` may be its epoch or `last` |
 //! | `GET /v1/audit?after=N&last=M` | - | [`AuditPage`]: the last `M` lines past number `N` |
@@ -24,6 +25,7 @@ mod audit;
 mod drill;
 mod error;
 mod finish;
+mod halt;
 mod plan;
 mod run;
 mod status;
@@ -34,6 +36,7 @@ pub use audit::AuditPage;
 pub use drill::DrillMeasures;
 pub use error::{ApiError, ErrorCode};
 pub use finish::{FinishPlan, FinishReport, FinishRequest, FinishState};
+pub use halt::{Halt, Retried, RetryRequest};
 pub use plan::{Act, Check, Checks, Plan, PlanRequest, Severity};
 pub use run::{
     AbortRequest, History, HistoryItem, Member, Outcome, RunEvent, RunEventKind, RunReport,

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::finish::FinishState;
+use super::halt::Halt;
 use super::run::RunStatus;
 use super::schema_version;
 use super::stream::Stream;
@@ -60,6 +61,9 @@ pub struct Status {
     pub counters: Counters,
     /// The last thing that went wrong, until it is over.
     pub last_error: Option<Problem>,
+    /// The halt, while one lasts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub halt: Option<Halt>,
     /// The active run, or the last one.
     pub cutover: Option<RunStatus>,
     /// The verification that goes on, if one does.

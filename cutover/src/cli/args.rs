@@ -154,6 +154,9 @@ pub enum Command {
     Finish(FinishArgs),
     /// The pipeline now: lag, positions, the copy, the last error, the run.
     Status(StatusArgs),
+    /// Let a stream that is halted, or waits for a server, try again now. It does so by itself, too: this
+    /// saves the pause, and begins a halted copy again.
+    Retry,
     /// Stop the active run before its point of no return, and wait until everything is put back.
     Abort(AbortArgs),
     /// The runs so far.

@@ -11,7 +11,8 @@ use ureq::http::{Response, Uri};
 
 use crate::api::{
     AbortRequest, ApiError, AuditPage, ErrorCode, FinishPlan, FinishReport, FinishRequest, History,
-    Plan, PlanRequest, RunReport, RunStatus, RunUpdate, SCHEMA_VERSION, StartCutover, Status,
+    Plan, PlanRequest, Retried, RetryRequest, RunReport, RunStatus, RunUpdate, SCHEMA_VERSION,
+    StartCutover, Status,
 };
 use crate::side::Direction;
 use crate::verify::repair::{RepairPlan, RepairRequest, RepairStatus};
@@ -146,6 +147,11 @@ impl Client {
     /// `POST /v1/cutover/{run}/abort`.
     pub fn abort(&self, run: &str, request: &AbortRequest) -> Result<RunStatus, ClientError> {
         self.post(&format!("/v1/cutover/{run}/abort"), request, QUICK)
+    }
+
+    /// `POST /v1/retry`.
+    pub fn retry(&self, request: &RetryRequest) -> Result<Retried, ClientError> {
+        self.post("/v1/retry", request, QUICK)
     }
 
     /// `GET /v1/cutover/{run}`: the events past `after`; waits at most `wait` for one.

@@ -4,7 +4,9 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::api::{AbortRequest, ApiError, ErrorCode, Outcome, PipelinePhase, RunStatus, Status};
+use crate::api::{
+    AbortRequest, ApiError, ErrorCode, Outcome, PipelinePhase, RetryRequest, RunStatus, Status,
+};
 use crate::phase::Phase;
 
 use super::args::{AbortArgs, Awaited, CommonArgs, StatusArgs, WaitArgs};
@@ -86,6 +88,19 @@ pub fn history(client: &Client, screen: &Screen) -> Result<Exit, Failure> {
     let history = client.history().map_err(|error| client.failure(error, UNSEEN))?;
     screen.result(&render_history(&history, screen.out_paint()));
     screen.object(&history);
+    Ok(Exit::Done)
+}
+
+/// `cutover retry`: asks, and says how to see what came of it.
+pub fn retry(client: &Client, screen: &Screen, common: &CommonArgs) -> Result<Exit, Failure> {
+    let request = RetryRequest { actor: actor(common), reason: common.reason.clone() };
+    let retried = client.retry(&request).map_err(|error| client.failure(error, UNSEEN))?;
+    let names: Vec<_> = retried.streams.iter().map(|direction| direction.name()).collect();
+    screen.result(&match names.as_slice() {
+        [] => "no stream waits: nothing to try again\n".to_owned(),
+        names => format!("{} tries again now; how it goes: cutover status\n", names.join(", ")),
+    });
+    screen.object(&retried);
     Ok(Exit::Done)
 }
 

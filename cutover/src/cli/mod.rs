@@ -76,6 +76,7 @@ fn dispatch(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
         Some(Command::Finish(args)) => finish::finish(&client, screen, &cli.common, args),
         Some(Command::Plan(args)) => run::show_plan(&client, screen, args),
         Some(Command::Status(args)) => look::status(&client, screen, args),
+        Some(Command::Retry) => look::retry(&client, screen, &cli.common),
         Some(Command::Abort(args)) => look::abort(&client, screen, &cli.common, args),
         Some(Command::History) => look::history(&client, screen),
         Some(Command::Drill(args)) => drill::drill(&client, screen, &cli.common, args),

@@ -1,20 +1,22 @@
 //! Sending alerts: a webhook of our own form, and Alertmanager's v2 API.
 
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use super::config::{AlertmanagerConfig, AlertsConfig, WebhookConfig};
 use super::rules::Rule;
 
-/// Longest wait for a receiver. It must not hold up the next evaluation for long.
+/// Longest wait for a receiver.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// How long Alertmanager is to believe that an alert fires after we last said so.
 const FIRING_FOR: SignedDuration = SignedDuration::from_secs(180);
 
 /// One alert that fires, or one that is over.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Notification {
     rule: Rule,
     value: Option<f64>,
@@ -29,6 +31,19 @@ pub struct Notification {
 pub struct NotifyError {
     receiver: &'static str,
     cause: String,
+    is_refusal: bool,
+}
+
+impl NotifyError {
+    /// Of our own.
+    pub(super) fn internal(receiver: &'static str, cause: &dyn std::fmt::Display) -> Self {
+        Self { receiver, cause: cause.to_string(), is_refusal: false }
+    }
+
+    /// The receiver calls the notification itself wrong.
+    pub fn is_refusal(&self) -> bool {
+        self.is_refusal
+    }
 }
 
 impl Notification {
@@ -43,6 +58,15 @@ impl Notification {
     /// The same alert once more; only Alertmanager wants to hear it.
     pub(super) fn repeated(self) -> Self {
         Self { repeated: true, ..self }
+    }
+
+    pub(super) fn is_repeated(&self) -> bool {
+        self.repeated
+    }
+
+    /// Of its rule.
+    pub fn name(&self) -> &'static str {
+        self.rule.name.as_str()
     }
 
     fn webhook_body(&self, pipeline: &str) -> serde_json::Value {
@@ -84,76 +108,125 @@ impl Notification {
     }
 }
 
-/// Knows the receivers.
+/// One receiver.
 #[derive(Debug)]
-pub struct Notifier {
-    agent: ureq::Agent,
+pub struct Receiver {
     pipeline: String,
-    webhook: Option<WebhookConfig>,
-    alertmanagers: Vec<AlertmanagerConfig>,
+    kind: Kind,
 }
 
-impl Notifier {
-    /// The configured receivers.
-    pub fn new(config: &AlertsConfig, pipeline: String) -> Self {
-        let agent = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).build().into();
-        Self {
-            agent,
-            pipeline,
-            webhook: config.webhook.clone(),
-            alertmanagers: config.alertmanager.clone(),
+#[derive(Debug)]
+enum Kind {
+    Webhook(WebhookConfig),
+    Alertmanager(AlertmanagerConfig),
+}
+
+impl Receiver {
+    /// Those that are configured.
+    pub fn all(config: &AlertsConfig, pipeline: &str) -> Vec<Self> {
+        let webhook = config.webhook.iter().cloned().map(Kind::Webhook);
+        let alertmanagers = config.alertmanager.iter().cloned().map(Kind::Alertmanager);
+        let kinds = webhook.chain(alertmanagers);
+        kinds.map(|kind| Self { pipeline: pipeline.to_owned(), kind }).collect()
+    }
+
+    /// For messages.
+    pub fn name(&self) -> &'static str {
+        match self.kind {
+            Kind::Webhook(_) => "webhook",
+            Kind::Alertmanager(_) => "alertmanager",
         }
     }
 
-    /// Tells every receiver; blocks for up to some seconds each. What failed comes back.
-    pub fn send(&self, notification: &Notification) -> Vec<NotifyError> {
-        let mut errors = Vec::new();
-        if let Some(webhook) = self.webhook.as_ref().filter(|_| !notification.repeated) {
-            errors.extend(self.post_webhook(webhook, notification).err());
-        }
-        for alertmanager in &self.alertmanagers {
-            errors.extend(self.post_alertmanager(alertmanager, notification).err());
-        }
-        errors
+    /// Whether it forgets what it is not told again.
+    pub fn wants_repeats(&self) -> bool {
+        matches!(self.kind, Kind::Alertmanager(_))
     }
 
-    fn post_webhook(
-        &self,
-        hook: &WebhookConfig,
-        notification: &Notification,
-    ) -> Result<(), NotifyError> {
-        let failed = |cause: String| NotifyError { receiver: "webhook", cause };
-        let mut request = self.agent.post(&hook.url);
-        if let Some(path) = &hook.token_file {
-            let token = std::fs::read_to_string(path)
-                .map_err(|error| failed(format!("token_file {}: {error}", path.display())))?;
-            request = request.header("Authorization", format!("Bearer {}", token.trim()));
+    /// Tells it; blocks for some seconds at most.
+    ///
+    /// # Errors
+    /// It did not answer with 2xx.
+    pub fn send(&self, notification: &Notification) -> Result<(), NotifyError> {
+        let (url, ca_file, authorization, body) = match &self.kind {
+            Kind::Webhook(hook) => {
+                let token = hook.token_file.as_ref().map(|path| -> Result<_, NotifyError> {
+                    let token = std::fs::read_to_string(path).map_err(|error| {
+                        self.failed(format!("token_file {}: {error}", path.display()))
+                    })?;
+                    Ok(format!("Bearer {}", token.trim()))
+                });
+                let body = notification.webhook_body(&self.pipeline);
+                (hook.url.clone(), &hook.ca_file, token.transpose()?, body)
+            }
+            Kind::Alertmanager(peer) => {
+                let authorization = peer.basic_auth.as_ref().map(|credentials| {
+                    use base64::Engine as _;
+                    let encoded = base64::engine::general_purpose::STANDARD.encode(&credentials.0);
+                    format!("Basic {encoded}")
+                });
+                let url = format!("{}/api/v2/alerts", peer.url.trim_end_matches('/'));
+                let body = notification.alertmanager_body(&self.pipeline, Timestamp::now());
+                (url, &peer.ca_file, authorization, body)
+            }
+        };
+        // Alerts are rare, and a certificate that was renewed is read without a restart.
+        let agent = agent(ca_file.as_deref()).map_err(|cause| self.failed(cause))?;
+        let mut request = agent.post(&url);
+        if let Some(authorization) = authorization {
+            request = request.header("Authorization", authorization);
         }
-        let sent = request.send_json(notification.webhook_body(&self.pipeline));
-        sent.map(drop).map_err(|error| failed(error.to_string()))
+        let answer = request.send_json(body).map_err(|error| self.failed(error.to_string()))?;
+        match answer.status() {
+            status if status.is_success() => Ok(()),
+            status => Err(NotifyError {
+                is_refusal: matches!(status.as_u16(), 400 | 413 | 422),
+                ..self.failed(format!("it answered {status}"))
+            }),
+        }
     }
 
-    fn post_alertmanager(
-        &self,
-        peer: &AlertmanagerConfig,
-        notification: &Notification,
-    ) -> Result<(), NotifyError> {
-        let url = format!("{}/api/v2/alerts", peer.url.trim_end_matches('/'));
-        let mut request = self.agent.post(&url);
-        if let Some(credentials) = &peer.basic_auth {
-            use base64::Engine as _;
-            let encoded = base64::engine::general_purpose::STANDARD.encode(&credentials.0);
-            request = request.header("Authorization", format!("Basic {encoded}"));
-        }
-        let body = notification.alertmanager_body(&self.pipeline, Timestamp::now());
-        let sent = request.send_json(body);
-        sent.map(drop)
-            .map_err(|error| NotifyError { receiver: "alertmanager", cause: error.to_string() })
+    fn failed(&self, cause: String) -> NotifyError {
+        NotifyError { receiver: self.name(), cause, is_refusal: false }
     }
+}
+
+fn agent(ca_file: Option<&Path>) -> Result<ureq::Agent, String> {
+    let config = ureq::Agent::config_builder()
+        .timeout_global(Some(TIMEOUT))
+        .http_status_as_error(false)
+        // A redirected POST would arrive as a GET, and be counted as delivered.
+        .max_redirects(0)
+        .max_redirects_will_error(false);
+    let config = match ca_file {
+        None => config,
+        Some(path) => {
+            let roots = certificates(path)?;
+            let tls = TlsConfig::builder().root_certs(RootCerts::from(roots));
+            config.tls_config(tls.build())
+        }
+    };
+    Ok(config.build().into())
+}
+
+/// The certificates in a PEM file.
+///
+/// # Errors
+/// A sentence with the file: it can't be read, or has none.
+pub(super) fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, String> {
+    let failed = |why: &dyn std::fmt::Display| format!("ca_file {}: {why}", path.display());
+    let text = std::fs::read(path).map_err(|error| failed(&error))?;
+    let mut found = Vec::new();
+    for item in parse_pem(&text) {
+        if let PemItem::Certificate(certificate) = item.map_err(|error| failed(&error))? {
+            found.push(certificate);
+        }
+    }
+    if found.is_empty() { Err(failed(&"there is no certificate in it (PEM)")) } else { Ok(found) }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
 
@@ -166,24 +239,36 @@ mod tests {
         Rule { name: RuleName::LagHigh, severity: Severity::Warning, levels }
     }
 
-    /// Takes one request, answers 200, gives back the request's path and body.
-    fn receive_one(listener: TcpListener) -> std::thread::JoinHandle<(String, serde_json::Value)> {
-        std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut request = Vec::new();
-            loop {
-                let mut buffer = [0; 4096];
-                let read = stream.read(&mut buffer).unwrap();
-                request.extend_from_slice(&buffer[..read]);
-                let text = String::from_utf8_lossy(&request).into_owned();
-                let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-                if let Ok(json) = serde_json::from_str(body) {
-                    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
-                    let path = head.split(' ').nth(1).unwrap().to_string();
-                    return (path, json);
-                }
+    /// Takes one request, answers it, gives back the request's path and body.
+    pub(in super::super) fn answer(
+        listener: &TcpListener,
+        status: &str,
+    ) -> (String, serde_json::Value) {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = Vec::new();
+        loop {
+            let mut buffer = [0; 4096];
+            let read = stream.read(&mut buffer).unwrap();
+            assert!(read > 0, "the request breaks off");
+            request.extend_from_slice(&buffer[..read]);
+            let text = String::from_utf8_lossy(&request).into_owned();
+            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+            if let Ok(json) = serde_json::from_str(body) {
+                let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+                stream.write_all(answer.as_bytes()).unwrap();
+                let path = head.split(' ').nth(1).unwrap().to_string();
+                return (path, json);
             }
-        })
+        }
+    }
+
+    /// The same with 200.
+    pub(in super::super) fn receive(listener: &TcpListener) -> (String, serde_json::Value) {
+        answer(listener, "200 OK")
+    }
+
+    fn webhook(url: String) -> WebhookConfig {
+        WebhookConfig { url, token_file: None, ca_file: None }
     }
 
     #[test]
@@ -191,21 +276,20 @@ mod tests {
         let hook = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpListener::bind("127.0.0.1:0").unwrap();
         let config = AlertsConfig {
-            webhook: Some(WebhookConfig {
-                url: format!("http://{}/hook", hook.local_addr().unwrap()),
-                token_file: None,
-            }),
+            webhook: Some(webhook(format!("http://{}/hook", hook.local_addr().unwrap()))),
             alertmanager: vec![AlertmanagerConfig {
                 url: format!("http://{}/", peer.local_addr().unwrap()),
                 basic_auth: None,
+                ca_file: None,
             }],
             ..AlertsConfig::default()
         };
-        let (hook, peer) = (receive_one(hook), receive_one(peer));
-        let notifier = Notifier::new(&config, "shop".into());
+        let hook = std::thread::spawn(move || receive(&hook));
+        let peer = std::thread::spawn(move || receive(&peer));
         let firing = Notification::firing(&rule(), Some(7.5), Timestamp::UNIX_EPOCH);
-        let errors = notifier.send(&firing);
-        assert!(errors.is_empty(), "{errors:?}");
+        for receiver in Receiver::all(&config, "shop") {
+            receiver.send(&firing).unwrap();
+        }
         let (path, body) = hook.join().unwrap();
         assert_eq!(
             (path.as_str(), &body["status"], &body["value"]),
@@ -225,10 +309,24 @@ mod tests {
         assert_eq!(body[0]["endsAt"], json!(now.to_string()));
         let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let config = AlertsConfig {
-            webhook: Some(WebhookConfig { url: format!("http://{gone}/"), token_file: None }),
+            webhook: Some(webhook(format!("http://{gone}/"))),
             ..AlertsConfig::default()
         };
-        let errors = Notifier::new(&config, "shop".into()).send(&resolved);
-        assert_eq!(errors.len(), 1);
+        let error = Receiver::all(&config, "shop")[0].send(&resolved).unwrap_err();
+        assert!(!error.is_refusal(), "{error}");
+    }
+
+    #[test]
+    fn only_2xx_counts_as_delivered() {
+        for status in ["302 Found\r\nlocation: /elsewhere", "404 Not Found", "500 Oops"] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let url = format!("http://{}/hook", listener.local_addr().unwrap());
+            let config = AlertsConfig { webhook: Some(webhook(url)), ..AlertsConfig::default() };
+            let heard = std::thread::spawn(move || answer(&listener, status));
+            let sent =
+                Receiver::all(&config, "shop")[0].send(&Notification::resolved(&rule(), Some(1.0)));
+            assert!(sent.is_err(), "{status}");
+            heard.join().unwrap();
+        }
     }
 }

@@ -4,6 +4,7 @@ use cutover::api::MonitorState;
 
 use super::config::{AlertsConfig, RuleConfig};
 use super::runs::RunReadings;
+use super::upkeep::{Proof, Upkeep};
 
 /// What the rules look at, as of one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -20,7 +21,16 @@ pub struct Readings {
     pub way_back: bool,
     /// The runs and the monitors of a time of watching.
     pub runs: RunReadings,
+    /// Everything that keeps them up.
+    pub upkeep: Upkeep,
 }
+
+/// Bytes that the state directory's disk should have left.
+pub(super) const STATE_DIR_FREE_BYTES: f64 = (1u64 << 30) as f64;
+/// For how long it is said that a copy was begun again.
+const RESTART_SHOWN_SECONDS: f64 = 600.0;
+/// What is left has to last for more than this.
+const HOUR_SECONDS: f64 = 3600.0;
 
 impl Readings {
     /// Whether green serves and nothing brings what it writes to blue.
@@ -41,6 +51,24 @@ pub enum RuleName {
     LagUnknown,
     /// The slot retains too much of blue's WAL.
     SlotRetention,
+    /// The slot retains much log, whether or not there is a limit.
+    SlotRetained,
+    /// It will, within an hour.
+    SlotGrowing,
+    /// It will retain as much as it may, within an hour.
+    SlotFilling,
+    /// A binlog is about to be removed before it was read.
+    BinlogExpiring,
+    /// The copy brings no rows.
+    CopyStalled,
+    /// A copy that had begun was begun again.
+    CopyRestarted,
+    /// A verification has found differences.
+    VerifyDifferences,
+    /// A verification that goes on counts no more.
+    ProofLost,
+    /// The state directory's disk is nearly full.
+    StateDirFull,
     /// The stream stopped and waits for a person.
     ReplicationHalted,
     /// Green serves, and blue is far behind.
@@ -69,6 +97,15 @@ impl RuleName {
             RuleName::LagCritical => "CutoverLagCritical",
             RuleName::LagUnknown => "CutoverLagUnknown",
             RuleName::SlotRetention => "CutoverSlotRetention",
+            RuleName::SlotRetained => "CutoverSlotRetained",
+            RuleName::SlotGrowing => "CutoverSlotGrowing",
+            RuleName::SlotFilling => "CutoverSlotFilling",
+            RuleName::BinlogExpiring => "CutoverBinlogExpiring",
+            RuleName::CopyStalled => "CutoverCopyStalled",
+            RuleName::CopyRestarted => "CutoverCopyRestarted",
+            RuleName::VerifyDifferences => "CutoverVerifyDifferences",
+            RuleName::ProofLost => "CutoverProofLost",
+            RuleName::StateDirFull => "CutoverStateDirFull",
             RuleName::ReplicationHalted => "CutoverReplicationHalted",
             RuleName::WayBackLagging => "CutoverWayBackLagging",
             RuleName::WayBackBroken => "CutoverWayBackBroken",
@@ -102,7 +139,7 @@ impl Severity {
 }
 
 /// One rule.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rule {
     /// Its name.
     pub name: RuleName,
@@ -116,6 +153,8 @@ impl Rule {
     /// The value that the levels are held against; `None` when it is not known or does not apply.
     pub fn value(&self, readings: &Readings) -> Option<f64> {
         let as_number = |flag: bool| if flag { 1.0 } else { 0.0 };
+        let upkeep = &readings.upkeep;
+        let log = &upkeep.log;
         match self.name {
             // What is about blue's stream is over once green serves; the way back has its own rules.
             RuleName::LagHigh
@@ -135,6 +174,24 @@ impl Rule {
                 Some(as_number(unknown))
             }
             RuleName::SlotRetention => readings.slot_retained_ratio,
+            // A slot that is gone retains nothing.
+            RuleName::SlotRetained => Some(log.retained_ratio().unwrap_or(0.0)),
+            RuleName::SlotGrowing => Some(log.retained_ratio_in_an_hour().unwrap_or(0.0)),
+            RuleName::SlotFilling => {
+                let left = log.fills_in_seconds();
+                Some(left.map_or(0.0, |left| HOUR_SECONDS / left.max(1.0)))
+            }
+            RuleName::BinlogExpiring => log.binlog_age_ratio(),
+            RuleName::CopyStalled => Some(upkeep.copy.idle_seconds.unwrap_or(0.0)),
+            RuleName::CopyRestarted => {
+                let age = upkeep.copy.restart_age_seconds;
+                Some(as_number(age.is_some_and(|age| age < RESTART_SHOWN_SECONDS)))
+            }
+            RuleName::VerifyDifferences => Some(upkeep.verify.differences as f64),
+            RuleName::ProofLost => Some(as_number(upkeep.verify.standing == Proof::Lost)),
+            RuleName::StateDirFull => {
+                Some(STATE_DIR_FREE_BYTES / upkeep.state_dir_free_bytes?.max(1) as f64)
+            }
             RuleName::ReplicationHalted => Some(as_number(readings.halted)),
             RuleName::WayBackBroken => Some(as_number(readings.is_way_back_broken())),
             RuleName::WatchBreach => Some(as_number(readings.runs.breached)),
@@ -157,8 +214,29 @@ impl Rule {
             RuleName::SlotRetention => {
                 "the replication slot retains much of the WAL that max_slot_wal_keep_size allows"
             }
+            RuleName::SlotRetained => {
+                "the server that serves retains much log for our slot: watch its disk, cutover status"
+            }
+            RuleName::SlotGrowing => {
+                "within an hour the server that serves will retain much log for our slot: cutover status"
+            }
+            RuleName::SlotFilling => {
+                "within an hour the slot will retain as much log as it may, and be given up: cutover status"
+            }
+            RuleName::BinlogExpiring => {
+                "a binlog that is not read yet is removed soon (binlog_expire_logs_seconds): cutover status"
+            }
+            RuleName::CopyStalled => "the copy brings no rows: cutover status",
+            RuleName::CopyRestarted => "the copy was begun again from nothing: cutover status",
+            RuleName::VerifyDifferences => {
+                "a verification has found differences between both sides: cutover verify, cutover repair"
+            }
+            RuleName::ProofLost => {
+                "a verification that goes on proves nothing any more: cutover verify --continuous"
+            }
+            RuleName::StateDirFull => "the state directory's disk is nearly full",
             RuleName::ReplicationHalted => {
-                "replication stopped and waits for a person; blue is serving"
+                "replication stopped and waits for a person; blue is serving: cutover status"
             }
             RuleName::WayBackLagging => "green serves, and blue is far behind: no rollback soon",
             RuleName::WayBackBroken => {
@@ -193,6 +271,15 @@ pub(super) fn rules(config: &AlertsConfig) -> Vec<Rule> {
             severity: Severity::Warning,
             levels: config.slot_retention,
         },
+        rule(RuleName::SlotRetained, Severity::Warning, config.slot_retained),
+        rule(RuleName::SlotGrowing, Severity::Warning, config.slot_growing),
+        rule(RuleName::SlotFilling, Severity::Page, config.slot_filling),
+        rule(RuleName::BinlogExpiring, Severity::Page, config.binlog_expiring),
+        rule(RuleName::CopyStalled, Severity::Warning, config.copy_stalled),
+        rule(RuleName::CopyRestarted, Severity::Warning, at_once),
+        rule(RuleName::VerifyDifferences, Severity::Page, at_once),
+        rule(RuleName::ProofLost, Severity::Warning, at_once),
+        rule(RuleName::StateDirFull, Severity::Page, config.state_dir_full),
         rule(RuleName::ReplicationHalted, Severity::Page, at_once),
         rule(RuleName::WayBackLagging, Severity::Warning, config.way_back_lag),
         rule(RuleName::WayBackBroken, Severity::Page, config.way_back_broken),
@@ -221,6 +308,39 @@ mod tests {
         let blind = Readings { streaming_expected: true, ..copying };
         assert_eq!(value(RuleName::LagUnknown, blind), Some(1.0));
         assert_eq!(value(RuleName::LagHigh, blind), None);
+    }
+
+    #[test]
+    fn what_keeps_a_move_up_has_levels_of_its_own() {
+        use super::super::{CopyReadings, LogReadings, VerifyReadings};
+        use crate::protect::wal::Budget;
+        let of = |name, upkeep| value(name, Readings { upkeep, ..Readings::default() });
+        let log = LogReadings {
+            retained_bytes: Some(30),
+            budget: Some(Budget { warn: 20, limit: None }),
+            growth_bytes_per_second: Some(1.0),
+            binlog_expire_seconds: Some(100),
+            position_age_seconds: 60.0,
+        };
+        let upkeep = Upkeep { log, ..Upkeep::default() };
+        assert_eq!(of(RuleName::SlotRetained, upkeep), Some(1.5), "without any limit");
+        assert_eq!(of(RuleName::SlotGrowing, upkeep), Some(3630.0 / 20.0));
+        assert_eq!(of(RuleName::SlotFilling, upkeep), Some(0.0));
+        assert_eq!(of(RuleName::BinlogExpiring, upkeep), Some(0.6));
+        assert_eq!(of(RuleName::SlotRetained, Upkeep::default()), Some(0.0), "a slot that is gone");
+        let copy = CopyReadings {
+            idle_seconds: Some(700.0),
+            restart_age_seconds: Some(5.0),
+            ..CopyReadings::default()
+        };
+        let verify = VerifyReadings { standing: Proof::Lost, differences: 3, ..Default::default() };
+        let upkeep =
+            Upkeep { copy, verify, state_dir_free_bytes: Some(1 << 20), ..Upkeep::default() };
+        assert_eq!(of(RuleName::CopyStalled, upkeep), Some(700.0));
+        assert_eq!(of(RuleName::CopyRestarted, upkeep), Some(1.0));
+        assert_eq!(of(RuleName::VerifyDifferences, upkeep), Some(3.0));
+        assert_eq!(of(RuleName::ProofLost, upkeep), Some(1.0));
+        assert_eq!(of(RuleName::StateDirFull, upkeep), Some(1024.0));
     }
 
     #[test]

@@ -77,6 +77,7 @@ impl Config {
             problems.push(format!("apply.lanes: 1 to {LANES_MAX}"));
         }
         problems.extend(self.protect.problems(&self.copy));
+        problems.extend(self.halt.problems());
         problems.extend(self.alerts.problems());
         problems.extend(self.watch.problems());
         problems.extend(self.cutover.validate().err().map(|error| error.to_string()));

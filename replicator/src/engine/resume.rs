@@ -65,7 +65,7 @@ pub enum Broken {
 impl Broken {
     /// The only remedy there is.
     pub const REMEDY: &str = "blue is untouched and serving. The copy has to be made again: \
-         `replicator teardown`, empty green, `replicator run`";
+         stop this sidecar (SIGTERM), `replicator teardown`, empty green, `replicator run`";
 }
 
 /// Where to resume.

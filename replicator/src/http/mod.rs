@@ -5,8 +5,8 @@
 //! | `/v1/..` | `cutover`, scripts | see [`cutover::api`] |
 //! | `/metrics` | Prometheus | everything, also while the servers are down |
 //! | `/livez` | a supervisor | 200 as long as requests are answered at all |
-//! | `/startupz` | a supervisor | 200 once the copy is done |
-//! | `/readyz` | a supervisor | 200 while the stream that carries runs, or has ended for good |
+//! | `/startupz` | a supervisor | 200 once API and state are up: the copy may take days |
+//! | `/readyz` | a supervisor | 200 while the stream that carries runs, or has ended for good; 503 while it is halted |
 //!
 //! With a token, everything but the three probes asks for it.
 
@@ -26,6 +26,7 @@ use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::alerts::Source;
 use crate::chronicle::Chronicle;
 use crate::controller::Controller;
 use crate::status::Shared;
@@ -43,6 +44,8 @@ pub struct Api {
     pub back: Arc<Shared>,
     /// The controller.
     pub service: Controller,
+    /// What alerts and metrics look at.
+    pub source: Source,
     /// What is written down of requests and runs.
     pub chronicle: Chronicle,
 }
@@ -72,6 +75,7 @@ pub async fn serve(
         .route("/v1/audit", get(audit::show))
         .route("/v1/rollback", post(routes::rollback))
         .route("/v1/finish", get(routes::finish_plan).post(routes::finish))
+        .route("/v1/retry", post(routes::retry))
         .route("/v1/history", get(routes::history))
         .route("/v1/verify", post(verify::start))
         .route("/v1/verify/{id}", get(verify::status))

@@ -6,7 +6,6 @@ use cutover::api::{History, Outcome, Problem, RunStatus, Status};
 use cutover::{Direction, Phase};
 
 use super::Api;
-use crate::alerts;
 use crate::metrics::Sample;
 use crate::status::Shared;
 
@@ -32,6 +31,7 @@ pub(super) async fn status(api: &Api) -> Status {
         status.counters = of_back.counters;
         // Whoever serves goes on; that the other side no longer follows is what went wrong now.
         status.last_error = of_back.last_error.or(status.last_error);
+        status.halt = of_back.halt;
         status.waiting_for = status.waiting_for.or(of_back.waiting_for);
     }
     match service.standing().await {
@@ -103,7 +103,19 @@ pub(super) async fn sample(api: &Api, history: &History) -> Sample {
             .filter(|run| run.outcome == Some(Outcome::Completed))
             .find_map(|run| run.pause_ms)
             .map(|pause_ms| pause_ms / 1000.0),
-        alerts: alerts::read(&api.shared, &api.back, &api.service),
-        streams: [&api.shared, &api.back].map(|shared| shared.sample()).into(),
+        halted_seconds: status
+            .halt
+            .as_ref()
+            .map_or(0.0, |halt| status.at.duration_since(halt.since).as_secs_f64().max(0.0)),
+        pauses_seconds: pauses_seconds(history).collect(),
+        alerts: api.source.read(),
+        streams: [&api.shared, &api.back].map(|shared| api.source.sample(shared)).into(),
     }
+}
+
+/// Write pauses of all runs that have moved the clients.
+fn pauses_seconds(history: &History) -> impl Iterator<Item = f64> + '_ {
+    let moved = |outcome| matches!(outcome, Some(Outcome::Completed | Outcome::RolledBack));
+    let runs = history.runs.iter().filter(move |run| moved(run.outcome));
+    runs.filter_map(|run| run.pause_ms).map(|pause_ms| pause_ms / 1000.0)
 }

@@ -1,5 +1,6 @@
 //! One function for each path.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -11,13 +12,15 @@ use axum::response::{IntoResponse, Response};
 use cutover::Direction;
 use cutover::api::{
     AbortRequest, ApiError, ErrorCode, FinishPlan, FinishReport, FinishRequest, History,
-    PipelinePhase, Plan, PlanRequest, RunReport, RunStatus, RunUpdate, StartCutover, Status,
+    PipelinePhase, Plan, PlanRequest, Retried, RetryRequest, RunReport, RunStatus, RunUpdate,
+    SCHEMA_VERSION, StartCutover, Status,
 };
 use cutover::verify::Requirement;
 use serde::Deserialize;
 
 use super::{Api, overview, verify};
 use crate::metrics;
+use crate::status::Shared;
 
 /// The longest that a request for events is held open.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -141,6 +144,21 @@ pub(super) async fn report(State(api): State<Api>, Path(run): Path<String>) -> A
     Ok(Json(api.service.report(&run).await?))
 }
 
+/// Streams that wait, halted or for a server, try again now. What streams is not disturbed.
+pub(super) async fn retry(
+    State(api): State<Api>,
+    body: Body<RetryRequest>,
+) -> Result<Json<Retried>, Refusal> {
+    let Json(_request) = body?;
+    let waits = |shared: &&Arc<Shared>| shared.trouble().is_some() && !*shared.hot.borrow();
+    let waiting = [&api.shared, &api.back].into_iter().filter(waits);
+    let streams = waiting.map(|shared| {
+        shared.retry.notify_one();
+        shared.direction
+    });
+    Ok(Json(Retried { schema_version: SCHEMA_VERSION, streams: streams.collect() }))
+}
+
 pub(super) async fn history(State(api): State<Api>) -> Answer<History> {
     Ok(Json(api.service.history().await?))
 }
@@ -167,9 +185,10 @@ pub(super) async fn readyz(State(api): State<Api>) -> (StatusCode, String) {
     })
 }
 
-pub(super) async fn startupz(State(api): State<Api>) -> (StatusCode, String) {
-    use PipelinePhase as Phase;
-    probe(&api, |phase| !matches!(phase, Phase::Starting | Phase::Copying | Phase::Indexing))
+/// The state directory was taken before requests were answered. A supervisor that waits for the copy
+/// would end it, and it would begin again.
+pub(super) async fn startupz(State(api): State<Api>) -> String {
+    format!("{}\n", api.carrying().phase().name())
 }
 
 fn probe(api: &Api, is_fine: impl Fn(PipelinePhase) -> bool) -> (StatusCode, String) {

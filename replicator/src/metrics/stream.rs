@@ -53,6 +53,14 @@ pub struct StreamSample {
     pub slot_retained_bytes: Option<u64>,
     /// `max_slot_wal_keep_size`; `None` without a limit.
     pub slot_retained_bytes_max: Option<u64>,
+    /// Retained log that somebody should know about; `None` when the slot is not known.
+    pub slot_retained_warn_bytes: Option<u64>,
+    /// Seconds until as much is retained as may be; `None` without a limit, or while it does not grow.
+    pub slot_fill_estimate_seconds: Option<f64>,
+    /// After what time the source removes a binlog; `None` for PostgreSQL.
+    pub binlog_expire_seconds: Option<u64>,
+    /// Age of what is read next, seconds.
+    pub position_age_seconds: f64,
     /// Whether a walsender serves the slot.
     pub slot_active: bool,
     /// Age of the oldest transaction on the source that has written; 0 without one.
@@ -171,6 +179,30 @@ fn gauges(registry: &mut Registry, streams: &[StreamSample]) {
         None,
         "max_slot_wal_keep_size of the source; -1 without a limit",
         &|stream| stream.slot_retained_bytes_max.map_or(-1.0, |limit| limit as f64),
+    );
+    gauge(
+        "cutover_slot_retained_warn",
+        bytes(),
+        "Retained log that somebody should know about (protect.retained_wal_warn_bytes)",
+        &|stream| count(stream.slot_retained_warn_bytes),
+    );
+    gauge(
+        "cutover_slot_fill_estimate",
+        seconds(),
+        "Time until the slot retains as much log as it may, at the present rate",
+        &|stream| known(stream.slot_fill_estimate_seconds),
+    );
+    gauge(
+        "cutover_binlog_expire",
+        seconds(),
+        "After what time the source removes a binlog, read or not; 0 never",
+        &|stream| count(stream.binlog_expire_seconds),
+    );
+    gauge(
+        "cutover_position_age",
+        seconds(),
+        "Age of what the stream reads next, at most",
+        &|stream| stream.position_age_seconds,
     );
     gauge("cutover_slot_active", None, "1 if the source is sending", &|stream| {
         flag(stream.slot_active)

@@ -49,7 +49,7 @@ pub(super) fn put(direction: Direction, failure: Failure) -> Failure {
     }
 }
 
-fn words(direction: Direction, text: String) -> String {
+pub(super) fn words(direction: Direction, text: String) -> String {
     match direction {
         Direction::Forward => text,
         Direction::Back => swap(&text),

@@ -1,5 +1,6 @@
 //! Everything that can end a run of the pipeline, in the one form that an operator needs.
 
+use cutover::Direction;
 use cutover::api::Problem;
 use decoders::SourceError;
 use decoders::postgres::error::ConnectError;
@@ -7,9 +8,19 @@ use decoders::source::Disposition;
 use jiff::Timestamp;
 use sinks::TargetError;
 
+use super::ends::words;
 use crate::engine::resume::Broken;
 use crate::engine::stream::StreamError;
 use crate::store::StoreError;
+
+/// When a halted stream is tried again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Resumes {
+    /// By itself, at the pauses of [`life`](super::life): the remedy shows in the next attempt.
+    ByItself,
+    /// When somebody asks for it: nothing that another attempt could find would be news.
+    OnRequest,
+}
 
 /// Why the pipeline can't go on now.
 #[derive(Debug, thiserror::Error)]
@@ -27,14 +38,19 @@ pub struct Failure {
     pub state: Option<String>,
     /// What is true of the data now, a sentence.
     pub data: &'static str,
+    /// When it is tried again, if it halts the stream.
+    pub resumes: Resumes,
     /// The process's exit code, when it stops.
     pub exit_code: u8,
 }
 
 /// Nothing is lost and nothing is missing.
 const SAFE: &str = "safe, nothing was skipped";
+/// Where nothing else is said.
+const STOPPED: &str = "replication stopped; blue is serving and keeps its log for us";
 /// Blue has everything; green can't be completed.
-const GREEN_INCOMPLETE: &str = "safe on blue; green lacks changes that can't be had any more";
+pub(crate) const GREEN_INCOMPLETE: &str =
+    "safe on blue; green lacks changes that can't be had any more";
 
 /// Exit code for an error that stops the replicator.
 pub const EXIT_ERROR: u8 = 1;
@@ -51,6 +67,7 @@ impl Failure {
             remedy: None,
             state: None,
             data: SAFE,
+            resumes: Resumes::ByItself,
             exit_code: EXIT_ERROR,
         }
     }
@@ -90,12 +107,19 @@ impl Failure {
         }
     }
 
+    /// What the state is, in the words of a direction.
+    pub fn state_now(&self, direction: Direction) -> String {
+        words(direction, self.state.as_deref().unwrap_or(STOPPED).to_owned())
+    }
+
+    /// What is true of the data, in the words of a direction.
+    pub fn data_now(&self, direction: Direction) -> String {
+        words(direction, self.data.to_owned())
+    }
+
     /// As it is printed when the process ends: what, where, state, safety, next command.
     pub fn report(&self) -> String {
-        let state = self
-            .state
-            .as_deref()
-            .unwrap_or("replication stopped; blue is serving and keeps its log for us");
+        let state = self.state.as_deref().unwrap_or(STOPPED);
         let next = self.remedy.as_deref().unwrap_or("replicator run (it resumes where it stopped)");
         format!(
             "error: {}\n  where: {}\n  state: {state}\n  data:  {}\n  next:  {next}",

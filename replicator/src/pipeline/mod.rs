@@ -20,8 +20,9 @@ mod drift;
 mod ends;
 pub mod failure;
 mod inspecting;
-mod life;
+pub mod life;
 pub mod mysql;
+mod patience;
 pub mod preflight;
 mod published;
 mod reader;
@@ -31,11 +32,13 @@ mod streaming;
 pub mod teardown;
 pub(crate) mod truncation;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use cutover::Direction;
 use cutover::api::PipelinePhase;
+use decoders::QualifiedName;
 use tokio::sync::{Notify, watch};
 
 use crate::backfill::ProgressSender;
@@ -47,8 +50,8 @@ use crate::store::{Role, Stage, Store};
 use failure::Failure;
 
 pub use ends::Ends;
-pub use life::Reins;
-pub(crate) use life::{Attempts, live};
+pub(crate) use life::{Attempts, Standing, live};
+pub use life::{HaltConfig, Reins};
 pub use reader::Choice as ReaderChoice;
 
 /// One pipeline.
@@ -69,6 +72,11 @@ pub struct Pipeline {
     pub copied: ProgressSender,
     /// What was learned about the ways to read the slot; outlives errors.
     pub choice: ReaderChoice,
+    /// Tables that were ever published while this process lived: one that was dropped from the source stays
+    /// a difference, however often the stream begins anew.
+    pub known: BTreeSet<QualifiedName>,
+    /// How much of the source's log was last said to be kept.
+    pub log_told: wal::Level,
     /// The operator's stop.
     pub stop: watch::Receiver<bool>,
     /// The stream has to end for good.
@@ -113,6 +121,7 @@ impl Pipeline {
                         pipeline = self.config.name,
                         "the copy was interrupted and its snapshot is gone: starting it over"
                     );
+                    self.shared.copy_begins_again();
                     self.copy().await?;
                 }
                 Some(Stage::Finishing { stream }) => self.finish_copy(stream).await?,
@@ -146,15 +155,36 @@ impl Attempts for Pipeline {
 
     async fn attempt(&mut self) -> Result<Option<Ended>, Failure> {
         let (shared, protect) = (Arc::clone(&self.shared), self.config.protect.clone());
+        let mut told = self.log_told;
         let attempted = tokio::select! {
             attempted = self.by_stages() => Some(attempted),
             // The stream, or the copy, ends soon after its future: see `on_own_thread`.
-            () = wal::watch(&shared, &protect) => None,
+            () = wal::watch(&shared, &protect, &mut told) => None,
         };
+        self.log_told = told;
         match attempted {
             Some(attempted) => attempted.map(Some),
             None => Err(wal::give_up(&self.config, &self.ends.source, shared.slot()).await),
         }
+    }
+
+    fn standing(&self) -> Standing {
+        let is_back = self.ends.direction == Direction::Back;
+        match self.store.stage() {
+            Ok(None) if !is_back && self.stands_by().is_ok_and(|stands_by| !stands_by) => {
+                Standing::NotBegun
+            }
+            // Its snapshot is gone.
+            Ok(Some(Stage::Copying { .. })) => Standing::CopiesAgain,
+            // Nothing was copied yet, or nothing is copied any more. A memory that can't be read is looked
+            // at again.
+            _ => Standing::GoesOn,
+        }
+    }
+
+    async fn guard(&mut self) -> Failure {
+        wal::watch(&self.shared, &self.config.protect, &mut self.log_told).await;
+        wal::give_up(&self.config, &self.ends.source, self.shared.slot()).await
     }
 
     fn put(&self, failure: Failure) -> Failure {

@@ -16,7 +16,7 @@ use sinks::progress::StreamIdentity;
 use tokio::sync::watch;
 
 use super::arming::of_door;
-use super::failure::{Failure, of_connect};
+use super::failure::{Failure, GREEN_INCOMPLETE, of_connect};
 use super::reader::{self, Reader};
 use super::{Pipeline, drift};
 use crate::config::{BinaryMode, Config, ReaderMode, StreamingMode};
@@ -59,13 +59,14 @@ impl Pipeline {
         let blue = blue.map_err(|error| of_connect("blue", &error))?;
         let found = slot::inspect(&blue, &identity.slot).await?;
         let found = found.filter(|slot| !slot.is_lost()).ok_or_else(|| {
-            Failure::halt(
-                "blue",
-                format!("the replication slot {} is gone or was invalidated", identity.slot),
-                resume::Broken::REMEDY,
-            )
+            let gone = format!("the replication slot {} is gone or was invalidated", identity.slot);
+            Failure {
+                data: GREEN_INCOMPLETE,
+                ..Failure::halt("blue", gone, resume::Broken::REMEDY)
+            }
         })?;
-        let published = drift::published(&blue, &self.config).await?;
+        self.known.extend(drift::published(&blue, &self.config).await?);
+        let published = self.known.clone();
         let at = resume::resume(Known {
             consistent_point: identity.consistent_point,
             green,

@@ -137,8 +137,8 @@ pub(super) async fn silent(
             ),
             format!(
                 "if none was: ALTER TABLE .. ENABLE ALWAYS TRIGGER \"{BEFORE}\", ENABLE ALWAYS \
-                 TRIGGER \"{AFTER}\", then replicator run. Otherwise, or if they were dropped, \
-                 copy again: replicator teardown, then run with an empty green"
+                 TRIGGER \"{AFTER}\": it then goes on by itself. Otherwise, or if they were \
+                 dropped, copy again: stop this sidecar, replicator teardown, then run with an empty green"
             ),
         )
     }))

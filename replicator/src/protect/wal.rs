@@ -15,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::{OnWalLimit, ProtectConfig};
 use crate::config::Config;
-use crate::pipeline::failure::{Failure, of_connect};
+use crate::pipeline::failure::{Failure, GREEN_INCOMPLETE, Resumes, of_connect};
 use crate::status::{Shared, SlotReading};
 
 /// How often the budget is looked at; the probe reads the slot as often.
@@ -99,21 +99,22 @@ impl Budget {
 /// Returns when the slot has to be given up.
 ///
 /// Not while a cutover is under way: it waits for the last of the stream, and blue writes no more.
-pub async fn watch(shared: &Shared, config: &ProtectConfig) {
+///
+/// `told` is what was said last, and outlives the future.
+pub async fn watch(shared: &Shared, config: &ProtectConfig, told: &mut Level) {
     let mut tick = interval(LOOK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut told = Level::Fine;
     loop {
         tick.tick().await;
         let slot = shared.slot();
         let budget = Budget::of(config, &slot);
         let level = budget.level(&slot);
-        if level != told {
-            if told == Level::Exhausted {
-                shared.healed();
+        if level != *told {
+            if *told == Level::Exhausted {
+                shared.log_budget(None);
             }
             tell(shared, config, level, &budget, &slot);
-            told = level;
+            *told = level;
         }
         let is_cutting_over = shared.gate.watch().borrow().armed.is_some();
         let gives_up = config.on_wal_limit == OnWalLimit::DropSlot && !is_cutting_over;
@@ -156,7 +157,7 @@ fn tell(
                 "blue keeps as much log for us as it may; slowing the copy would make it worse; \
                  {next}"
             );
-            shared.problem(Problem {
+            shared.log_budget(Some(Problem {
                 what: format!(
                     "blue keeps {} MiB of its log for us, as much as it may; {next}",
                     retained_bytes.unwrap_or(0) >> 20
@@ -169,7 +170,7 @@ fn tell(
                      max_slot_wal_keep_size, or let protect.on_wal_limit = \"drop_slot\" give up"
                         .into(),
                 ),
-            });
+            }));
         }
     }
 }
@@ -187,7 +188,7 @@ pub async fn give_up(config: &Config, blue: &ConnInfo, slot_seen: SlotReading) -
         return error.into();
     }
     let budget = Budget::of(&config.protect, &slot_seen);
-    Failure::halt(
+    let given_up = Failure::halt(
         "blue",
         format!(
             "blue had to keep {} MiB of its log for slot {name}, {}: the slot was dropped as \
@@ -200,8 +201,9 @@ pub async fn give_up(config: &Config, blue: &ConnInfo, slot_seen: SlotReading) -
             }
         ),
         "make room (max_slot_wal_keep_size, disk, protect.retained_wal_bytes) or choose a quieter \
-         time; then replicator teardown --yes, empty green, and replicator run",
-    )
+         time; then stop this sidecar (SIGTERM), replicator teardown --yes, empty green, and replicator run",
+    );
+    Failure { data: GREEN_INCOMPLETE, resumes: Resumes::OnRequest, ..given_up }
 }
 
 #[cfg(test)]

@@ -8,10 +8,8 @@
 //! `replicator proxy` as a service of its own, with `cutover.proxy.start = false`.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -20,6 +18,7 @@ use cutover::proxy::End;
 use cutover::proxy::control::{Answer, Order, order};
 use tokio::process::{Child, Command};
 
+use super::log;
 use crate::cli::PipelineArgs;
 use crate::config::Config;
 
@@ -74,7 +73,7 @@ impl Keeper {
         }
         Some(Self {
             control: proxy.control.clone().unwrap_or_else(|| config.proxy_socket()),
-            log: config.state_dir.join("proxy.log"),
+            log: log::path(config),
             listen: proxy.listen.to_string(),
             ends: match (config.blue.login("blue"), config.green.login("green")) {
                 (Ok(blue), Ok(green)) => Some([&blue, &green].map(End::of)),
@@ -98,7 +97,7 @@ impl Keeper {
     }
 
     fn start(&self) -> io::Result<Child> {
-        let log = append(&self.log)?;
+        let log = log::append(&self.log)?;
         let mut command = Command::new(std::env::current_exe()?);
         command
             .args(&self.arguments)
@@ -202,9 +201,4 @@ pub async fn keep(keeper: Keeper) {
         tokio::time::sleep(retry).await;
         retry = (retry * 2).min(RETRY_MAX);
     }
-}
-
-/// Its log, for our own user only.
-fn append(path: &Path) -> io::Result<File> {
-    File::options().create(true).append(true).mode(0o600).open(path)
 }

@@ -13,6 +13,7 @@ use super::recovery::{guard_recovery, look_at_held_runs, recover};
 use super::running::{
     Outset, both_shared, open_chronicle, pass_servers_on, stream_both, watchdog_of,
 };
+use crate::alerts;
 use crate::config::Config;
 use crate::controller::{BinlogReplication, Controller, MysqlController};
 use crate::http::Api;
@@ -108,11 +109,14 @@ pub(super) async fn run(
     let judge = verifier.clone();
     let judge = move |direction, requirement| judge.judge(direction, requirement);
     service.world().pair().judged_by(judge);
+    let controller = Controller::Mysql(Arc::clone(&service));
+    let source = alerts::Source::of([&shared, &back_shared], &controller, &verifier, &config);
     let api = Api {
         shared: Arc::clone(&shared),
         back: Arc::clone(&back_shared),
         verifier,
-        service: Controller::Mysql(Arc::clone(&service)),
+        service: controller,
+        source,
         chronicle,
     };
     let mut tasks = desk.serve(&config, api, &stop);
@@ -121,6 +125,7 @@ pub(super) async fn run(
     }
     for replication in [&forward, &back] {
         let (seen, ours) = (Arc::clone(&shared), replication.route.reading.clone());
+        let source = Arc::clone(&replication.shared);
         let is_blue = replication.route.ends.direction == Direction::Forward;
         tasks.spawn(watch_server(
             replication.route.ends.source.clone(),
@@ -129,6 +134,7 @@ pub(super) async fn run(
                 true => seen.blue_seen(version, up),
                 false => seen.green_seen(version, up),
             },
+            move |seconds| source.binlog_expires(seconds),
         ));
         let renewed = replication.clone();
         tasks.spawn(async move { renewed.renew().await });
@@ -147,7 +153,11 @@ pub(super) async fn run(
 
     guard_recovery(&guard, &journal).await;
     tasks.spawn(look_at_held_runs(Arc::clone(&service)));
-    recover(&service, &shared, &guard, stop.subscribe()).await?;
+    let recovered = recover(&service, &shared, &guard, stop.subscribe(), &config.halt).await;
+    if let Err(failure) = recovered {
+        tasks.end().await;
+        return Err(failure);
+    }
     tasks.spawn(cutover::watch::supervise(
         Arc::clone(&service),
         config.watch.clone(),
@@ -174,6 +184,9 @@ pub(super) async fn run(
             finished: finished.subscribe(),
         }
     };
-    stream_both(pipeline(&forward, &finished[0]), pipeline(&back, &finished[1]), &service, &stop)
-        .await
+    let streams = [pipeline(&forward, &finished[0]), pipeline(&back, &finished[1])];
+    let [forward, back] = streams;
+    let ended = stream_both(forward, back, &service, &stop, &config.halt).await;
+    tasks.end().await;
+    ended
 }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cutover::controller::{Recovery, Standing};
-use cutover::ports::{Journal, World};
+use cutover::ports::{Journal, PortError, World};
 use cutover::{Phase, Service, api};
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 
+use crate::pipeline::HaltConfig;
 use crate::pipeline::failure::Failure;
 use crate::status::Shared;
 use crate::store::RocksJournal;
@@ -34,17 +36,40 @@ pub(super) async fn guard_recovery(guard: &Guard, journal: &RocksJournal) {
     }
 }
 
-/// Before anything streams: a cutover that a crash interrupted is put back or finished.
+/// Before anything streams: a cutover that a crash interrupted is put back or finished. What it can't do
+/// yet, because a server does not answer, halts the pipeline and is tried again.
 pub(super) async fn recover<W: World + 'static>(
     service: &Arc<Service<W>>,
     shared: &Shared,
     guard: &Guard,
     mut stop: watch::Receiver<bool>,
+    halt: &HaltConfig,
 ) -> Result<(), Failure> {
-    let recovered = tokio::select! {
-        recovered = service.recover() => recovered,
-        _ = stop.wait_for(|stop| *stop) => return Ok(()),
+    let mut pause = HELD_RETRY_FIRST;
+    let recovered = loop {
+        let recovered = tokio::select! {
+            recovered = service.recover() => recovered,
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        };
+        let failure = match recovered {
+            Err(error) if !error.is_superseded() => unrecovered(error),
+            recovered => break recovered,
+        };
+        if halt.exit_on_halt {
+            return Err(failure);
+        }
+        tracing::error!(place = failure.place, error = failure.what, "nothing streams yet");
+        let retry_at = SignedDuration::try_from(pause).ok().map(|pause| Timestamp::now() + pause);
+        shared.halts(api::PipelinePhase::Halted, &failure, retry_at);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = shared.retry.notified() => {}
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        }
+        shared.attempt_begins();
+        pause = (2 * pause).min(HELD_RETRY_MAX);
     };
+    shared.end_halt();
     match recovered {
         // A run that was finished now recorded it with the engine (`Replication::finish`), and the
         // pipeline's stage says so.
@@ -61,12 +86,21 @@ pub(super) async fn recover<W: World + 'static>(
             guard.over().await;
             Err(superseded(error.place, error.what, error.remedy))
         }
-        Err(error) => Err(Failure::halt(
-            error.place.clone(),
-            format!("an interrupted cutover can't be recovered: {error}"),
-            error.remedy.clone().unwrap_or("replicator run, once that server answers".into()),
-        )),
+        Err(error) => Err(unrecovered(error)),
     }
+}
+
+fn unrecovered(error: PortError) -> Failure {
+    let failure = Failure::halt(
+        error.place.clone(),
+        format!("an interrupted cutover can't be recovered: {error}"),
+        error
+            .remedy
+            .clone()
+            .unwrap_or("see to it that the servers answer: it is tried again".into()),
+    );
+    let state = "nothing streams, and clients may be held or turned away, until the run is put back or finished";
+    Failure { state: Some(state.into()), ..failure }
 }
 
 /// This state directory does not count any more: nothing may go on from it.

@@ -14,13 +14,13 @@ use tokio::sync::watch;
 
 use super::recovery::until_superseded;
 use super::stop_on_signals;
-use crate::alerts;
+use crate::alerts::{self, Alerting};
 use crate::chronicle::Chronicle;
 use crate::config::Config;
 use crate::engine::intake::Budget;
 use crate::http::{self, Api, Token};
 use crate::pipeline::failure::Failure;
-use crate::pipeline::{Attempts, Ended, live};
+use crate::pipeline::{Attempts, Ended, HaltConfig, live};
 use crate::status::Shared;
 use crate::store::{RocksJournal, Store, StoreError};
 use crate::watchdog::protocol::Hello;
@@ -32,8 +32,8 @@ const SERVERS_INTERVAL: Duration = Duration::from_millis(500);
 const RUN_ABORT_GRACE: Duration = Duration::from_secs(30);
 /// How long it waits for a run that is past its point of no return.
 const RUN_FINISH_GRACE: Duration = Duration::from_secs(60);
-/// Pause before a way back is tried again that only a person can mend.
-const BACK_INTERVAL: Duration = Duration::from_secs(30);
+/// How long an end of the process waits for alerts to be delivered.
+const ALERT_GRACE: Duration = Duration::from_secs(5);
 
 /// What a run has before it looks at a server.
 pub(super) struct Outset {
@@ -86,17 +86,17 @@ pub(super) struct Desk {
 impl Desk {
     /// Answers requests, hears signals and raises alerts for as long as the tasks live.
     pub fn serve(self, config: &Config, api: Api, stop: &watch::Sender<bool>) -> Tasks {
-        let mut tasks = Tasks::default();
-        let (both, runs) = ([&api.shared, &api.back].map(Arc::clone), api.service.clone());
         let failed = Arc::clone(&api.shared);
+        let source = api.source.clone();
+        let alerting = alerts::start(
+            &config.alerts,
+            config.name.clone(),
+            move || source.read(),
+            move || failed.alert_failed(),
+        );
+        let mut tasks = Tasks { alerting: Some(alerting), tasks: Vec::new() };
         tasks.spawn(http::serve(self.listener, api, self.token, stop.subscribe()));
         tasks.spawn(stop_on_signals(stop.clone()));
-        tasks.spawn(alerts::watch(
-            config.alerts.clone(),
-            config.name.clone(),
-            move || alerts::read(&both[0], &both[1], &runs),
-            move || failed.alert_failed(),
-        ));
         tasks
     }
 }
@@ -115,21 +115,23 @@ pub(super) fn both_shared(config: &Config, ends: [Login; 2]) -> [Arc<Shared>; 2]
     ]
 }
 
-/// Both streams, until the one that began is stopped, has ended for good and is stopped, or is halted.
+/// Both streams, until the one that began is stopped, or has ended for good and is stopped.
 ///
 /// # Errors
-/// The failure that halted it, and another sidecar that acts for this pipeline.
+/// What keeps it from beginning, what halts it if a halt ends the process, and another sidecar that acts for
+/// this pipeline.
 pub(super) async fn stream_both<W: World + 'static>(
     mut forward: impl Attempts,
     back: impl Attempts + 'static,
     service: &Arc<Service<W>>,
     stop: &watch::Sender<bool>,
+    halt: &HaltConfig,
 ) -> Result<(), Failure> {
     let reins = forward.reins();
     let (name, shared) = (reins.name, reins.shared);
-    let way_back = tokio::spawn(run_back(back, stop.subscribe()));
+    let way_back = tokio::spawn(run_back(back, halt.clone()));
     let ended = tokio::select! {
-        ended = live(&mut forward) => ended,
+        ended = live(&mut forward, halt) => ended,
         // What it would stream belongs to somebody else.
         failure = until_superseded(service) => Err(failure),
     };
@@ -175,19 +177,10 @@ pub(super) fn watchdog_of(config: &Config, publications: [String; 2]) -> Result<
 }
 
 /// The way back, for as long as the process lives: what it fails at is no reason to end.
-async fn run_back(mut pipeline: impl Attempts + 'static, mut stop: watch::Receiver<bool>) {
-    while let Err(failure) = live(&mut pipeline).await {
-        tracing::error!(
-            place = failure.place,
-            error = failure.what,
-            remedy = failure.remedy,
-            retry_s = BACK_INTERVAL.as_secs(),
-            "THE WAY BACK IS BROKEN; whoever serves now goes on"
-        );
-        tokio::select! {
-            () = tokio::time::sleep(BACK_INTERVAL) => {}
-            _ = stop.wait_for(|stop| *stop) => return,
-        }
+async fn run_back(mut pipeline: impl Attempts + 'static, halt: HaltConfig) {
+    let halt = HaltConfig { exit_on_halt: false, ..halt };
+    if let Err(failure) = live(&mut pipeline, &halt).await {
+        tracing::error!(place = failure.place, error = failure.what, "the way back has ended");
     }
 }
 
@@ -279,18 +272,28 @@ impl Drop for Quiesced {
 }
 
 /// Tasks that end with their owner.
-#[derive(Default)]
-pub(super) struct Tasks(Vec<tokio::task::JoinHandle<()>>);
+pub(super) struct Tasks {
+    alerting: Option<Alerting>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
 
 impl Tasks {
     pub fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
-        self.0.push(tokio::spawn(task));
+        self.tasks.push(tokio::spawn(task));
+    }
+
+    /// Raises what there is to be raised, waits until all that is waiting was delivered, but not for long,
+    /// and ends the tasks.
+    pub async fn end(mut self) {
+        if let Some(alerting) = self.alerting.take() {
+            alerting.end(ALERT_GRACE).await;
+        }
     }
 }
 
 impl Drop for Tasks {
     fn drop(&mut self) {
-        for task in &self.0 {
+        for task in &self.tasks {
             task.abort();
         }
     }

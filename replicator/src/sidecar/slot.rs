@@ -1,5 +1,6 @@
 //! `replicator run` between two PostgreSQL databases.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cutover::lease::PostgresLease;
@@ -13,6 +14,7 @@ use super::recovery::{guard_recovery, look_at_held_runs, recover};
 use super::running::{
     Outset, both_shared, open_chronicle, pass_servers_on, stream_both, watchdog_of,
 };
+use crate::alerts;
 use crate::backfill::ProgressSender;
 use crate::config::Config;
 use crate::controller::{Controller, PostgresController};
@@ -23,6 +25,7 @@ use crate::pipeline::arming::SlotRoute;
 use crate::pipeline::failure::Failure;
 use crate::pipeline::{Ends, Pipeline, ReaderChoice};
 use crate::probe;
+use crate::protect::wal;
 use crate::proxy::{self, Keeper};
 use crate::status::Shared;
 use crate::store::{RocksJournal, Store};
@@ -95,11 +98,14 @@ pub(super) async fn run(config: Config, keeper: Option<Keeper>) -> Result<(), Fa
     let judge = verifier.clone();
     let judge = move |direction, requirement| judge.judge(direction, requirement);
     service.world().pair().judged_by(judge);
+    let controller = Controller::Postgres(Arc::clone(&service));
+    let source = alerts::Source::of([&shared, &back_shared], &controller, &verifier, &config);
     let api = Api {
         shared: Arc::clone(&shared),
         back: Arc::clone(&back_shared),
         verifier,
-        service: Controller::Postgres(Arc::clone(&service)),
+        service: controller,
+        source,
         chronicle,
     };
     let mut tasks = desk.serve(&config, api, &stop);
@@ -131,7 +137,11 @@ pub(super) async fn run(config: Config, keeper: Option<Keeper>) -> Result<(), Fa
 
     guard_recovery(&guard, &journal).await;
     tasks.spawn(look_at_held_runs(Arc::clone(&service)));
-    recover(&service, &shared, &guard, stop.subscribe()).await?;
+    let recovered = recover(&service, &shared, &guard, stop.subscribe(), &config.halt).await;
+    if let Err(failure) = recovered {
+        tasks.end().await;
+        return Err(failure);
+    }
     door.recovered();
     tasks.spawn(cutover::watch::supervise(
         Arc::clone(&service),
@@ -147,9 +157,14 @@ pub(super) async fn run(config: Config, keeper: Option<Keeper>) -> Result<(), Fa
         shared: Arc::clone(&replication.shared),
         copied: ProgressSender::default(),
         choice: ReaderChoice::default(),
+        known: BTreeSet::new(),
+        log_told: wal::Level::default(),
         stop: stop.subscribe(),
         finished: finished.subscribe(),
     };
-    stream_both(pipeline(&forward, &finished[0]), pipeline(&back, &finished[1]), &service, &stop)
-        .await
+    let streams = [pipeline(&forward, &finished[0]), pipeline(&back, &finished[1])];
+    let [forward, back] = streams;
+    let ended = stream_both(forward, back, &service, &stop, &config.halt).await;
+    tasks.end().await;
+    ended
 }

@@ -11,6 +11,7 @@ use super::{Facts, Shared};
 use crate::alerts::Readings;
 use crate::engine::frontier::Frontier;
 use crate::metrics::StreamSample;
+use crate::protect::ProtectConfig;
 
 /// Lag above which a stream is said to be catching up.
 const CATCHING_UP_SECONDS: f64 = 5.0;
@@ -104,9 +105,10 @@ impl Shared {
             positions: positions(&facts, &frontier),
             streams: Vec::new(),
             finish: api::FinishState::default(),
-            backfill: facts.backfill.clone(),
+            backfill: facts.copy.told.clone(),
             counters: self.counters(),
-            last_error: facts.last_error.clone(),
+            last_error: facts.last_error.clone().or_else(|| facts.log_problem.clone()),
+            halt: facts.halted.as_ref().map(|halted| halted.shown.clone()),
             cutover,
             verification: None,
         }
@@ -132,7 +134,8 @@ impl Shared {
     }
 
     /// What a scrape shows of this stream.
-    pub fn sample(&self) -> StreamSample {
+    pub fn sample(&self, protect: &ProtectConfig) -> StreamSample {
+        let log = self.log_kept(protect);
         let stream = self.stream();
         let frontier = *self.progress.borrow();
         let totals = *self.totals.borrow();
@@ -164,6 +167,10 @@ impl Shared {
             checkpoint_age_seconds: facts.confirmed.age(Instant::now()).as_secs_f64(),
             slot_retained_bytes: slot.retained_bytes,
             slot_retained_bytes_max: slot.retained_bytes_max,
+            slot_retained_warn_bytes: log.budget.map(|budget| budget.warn),
+            slot_fill_estimate_seconds: log.fills_in_seconds(),
+            binlog_expire_seconds: log.binlog_expire_seconds,
+            position_age_seconds: log.position_age_seconds,
             slot_active: slot.active,
             oldest_write_transaction_seconds: slot.oldest_write_transaction_seconds,
             fence_leaks: self.fence_leaks.load(Ordering::Relaxed),

@@ -39,6 +39,12 @@ pub use verification::{FinishedChunk, Ground, KeptUp, Unfinished};
 /// Bytes of log after which RocksDB writes its memory out.
 const LOG_BYTES: u64 = 256 << 10;
 
+/// The format of what is kept. It grows when a value changes its meaning; a directory without one is of
+/// the first.
+const FORMAT: u32 = 1;
+/// Where the format is kept, in the family of [`stage`].
+const FORMAT_KEY: &[u8] = b"format";
+
 /// Column families, created when missing.
 const FAMILIES: [&str; 4] =
     [checkpoint::FAMILY, stage::FAMILY, journal::FAMILY, verification::FAMILY];
@@ -61,6 +67,14 @@ pub enum StoreError {
         action: &'static str,
         /// RocksDB's own words.
         cause: String,
+    },
+    /// Written in a format that this version does not know.
+    #[error("the state directory {path} has format {found}; this version reads format {FORMAT}")]
+    Format {
+        /// The directory.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
     },
     /// A value that this version can't read.
     #[error(
@@ -86,7 +100,17 @@ impl StoreError {
             ),
             StoreError::Io { path, .. } => format!(
                 "nothing is lost: green holds its own progress. Check free space and permissions of \
-                 {} (df -h, ls -ld) and start again",
+                 {} (df -h, ls -ld); it goes on by itself once it can write",
+                path.display()
+            ),
+            StoreError::Format { path, found } if *found > FORMAT => format!(
+                "{} was written by a newer version: start that version again, or take a new --state-dir: \
+                 green and blue hold what a stream needs to go on",
+                path.display()
+            ),
+            StoreError::Format { path, .. } => format!(
+                "{} was written by an older version: finish with that version, or take a new --state-dir: \
+                 green and blue hold what a stream needs to go on",
                 path.display()
             ),
             StoreError::Unreadable { path, .. } => {
@@ -113,8 +137,15 @@ impl Store {
     /// Opens the state directory, creating it when missing.
     ///
     /// # Errors
-    /// [`StoreError::InUse`] when another process holds it, [`StoreError::Io`] otherwise.
+    /// [`StoreError::InUse`] when another process holds it, [`StoreError::Format`] when another version wrote
+    /// it, [`StoreError::Io`] otherwise.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let store = Self::open_unsettled(path)?;
+        store.settle_format()?;
+        Ok(store)
+    }
+
+    fn open_unsettled(path: &Path) -> Result<Self, StoreError> {
         let failed = |cause: String| StoreError::Io { path: path.into(), action: "opened", cause };
         std::fs::create_dir_all(path).map_err(|error| failed(error.to_string()))?;
         let mut options = Options::default();
@@ -136,12 +167,24 @@ impl Store {
             // The LOCK file is how RocksDB keeps a second process out; its error has no code of its own.
             if cause.contains("LOCK") && cause.contains("lock") {
                 StoreError::InUse { path: path.into() }
+            } else if cause.contains("olumn families not opened") {
+                // Only a later version adds families.
+                StoreError::Format { path: path.into(), found: FORMAT + 1 }
             } else {
                 failed(cause)
             }
         })?;
         let spools = [RocksSpool::new(path, "spool"), RocksSpool::new(path, "spool-back")];
         Ok(Self { db: Arc::new(db), direction: Direction::Forward, spools, path: path.into() })
+    }
+
+    /// Refuses another format, and writes this one down where there is none yet.
+    fn settle_format(&self) -> Result<(), StoreError> {
+        match self.get::<u32>(stage::FAMILY, FORMAT_KEY)? {
+            Some(FORMAT) => Ok(()),
+            Some(found) => Err(StoreError::Format { path: self.path.clone(), found }),
+            None => self.put(stage::FAMILY, FORMAT_KEY, &FORMAT),
+        }
     }
 
     /// The same state directory for the stream of a direction.
@@ -261,6 +304,43 @@ mod tests {
         assert!(matches!(second, Err(StoreError::InUse { .. })), "got {:?}", second.err());
         drop(first);
         Store::open(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_directory_of_before_formats_is_of_the_first_and_others_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        store.delete(stage::FAMILY, FORMAT_KEY).unwrap();
+        store.save_stage(&Stage::Preparing).unwrap();
+        drop(store);
+        let store = Store::open(directory.path()).unwrap();
+        assert_eq!(store.stage().unwrap(), Some(Stage::Preparing), "nothing is lost");
+        assert_eq!(store.get::<u32>(stage::FAMILY, FORMAT_KEY).unwrap(), Some(1));
+        for other in [0, FORMAT + 1] {
+            let store = Store::open(directory.path()).unwrap();
+            store.put(stage::FAMILY, FORMAT_KEY, &other).unwrap();
+            drop(store);
+            let refused = Store::open(directory.path()).err().unwrap();
+            assert!(
+                matches!(refused, StoreError::Format { found, .. } if found == other),
+                "{refused}"
+            );
+            assert!(refused.remedy().contains("--state-dir"), "{}", refused.remedy());
+            // As whoever goes back to this version by hand would.
+            let raw = Store::open_unsettled(directory.path()).unwrap();
+            raw.put(stage::FAMILY, FORMAT_KEY, &FORMAT).unwrap();
+        }
+    }
+
+    #[test]
+    fn families_of_a_later_version_are_told_as_such() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(Store::open(directory.path()).unwrap());
+        let mut db = DB::open_cf(&Options::default(), directory.path(), FAMILIES).unwrap();
+        db.create_cf("of_tomorrow", &Options::default()).unwrap();
+        drop(db);
+        let refused = Store::open(directory.path()).err().unwrap();
+        assert!(matches!(refused, StoreError::Format { .. }), "{refused}");
     }
 
     #[test]

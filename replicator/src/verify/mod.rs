@@ -64,6 +64,7 @@ use cutover::verify::{
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use crate::alerts::{Proof, VerifyReadings};
 use crate::controlling::EngineReplication;
 use crate::status::Shared;
 use crate::store::{Ground, Store, StoreError};
@@ -290,6 +291,31 @@ impl Verifier {
     /// The verification that goes on; `None` if none does.
     pub fn continuous(&self) -> Option<ContinuousStatus> {
         self.going_on().map(|continuous| continuous.status())
+    }
+
+    /// What is known of both sides being equal, for alerts and metrics.
+    pub fn readings(&self) -> VerifyReadings {
+        let going_on = self.continuous();
+        // What can't be read proves nothing; whoever asks for a proof is told why.
+        let known = self.known().ok().flatten();
+        let is_different = known.as_ref().is_some_and(|known| known.verdict == Verdict::Different);
+        let proven = known.as_ref().filter(|known| known.verdict == Verdict::Equal);
+        let found = known.as_ref().filter(|_| is_different).map_or(0, |known| known.differences);
+        let continuous = going_on.as_ref().map_or(0, |going_on| going_on.differences);
+        let differences = found.max(continuous);
+        let is_lost = going_on.is_some_and(|going_on| going_on.void.is_some());
+        let age = |known: &Known| Timestamp::now().duration_since(known.started).as_secs_f64();
+        VerifyReadings {
+            standing: match (differences, is_lost, proven) {
+                (1.., ..) => Proof::Different,
+                (0, true, _) => Proof::Lost,
+                (0, false, Some(_)) => Proof::Proven,
+                (0, false, None) if is_different => Proof::Different,
+                (0, false, None) => Proof::Missing,
+            },
+            differences,
+            proof_age_seconds: proven.map(age),
+        }
     }
 
     /// One that goes on is as young as its oldest row without a proof; where it can't say, the last

@@ -96,7 +96,7 @@ fn describe(number: u16) -> (&'static str, &'static str) {
          transaction was kept and blue is untouched: compare the table on both sides, find out who \
          writes on green, and copy again";
     const SHAPE: &str = "The table was made or altered differently on green. Make it as on blue, then \
-         start the replicator again; nothing of the transaction was kept";
+         it goes on by itself; nothing of the transaction was kept";
     match number {
         1032 => ("a row is not there", DIFFERS),
         1022 | 1062 | 1169 => ("a unique key has that value already", DIFFERS),
@@ -108,7 +108,7 @@ fn describe(number: u16) -> (&'static str, &'static str) {
         1054 | 1136 | 1146 => ("the table is not what it was", SHAPE),
         NET_PACKET_TOO_LARGE => (
             "a row, or both of its images, is larger than green's max_allowed_packet",
-            "SET GLOBAL max_allowed_packet = 1073741824 on green, then start the replicator again; \
+            "SET GLOBAL max_allowed_packet = 1073741824 on green, then it goes on by itself; \
              nothing of the transaction was kept",
         ),
         1205 => ("somebody on green holds a lock for too long", ""),

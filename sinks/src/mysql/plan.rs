@@ -86,7 +86,7 @@ impl Plan {
                      blue does not send",
                     column.name
                 ),
-                "Make the table on green as on blue, then start the replicator again",
+                "Make the table on green as on blue, then it goes on by itself",
             ));
         }
         let key = info.row_key().and_then(|key| {
@@ -148,7 +148,7 @@ fn fit(schema: &TableSchema, name: &str, green: &GreenTable) -> Result<PlanColum
         return Err(TargetError::halt(
             format!("{} has a column {name:?} on blue that green lacks", schema.name),
             "The table was altered on blue, or green's was made differently. Make it on green as on \
-             blue, then start the replicator again",
+             blue, then it goes on by itself",
         ));
     };
     let source = schema.columns.iter().find(|column| column.name == name);
@@ -162,7 +162,7 @@ fn fit(schema: &TableSchema, name: &str, green: &GreenTable) -> Result<PlanColum
                  values than blue's without a word",
                 schema.name, column.column_type
             ),
-            "Give the column on green blue's type, then start the replicator again; nothing of the \
+            "Give the column on green blue's type, then it goes on by itself; nothing of the \
              transaction was kept",
         ));
     }
@@ -205,7 +205,7 @@ pub(super) fn can_be_emptied(
                  fire for every row",
                 table.name, trigger.name.name
             ),
-            "Drop the trigger on green until the cutover, then start the replicator again; nothing of \
+            "Drop the trigger on green until the cutover, then it goes on by itself; nothing of \
              the transaction was kept",
         )),
     }
@@ -221,7 +221,7 @@ fn kind_is_applied(name: &QualifiedName, info: &TableInfo) -> Result<(), TargetE
     if !info.is_transactional() {
         return Err(TargetError::halt(
             format!("{name} has an engine on green that can't roll back"),
-            "ALTER TABLE .. ENGINE = InnoDB on green, then start the replicator again",
+            "ALTER TABLE .. ENGINE = InnoDB on green, then it goes on by itself",
         ));
     }
     Ok(())

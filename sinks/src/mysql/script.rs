@@ -261,7 +261,7 @@ impl Check {
                 Purpose::Strictness => TargetError::halt(
                     "slave_exec_mode is not STRICT on green any more, so rows that row events did not \
                      find may have been passed over",
-                    "SET GLOBAL slave_exec_mode = STRICT on green, then start the replicator again; \
+                    "SET GLOBAL slave_exec_mode = STRICT on green, then it goes on by itself; \
                      nothing of the transaction was kept",
                 ),
                 _ => TargetError::halt(
@@ -277,7 +277,7 @@ impl Check {
             TargetError::halt(
                 format!("{doing}: green did not store a value as it was sent ({warnings} warnings)"),
                 "The column has another type or another character set on green. Make the table as on \
-                 blue, then start the replicator again; nothing of the transaction was kept",
+                 blue, then it goes on by itself; nothing of the transaction was kept",
             )
             .of_row()
         })

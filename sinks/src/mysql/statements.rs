@@ -255,7 +255,7 @@ pub(super) fn unfit(plan: &Plan, op: &str, commit: Lsn) -> TargetError {
             plan.schema().name,
         ),
         "The table was altered on blue, or green's was made differently; binlog_row_image must be \
-         FULL. Make the table on green as on blue, then start the replicator again",
+         FULL. Make the table on green as on blue, then it goes on by itself",
     )
     .of_row()
 }

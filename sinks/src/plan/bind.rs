@@ -181,7 +181,7 @@ fn fit_column(
         return Err(TargetError::halt(
             format!("{name} has a column {:?} on blue that green lacks", column.name),
             "The table was altered on blue. Make the same change on green (ALTER TABLE .. ADD \
-             COLUMN), then start the replicator again",
+             COLUMN), then it goes on by itself",
         ));
     };
     let target = &green.columns[at];
@@ -205,8 +205,8 @@ fn fit_column(
                 column.name, target.type_name, column.type_oid, column.type_modifier
             ),
             "The table was altered on blue, or green's was made differently. Give the column the \
-             same type on green (ALTER TABLE .. ALTER COLUMN .. TYPE), then start the replicator \
-             again",
+             same type on green (ALTER TABLE .. ALTER COLUMN .. TYPE), then it goes on \
+             by itself",
         ));
     }
     Ok(at)
@@ -245,7 +245,7 @@ fn check_extra_columns(green: &GreenTable, used: &[usize]) -> Result<(), TargetE
                 green.name, column.name
             ),
             "If the column was dropped on blue, drop it on green too; otherwise give it a DEFAULT \
-             or make it nullable, then start the replicator again",
+             or make it nullable, then it goes on by itself",
         )),
     }
 }

@@ -81,22 +81,29 @@ impl Refusal {
                 "A row with the same key is on green already, so something other than the \
                  replicator wrote there, or green has a unique constraint that blue has not. \
                  Compare the table (cutover verify), remove the foreign row or the constraint, \
-                 then start the replicator again"
+                 then it goes on by itself"
             }
             code if code.starts_with("23") => {
                 "Green has a constraint that blue has not, or something other than the replicator \
                  wrote to green. Compare the table's definition and rows on both sides (cutover \
-                 verify), correct green, then start the replicator again"
+                 verify), correct green, then it goes on by itself"
             }
+            "25006" => {
+                "Make green writable: promote it if it is a standby, else reset \
+                 default_transaction_read_only. The stream then goes on by itself"
+            }
+            "53100" => "Free or add disk space on green; the stream then goes on by itself",
             "42501" => "Grant the role that the replicator uses on green what is named above",
             code if code.starts_with("22") || code.starts_with("42") => {
-                "The table's definition on green does not fit blue's. Make them alike, then start \
-                 the replicator again"
+                "The table's definition on green does not fit blue's. Make them alike, then it \
+                 goes on by itself"
             }
             code if code.starts_with("28") || code.starts_with("3D") => {
                 "Correct user, password or database in green's URL"
             }
-            _ => "See green's server log for the full error, correct its cause, then start again",
+            _ => {
+                "See green's server log for the full error, correct its cause; it then goes on by itself"
+            }
         }
     }
 }
@@ -105,11 +112,13 @@ impl Refusal {
 fn disposition(code: &str) -> Disposition {
     let retry = match code {
         // lock_not_available, query_canceled, idle_in_transaction_session_timeout,
-        // transaction_timeout, read_only_sql_transaction (a standby before its promotion),
+        // transaction_timeout,
         // object_in_use (an origin or lock of a session that is about to end), io_error
-        "55P03" | "57014" | "25P03" | "25P04" | "25006" | "55006" | "58030" => true,
+        "55P03" | "57014" | "25P03" | "25P04" | "55006" | "58030" => true,
+        // disk_full: somebody has to make room.
+        "53100" => false,
         // connection exception, transaction rollback (serialization failure, deadlock),
-        // insufficient resources (disk full, out of memory, too many connections)
+        // insufficient resources (out of memory, too many connections)
         _ if code.starts_with("08") || code.starts_with("40") || code.starts_with("53") => true,
         // admin_shutdown, crash_shutdown, cannot_connect_now, idle_session_timeout
         _ => code.starts_with("57P"),
@@ -188,10 +197,12 @@ mod tests {
 
     #[test]
     fn data_errors_stop_and_server_trouble_is_retried() {
-        for code in ["23505", "22P02", "42501", "42703", "P0001", "XX000", "28P01"] {
+        for code in
+            ["23505", "22P02", "42501", "42703", "P0001", "XX000", "28P01", "53100", "25006"]
+        {
             assert_eq!(disposition(code), Disposition::Halt, "{code}");
         }
-        for code in ["40001", "40P01", "57P01", "53100", "08006", "25006", "57014"] {
+        for code in ["40001", "40P01", "57P01", "53200", "08006", "57014"] {
             assert_eq!(disposition(code), Disposition::Retry, "{code}");
         }
     }

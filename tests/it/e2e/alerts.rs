@@ -35,6 +35,12 @@ impl Receiver {
         Ok(Receiver { address, posted })
     }
 
+    /// How many of what was posted are such.
+    pub fn count(&self, is_it: impl Fn(&str, &Value) -> bool) -> usize {
+        let posted = self.posted.lock().expect("nobody panics with it");
+        posted.iter().filter(|(path, body)| is_it(path, body)).count()
+    }
+
     pub async fn wait(&self, what: &str, is_it: impl Fn(&str, &Value) -> bool) -> Result<()> {
         wait::until(what, SOON, || async {
             let posted = self.posted.lock().expect("nobody panics with it");

@@ -158,8 +158,13 @@ async fn a_slot_that_somebody_dropped_stops_the_stream() -> Result<()> {
     .await?;
     this.more(20).await?;
     this.restart_sidecar()?;
-    let (code, said) = this.wait_end().await?;
-    ensure!(code == 1 && said.contains("slot") && said.contains("next:"), "{code}: {said}");
+    let halted = this.stage.wait_status(&mut this.sidecar, "the halt", SOON, |status| {
+        let told = status["halt"]["what"].as_str();
+        told.is_some_and(|told| told.contains("slot"))
+    });
+    let halt = halted.await?["halt"].clone();
+    ensure!(halt["data"].as_str().is_some_and(|data| data.contains("green lacks")), "{halt}");
+    ensure!(halt["remedy"].as_str().is_some_and(|remedy| remedy.contains("teardown")), "{halt}");
     Ok(())
 }
 
@@ -185,14 +190,20 @@ async fn a_full_state_directory_stops_it_and_nothing_is_lost() -> Result<()> {
     })
     .await?;
     ensure!(full.kind() == std::io::ErrorKind::StorageFull, "{full}");
-    let (code, said) = this.wait_end().await?;
-    ensure!(code == 1, "exit code {code}: {said}");
-    ensure!(said.contains("No space left") && said.contains("state directory"), "{said}");
+    let halted = this.stage.wait_status(&mut this.sidecar, "the halt", SOON, |status| {
+        let told = status["halt"]["what"].as_str();
+        told.is_some_and(|told| told.contains("No space left"))
+    });
+    let halt = halted.await?["halt"].clone();
+    ensure!(halt["where"] == "state directory", "{halt}");
 
     std::fs::remove_file(&filler)?;
     this.more(50).await?;
-    this.sidecar = start(&this.stage)?;
-    this.wait_streaming().await?;
+    let goes_on =
+        this.stage.wait_status(&mut this.sidecar, "it to go on by itself", SOON, |status| {
+            status["phase"] == "streaming" && status["halt"].is_null()
+        });
+    goes_on.await.with_context(|| this.sidecar.log_tail())?;
     this.ensure_exact_copy().await?.ensure_unnoticed()
 }
 

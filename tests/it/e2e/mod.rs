@@ -10,6 +10,7 @@ mod cutover;
 mod drill;
 mod finish;
 mod gate;
+mod halts;
 mod handover;
 mod huge;
 mod lag;

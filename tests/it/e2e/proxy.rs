@@ -8,7 +8,7 @@ use tests::embedded::Embedded;
 use tests::ledger::{self, Ledger};
 use tests::pgbench::{self, Pgbench};
 use tests::postgres::{self, Postgres};
-use tests::process::{self, Launch, Process};
+use tests::process::{self, Launch, Process, Signal};
 use tests::scratch::Scratch;
 use tests::stage::{APP, DATABASE, Stage};
 use tests::wait;
@@ -90,6 +90,40 @@ async fn pgbench_moves_back_and_forth_without_an_error() -> Result<()> {
     for server in [&bed.blue, &bed.green] {
         pgbench::check(&server.connect(DATABASE).await?).await?;
     }
+    Ok(())
+}
+
+/// What rotates logs moves them away and sends SIGHUP; clients must not notice.
+#[tokio::test(flavor = "multi_thread")]
+async fn its_log_is_reopened_on_sighup() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let embedded = Embedded::at(scratch.path().join("proxy.sock"))?;
+    let nowhere = "postgres://postgres@127.0.0.1:1/shop";
+    let config = format!(
+        "state_dir = {:?}\n[blue]\nurl = {nowhere:?}\n[green]\nurl = {nowhere:?}\n\
+         [cutover.proxy]\nlisten = \"127.0.0.1:{}\"\n",
+        scratch.path(),
+        embedded.port()
+    );
+    let file = scratch.path().join("proxy.toml");
+    std::fs::write(&file, config)?;
+    let proxy = Launch::ours("replicator")?.args(["proxy", "--detached", "--config"]).arg(file);
+    let mut proxy = proxy.start(&scratch.path().join("started"))?;
+    wait::until("the proxy to answer", SOON, || async { Ok(embedded.status().ok()) }).await?;
+    let log = scratch.path().join("proxy.log");
+    for _ in 0..2 {
+        ensure!(!log.exists(), "nobody has asked for it");
+        proxy.signal(Signal::SIGHUP)?;
+        wait::until("the log to be opened", SOON, || {
+            let to = std::fs::read_link(format!("/proc/{}/fd/2", proxy.pid()));
+            let is_there = to.is_ok_and(|to| to == log);
+            async move { Ok(is_there.then_some(())) }
+        })
+        .await
+        .with_context(|| proxy.log_tail())?;
+        std::fs::rename(&log, scratch.path().join("proxy.log.old"))?;
+    }
+    ensure!(embedded.pid()? == proxy.pid(), "it is still the same");
     Ok(())
 }
 

@@ -10,7 +10,8 @@ const TABLE: &str = "CREATE TABLE drifting (id int PRIMARY KEY, a text);
                      INSERT INTO drifting VALUES (1, 'x'), (2, 'y')";
 
 async fn start() -> Result<Move> {
-    Move::streaming_with(Stage::builder(15, 17).routers(0), TABLE).await
+    let builder = Stage::builder(15, 17).routers(0).config("[halt]\nexit_on_halt = true");
+    Move::streaming_with(builder, TABLE).await
 }
 
 /// It stopped with an error that names the table and a remedy, and says that the data is safe.

@@ -82,8 +82,14 @@ async fn a_truncate_on_postgresql_10_reaches_green() -> Result<()> {
 
     // What nobody would see must not go on unnoticed.
     this.stage.on_blue("ALTER TABLE log DISABLE TRIGGER ALL").await?;
-    let (code, said) = this.wait_end().await?;
-    ensure!(code == 1 && said.contains("\"log\"") && said.contains("next:"), "{code}: {said}");
+    let halted = this.stage.wait_status(&mut this.sidecar, "the halt", SOON, |status| {
+        let told = status["halt"]["what"].as_str();
+        told.is_some_and(|told| told.contains("\"log\""))
+    });
+    let status = halted.await?;
+    ensure!(status["halt"]["remedy"].is_string(), "{status}");
+    this.sidecar.terminate()?;
+    ensure!(this.sidecar.wait(SOON)?.success(), "{}", this.sidecar.log_tail());
     let torn_down = this.stage.replicator_command("teardown")?.arg("--yes").run(SOON)?;
     ensure!(torn_down.code() == 0, "{}{}", torn_down.stdout, torn_down.stderr);
     assert_eq!(this.stage.blue.value(DATABASE, OWN_TRIGGERS).await?, "0");

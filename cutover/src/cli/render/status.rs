@@ -1,7 +1,7 @@
 //! The pipeline now, on one screen.
 
 use crate::api::{
-    Backfill, FinishState, Lag, Outcome, PipelinePhase, Positions, RunStatus, Server, Status,
+    Backfill, FinishState, Halt, Lag, Outcome, PipelinePhase, Positions, RunStatus, Server, Status,
     TableProgress,
 };
 use crate::phase::Phase;
@@ -35,8 +35,11 @@ pub fn advice(status: &Status) -> Advice {
             .and_then(|run| run.report.as_ref())
             .and_then(|report| report.error.as_ref())
             .is_none_or(|error| error.data_safe);
-    let data =
-        if safe { format!("safe: {serving}") } else { format!("NOT PROVEN SAFE: {serving}") };
+    let data = match &status.halt {
+        Some(halt) if safe => format!("{}; {serving}", halt.data),
+        _ if safe => format!("safe: {serving}"),
+        _ => format!("NOT PROVEN SAFE: {serving}"),
+    };
     Advice { safe, data, next: next(status) }
 }
 
@@ -77,9 +80,7 @@ fn next(status: &Status) -> String {
         PipelinePhase::Reconnecting => {
             "nothing: it goes on by itself once the server is back".into()
         }
-        PipelinePhase::Halted => {
-            "read the sidecar's log, then start it again: replicator run".into()
-        }
+        PipelinePhase::Halted => "remove the cause; it goes on by itself: cutover status".into(),
         PipelinePhase::Stopping => "start it again when you want to go on: replicator run".into(),
     }
 }
@@ -155,16 +156,40 @@ pub fn render_status(status: &Status, paint: Paint) -> String {
     if let Some(run) = &status.cutover {
         row(&mut text, "cutover", &cutover(run, paint));
     }
+    if let Some(halt) = &status.halt {
+        row(&mut text, "halted", &paint.bad(&halted(halt, status)));
+    }
     if let Some(problem) = &status.last_error {
         row(&mut text, "error", &paint.bad(&problem.what));
         let ago = units::since(status.at, problem.at);
         row(&mut text, "  where", &format!("{}, {ago} ago", problem.place));
+    }
+    if let Some(halt) = &status.halt {
+        row(&mut text, "  state", &halt.state);
     }
     let advice = advice(status);
     let data = if advice.safe { paint.good(&advice.data) } else { paint.bad(&advice.data) };
     row(&mut text, "data", &data);
     row(&mut text, "next", &advice.next);
     text
+}
+
+/// Since when, and what becomes of it.
+fn halted(halt: &Halt, status: &Status) -> String {
+    let tried = match halt.tries {
+        0 => String::new(),
+        1 => ", tried again once".to_owned(),
+        tries => format!(", tried again {tries} times"),
+    };
+    let again = match halt.retry_at {
+        Some(at) => format!("again in {}; at once: cutover retry", units::since(at, status.at)),
+        None if status.phase == PipelinePhase::Halted => {
+            "it waits for: cutover retry, unless an attempt is under way".to_owned()
+        }
+        None => "an attempt is under way".to_owned(),
+    };
+    let since = units::since(status.at, halt.since);
+    format!("for {since}, since {}{tried}; {again}", units::date(halt.since))
 }
 
 fn row(text: &mut String, name: &str, value: &str) {
@@ -350,6 +375,7 @@ mod tests {
             }),
             counters: Counters { transactions: 1234, inserts: 5, ..Counters::default() },
             last_error: None,
+            halt: None,
             cutover: None,
             verification: None,
         }
@@ -416,6 +442,49 @@ mod tests {
         );
         let last_error = Some(Problem { data_safe: false, ..problem });
         assert!(!advice(&Status { last_error, ..status }).safe);
+    }
+
+    #[test]
+    fn a_halt_says_since_when_what_is_safe_and_when_it_goes_on() {
+        let halt = Halt {
+            since: "2026-11-21T12:01:16Z".parse().unwrap(),
+            what: "the server is read-only".into(),
+            place: "green".into(),
+            state: "replication stopped; blue is serving and keeps its log for us".into(),
+            data: "safe, nothing was skipped".into(),
+            data_safe: true,
+            remedy: Some("make it writable".into()),
+            tries: 4,
+            retry_at: Some("2026-11-21T12:04:28Z".parse().unwrap()),
+        };
+        let problem = Problem {
+            what: halt.what.clone(),
+            place: halt.place.clone(),
+            at: halt.since,
+            data_safe: true,
+            next: halt.remedy.clone(),
+        };
+        let status = Status {
+            phase: PipelinePhase::Halted,
+            halt: Some(halt.clone()),
+            last_error: Some(problem),
+            ..streaming()
+        };
+        let text = render_status(&status, Paint::none());
+        for line in [
+            " halted   for 3m00s, since 2026-11-21 12:01:16 UTC, tried again 4 times; again in 12 s; \
+             at once: cutover retry\n",
+            " error    the server is read-only\n",
+            " where  green",
+            " state  replication stopped; blue is serving and keeps its log for us\n",
+            " data     safe, nothing was skipped; blue serves\n",
+            " next     make it writable\n",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+        let halt = Some(Halt { retry_at: None, ..halt });
+        let text = render_status(&Status { halt, ..status }, Paint::none());
+        assert!(text.contains("it waits for: cutover retry"), "{text}");
     }
 
     fn with_run(phase: Phase, serving: &str, outcome: Option<Outcome>) -> Status {

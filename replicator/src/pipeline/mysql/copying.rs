@@ -4,6 +4,7 @@
 //! before each act. So a lost state directory loses nothing of a copy.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cutover::api::PipelinePhase;
 use decoders::mysql::gtid::BinlogPosition;
@@ -27,6 +28,7 @@ pub struct CopyFirst {
     source: ServerUrl,
     target: ServerUrl,
     progress: ProgressSender,
+    has_begun: AtomicBool,
 }
 
 impl CopyFirst {
@@ -42,7 +44,13 @@ impl CopyFirst {
             source: source.clone(),
             target: target.clone(),
             progress: ProgressSender::default(),
+            has_begun: AtomicBool::new(false),
         }
+    }
+
+    /// Whether nothing stood in its way, in this life.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun.load(Ordering::Relaxed)
     }
 
     /// Does what is not done yet, and gives the position of the rows on green.
@@ -61,6 +69,7 @@ impl CopyFirst {
         }
         shared.enter(PipelinePhase::Starting);
         self.preflight().await?;
+        self.has_begun.store(true, Ordering::Relaxed);
         shared.enter(PipelinePhase::Copying);
         shared.healed();
         let watching = Watching::start(shared, &self.progress);

@@ -28,7 +28,7 @@ use decoders::postgres::catalog::TableFilter;
 use tokio::sync::{Notify, watch};
 
 use super::failure::Failure;
-use super::{Attempts, Ended, Reins, ends, live};
+use super::{Attempts, Ended, HaltConfig, Reins, Standing, ends, live};
 use crate::config::ApplyConfig;
 use crate::engine::stream::Outcome;
 use crate::status::Shared;
@@ -41,6 +41,10 @@ pub use route::BinlogRoute;
 pub(crate) use route::handed;
 pub use streaming::replica_id;
 pub use teardown::teardown;
+
+/// The state after a failure. Unlike a slot, a binlog does not wait for whoever reads it.
+pub(crate) const STOPPED: &str = "replication stopped; blue is serving, and its binlogs go when they expire \
+                                  (binlog_expire_logs_seconds)";
 
 /// One stream of a binlog.
 pub struct BinlogPipeline {
@@ -77,12 +81,12 @@ pub struct BinlogPipeline {
 }
 
 impl BinlogPipeline {
-    /// Streams until stopped, cut over, or halted by something that only a person can resolve.
+    /// Streams until stopped, cut over, or halted by something that only a person can resolve, which ends it.
     ///
     /// # Errors
     /// The failure that halted it.
     pub async fn run(&mut self) -> Result<Ended, Failure> {
-        live(self).await
+        live(self, &HaltConfig::ending()).await
     }
 
     async fn by_stages(&mut self) -> Result<Option<Ended>, Failure> {
@@ -131,7 +135,19 @@ impl Attempts for BinlogPipeline {
         self.by_stages().await
     }
 
+    /// A copy goes on by chunks, and a stream where green is.
+    fn standing(&self) -> Standing {
+        let streams = self.store.binlog_stream().is_ok_and(|stream| stream.is_some());
+        let has_begun = self.start.is_some()
+            || streams
+            || self.shared.direction == Direction::Back
+            || self.copy.as_ref().is_none_or(CopyFirst::has_begun);
+        if has_begun { Standing::GoesOn } else { Standing::NotBegun }
+    }
+
     fn put(&self, failure: Failure) -> Failure {
-        ends::put(self.shared.direction, failure)
+        let mut failure = ends::put(self.shared.direction, failure);
+        failure.state.get_or_insert_with(|| STOPPED.to_owned());
+        failure
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use decoders::SourceError;
 use decoders::mysql::server::{self, Conn, Server, ServerUrl};
+use mysql_async::prelude::Queryable;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// How long an answer may take.
@@ -12,14 +13,15 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Tells `seen` of a server's version, or that it does not answer, for as long as it is polled; and
-/// `opened` of its sessions.
+/// `opened` of its sessions, and `expires` of the time after which it removes a binlog, seconds.
 pub async fn watch_server(
     url: ServerUrl,
     opened: impl Fn(&Conn),
     seen: impl Fn(Option<&str>, bool),
+    expires: impl Fn(Option<u64>),
 ) {
     loop {
-        let _unanswered = ask(&url, &opened, &seen).await;
+        let _unanswered = ask(&url, &opened, &seen, &expires).await;
         seen(None, false);
         sleep(INTERVAL).await;
     }
@@ -29,6 +31,7 @@ async fn ask(
     url: &ServerUrl,
     opened: &impl Fn(&Conn),
     seen: &impl Fn(Option<&str>, bool),
+    expires: &impl Fn(Option<u64>),
 ) -> Result<std::convert::Infallible, SourceError> {
     let silent = |_| SourceError::retry("no answer");
     let mut conn = timeout(ANSWER_TIMEOUT, server::connect(url)).await.map_err(silent)??;
@@ -39,5 +42,12 @@ async fn ask(
         tick.tick().await;
         let server = timeout(ANSWER_TIMEOUT, Server::read(&mut conn)).await.map_err(silent)??;
         seen(Some(&server.version), true);
+        expires(timeout(ANSWER_TIMEOUT, expiry(&mut conn)).await.map_err(silent)?);
     }
+}
+
+/// `None`: the server does not say, or not in seconds (MariaDB before 10.6).
+async fn expiry(conn: &mut Conn) -> Option<u64> {
+    let seconds = conn.query_first("SELECT @@GLOBAL.binlog_expire_logs_seconds").await;
+    seconds.ok().flatten()
 }

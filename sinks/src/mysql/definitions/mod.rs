@@ -191,11 +191,9 @@ impl Arriving<'_> {
                 // The statement has a view's DEFINER as blue has it.
                 Some(1227) if *kind == Kind::View.label() => {
                     "grant the account the right to make views of another DEFINER (SET_ANY_DEFINER on \
-                     MySQL, SET USER on MariaDB), and start again; or "
+                     MySQL, SET USER on MariaDB); or "
                 }
-                Some(1044 | 1142 | 1143 | 1227) => {
-                    "grant the account the right, and start again; or "
-                }
+                Some(1044 | 1142 | 1143 | 1227) => "grant the account the right; or ",
                 _ => "",
             };
             told.remedy = Some(format!("{again}{}", self.by_hand()));
@@ -209,13 +207,13 @@ impl Arriving<'_> {
         let apply = match self.applies {
             true => "",
             false => {
-                "; or set ddl = \"apply\" in [apply], which repeats what is safe, and start again"
+                "; or set ddl = \"apply\" in [apply], which repeats what is safe, and start the sidecar again"
             }
         };
         format!(
             "on green: SELECT statement FROM {TABLE} WHERE {which}; run it there, or what comes to the \
-             same; then UPDATE {TABLE} SET state = 'done' WHERE {which}, and start the replicator \
-             again{apply}"
+             same; then UPDATE {TABLE} SET state = 'done' WHERE {which}; the stream then goes \
+             on by itself{apply}"
         )
     }
 

@@ -82,7 +82,7 @@ pub(super) async fn read(
         TargetError::halt(
             format!("{TABLE} on green has a state that is none ({which})"),
             "Set state = 'done' there if the statement has been done, or remove the row if nothing of it \
-             has; then start the replicator again",
+             has; then it goes on by itself",
         )
     })?;
     Ok(Some(Note { place, text, before, state }))

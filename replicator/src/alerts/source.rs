@@ -1,0 +1,63 @@
+//! What the rules look at now: the stream that carries, the runs, and everything that keeps them up.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{Readings, RunReadings, Upkeep};
+use crate::config::Config;
+use crate::controller::Controller;
+use crate::metrics::StreamSample;
+use crate::protect::ProtectConfig;
+use crate::status::Shared;
+use crate::verify::Verifier;
+
+/// Where readings come from. Cheap to clone.
+#[derive(Clone)]
+pub struct Source {
+    streams: [Arc<Shared>; 2],
+    service: Controller,
+    verifier: Verifier,
+    protect: ProtectConfig,
+    state_dir: PathBuf,
+}
+
+impl Source {
+    /// Of a running sidecar.
+    pub fn of(
+        streams: [&Arc<Shared>; 2],
+        service: &Controller,
+        verifier: &Verifier,
+        config: &Config,
+    ) -> Self {
+        Self {
+            streams: streams.map(Arc::clone),
+            service: service.clone(),
+            verifier: verifier.clone(),
+            protect: config.protect.clone(),
+            state_dir: config.state_dir.clone(),
+        }
+    }
+
+    /// What a scrape shows of one of its streams.
+    pub fn sample(&self, stream: &Shared) -> StreamSample {
+        stream.sample(&self.protect)
+    }
+
+    /// Now. Reads small files; no server is asked.
+    pub fn read(&self) -> Readings {
+        let [forward, back] = &self.streams;
+        let carries_back = *back.carries.borrow();
+        let carrying = if carries_back { back } else { forward };
+        let (run, breach) = (self.service.current(), self.service.breach());
+        let runs = RunReadings::of(run.as_ref(), breach.as_ref(), Timestamp::now());
+        let upkeep = Upkeep {
+            log: carrying.log_kept(&self.protect),
+            copy: forward.copy_readings(),
+            verify: self.verifier.readings(),
+            ..Upkeep::of_process(&self.state_dir)
+        };
+        Readings { way_back: carries_back, runs, upkeep, ..carrying.readings() }
+    }
+}

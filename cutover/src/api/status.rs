@@ -62,6 +62,9 @@ pub struct Status {
     pub last_error: Option<Problem>,
     /// The active run, or the last one.
     pub cutover: Option<RunStatus>,
+    /// Why the audit log is not what was written, if it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit_broken: Option<String>,
     /// The verification that goes on, if one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verification: Option<ContinuousStatus>,

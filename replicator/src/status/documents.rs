@@ -108,6 +108,7 @@ impl Shared {
             counters: self.counters(),
             last_error: facts.last_error.clone(),
             cutover,
+            audit_broken: None,
             verification: None,
         }
     }

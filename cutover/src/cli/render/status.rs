@@ -115,6 +115,9 @@ pub fn render_status(status: &Status, paint: Paint) -> String {
     if let Some(waiting_for) = &status.waiting_for {
         row(&mut text, "waits", &paint.warn(waiting_for));
     }
+    if let Some(why) = &status.audit_broken {
+        row(&mut text, "audit", &paint.bad(&format!("THE LOG WAS CHANGED: {why}")));
+    }
     row(&mut text, "blue", &server(&status.blue, paint));
     row(&mut text, "green", &server(&status.green, paint));
     for (name, value) in streams::rows(status, paint) {
@@ -351,6 +354,7 @@ mod tests {
             counters: Counters { transactions: 1234, inserts: 5, ..Counters::default() },
             last_error: None,
             cutover: None,
+            audit_broken: None,
             verification: None,
         }
     }

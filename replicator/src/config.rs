@@ -4,7 +4,6 @@
 //! [`decoders::postgres::ConnInfo::redacted`].
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use cutover::login::Login;
@@ -21,7 +20,10 @@ use crate::protect::{OnWalLimit, ProtectConfig};
 use crate::schema::SchemaConfig;
 use crate::secret::Secret;
 
+mod api;
 mod problems;
+
+pub use api::{ApiConfig, CertificateConfig, MetricsAccess, Role, TlsFiles, TokenConfig};
 
 /// Longest pipeline name: the slot name `cutover_<name>` must fit into 63 bytes.
 const NAME_BYTES_MAX: usize = 40;
@@ -254,22 +256,6 @@ impl Default for ApplyConfig {
     }
 }
 
-/// The HTTP API.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ApiConfig {
-    /// Address to listen on. Anything but loopback needs `token_file`.
-    pub listen: SocketAddr,
-    /// File with the bearer token that every request but the health probes must carry.
-    pub token_file: Option<PathBuf>,
-}
-
-impl Default for ApiConfig {
-    fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 7654)), token_file: None }
-    }
-}
-
 fn default_name() -> String {
     "main".into()
 }
@@ -361,6 +347,11 @@ impl Config {
     /// Control socket of the embedded proxy, unless the configuration names another one.
     pub fn proxy_socket(&self) -> PathBuf {
         self.state_dir.join("proxy.sock")
+    }
+
+    /// Socket of the HTTP API, for whoever is on the same host.
+    pub fn api_socket(&self) -> PathBuf {
+        self.state_dir.join(cutover::api::SOCKET)
     }
 
     /// Name of the publication on blue.

@@ -14,6 +14,7 @@ pub mod cli;
 pub mod config;
 pub mod controller;
 pub mod controlling;
+pub mod descriptors;
 pub mod door;
 pub mod engine;
 pub mod http;

@@ -58,6 +58,8 @@ pub struct Sample {
     pub watch_left_seconds: f64,
     /// Alerts that could not be delivered.
     pub alert_errors: u64,
+    /// Whether the audit log is not what was written.
+    pub audit_broken: bool,
     /// Runs of the cutover by outcome.
     pub runs: Vec<(&'static str, u64)>,
     /// Write pause of the last cutover.
@@ -170,6 +172,12 @@ pub fn render(sample: &Sample) -> Result<String, std::fmt::Error> {
         Unit::Seconds,
         pauses,
     );
+    gauge(
+        "cutover_audit_broken",
+        None,
+        "1 if the audit log is not what was written",
+        if sample.audit_broken { 1.0 } else { 0.0 },
+    );
     registry.register(
         "cutover_alert_errors",
         "Alerts that could not be delivered",
@@ -254,6 +262,7 @@ mod tests {
             "cutover_stream_carries{pipeline=\"shop\",direction=\"back\"} 0",
             "cutover_lag_seconds{pipeline=\"shop\",direction=\"forward\"} NaN",
             "cutover_lag_known{pipeline=\"shop\",direction=\"back\"} 0",
+            "cutover_audit_broken{pipeline=\"shop\"} 0.0",
             "cutover_lag_bytes{pipeline=\"shop\",direction=\"forward\"} NaN",
             "cutover_slot_retained_bytes_max{pipeline=\"shop\",direction=\"forward\"} -1",
             "cutover_source_up{pipeline=\"shop\",side=\"blue\"} 0",

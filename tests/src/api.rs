@@ -1,17 +1,22 @@
 //! The sidecar's HTTP API, as a stranger sees it: JSON values, no types shared with the product.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::process::Process;
+use crate::process::{Launch, Process};
 use crate::wait;
+
+/// The token in a sidecar's state directory.
+pub const TOKEN: &str = "api.token";
 
 /// A client of one sidecar.
 #[derive(Debug, Clone)]
 pub struct Api {
     base: String,
+    state_dir: PathBuf,
     agent: ureq::Agent,
 }
 
@@ -23,13 +28,30 @@ pub struct Answer {
 }
 
 impl Api {
-    /// For a sidecar on this port of loopback.
-    pub fn new(port: u16) -> Api {
+    /// For a sidecar on this port of loopback, with the token that it has made in its state directory.
+    pub fn new(port: u16, state_dir: impl Into<PathBuf>) -> Api {
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(Duration::from_secs(10)))
             .http_status_as_error(false)
             .build();
-        Api { base: format!("http://127.0.0.1:{port}"), agent: config.into() }
+        let base = format!("http://127.0.0.1:{port}");
+        Api { base, state_dir: state_dir.into(), agent: config.into() }
+    }
+
+    /// The operator's command with the address and the token, to add to.
+    pub fn command(&self) -> Result<Launch> {
+        Ok(self.known_to(Launch::ours("cutover")?))
+    }
+
+    /// The same for a launch of the command that has more to it.
+    pub fn known_to(&self, cutover: Launch) -> Launch {
+        cutover.args(["--api", &self.base, "--state-dir"]).arg(&self.state_dir)
+    }
+
+    /// Value of the `Authorization` header, if the sidecar has made its token.
+    pub fn authorization(&self) -> Option<String> {
+        let token = std::fs::read_to_string(self.state_dir.join(TOKEN)).ok()?;
+        Some(format!("Bearer {}", token.trim()))
     }
 
     /// Waits for a status; a sidecar that ends meanwhile ends the wait, with what it said last.
@@ -77,14 +99,18 @@ impl Api {
         .await
     }
 
-    /// For `cutover --api`.
+    /// Where it listens.
     pub fn base_url(&self) -> &str {
         &self.base
     }
 
     pub fn get(&self, path: &str) -> Result<Answer> {
         let url = format!("{}{path}", self.base);
-        let mut response = self.agent.get(&url).call().with_context(|| format!("GET {url}"))?;
+        let mut request = self.agent.get(&url);
+        if let Some(authorization) = self.authorization() {
+            request = request.header("Authorization", authorization);
+        }
+        let mut response = request.call().with_context(|| format!("GET {url}"))?;
         let status = response.status().as_u16();
         let body = response.body_mut().read_to_string().with_context(|| format!("GET {url}"))?;
         Ok(Answer { status, body })
@@ -92,8 +118,11 @@ impl Api {
 
     pub fn post(&self, path: &str, body: &Value) -> Result<Answer> {
         let url = format!("{}{path}", self.base);
-        let mut response =
-            self.agent.post(&url).send_json(body).with_context(|| format!("POST {url}"))?;
+        let mut request = self.agent.post(&url);
+        if let Some(authorization) = self.authorization() {
+            request = request.header("Authorization", authorization);
+        }
+        let mut response = request.send_json(body).with_context(|| format!("POST {url}"))?;
         let status = response.status().as_u16();
         let body = response.body_mut().read_to_string().with_context(|| format!("POST {url}"))?;
         Ok(Answer { status, body })

@@ -182,7 +182,7 @@ impl Stage {
     }
 
     pub fn api(&self) -> Api {
-        Api::new(self.api_port.number())
+        Api::new(self.api_port.number(), self.state_dir())
     }
 
     /// For the application, through the first router.
@@ -260,7 +260,7 @@ impl Stage {
 
     /// `cutover --api URL`, to add to.
     pub fn cutover_command(&self) -> Result<Launch> {
-        Ok(Launch::ours("cutover")?.args(["--api", self.api().base_url()]))
+        self.api().command()
     }
 
     /// Runs `cutover --api URL ARGUMENTS` to its end.

@@ -13,8 +13,15 @@ pub struct AuditPage {
     pub schema_version: u32,
     /// Lines, byte for byte as they are in the log, oldest first.
     pub lines: Vec<String>,
-    /// So many lines, from the first one on, prove each other.
+    /// Number of the first line that is there; more than 1 where older files were taken away.
+    #[serde(default)]
+    pub first: u64,
+    /// So many lines, from that one on, prove each other.
     pub verified: u64,
+    /// Those of them whose hash could not be computed where this was made, for want of the key: only
+    /// that each follows the one before was seen.
+    #[serde(default)]
+    pub unproven: u64,
     /// The hash of the last of them: whoever keeps it elsewhere can tell later that nothing was cut
     /// off the end.
     pub last_hash: String,

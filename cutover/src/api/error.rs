@@ -12,6 +12,9 @@ pub enum ErrorCode {
     BadRequest,
     /// The bearer token is missing or wrong (401).
     Unauthorized,
+    /// Whoever asks is known and has not the role that this needs, or a browser was sent here by
+    /// another site (403).
+    Forbidden,
     /// There is no such run or page (404).
     NotFound,
     /// Another run is active (409).
@@ -36,6 +39,7 @@ impl ErrorCode {
         match self {
             ErrorCode::BadRequest => 400,
             ErrorCode::Unauthorized => 401,
+            ErrorCode::Forbidden => 403,
             ErrorCode::NotFound => 404,
             ErrorCode::Busy | ErrorCode::TooLate | ErrorCode::Superseded => 409,
             ErrorCode::PrecheckFailed => 412,

@@ -16,10 +16,11 @@
 //! | `POST /v1/retry` | [`RetryRequest`] | [`Retried`]: a stream that is halted, or waits for a server, tries again now |
 //! | `GET /v1/history` | - | [`History`] |
 //! | `GET /v1/cutover/{run}/report` | - | [`RunReport`] of a run that is over, however long ago; `{run}` may be its epoch or `last` |
-//! | `GET /v1/audit?after=N&last=M` | - | [`AuditPage`]: the last `M` lines past number `N` |
+//! | `GET /v1/audit?after=N&last=M` | - | [`AuditPage`]: the last `M` lines past number `N`; with `first=M` the first |
 //!
 //! `{run}` may be `current`: the active run, else the last one. Every failure is an [`ApiError`]
-//! with a status of 4xx or 5xx. A bearer token is asked for where the sidecar was given one.
+//! with a status of 4xx or 5xx. Every `POST` is JSON, also one without a body. Over TCP a bearer token
+//! (or a client certificate) is asked for; over the [`SOCKET`] the peer's user is what counts.
 
 mod audit;
 mod drill;
@@ -52,6 +53,13 @@ pub use watch::{Breach, MonitorAction, MonitorState, MonitorStatus};
 /// Version of every JSON document here. It grows when a field changes its meaning or goes away;
 /// new fields don't change it, so readers must ignore fields that they don't know.
 pub const SCHEMA_VERSION: u32 = 1;
+
+/// Name of the API's Unix socket in the state directory. Only the sidecar's own user and root get in.
+pub const SOCKET: &str = "api.sock";
+
+/// Name of the token's file in the state directory, which the sidecar makes where its configuration
+/// names no token.
+pub const TOKEN_FILE: &str = "api.token";
 
 fn schema_version() -> u32 {
     SCHEMA_VERSION

@@ -66,6 +66,9 @@ pub struct Status {
     pub halt: Option<Halt>,
     /// The active run, or the last one.
     pub cutover: Option<RunStatus>,
+    /// Why the audit log is not what was written, if it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit_broken: Option<String>,
     /// The verification that goes on, if one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verification: Option<ContinuousStatus>,

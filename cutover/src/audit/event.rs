@@ -7,12 +7,15 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::asker::Asker;
 use crate::ports::{Entry, Record};
 
 /// Kinds of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
+    /// From this line on lines are keyed.
+    Keyed,
     /// A sidecar started on this state directory.
     Opened,
     /// The end of the log was torn; the rest of the line was put aside.
@@ -21,6 +24,9 @@ pub enum Kind {
     Request,
     /// What he was answered.
     Answer,
+    /// Somebody asked who was not known, or may not, or in a way that nothing is done for. Not all
+    /// of a flood of them are written.
+    Refused,
     /// A run began.
     Began,
     /// A phase was proven, and an act comes next.
@@ -37,10 +43,12 @@ impl Kind {
     /// The name as it is written.
     pub fn name(self) -> &'static str {
         match self {
+            Kind::Keyed => "keyed",
             Kind::Opened => "opened",
             Kind::Repaired => "repaired",
             Kind::Request => "request",
             Kind::Answer => "answer",
+            Kind::Refused => "refused",
             Kind::Began => "began",
             Kind::Reached => "reached",
             Kind::Stopped => "stopped",
@@ -57,9 +65,16 @@ pub struct Event {
     pub at: Timestamp,
     /// Of which kind.
     pub kind: Kind,
-    /// Who.
+    /// Who, as the API has seen him: `token:NAME`, `user:NAME`, `certificate:NAME`; or what the
+    /// sidecar itself calls `watch` and `replicator`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
+    /// From where.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// What he called himself. Nobody has checked it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said_by: Option<String>,
     /// In which run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
@@ -84,6 +99,9 @@ pub struct Line {
     /// What it says.
     #[serde(flatten)]
     pub event: Event,
+    /// Name of the key that it is sealed with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// The hash of the line before.
     pub prev: String,
 }
@@ -92,12 +110,23 @@ impl Event {
     /// Something without a run.
     pub fn new(at: Timestamp, kind: Kind, what: impl Into<String>, detail: Value) -> Self {
         let what = what.into();
-        Self { at, kind, actor: None, run: None, epoch: None, entry: None, what, detail }
+        let (actor, peer, said_by) = (None, None, None);
+        Self { at, kind, actor, peer, said_by, run: None, epoch: None, entry: None, what, detail }
     }
 
-    /// The same, by whoever asked.
+    /// The same, by whoever was seen to ask.
     pub fn by(self, actor: Option<String>) -> Self {
         Self { actor, ..self }
+    }
+
+    /// The same, by whoever asked, with what he called himself.
+    pub fn asked_by(self, asker: Asker) -> Self {
+        Self { actor: Some(asker.name), said_by: asker.said_by, ..self }
+    }
+
+    /// The same, from the other end of a connection.
+    pub fn seen_at(self, peer: String) -> Self {
+        Self { peer: Some(peer), ..self }
     }
 }
 
@@ -134,10 +163,13 @@ impl From<&Entry> for Event {
                 (Kind::Ended, report.actor.clone(), what, detail)
             }
         };
+        let (actor, said_by) = actor.as_deref().map_or((None, None), Asker::told_apart);
         Self {
             at: entry.at,
             kind,
             actor,
+            peer: None,
+            said_by,
             run: Some(entry.run.clone()),
             epoch: Some(entry.epoch.0),
             entry: Some(entry.seq),
@@ -157,6 +189,12 @@ impl fmt::Display for Line {
         }
         if let Some(actor) = &event.actor {
             write!(f, "  by {actor}")?;
+        }
+        if let Some(name) = &event.said_by {
+            write!(f, "  said by {name}")?;
+        }
+        if let Some(peer) = &event.peer {
+            write!(f, "  from {peer}")?;
         }
         write!(f, "  {}", event.what)?;
         if let Some(reason) = event.detail["reason"].as_str() {

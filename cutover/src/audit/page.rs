@@ -3,38 +3,48 @@
 use std::io;
 use std::path::Path;
 
-use super::chain::{Followed, follow_all};
-use super::event::Line;
+use super::chain::{Followed, Key, follow_all};
+use super::files::{Part, lines, whole};
 use crate::api::{AuditPage, SCHEMA_VERSION};
 
-/// The last `last` lines of the log in `file`, of those with numbers above `after`; the whole chain
-/// is followed in any case. No such file: an empty log.
+/// Most lines of one page.
+const LINES_MAX: usize = 10_000;
+
+/// A part of the log in `directory`, and whether its lines prove each other.
 ///
 /// # Errors
 /// The file system's.
-pub fn page(file: &Path, after: u64, last: usize) -> io::Result<AuditPage> {
-    let bytes = match std::fs::read(file) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(error),
+pub fn read(directory: &Path, part: Part, key: Option<&Key>) -> io::Result<AuditPage> {
+    let part = match part {
+        Part::Last { after, lines } => Part::Last { after, lines: lines.min(LINES_MAX) },
+        Part::First { after, lines } => Part::First { after, lines: lines.min(LINES_MAX) },
     };
-    // A line that is being written has no end yet.
-    let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-    let text = String::from_utf8_lossy(&bytes[..end]);
-    let Followed { lines, tip, broken } = follow_all(text.lines());
-    // What can't be read has no number: it is shown where it stands.
-    let is_new = |line: &&str| number_of(line).is_none_or(|number| number > after);
-    let shown: Vec<&str> = text.lines().filter(is_new).collect();
-    let shown = &shown[shown.len().saturating_sub(last)..];
-    Ok(AuditPage {
-        schema_version: SCHEMA_VERSION,
-        lines: shown.iter().map(|line| (*line).to_owned()).collect(),
-        verified: lines,
-        last_hash: tip.hash,
-        broken,
-    })
+    let lines = lines(directory, part)?;
+    let followed = follow_all(lines.iter().map(String::as_str), key);
+    Ok(with(lines, followed))
 }
 
-fn number_of(line: &str) -> Option<u64> {
-    serde_json::from_str::<Line>(line).ok().map(|line| line.number)
+/// The last `last` lines of one file of the log, whose chain is followed as a whole.
+///
+/// # Errors
+/// The file system's.
+pub fn page(file: &Path, last: usize, key: Option<&Key>) -> io::Result<AuditPage> {
+    let text = whole(file)?;
+    let followed = follow_all(text.lines(), key);
+    let all: Vec<&str> = text.lines().collect();
+    let shown = all[all.len().saturating_sub(last)..].iter().map(|line| (*line).to_owned());
+    Ok(with(shown.collect(), followed))
+}
+
+/// Lines with what is known of the chain.
+pub fn with(lines: Vec<String>, followed: Followed) -> AuditPage {
+    AuditPage {
+        schema_version: SCHEMA_VERSION,
+        lines,
+        first: followed.first,
+        verified: followed.lines,
+        unproven: followed.unproven,
+        last_hash: followed.tip.hash,
+        broken: followed.broken,
+    }
 }

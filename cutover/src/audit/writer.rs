@@ -3,16 +3,20 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
+use super::chain::{Broken, Followed, Key};
 use super::event::{Event, Kind};
-use super::file::{AuditFile, FILE};
+use super::file::AuditFile;
+use super::files::{FILE, Part};
+use super::page;
+use crate::api::AuditPage;
 use crate::ports::{Entry, PortError, PortResult};
 
 /// Before events that could not be written are tried again.
@@ -32,7 +36,37 @@ struct Told {
 #[derive(Debug, Clone)]
 pub struct Audit {
     told: Sender<Told>,
-    path: Arc<Path>,
+    directory: Arc<Path>,
+    seen: Seen,
+}
+
+/// What the writer knows of the chain; `None` until the log is open.
+#[derive(Debug, Clone, Default)]
+struct Seen(Arc<Mutex<Option<(Followed, Key)>>>);
+
+impl Seen {
+    fn get(&self) -> Option<(Followed, Key)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, file: &AuditFile) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // What a reader has found stays.
+        let found = seen.take().and_then(|(followed, _)| followed.broken);
+        let mut followed = file.followed().clone();
+        followed.broken = followed.broken.or(found);
+        *seen = Some((followed, file.key().clone()));
+    }
+
+    fn break_at(&self, broken: &Broken) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((followed, _)) = &mut *seen
+            && followed.broken.is_none()
+        {
+            tracing::error!("the audit log is not what was written: {broken}");
+            followed.broken = Some(broken.clone());
+        }
+    }
 }
 
 impl Audit {
@@ -44,16 +78,38 @@ impl Audit {
     /// No thread can be started.
     pub fn open(directory: &Path, journal: Vec<Entry>) -> io::Result<Self> {
         let (told, events) = channel();
-        let path = directory.join(FILE).into();
-        let directory = directory.to_owned();
-        let writing = move || write(opened(&directory, &journal), &events);
+        let seen = Seen::default();
+        let (directory, known): (Arc<Path>, _) = (directory.into(), seen.clone());
+        let place = Arc::clone(&directory);
+        let writing = move || {
+            let file = opened(&place, &journal);
+            known.set(&file);
+            write(file, &events, &known);
+        };
         thread::Builder::new().name("audit".into()).spawn(writing)?;
-        Ok(Self { told, path })
+        Ok(Self { told, directory, seen })
     }
 
-    /// Where the log is.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Where the chain is broken, as far as was looked.
+    pub fn broken(&self) -> Option<Broken> {
+        self.seen.get()?.0.broken
+    }
+
+    /// A part of the log, with what is known of the whole chain. Only the part is read.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn page(&self, part: Part) -> io::Result<AuditPage> {
+        let Some((_, key)) = self.seen.get() else {
+            return Err(io::Error::other("it is being opened"));
+        };
+        let page = page::read(&self.directory, part, Some(&key))?;
+        if let Some(broken) = &page.broken {
+            self.seen.break_at(broken);
+        }
+        // Now, not before: a line that was written while the page was read counts.
+        let (followed, _) = self.seen.get().unwrap_or_else(|| (Followed::default(), key));
+        Ok(page::with(page.lines, followed))
     }
 
     /// Writes an event down, some time soon.
@@ -112,7 +168,7 @@ fn try_open(directory: &Path, journal: &[Entry]) -> io::Result<AuditFile> {
 }
 
 /// Until every [`Audit`] is gone.
-fn write(mut file: AuditFile, events: &Receiver<Told>) {
+fn write(mut file: AuditFile, events: &Receiver<Told>, seen: &Seen) {
     let mut waiting: VecDeque<Event> = VecDeque::new();
     let mut dropped = 0u64;
     loop {
@@ -142,6 +198,7 @@ fn write(mut file: AuditFile, events: &Receiver<Told>) {
             waiting.push_back(lost);
         }
         let written = file.append(&waiting);
+        seen.set(&file);
         match &written {
             Ok(()) => {
                 waiting.clear();
@@ -163,7 +220,6 @@ fn write(mut file: AuditFile, events: &Receiver<Told>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::chain;
     use super::*;
     use crate::ports::{Epoch, Record};
     use crate::side::Direction;
@@ -192,12 +248,20 @@ mod tests {
         drop(audit);
         let audit = Audit::open(directory.path(), journal).unwrap();
         audit.write(request()).await.unwrap();
-        let text = std::fs::read_to_string(audit.path()).unwrap();
-        let followed = chain::follow_all(text.lines());
-        assert_eq!((followed.lines, followed.broken), (7, None), "{text}");
+        let text = std::fs::read_to_string(directory.path().join(FILE)).unwrap();
+        let page = audit.page(Part::Last { after: 2, lines: 3 }).unwrap();
+        assert_eq!((page.lines.len(), page.verified, page.broken), (3, 8, None), "{text}");
         assert_eq!(text.matches("\"kind\":\"began\"").count(), 3, "{text}");
         assert_eq!(text.matches("because").count(), 3, "{text}");
-        let page = super::super::page(audit.path(), 2, 3).unwrap();
-        assert_eq!((page.lines.len(), page.verified), (3, 7));
+        assert_eq!(audit.broken(), None);
+
+        // Somebody changes it while it is written.
+        let changed = text.replace("because", "becauze");
+        std::fs::write(directory.path().join(FILE), changed).unwrap();
+        let page = audit.page(Part::Last { after: 0, lines: 100 }).unwrap();
+        assert!(page.broken.is_some(), "{page:#?}");
+        assert_eq!(audit.broken(), page.broken);
+        audit.write(request()).await.unwrap();
+        assert_eq!(audit.broken(), page.broken, "it is known for good");
     }
 }

@@ -20,7 +20,11 @@ Exit codes:
   4 not in time           7 held: a person decides
 
 Quote the lag condition: an unquoted < is a redirection. --when-lag lt1s and --max-lag 1s need no
-quotes. The API's token comes from CUTOVER_API_TOKEN or --token-file.";
+quotes.
+
+On the sidecar's host its own user and root need no token: the command finds the socket in the state
+directory (--state-dir, --config, or /var/lib/cutover). Elsewhere name --api, and the token by
+CUTOVER_API_TOKEN or --token-file.";
 
 /// Moves clients from blue to green: `cutover --when-lag '<1s'`.
 #[derive(Debug, Parser)]
@@ -47,18 +51,28 @@ pub struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Everywhere")]
 pub struct CommonArgs {
-    /// The sidecar's API.
-    #[arg(
-        long,
-        global = true,
-        env = "CUTOVER_API",
-        value_name = "URL",
-        default_value = "http://127.0.0.1:7654"
-    )]
-    pub api: String,
+    /// The sidecar's API: http://, https://, or unix: and the path of its socket. [default: the socket
+    /// in the state directory; where that is missing, http://127.0.0.1:7654]
+    #[arg(long, global = true, env = "CUTOVER_API", value_name = "URL")]
+    pub api: Option<String>,
+    /// The sidecar's state directory, for its socket and its token [default: /var/lib/cutover].
+    #[arg(long, global = true, env = "CUTOVER_STATE_DIR", value_name = "DIRECTORY")]
+    pub state_dir: Option<PathBuf>,
+    /// The sidecar's configuration file, which says the same.
+    #[arg(long, global = true, env = "CUTOVER_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// File with the API's bearer token.
     #[arg(long, global = true, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// Authority of the API's certificate, PEM [default: the public ones].
+    #[arg(long, global = true, env = "CUTOVER_API_CA", value_name = "FILE")]
+    pub api_ca: Option<PathBuf>,
+    /// Certificate to show the API, PEM.
+    #[arg(long, global = true, value_name = "FILE", requires = "api_key")]
+    pub api_cert: Option<PathBuf>,
+    /// Its key, PEM.
+    #[arg(long, global = true, value_name = "FILE", requires = "api_cert")]
+    pub api_key: Option<PathBuf>,
     /// One JSON object on stdout.
     #[arg(long, global = true)]
     pub json: bool,
@@ -278,9 +292,13 @@ pub struct AuditArgs {
     /// How many lines to show, the newest.
     #[arg(long, value_name = "COUNT", default_value_t = 50)]
     pub last: usize,
-    /// Of this file, without a sidecar.
-    #[arg(long, value_name = "FILE")]
+    /// Of this file, or of all files of the log in this directory, without a sidecar.
+    #[arg(long, value_name = "PATH")]
     pub file: Option<PathBuf>,
+    /// The key that lines are sealed with [default: audit.key beside the log, or in the state
+    /// directory].
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
 }
 
 /// `cutover verify`.
@@ -504,7 +522,7 @@ mod tests {
             ["--json", "status", "--api", "http://h:1"],
         ] {
             let cli = parse(&args).unwrap();
-            assert!(cli.common.json && cli.common.api == "http://h:1");
+            assert!(cli.common.json && cli.common.api.as_deref() == Some("http://h:1"));
         }
     }
 

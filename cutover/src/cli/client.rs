@@ -1,13 +1,15 @@
 //! The sidecar's API, blocking.
 
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use ureq::Agent;
-use ureq::http::{Response, Uri};
+use ureq::http::Response;
+use ureq::tls::{ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
 use crate::api::{
     AbortRequest, ApiError, AuditPage, ErrorCode, FinishPlan, FinishReport, FinishRequest, History,
@@ -21,9 +23,11 @@ use crate::verify::{VerifyRequest, VerifyStatus};
 use super::args::CommonArgs;
 use super::exit::Exit;
 use super::failure::Failure;
+use super::place::{Place, Sidecar};
+use super::socket::{NoLookup, SocketConnector};
 
-/// The environment variable with the bearer token.
-const TOKEN_VARIABLE: &str = "CUTOVER_API_TOKEN";
+/// What requests over the socket are for. The sidecar does not look at it.
+const SOCKET_BASE: &str = "http://localhost";
 /// To connect.
 const CONNECT: Duration = Duration::from_secs(3);
 /// To answer what is known already.
@@ -68,32 +72,44 @@ impl ClientError {
 pub struct Client {
     agent: Agent,
     base: String,
+    /// The address or the socket, for people.
+    place: String,
     /// Complete value of the `Authorization` header. Never shown.
     authorization: Option<String>,
+    /// Where a token was looked for, if none was found.
+    looked: Option<String>,
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("base", &self.base).finish_non_exhaustive()
+        f.debug_struct("Client").field("place", &self.place).finish_non_exhaustive()
     }
 }
 
 impl Client {
     /// A client as the command line asks for it.
     pub fn new(common: &CommonArgs) -> Result<Self, Failure> {
-        let base = base_url(&common.api)?;
-        let authorization = token(common)?.map(|token| format!("Bearer {token}"));
-        let agent = Agent::config_builder()
+        let Sidecar { place, token, looked } = Sidecar::find(common)?;
+        let authorization = token.map(|token| format!("Bearer {token}"));
+        let config = Agent::config_builder()
             .http_status_as_error(false)
             // The token goes to the address that was named and to no other.
             .proxy(None)
             .max_redirects(0)
             .max_redirects_will_error(false)
             .timeout_connect(Some(CONNECT))
+            .tls_config(tls(common)?)
             .user_agent(concat!("cutover/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .new_agent();
-        Ok(Self { agent, base, authorization })
+            .build();
+        let (agent, base, place) = match place {
+            Place::Url(url) => (config.new_agent(), url.clone(), url),
+            Place::Socket(path) => {
+                let shown = format!("unix:{}", path.display());
+                let agent = Agent::with_parts(config, SocketConnector(path), NoLookup);
+                (agent, SOCKET_BASE.into(), shown)
+            }
+        };
+        Ok(Self { agent, base, place, authorization, looked })
     }
 
     /// `GET /v1/status`.
@@ -114,6 +130,11 @@ impl Client {
     /// `GET /v1/audit`: the last lines.
     pub fn audit(&self, last: usize) -> Result<AuditPage, ClientError> {
         self.get(&format!("/v1/audit?last={last}"), THOROUGH)
+    }
+
+    /// `GET /v1/audit`: the first lines past number `after`.
+    pub fn audit_after(&self, after: u64, first: usize) -> Result<AuditPage, ClientError> {
+        self.get(&format!("/v1/audit?after={after}&first={first}"), THOROUGH)
     }
 
     /// `POST /v1/plan`.
@@ -201,16 +222,22 @@ impl Client {
     /// What to say when the sidecar could not be asked; `state` says what that means for a run.
     pub fn failure(&self, error: ClientError, state: &str) -> Failure {
         match error {
-            ClientError::Refused(error) => (*error).into(),
+            ClientError::Refused(error) => match &self.looked {
+                Some(looked) if error.code == ErrorCode::Unauthorized => {
+                    let what = format!("{}; {looked}", error.what);
+                    ApiError { what, ..*error }.into()
+                }
+                _ => (*error).into(),
+            },
             ClientError::Unreachable(_) => Failure::new(
                 Exit::Unreachable,
-                ApiError::new(ErrorCode::Unavailable, error.to_string(), &self.base)
+                ApiError::new(ErrorCode::Unavailable, error.to_string(), &self.place)
                     .in_state(state)
-                    .next("is `replicator run` up? Is --api (or CUTOVER_API) right? Then: cutover status"),
+                    .next("is `replicator run` up? Is --api (or CUTOVER_API), or --state-dir, right? Then: cutover status"),
             ),
             ClientError::Foreign(_) => Failure::new(
                 Exit::Failed,
-                ApiError::new(ErrorCode::Internal, error.to_string(), &self.base)
+                ApiError::new(ErrorCode::Internal, error.to_string(), &self.place)
                     .in_state(state)
                     .next("check --api (or CUTOVER_API), and that both are of one release"),
             ),
@@ -286,78 +313,49 @@ fn without_controls(value: &mut Value) {
     }
 }
 
-fn base_url(text: &str) -> Result<String, Failure> {
-    let refuse = |what: &str| {
-        Err(Failure::usage(
-            what,
-            "--api (or CUTOVER_API)",
-            "for example --api http://127.0.0.1:7654",
-        ))
+/// TLS as the command line asks for it; the public authorities without it.
+fn tls(common: &CommonArgs) -> Result<TlsConfig, Failure> {
+    let read = |path: &Path, option: &str| {
+        std::fs::read(path).map_err(|error| {
+            let what = format!("the file of {option} can't be read: {error}");
+            Failure::usage(what, path.display().to_string(), "check the path")
+        })
     };
-    let Ok(uri) = text.trim().parse::<Uri>() else {
-        return refuse("the address is not a URL");
+    let unusable = |path: &Path, option: &str, why: &str| {
+        let what = format!("the file of {option} can't be used: {why}");
+        Failure::usage(what, path.display().to_string(), "give a PEM file")
     };
-    match (uri.scheme_str(), uri.authority()) {
-        (Some("http" | "https"), Some(authority)) => {
-            if authority.as_str().contains('@') {
-                return refuse(
-                    "the address carries credentials; put the token into CUTOVER_API_TOKEN or \
-                     --token-file",
-                );
+    let certificates = |path: &Path, option: &str| {
+        let bytes = read(path, option)?;
+        let mut found = Vec::new();
+        for item in parse_pem(&bytes) {
+            match item {
+                Ok(PemItem::Certificate(certificate)) => found.push(certificate),
+                Ok(_) => {}
+                Err(error) => return Err(unusable(path, option, &error.to_string())),
             }
         }
-        _ => return refuse("the address is not an http:// or https:// URL"),
-    }
-    if uri.query().is_some() {
-        return refuse("the address has a query");
-    }
-    Ok(text.trim().trim_end_matches('/').to_owned())
-}
-
-fn token(common: &CommonArgs) -> Result<Option<String>, Failure> {
-    let (token, place) = match &common.token_file {
-        Some(file) => {
-            let place = file.display().to_string();
-            let text = std::fs::read_to_string(file).map_err(|error| {
-                let what = format!("the token can't be read: {error}");
-                Failure::usage(what, &place, "check --token-file")
-            })?;
-            (text, place)
+        match found.is_empty() {
+            true => Err(unusable(path, option, "it holds no certificate")),
+            false => Ok(found),
         }
-        None => match std::env::var(TOKEN_VARIABLE) {
-            Ok(text) => (text, TOKEN_VARIABLE.to_owned()),
-            Err(std::env::VarError::NotPresent) => return Ok(None),
-            Err(std::env::VarError::NotUnicode(_)) => {
-                let what = "the token is not text";
-                return Err(Failure::usage(what, TOKEN_VARIABLE, "check the token"));
-            }
-        },
     };
-    let token = token.trim();
-    if token.is_empty() && common.token_file.is_none() {
-        return Ok(None);
+    let mut tls = TlsConfig::builder();
+    if let Some(path) = &common.api_ca {
+        tls = tls.root_certs(RootCerts::new_with_certs(&certificates(path, "--api-ca")?));
     }
-    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        let what = "the token is empty or not one line of printable characters";
-        return Err(Failure::usage(what, place, "check the token"));
+    if let (Some(cert), Some(key)) = (&common.api_cert, &common.api_key) {
+        let chain = certificates(cert, "--api-cert")?;
+        let found = PrivateKey::from_pem(&read(key, "--api-key")?);
+        let private = found.map_err(|error| unusable(key, "--api-key", &error.to_string()))?;
+        tls = tls.client_cert(Some(ClientCert::new_with_certs(&chain, private)));
     }
-    Ok(Some(token.to_owned()))
+    Ok(tls.build())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_are_checked_and_credentials_refused_without_being_shown() {
-        assert_eq!(base_url("http://127.0.0.1:7654/").unwrap(), "http://127.0.0.1:7654");
-        assert_eq!(base_url("https://host/cutover/").unwrap(), "https://host/cutover");
-        for bad in ["", "127.0.0.1:7654", "ftp://host", "http://", "http://h/?a=b", "not a url"] {
-            assert!(base_url(bad).is_err(), "{bad}");
-        }
-        let error = base_url("http://joe:hunter2@host").unwrap_err().error;
-        assert!(!format!("{error:?}").contains("hunter2"));
-    }
 
     #[test]
     fn nothing_that_steers_a_terminal_gets_through() {

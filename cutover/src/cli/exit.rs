@@ -58,7 +58,10 @@ impl From<Outcome> for Exit {
 impl From<ErrorCode> for Exit {
     fn from(code: ErrorCode) -> Self {
         match code {
-            ErrorCode::BadRequest | ErrorCode::Unauthorized | ErrorCode::Unsupported => Exit::Usage,
+            ErrorCode::BadRequest
+            | ErrorCode::Unauthorized
+            | ErrorCode::Forbidden
+            | ErrorCode::Unsupported => Exit::Usage,
             ErrorCode::PrecheckFailed => Exit::NotReady,
             ErrorCode::Busy | ErrorCode::Superseded => Exit::Busy,
             ErrorCode::Unavailable => Exit::Unreachable,
@@ -103,6 +106,7 @@ mod tests {
         let codes = [
             (ErrorCode::BadRequest, 2),
             (ErrorCode::Unauthorized, 2),
+            (ErrorCode::Forbidden, 2),
             (ErrorCode::PrecheckFailed, 3),
             (ErrorCode::Busy, 8),
             (ErrorCode::Unavailable, 10),

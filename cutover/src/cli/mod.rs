@@ -16,12 +16,14 @@ mod finish;
 mod follow;
 mod interrupt;
 mod look;
+mod place;
 mod redirect_trap;
 mod render;
 mod repair;
 mod report;
 mod run;
 mod screen;
+mod socket;
 mod successor;
 mod verify;
 
@@ -81,7 +83,7 @@ fn dispatch(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
         Some(Command::History) => look::history(&client, screen),
         Some(Command::Drill(args)) => drill::drill(&client, screen, &cli.common, args),
         Some(Command::Report(args)) => report::report(&client, screen, args),
-        Some(Command::Audit(args)) => audit::audit(&client, screen, args),
+        Some(Command::Audit(args)) => audit::audit(&client, screen, &cli.common, args),
         Some(Command::Verify(args)) => verify::verify(&client, screen, &cli.common, args),
         Some(Command::Repair(args)) => repair::repair(&client, screen, &cli.common, args),
         Some(Command::Wait(args)) => look::wait(&client, screen, args),

@@ -15,8 +15,17 @@ use crate::DEADLINE;
 /// `cutover` with nothing of the tester's environment that would change what it does.
 pub fn cutover(api: &str, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cutover"));
-    command.env_remove("CUTOVER_API_TOKEN").env("CUTOVER_API", api).stdin(Stdio::null()).args(args);
+    command.env("CUTOVER_API", api).stdin(Stdio::null()).args(args);
+    without_surroundings(&mut command);
     command
+}
+
+/// A sidecar of this machine has nothing to do with the test.
+fn without_surroundings(command: &mut Command) {
+    for name in ["CUTOVER_API_TOKEN", "CUTOVER_API_CA", "CUTOVER_CONFIG"] {
+        command.env_remove(name);
+    }
+    command.env("CUTOVER_STATE_DIR", "/nonexistent");
 }
 
 /// What it left behind.
@@ -126,5 +135,6 @@ pub fn shell(directory: &Path, api: &str, line: &str) -> Ended {
         .env("CUTOVER_API", api)
         .stdin(Stdio::null())
         .args(["-c", line]);
+    without_surroundings(&mut command);
     Running::start(command).end()
 }

@@ -58,12 +58,6 @@ impl Config {
                 problems.push(format!("watch.sql {:?}.url: {why}", sql.name));
             }
         }
-        if !self.api.listen.ip().is_loopback() && self.api.token_file.is_none() {
-            problems.push(format!(
-                "api.listen {}: an address that others can reach needs api.token_file",
-                self.api.listen
-            ));
-        }
         if self.apply.memory_bytes < 4 << 20 {
             problems.push("apply.memory_bytes: at least 4 MiB (4194304)".into());
         }
@@ -78,6 +72,7 @@ impl Config {
         }
         problems.extend(self.protect.problems(&self.copy));
         problems.extend(self.halt.problems());
+        problems.extend(self.api.problems());
         problems.extend(self.alerts.problems());
         problems.extend(self.watch.problems());
         problems.extend(self.cutover.validate().err().map(|error| error.to_string()));

@@ -1,23 +1,22 @@
 //! Every request that can change something is written down before it is acted on, and its answer
 //! behind it.
 
-use axum::Json;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Query, Request, State};
-use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use cutover::api::{ApiError, AuditPage, ErrorCode};
-use cutover::audit::{self, Event, Kind};
+use cutover::audit::{Event, Kind, Part};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Api;
+use super::caller::Identity;
+use super::guard::Guard;
 use super::routes::Refusal;
 
-/// The largest request, bytes.
-const REQUEST_MAX: usize = 64 << 10;
 /// Answers to such requests are small; what is larger is not looked into.
 const ANSWER_MAX: usize = 4 << 20;
 /// Bytes of a request that are written down at most.
@@ -25,33 +24,25 @@ const SHOWN_MAX: usize = 4096;
 /// Lines that are shown if nobody says how many.
 const LAST: usize = 100;
 
-/// Plans only look.
-const READS: [&str; 2] = ["/v1/plan", "/v1/repair/plan"];
-
-/// Writes down a request and its answer.
-pub(super) async fn record(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let path = request.uri().path().to_owned();
-    if request.method() == Method::GET
-        || request.method() == Method::HEAD
-        || READS.contains(&path.as_str())
-    {
-        return next.run(request).await;
-    }
-    let method = request.method().to_string();
+/// Writes down a request that was let in, and its answer.
+pub(super) async fn record(
+    State(guard): State<Guard>,
+    Extension(who): Extension<Identity>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let what = format!("{} {}", request.method(), request.uri().path());
+    let is_abort = request.uri().path().ends_with("/abort");
     let (parts, body) = request.into_parts();
-    let Ok(bytes) = to_bytes(body, REQUEST_MAX).await else {
-        let what = format!("a request may have {REQUEST_MAX} bytes at most");
-        return Refusal(ApiError::new(ErrorCode::BadRequest, what, "the request's body"))
-            .into_response();
-    };
+    // It is in memory already, and not too large: the guard has seen to that.
+    let bytes = to_bytes(body, usize::MAX).await.unwrap_or_default();
     let asked = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-    let actor = asked["actor"].as_str().map(str::to_owned);
-    let what = format!("{method} {path}");
+    let asker = who.asker(asked["actor"].as_str().map(str::to_owned));
     let detail = if bytes.len() <= SHOWN_MAX { asked } else { json!({ "bytes": bytes.len() }) };
     let event = Event::new(Timestamp::now(), Kind::Request, what.clone(), detail);
-    let event = event.by(actor.clone());
-    let audit = api.chronicle.audit();
-    if path.ends_with("/abort") {
+    let event = event.asked_by(asker.clone()).seen_at(who.peer.clone());
+    let audit = guard.audit();
+    if is_abort {
         // Nothing may be in the way of going back.
         audit.note(event);
     } else if let Err(error) = audit.write(event).await {
@@ -77,16 +68,18 @@ pub(super) async fn record(State(api): State<Api>, request: Request, next: Next)
     audit.note(Event {
         run: said["run"].as_str().map(str::to_owned),
         epoch: said["epoch"].as_u64(),
-        ..event.by(actor)
+        ..event.asked_by(asker).seen_at(who.peer)
     });
     Response::from_parts(parts, body)
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Which {
     #[serde(default)]
     after: u64,
     last: Option<usize>,
+    first: Option<usize>,
 }
 
 /// `GET /v1/audit`.
@@ -94,9 +87,16 @@ pub(super) async fn show(
     State(api): State<Api>,
     Query(which): Query<Which>,
 ) -> Result<Json<AuditPage>, Refusal> {
-    let path = api.chronicle.audit().path().to_owned();
-    let last = which.last.unwrap_or(LAST);
-    let read = tokio::task::spawn_blocking(move || audit::page(&path, which.after, last)).await;
+    let which = match (which.first, which.last) {
+        (Some(first), None) => Part::First { after: which.after, lines: first },
+        (None, last) => Part::Last { after: which.after, lines: last.unwrap_or(LAST) },
+        (Some(_), Some(_)) => {
+            let what = "give first or last, not both";
+            return Err(ApiError::new(ErrorCode::BadRequest, what, "the request's query").into());
+        }
+    };
+    let audit = api.chronicle.audit().clone();
+    let read = tokio::task::spawn_blocking(move || audit.page(which)).await;
     let failed = |why: String| {
         let what = format!("the audit log can't be read: {why}");
         Refusal(ApiError::new(ErrorCode::Unavailable, what, "state directory"))

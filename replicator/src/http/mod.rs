@@ -8,30 +8,46 @@
 //! | `/startupz` | a supervisor | 200 once API and state are up: the copy may take days |
 //! | `/readyz` | a supervisor | 200 while the stream that carries runs, or has ended for good; 503 while it is halted |
 //!
-//! With a token, everything but the three probes asks for it.
+//! There are two ways in. The Unix socket in the state directory is for the sidecar's own user and
+//! root, who may do everything. Over TCP every request but the probes carries a token or comes with a
+//! client certificate, which has a role ([`crate::config::Role`]); `table.rs` says which role each
+//! path needs.
 
+mod accept;
 mod audit;
-mod auth;
+mod browser;
+mod caller;
+mod certificate;
+mod guard;
+mod keys;
 mod overview;
+mod quota;
 mod repair;
 mod routes;
+mod table;
+#[cfg(test)]
+mod tests;
+mod tls;
 mod verify;
 
-use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use axum::Router;
-use axum::middleware;
-use axum::routing::{get, post};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
 use crate::alerts::Source;
 use crate::chronicle::Chronicle;
+use crate::config::{ApiConfig, Config};
 use crate::controller::Controller;
+use crate::descriptors;
 use crate::status::Shared;
 use crate::verify::Verifier;
-pub use auth::Token;
+use accept::Limits;
+use guard::Guard;
+use keys::Keyring;
+use table::{router, table};
+use tls::Certificate;
 
 /// What the handlers need.
 #[derive(Clone)]
@@ -50,58 +66,85 @@ pub struct Api {
     pub chronicle: Chronicle,
 }
 
-/// Binds the address, so that a taken port is known before anything is touched.
-///
-/// # Errors
-/// The operating system's.
-pub async fn bind(listen: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(listen).await
+/// Why the API can't be served.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// A token or a certificate.
+    #[error("{0}")]
+    Secret(String),
+    /// The address is taken, for example.
+    #[error("{address} can't be listened on: {cause}")]
+    Address {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why not.
+        cause: std::io::Error,
+    },
 }
 
-/// Serves until `stop`; requests in flight are not waited for.
-pub async fn serve(
-    listener: TcpListener,
-    api: Api,
-    token: Option<Token>,
-    mut stop: watch::Receiver<bool>,
-) {
-    let guarded = Router::new()
-        .route("/v1/status", get(routes::status))
-        .route("/v1/plan", post(routes::plan))
-        .route("/v1/cutover", post(routes::start))
-        .route("/v1/cutover/{run}", get(routes::update))
-        .route("/v1/cutover/{run}/abort", post(routes::abort))
-        .route("/v1/cutover/{run}/report", get(routes::report))
-        .route("/v1/audit", get(audit::show))
-        .route("/v1/rollback", post(routes::rollback))
-        .route("/v1/finish", get(routes::finish_plan).post(routes::finish))
-        .route("/v1/retry", post(routes::retry))
-        .route("/v1/history", get(routes::history))
-        .route("/v1/verify", post(verify::start))
-        .route("/v1/verify/{id}", get(verify::status))
-        .route("/v1/verify/{id}/stop", post(verify::stop))
-        .route("/v1/repair/plan", post(repair::plan))
-        .route("/v1/repair", post(repair::start))
-        .route("/v1/repair/{id}", get(repair::status))
-        .route("/v1/repair/{id}/stop", post(repair::stop))
-        .route("/metrics", get(routes::metrics))
-        // Whoever has no token is turned away before this one is asked.
-        .route_layer(middleware::from_fn_with_state(api.clone(), audit::record))
-        .route_layer(middleware::from_fn_with_state(token, auth::require));
-    let open = Router::new()
-        .route("/livez", get(routes::livez))
-        .route("/readyz", get(routes::readyz))
-        .route("/startupz", get(routes::startupz));
-    let router = guarded.merge(open).fallback(routes::not_found).with_state(api);
-    let stopped = async move {
-        // A dropped sender means that the process ends: the same.
-        let _ = stop.wait_for(|stop| *stop).await;
-    };
-    let served = tokio::select! {
-        served = std::future::IntoFuture::into_future(axum::serve(listener, router)) => served,
-        () = stopped => return,
-    };
-    if let Err(error) = served {
-        tracing::error!(%error, "the HTTP server stopped");
+/// The ways in, open; nobody is answered yet.
+pub struct Doors {
+    config: ApiConfig,
+    keys: Keyring,
+    certificate: Option<Arc<Certificate>>,
+    tcp: TcpListener,
+    socket: Option<UnixListener>,
+    limits: Limits,
+}
+
+impl Doors {
+    /// Reads tokens and certificates and binds address and socket, so that what is wrong is known
+    /// before anything is touched. The state directory is there and ours alone.
+    ///
+    /// # Errors
+    /// See [`BindError`]. A socket that can't be bound is only said: the address is enough.
+    pub async fn open(config: &Config) -> Result<Self, BindError> {
+        let limits = Limits::new(&config.api, descriptors::raise());
+        let (api, state_dir) = (config.api.clone(), config.state_dir.clone());
+        let read = move || {
+            let certificate = api.tls.as_ref().map(Certificate::open).transpose()?;
+            Ok((Keyring::open(&api, &state_dir)?, certificate.map(Arc::new)))
+        };
+        let read = tokio::task::spawn_blocking(read).await;
+        let (keys, certificate) =
+            read.unwrap_or_else(|error| Err(error.to_string())).map_err(BindError::Secret)?;
+        let address = config.api.listen;
+        let bound = TcpListener::bind(address).await;
+        let tcp = bound.map_err(|cause| BindError::Address { address, cause })?;
+        let socket = bind_socket(&config.api_socket());
+        Ok(Self { config: config.api.clone(), keys, certificate, tcp, socket, limits })
+    }
+
+    /// Serves until `stop`; requests in flight are not waited for.
+    pub async fn serve(self, api: Api, mut stop: watch::Receiver<bool>) {
+        let guard = Guard::new(&self.config, self.keys, api.chronicle.audit().clone());
+        let router = router(table(self.config.metrics), &guard).with_state(api);
+        let over_tcp = accept::over_tcp(self.tcp, self.certificate, self.limits, router.clone());
+        let over_socket = async {
+            match self.socket {
+                Some(socket) => accept::over_socket(socket, self.limits, router).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = over_tcp => {}
+            () = over_socket => {}
+            // A dropped sender means that the process ends: the same.
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+    }
+}
+
+fn bind_socket(path: &Path) -> Option<UnixListener> {
+    match accept::bind_local(path) {
+        Ok(socket) => Some(socket),
+        Err(error) => {
+            let path: PathBuf = path.into();
+            tracing::warn!(
+                "the API's socket {} can't be bound ({error}); the commands need the token",
+                path.display()
+            );
+            None
+        }
     }
 }

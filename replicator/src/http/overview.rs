@@ -22,6 +22,7 @@ pub(super) async fn status(api: &Api) -> Status {
     let run = service.current();
     let mut status = api.shared.status(run.clone());
     status.verification = api.verifier.continuous();
+    status.audit_broken = api.chronicle.audit().broken().map(|broken| broken.to_string());
     status.streams = vec![api.shared.stream(), back.stream()];
     if *back.carries.borrow() {
         let of_back = back.status(None);
@@ -96,6 +97,7 @@ pub(super) async fn sample(api: &Api, history: &History) -> Sample {
         watch_left_seconds: watch_until
             .map_or(0.0, |until| until.duration_since(status.at).as_secs_f64().max(0.0)),
         alert_errors: api.shared.alert_errors(),
+        audit_broken: status.audit_broken.is_some(),
         runs: runs.to_vec(),
         last_pause_seconds: history
             .runs

@@ -2,20 +2,26 @@
 
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use cutover::audit::{Event, Kind};
+use axum::{Extension, Json};
+use cutover::api::{ApiError, ErrorCode};
+use cutover::audit::{Asker, Event, Kind};
 use cutover::verify::repair::{RepairPlan, RepairRequest, RepairStatus};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::Api;
+use super::caller::Identity;
 use super::routes::Refusal;
 use super::verify::{Patience, WAIT_MAX};
 use crate::chronicle::Chronicle;
+use crate::config::Role;
 use crate::verify::Verifier;
+
+/// What `cutover --yes` confirms with.
+const UNASKED: &str = "--yes";
 
 type Body = Result<Json<RepairRequest>, JsonRejection>;
 
@@ -28,14 +34,31 @@ pub(super) async fn plan(State(api): State<Api>, body: Body) -> Result<Json<Repa
 /// `POST /v1/repair`.
 pub(super) async fn start(
     State(api): State<Api>,
+    Extension(who): Extension<Identity>,
     body: Body,
 ) -> Result<(StatusCode, Json<RepairStatus>), Refusal> {
-    let Json(request) = body?;
-    let actor = request.actor.clone();
+    let Json(mut request) = body?;
+    may_confirm(&who, request.confirmation.as_deref())?;
+    let asker = who.asker(request.actor.take());
+    request.actor = Some(asker.to_string());
     let verifier = api.verifier.clone();
     let status = verifier.repair(request)?;
-    tokio::spawn(write_down_its_end(verifier, api.chronicle, status.id.clone(), actor));
+    tokio::spawn(write_down_its_end(verifier, api.chronicle, status.id.clone(), asker));
     Ok((StatusCode::ACCEPTED, Json(status)))
+}
+
+/// Whoever has read the name of the database may repair it; whoever goes without must be trusted
+/// with more.
+fn may_confirm(who: &Identity, confirmation: Option<&str>) -> Result<(), ApiError> {
+    if confirmation != Some(UNASKED) || who.role >= Role::Flip {
+        return Ok(());
+    }
+    let what = format!(
+        "{} has the role {}: the confirmation {UNASKED} needs flip, the database's name does not",
+        who.name,
+        who.role.name()
+    );
+    Err(ApiError::new(ErrorCode::Forbidden, what, "the request's body"))
 }
 
 /// `GET /v1/repair/{id}`.
@@ -57,12 +80,7 @@ pub(super) async fn stop(
 }
 
 /// Counts only: keys are for the one who asked.
-async fn write_down_its_end(
-    verifier: Verifier,
-    chronicle: Chronicle,
-    id: String,
-    actor: Option<String>,
-) {
+async fn write_down_its_end(verifier: Verifier, chronicle: Chronicle, id: String, asker: Asker) {
     let ended = loop {
         match verifier.repair_status(&id, WAIT_MAX).await {
             Ok(status) if status.report.is_none() && status.error.is_none() => {}
@@ -85,5 +103,22 @@ async fn write_down_its_end(
         _ => format!("repair {id} is over"),
     };
     let event = Event::new(Timestamp::now(), Kind::Answer, what, detail);
-    chronicle.audit().note(event.by(actor));
+    chronicle.audit().note(event.asked_by(asker));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whoever_may_flip_goes_without_the_databases_name() {
+        let who = |role| Identity { name: "token:a".into(), role, peer: "10.0.0.1:1".into() };
+        for (role, unasked) in [(Role::Operate, false), (Role::Flip, true)] {
+            assert_eq!(may_confirm(&who(role), Some(UNASKED)).is_ok(), unasked);
+            assert!(may_confirm(&who(role), Some("shop")).is_ok());
+            assert!(may_confirm(&who(role), None).is_ok(), "that is refused elsewhere");
+        }
+        let refused = may_confirm(&who(Role::Operate), Some(UNASKED)).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Forbidden);
+    }
 }

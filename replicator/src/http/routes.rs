@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use cutover::Direction;
 use cutover::api::{
     AbortRequest, ApiError, ErrorCode, FinishPlan, FinishReport, FinishRequest, History,
@@ -18,6 +18,7 @@ use cutover::api::{
 use cutover::verify::Requirement;
 use serde::Deserialize;
 
+use super::caller::Identity;
 use super::{Api, overview, verify};
 use crate::metrics;
 use crate::status::Shared;
@@ -78,9 +79,11 @@ async fn to_its_end<T: Send + 'static>(
 
 pub(super) async fn start(
     State(api): State<Api>,
+    Extension(who): Extension<Identity>,
     body: Body<StartCutover>,
 ) -> Result<(StatusCode, Json<RunStatus>), Refusal> {
-    let Json(request) = body?;
+    let Json(mut request) = body?;
+    request.actor = who.actor(request.actor);
     let service = api.service.clone();
     api.verifier.refuse_while_repairing()?;
     api.verifier.admit(&request)?;
@@ -93,9 +96,11 @@ pub(super) async fn start(
 
 pub(super) async fn rollback(
     State(api): State<Api>,
+    Extension(who): Extension<Identity>,
     body: Body<StartCutover>,
 ) -> Result<(StatusCode, Json<RunStatus>), Refusal> {
-    let Json(request) = body?;
+    let Json(mut request) = body?;
+    request.actor = who.actor(request.actor);
     // Nothing keeps a rollback waiting: a repair writes no more once a run is under way.
     api.verifier.stop_repairing();
     let status = to_its_end(async move { api.service.rollback(request).await }).await?;
@@ -108,13 +113,16 @@ pub(super) async fn finish_plan(State(api): State<Api>) -> Answer<FinishPlan> {
 
 pub(super) async fn finish(
     State(api): State<Api>,
+    Extension(who): Extension<Identity>,
     body: Body<FinishRequest>,
 ) -> Answer<FinishReport> {
-    let Json(request) = body?;
+    let Json(mut request) = body?;
+    request.actor = who.actor(request.actor);
     Ok(Json(to_its_end(async move { api.service.finish(request).await }).await?))
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Since {
     #[serde(default)]
     after: u64,
@@ -133,10 +141,12 @@ pub(super) async fn update(
 
 pub(super) async fn abort(
     State(api): State<Api>,
+    Extension(who): Extension<Identity>,
     Path(run): Path<String>,
     body: Body<AbortRequest>,
 ) -> Answer<RunStatus> {
-    let Json(request) = body?;
+    let Json(mut request) = body?;
+    request.actor = who.actor(request.actor);
     Ok(Json(to_its_end(async move { api.service.abort(&run, request).await }).await?))
 }
 

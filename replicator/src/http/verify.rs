@@ -33,6 +33,7 @@ pub(super) async fn start(
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Patience {
     #[serde(default)]
     pub(super) wait_ms: u64,

@@ -9,7 +9,6 @@ use cutover::lease::Tenant;
 use cutover::login::Login;
 use cutover::ports::{Journal, PortError, World};
 use cutover::{Direction, Phase, Service, api};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::recovery::until_superseded;
@@ -18,7 +17,7 @@ use crate::alerts::{self, Alerting};
 use crate::chronicle::Chronicle;
 use crate::config::Config;
 use crate::engine::intake::Budget;
-use crate::http::{self, Api, Token};
+use crate::http::{Api, BindError, Doors};
 use crate::pipeline::failure::Failure;
 use crate::pipeline::{Attempts, Ended, HaltConfig, live};
 use crate::status::Shared;
@@ -53,9 +52,6 @@ impl Outset {
         config: &Config,
         other: impl FnOnce(&Store) -> Result<Option<&'static str>, StoreError>,
     ) -> Result<Self, Failure> {
-        let token = config.api.token_file.as_deref().map(Token::read).transpose();
-        let token =
-            token.map_err(|problem| Failure::halt("configuration", problem, "write a token"))?;
         let store = open_store(&config.state_dir).await?;
         if let Some(engine) = other(&store)? {
             return Err(of_another_engine(&store, engine));
@@ -66,22 +62,21 @@ impl Outset {
             Failure::halt("state directory", what, "make it writable for the sidecar")
         })?;
         let quiesced = Quiesced(store.clone());
-        let listener = http::bind(config.api.listen).await.map_err(|error| {
-            Failure::halt(
-                "api",
-                format!("{} can't be listened on: {error}", config.api.listen),
-                "stop what listens there, or choose another api.listen",
-            )
+        let doors = Doors::open(config).await.map_err(|error| {
+            let (place, remedy) = match &error {
+                BindError::Secret(_) => ("configuration", "correct the file, and start again"),
+                BindError::Address { .. } => {
+                    ("api", "stop what listens there, or choose another api.listen")
+                }
+            };
+            Failure::halt(place, error.to_string(), remedy)
         })?;
-        Ok(Self { store, tenant, desk: Desk { token, listener }, quiesced })
+        Ok(Self { store, tenant, desk: Desk(doors), quiesced })
     }
 }
 
 /// Where others reach a run.
-pub(super) struct Desk {
-    token: Option<Token>,
-    listener: TcpListener,
-}
+pub(super) struct Desk(Doors);
 
 impl Desk {
     /// Answers requests, hears signals and raises alerts for as long as the tasks live.
@@ -95,7 +90,7 @@ impl Desk {
             move || failed.alert_failed(),
         );
         let mut tasks = Tasks { alerting: Some(alerting), tasks: Vec::new() };
-        tasks.spawn(http::serve(self.listener, api, self.token, stop.subscribe()));
+        tasks.spawn(self.0.serve(api, stop.subscribe()));
         tasks.spawn(stop_on_signals(stop.clone()));
         tasks
     }

@@ -110,6 +110,7 @@ impl Shared {
             last_error: facts.last_error.clone().or_else(|| facts.log_problem.clone()),
             halt: facts.halted.as_ref().map(|halted| halted.shown.clone()),
             cutover,
+            audit_broken: None,
             verification: None,
         }
     }

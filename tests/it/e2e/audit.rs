@@ -38,18 +38,28 @@ async fn requests_and_acts_are_in_the_log_and_tampering_is_told() -> Result<()> 
         });
         found.with_context(|| format!("no {kind} {what} in {log:#?}"))
     };
-    assert_eq!(log[0]["kind"], "opened");
-    ensure!(has("answer", "POST /v1/cutover: 400")?["actor"] == "mallory");
-    ensure!(has("answer", "POST /v1/cutover: 202")?["actor"] == "ann");
+    assert_eq!((&log[0]["kind"], &log[1]["kind"]), (&json!("keyed"), &json!("opened")));
+    for (answer, claim) in [("POST /v1/cutover: 400", "mallory"), ("POST /v1/cutover: 202", "ann")]
+    {
+        let answer = has("answer", answer)?;
+        assert_eq!((&answer["actor"], &answer["said_by"]), (&json!("token:local"), &json!(claim)));
+        let peer = answer["peer"].as_str().context("no peer")?;
+        ensure!(peer.starts_with("127.0.0.1:"), "{peer}");
+    }
     let began = has("began", "a run")?;
-    assert_eq!((&began["actor"], &began["detail"]["reason"]), (&json!("ann"), &json!("größer")));
+    assert_eq!((&began["actor"], &began["said_by"]), (&json!("token:local"), &json!("ann")));
+    assert_eq!(began["detail"]["reason"], "größer");
     for (phase, next) in [("gate", "hold_traffic"), ("sealed", "decide"), ("committed", "flip")] {
         has("reached", &format!("{phase}; next: {next}"))?;
     }
     ensure!(has("ended", "completed; green serves")?["run"] == began["run"]);
     ensure_verified(&this.stage)?;
     let shown = this.stage.cutover(&["audit", "--last", "200"], SOON)?;
-    ensure!(shown.stdout.contains("by ann") && shown.stdout.contains("größer"), "{}", shown.stdout);
+    ensure!(
+        shown.stdout.contains("by token:local  said by ann") && shown.stdout.contains("größer"),
+        "{}",
+        shown.stdout
+    );
 
     // Power is lost while a line is written.
     this.sidecar.kill9()?;
@@ -77,7 +87,9 @@ async fn requests_and_acts_are_in_the_log_and_tampering_is_told() -> Result<()> 
     let forged = this.stage.path().join("forged.jsonl");
     std::fs::write(&forged, text.replacen("\"mallory\"", "\"ann\"", 1))?;
     let forged = forged.display().to_string();
-    let told = this.stage.cutover(&["audit", "--verify", "--file", &forged], SOON)?;
+    let key = this.stage.state_dir().join("audit.key").display().to_string();
+    let file = ["audit", "--verify", "--file", &forged, "--key-file", &key];
+    let told = this.stage.cutover(&file, SOON)?;
     ensure!(told.code() == 9, "{}: {}", told.code(), told.stdout);
     ensure!(told.stderr.contains("its hash is not that of its text"), "{}", told.stderr);
     Ok(())

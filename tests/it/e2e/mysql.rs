@@ -190,7 +190,7 @@ impl Move {
     }
 
     fn api(&self) -> Api {
-        Api::new(self.port.number())
+        Api::new(self.port.number(), self.scratch.path().join("state"))
     }
 
     /// `kill -9`, and the next life, with what is in the state directory or without.
@@ -213,8 +213,7 @@ impl Move {
     }
 
     fn cutover(&self, arguments: &[&str]) -> Result<tests::process::Finished> {
-        let api = self.api();
-        Launch::ours("cutover")?.args(["--api", api.base_url()]).args(arguments).run(SOON)
+        self.api().command()?.args(arguments).run(SOON)
     }
 }
 

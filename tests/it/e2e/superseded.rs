@@ -1,10 +1,12 @@
 //! Two hosts for one pipeline: the first is lost in the middle of a run, the second takes the
 //! pipeline up with an empty state directory, and the first comes back.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, ensure};
 use tests::api::Api;
 use tests::ports::Port;
-use tests::process::{self, Launch, Process, Signal};
+use tests::process::{self, Process, Signal};
 use tests::stage::{DATABASE, Stage};
 use tests::wait;
 
@@ -18,23 +20,29 @@ const DOOR: &str = "SELECT concat_ws(' ', datallowconn, shobj_description(oid, '
 /// Another host: the same configuration, and nothing else of the first.
 struct Elsewhere {
     port: Port,
+    state_dir: PathBuf,
     sidecar: Process,
 }
 
 impl Elsewhere {
     fn start(stage: &Stage) -> Result<Elsewhere> {
         let port = Port::reserve()?;
+        let state_dir = stage.path().join("elsewhere");
         let sidecar = stage
             .replicator_command("run")?
             .arg("--state-dir")
-            .arg(stage.path().join("elsewhere"))
+            .arg(&state_dir)
             .args(["--listen", &format!("127.0.0.1:{}", port.number())])
             .start(&stage.path().join("elsewhere-log"))?;
-        Ok(Elsewhere { port, sidecar })
+        Ok(Elsewhere { port, state_dir, sidecar })
+    }
+
+    fn api(&self) -> Api {
+        Api::new(self.port.number(), &self.state_dir)
     }
 
     async fn streams(&mut self) -> Result<()> {
-        let api = Api::new(self.port.number());
+        let api = self.api();
         let sidecar = &mut self.sidecar;
         wait::until("the other host to stream", 2 * SOON, || {
             let found = sidecar.ended().and_then(|ended| {
@@ -51,8 +59,7 @@ impl Elsewhere {
     }
 
     fn cutover(&self, arguments: &[&str]) -> Result<process::Finished> {
-        let api = format!("http://127.0.0.1:{}", self.port.number());
-        Launch::ours("cutover")?.args(["--api", &api]).args(arguments).run(2 * SOON)
+        self.api().command()?.args(arguments).run(2 * SOON)
     }
 }
 

@@ -186,8 +186,9 @@ fn prometheus(stage: &Stage, port: &Port) -> Result<Process> {
         &config,
         format!(
             "scrape_configs:\n- job_name: cutover\n  scrape_interval: 1s\n  static_configs:\n  \
-             - targets: ['{}']\n",
-            stage.api().base_url().trim_start_matches("http://")
+             - targets: ['{}']\n  authorization:\n    credentials_file: {:?}\n",
+            stage.api().base_url().trim_start_matches("http://"),
+            stage.state_dir().join(tests::api::TOKEN),
         ),
     )?;
     Launch::new("prometheus")

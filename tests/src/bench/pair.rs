@@ -2,14 +2,16 @@
 //! `native`, fed by PostgreSQL's own subscription. The second is a file copy of the first, so both
 //! begin with the same pages and the same statistics.
 
-use std::path::PathBuf;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::options::Options;
-use crate::api::Api;
+use crate::api::{Api, TOKEN};
 use crate::compare::{Content, Sequences};
 use crate::paths;
 use crate::ports::Port;
@@ -66,8 +68,10 @@ impl Pair {
         let (blue, green) = (blue.context("blue")?, green.context("green")?);
         blue.create_database(BLUE).await?;
         let port = Port::reserve()?;
-        let api = Api::new(port.number());
         let scratch = Scratch::new()?;
+        // Each database has a state directory of its own; the token is one.
+        let api = Api::new(port.number(), scratch.path());
+        write_token(&scratch.path().join(TOKEN))?;
         // A copy: a build that ends meanwhile must not change what is measured.
         let replicator = scratch.path().join("replicator");
         std::fs::copy(paths::our_binary("replicator")?, &replicator)
@@ -128,11 +132,12 @@ impl Pair {
         let config = self.file(&format!("{database}.toml"));
         let text = format!(
             "name = {database:?}\nstate_dir = {:?}\n\n[blue]\nurl = {:?}\n\n[green]\nurl = {:?}\n\n\
-             [api]\nlisten = \"127.0.0.1:{}\"\n\n[cutover]\nrouter = \"none\"\n\n{}\n",
+             [api]\nlisten = \"127.0.0.1:{}\"\ntoken_file = {:?}\n\n[cutover]\nrouter = \"none\"\n\n{}\n",
             self.file(&format!("state-{database}")),
             self.blue.url(BLUE),
             self.green.url(database),
             self.api_port.number(),
+            self.file(TOKEN),
             self.options.config,
         );
         std::fs::write(&config, text).context("cannot write the replicator's configuration")?;
@@ -233,4 +238,11 @@ pub fn stop_replicator(sidecar: &mut Process) -> Result<()> {
     let status = sidecar.wait(SOON)?;
     ensure!(status.success(), "the replicator ended with {status}:\n{}", sidecar.log_tail());
     Ok(())
+}
+
+fn write_token(path: &Path) -> Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(0o600).open(path);
+    let mut file = file.with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(file.write_all(b"a-token-for-measuring")?)
 }

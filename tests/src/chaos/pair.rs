@@ -208,7 +208,7 @@ impl Pair {
     }
 
     pub fn api(&self) -> Api {
-        Api::new(self.api_port.number())
+        Api::new(self.api_port.number(), self.state_dir())
     }
 
     pub fn state_dir(&self) -> PathBuf {

@@ -133,7 +133,7 @@ pub async fn clean_run(pair: &mut Pair, direction: Direction) -> Result<Found> {
 /// The operator's command.
 fn start(pair: &Pair, direction: Direction) -> Result<Process> {
     let api = pair.api();
-    let launch = pair.launch("cutover")?.args(["--api", api.base_url()]);
+    let launch = api.known_to(pair.launch("cutover")?);
     let launch = match direction {
         Direction::Forward => launch,
         Direction::Back => launch.arg("rollback"),

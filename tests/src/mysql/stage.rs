@@ -141,7 +141,7 @@ impl Stage {
     }
 
     pub fn api(&self) -> Api {
-        Api::new(self.api_port.number())
+        Api::new(self.api_port.number(), self.state_dir())
     }
 
     /// Runs statements in blue's database, as root.
@@ -177,8 +177,7 @@ impl Stage {
 
     /// Runs `cutover --api URL ARGUMENTS` to its end.
     pub fn cutover(&self, arguments: &[&str], deadline: Duration) -> Result<Finished> {
-        let api = self.api();
-        Launch::ours("cutover")?.args(["--api", api.base_url()]).args(arguments).run(deadline)
+        self.api().command()?.args(arguments).run(deadline)
     }
 
     /// The application's URL, through the router, for the ledger.

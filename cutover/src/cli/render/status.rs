@@ -116,6 +116,9 @@ pub fn render_status(status: &Status, paint: Paint) -> String {
     if let Some(waiting_for) = &status.waiting_for {
         row(&mut text, "waits", &paint.warn(waiting_for));
     }
+    if let Some(why) = &status.audit_broken {
+        row(&mut text, "audit", &paint.bad(&format!("THE LOG WAS CHANGED: {why}")));
+    }
     row(&mut text, "blue", &server(&status.blue, paint));
     row(&mut text, "green", &server(&status.green, paint));
     for (name, value) in streams::rows(status, paint) {
@@ -377,6 +380,7 @@ mod tests {
             last_error: None,
             halt: None,
             cutover: None,
+            audit_broken: None,
             verification: None,
         }
     }

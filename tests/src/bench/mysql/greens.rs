@@ -68,7 +68,7 @@ impl Greens {
         }
         blue.run(&format!("create database {DATABASE}"))?;
         let (scratch, api_port) = (Scratch::new()?, Port::reserve()?);
-        let api = Api::new(api_port.number());
+        let api = Api::new(api_port.number(), scratch.path().join("state"));
         // A copy: a build that ends meanwhile must not change what is measured.
         let replicator = scratch.path().join("replicator");
         std::fs::copy(paths::our_binary("replicator")?, &replicator)

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use tests::ledger::Noticed;
-use tests::process::{Launch, Process};
+use tests::process::Process;
 
 use crate::load::Load;
 use crate::scene::{Scene, Side};
@@ -61,7 +61,7 @@ impl<S: Scene> Stand<'_, S> {
     async fn run(&self, name: &'static str, arguments: &[&str]) -> Result<Done> {
         let began = Instant::now();
         let api = self.scene.api();
-        let command = Launch::ours("cutover")?.args(["--api", api.base_url()]).args(arguments);
+        let command = api.command()?.args(arguments);
         let mut command = command.start(&self.scene.path().join(format!("cutover-{name}")))?;
         let status = follow::to_the_end(&mut command, self.story, 3 * STEP_DEADLINE).await?;
         if !status.success() {

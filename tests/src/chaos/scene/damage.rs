@@ -204,7 +204,7 @@ impl Scene<'_> {
             Fault::Abort { at } => {
                 if self.reach(at).await? {
                     let api = self.pair.api();
-                    let abort = self.pair.launch("cutover")?.args(["--api", api.base_url()]);
+                    let abort = api.known_to(self.pair.launch("cutover")?);
                     let abort = abort.arg("abort").start(&self.pair.path().join("abort"))?;
                     self.props.helpers.push(abort);
                     self.pair.pass(Duration::from_millis(150)).await?;

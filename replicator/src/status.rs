@@ -21,9 +21,11 @@ use crate::engine::totals::AppliedTotals;
 use crate::engine::touched::Touched;
 use crate::protect::wal::WalStatus;
 
+mod catalog;
 mod confirmed;
 mod documents;
 
+pub use catalog::CatalogFacts;
 use confirmed::Confirmed;
 
 /// What blue's slot looks like.
@@ -82,6 +84,8 @@ pub struct Shared {
     pub gate: MarkerGate,
     /// Where its target may be held.
     pub hold: Hold,
+    /// What the watch over the catalogs has found.
+    pub catalog: CatalogFacts,
     /// The memory budget.
     pub budget: Budget,
     lag: Mutex<LagTracker>,
@@ -112,6 +116,7 @@ impl Shared {
             touched: Arc::default(),
             gate: MarkerGate::default(),
             hold: Hold::default(),
+            catalog: CatalogFacts::default(),
             budget,
             lag: Mutex::new(LagTracker::new()),
             facts: Mutex::new(Facts {

@@ -31,8 +31,8 @@ pub struct Failure {
     pub exit_code: u8,
 }
 
-/// Nothing is lost and nothing is missing.
-const SAFE: &str = "safe, nothing was skipped";
+/// What the stream brings is applied in order or not at all. Of what it can't bring it says nothing.
+const SAFE: &str = "safe on blue; nothing that came in the stream was skipped";
 /// Blue has everything; green can't be completed.
 const GREEN_INCOMPLETE: &str = "safe on blue; green lacks changes that can't be had any more";
 

@@ -25,6 +25,7 @@ pub mod mysql;
 pub mod preflight;
 mod published;
 mod reader;
+mod record;
 pub mod route;
 mod slot_route;
 mod streaming;

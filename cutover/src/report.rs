@@ -96,7 +96,9 @@ fn write_report(text: &mut String, report: &RunReport) -> std::fmt::Result {
     }
     writeln!(text, "\n## Way back\n")?;
     match report.way_back {
-        Some(true) => writeln!(text, "It carries: a rollback loses nothing.")?,
+        Some(true) => {
+            writeln!(text, "It carries: a rollback takes along what is written on green.")?
+        }
         Some(false) => writeln!(text, "**There is none**: see the notes.")?,
         None => writeln!(text, "None was left by this run.")?,
     }

@@ -31,10 +31,10 @@ use crate::change::{ChangeEvent, Lsn, Part, TableSchema, Transaction};
 use crate::postgres::pgoutput::{Begin, Commit, Delete, Insert, Message, Truncate, Update};
 
 use self::images::{check_gapless, check_key_in_new, check_old, check_width, fill_gaps, on};
-use self::tables::Tables;
+use self::tables::{Names, Tables};
 
 pub use error::{AssembleError, RowError};
-pub use tables::Moment;
+pub use tables::{KnownTables, Moment};
 
 /// Above this a transaction is delivered in parts, unless configured otherwise: 16 MiB.
 pub const PART_BYTES_DEFAULT: usize = 16 << 20;
@@ -44,6 +44,7 @@ pub const PART_BYTES_DEFAULT: usize = 16 << 20;
 pub struct Assembler {
     part_bytes: usize,
     tables: Tables,
+    names: Names,
     now: Moment,
     open: Option<Open>,
     last_end: Lsn,
@@ -65,7 +66,19 @@ struct Open {
 impl Assembler {
     /// An assembler that hands out a transaction in parts of about `part_bytes` each.
     pub fn new(part_bytes: usize) -> Self {
-        Self { part_bytes, tables: Tables::default(), now: 0, open: None, last_end: Lsn::INVALID }
+        Self {
+            part_bytes,
+            tables: Tables::default(),
+            names: Names::default(),
+            now: 0,
+            open: None,
+            last_end: Lsn::INVALID,
+        }
+    }
+
+    /// The same, with what is known of tables before the stream describes them.
+    pub fn knowing(self, known: KnownTables) -> Self {
+        Self { names: Names::new(known), ..self }
     }
 
     /// Whether a transaction has begun and not ended. Only when none is does a position between
@@ -121,6 +134,7 @@ impl Assembler {
                 return Ok(None);
             }
             Message::Relation(relation) => {
+                self.names.check(&relation.0)?;
                 let streamed = self.open.as_mut().and_then(|open| open.tables.as_mut());
                 streamed.unwrap_or(&mut self.tables).describe(relation.0, at);
                 return Ok(None);

@@ -161,7 +161,13 @@ impl<R: Route> Replication for EngineReplication<R> {
             Ok(MarkerDurable { token: token.clone(), end_lsn, durable })
         };
         let arrived = tokio::time::timeout_at(deadline, arrived).await;
-        arrived.unwrap_or_else(|_| Err(self.late(&format!("the marker {token} on green"))))
+        let arrived =
+            arrived.unwrap_or_else(|_| Err(self.late(&format!("the marker {token} on green"))))?;
+        // The source is closed: what has moved rows there outside of the stream has done so by now.
+        let known =
+            in_time("a last look at the catalog", deadline, self.route.ensure_known(&self.shared));
+        known.await??;
+        Ok(arrived)
     }
 
     async fn await_decoded(&self, token: &Token, deadline: Instant) -> PortResult<MarkerDecoded> {

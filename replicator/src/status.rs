@@ -21,12 +21,14 @@ use crate::engine::totals::AppliedTotals;
 use crate::engine::touched::Touched;
 use crate::protect::wal::WalStatus;
 
+mod catalog;
 mod confirmed;
 mod copy;
 mod documents;
 mod halt;
 mod kept;
 
+pub use catalog::CatalogFacts;
 use confirmed::Confirmed;
 
 /// What blue's slot looks like.
@@ -93,6 +95,8 @@ pub struct Shared {
     pub gate: MarkerGate,
     /// Where its target may be held.
     pub hold: Hold,
+    /// What the watch over the catalogs has found.
+    pub catalog: CatalogFacts,
     /// The memory budget.
     pub budget: Budget,
     /// Somebody wants the next attempt now.
@@ -125,6 +129,7 @@ impl Shared {
             touched: Arc::default(),
             gate: MarkerGate::default(),
             hold: Hold::default(),
+            catalog: CatalogFacts::default(),
             budget,
             retry: Notify::new(),
             lag: Mutex::new(LagTracker::new()),

@@ -4,6 +4,7 @@
 //! ([`plan`]), and the progress rows that make applying exactly-once ([`progress`], [`mark`]). It
 //! knows sources only by the vocabulary of `decoders::change`.
 
+pub mod catalog_record;
 mod caution;
 pub mod conflicts;
 pub mod mark;

@@ -81,7 +81,8 @@ ALTER TABLE _cutover.progress ADD COLUMN IF NOT EXISTS above bytea;
 
 /// Serialises those who create or remove the tables: `IF NOT EXISTS` alone is not enough when two
 /// sessions create at once.
-const LOCK: &str = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('_cutover'), -1)";
+pub(crate) const LOCK: &str =
+    "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('_cutover'), -1)";
 
 const EXISTS: &str = "SELECT pg_catalog.to_regclass('_cutover.stream') IS NOT NULL \
                       AND EXISTS (SELECT FROM pg_catalog.pg_attribute
@@ -311,6 +312,7 @@ pub async fn remove(client: &Client, pipeline: &str) -> Result<(), TargetError> 
     for lane in lanes {
         drop_origin(client, &origin_name(pipeline, lane)).await?;
     }
+    crate::catalog_record::remove(client, pipeline).await?;
     for table in ["progress", "stream"] {
         let sql = format!("DELETE FROM _cutover.{table} WHERE pipeline = $1");
         client.execute(&sql, &[&pipeline]).await.map_err(fail)?;

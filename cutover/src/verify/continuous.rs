@@ -91,7 +91,10 @@ impl ContinuousStatus {
             (true, _) if self.differences > 0 => {
                 format!("{} differences were found since", self.differences)
             }
-            (true, []) if self.unproven_rows == 0 => "every row is proven".to_owned(),
+            (true, []) if self.unproven_rows == 0 => {
+                "every row was proven, and none that the stream brought since is left to look at"
+                    .to_owned()
+            }
             (true, []) => format!(
                 "{} rows are not proven yet{oldest}; what is left of them at the fence is covered \
                  by the stream's own row checks",

@@ -41,6 +41,19 @@ pub enum AssembleError {
     /// A row of a table that was never described.
     #[error("a change to the table with OID {}, which the stream has not described", .0.0)]
     UnknownTable(TableId),
+    /// A known name belongs to another table now: dropped and made again, or renamed.
+    #[error(
+        "{table} is another table on the source now (OID {}, before {}): it was dropped and made again, or \
+         another one has taken its name", .found.0, .known.0
+    )]
+    MadeAgain {
+        /// The name.
+        table: QualifiedName,
+        /// The table that had it.
+        known: TableId,
+        /// The one that has it now.
+        found: TableId,
+    },
     /// A change that contradicts its table's description.
     #[error("a change to {table} can't be applied: {kind}")]
     Row {

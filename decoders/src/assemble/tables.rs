@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use super::error::AssembleError;
-use crate::change::{TableId, TableSchema};
+use crate::change::{QualifiedName, TableId, TableSchema};
 
 /// A moment of the stream: grows with everything that has to be told apart by its order.
 pub type Moment = u64;
@@ -18,6 +18,58 @@ pub(super) struct Described {
     /// Positions of the replica identity's columns.
     pub(super) key: Box<[usize]>,
     at: Moment,
+}
+
+/// Which table each name stands for. A name that changes hands means that the rows of one table went
+/// away and those of another came, of which the stream says nothing.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    described: HashMap<QualifiedName, TableId>,
+    known: KnownTables,
+}
+
+/// The tables that a name may stand for, where they are known before the stream describes them: the one that was
+/// copied, and whichever has taken its place since with somebody's knowledge. Clones are one: what is learned
+/// while a stream runs counts for it at once.
+#[derive(Debug, Default, Clone)]
+pub struct KnownTables(Arc<RwLock<HashMap<QualifiedName, Vec<TableId>>>>);
+
+impl KnownTables {
+    /// Replaces what is known; the last of a name is the newest.
+    pub fn set(&self, known: HashMap<QualifiedName, Vec<TableId>>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = known;
+    }
+
+    /// Whether the name may stand for the table; if not, the one that it should.
+    fn check(&self, name: &QualifiedName, found: TableId) -> Option<Result<(), TableId>> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let ids = known.get(name)?;
+        let newest = *ids.last()?;
+        Some(if ids.contains(&found) { Ok(()) } else { Err(newest) })
+    }
+}
+
+impl Names {
+    pub(super) fn new(known: KnownTables) -> Self {
+        Self { described: HashMap::new(), known }
+    }
+
+    /// Notes which table has the name.
+    ///
+    /// # Errors
+    /// It is another one than the last time, or than is known.
+    pub(super) fn check(&mut self, schema: &TableSchema) -> Result<(), AssembleError> {
+        let (name, found) = (&schema.name, schema.id);
+        let known = match self.known.check(name, found) {
+            Some(Ok(())) => return Ok(()),
+            Some(Err(known)) => known,
+            None => *self.described.entry(name.clone()).or_insert(found),
+        };
+        if known == found {
+            return Ok(());
+        }
+        Err(AssembleError::MadeAgain { table: name.clone(), known, found })
+    }
 }
 
 /// Descriptions by table.

@@ -335,3 +335,53 @@ fn what_a_streamed_transaction_was_told_counts_when_it_commits_unless_others_kno
     let default = ReplicaIdentity::Default;
     assert_eq!(described(default, &mut assembler, 5), default);
 }
+
+/// The description of one table of `t`'s form.
+fn relation_named(id: u32, name: &str) -> Message {
+    let Message::Relation(Relation(table)) = relation(ReplicaIdentity::Default) else {
+        unreachable!("it is a description")
+    };
+    let name = QualifiedName::new("public", name);
+    Message::Relation(Relation(TableSchema { id: TableId(id), name, ..table }))
+}
+
+#[test]
+fn a_name_that_stands_for_another_table_ends_the_stream() {
+    let made_again = |known, found| AssembleError::MadeAgain {
+        table: QualifiedName::new("public", "t"),
+        known: TableId(known),
+        found: TableId(found),
+    };
+    let mut assembler = Assembler::default();
+    for message in
+        [begin(1, 100), relation_named(1, "t"), relation_named(2, "u"), relation_named(1, "t")]
+    {
+        assert_eq!(assembler.push(message, 1), Ok(None));
+    }
+    // Renamed: the same rows.
+    assert_eq!(assembler.push(relation_named(2, "v"), 1), Ok(None));
+    assert_eq!(assembler.push(relation_named(3, "t"), 1), Err(made_again(1, 3)));
+
+    let known = KnownTables::default();
+    known.set([(QualifiedName::new("public", "t"), vec![TableId(1), TableId(3)])].into());
+    let knowing = || Assembler::default().knowing(known.clone());
+    let mut assembler = knowing();
+    for message in
+        [begin(1, 100), relation_named(1, "t"), relation_named(3, "t"), relation_named(9, "new")]
+    {
+        assert_eq!(assembler.push(message, 1), Ok(None));
+    }
+    assert_eq!(knowing().push(relation_named(4, "t"), 1), Err(made_again(3, 4)));
+}
+
+#[test]
+fn a_streamed_transaction_is_held_to_the_names_of_all() {
+    let mut assembler = Assembler::default();
+    for message in [begin(1, 100), relation_named(1, "t"), commit(100)] {
+        assembler.push(message, 1).unwrap();
+    }
+    let at = assembler.moment();
+    assembler.begin_streamed(Begin { final_lsn: Lsn(200), committed_at_us: 7, xid: 2 }).unwrap();
+    let pushed = assembler.push_received(relation_named(2, "t"), 1, at);
+    assert!(matches!(pushed, Err(AssembleError::MadeAgain { .. })), "{pushed:?}");
+}

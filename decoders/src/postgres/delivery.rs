@@ -91,7 +91,7 @@ impl Delivery {
         &mut self,
         pushed: Result<Option<Transaction>, AssembleError>,
     ) -> Result<Option<SourceEvent>, SourceError> {
-        match pushed.map_err(|error| self.not_understood(error))? {
+        match pushed.map_err(|error| self.not_assembled(error))? {
             Some(transaction) => self.transaction(transaction).map(Some),
             None => Ok(None),
         }
@@ -153,6 +153,20 @@ impl Delivery {
         ))
     }
 
+    fn not_assembled(&self, error: AssembleError) -> SourceError {
+        let AssembleError::MadeAgain { table, .. } = &error else {
+            return self.not_understood(error);
+        };
+        SourceError::halt(
+            format!("the stream stops behind {}: {error}", self.delivered),
+            format!(
+                "the rows that {table} had are gone on blue and are on green still. On green: TRUNCATE \
+                 {table}; then: replicator run; then: cutover verify --table '{table}'"
+            ),
+        )
+        .caused_by(error)
+    }
+
     /// Something arrived that is not what the protocol allows there.
     pub(super) fn not_understood(
         &self,
@@ -163,7 +177,7 @@ impl Delivery {
                 "the stream from the replication slot {} can't be followed behind {}: {error}",
                 self.slot, self.delivered
             ),
-            "nothing was skipped and the slot keeps what follows; keep it and report this",
+            "nothing that came before was skipped, and the slot keeps what follows; keep it and report this",
         )
         .caused_by(error)
     }

@@ -208,7 +208,7 @@ impl GulpStream {
         let stream = &options.stream;
         let version = opened.session.server_version();
         let query = GulpQuery::new(&opened.copy, stream, version, opened.binary.is_some());
-        let assembler = Assembler::new(stream.part_bytes);
+        let assembler = Assembler::new(stream.part_bytes).knowing(stream.known_tables.clone());
         let delivery = Delivery::new(&stream.slot, assembler, opened.binary, opened.start);
         let size = GulpSize::new(options.gulp_bytes, options.fewer_changes);
         let mut reader = Self {

@@ -92,7 +92,7 @@ impl PgStream {
     /// Checks everything that can be checked, then starts to stream.
     pub async fn open(source: &ConnInfo, options: StreamOptions) -> Result<Self, SourceError> {
         let started = start::start(source, &options).await?;
-        let assembler = Assembler::new(options.part_bytes);
+        let assembler = Assembler::new(options.part_bytes).knowing(options.known_tables.clone());
         Ok(Self {
             source: source.clone(),
             delivery: Delivery::new(&options.slot, assembler, started.binary, started.start),

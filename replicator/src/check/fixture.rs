@@ -43,6 +43,7 @@ pub fn unique(name: &str, columns: &[i16], primary: bool) -> UniqueIndex {
 
 /// An ordinary table `"S"."name"` with columns `a` and `B`, and full access to it.
 pub fn table(name: &str, setting: ReplicaIdentity, indexes: Vec<UniqueIndex>) -> TableInfo {
+    let columns = vec![column(1, "a"), column(2, "B")];
     TableInfo {
         oid: 1,
         name: QualifiedName::new("S", name),
@@ -54,9 +55,9 @@ pub fn table(name: &str, setting: ReplicaIdentity, indexes: Vec<UniqueIndex>) ->
         partition_of: None,
         inherits: Vec::new(),
         has_oids: false,
-        columns: vec![column(1, "a"), column(2, "B")],
         identity_setting: setting,
-        identity: resolve_identity(setting, &indexes),
+        identity: resolve_identity(setting, &indexes, &columns, 150_000),
+        columns,
         unique_indexes: indexes,
         foreign_keys: Vec::new(),
         triggers: Vec::new(),

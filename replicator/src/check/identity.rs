@@ -35,7 +35,10 @@ fn missing(tables: &[&TableInfo]) -> Finding {
     .objects(
         missing.iter().map(|(table, why)| format!("{}: {}", table.name, reason(*why))).collect(),
     )
-    .fix(Fix::sql(Side::Blue, missing.iter().map(|(table, _)| remedy(table)).collect()))
+    .fix(Fix::sql(
+        Side::Blue,
+        missing.iter().filter_map(|(table, why)| remedy_of(table, *why)).collect(),
+    ))
 }
 
 fn reason(why: MissingIdentity) -> &'static str {
@@ -45,8 +48,21 @@ fn reason(why: MissingIdentity) -> &'static str {
             "the primary key is DEFERRABLE or not valid, so it identifies nothing"
         }
         MissingIdentity::IndexGone => "the index that REPLICA IDENTITY names is gone or not valid",
+        MissingIdentity::GeneratedKey => {
+            "a column of its key is generated: it is not in the stream, so no row can be found by it"
+        }
+        MissingIdentity::GeneratedRefused => {
+            "a column of its identity is generated, which this version refuses; FULL would be, too: it needs a \
+             unique index over NOT NULL columns that are not generated, or has to be excluded (tables.exclude)"
+        }
         MissingIdentity::Nothing => "REPLICA IDENTITY NOTHING",
     }
+}
+
+/// Nothing, where only another index would help and there is none.
+fn remedy_of(table: &TableInfo, why: MissingIdentity) -> Option<String> {
+    let has_index = table.unique_indexes.iter().any(|index| index.can_identify(&table.columns));
+    (has_index || why != MissingIdentity::GeneratedRefused).then(|| remedy(table))
 }
 
 /// The cheapest identity that the table's definition allows: the primary key, a unique index over

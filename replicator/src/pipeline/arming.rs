@@ -24,6 +24,7 @@ use super::copying::{identify, read_tables};
 use super::ends::Ends;
 use super::failure::{Failure, of_connect};
 use super::published::published;
+use super::record::Book;
 use super::teardown;
 use crate::config::Config;
 use crate::door::Door;
@@ -109,17 +110,20 @@ impl SlotRoute {
             consistent_point: created.consistent_point,
         };
         store.save_source(&identity)?;
-        self.register(&stream).await?;
+        self.register(&stream, &created.snapshot).await?;
+        drop(replication);
         let from: Lsn = stream.consistent_point;
         store.save_stage(&Stage::Streaming { stream })?;
         Ok(format!("{tables} tables of {}, from {from}", self.ends.direction.from()))
     }
 
     /// The target knows the stream before it is closed: its tables are made now.
-    async fn register(&self, stream: &StreamIdentity) -> Result<(), Failure> {
+    /// It also keeps the record of the source's catalog as it was when the slot's stream begins (`snapshot`).
+    async fn register(&self, stream: &StreamIdentity, snapshot: &str) -> Result<(), Failure> {
         let target = self.connect("green", &self.ends.target).await?;
         progress::create(&target).await?;
         progress::forget(&target, &self.config.name).await?;
+        Book::begin(&self.ends.source, snapshot, &target, &self.config).await?;
         let options = PgTargetOptions {
             stream: stream.clone(),
             use_origin: true,

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 
 use super::failure::{Failure, chain, of_connect};
 use super::published::published;
+use super::record::Book;
 use super::{Pipeline, truncation};
 use crate::backfill::{
     self, Backfill, BackfillError, BackfillProgress, Phase, ProgressSender, TableState,
@@ -114,6 +115,10 @@ impl Pipeline {
         for warning in &report.warnings {
             tracing::warn!(pipeline = self.config.name, warning, "schema");
         }
+        let green = session::connect(&self.ends.target, &self.config.application_name()).await;
+        let green = green.map_err(|error| of_connect("green", &error))?;
+        Book::begin(&self.ends.source, snapshot, &green, &self.config).await?;
+        drop(green);
         let job = Backfill {
             blue: self.ends.source.clone(),
             green: self.ends.target.clone(),

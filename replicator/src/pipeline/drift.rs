@@ -5,29 +5,39 @@
 //! all. So the catalogs are compared: blue's tables with what is published, and with green's.
 //!
 //! A table that is not published stands in the way of a cutover; so does every difference, from
-//! the moment it is seen. What was altered or dropped on blue stops the stream too, but only once
+//! the moment it is seen. What was altered, replaced or dropped on blue stops the stream too, but only once
 //! everything up to the head at that moment is on green: until then the stream still holds rows of
-//! the old shape, which green must still have. After that the same DDL on green is exactly right,
-//! and the remedy says so.
+//! the old shape, which green must still have. After that the same DDL on green gives it the same shape.
+//!
+//! Partitions come and go by routine. They stop nothing: a new one is made on green
+//! ([`super::record`]), or waited for; one that was detached or dropped is waited for until green has done
+//! the same.
+//!
+//! The same shape does not mean the same rows. What a change may have done to rows is judged by the record of the
+//! catalog, and whatever is unproven stands in the way until a comparison has answered it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use decoders::postgres::catalog::{self, TableFilter};
+use decoders::assemble::KnownTables;
+use decoders::postgres::catalog::{self, RelationRecord, TableFilter};
 use decoders::postgres::publication;
 use decoders::postgres::session::{self, Session};
-use decoders::{QualifiedName, SourceError};
+use decoders::{Lsn, QualifiedName, SourceError};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::catalog_mark::CatalogMark;
 use super::ends::Ends;
 use super::failure::Failure;
+use super::record::{self, Book, Look};
 use super::truncation;
 use crate::config::Config;
 use crate::door::Door;
 use crate::probe;
 use crate::status::Shared;
+use crate::store::Store;
+use sinks::catalog_record::Mark;
 
 /// How often it is looked whether the catalogs have changed. No locks.
 const INTERVAL: Duration = Duration::from_secs(3);
@@ -38,6 +48,9 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// What stands in the way until the first comparison.
 pub(super) const NOT_COMPARED: &str = "blue's tables have not been compared with green's yet";
 
+/// How many unproven tables are named.
+const NAMED_MAX: usize = 5;
+
 /// A table's columns by name: type, and whether the server computes it.
 type Columns = BTreeMap<String, (String, bool)>;
 /// Tables that hold rows, by name.
@@ -46,20 +59,58 @@ type Tables = BTreeMap<QualifiedName, Columns>;
 /// A difference.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Drift {
-    /// Published before, gone from blue now.
-    Dropped(QualifiedName),
+    /// Replicated before, gone from blue now.
+    Dropped { table: QualifiedName, is_partition: bool },
     /// On both, but not the same.
     Altered { table: QualifiedName, how: String },
-    /// Published, and not on green.
-    MissingOnGreen(QualifiedName),
+    /// Published, and not on green. The statement makes it there, if it is a partition.
+    MissingOnGreen { table: QualifiedName, partition: Option<String> },
     /// On blue, and not published.
     Unpublished(QualifiedName),
+    /// Another table has its name on blue, and green has the rows of the one before.
+    MadeAgain(QualifiedName),
+    /// A partition on green only.
+    Detached { table: QualifiedName, parent: QualifiedName },
+    /// A partition on blue only.
+    Attached { table: QualifiedName, parent: QualifiedName, bounds: String },
 }
 
 impl Drift {
-    /// Whether the stream has to stop. What is not in the stream can't stop it.
+    /// Whether the stream has to stop. What is not in the stream can't stop it, and what partitions do by
+    /// routine is waited for.
     fn stops(&self) -> bool {
-        !matches!(self, Drift::Unpublished(_))
+        match self {
+            Drift::Dropped { is_partition, .. } => !is_partition,
+            Drift::MissingOnGreen { partition, .. } => partition.is_none(),
+            Drift::Altered { .. } | Drift::MadeAgain(_) => true,
+            Drift::Unpublished(_) | Drift::Detached { .. } | Drift::Attached { .. } => false,
+        }
+    }
+
+    /// What to do on green about it, as soon as green has everything from before.
+    fn remedy(&self) -> String {
+        match self {
+            Drift::Dropped { table, .. } => {
+                format!("DROP TABLE {table}; (or rename it as on blue)")
+            }
+            Drift::Altered { table, .. } => format!(
+                "the same ALTER TABLE {table} as on blue (where it fills the rows that are there, \
+                 other values may come of it: cutover verify --table '{table}')"
+            ),
+            Drift::MissingOnGreen { partition: Some(statement), .. } => format!("{statement};"),
+            Drift::MissingOnGreen { table, partition: None } => format!(
+                "CREATE TABLE {table} as on blue (rows that it had before it was replicated come \
+                 by: cutover verify --table '{table}', cutover repair)"
+            ),
+            Drift::Unpublished(_) => String::new(),
+            Drift::MadeAgain(table) => format!("TRUNCATE {table};"),
+            Drift::Detached { table, parent } => {
+                format!("ALTER TABLE {parent} DETACH PARTITION {table};")
+            }
+            Drift::Attached { table, parent, bounds } => {
+                format!("ALTER TABLE {parent} ATTACH PARTITION {table} {bounds};")
+            }
+        }
     }
 }
 
@@ -83,16 +134,20 @@ pub(super) async fn published(
     Ok(tables.into_iter().map(|table| table.name).collect())
 }
 
-/// All differences. `known` are the tables that were published when the stream began.
+/// All differences of tables. `kept` are those that were replicated when it was last looked, and whether
+/// they were partitions.
 fn compare(
     blue: &Tables,
     green: &Tables,
     published: &BTreeSet<QualifiedName>,
-    known: &BTreeSet<QualifiedName>,
+    kept: &BTreeMap<QualifiedName, bool>,
 ) -> Vec<Drift> {
     let mut drifts = Vec::new();
-    for name in known.iter().filter(|name| !blue.contains_key(name) && green.contains_key(name)) {
-        drifts.push(Drift::Dropped(name.clone()));
+    for (name, is_partition) in kept {
+        if !blue.contains_key(name) && green.contains_key(name) {
+            let (table, is_partition) = (name.clone(), *is_partition);
+            drifts.push(Drift::Dropped { table, is_partition });
+        }
     }
     for (name, columns) in blue {
         if !published.contains(name) {
@@ -100,7 +155,10 @@ fn compare(
             continue;
         }
         match green.get(name) {
-            None => drifts.push(Drift::MissingOnGreen(name.clone())),
+            None => {
+                let partition = None;
+                drifts.push(Drift::MissingOnGreen { table: name.clone(), partition });
+            }
             Some(on_green) if on_green != columns => {
                 let how = describe(columns, on_green);
                 drifts.push(Drift::Altered { table: name.clone(), how });
@@ -109,6 +167,54 @@ fn compare(
         }
     }
     drifts
+}
+
+/// The tables that were replicated when it was last looked, and the partitions that green has of partitioned tables
+/// that are: true for a partition, and for what is not published any more.
+fn kept(book: &Book, look: &Look, filter: &TableFilter) -> BTreeMap<QualifiedName, bool> {
+    let records = book.records().values().map(|kept| &kept.relation);
+    let of_root = |relation: &&RelationRecord| {
+        relation.is_decoded() && relation.parents.iter().any(|parent| filter.takes(&parent.name))
+    };
+    let of_green = look.target.iter().filter(|relation| relation.is_partition()).filter(of_root);
+    let mut kept = BTreeMap::new();
+    for relation in records.filter(|relation| relation.is_decoded()) {
+        let waits = relation.is_partition() || relation.membership.is_none();
+        kept.insert(relation.name.clone(), waits);
+    }
+    kept.extend(of_green.map(|relation| (relation.name.clone(), true)));
+    kept
+}
+
+/// Puts partitions in their place: those that green lacks, and those that are one on one side only.
+fn compare_partitions(drifts: &mut Vec<Drift>, look: &Look, filter: &TableFilter) {
+    let blue: BTreeMap<_, _> =
+        look.source.iter().map(|relation| (&relation.name, relation)).collect();
+    let parent = |relation: &RelationRecord| match relation.is_partition() {
+        true => relation.parents.first().map(|parent| parent.name.clone()),
+        false => None,
+    };
+    for drift in drifts.iter_mut() {
+        if let Drift::MissingOnGreen { table, partition } = drift {
+            *partition = blue.get(&*table).copied().and_then(record::statement);
+        }
+    }
+    for there in &look.target {
+        let name = &there.name;
+        let Some(here) = blue.get(name) else { continue };
+        let (above_here, above_there) = (parent(here), parent(there));
+        if above_here == above_there {
+            continue;
+        }
+        if let Some(above) = above_there.filter(|above| filter.takes(above)) {
+            drifts.retain(|drift| *drift != Drift::Unpublished(name.clone()));
+            drifts.push(Drift::Detached { table: name.clone(), parent: above });
+        }
+        if let Some(above) = above_here.filter(|above| filter.takes(above)) {
+            let bounds = here.bounds.clone().unwrap_or_default();
+            drifts.push(Drift::Attached { table: name.clone(), parent: above, bounds });
+        }
+    }
 }
 
 /// What blue has and green has not, column by column.
@@ -132,14 +238,15 @@ fn describe(blue: &Columns, green: &Columns) -> String {
     words.join(", ")
 }
 
-/// Compares the catalogs again and again; returns when the stream has to stop. `known` are the
-/// tables that were published when the stream began.
+/// Compares the catalogs again and again; returns when the stream has to stop. `known` is what the stream goes
+/// by.
 pub(super) async fn watch(
     config: &Config,
     ends: &Ends,
     door: &Door,
     shared: &Arc<Shared>,
-    known: &BTreeSet<QualifiedName>,
+    store: &Store,
+    known: &KnownTables,
 ) -> Failure {
     let mut carries = shared.carries.subscribe();
     loop {
@@ -147,13 +254,15 @@ pub(super) async fn watch(
         let _ = carries.wait_for(|carries| *carries).await;
         let followed = async {
             let (blue, green) = connect(ends, door).await?;
-            follow(&blue, &green, config, ends, shared, known).await
+            let watching = Watching { blue: &blue, green: &green, config, ends, shared, store };
+            watching.follow(known).await
         };
         let followed = tokio::select! {
             followed = followed => followed,
             _ = carries.wait_for(|carries| !*carries) => {
                 // What was being found out is not the matter any more.
                 shared.stand_in_the_way(None);
+                shared.catalog.compared(None);
                 continue;
             }
         };
@@ -166,70 +275,133 @@ pub(super) async fn watch(
     }
 }
 
-/// Sessions on both ends, whichever is closed.
+/// Sessions on both ends, whichever is closed; that on green can write.
 async fn connect(ends: &Ends, door: &Door) -> Result<(Session, Session), String> {
     let direction = ends.direction;
     let enter = |side| async move { door.enter(side).await.map_err(|error| error.what) };
     let _guards = [enter(direction.from()).await?, enter(direction.to()).await?];
-    tokio::try_join!(
+    let (blue, green) = tokio::try_join!(
         session::connect(&ends.source, "cutover probe"),
         session::connect(&ends.target, "cutover probe")
     )
-    .map_err(|error| error.to_string())
+    .map_err(|error| error.to_string())?;
+    record::make_writable(&green).await.map_err(|failure| failure.what)?;
+    Ok((blue, green))
 }
 
-async fn follow(
-    blue: &Session,
-    green: &Session,
-    config: &Config,
-    ends: &Ends,
-    shared: &Arc<Shared>,
-    known: &BTreeSet<QualifiedName>,
-) -> Result<Failure, String> {
-    let text = |error: tokio_postgres::Error| error.to_string();
-    let marks = [
-        CatalogMark::prepare(blue).await.map_err(text)?,
-        CatalogMark::prepare(green).await.map_err(text)?,
-    ];
-    let mut tick = interval(INTERVAL);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut read_before: Option<(Instant, [String; 2])> = None;
-    loop {
-        tick.tick().await;
-        // One after the other, here and below: together they would take two cores from the stream,
-        // which is slower to notice than they are. The marks first: what changes while the tables
-        // are read changes the next marks.
-        let now = [marks[0].read().await.map_err(text)?, marks[1].read().await.map_err(text)?];
-        if let Some((at, before)) = &read_before
-            && *before == now
-            && at.elapsed() < WHOLE_INTERVAL
-        {
-            continue;
-        }
-        let silent = truncation::silent(blue, &config.publication()).await;
-        if let Some(failure) = silent.map_err(|error| error.to_string())? {
-            return Ok(failure);
-        }
-        let on_blue = read(blue, &config.tables).await.map_err(|error| error.to_string())?;
-        let on_green = read(green, &config.tables).await.map_err(|error| error.to_string())?;
-        let published = published(blue, config).await.map_err(|error| error.to_string())?;
-        let drifts = compare(&on_blue, &on_green, &published, known);
-        shared.stand_in_the_way(obstacle(&drifts).map(|text| ends.words(text)));
-        let stopping: Vec<_> = drifts.into_iter().filter(Drift::stops).collect();
-        if stopping.is_empty() {
-            read_before = Some((Instant::now(), now));
-            continue;
-        }
-        let head = probe::head(blue).await?;
-        let mut progress = shared.progress.subscribe();
-        // The sender lives as long as `shared`, which we hold.
-        let _ = progress.wait_for(|frontier| frontier.applied() >= head).await;
-        return Ok(stop(&stopping));
+/// What has been found, and when.
+struct Seen {
+    at: Instant,
+    marks: [String; 2],
+    drifts: Vec<Drift>,
+    /// What could not be found out or done yet.
+    open: Vec<String>,
+    /// Where blue's log ended then.
+    head: Lsn,
+}
+
+impl Seen {
+    fn has_waiting(&self) -> bool {
+        !self.open.is_empty() || !self.drifts.is_empty()
     }
 }
 
-/// Why no cutover may begin.
-fn obstacle(drifts: &[Drift]) -> Option<String> {
+/// Two sessions that look.
+struct Watching<'a> {
+    blue: &'a Session,
+    green: &'a Session,
+    config: &'a Config,
+    ends: &'a Ends,
+    shared: &'a Arc<Shared>,
+    store: &'a Store,
+}
+
+impl Watching<'_> {
+    async fn follow(&self, known: &KnownTables) -> Result<Failure, String> {
+        let Self { blue, green, config, ends, shared, .. } = *self;
+        let text = |error: tokio_postgres::Error| error.to_string();
+        let marks = [
+            CatalogMark::prepare(blue).await.map_err(text)?,
+            CatalogMark::prepare(green).await.map_err(text)?,
+        ];
+        let mut book = Book::open(green, config, known).await.map_err(|failure| failure.what)?;
+        let mut tick = interval(INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut seen: Option<Seen> = None;
+        loop {
+            tick.tick().await;
+            // One after the other, here and below: together they would take two cores from the stream,
+            // which is slower to notice than they are. The marks first: what changes while the tables
+            // are read changes the next marks.
+            let now = [marks[0].read().await.map_err(text)?, marks[1].read().await.map_err(text)?];
+            let is_new = seen.as_ref().is_none_or(|seen| {
+                seen.marks != now || seen.at.elapsed() >= WHOLE_INTERVAL || !seen.open.is_empty()
+            });
+            if is_new {
+                let silent = truncation::silent(blue, &config.publication()).await;
+                if let Some(failure) = silent.map_err(|error| error.to_string())? {
+                    return Ok(failure);
+                }
+                seen = Some(self.look(&mut book, now, seen.take()).await?);
+            }
+            let Some(seen) = &seen else { continue };
+            let unproven = book.marks(green).await.map_err(|failure| failure.what)?;
+            let is_passed = shared.progress.borrow().applied() >= seen.head;
+            let obstacle = obstacle(&seen.drifts, &seen.open, &unproven, is_passed);
+            shared.stand_in_the_way(obstacle.map(|text| ends.words(text)));
+            let stopping: Vec<_> =
+                seen.drifts.iter().filter(|drift| drift.stops()).cloned().collect();
+            if !stopping.is_empty() {
+                let mut progress = shared.progress.subscribe();
+                // The sender lives as long as `shared`, which we hold.
+                let _ = progress.wait_for(|frontier| frontier.applied() >= seen.head).await;
+                return Ok(stop(&stopping));
+            }
+        }
+    }
+
+    async fn look(
+        &self,
+        book: &mut Book,
+        marks: [String; 2],
+        before: Option<Seen>,
+    ) -> Result<Seen, String> {
+        let Self { blue, green, config, shared, store, .. } = *self;
+        let filter = &config.tables;
+        let words = |failure: Failure| failure.what;
+        let passed = before.as_ref().filter(|seen| seen.has_waiting());
+        let is_passed = passed.is_some_and(|seen| shared.progress.borrow().applied() >= seen.head);
+        let look = book.look(blue, green, config, is_passed).await.map_err(words)?;
+        if look.has_moved {
+            record::end_proofs(config, shared, store).map_err(words)?;
+        }
+        for table in &look.mirrored {
+            tracing::info!(pipeline = config.name, %table, "a new partition of blue's was made on green");
+        }
+        let on_blue = read(blue, filter).await.map_err(|error| error.to_string())?;
+        let on_green = read(green, filter).await.map_err(|error| error.to_string())?;
+        let published = published(blue, config).await.map_err(|error| error.to_string())?;
+        let kept = kept(book, &look, filter);
+        let mut drifts = compare(&on_blue, &on_green, &published, &kept);
+        compare_partitions(&mut drifts, &look, filter);
+        drifts.extend(look.made_again.iter().cloned().map(Drift::MadeAgain));
+        shared.catalog.compared(drifts.is_empty().then(|| marks[0].clone()));
+        let head = match &before {
+            Some(before) if before.drifts == drifts && !drifts.is_empty() => before.head,
+            _ => probe::head(blue).await?,
+        };
+        Ok(Seen { at: Instant::now(), marks, drifts, open: look.open, head })
+    }
+}
+
+/// Why no cutover may begin. `is_passed`: green has everything that blue wrote before the differences were
+/// seen.
+fn obstacle(
+    drifts: &[Drift],
+    open: &[String],
+    unproven: &[Mark],
+    is_passed: bool,
+) -> Option<String> {
     let mut words = Vec::new();
     for drift in drifts {
         words.push(match drift {
@@ -238,8 +410,21 @@ fn obstacle(drifts: &[Drift]) -> Option<String> {
                  publication): drop it, exclude it (tables.exclude), or copy again (replicator \
                  teardown, then run)"
             ),
-            other => other.to_string(),
+            drift if drift.stops() => drift.to_string(),
+            drift if is_passed => format!("{drift}; on green: {}", drift.remedy()),
+            drift => format!("{drift}; green still has to apply what came before"),
         });
+    }
+    words.extend(open.iter().cloned());
+    for mark in unproven.iter().take(NAMED_MAX) {
+        let Mark { table, why, .. } = mark;
+        words.push(format!(
+            "rows of {table} may differ: {why}; cutover verify --table '{table}' finds out (then, if \
+             they do: cutover repair, and verify again)"
+        ));
+    }
+    if let Some(more) = unproven.len().checked_sub(NAMED_MAX).filter(|more| *more > 0) {
+        words.push(format!("and {more} more tables that have to be compared: cutover verify"));
     }
     (!words.is_empty()).then(|| words.join("; "))
 }
@@ -247,28 +432,27 @@ fn obstacle(drifts: &[Drift]) -> Option<String> {
 impl std::fmt::Display for Drift {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Drift::Dropped(name) => write!(f, "{name} was dropped or renamed on blue"),
+            Drift::Dropped { table, .. } => write!(f, "{table} was dropped or renamed on blue"),
             Drift::Altered { table, how } => write!(f, "{table} was altered: {how}"),
-            Drift::MissingOnGreen(name) => write!(f, "{name} is missing on green"),
+            Drift::MissingOnGreen { table, .. } => write!(f, "{table} is missing on green"),
             Drift::Unpublished(name) => write!(f, "{name} is not replicated"),
+            Drift::MadeAgain(name) => write!(f, "{name} was dropped and made again on blue"),
+            Drift::Detached { table, parent } => {
+                write!(f, "{table} is a partition of {parent} on green and not on blue")
+            }
+            Drift::Attached { table, parent, .. } => {
+                write!(f, "{table} is a partition of {parent} on blue and not on green")
+            }
         }
     }
 }
 
 fn stop(drifts: &[Drift]) -> Failure {
     let what: Vec<_> = drifts.iter().map(ToString::to_string).collect();
-    let remedy: Vec<_> = drifts
-        .iter()
-        .map(|drift| match drift {
-            Drift::Dropped(name) => format!("DROP TABLE {name}; (or rename it as on blue)"),
-            Drift::Altered { table, .. } => format!("the same ALTER TABLE {table} as on blue"),
-            Drift::MissingOnGreen(name) => format!("CREATE TABLE {name} as on blue"),
-            Drift::Unpublished(_) => String::new(),
-        })
-        .collect();
+    let remedy: Vec<_> = drifts.iter().map(Drift::remedy).collect();
     Failure::halt(
         "blue",
-        format!("{}; green has everything from before", what.join("; ")),
+        format!("{}; green has every change that came before", what.join("; ")),
         format!("on green: {}; then: replicator run", remedy.join("; ")),
     )
 }
@@ -305,10 +489,10 @@ mod tests {
             ("dropped", &[]),
             ("extra", &[]),
         ]);
-        let known: BTreeSet<_> = ["kept", "altered", "dropped"].map(name).into();
+        let known = ["kept", "altered", "dropped"].map(|known| (name(known), false)).into();
         let published: BTreeSet<_> = ["kept", "altered", "partition"].map(name).into();
         let drifts = compare(&blue, &green, &published, &known);
-        let obstacle = obstacle(&drifts).unwrap();
+        let obstacle = obstacle(&drifts, &[], &[], true).unwrap();
         let stopping: Vec<_> = drifts.into_iter().filter(Drift::stops).collect();
         let failure = stop(&stopping);
         for part in [
@@ -330,7 +514,37 @@ mod tests {
     fn equal_tables_show_nothing() {
         let both = tables(&[("kept", &[("a", "integer")])]);
         let published: BTreeSet<_> = [name("kept")].into();
-        assert_eq!(compare(&both, &both, &published, &published), []);
-        assert_eq!(obstacle(&[]), None);
+        let known = [(name("kept"), false)].into();
+        assert_eq!(compare(&both, &both, &published, &known), []);
+        assert_eq!(obstacle(&[], &[], &[], true), None);
+    }
+
+    #[test]
+    fn partitions_that_come_and_go_are_waited_for() {
+        let (table, parent) = (name("p"), name("m"));
+        let dropped = Drift::Dropped { table: table.clone(), is_partition: true };
+        let statement = "CREATE TABLE p PARTITION OF m DEFAULT".to_owned();
+        let drifts = [
+            dropped,
+            Drift::MissingOnGreen { table: name("q"), partition: Some(statement) },
+            Drift::Detached { table, parent },
+        ];
+        assert!(!drifts.iter().any(Drift::stops));
+        let early = obstacle(&drifts, &[], &[], false).unwrap();
+        assert!(!early.contains("DROP TABLE") && early.contains("still has to apply"), "{early}");
+        let late = obstacle(&drifts, &[], &[], true).unwrap();
+        for remedy in ["DROP TABLE \"public\".\"p\"", "PARTITION OF m DEFAULT", "DETACH PARTITION"]
+        {
+            assert!(late.contains(remedy), "{remedy} is missing in {late}");
+        }
+    }
+
+    #[test]
+    fn what_is_unproven_is_named_with_the_command() {
+        let mark = |table: String| Mark { table: name(&table), why: "w".into(), revision: 1 };
+        let marks: Vec<_> = (0..7).map(|n| mark(format!("t{n}"))).collect();
+        let said = obstacle(&[], &[], &marks, true).unwrap();
+        assert!(said.contains("cutover verify --table '\"public\".\"t0\"'"), "{said}");
+        assert!(!said.contains("t5") && said.contains("and 2 more tables"), "{said}");
     }
 }

@@ -44,8 +44,8 @@ pub struct Failure {
     pub exit_code: u8,
 }
 
-/// Nothing is lost and nothing is missing.
-const SAFE: &str = "safe, nothing was skipped";
+/// What the stream brings is applied in order or not at all. Of what it can't bring it says nothing.
+const SAFE: &str = "safe on blue; nothing that came in the stream was skipped";
 /// Where nothing else is said.
 const STOPPED: &str = "replication stopped; blue is serving and keeps its log for us";
 /// Blue has everything; green can't be completed.

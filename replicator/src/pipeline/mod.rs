@@ -26,19 +26,18 @@ mod patience;
 pub mod preflight;
 mod published;
 mod reader;
+mod record;
 pub mod route;
 mod slot_route;
 mod streaming;
 pub mod teardown;
 pub(crate) mod truncation;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use cutover::Direction;
 use cutover::api::PipelinePhase;
-use decoders::QualifiedName;
 use tokio::sync::{Notify, watch};
 
 use crate::backfill::ProgressSender;
@@ -72,9 +71,6 @@ pub struct Pipeline {
     pub copied: ProgressSender,
     /// What was learned about the ways to read the slot; outlives errors.
     pub choice: ReaderChoice,
-    /// Tables that were ever published while this process lived: one that was dropped from the source stays
-    /// a difference, however often the stream begins anew.
-    pub known: BTreeSet<QualifiedName>,
     /// How much of the source's log was last said to be kept.
     pub log_told: wal::Level,
     /// The operator's stop.

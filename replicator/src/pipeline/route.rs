@@ -60,6 +60,16 @@ pub trait Route: Send + Sync + 'static {
     /// A position of the stream behind which nothing of that place comes. Waits until it is known.
     fn position(&self, place: Self::Place) -> impl Future<Output = Lsn> + Send;
 
+    /// Whether the source's tables are still what they are known to be: with the source closed, before the other
+    /// side is decided on. The default is for engines whose log brings every change of a definition.
+    ///
+    /// # Errors
+    /// They are not, or can't be asked.
+    fn ensure_known(&self, shared: &Shared) -> impl Future<Output = PortResult<()>> + Send {
+        let _ = shared;
+        async { Ok(()) }
+    }
+
     /// Counts rows, as [`Replication::count_rows`](cutover::ports::Replication::count_rows) says.
     fn count_rows(
         &self,

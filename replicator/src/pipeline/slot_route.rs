@@ -98,6 +98,10 @@ impl Route for SlotRoute {
         place
     }
 
+    async fn ensure_known(&self, shared: &Shared) -> PortResult<()> {
+        self.known_at_the_fence(shared).await
+    }
+
     async fn remove(&self, what: Leftover) -> Result<String, Failure> {
         self.removed(what).await
     }

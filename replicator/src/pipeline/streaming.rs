@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use decoders::Lsn;
+use decoders::assemble::KnownTables;
 use decoders::postgres::conninfo::ConnInfo;
 use decoders::postgres::session::Session;
 use decoders::postgres::stream::{Binary, StreamOptions};
 use decoders::postgres::{session, slot};
+use decoders::source::Disposition;
 use decoders::spool::Spool;
 use sinks::Target;
 use sinks::postgres::{PgTarget, PgTargetOptions};
@@ -18,6 +20,7 @@ use tokio::sync::watch;
 use super::arming::of_door;
 use super::failure::{Failure, GREEN_INCOMPLETE, of_connect};
 use super::reader::{self, Reader};
+use super::record::{self, Book};
 use super::{Pipeline, drift};
 use crate::config::{BinaryMode, Config, ReaderMode, StreamingMode};
 use crate::engine::apply::{Applier, BatchLimits};
@@ -65,8 +68,8 @@ impl Pipeline {
                 ..Failure::halt("blue", gone, resume::Broken::REMEDY)
             }
         })?;
-        self.known.extend(drift::published(&blue, &self.config).await?);
-        let published = self.known.clone();
+        let known = KnownTables::default();
+        self.keep_record(&blue, &known, true).await?;
         let at = resume::resume(Known {
             consistent_point: identity.consistent_point,
             green,
@@ -84,7 +87,10 @@ impl Pipeline {
             from: self.ends.source.clone(),
             store: self.store.clone(),
             shared: Arc::clone(&self.shared),
-            options: self.stream_options(identity, at.from)?,
+            options: StreamOptions {
+                known_tables: known.clone(),
+                ..self.stream_options(identity, at.from)?
+            },
             lanes_open: lanes_open.clone(),
             ending: ending.subscribe(),
             stands_by,
@@ -105,7 +111,8 @@ impl Pipeline {
                         &self.ends,
                         &self.door,
                         &self.shared,
-                        &published,
+                        &self.store,
+                        &known,
                     ) => {
                         drifted = Some(failure);
                     }
@@ -129,10 +136,52 @@ impl Pipeline {
             }
         };
         self.choice = choice;
-        let outcome = ran?;
+        let outcome = match ran {
+            Ok(outcome) => outcome,
+            Err(failure) => return Err(self.mended(failure, &known).await),
+        };
         match drifted {
             Some(failure) => Err(failure),
             None => Ok(outcome),
+        }
+    }
+
+    /// Looks at blue's catalog against its record on green, which is renewed; a stream that stands by only
+    /// learns what it has to know. Gives how many partitions were made on green.
+    async fn keep_record(
+        &self,
+        blue: &Session,
+        known: &KnownTables,
+        is_passed: bool,
+    ) -> Result<usize, Failure> {
+        let green = session::connect(&self.ends.target, "cutover setup").await;
+        let green = green.map_err(|error| of_connect("green", &error))?;
+        record::make_writable(&green).await?;
+        let mut book = Book::open(&green, &self.config, known).await?;
+        if !*self.shared.carries.borrow() {
+            return Ok(0);
+        }
+        let look = book.look(blue, &green, &self.config, is_passed).await?;
+        if look.has_moved {
+            record::end_proofs(&self.config, &self.shared, &self.store)?;
+        }
+        Ok(look.mirrored.len())
+    }
+
+    /// A row of a partition that blue has just got may be here before the watch has seen the partition. If it can be
+    /// made on green now, the stream goes on.
+    async fn mended(&self, failure: Failure, known: &KnownTables) -> Failure {
+        if failure.is_transient() {
+            return failure;
+        }
+        let blue = session::connect(&self.ends.source, "cutover setup").await;
+        let made = match blue {
+            Ok(blue) => self.keep_record(&blue, known, false).await.unwrap_or_default(),
+            Err(_) => 0,
+        };
+        match made {
+            0 => failure,
+            _ => Failure { disposition: Disposition::Retry, ..failure },
         }
     }
 

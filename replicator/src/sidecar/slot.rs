@@ -1,6 +1,5 @@
 //! `replicator run` between two PostgreSQL databases.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cutover::lease::PostgresLease;
@@ -157,7 +156,6 @@ pub(super) async fn run(config: Config, keeper: Option<Keeper>) -> Result<(), Fa
         shared: Arc::clone(&replication.shared),
         copied: ProgressSender::default(),
         choice: ReaderChoice::default(),
-        known: BTreeSet::new(),
         log_told: wal::Level::default(),
         stop: stop.subscribe(),
         finished: finished.subscribe(),

@@ -95,7 +95,7 @@ impl Shared {
                 phase => phase,
             },
             since: facts.since,
-            waiting_for: facts.waiting_for.clone().or(unconfirmed),
+            waiting_for: facts.waiting_for.clone().or(facts.obstacle.clone()).or(unconfirmed),
             blue: facts.blue.clone(),
             green: facts.green.clone(),
             serving: None,

@@ -22,6 +22,7 @@ use super::reader::{Reader, Trouble};
 use super::rechecking;
 use super::resume::Memory;
 use super::turning::Turning;
+use super::unproven;
 use super::work::{self, Bench, Counts, Pace, Shop};
 use crate::controlling::EngineReplication;
 use crate::store::FinishedChunk;
@@ -58,6 +59,8 @@ impl Comparison for PostgresComparison {
             Reader::open(&ends.source, from, &door),
             Reader::open(&ends.target, to, &door),
         )?;
+        // Before anything is read: what is marked later is not answered by this.
+        let marks = unproven::marks(&target, &config.name).await?;
         let wanted = |name: &QualifiedName| chosen.takes(name);
         let here = tables(&source, &config.tables).await?;
         let there = tables(&target, &config.tables).await?;
@@ -162,6 +165,10 @@ impl Comparison for PostgresComparison {
             && reports.iter().all(|report| report.differing() == 0);
         if !stopped && !goes_on {
             shop.memory.forget().await;
+        }
+        turning.check()?;
+        if !is_resumed && unproven::proves(job.mode()) {
+            unproven::answer(stream, marks, &reports).await?;
         }
         reports.sort_by(|a, b| a.table.cmp(&b.table));
         let (id, started) = (job.id().to_owned(), job.started());

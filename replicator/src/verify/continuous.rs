@@ -224,8 +224,8 @@ impl Continuous {
 
     async fn look(&self, looker: &mut impl Looker) -> Result<bool, Trouble> {
         match self.turning.now()? {
-            // The other side is right now.
-            Turn::Turned => {
+            // The other side is right now, or what was proven is not any more.
+            Turn::Turned | Turn::Moved => {
                 self.stop();
                 return Ok(false);
             }

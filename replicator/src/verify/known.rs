@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use cutover::verify::Known;
+use cutover::verify::{Known, Verdict};
 use serde::{Deserialize, Serialize};
 
 use crate::store::Ground;
@@ -38,6 +38,20 @@ pub(super) fn load(dir: &Path, ground: Option<&Ground>) -> io::Result<Option<Kno
     Ok((Some(&remembered.ground) == ground).then_some(remembered.known))
 }
 
+/// What says that both sides are equal is forgotten; what says that they differ stays. Doing it twice does no
+/// harm.
+pub(crate) fn end_proof(dir: &Path) -> io::Result<()> {
+    let text = match std::fs::read_to_string(dir.join(FILE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        read => read?,
+    };
+    let remembered: Remembered = serde_json::from_str(&text)?;
+    match remembered.known.verdict {
+        Verdict::Different => Ok(()),
+        _ => forget(dir),
+    }
+}
+
 /// For good. Doing it twice does no harm.
 pub(crate) fn forget(dir: &Path) -> io::Result<()> {
     match std::fs::remove_file(dir.join(FILE)) {
@@ -49,7 +63,7 @@ pub(crate) fn forget(dir: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use cutover::Side;
-    use cutover::verify::{Mode, Verdict};
+    use cutover::verify::Mode;
     use decoders::Lsn;
     use jiff::Timestamp;
     use sinks::progress::StreamIdentity;
@@ -83,9 +97,15 @@ mod tests {
             differences: 0,
         };
         save(dir.path(), &known, &ground(1)).unwrap();
-        assert_eq!(load(&ground(1)).unwrap(), Some(known));
+        assert_eq!(load(&ground(1)).unwrap(), Some(known.clone()));
         assert_eq!(load(&ground(2)).unwrap(), None);
         assert_eq!(super::load(dir.path(), None).unwrap(), None);
+        end_proof(dir.path()).unwrap();
+        assert_eq!(load(&ground(1)).unwrap(), None);
+        let known = Known { verdict: Verdict::Different, differences: 1, ..known };
+        save(dir.path(), &known, &ground(1)).unwrap();
+        end_proof(dir.path()).unwrap();
+        assert_eq!(load(&ground(1)).unwrap(), Some(known), "a difference is not forgotten");
         std::fs::write(dir.path().join(FILE), "{").unwrap();
         assert!(load(&ground(1)).is_err());
         forget(dir.path()).unwrap();

@@ -15,6 +15,7 @@
 //! | `resume` | what was done before a restart |
 //! | `known` | what the last one came to, for as long as it stands on the same copy and roles |
 //! | `turning` | when a run ends the verification |
+//! | `unproven` | tables that a change of the catalog has left unproven |
 //! | `definitions`, `large` | everything that is no row |
 //! | `continuous`, `rechecking` | rows that were written since, looked at again |
 //! | [`repair`] | rows made equal again, and why that loses nothing |
@@ -47,6 +48,7 @@ mod row_hash;
 mod settle;
 mod stride;
 mod turning;
+mod unproven;
 
 mod work;
 
@@ -72,7 +74,7 @@ use chosen::Chosen;
 use comparing::{CONNECTIONS, PostgresComparison};
 use continuous::Continuous;
 use job::Job;
-pub(crate) use known::forget;
+pub(crate) use known::{end_proof, forget};
 use mysql::BinlogPair;
 pub use reader::Trouble;
 use repair::RepairJob;

@@ -28,6 +28,8 @@ pub(super) enum Turn {
     None,
     /// A run keeps clients waiting, or is about to change the roles.
     Pausing,
+    /// Rows may have been moved outside of the stream since it began.
+    Moved,
     /// The roles have changed, or it is another copy.
     Turned,
 }
@@ -40,13 +42,16 @@ pub(super) struct Turning {
     pub ground: Ground,
     runs: Runs,
     before: Option<RunStatus>,
+    /// How often rows were found to be moved outside of the stream.
+    times_moved: u64,
 }
 
 impl Turning {
     /// Of a stream, its direction's store, and what is known of runs.
     pub fn new(shared: Arc<Shared>, store: Store, ground: Ground, runs: Runs) -> Self {
         let before = runs();
-        Self { shared, store, ground, runs, before }
+        let times_moved = shared.catalog.times_moved();
+        Self { shared, store, ground, runs, before, times_moved }
     }
 
     /// Ends when the two sides are not what they were any more, or are about to change.
@@ -63,6 +68,10 @@ impl Turning {
             Turn::Pausing => {
                 ended("a run has begun its pause; what was found so far is not remembered")
             }
+            Turn::Moved => ended(
+                "a table was changed on blue in a way that may have moved rows; what was found so far is not \
+                 remembered (cutover status names the table)",
+            ),
             Turn::Turned => {
                 ended("the sides have changed their roles; what was found is not remembered")
             }
@@ -78,8 +87,10 @@ impl Turning {
         let ground = ground(&self.store);
         let ground = ground.map_err(|error| Trouble::new("state directory", error.to_string()))?;
         let stands = ground.as_ref() == Some(&self.ground) && *self.shared.carries.borrow();
+        let has_moved = self.shared.catalog.times_moved() != self.times_moved;
         Ok(match (stands, is_pausing) {
             (false, _) => Turn::Turned,
+            (true, _) if has_moved => Turn::Moved,
             (true, true) => Turn::Pausing,
             (true, false) => Turn::None,
         })

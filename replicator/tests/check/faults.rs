@@ -18,6 +18,7 @@ const BLUE_FAULTS: &[&str] = &[
     "CREATE TABLE public.nothing (a integer PRIMARY KEY)",
     "ALTER TABLE public.nothing REPLICA IDENTITY NOTHING",
     "CREATE TABLE public.deferred (a integer PRIMARY KEY DEFERRABLE)",
+    "CREATE TABLE public.computed (raw text, k text GENERATED ALWAYS AS (lower(raw)) STORED PRIMARY KEY)",
     "CREATE TABLE public.gone (a integer NOT NULL)",
     "CREATE UNIQUE INDEX gone_a ON public.gone (a)",
     "ALTER TABLE public.gone REPLICA IDENTITY USING INDEX gone_a",
@@ -172,7 +173,7 @@ async fn every_fault_is_named_and_every_statement_mends_its_fault() {
     assert!(!text.contains("hunter2"), "a subscription's secret was shown");
 
     let missing = at(&report, Blue, "identity-missing");
-    assert_eq!(missing.objects.len(), 6, "{missing:?}");
+    assert_eq!(missing.objects.len(), 7, "{missing:?}");
     assert!(missing.summary.contains("UPDATE and DELETE"), "{missing:?}");
     let Some(Fix::Sql { statements, .. }) = &missing.fix else { panic!("{missing:?}") };
     for statement in [
@@ -181,6 +182,7 @@ async fn every_fault_is_named_and_every_statement_mends_its_fault() {
         r#"ALTER TABLE "public"."nothing" REPLICA IDENTITY DEFAULT"#,
         r#"ALTER TABLE "public"."deferred" REPLICA IDENTITY FULL"#,
         r#"ALTER TABLE "public"."leaf" REPLICA IDENTITY FULL"#,
+        r#"ALTER TABLE "public"."computed" REPLICA IDENTITY FULL"#,
     ] {
         assert!(statements.iter().any(|s| s == statement), "{statement} is not in {statements:?}");
     }

@@ -180,8 +180,12 @@ fn fit_column(
     let Some(at) = green.columns.iter().position(|c| c.name == column.name) else {
         return Err(TargetError::halt(
             format!("{name} has a column {:?} on blue that green lacks", column.name),
-            "The table was altered on blue. Make the same change on green (ALTER TABLE .. ADD \
-             COLUMN), then it goes on by itself",
+            format!(
+                "The table was altered on blue. Make the same change on green (ALTER TABLE .. ADD \
+                 COLUMN), then it goes on by itself. Rows that were there before may have got another value on \
+                 each side (a DEFAULT, an identity): cutover verify --table '{name}' shows it, and cutover \
+                 repair makes them equal"
+            ),
         ));
     };
     let target = &green.columns[at];

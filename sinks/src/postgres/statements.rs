@@ -197,7 +197,11 @@ async fn prepare_typed(
 pub(super) fn missing_table(schema: &TableSchema) -> TargetError {
     TargetError::halt(
         format!("green has no table {}", schema.name),
-        "Create it on green as it is on blue, or take it out of the publication, then start the \
-         replicator again",
+        format!(
+            "Create it on green as it is on blue (a partition with PARTITION OF), or take it out of the \
+             publication; it goes on by itself then. Rows that it had before it was replicated are in no \
+             stream: cutover verify --table '{}' finds them, and cutover repair brings them",
+            schema.name
+        ),
     )
 }

@@ -16,6 +16,7 @@ mod huge;
 mod lag;
 mod lanes;
 mod large_objects;
+mod moved_rows;
 mod mysql;
 mod mysql_automation;
 mod mysql_continuous;

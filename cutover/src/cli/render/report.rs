@@ -39,7 +39,7 @@ pub fn render_report(report: &RunReport, paint: Paint) -> String {
     }
     let back = match (report.outcome, report.way_back) {
         (Outcome::Completed, Some(true)) => {
-            Some("blue follows green: cutover rollback loses nothing")
+            Some("blue follows green: cutover rollback takes along what is written there")
         }
         (Outcome::RolledBack, Some(true)) => {
             Some("green follows blue: cutover --when-lag '<1s' goes there again")

@@ -80,18 +80,47 @@ pub enum MissingIdentity {
     DeferrablePrimaryKey,
     /// REPLICA IDENTITY USING INDEX, and the index was dropped or is not valid.
     IndexGone,
+    /// A column of the key is generated, which is not in the stream.
+    GeneratedKey,
+    /// A column of the key, or with FULL of the table, is generated, and the server (18+) refuses every UPDATE
+    /// and DELETE once the table is published without its generated columns. FULL is no way out.
+    GeneratedRefused,
     /// REPLICA IDENTITY NOTHING.
     Nothing,
 }
 
+/// The first version that refuses an identity with generated columns that are not published, as
+/// `server_version_num`.
+const REFUSES_GENERATED_SINCE: u32 = 180_000;
+
 /// What PostgreSQL will do (`RelationGetIndexList`, `CheckCmdReplicaIdentity`): the setting and
 /// the indexes as they are, not as they were when the setting was made.
-pub fn resolve_identity(setting: ReplicaIdentity, indexes: &[UniqueIndex]) -> ResolvedIdentity {
-    let key = |index: &UniqueIndex| ResolvedIdentity::Key {
-        index: index.name.clone(),
-        columns: index.columns.clone(),
+pub fn resolve_identity(
+    setting: ReplicaIdentity,
+    indexes: &[UniqueIndex],
+    columns: &[ColumnInfo],
+    version_num: u32,
+) -> ResolvedIdentity {
+    let generated = match version_num >= REFUSES_GENERATED_SINCE {
+        true => MissingIdentity::GeneratedRefused,
+        false => MissingIdentity::GeneratedKey,
+    };
+    let is_generated = |number: &i16| {
+        columns.iter().any(|column| column.number == *number && column.generated.is_some())
+    };
+    let key = |index: &UniqueIndex| match index.columns.iter().any(is_generated) {
+        true => ResolvedIdentity::Missing(generated),
+        false => {
+            ResolvedIdentity::Key { index: index.name.clone(), columns: index.columns.clone() }
+        }
     };
     match setting {
+        ReplicaIdentity::Full
+            if generated == MissingIdentity::GeneratedRefused
+                && columns.iter().any(|column| column.generated.is_some()) =>
+        {
+            ResolvedIdentity::Missing(generated)
+        }
         ReplicaIdentity::Full => ResolvedIdentity::Full,
         ReplicaIdentity::Nothing => ResolvedIdentity::Missing(MissingIdentity::Nothing),
         ReplicaIdentity::Default => match indexes.iter().find(|index| index.primary) {
@@ -153,6 +182,7 @@ pub(super) async fn unique_indexes(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::change::Generated;
 
     fn index(name: &str) -> UniqueIndex {
         UniqueIndex {
@@ -172,7 +202,7 @@ mod tests {
     fn a_primary_key_is_the_default_identity() {
         let primary = UniqueIndex { primary: true, columns: vec![2, 1], ..index("pk") };
         assert_eq!(
-            resolve_identity(ReplicaIdentity::Default, &[index("u"), primary]),
+            resolve_identity(ReplicaIdentity::Default, &[index("u"), primary], &[], 150_000),
             ResolvedIdentity::Key { index: "pk".into(), columns: vec![2, 1] }
         );
     }
@@ -180,7 +210,7 @@ mod tests {
     #[test]
     fn a_unique_index_alone_is_no_default_identity() {
         assert_eq!(
-            resolve_identity(ReplicaIdentity::Default, &[index("u")]),
+            resolve_identity(ReplicaIdentity::Default, &[index("u")], &[], 150_000),
             ResolvedIdentity::Missing(MissingIdentity::NoPrimaryKey)
         );
     }
@@ -189,7 +219,7 @@ mod tests {
     fn a_deferrable_primary_key_identifies_nothing() {
         let primary = UniqueIndex { primary: true, immediate: false, ..index("pk") };
         assert_eq!(
-            resolve_identity(ReplicaIdentity::Default, &[primary]),
+            resolve_identity(ReplicaIdentity::Default, &[primary], &[], 150_000),
             ResolvedIdentity::Missing(MissingIdentity::DeferrablePrimaryKey)
         );
     }
@@ -198,8 +228,48 @@ mod tests {
     fn an_identity_index_that_was_dropped_leaves_nothing() {
         let primary = UniqueIndex { primary: true, ..index("pk") };
         assert_eq!(
-            resolve_identity(ReplicaIdentity::Index, &[primary]),
+            resolve_identity(ReplicaIdentity::Index, &[primary], &[], 150_000),
             ResolvedIdentity::Missing(MissingIdentity::IndexGone)
         );
+    }
+
+    #[test]
+    fn a_generated_column_identifies_nothing() {
+        let column = |number: i16, generated| ColumnInfo {
+            number,
+            name: format!("c{number}"),
+            type_oid: 25,
+            type_name: "text".into(),
+            type_modifier: -1,
+            type_kind: super::super::TypeKind::Base,
+            element_oid: 0,
+            not_null: true,
+            has_default: false,
+            generated,
+            identity: None,
+            collation: None,
+            deterministic: true,
+            comparable: true,
+        };
+        let columns = [column(1, None), column(2, Some(Generated::Stored))];
+        let resolve = |setting, index: UniqueIndex, version_num| {
+            resolve_identity(setting, &[index], &columns, version_num)
+        };
+        let (full, by_index) = (ReplicaIdentity::Full, ReplicaIdentity::Index);
+        let primary = UniqueIndex { primary: true, columns: vec![1, 2], ..index("pk") };
+        let named = UniqueIndex { is_identity: true, columns: vec![2], ..index("u") };
+        for (version_num, why) in
+            [(170_000, MissingIdentity::GeneratedKey), (180_000, MissingIdentity::GeneratedRefused)]
+        {
+            let missing = ResolvedIdentity::Missing(why);
+            assert_eq!(resolve(ReplicaIdentity::Default, primary.clone(), version_num), missing);
+            assert_eq!(resolve(by_index, named.clone(), version_num), missing);
+            let other = UniqueIndex { is_identity: true, columns: vec![1], ..index("u") };
+            let key = ResolvedIdentity::Key { index: "u".into(), columns: vec![1] };
+            assert_eq!(resolve(by_index, other, version_num), key);
+        }
+        assert_eq!(resolve(full, primary.clone(), 170_000), ResolvedIdentity::Full);
+        let refused = ResolvedIdentity::Missing(MissingIdentity::GeneratedRefused);
+        assert_eq!(resolve(full, primary, 180_000), refused);
     }
 }

@@ -174,7 +174,12 @@ pub async fn tables(client: &Client, filter: &TableFilter) -> Result<Vec<TableIn
         let oid = table.oid;
         table.columns = columns.remove(&oid).unwrap_or_default();
         table.unique_indexes = indexes.remove(&oid).unwrap_or_default();
-        table.identity = resolve_identity(table.identity_setting, &table.unique_indexes);
+        table.identity = resolve_identity(
+            table.identity_setting,
+            &table.unique_indexes,
+            &table.columns,
+            version_num,
+        );
         table.foreign_keys = foreign_keys.remove(&oid).unwrap_or_default();
         table.triggers = triggers.remove(&oid).unwrap_or_default();
         table.rules = rules.remove(&oid).unwrap_or_default();
@@ -264,7 +269,7 @@ fn table(row: &Row) -> Result<TableInfo, CatalogError> {
         has_oids: row.get("has_oids"),
         columns: Vec::new(),
         identity_setting,
-        identity: resolve_identity(identity_setting, &[]),
+        identity: resolve_identity(identity_setting, &[], &[], 0),
         unique_indexes: Vec::new(),
         foreign_keys: Vec::new(),
         triggers: Vec::new(),

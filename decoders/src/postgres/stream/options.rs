@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::assemble::PART_BYTES_DEFAULT;
+use crate::assemble::{KnownTables, PART_BYTES_DEFAULT};
 use crate::change::Lsn;
 use crate::spool::Spool;
 
@@ -72,6 +72,8 @@ pub struct StreamOptions {
     pub origin: OriginFilter,
     /// The server that the position belongs to, if it is known already.
     pub expected_identity: Option<SystemIdentity>,
+    /// The tables that were copied, by name: a name that stands for another table ends the stream there.
+    pub known_tables: KnownTables,
     /// Where large transactions are kept that arrive while they run (PostgreSQL 14+). `None`: they
     /// come after their commit.
     pub spool: Option<Arc<dyn Spool>>,
@@ -97,6 +99,7 @@ impl StreamOptions {
             binary: Binary::Auto,
             origin: OriginFilter::Any,
             expected_identity: None,
+            known_tables: KnownTables::default(),
             spool: None,
             application_name: application_name.into(),
         }

@@ -1,0 +1,57 @@
+//! The last look at the source's catalog: its clients are gone, and the other side is not decided on yet.
+//!
+//! The watch looks every few seconds, so what was done between its last look and the fence has to be looked for
+//! here. One question tells if there is anything to look for.
+
+use cutover::ports::{PortError, PortResult};
+use decoders::assemble::KnownTables;
+use decoders::postgres::session;
+use sinks::catalog_record::Mark;
+
+use super::Book;
+use crate::pipeline::arming::SlotRoute;
+use crate::pipeline::catalog_mark::CatalogMark;
+use crate::pipeline::failure::Failure;
+use crate::status::Shared;
+
+impl SlotRoute {
+    /// # Errors
+    /// A server's; or tables of the source are not what they are known to be: they are named.
+    pub(in crate::pipeline) async fn known_at_the_fence(&self, shared: &Shared) -> PortResult<()> {
+        let direction = self.ends.direction;
+        // The session of the marker: nobody new is let in now.
+        let kept = self.marker.lock().await;
+        let source = kept.as_ref().filter(|session| !session.is_closed()).ok_or_else(|| {
+            PortError::new(direction.from().name(), "the session that writes markers is gone")
+        })?;
+        let refused = |error: tokio_postgres::Error| {
+            PortError::new(direction.from().name(), session::describe(&error))
+        };
+        let mark = CatalogMark::prepare(source).await.map_err(refused)?;
+        let mark = mark.read().await.map_err(refused)?;
+        if shared.catalog.is_compared(&mark) && shared.obstacle().is_none() {
+            return Ok(());
+        }
+        let target = {
+            let _guard = self.door.enter(direction.to()).await?;
+            let session = session::connect(&self.ends.target, "cutover probe").await;
+            session.map_err(|error| PortError::new(direction.to().name(), error.to_string()))?
+        };
+        let put = |failure: Failure| crate::controlling::of_failure(self.ends.put(failure));
+        let known = KnownTables::default();
+        let book = Book::open(&target, &self.config, &known).await.map_err(put)?;
+        let marks = book.marks(&target).await.map_err(put)?;
+        if let Some(Mark { table, why, .. }) = marks.first() {
+            return Err(moved(format!("rows of {table} may differ: {why}")));
+        }
+        match book.differs(source, &self.config).await.map_err(put)? {
+            Some(what) => Err(moved(self.ends.words(what))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn moved(what: String) -> PortError {
+    PortError::new("catalog", format!("tables were changed just before the fence: {what}"))
+        .remedy("cutover status shows what to do")
+}

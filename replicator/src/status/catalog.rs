@@ -1,0 +1,38 @@
+//! What the watch over the catalogs tells the rest of the sidecar.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+/// Shared by the watch, by verifications and by the gate.
+#[derive(Debug, Default)]
+pub struct CatalogFacts {
+    moved: AtomicU64,
+    compared: Mutex<Option<String>>,
+}
+
+impl CatalogFacts {
+    /// Rows may have been moved outside of the stream: what was proven before is not any more.
+    pub fn rows_moved(&self) {
+        self.moved.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// How often that was found. A proof is worth something for as long as this stays what it was when its
+    /// work began.
+    pub fn times_moved(&self) -> u64 {
+        self.moved.load(Ordering::Acquire)
+    }
+
+    /// The source's catalog had this mark when it was found to be as it is kept; `None`: it has not been.
+    pub fn compared(&self, mark: Option<String>) {
+        *self.locked() = mark;
+    }
+
+    /// Whether nothing has changed in the source's catalog since it was compared.
+    pub fn is_compared(&self, mark: &str) -> bool {
+        self.locked().as_deref() == Some(mark)
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Option<String>> {
+        self.compared.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}

@@ -18,6 +18,7 @@
 //! | [`compare`] | are two databases exactly equal? |
 //! | [`bench`] | what the benches stand on |
 //! | [`chaos`] | runs in which everything goes wrong that can, and their judge |
+//! | [`intruder`] | what nobody may do, tried |
 //! | [`wait`] | wait on progress with a deadline; there are no sleeps in tests |
 //!
 //! Nothing here depends on another crate of the workspace: the judge must not share a bug with the
@@ -29,6 +30,7 @@ pub mod chaos;
 pub mod compare;
 pub mod embedded;
 pub mod haproxy;
+pub mod intruder;
 pub mod ledger;
 pub mod mysql;
 pub mod paths;

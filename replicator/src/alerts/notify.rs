@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cutover::private_file;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
@@ -125,8 +126,8 @@ impl Notifier {
         let failed = |cause: String| NotifyError { receiver: "webhook", cause };
         let mut request = self.agent.post(&hook.url);
         if let Some(path) = &hook.token_file {
-            let token = std::fs::read_to_string(path)
-                .map_err(|error| failed(format!("token_file {}: {error}", path.display())))?;
+            let token =
+                private_file::read(path).map_err(|error| failed(format!("token_file {error}")))?;
             request = request.header("Authorization", format!("Bearer {}", token.trim()));
         }
         let sent = request.send_json(notification.webhook_body(&self.pipeline));

@@ -8,6 +8,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use cutover::api::{ApiError, ErrorCode};
+use cutover::private_file;
 use sha2::{Digest, Sha256};
 
 use super::routes::Refusal;
@@ -27,8 +28,7 @@ impl Token {
     /// # Errors
     /// A sentence: the file can't be read, or is empty.
     pub fn read(path: &Path) -> Result<Self, String> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| format!("api.token_file {}: {error}", path.display()))?;
+        let text = private_file::read(path).map_err(|error| format!("api.token_file {error}"))?;
         if text.trim().is_empty() {
             return Err(format!("api.token_file {}: empty", path.display()));
         }

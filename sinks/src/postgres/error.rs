@@ -88,6 +88,13 @@ impl Refusal {
                  wrote to green. Compare the table's definition and rows on both sides (cutover \
                  verify), correct green, then start the replicator again"
             }
+            // undefined_function, undefined_table: of an expression of the table
+            "42883" | "42P01" => {
+                "If a constraint, an index, a default or a generated column of the table calls a function or reads a \
+                 table by a name without its schema: the stream's sessions have an empty search_path. Set \
+                 the function's own (ALTER FUNCTION .. SET search_path = ..) on green; otherwise make the \
+                 table's definition there fit blue's. Then start the replicator again"
+            }
             "42501" => "Grant the role that the replicator uses on green what is named above",
             code if code.starts_with("22") || code.starts_with("42") => {
                 "The table's definition on green does not fit blue's. Make them alike, then start \

@@ -21,7 +21,7 @@ export BENCH_BLUE BENCH_GREEN ENGINE ROUTER
 
 ENV := . scripts/env.sh &&
 
-.PHONY: help demo test sim chaos unseen build setup fmt lint bench clean-cache toolchain
+.PHONY: help demo test sim chaos unseen intruder build setup fmt lint bench clean-cache toolchain
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,11 @@ unseen: toolchain ## Blue's catalog, rights and settings change in every way, th
 	@scripts/setup packages servers 13 15 17 18 rocksdb >&2
 	@$(ENV) cargo build --workspace --bins >&2
 	@$(ENV) $$CARGO_TARGET_DIR/debug/unseen --runs $(or $(SEEDS),$(RUNS),300) --seed $(or $(SEED),1) --at $(or $(AT),0) $(if $(ONLY),--only '$(ONLY)')
+
+intruder: toolchain ## Users of the databases and of the host try what they may not: ARGS='--pair 14:18'
+	@scripts/setup packages servers 14 15 16 17 18 rocksdb >&2
+	@$(ENV) cargo build --workspace --bins >&2
+	@$(ENV) $$CARGO_TARGET_DIR/debug/intruder $(ARGS)
 
 build: toolchain ## The programs `replicator` and `cutover`, optimized, in $CARGO_TARGET_DIR/release
 	@scripts/setup packages rocksdb

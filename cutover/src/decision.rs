@@ -32,6 +32,7 @@ use decoders::postgres::conninfo::ConnInfo;
 use tokio::time::Instant;
 
 use crate::api::Act;
+use crate::house;
 use crate::lease::Tenant;
 use crate::phase::Verdict;
 use crate::ports::{Decision, Epoch, PortError, PortResult};
@@ -40,8 +41,7 @@ use crate::sql::{Kind, SessionNumber, Slot, Sql, SqlError, TextRow, literal, soo
 
 pub use mysql::MysqlDecision;
 
-const CREATE: &str = "CREATE SCHEMA IF NOT EXISTS _cutover; \
-     CREATE TABLE IF NOT EXISTS _cutover.decision (epoch bigint PRIMARY KEY, \
+const TABLE: &str = "CREATE TABLE IF NOT EXISTS _cutover.decision (epoch bigint PRIMARY KEY, \
      verdict text NOT NULL CHECK (verdict IN ('commit', 'abort')), \
      decided_at timestamptz NOT NULL DEFAULT now())";
 
@@ -236,16 +236,11 @@ impl Decision for PostgresDecision {
         // One that was kept from earlier may be on an old primary, which nobody else has asked for days.
         self.session.close().await;
         let session = self.session.get(deadline).await?;
-        let there = "SELECT to_regclass('_cutover.decision') IS NOT NULL AS there";
-        let row = session.row(there, deadline).await;
-        let row = row.map_err(|error| error.at(self.place, "looking for the decision table"))?;
-        if !row.is_true("there") {
-            // Only when it is missing: without CREATE on the database the IF NOT EXISTS fails too.
-            // A side that an earlier run has closed is read-only by default.
-            let create = format!("BEGIN READ WRITE; {CREATE}; COMMIT");
-            let made = self.run(&session, &create, deadline).await;
-            made.map_err(|error| error.at(self.place, "creating the decision table"))?;
+        let made = house::has_table(&session, "decision", TABLE, self.place, deadline).await;
+        if made.is_err() {
+            self.session.close().await;
         }
+        made?;
         // Whether a row could be inserted, without leaving one.
         let probe = "BEGIN READ WRITE; INSERT INTO _cutover.decision (epoch, verdict) \
                      VALUES (-1, 'abort'); ROLLBACK";
@@ -260,6 +255,7 @@ impl Decision for PostgresDecision {
         // As in `prepare`.
         self.reader.close().await;
         let session = self.reader.get(deadline).await?;
+        house::is_ours(&session, self.place, deadline).await?;
         let failed = |error: SqlError| error.at(self.place, "reading the last epoch");
         match session
             .row("SELECT coalesce(max(epoch), 0) AS epoch FROM _cutover.decision", deadline)
@@ -285,6 +281,7 @@ impl Decision for PostgresDecision {
 
     async fn abort(&self, epoch: Epoch, deadline: Instant) -> PortResult<Verdict> {
         let session = self.session.get(deadline).await?;
+        house::is_ours(&session, self.place, deadline).await?;
         let abort = insert_sql("", &format!("VALUES ({epoch}, 'abort')"));
         let inserted = self.run(&session, &abort, deadline).await;
         inserted.map_err(|error| error.at(self.place, RECORDING))?;
@@ -294,6 +291,7 @@ impl Decision for PostgresDecision {
 
     async fn read(&self, epoch: Epoch, deadline: Instant) -> PortResult<Option<Verdict>> {
         let session = self.session.get(deadline).await?;
+        house::is_ours(&session, self.place, deadline).await?;
         Ok(self.look(&session, epoch, "true", deadline).await?.verdict)
     }
 

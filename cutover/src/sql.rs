@@ -122,6 +122,8 @@ pub(crate) struct Sql {
     kind: Kind,
     /// A statement was given up while it ran. Whatever is asked next would queue behind it.
     stuck: AtomicBool,
+    /// Our schema was there and ours alone.
+    has_seen_house: AtomicBool,
 }
 
 /// A statement that runs. Dropped before its answer is here (the caller was cut short), it marks
@@ -201,6 +203,16 @@ impl Sql {
         self.session.server_version()
     }
 
+    /// Whether our schema was there and ours alone when this session looked; that can't change.
+    pub fn has_seen_house(&self) -> bool {
+        self.has_seen_house.load(Ordering::Relaxed)
+    }
+
+    /// Our schema is there and ours alone.
+    pub fn sees_house(&self) {
+        self.has_seen_house.store(true, Ordering::Relaxed);
+    }
+
     /// Which of our sessions it is.
     pub fn number(&self) -> SessionNumber {
         self.number
@@ -250,7 +262,8 @@ pub(crate) async fn open(
     };
     match tokio::time::timeout_at(deadline, opening).await {
         Ok(Ok(session)) => {
-            Ok(Sql { session, number: SessionNumber::next(), kind, stuck: AtomicBool::new(false) })
+            let (stuck, has_seen_house) = (AtomicBool::new(false), AtomicBool::new(false));
+            Ok(Sql { session, number: SessionNumber::next(), kind, stuck, has_seen_house })
         }
         Ok(Err(error)) => Err(SqlError {
             sqlstate: error.server_error().map(|server| server.sqlstate.clone()),

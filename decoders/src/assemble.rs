@@ -27,7 +27,7 @@ mod tables;
 mod tests;
 use std::sync::Arc;
 
-use crate::change::{ChangeEvent, Lsn, Part, TableSchema, Transaction};
+use crate::change::{ChangeEvent, Lsn, Part, TableSchema, Transaction, UNTOLD_ORIGIN};
 use crate::postgres::pgoutput::{Begin, Commit, Delete, Insert, Message, Truncate, Update};
 
 use self::images::{check_gapless, check_key_in_new, check_old, check_width, fill_gaps, on};
@@ -158,7 +158,8 @@ impl Assembler {
             return Err(AssembleError::NestedBegin { outer: open.begin.xid, inner: begin.xid });
         }
         let changes = Vec::new();
-        self.open = Some(Open { begin, origin: None, tables, changes, bytes: 0, cut: false });
+        let origin = tables.is_some().then(|| UNTOLD_ORIGIN.into());
+        self.open = Some(Open { begin, origin, tables, changes, bytes: 0, cut: false });
         Ok(())
     }
 

@@ -31,7 +31,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use crate::change::{Cell, ChangeEvent, OldRow, Row, TableSchema, Transaction, Value};
+use crate::change::{
+    Cell, ChangeEvent, OldRow, Row, TableSchema, Transaction, UNTOLD_ORIGIN, Value,
+};
 
 /// Numbers the events of a stream and turns them into JSON.
 #[derive(Debug, Default)]
@@ -121,7 +123,7 @@ impl JsonEvents {
             detail,
             committed_at: committed_at.clone(),
             transaction_id: TransactionNumber::Xid(transaction.xid),
-            origin: transaction.origin.as_deref(),
+            origin: transaction.origin.as_deref().filter(|origin| *origin != UNTOLD_ORIGIN),
             prepared: None,
             position: position.clone(),
         })

@@ -17,7 +17,7 @@ pub mod spool;
 
 pub use change::{
     Cell, ChangeEvent, Column, Generated, Lsn, OldRow, Part, Position, QualifiedName,
-    ReplicaIdentity, Row, TableId, TableSchema, Transaction, Value,
+    ReplicaIdentity, Row, TableId, TableSchema, Transaction, UNTOLD_ORIGIN, Value,
 };
 pub use maybe_tls::MaybeTls;
 pub use source::{Source, SourceError, SourceEvent};

@@ -18,6 +18,7 @@ use replicator::engine::budget::Budget;
 use replicator::engine::frontier::Frontier;
 use replicator::engine::hold::Hold;
 use replicator::engine::marker::MarkerGate;
+use replicator::engine::own::Counterpart;
 use replicator::engine::resume::Resume;
 use replicator::engine::stream::{self, Outcome, StreamContext};
 use replicator::engine::totals::AppliedTotals;
@@ -62,7 +63,7 @@ async fn rate(lanes: u16) -> f64 {
         tables: TableFilter::default(),
         gate: MarkerGate::default(),
         hold: Hold::default(),
-        counterpart: "bench_back".into(),
+        counterpart: Counterpart::of_binlog("bench_back"),
         lanes_open: watch::Sender::new(false),
         budget: Budget::new(256 << 20),
         limits: BatchLimits { bytes: 64 << 20, transactions: 50_000 },

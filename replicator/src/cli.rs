@@ -1,5 +1,7 @@
 //! The command line of `replicator`.
 
+pub(crate) mod typed;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -176,6 +178,9 @@ impl PipelineArgs {
     /// # Errors
     /// Everything that is wrong, at once.
     pub fn resolve(&self) -> Result<Config, ConfigError> {
+        for (flag, url) in [("--blue", &self.blue), ("--green", &self.green)] {
+            typed::refuse_password(flag, url.as_deref()).map_err(ConfigError::one)?;
+        }
         let mut config = match &self.config {
             Some(path) => Config::read(path)?,
             None => match (&self.blue, &self.green) {

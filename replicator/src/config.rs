@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use cutover::login::Login;
+use cutover::private_file;
 use cutover::switch::SwitchConfig;
 use cutover::watch::WatchConfig;
 use decoders::postgres::catalog::TableFilter;
@@ -18,7 +19,7 @@ use crate::backfill::CopyConfig;
 use crate::pipeline::HaltConfig;
 use crate::protect::{OnWalLimit, ProtectConfig};
 use crate::schema::SchemaConfig;
-use crate::secret::Secret;
+use crate::secret::{Secret, has_password};
 
 mod api;
 mod problems;
@@ -121,9 +122,15 @@ impl Endpoint {
     pub fn text(&self, side: &str) -> Result<Secret, String> {
         match (&self.url, &self.url_file) {
             (Some(url), None) => Ok(url.clone()),
-            (None, Some(path)) => std::fs::read_to_string(path)
-                .map(Secret)
-                .map_err(|error| format!("{side}.url_file {}: {error}", path.display())),
+            (None, Some(path)) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| format!("{side}.url_file {}: {error}", path.display()))?;
+                if has_password(&text) {
+                    let private = private_file::refuse_open(path);
+                    private.map_err(|what| format!("{side}.url_file {what}"))?;
+                }
+                Ok(Secret(text))
+            }
             (Some(_), Some(_)) => Err(format!("{side}: give url or url_file, not both")),
             (None, None) => {
                 Err(format!("{side}: no connection string; give {side}.url or --{side}"))
@@ -308,12 +315,17 @@ impl Config {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| ConfigError::one(format!("{}: {error}", path.display())))?;
-        toml::from_str(&text).map_err(|error| {
+        let config: Self = toml::from_str(&text).map_err(|error| {
             // The parser's own rendering quotes the line, and the line may hold a password.
             let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
             let place = line.map_or(String::new(), |line| format!(", line {line}"));
             ConfigError::one(format!("{}{place}: {}", path.display(), error.message()))
-        })
+        })?;
+        let urls = [&config.blue.url, &config.green.url];
+        if urls.into_iter().flatten().any(|url| has_password(&url.0)) {
+            private_file::refuse_open(path).map_err(ConfigError::one)?;
+        }
+        Ok(config)
     }
 
     /// The configuration of the stream the other way round: its source is green, and its target

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use nix::sys::stat::{Mode, umask};
 use replicator::cli::{Cli, Command, LogFormat};
 use replicator::{proxy, sidecar, watchdog};
 use tracing_subscriber::EnvFilter;
@@ -17,6 +18,8 @@ const THREAD_STACK_BYTES: usize = 16 << 20;
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(300);
 
 fn main() -> ExitCode {
+    // Rows and their keys lie in files of ours, and orders come by sockets of ours: for our own user only.
+    umask(Mode::S_IRWXG | Mode::S_IRWXO);
     let cli = Cli::parse();
     start_logging(cli.log_format);
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -18,7 +18,7 @@ use decoders::{Position, Source, SourceEvent};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::cli::TailArgs;
+use crate::cli::{TailArgs, typed};
 use crate::pipeline::failure::{Failure, chain, of_connect};
 
 /// Prints changes until `stop`, or until `--limit` are printed.
@@ -26,6 +26,8 @@ use crate::pipeline::failure::{Failure, chain, of_connect};
 /// # Errors
 /// Blue's, or stdout's. A closed pipe (`| head`) is a normal end.
 pub async fn tail(args: &TailArgs, mut stop: watch::Receiver<bool>) -> Result<(), Failure> {
+    typed::refuse_password("--blue", Some(&args.blue))
+        .map_err(|what| Failure::halt("--blue", what, "CUTOVER_BLUE=.. replicator tail"))?;
     if decoders::mysql::server::is_mysql_url(&args.blue) {
         return binlog::tail(args, stop).await;
     }

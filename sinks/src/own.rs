@@ -2,20 +2,28 @@
 //! target's log: a stream the other way round must leave our writes out, or every change would come
 //! back for ever.
 //!
-//! Two marks, because neither is always there:
-//! - the replication origin of the lane's session, where the role may have one. It travels with the
-//!   commit, so a transaction that is read while it still runs does not show it;
+//! What is left out is lost if it was not ours. So nobody who may merely write to the database must be able
+//! to make a mark that is believed ([`keys`] says by what):
+//! - the replication origin of the lane's session, where the role may have one. Only who may use origins can
+//!   put it on a commit. It travels with the commit, so a transaction that was received while it ran does not
+//!   show it;
 //! - from PostgreSQL 14 on a logical message, the first thing in each transaction that
-//!   is published. Every role may write one, and it comes first even when a large transaction comes
-//!   in parts.
+//!   is published. Every role may write one, so it holds a [`Secret`] of this pipeline and direction. It comes
+//!   first even when a large transaction comes in parts. Whoever may read the log (a role that may use
+//!   replication slots) can read the secret: where there are origins too, the message alone is not enough.
+
+pub mod keys;
+mod secret;
 
 use decoders::change::ChangeEvent;
 use tokio_postgres::Client;
 
+pub use secret::Secret;
+
 use crate::postgres::target_error;
 use crate::target::TargetError;
 
-/// Prefix of the message; its content is the pipeline's name.
+/// Prefix of the message; its content says whose it is.
 pub const MESSAGE_PREFIX: &str = "cutover.own";
 
 /// The first version whose pgoutput forwards messages, as `server_version_num`.
@@ -37,22 +45,57 @@ pub async fn may_mark(client: &Client, version_num: u32) -> Result<bool, TargetE
     Ok(row.get::<_, Option<bool>>(0).unwrap_or(false))
 }
 
-/// The call that writes the mark. Of what others may read it has to be the first in its transaction.
-pub(crate) fn call(pipeline: &str) -> String {
+/// The call that writes a mark; its content is the text parameter number `parameter`, which no statement
+/// shows. Of what others may read it has to be the first in its transaction.
+pub(crate) fn call(parameter: usize) -> String {
+    format!("pg_catalog.pg_logical_emit_message(true, '{MESSAGE_PREFIX}', ${parameter}::text)")
+}
+
+/// The call of a transaction that writes nothing else. It proves nothing, and needs not: who leaves such a
+/// transaction out leaves out nothing.
+pub(crate) fn call_alone(pipeline: &str) -> String {
     format!(
         "pg_catalog.pg_logical_emit_message(true, '{MESSAGE_PREFIX}', '{}')",
         pipeline.replace('\'', "''")
     )
 }
 
-/// Whether a change is the mark of this pipeline's lanes.
-pub fn is_mark_of(change: &ChangeEvent, pipeline: &str) -> bool {
-    match change {
-        ChangeEvent::Message { prefix, content } => {
-            prefix == MESSAGE_PREFIX && content[..] == *pipeline.as_bytes()
+/// The content of a mark that proves whose it is.
+pub fn content(secret: &Secret, pipeline: &str) -> String {
+    format!("{} {pipeline}", secret.hex())
+}
+
+/// What a change says of whose transaction it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mark<'a> {
+    /// The pipeline's name, as the writer gives it.
+    pub pipeline: &'a [u8],
+    /// What it offers as proof. None in marks of a version that had no secrets, and of transactions that
+    /// write nothing else.
+    pub proof: Option<Secret>,
+}
+
+impl<'a> Mark<'a> {
+    /// The mark that a change is, if it is one.
+    pub fn of(change: &'a ChangeEvent) -> Option<Self> {
+        let ChangeEvent::Message { prefix, content } = change else { return None };
+        if prefix != MESSAGE_PREFIX {
+            return None;
         }
-        _ => false,
+        let proof = content.get(..Secret::HEX_BYTES).and_then(Secret::of_hex);
+        match (proof, content.get(Secret::HEX_BYTES..)) {
+            (Some(proof), Some([b' ', pipeline @ ..])) => {
+                Some(Self { pipeline, proof: Some(proof) })
+            }
+            _ => Some(Self { pipeline: content, proof: None }),
+        }
     }
+}
+
+/// Whether a change names this pipeline as the writer. It proves nothing by itself, but where the decoder makes
+/// the message of a progress row (MySQL and MariaDB).
+pub fn is_mark_of(change: &ChangeEvent, pipeline: &str) -> bool {
+    Mark::of(change).is_some_and(|mark| mark.pipeline == pipeline.as_bytes())
 }
 
 #[cfg(test)]
@@ -61,19 +104,31 @@ mod tests {
 
     use super::*;
 
+    fn message(prefix: &str, content: &str) -> ChangeEvent {
+        let content = Bytes::copy_from_slice(content.as_bytes());
+        ChangeEvent::Message { prefix: prefix.into(), content }
+    }
+
     #[test]
     fn the_mark_is_known_by_prefix_and_pipeline() {
-        let message = |prefix: &str, content: &'static str| ChangeEvent::Message {
-            prefix: prefix.into(),
-            content: Bytes::from(content),
-        };
         assert!(is_mark_of(&message(MESSAGE_PREFIX, "shop"), "shop"));
         assert!(!is_mark_of(&message(MESSAGE_PREFIX, "shop_back"), "shop"));
         assert!(!is_mark_of(&message("cutover.marker", "shop"), "shop"));
     }
 
     #[test]
-    fn the_name_is_a_literal() {
-        assert!(call("it's").ends_with("'cutover.own', 'it''s')"));
+    fn a_mark_gives_back_the_secret_that_it_was_made_with() {
+        let secret = Secret::random();
+        let made = message(MESSAGE_PREFIX, &content(&secret, "shop"));
+        let mark = Mark::of(&made).unwrap();
+        assert_eq!(mark, Mark { pipeline: b"shop", proof: Some(secret) });
+        // Cut short it is a strange name, and no proof.
+        let cut = message(MESSAGE_PREFIX, &secret.hex());
+        assert_eq!(Mark::of(&cut).unwrap().proof, None);
+    }
+
+    #[test]
+    fn the_name_of_a_mark_that_stands_alone_is_a_literal() {
+        assert!(call_alone("it's").ends_with("'cutover.own', 'it''s')"));
     }
 }

@@ -6,11 +6,13 @@
 //! incarnations are never combined. What the rows say is in [`crate::mark`].
 
 use decoders::change::Lsn;
+use decoders::postgres::state_schema;
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 use tokio_postgres::types::PgLsn;
 
 use crate::mark::LaneMark;
+use crate::own::keys;
 use crate::postgres::session::{self, drop_origin};
 use crate::postgres::target_error;
 use crate::target::{LaneId, TargetError};
@@ -87,16 +89,24 @@ pub(crate) const LOCK: &str =
 const EXISTS: &str = "SELECT pg_catalog.to_regclass('_cutover.stream') IS NOT NULL \
                       AND EXISTS (SELECT FROM pg_catalog.pg_attribute
                                   WHERE attrelid = pg_catalog.to_regclass('_cutover.progress')
-                                    AND attname = 'above' AND NOT attisdropped)";
+                                    AND attname = 'above' AND NOT attisdropped)
+                      AND pg_catalog.to_regclass('_cutover.own_mark') IS NOT NULL";
 
 /// Creates the schema and its tables where they are missing, and the columns that an earlier
 /// version did not have. Needs CREATE on the database only if they are.
+///
+/// # Errors
+/// Halts if the schema is not ours alone ([`decoders::postgres::state_schema`]).
 pub async fn create(client: &Client) -> Result<(), TargetError> {
     let fail = |e| target_error("creating green's progress tables (schema _cutover)", &e);
+    keys::refuse_strangers(client).await?;
     if client.query_one(EXISTS, &[]).await.map_err(fail)?.get(0) {
         return Ok(());
     }
-    in_transaction(client, &format!("{LOCK};{CREATE}")).await.map_err(fail)
+    let sql = format!("{LOCK};{CREATE};{};{}", keys::CREATE, state_schema::REVOKE);
+    in_transaction(client, &sql).await.map_err(fail)?;
+    // Somebody may have been faster than we were.
+    keys::refuse_strangers(client).await
 }
 
 /// Several statements, all or nothing: the simple protocol makes one transaction of them
@@ -313,7 +323,7 @@ pub async fn remove(client: &Client, pipeline: &str) -> Result<(), TargetError> 
         drop_origin(client, &origin_name(pipeline, lane)).await?;
     }
     crate::catalog_record::remove(client, pipeline).await?;
-    for table in ["progress", "stream"] {
+    for table in ["progress", "stream", "own_mark"] {
         let sql = format!("DELETE FROM _cutover.{table} WHERE pipeline = $1");
         client.execute(&sql, &[&pipeline]).await.map_err(fail)?;
     }
@@ -321,7 +331,7 @@ pub async fn remove(client: &Client, pipeline: &str) -> Result<(), TargetError> 
         "{LOCK};
 DO $$ BEGIN
   IF NOT EXISTS (SELECT FROM _cutover.stream) THEN
-    DROP TABLE _cutover.progress, _cutover.stream;
+    DROP TABLE _cutover.progress, _cutover.stream, _cutover.own_mark;
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_class
                    WHERE relnamespace = '_cutover'::pg_catalog.regnamespace) THEN
       DROP SCHEMA _cutover;

@@ -18,6 +18,7 @@
 //! | [`compare`] | are two databases exactly equal? |
 //! | [`bench`] | what the benches stand on |
 //! | [`chaos`] | runs in which everything goes wrong that can, and their judge |
+//! | [`intruder`] | what nobody may do, tried |
 //! | [`unseen`] | blue changes in every way that no row announces, a cutover is tried, and the judge |
 //! | [`wait`] | wait on progress with a deadline; there are no sleeps in tests |
 //!
@@ -30,6 +31,7 @@ pub mod chaos;
 pub mod compare;
 pub mod embedded;
 pub mod haproxy;
+pub mod intruder;
 pub mod ledger;
 pub mod mysql;
 pub mod paths;

@@ -5,12 +5,12 @@ use tokio::time::Instant;
 
 use super::Tenant;
 use super::kept::{KeptLease, LeaseTable, Row};
+use crate::house;
 use crate::ports::{Epoch, PortResult};
 use crate::side::Side;
 use crate::sql::{Kind, Slot, SqlError, literal};
 
-const CREATE: &str = "CREATE SCHEMA IF NOT EXISTS _cutover; \
-     CREATE TABLE IF NOT EXISTS _cutover.lease (pipeline text PRIMARY KEY, \
+const TABLE: &str = "CREATE TABLE IF NOT EXISTS _cutover.lease (pipeline text PRIMARY KEY, \
      epoch bigint NOT NULL, holder text NOT NULL, renewal bigint NOT NULL, \
      renewed_at timestamptz NOT NULL DEFAULT now())";
 
@@ -65,19 +65,12 @@ impl PostgresLeaseTable {
 impl LeaseTable for PostgresLeaseTable {
     async fn create(&self, deadline: Instant) -> PortResult<()> {
         let session = self.session.get(deadline).await?;
-        let failed = |doing: &'static str| move |error: SqlError| error.at(self.place, doing);
-        let there = "SELECT to_regclass('_cutover.lease') IS NOT NULL AS there";
-        let row = session.row(there, deadline).await.map_err(failed("looking for the lease"))?;
-        if !row.is_true("there") {
-            // Only when it is missing: without CREATE on the database the IF NOT EXISTS fails too.
-            let create = format!("BEGIN READ WRITE; {CREATE}; COMMIT");
-            if let Err(error) = session.run(&create, deadline).await {
-                // It may be inside a failed transaction.
-                self.session.close().await;
-                return Err(failed("creating the lease's table")(error));
-            }
+        let made = house::has_table(&session, "lease", TABLE, self.place, deadline).await;
+        if made.is_err() {
+            // It may be inside a failed transaction.
+            self.session.close().await;
         }
-        Ok(())
+        made
     }
 
     async fn read(&self, pipeline: &str, deadline: Instant) -> PortResult<Option<Row>> {
@@ -86,6 +79,7 @@ impl LeaseTable for PostgresLeaseTable {
             "SELECT epoch, holder, renewal FROM _cutover.lease WHERE pipeline = {}",
             literal(pipeline)
         );
+        house::is_ours(&session, self.place, deadline).await?;
         let failed = |error: SqlError| error.at(self.place, "reading the lease");
         let rows = match session.rows(&query, deadline).await {
             Ok(rows) => rows,

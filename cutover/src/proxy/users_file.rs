@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::private_file;
+
 /// Reads it and gives each line's user and secret to `keep`, which may object.
 ///
 /// # Errors
@@ -11,7 +13,7 @@ pub(super) fn read(
     mut keep: impl FnMut(String, String) -> Result<(), &'static str>,
 ) -> Result<(), String> {
     let failed = |why: &str| format!("users file {}: {why}", path.display());
-    let text = std::fs::read_to_string(path).map_err(|error| failed(&error.to_string()))?;
+    let text = private_file::read(path).map_err(|error| format!("users file {error}"))?;
     for (at, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with([';', '#']) {

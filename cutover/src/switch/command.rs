@@ -13,6 +13,10 @@
 //! | `CUTOVER_FROM_HOST`, `_PORT`, `_DATABASE` | the side that is closed: blue in a cutover |
 //! | `CUTOVER_TO_HOST`, `_PORT`, `_DATABASE` | the side that opens: green in a cutover |
 //!
+//! Of our own environment they get `PATH`, `HOME`, `LANG`, `LC_ALL`, `TZ` and `TMPDIR`, and what `pass_environment`
+//! names; never what may hold a password to a database. Files that they make are for their own user only, unless
+//! they set another umask.
+//!
 //! The same programs and arguments serve both directions, so where to lead has to be taken from
 //! `CUTOVER_TO_*`: a side that is named in the arguments is the wrong one in a rollback.
 //!
@@ -24,6 +28,7 @@
 //! A status other than 0 before the point of no return aborts the run; after it the command is
 //! run again until it succeeds or the run is held.
 
+use std::ffi::OsString;
 use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -45,6 +50,11 @@ use crate::side::{Direction, Side};
 use crate::sql::soon;
 
 const ROUTER: &str = "router command";
+/// What a command gets of our own environment.
+const PASSED: [&str; 6] = ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR"];
+/// What it never gets, whatever the configuration says.
+const WITHHELD: [&str; 5] =
+    ["CUTOVER_BLUE", "CUTOVER_GREEN", "PGPASSWORD", "MYSQL_PWD", "CUTOVER_TOKEN"];
 /// Bytes of output that are kept for an error or the report.
 const OUTPUT_MAX: u64 = 4096;
 
@@ -95,6 +105,14 @@ impl CommandSwitch {
         *self.armed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What of our own environment a command gets.
+    fn passed(&self) -> impl Iterator<Item = (&str, OsString)> {
+        let names =
+            PASSED.into_iter().chain(self.config.pass_environment.iter().map(String::as_str));
+        let names = names.filter(|name| !WITHHELD.contains(name));
+        names.filter_map(|name| Some((name, std::env::var_os(name)?)))
+    }
+
     fn environment(&self, direction: Direction) -> Vec<(&'static str, String)> {
         let (from, to) = self.places.of(direction);
         let from_names = ["CUTOVER_FROM_HOST", "CUTOVER_FROM_PORT", "CUTOVER_FROM_DATABASE"];
@@ -118,6 +136,8 @@ impl CommandSwitch {
         let mut command = Command::new(program);
         command
             .args(arguments)
+            .env_clear()
+            .envs(self.passed())
             .envs(self.environment(direction))
             .env("CUTOVER_PHASE", phase)
             .env("CUTOVER_EPOCH", epoch.to_string())

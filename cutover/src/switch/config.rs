@@ -179,6 +179,9 @@ pub struct CommandConfig {
     pub release: Vec<String>,
     /// Prints the connection's identity or fails when clients don't reach `CUTOVER_TO_*`.
     pub verify: Vec<String>,
+    /// Names of environment variables that the commands get beside those that every command does: for example
+    /// `KUBECONFIG`.
+    pub pass_environment: Vec<String>,
     /// Connection string of a client, to see which server the router leads to. Looked at after
     /// `verify`.
     pub client: Option<String>,

@@ -17,7 +17,7 @@ pub mod suspect;
 pub mod wire;
 
 pub use gate::{Known, REQUIRED_BY_DEFAULT, Requirement};
-pub use predicate::Predicate;
+pub use predicate::{Condition, Dialect, Predicate};
 pub use wire::{
     HeldBy, KeyPart, Limit, Mode, ObjectFinding, Progress, Resumed, RowDifference, RowKind,
     SampleWorth, TableReport, Verdict, VerifyReport, VerifyRequest, VerifyState, VerifyStatus,

@@ -102,6 +102,10 @@ impl Part {
     }
 }
 
+/// [`Transaction::origin`] of a transaction that was received while it ran: if it has one, the server does not
+/// say so. No origin has this name.
+pub const UNTOLD_ORIGIN: &str = "";
+
 /// A committed source transaction, or one part of a large one. Parts of one transaction follow
 /// each other without anything between them.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -116,7 +120,8 @@ pub struct Transaction {
     pub end_lsn: Option<Lsn>,
     /// Commit time by the source's clock, microseconds since the Unix epoch.
     pub committed_at_us: i64,
-    /// The replication origin's name, if the transaction was itself replicated to the source.
+    /// The replication origin's name, if the transaction was itself replicated to the source, or
+    /// [`UNTOLD_ORIGIN`].
     pub origin: Option<Arc<str>>,
     /// The changes, in order.
     pub changes: Vec<ChangeEvent>,

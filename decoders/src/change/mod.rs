@@ -13,7 +13,7 @@ mod schema;
 
 pub use definition::{Definition, Retyped, Safety, Setting};
 pub use distributed::Distributed;
-pub use event::{ChangeEvent, OldRow, Part, Transaction};
+pub use event::{ChangeEvent, OldRow, Part, Transaction, UNTOLD_ORIGIN};
 pub use form::{ColumnForm, RowForm};
 pub use position::{Lsn, ParseLsnError, Position};
 pub use row::{Cell, Row, RowBuilder, RowImage, Value};

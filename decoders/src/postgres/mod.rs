@@ -68,6 +68,7 @@ pub mod session;
 mod settings;
 mod shared;
 pub mod splitter;
+pub mod state_schema;
 mod tls;
 mod transport;
 pub mod wire;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use cutover::private_file;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
@@ -151,9 +152,8 @@ impl Receiver {
         let (url, ca_file, authorization, body) = match &self.kind {
             Kind::Webhook(hook) => {
                 let token = hook.token_file.as_ref().map(|path| -> Result<_, NotifyError> {
-                    let token = std::fs::read_to_string(path).map_err(|error| {
-                        self.failed(format!("token_file {}: {error}", path.display()))
-                    })?;
+                    let token = private_file::read(path)
+                        .map_err(|error| self.failed(format!("token_file {error}")))?;
                     Ok(format!("Bearer {}", token.trim()))
                 });
                 let body = notification.webhook_body(&self.pipeline);

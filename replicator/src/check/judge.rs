@@ -10,7 +10,7 @@ use super::report::Report;
 use super::request::CheckRequest;
 use super::{
     capacity, connection, data, empty_green, existing_schema, identity, legacy, locale, privileges,
-    sequences, slots, target, transactions,
+    sequences, slots, target, transactions, trust,
 };
 
 /// Judges all facts. Pure: the same facts give the same report.
@@ -126,6 +126,12 @@ fn judge_side(request: &CheckRequest, side: Side, common: &SideFacts) -> Vec<Fin
     }
     if let Ok(leftovers) = &common.leftovers {
         findings.extend(slots::leftovers(request, side, leftovers));
+    }
+    if let Ok(strangers) = &common.strangers {
+        findings.push(trust::state_schema(side, strangers));
+    }
+    if let (Ok(server), Ok(tables)) = (&common.server, &common.tables) {
+        findings.push(trust::table_code(side, server, tables));
     }
     findings
 }
@@ -253,6 +259,7 @@ fn failed_probes(side: Side, common: &SideFacts) -> Vec<Option<Finding>> {
         failed(side, Blocker, &common.large_objects),
         failed(side, Blocker, &common.replication),
         failed(side, Blocker, &common.leftovers),
+        failed(side, Blocker, &common.strangers),
     ]
 }
 

@@ -25,6 +25,7 @@ mod sequences;
 mod slots;
 mod target;
 mod transactions;
+mod trust;
 
 use tokio_postgres::Client;
 

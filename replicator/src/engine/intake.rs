@@ -178,6 +178,7 @@ impl<S: Source> Intake<'_, S> {
                 Turn::Event(first) => {
                     let mut event = Some(first);
                     while let Some(next) = event.take() {
+                        self.own.look_again(&next).await?;
                         if self.receive(next, &mut taken)? == Read::SourceIsOver {
                             ending.source_is_over = true;
                             break;
@@ -221,7 +222,7 @@ impl<S: Source> Intake<'_, S> {
             taken.idle = taken.idle.max(transaction.end_lsn);
             return Ok(Read::On);
         }
-        if self.own.is_ours(&transaction) {
+        if self.own.is_ours(&transaction)? {
             taken.is_inside = !transaction.part.ends();
             taken.idle = taken.idle.max(transaction.end_lsn);
             return Ok(Read::On);

@@ -28,7 +28,7 @@ use super::hold::Hold;
 use super::intake::{Budget, Ended, Intake};
 use super::lanes;
 use super::marker::MarkerGate;
-use super::own::OwnApply;
+use super::own::{Counterpart, OwnApply};
 use super::resume::Resume;
 use super::touched::Touched;
 use super::truncation::Truncations;
@@ -79,7 +79,7 @@ pub struct StreamContext {
     /// Markers.
     pub gate: MarkerGate,
     /// The pipeline that streams the other way round: what it writes on our source is left out.
-    pub counterpart: String,
+    pub counterpart: Counterpart,
     /// True once all lanes are open.
     pub lanes_open: watch::Sender<bool>,
     /// Where the target may be held between two windows.
@@ -175,7 +175,7 @@ where
         checkpoint: wake,
         hurry,
         progress: Arc::clone(&context.progress),
-        own: OwnApply::of(&context.counterpart),
+        own: OwnApply::of(context.counterpart.clone()),
         written,
         truncations: Truncations::new(context.tables.clone()),
         gate: context.gate.clone(),

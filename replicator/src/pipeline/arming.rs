@@ -13,9 +13,10 @@ use cutover::marker::{self, MarkerKind};
 use cutover::ports::{Leftover, PortError};
 use decoders::postgres::publication::{self, PublicationOptions};
 use decoders::postgres::session::{self, Session};
-use decoders::postgres::slot;
 use decoders::postgres::wire::ReplicationConnection;
+use decoders::postgres::{slot, state_schema};
 use decoders::{Lsn, QualifiedName};
+use sinks::own::keys;
 use sinks::postgres::{PgTarget, PgTargetOptions, target_error};
 use sinks::progress::{self, StreamIdentity};
 use tokio::sync::{Mutex, Notify};
@@ -145,8 +146,9 @@ impl SlotRoute {
         let version_num = source.server_version();
         let mut names = published(&tables, &self.config.tables, version_num);
         let count = names.len();
+        keys::refuse_strangers(source).await?;
         if MarkerKind::for_version(version_num) == MarkerKind::Row {
-            let made = source.batch_execute(marker::CREATE_MARKER_TABLE).await;
+            let made = source.batch_execute(&marker_table()).await;
             made.map_err(|error| target_error("making the marker table", &error))?;
             names.push(QualifiedName::new(marker::SCHEMA, marker::MARKER_TABLE));
         }
@@ -251,6 +253,11 @@ impl SlotRoute {
             act(to, format!("register stream {} in _cutover.stream", self.config.name)),
         ]
     }
+}
+
+/// Makes the table of row markers, for nobody else.
+pub(super) fn marker_table() -> String {
+    format!("{}; {}", marker::CREATE_MARKER_TABLE, state_schema::REVOKE)
 }
 
 /// A door that does not open is a matter of time.

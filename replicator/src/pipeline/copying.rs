@@ -16,10 +16,12 @@ use decoders::postgres::session::{self, Session};
 use decoders::postgres::slot;
 use decoders::postgres::stream::SystemIdentity;
 use decoders::postgres::wire::ReplicationConnection;
+use sinks::own::keys;
 use sinks::postgres::target_error;
 use sinks::progress::StreamIdentity;
 use tokio::sync::watch;
 
+use super::arming::marker_table;
 use super::failure::{Failure, chain, of_connect};
 use super::published::published;
 use super::record::Book;
@@ -163,8 +165,9 @@ impl Pipeline {
                 "check tables.include and tables.exclude",
             ));
         }
+        keys::refuse_strangers(blue).await?;
         if MarkerKind::for_version(version_num) == MarkerKind::Row {
-            let made = blue.batch_execute(marker::CREATE_MARKER_TABLE).await;
+            let made = blue.batch_execute(&marker_table()).await;
             made.map_err(|error| target_error("making the marker table on blue", &error))?;
             names.push(QualifiedName::new(marker::SCHEMA, marker::MARKER_TABLE));
         }

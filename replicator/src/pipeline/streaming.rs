@@ -24,6 +24,7 @@ use super::record::{self, Book};
 use super::{Pipeline, drift};
 use crate::config::{BinaryMode, Config, ReaderMode, StreamingMode};
 use crate::engine::apply::{Applier, BatchLimits};
+use crate::engine::own::Counterpart;
 use crate::engine::resume::{self, Known, Resume};
 use crate::engine::stream::{self, Outcome, StreamContext};
 use crate::own_thread::on_own_thread;
@@ -244,7 +245,9 @@ impl Reading {
             true => Reader::stream(&self.from, options).await?,
             false => choice.open(&self.from, &blue, &self.config.apply, options).await?,
         };
-        drop(blue);
+        let counterpart = Counterpart::learned(self.config.counterpart(), blue).await;
+        let counterpart = counterpart
+            .map_err(|error| Failure { place: "blue".into(), ..Failure::from(error) })?;
         tracing::info!(
             pipeline = self.config.name,
             reader = source.name(),
@@ -259,7 +262,7 @@ impl Reading {
         let may_gulp =
             matches!(source, Reader::Stream(_)) && self.config.apply.reader == ReaderMode::Auto;
         let applier = if may_gulp { choice.applier(at.from) } else { Applier::Apart };
-        let context = self.context(applier, handover.subscribe());
+        let context = self.context(counterpart, applier, handover.subscribe());
         self.shared.healed();
         let ran = {
             let run = stream::run(&mut source, Arc::new(target), at, &context, &mut self.ending);
@@ -294,7 +297,12 @@ impl Reading {
         Ok(outcome)
     }
 
-    fn context(&self, applier: Applier, handover: watch::Receiver<bool>) -> StreamContext {
+    fn context(
+        &self,
+        counterpart: Counterpart,
+        applier: Applier,
+        handover: watch::Receiver<bool>,
+    ) -> StreamContext {
         let bytes = self.config.apply.batch_bytes();
         let bytes = match applier {
             Applier::Beside => bytes.min(BESIDE_BYTES_MAX),
@@ -309,7 +317,7 @@ impl Reading {
             tables: self.config.tables.clone(),
             gate: self.shared.gate.clone(),
             hold: self.shared.hold.clone(),
-            counterpart: self.config.counterpart(),
+            counterpart,
             lanes_open: self.lanes_open.clone(),
             budget: self.shared.budget.clone(),
             limits: BatchLimits { bytes, transactions: self.config.apply.batch_transactions },

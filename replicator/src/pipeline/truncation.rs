@@ -48,7 +48,9 @@ const MAKE: &str = "
         VALUES (TG_WHEN, pg_catalog.pg_trigger_depth(), TG_TABLE_SCHEMA, TG_TABLE_NAME);
         RETURN NULL;
     END $$;
-    REVOKE ALL ON FUNCTION _cutover.note_truncate() FROM PUBLIC";
+    REVOKE ALL ON FUNCTION _cutover.note_truncate() FROM PUBLIC;
+    REVOKE ALL ON SCHEMA _cutover FROM PUBLIC;
+    REVOKE ALL ON ALL TABLES IN SCHEMA _cutover FROM PUBLIC";
 
 /// Tables that have triggers of ours; the second column counts those that fire always.
 const TRIGGERS: &str = "

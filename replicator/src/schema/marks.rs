@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use decoders::postgres::state_schema;
 use tokio_postgres::{Client, GenericClient};
 
 use crate::backfill::BackfillError;
 
 /// Everything of ours on either server lives here.
-pub(crate) const STATE_SCHEMA: &str = "_cutover";
+pub(crate) const STATE_SCHEMA: &str = state_schema::STATE_SCHEMA;
 
 /// One row for each thing done.
 pub(crate) const STATE_TABLE: &str = "_cutover.copy_state";
@@ -21,6 +22,18 @@ pub(crate) struct Marks;
 impl Marks {
     /// Makes the table. Concurrent callers get along.
     pub(crate) async fn prepare(green: &Client) -> Result<(), BackfillError> {
+        let fail =
+            |error| BackfillError::database(format!("creating {STATE_TABLE} on green"), &error);
+        let ours = || async {
+            let found = state_schema::strangers(green).await.map_err(fail)?;
+            match state_schema::foreign(&found) {
+                Some(what) => {
+                    Err(BackfillError::halt(format!("green: {what}"), state_schema::REMEDY))
+                }
+                None => Ok(()),
+            }
+        };
+        ours().await?;
         // Two CREATE .. IF NOT EXISTS at the same time can still collide in the catalog.
         let statement = format!(
             "BEGIN;
@@ -30,11 +43,13 @@ impl Marks {
                  item text PRIMARY KEY,
                  detail text NOT NULL,
                  at timestamptz NOT NULL DEFAULT pg_catalog.now());
-             COMMIT"
+             {};
+             COMMIT",
+            state_schema::REVOKE
         );
-        green.batch_execute(&statement).await.map_err(|error| {
-            BackfillError::database(format!("creating {STATE_TABLE} on green"), &error)
-        })
+        green.batch_execute(&statement).await.map_err(fail)?;
+        // Somebody may have been faster than we were.
+        ours().await
     }
 
     /// Writes a mark, replacing one of the same name.

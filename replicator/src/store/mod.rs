@@ -16,6 +16,7 @@
 mod binlog;
 mod checkpoint;
 mod journal;
+mod private;
 mod role;
 mod spool;
 mod stage;
@@ -147,7 +148,7 @@ impl Store {
 
     fn open_unsettled(path: &Path) -> Result<Self, StoreError> {
         let failed = |cause: String| StoreError::Io { path: path.into(), action: "opened", cause };
-        std::fs::create_dir_all(path).map_err(|error| failed(error.to_string()))?;
+        private::prepare(path).map_err(|error| failed(error.to_string()))?;
         let mut options = Options::default();
         options.create_if_missing(true);
         options.create_missing_column_families(true);

@@ -1,6 +1,6 @@
 //! What an operator has chosen: tables, and rows of tables.
 
-use cutover::verify::VerifyRequest;
+use cutover::verify::{Condition, Dialect, VerifyRequest};
 use decoders::QualifiedName;
 use decoders::postgres::catalog::TablePattern;
 
@@ -11,7 +11,19 @@ use super::reader::{Reader, Trouble};
 #[derive(Debug, Clone)]
 pub(super) struct Chosen {
     tables: Vec<TablePattern>,
-    predicates: Vec<(TablePattern, String)>,
+    predicates: Vec<(TablePattern, Said)>,
+}
+
+/// A condition, as it was said and what it says.
+type Said = (String, Condition);
+
+/// Which rows of a table are compared.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Restriction {
+    /// In the operator's words.
+    pub said: String,
+    /// In the servers' SQL, in parentheses of its own.
+    pub sql: String,
 }
 
 impl Chosen {
@@ -24,8 +36,8 @@ impl Chosen {
         let tables = request.tables.iter().map(pattern).collect::<Result<_, _>>()?;
         let mut predicates = Vec::new();
         for predicate in &request.predicates {
-            predicate.check()?;
-            predicates.push((pattern(&predicate.table)?, predicate.condition.clone()));
+            let said = (predicate.condition.clone(), predicate.condition()?);
+            predicates.push((pattern(&predicate.table)?, said));
         }
         Ok(Self { tables, predicates })
     }
@@ -39,9 +51,16 @@ impl Chosen {
     ///
     /// # Errors
     /// There are several.
-    pub fn predicate(&self, table: &QualifiedName) -> Result<Option<String>, Trouble> {
+    pub fn restriction(
+        &self,
+        table: &QualifiedName,
+        dialect: Dialect,
+    ) -> Result<Option<Restriction>, Trouble> {
         let mut found = self.predicates.iter().filter(|(pattern, _)| pattern.matches(table));
-        let first = found.next().map(|(_, condition)| condition.clone());
+        let first = found.next().map(|(_, (said, condition))| Restriction {
+            said: said.clone(),
+            sql: condition.printed(dialect),
+        });
         match found.next() {
             Some(_) => Err(Trouble::new("request", format!("{table} has several conditions"))),
             None => Ok(first),
@@ -56,7 +75,7 @@ impl Chosen {
         &self,
         tables: impl Iterator<Item = &'a QualifiedName> + Clone,
     ) -> Result<(), Trouble> {
-        for (pattern, condition) in &self.predicates {
+        for (pattern, (condition, _)) in &self.predicates {
             if !tables.clone().any(|table| pattern.matches(table)) {
                 let what = format!("the condition {condition} is for no table that is compared");
                 return Err(Trouble::new("request", what));

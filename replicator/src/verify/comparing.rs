@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cutover::Side;
 use cutover::api::Severity;
-use cutover::verify::{Mode, ObjectFinding, VerifyReport, VerifyRequest, objects};
+use cutover::verify::{Dialect, Mode, ObjectFinding, VerifyReport, VerifyRequest, objects};
 use decoders::QualifiedName;
 use decoders::postgres::catalog::{self, TableInfo};
 
@@ -77,7 +77,7 @@ impl Comparison for PostgresComparison {
             let other = there.iter().find(|other| other.name == table.name);
             let lacking = TableInfo { columns: Vec::new(), ..table.clone() };
             let plan = TablePlan::new(table, other.unwrap_or(&lacking), &canonical, request);
-            let plan = plan.restricted_to(chosen.predicate(&table.name)?);
+            let plan = plan.restricted_to(chosen.restriction(&table.name, Dialect::Postgres)?);
             let (name, fingerprint) = (plan.name.to_string(), plan.fingerprint());
             let of_it = |done: &&FinishedChunk| done.table == name && done.plan == fingerprint;
             let done = before.iter().filter(of_it).cloned().collect();

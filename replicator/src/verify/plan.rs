@@ -8,6 +8,7 @@ use decoders::change::Generated;
 use decoders::postgres::catalog::{ColumnInfo, TableInfo, quote_ident, quote_literal};
 
 use super::canonical::Canonical;
+use super::chosen::Restriction;
 use super::copied;
 use super::row_hash::{Hashed, row_hash};
 
@@ -72,7 +73,7 @@ pub(super) struct TablePlan {
     /// Floats inside of composite types and ranges are printed with 15 digits.
     pub is_rounded: bool,
     /// Only rows for which this holds.
-    pub predicate: Option<String>,
+    pub restriction: Option<Restriction>,
     row_hash: String,
     row_values: Vec<String>,
     cells: Vec<String>,
@@ -214,7 +215,7 @@ impl TablePlan {
             limits,
             left_out,
             is_rounded,
-            predicate: None,
+            restriction: None,
             row_values,
             cells: match is_count {
                 true => Vec::new(),
@@ -225,8 +226,8 @@ impl TablePlan {
     }
 
     /// The same, of the rows for which this holds.
-    pub fn restricted_to(self, predicate: Option<String>) -> Self {
-        Self { predicate, ..self }
+    pub fn restricted_to(self, restriction: Option<Restriction>) -> Self {
+        Self { restriction, ..self }
     }
 
     /// Of what is compared, and how: not the same, and what was compared proves nothing. It may
@@ -234,7 +235,7 @@ impl TablePlan {
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         let names: Vec<&String> = self.key.iter().map(|column| &column.name).collect();
-        (&self.row_hash, &self.row_values, &self.predicate, names).hash(&mut hasher);
+        (&self.row_hash, &self.row_values, &self.restriction, names).hash(&mut hasher);
         hasher.finish()
     }
 
@@ -263,7 +264,7 @@ impl TablePlan {
     }
 
     fn predicate_condition(&self) -> Option<String> {
-        self.predicate.as_ref().map(|predicate| format!("({predicate})"))
+        self.restriction.as_ref().map(|restriction| restriction.sql.clone())
     }
 
     /// Of statements that read all of a table.

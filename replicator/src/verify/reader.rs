@@ -8,6 +8,7 @@ use decoders::Lsn;
 use decoders::postgres::conninfo::ConnInfo;
 use decoders::postgres::session::{self, Session};
 use futures_util::TryStreamExt as _;
+use sinks::postgres::Refusal;
 use tokio_postgres::SimpleQueryMessage;
 
 use super::copied::Rows;
@@ -29,7 +30,8 @@ pub(super) type TextRow = Vec<Option<String>>;
 pub struct Trouble {
     /// `blue`, `green` or `stream`.
     pub place: String,
-    /// The server's words may quote a row's value: for the operator, never for a log.
+    /// Without values of rows, where the server is PostgreSQL. Others may quote one: for the operator, never for
+    /// a log.
     pub what: String,
     /// Trying again may help.
     pub is_transient: bool,
@@ -108,7 +110,7 @@ impl Reader {
         running.answered = true;
         let messages = answer.map_err(|error| Trouble {
             is_transient: session::is_transient(&error),
-            ..Trouble::new(self.side, session::describe(&error))
+            ..Trouble::new(self.side, Refusal::of(&error).text)
         })?;
         let mut sets = Vec::new();
         let mut rows = Vec::new();
@@ -129,7 +131,7 @@ impl Reader {
         let prepared = self.session.prepare(sql).await;
         let failed = |error| Trouble {
             is_transient: session::is_transient(&error),
-            ..Trouble::new(self.side, session::describe(&error))
+            ..Trouble::new(self.side, Refusal::of(&error).text)
         };
         prepared.map(|_| ()).map_err(failed)
     }
@@ -148,7 +150,7 @@ impl Reader {
         running.answered = true;
         let messages = answer.map_err(|error| Trouble {
             is_transient: session::is_transient(&error),
-            ..Trouble::new(self.side, session::describe(&error))
+            ..Trouble::new(self.side, Refusal::of(&error).text)
         })?;
         Rows::of(self, messages)
     }

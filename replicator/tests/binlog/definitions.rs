@@ -9,7 +9,7 @@ use decoders::mysql::{Ledger, Place};
 use decoders::{Source, SourceEvent};
 use mysql_async::prelude::Queryable;
 use replicator::config::DdlMode;
-use replicator::engine::own::OwnApply;
+use replicator::engine::own::{Counterpart, OwnApply};
 use replicator::pipeline::failure::Failure;
 use sinks::own::MESSAGE_PREFIX;
 use tests::mysql::{Mysql, Version};
@@ -227,12 +227,12 @@ async fn nothing_goes_back(green: &Mysql, begin: &str) {
     green.run("alter table t.a add column own int").unwrap();
     let end = head(green).parse().unwrap();
     let mut stream = numbered(green, begin).await;
-    let mut own = OwnApply::of(PIPELINE);
+    let mut own = OwnApply::of(Counterpart::of_binlog(PIPELINE));
     let mut others = Vec::new();
     while !stream.position().covers(&end) {
         let event = tokio::time::timeout(DEADLINE, stream.next()).await.unwrap().unwrap();
         if let SourceEvent::Transaction(transaction) = event
-            && !own.is_ours(&transaction)
+            && !own.is_ours(&transaction).unwrap()
         {
             others.extend(transaction.definition().map(|definition| definition.text.clone()));
         }

@@ -93,6 +93,13 @@ impl Refusal {
                  default_transaction_read_only. The stream then goes on by itself"
             }
             "53100" => "Free or add disk space on green; the stream then goes on by itself",
+            // undefined_function, undefined_table: of an expression of the table
+            "42883" | "42P01" => {
+                "If a constraint, an index, a default or a generated column of the table calls a function or reads a \
+                 table by a name without its schema: the stream's sessions have an empty search_path. Set \
+                 the function's own (ALTER FUNCTION .. SET search_path = ..) on green; otherwise make the \
+                 table's definition there fit blue's. Then it goes on by itself"
+            }
             "42501" => "Grant the role that the replicator uses on green what is named above",
             code if code.starts_with("22") || code.starts_with("42") => {
                 "The table's definition on green does not fit blue's. Make them alike, then it \

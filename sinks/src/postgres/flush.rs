@@ -58,7 +58,7 @@ impl Flusher for PgFlusher {
         let flush = format!(
             "LOCK TABLE _cutover.progress IN ROW EXCLUSIVE MODE; SELECT {}; \
              SELECT 1 FROM _cutover.progress WHERE pipeline = {} AND end_lsn >= '{through}'",
-            own::call(&self.pipeline),
+            own::call_alone(&self.pipeline),
             quote_literal(&self.pipeline),
         );
         let flushed = self.session.simple_query(&flush).await;

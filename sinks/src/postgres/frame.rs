@@ -12,13 +12,14 @@ use crate::{own, progress};
 /// Statements that frame every transaction.
 pub(super) struct Frame {
     pub begin: Statement,
-    /// Says that the transaction is ours; see [`own`].
-    pub own: Option<Statement>,
+    /// Says that the transaction is ours, and what it says; see [`own`].
+    pub own: Option<(Statement, String)>,
     pub defer_constraints: Option<Statement>,
     pub advance: Statement,
     pub mark_origin: Option<Statement>,
     /// `own`, `mark_origin` and `advance` in one, right behind BEGIN, for a transaction of which
-    /// everything is known before its first row: it takes their parameters, `advance`'s first. The
+    /// everything is known before its first row: it takes their parameters, `advance`'s first, then
+    /// [`Frame::own_parameter`]. The
     /// progress comes before the mark then, but no stream carries it.
     pub enter: Statement,
     pub commit: Statement,
@@ -58,18 +59,17 @@ impl Frame {
     pub async fn prepare(
         wire: &mut Wire,
         capabilities: &Capabilities,
-        pipeline: &str,
-        may_mark: bool,
+        own_content: Option<String>,
     ) -> Result<Self, TargetError> {
         const DOING: &str = "preparing the lane on green";
         let begin =
             wire.prepare("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", &[], DOING).await?;
-        let own = match may_mark {
-            true => {
-                let sql = format!("SELECT {}", own::call(pipeline));
-                Some(wire.prepare(&sql, &[], DOING).await?)
+        let own = match own_content {
+            Some(content) => {
+                let sql = format!("SELECT {}", own::call(1));
+                Some((wire.prepare(&sql, &[], DOING).await?, content))
             }
-            false => None,
+            None => None,
         };
         let defer_constraints = match capabilities.triggers {
             TriggerSuppression::ReplicaRole => None,
@@ -86,8 +86,10 @@ impl Frame {
             false => None,
         };
         let advance = wire.prepare(&one_row::demanded(&[], progress::ADVANCE), &[], DOING).await?;
-        let own_call = may_mark.then(|| own::call(pipeline));
-        let origin_call = marks_origin.then(|| origin_call(progress::ADVANCE_PARAMETERS + 1));
+        let mut next = progress::ADVANCE_PARAMETERS + 1;
+        let own_call = own.is_some().then(|| own::call(next));
+        next += usize::from(own_call.is_some());
+        let origin_call = marks_origin.then(|| origin_call(next));
         let calls = own_call.into_iter().chain(origin_call);
         let enter = calls.fold(progress::ADVANCE.to_owned(), |sql, call| format!("{sql}, {call}"));
         let enter = wire.prepare(&one_row::demanded(&[], &enter), &[], DOING).await?;
@@ -113,9 +115,14 @@ impl Frame {
     pub async fn begin(&self, pipe: &mut Pipeline<'_>) -> Result<(), Failure> {
         self.begin_unmarked(pipe).await?;
         match &self.own {
-            Some(own) => self.send(pipe, own, BEGINNING).await,
+            Some((own, content)) => pipe.send(own, &[content], 0, Purpose::Frame(BEGINNING)).await,
             None => Ok(()),
         }
+    }
+
+    /// What `enter` takes for the mark.
+    pub fn own_parameter(&self) -> Option<Parameter> {
+        self.own.as_ref().map(|(_, content)| Box::new(content.clone()) as Parameter)
     }
 
     /// Begins a transaction that is known to its end, with everything that [`Frame::enter`] says.

@@ -28,7 +28,7 @@ use super::wire::Wire;
 use super::writer::Writer;
 use crate::caution::{Caution, Ways};
 use crate::mark::{LaneMark, Share};
-use crate::own;
+use crate::own::{self, Secret};
 use crate::plan::Fire;
 use crate::progress::LaneProgress;
 use crate::target::{Applied, Lane, LaneId, TargetError};
@@ -45,6 +45,8 @@ pub(super) struct LaneStart {
     /// Nobody else does, before the source may forget.
     pub waits_for_log: bool,
     pub progress: LaneProgress,
+    /// What its marks hold.
+    pub secret: Secret,
 }
 
 /// Fewer changes in one call are written row by row: a quiet stream pays nothing for the batches of
@@ -105,11 +107,13 @@ impl PgLane {
             fire,
             waits_for_log,
             progress,
+            secret,
         } = start;
         session::set_up_lane(&session, waits_for_log).await?;
         let may_mark = own::may_mark(&session, capabilities.server_version).await?;
+        let content = may_mark.then(|| own::content(&secret, &pipeline));
         let mut wire = Wire::new(session, pipelined);
-        let frame = Frame::prepare(&mut wire, &capabilities, &pipeline, may_mark).await?;
+        let frame = Frame::prepare(&mut wire, &capabilities, content).await?;
         Ok(Self {
             wire: Some(wire),
             id,
@@ -313,6 +317,7 @@ impl PgLane {
         }
         let mark = self.mark.after(share, &self.open.commits, self.written);
         let mut params = self.progress(&mark);
+        params.extend(frame.own_parameter());
         if frame.mark_origin.is_some() {
             params.extend(self.origin());
         }

@@ -4,8 +4,11 @@
 //! When a row may be written, and why the stream can't have a newer one, is for whoever calls; what
 //! is written goes through the same plans and statements as the stream's changes, counts included.
 
+use std::time::Duration;
+
 use decoders::change::{ChangeEvent, Lsn, QualifiedName};
 use decoders::postgres::conninfo::ConnInfo;
+use decoders::source::Disposition;
 use tokio_postgres::Client;
 
 use super::catalog::read_table;
@@ -17,7 +20,7 @@ use super::session::{self, Capabilities, OriginTracking};
 use super::statements::missing_table;
 use super::wire::Wire;
 use super::writer::Writer;
-use crate::own;
+use crate::own::{self, keys};
 use crate::plan::{Fire, TablePlan};
 use crate::progress::{REPAIR, origin_name};
 use crate::target::TargetError;
@@ -31,6 +34,11 @@ const TABLE_LOCK_MS: u32 = 2000;
 /// `deadlock_timeout`, so that a deadlock with a lane ends with us.
 const ROW_LOCK_MS: u32 = 500;
 
+/// How long the server may take to notice that an earlier session of a repair is gone, which still has the
+/// origin.
+const ORIGIN_TRIES: u32 = 20;
+const ORIGIN_PAUSE: Duration = Duration::from_millis(100);
+
 /// A session that repairs. After an error of [`Repairer::write`] or [`Repairer::commit`] nothing of
 /// the transaction is left and the session can go on, unless [`Repairer::is_lost`].
 pub struct Repairer {
@@ -38,6 +46,19 @@ pub struct Repairer {
     frame: Frame,
     writer: Writer,
     lost: bool,
+}
+
+async fn take_origin(client: &Client, name: &str) -> Result<OriginTracking, TargetError> {
+    let mut tries = ORIGIN_TRIES;
+    loop {
+        match session::set_up_origin(client, name).await {
+            Err(error) if error.disposition == Disposition::Retry && tries > 0 => {
+                tries -= 1;
+                tokio::time::sleep(ORIGIN_PAUSE).await;
+            }
+            taken => return taken,
+        }
+    }
 }
 
 impl Repairer {
@@ -52,12 +73,15 @@ impl Repairer {
         session::set_up_lane(&client, true).await?;
         let server_version = client.server_version();
         let may_mark = own::may_mark(&client, server_version).await?;
-        // The mark is enough. Without either a stream the other way round would bring back what is
-        // written here; but then there can't be one, as for the lanes.
-        if !may_mark {
-            let name = origin_name(pipeline, REPAIR);
-            session::set_up_origin(&client, &name).await?;
-        }
+        // Without either a stream the other way round would bring back what is written here; but then there
+        // can't be one, as for the lanes.
+        let origin = take_origin(&client, &origin_name(pipeline, REPAIR)).await?;
+        let has_origin = matches!(origin, OriginTracking::Active { .. });
+        keys::opens_lane(&client, pipeline, has_origin).await?;
+        let content = match may_mark {
+            true => Some(own::content(&keys::secret(&client, pipeline).await?, pipeline)),
+            false => None,
+        };
         // The session has its origin; there is no position that it could stand for.
         let origin = OriginTracking::Unavailable { reason: "of the session".to_owned() };
         // Not what the operator accepts for the stream: a row that is taken out and put in again must
@@ -65,7 +89,7 @@ impl Repairer {
         let fire = triggers.fires();
         let capabilities = Capabilities { server_version, triggers, origin };
         let mut wire = Wire::new(client, pipelined);
-        let frame = Frame::prepare(&mut wire, &capabilities, pipeline, may_mark).await?;
+        let frame = Frame::prepare(&mut wire, &capabilities, content).await?;
         Ok(Self { wire, frame, writer: Writer::new(fire), lost: false })
     }
 

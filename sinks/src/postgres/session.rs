@@ -76,23 +76,15 @@ const LANE_SETTINGS: [(&str, &str); 4] = [
     ("jit", "off"),
 ];
 
-/// The search path that an application gets in this database. Functions in constraints, indexes
-/// and defaults may count on it, as they could on blue; our own SQL names schemas.
-const SEARCH_PATH: &str = "
-SELECT pg_catalog.set_config('search_path', coalesce((
-  SELECT substr(setting, length('search_path=') + 1)
-  FROM pg_catalog.pg_db_role_setting s, unnest(s.setconfig) setting
-  WHERE s.setrole = 0 AND setting LIKE 'search\\_path=%'
-    AND s.setdatabase = (SELECT oid FROM pg_catalog.pg_database
-                         WHERE datname = pg_catalog.current_database())),
-  '\"$user\", public'), false)";
-
 /// Prepares a session for writing source's rows: settings and trigger suppression. The backfill's
 /// sessions need it just as a lane's.
+///
+/// The search path stays empty, as [`decoders::postgres::session`] sets it and as a subscription's apply worker has it
+/// (PostgreSQL manual, 29.13 Security): constraints, indexes and generated columns of a table run with our
+/// rights, and whoever may create functions in a schema of the path could give them other ones to call.
 pub async fn set_up(client: &Client) -> Result<TriggerSuppression, TargetError> {
     let fail = |e| target_error("setting up a session on green", &e);
     set(client, &SETTINGS).await?;
-    client.query(SEARCH_PATH, &[]).await.map_err(fail)?;
     notice_a_vanished_client(client).await?;
     match client.batch_execute("SET session_replication_role = replica").await {
         Ok(()) => Ok(TriggerSuppression::ReplicaRole),
@@ -108,7 +100,21 @@ pub async fn set_up(client: &Client) -> Result<TriggerSuppression, TargetError> 
 pub(super) async fn set_up_lane(client: &Client, waits_for_log: bool) -> Result<(), TargetError> {
     let not_waiting = (!waits_for_log).then_some(("synchronous_commit", "off"));
     let settings: Vec<_> = LANE_SETTINGS.into_iter().chain(not_waiting).collect();
-    set(client, &settings).await
+    set(client, &settings).await?;
+    keep_parameters_out_of_logs(client).await
+}
+
+/// Rows, and the secret of our marks, are parameters: they have no place in the server's log. PostgreSQL 13+, for
+/// who may set it.
+async fn keep_parameters_out_of_logs(client: &Client) -> Result<(), TargetError> {
+    match client.batch_execute("SET log_parameter_max_length = 0").await {
+        Ok(()) => Ok(()),
+        Err(e) if e.as_db_error().is_some() => {
+            tracing::debug!(reason = Refusal::of(&e).text, "no log_parameter_max_length");
+            Ok(())
+        }
+        Err(e) => Err(target_error("setting up a session on green", &e)),
+    }
 }
 
 async fn set(client: &Client, settings: &[(&str, &str)]) -> Result<(), TargetError> {
@@ -141,7 +147,7 @@ pub(super) async fn backend_pid(client: &Client) -> Result<i32, TargetError> {
 
 /// Whether the role may execute the functions of replication origins. Before PostgreSQL 14 they
 /// look for a superuser themselves.
-pub(super) async fn may_use_origins(client: &Client) -> Result<bool, TargetError> {
+pub(crate) async fn may_use_origins(client: &Client) -> Result<bool, TargetError> {
     let sql = "SELECT bool_and(coalesce(
             pg_catalog.has_function_privilege(pg_catalog.to_regprocedure(f), 'EXECUTE'), false))
           AND (current_setting('server_version_num')::int >= 140000

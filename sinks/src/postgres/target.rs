@@ -16,6 +16,7 @@ use super::session::{self, Blocker, Capabilities, OriginTracking, TriggerSuppres
 use super::statements::missing_table;
 use crate::conflicts::TableConflicts;
 use crate::mark::{LaneMark, Reached};
+use crate::own::keys;
 use crate::plan::{Fire, TablePlan};
 use crate::progress::{self, StreamIdentity};
 use crate::target::{Flusher as _, LaneId, Target, TargetError};
@@ -66,6 +67,7 @@ impl PgTarget {
         let server_version = client.server_version();
         progress::create(&client).await?;
         progress::register(&client, &options.stream).await?;
+        keys::ensure(&client, &options.stream.pipeline, options.use_origin).await?;
         let origin = if !options.use_origin {
             OriginTracking::Unavailable { reason: "switched off".to_owned() }
         } else if session::may_use_origins(&client).await? {
@@ -143,6 +145,8 @@ impl PgTarget {
             session::take_lane(client, pipeline, lane.0, &application).await?;
         }
         let rows = progress::read(client, pipeline).await?;
+        let has_origins = self.options.use_origin && session::may_use_origins(client).await?;
+        keys::origins_from_now(client, pipeline, has_origins).await?;
         for lane in &lanes {
             session::give_back_lane(client, pipeline, lane.0).await?;
         }
@@ -185,6 +189,9 @@ impl Target for PgTarget {
             }
             false => OriginTracking::Unavailable { reason: "switched off".to_owned() },
         };
+        let has_origin = matches!(origin, OriginTracking::Active { .. });
+        keys::opens_lane(&client, &stream.pipeline, has_origin).await?;
+        let secret = keys::secret(&client, &stream.pipeline).await?;
         let capabilities = Capabilities { server_version, triggers, origin };
         *self.capabilities.lock().unwrap_or_else(PoisonError::into_inner) = capabilities.clone();
         let waits_for_log = !self.flushing().for_lanes;
@@ -198,6 +205,7 @@ impl Target for PgTarget {
             fire: self.fire(triggers),
             waits_for_log,
             progress,
+            secret,
         })
         .await
     }

@@ -24,7 +24,7 @@ async fn only_an_empty_table_of_its_own_is_written_frozen() {
         assert_eq!(begin_frozen(&session, &table).await.unwrap(), frozen, "{name}");
         if frozen {
             // Refused where the transaction did not truncate the table.
-            let copy = format!("COPY {name} FROM PROGRAM 'echo 42' (FREEZE)");
+            let copy = format!("COPY {table} FROM PROGRAM 'echo 42' (FREEZE)");
             session.batch_execute(&copy).await.unwrap();
             session.batch_execute("COMMIT").await.unwrap();
             // The second time there are rows: they must stay.

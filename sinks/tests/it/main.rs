@@ -4,6 +4,7 @@ mod ahead;
 mod bulk;
 mod crash;
 mod flush;
+mod house;
 mod lanes;
 mod net;
 mod property;

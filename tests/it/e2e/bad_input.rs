@@ -126,12 +126,19 @@ async fn a_wrong_password_is_told_and_not_shown() -> Result<()> {
     let url = format!("postgres://keeper:hunter2@127.0.0.1:{}/postgres", blue.port());
     for command in ["check", "run"] {
         let finished = Launch::ours("replicator")?
-            .args([command, "--blue", &url, "--green", &green.url("postgres"), "--state-dir"])
+            .args([command, "--green", &green.url("postgres"), "--state-dir"])
             .arg(state.path().join("state"))
+            .env("CUTOVER_BLUE", &url)
             .run(SHORT)
             .with_context(|| format!("replicator {command}"))?;
         ensure!(matches!(finished.code(), 1 | BLOCKED), "{}", finished.code());
         ensure_says(&finished, finished.code(), &["password", "keeper"])?;
+        ensure!(!finished.stderr.contains("hunter2") && !finished.stdout.contains("hunter2"));
+        // Typed it would be seen by everybody.
+        let finished = Launch::ours("replicator")?
+            .args([command, "--blue", &url, "--green", &green.url("postgres")])
+            .run(SHORT)?;
+        ensure_says(&finished, USAGE, &["ps", "CUTOVER_BLUE", "PGPASSFILE"])?;
         ensure!(!finished.stderr.contains("hunter2") && !finished.stdout.contains("hunter2"));
     }
     Ok(())

@@ -8,8 +8,8 @@ use tests::process::{Finished, Launch};
 use super::SOON;
 
 fn check(blue: &str, green: &str, more: &[&str]) -> Result<Finished> {
-    let launch = Launch::ours("replicator")?.args(["check", "--blue", blue, "--green", green]);
-    launch.args(more).env("MYSQL_PWD", "se cret").run(SOON)
+    let launch = Launch::ours("replicator")?.args(["check", "--green", green]).args(more);
+    launch.env("CUTOVER_BLUE", blue).env("MYSQL_PWD", "se cret").run(SOON)
 }
 
 fn url(server: &Mysql) -> String {

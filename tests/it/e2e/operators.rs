@@ -126,6 +126,7 @@ async fn a_command_switches_the_traffic() -> Result<()> {
         format!(
             r#"#!/bin/bash
 set -eu
+env > "$0.env"
 admin() {{ psql -qAtX -d '{admin}' -c "$1"; }}
 case "$CUTOVER_PHASE" in
   hold) admin 'PAUSE {DATABASE}' ;;
@@ -143,7 +144,9 @@ esac
     let command = |phase: &str| format!("{phase} = [{:?}]\n", script.display().to_string());
     let phases: String = ["hold", "switch", "release", "verify"].map(command).concat();
     let mut config = stage.config()?;
-    config.push_str(&format!("\n[cutover.command]\n{phases}"));
+    config.push_str(&format!(
+        "\n[cutover.command]\n{phases}pass_environment = ['PASSED', 'PGPASSWORD']\n"
+    ));
     std::fs::write(stage.config_file(), config)?;
 
     stage.create_marker().await?;
@@ -156,7 +159,8 @@ esac
         ..tests::ledger::Options::new(router.url_as(APP))
     };
     let ledger = tests::ledger::Ledger::start(options)?;
-    let sidecar = stage.replicator()?;
+    let launch = stage.replicator_command("run")?.env("PASSED", "on").env("PGPASSWORD", "hunter2");
+    let sidecar = launch.env("OTHER", "off").start(&stage.path().join("replicator"))?;
     let mut this = Move { stage, sidecar, ledger };
     this.wait_streaming().await?;
     this.more(50).await?;
@@ -164,6 +168,10 @@ esac
     ensure!(finished.code() == 0, "{}\n{}", finished.stderr, this.sidecar.log_tail());
     this.more(50).await?;
     assert_eq!(router.target_port().await?, this.stage.green.port());
+    // What is chosen of the sidecar's environment, and never a password.
+    let environment = std::fs::read_to_string(script.with_extension("env"))?;
+    ensure!(environment.contains("PASSED=on") && environment.contains("PATH="), "{environment}");
+    ensure!(!environment.contains("hunter2") && !environment.contains("OTHER="), "{environment}");
     this.ledger.stop()?;
     let report = this.ledger.check(&this.stage.green.url(DATABASE)).await?;
     report.ensure_exact()?;

@@ -316,10 +316,13 @@ async fn the_side_that_was_left_is_repaired_too() -> Result<()> {
     let run = ["--when-lag", "<1s", "--yes", "--max-pause", "30s"];
     expect(&this, &run, 0)?;
     this.more(50).await?;
-    // Marked as the stream's own, or the damage itself would be taken for a client's write.
+    // With an origin of the stream's own, as only a superuser can, or the damage itself would be taken for a
+    // client's write.
     let name = this.stage.api().status()?["pipeline"].as_str().context("no name")?.to_owned();
+    let origin = format!("cutover_{name}_back_64");
     let damage = format!(
-        "BEGIN READ WRITE; SELECT pg_logical_emit_message(true, 'cutover.own', '{name}_back');
+        "BEGIN READ WRITE; SELECT pg_replication_origin_create('{origin}');
+         SELECT pg_replication_origin_session_setup('{origin}');
          UPDATE pairs SET v = 0 WHERE v = 9; DELETE FROM lost WHERE id < 10; COMMIT"
     );
     let open = format!("ALTER DATABASE {DATABASE} ALLOW_CONNECTIONS true");

@@ -44,6 +44,10 @@
 //! no door, and so no claim. Somebody who opens a side by hand and forgets the comment has opened it:
 //! the next run that leaves it is refused by a check that says what to type.
 //!
+//! **Who can forge one.** The database's owner can write its comment, but no role's (manual, COMMENT: that takes
+//! CREATEROLE). So a role of an undo list counts only if the role itself carries the same claim: otherwise an owner
+//! could have us give LOGIN to whom he names.
+//!
 //! **A dead one's fence.** The claim carries the undo list, so who takes over without the dead one's
 //! disk can open the side - as the dead one, with its claim. When that may be done is argued in
 //! `controller/ownership.rs`.
@@ -209,10 +213,55 @@ pub(super) async fn find(
         if undo.database == database
             && let Some(claim) = undo.claim.clone()
         {
+            if let Some(role) =
+                existing(sql, place, &unmarked(&undo, line, &found), deadline).await?
+            {
+                return Err(PortError::new(
+                    place,
+                    format!(
+                        "{place} has a claim that says it has locked out the role {role:?}, and that role's own \
+                         comment does not say so: whoever wrote the comment of the database may have made it up"
+                    ),
+                )
+                .remedy(format!(
+                    "find out who wrote it (\\l+ {database}); if nothing of ours has closed {place}, take the line \
+                     that begins with {TAG:?} out of the comment"
+                )));
+            }
             return Ok(Some(Claimed { claim, undo }));
         }
     }
     Ok(None)
+}
+
+/// One of these roles that is there: somebody may have dropped one since.
+async fn existing(
+    sql: &Sql,
+    place: &'static str,
+    roles: &[&str],
+    deadline: Instant,
+) -> PortResult<Option<String>> {
+    if roles.is_empty() {
+        return Ok(None);
+    }
+    let names: Vec<_> = roles.iter().map(|role| literal(role)).collect();
+    let query = format!(
+        "SELECT rolname FROM pg_catalog.pg_roles WHERE rolname IN ({}) LIMIT 1",
+        names.join(", ")
+    );
+    let rows = sql.rows(&query, deadline).await;
+    let rows = rows.map_err(doing(place, "looking for the roles of a claim"))?;
+    Ok(rows.first().and_then(|row| row.at(0)).map(str::to_owned))
+}
+
+/// Roles that the undo list of this claim names, and that do not carry the claim themselves.
+fn unmarked<'a>(undo: &'a PostgresUndo, line: &str, found: &[Comment]) -> Vec<&'a str> {
+    let carries = |role: &str| {
+        found.iter().any(|comment| {
+            comment.role.as_deref() == Some(role) && line_of(&comment.text) == Some(line)
+        })
+    };
+    undo.roles.iter().map(String::as_str).filter(|role| !carries(role)).collect()
 }
 
 /// These statements in one transaction, if the claim is what it has to be; see above.
@@ -367,6 +416,22 @@ mod tests {
         // A claim of ours in an old comment is not kept for ever.
         let again = PostgresUndo { comments: marked.clone(), ..ours.clone() };
         assert_eq!(super::marked(&again), marked);
+    }
+
+    /// Who owns the database can write its comment, and no role's.
+    #[test]
+    fn an_undo_list_counts_for_roles_that_carry_it() {
+        let roles = PostgresUndo {
+            seal_by: SealBy::NoLogin,
+            roles: vec!["app".into(), "web".into()],
+            ..undo("7f3a", "host:/a")
+        };
+        let found = marked(&roles);
+        let line = line_of(&found[0].text).unwrap();
+        assert!(unmarked(&roles, line, &found).is_empty());
+        assert_eq!(unmarked(&roles, line, &found[..1]), ["web"]);
+        let on_database = [Comment { role: None, text: line.into() }];
+        assert_eq!(unmarked(&roles, line, &on_database), ["app", "web"]);
     }
 
     #[test]

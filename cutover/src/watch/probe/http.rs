@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::private_file;
 use crate::watch::config::HttpConfig;
 use crate::watch::sample::Sample;
 
@@ -42,8 +43,7 @@ pub(super) fn get(
 ) -> Result<ureq::RequestBuilder<ureq::typestate::WithoutBody>, String> {
     let request = agent.get(url);
     let Some(path) = token_file else { return Ok(request) };
-    let token = std::fs::read_to_string(path)
-        .map_err(|error| format!("token_file {}: {error}", path.display()))?;
+    let token = private_file::read(path).map_err(|error| format!("token_file {error}"))?;
     Ok(request.header("Authorization", format!("Bearer {}", token.trim())))
 }
 

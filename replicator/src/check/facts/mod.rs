@@ -10,6 +10,7 @@ mod wal;
 use std::time::Duration;
 
 use decoders::postgres::catalog::{self, CatalogError};
+use decoders::postgres::state_schema;
 use tokio_postgres::Client;
 
 pub use activity::{Activity, PreparedTransaction, WritingTransaction};
@@ -62,6 +63,8 @@ pub struct SideFacts {
     pub replication: Probe<Replication>,
     /// Left behind by an earlier run.
     pub leftovers: Probe<Leftovers>,
+    /// What is in our schema and is not ours alone.
+    pub strangers: Probe<Vec<String>>,
 }
 
 /// What is asked of blue.
@@ -140,7 +143,13 @@ async fn side_facts(request: &CheckRequest, client: &Client, side: Side) -> Side
         large_objects: catalog::large_objects(client).await,
         replication: replication::read(client).await,
         leftovers: replication::leftovers(client, request).await,
+        strangers: strangers(client).await,
     }
+}
+
+async fn strangers(client: &Client) -> Probe<Vec<String>> {
+    let found = state_schema::strangers(client).await;
+    found.map_err(|error| CatalogError::query("whose the schema _cutover is", error))
 }
 
 async fn blue_facts(request: &CheckRequest, client: &Client) -> BlueFacts {

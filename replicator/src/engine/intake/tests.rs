@@ -8,6 +8,7 @@ use decoders::{
 };
 
 use super::*;
+use crate::engine::own::Counterpart;
 
 /// Gives transactions one after the other, and opens the gate right before the one with this number.
 struct Opening {
@@ -79,7 +80,7 @@ async fn queued(gate: &MarkerGate, mut source: Opening) -> Vec<u32> {
         checkpoint,
         hurry,
         progress: Arc::new(watch::Sender::new(Frontier::resume(Lsn(1), Lsn(1)))),
-        own: OwnApply::of("shop_back"),
+        own: OwnApply::of(Counterpart::of_binlog("shop_back")),
         written: Arc::default(),
         truncations: Truncations::new(TableFilter::default()),
         gate: gate.clone(),

@@ -82,7 +82,7 @@ impl Setup {
             tables: TableFilter::default(),
             gate: MarkerGate::default(),
             hold: Hold::default(),
-            counterpart: "shop_back".into(),
+            counterpart: Counterpart::of_binlog("shop_back"),
             lanes_open: watch::Sender::new(false),
             budget: Budget::new(1 << 20),
             limits: BatchLimits { bytes: 1 << 18, transactions: 100 },

@@ -16,6 +16,7 @@ use super::{BinlogPipeline, lag, markers};
 use crate::backfill::mysql::of_catalog;
 use crate::config::{DdlMode, RowEventsMode};
 use crate::engine::apply::{Applier, BatchLimits};
+use crate::engine::own::Counterpart;
 use crate::engine::resume::{self, Broken, Known};
 use crate::engine::stream::{self, Outcome, StreamContext};
 use crate::pipeline::failure::Failure;
@@ -102,7 +103,7 @@ impl BinlogPipeline {
             tables: self.tables.clone(),
             gate: self.shared.gate.clone(),
             hold: self.shared.hold.clone(),
-            counterpart: self.counterpart.clone(),
+            counterpart: Counterpart::of_binlog(&self.counterpart),
             lanes_open: lanes_open.clone(),
             budget: self.shared.budget.clone(),
             limits: BatchLimits {

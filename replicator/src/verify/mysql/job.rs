@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cutover::Side;
-use cutover::verify::{Mode, ObjectFinding, Progress, VerifyReport, VerifyRequest};
+use cutover::verify::{Dialect, Mode, ObjectFinding, Progress, VerifyReport, VerifyRequest};
 use decoders::mysql::catalog::{TableInfo, TableKind};
 use decoders::mysql::server::ServerUrl;
 use decoders::postgres::catalog::TableFilter;
@@ -192,12 +192,9 @@ impl<S: Stream> Verification<S> {
         let mut benches = Vec::new();
         for table in here.iter().filter(is_wanted) {
             let other = there.iter().find(|other| other.name == table.name);
-            let predicate = chosen.predicate(&table.name)?;
-            if let Some(condition) = &predicate {
-                check(condition)?;
-            }
+            let restriction = chosen.restriction(&table.name, Dialect::Mysql)?;
             let plan =
-                TablePlan::new(table, other.unwrap_or(table), servers, &self.request, predicate);
+                TablePlan::new(table, other.unwrap_or(table), servers, &self.request, restriction);
             let engines = [Some(table), other];
             let is_seen = engines.iter().flatten().all(|table| table.is_transactional());
             let error = match other {
@@ -433,15 +430,4 @@ fn changed(bench: &Bench, before: &[TableInfo], after: &[TableInfo]) -> bool {
         table.map(|table| (table.columns.clone(), table.unique_keys.clone()))
     };
     of(before) != of(after)
-}
-
-/// What these servers would read in another way than the check of a condition does.
-fn check(condition: &str) -> Result<(), Trouble> {
-    match condition.contains(['\\', '#', '`']) {
-        true => {
-            let what = "backslashes, backticks and # are not taken in conditions";
-            Err(Trouble::new("request", what))
-        }
-        false => Ok(()),
-    }
 }

@@ -37,7 +37,7 @@ impl Bench {
             key: plan.key().iter().map(|column| column.name.clone()).collect(),
             limits: plan.limits.clone(),
             left_out: plan.left_out.clone(),
-            predicate: plan.predicate.clone(),
+            predicate: plan.restriction.as_ref().map(|restriction| restriction.said.clone()),
             error,
             ..TableReport::default()
         };

@@ -11,6 +11,7 @@ use decoders::mysql::server::{Server, identifier};
 use super::canonical::{self, Column};
 use crate::backfill::mysql::{CHUNK_BYTES, CutKey, Range, chunk_rows, cut_key};
 use crate::schema::mysql::qualified;
+use crate::verify::chosen::Restriction;
 
 /// A chunk that is judged row by row is at most so large.
 const CHUNK_ROWS_MAX: u64 = 200_000;
@@ -47,7 +48,7 @@ pub(super) struct TablePlan {
     /// The key's index on each side.
     index: [String; 2],
     /// Only rows for which this holds.
-    pub predicate: Option<String>,
+    pub restriction: Option<Restriction>,
     /// Columns that one side lacks.
     pub left_out: Vec<String>,
     /// What limits the comparison.
@@ -70,7 +71,7 @@ impl TablePlan {
         target: &TableInfo,
         servers: [&Server; 2],
         request: &VerifyRequest,
-        predicate: Option<String>,
+        restriction: Option<Restriction>,
     ) -> Self {
         let mut limits = Vec::new();
         let mut left_out = Vec::new();
@@ -133,7 +134,7 @@ impl TablePlan {
             cut,
             chunk_rows: request.chunk_rows.map_or(by_width, u64::from).max(1),
             index: [index(key.map(|(key, _)| key)), index(key.map(|(_, other)| other))],
-            predicate,
+            restriction,
             left_out,
             limits,
         }
@@ -149,7 +150,7 @@ impl TablePlan {
         let mut hasher = DefaultHasher::new();
         let columns: Vec<_> =
             self.columns.iter().map(|c| (&c.name, &c.select, &c.hashed)).collect();
-        (columns, self.key, &self.index, &self.predicate).hash(&mut hasher);
+        (columns, self.key, &self.index, &self.restriction).hash(&mut hasher);
         hasher.finish()
     }
 
@@ -158,7 +159,7 @@ impl TablePlan {
         if let (Some(cut), Some(range)) = (&self.cut, &chunk.range) {
             conditions.push(cut.condition(range));
         }
-        conditions.extend(self.predicate.iter().map(|condition| format!("({condition})")));
+        conditions.extend(self.restriction.iter().map(|restriction| restriction.sql.clone()));
         let conditions = match conditions.is_empty() {
             true => "TRUE".to_owned(),
             false => conditions.join(" AND "),
@@ -256,8 +257,8 @@ impl TablePlan {
 
     /// One statement that shows whether the server understands the predicate.
     pub fn predicate_sql(&self) -> Option<String> {
-        let condition = self.predicate.as_ref()?;
-        Some(format!("SELECT 1 FROM {} WHERE ({condition}) LIMIT 0", qualified(&self.name)))
+        let condition = &self.restriction.as_ref()?.sql;
+        Some(format!("SELECT 1 FROM {} WHERE {condition} LIMIT 0", qualified(&self.name)))
     }
 }
 

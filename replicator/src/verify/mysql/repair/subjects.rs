@@ -124,7 +124,7 @@ fn fitted(
     let servers = [&ends[SOURCE].server, &ends[TARGET].server];
     // All columns, whatever the verification has looked at.
     let request = VerifyRequest { mode: Mode::Full, ..found.request.clone() };
-    let plan = TablePlan::new(here, there, servers, &request, before.predicate.clone());
+    let plan = TablePlan::new(here, there, servers, &request, before.restriction.clone());
     let names = |plan: &TablePlan| -> Vec<String> {
         plan.key().iter().map(|column| column.name.clone()).collect()
     };

@@ -432,6 +432,10 @@ impl<W: World> Replication for Rehearsal<'_, W> {
         Ok(MarkerDecoded { token, end_lsn: Self::SEAL, leaks: Leaks::default() })
     }
 
+    async fn inspect(&self) -> PortResult<Vec<Check>> {
+        self.stage.keep(self.stage.world.replication().inspect().await, "definitions")
+    }
+
     fn leaks(&self) -> Leaks {
         Leaks::default()
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cutover::api::{Act, PipelinePhase};
+use cutover::api::{Act, Check, PipelinePhase};
 use cutover::counts::Counted;
 use cutover::evidence::Committed;
 use cutover::marker::Token;
@@ -197,6 +197,10 @@ impl<R: Route> Replication for EngineReplication<R> {
 
     async fn count_rows(&self, bytes: u64, deadline: Instant) -> PortResult<Counted> {
         self.route.count_rows(&self.shared, bytes, deadline).await
+    }
+
+    async fn inspect(&self) -> PortResult<Vec<Check>> {
+        self.route.compare().await
     }
 
     fn leaks(&self) -> Leaks {

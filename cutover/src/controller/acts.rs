@@ -230,8 +230,13 @@ impl<W: World> Run<'_, W> {
         // A side that we have closed ourselves: whoever has to look inside, and whatever is to stay
         // connected there until the decision, goes in now.
         let opening = self.act(&format!("entering {to}"), deadline, self.airlock(deadline)).await?;
-        let sequences = world.sequences().inspect(self.opening.is_some());
-        checks.extend(self.act("checking the sequences", deadline, sequences).await?);
+        let sealed = self.opening.is_some();
+        let beside_rows = async {
+            let mut checks = world.sequences().inspect(sealed).await?;
+            checks.extend(world.replication().inspect().await?);
+            Ok(checks)
+        };
+        checks.extend(self.act("checking what is no row", deadline, beside_rows).await?);
         if self.order.way_back {
             let way_back = world.way_back().inspect();
             checks.extend(self.act("checking the way back", deadline, way_back).await?);

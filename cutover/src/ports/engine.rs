@@ -1,7 +1,7 @@
 //! The stream of one direction.
 
 use super::{PortError, PortResult};
-use crate::api::Act;
+use crate::api::{Act, Check};
 use crate::counts::Counted;
 use crate::evidence::Committed;
 use crate::lag::LagReading;
@@ -121,6 +121,12 @@ pub trait Replication: Send + Sync {
     ) -> impl Future<Output = PortResult<Counted>> + Send {
         let _ = (bytes, deadline);
         async { Err(PortError::new("stream", "this engine can't see both sides at one moment")) }
+    }
+
+    /// What is no row and no stream carries, compared on both sides: accounts, settings, definitions. Reads only.
+    /// The default is for engines whose other prechecks say it.
+    fn inspect(&self) -> impl Future<Output = PortResult<Vec<Check>>> + Send {
+        async { Ok(Vec::new()) }
     }
 
     /// Row changes seen after the armed marker so far.

@@ -43,6 +43,12 @@ const ABOUT: &str = "SELECT @@version LIKE '%MariaDB%' AS is_mariadb, @@read_onl
 /// Who has a transaction open: it keeps the tables that it has read from being altered.
 const OPEN: &str = "SELECT trx_mysql_thread_id AS id, trx_started AS since \
      FROM information_schema.innodb_trx WHERE trx_mysql_thread_id <> connection_id() LIMIT 5";
+/// The same where `innodb_trx` can't be read because of the texts of statements in it (MySQL).
+const OPEN_UNTOLD: &str = "SELECT t.processlist_id AS id, \
+     now() - INTERVAL coalesce(e.timer_wait DIV 1000000000000, 0) SECOND AS since \
+     FROM performance_schema.events_transactions_current e \
+     JOIN performance_schema.threads t ON t.thread_id = e.thread_id \
+     WHERE e.state = 'ACTIVE' AND t.processlist_id <> connection_id() LIMIT 5";
 
 /// A sequence of MariaDB.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -223,20 +229,23 @@ impl MysqlSequences {
         match session.run(sql, deadline).await {
             Ok(_) => Ok(()),
             Err(error) if error.is(LOCK_WAIT_TIMEOUT) => {
-                let open = session.run(OPEN, soon()).await.map(|answer| answer.rows);
-                let open: Vec<_> = open
-                    .unwrap_or_default()
-                    .iter()
-                    .filter_map(|row| {
-                        Some(format!("session {} since {}", row.get("id")?, row.get("since")?))
-                    })
-                    .collect();
+                let mut open = session.run(OPEN, soon()).await;
+                if open.is_err() {
+                    open = session.run(OPEN_UNTOLD, soon()).await;
+                }
+                let who = |row: &crate::sql::TextRow| {
+                    Some(format!("session {} since {}", row.get("id")?, row.get("since")?))
+                };
+                let open = match open {
+                    Ok(answer) if answer.rows.is_empty() => "none".to_owned(),
+                    Ok(answer) => answer.rows.iter().filter_map(who).collect::<Vec<_>>().join(", "),
+                    Err(error) => format!("not known ({})", error.text),
+                };
                 Err(PortError::new(
                     self.to,
                     format!(
                         "the counter of {name} on {} could not be set in time; open transactions: {}",
-                        self.to,
-                        if open.is_empty() { "none".into() } else { open.join(", ") }
+                        self.to, open
                     ),
                 )
                 .remedy(format!("end what uses {name} on {}", self.to)))

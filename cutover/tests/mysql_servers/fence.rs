@@ -122,6 +122,23 @@ async fn nothing_passes_the_fence_and_lowering_it_leaves_no_trace(version: Versi
     let long = tokio::spawn(async move {
         long.query_drop("INSERT INTO shop.a (who) SELECT sleep(1000) FROM shop.a LIMIT 1").await
     });
+    let mut talker = open(&site.app()).await;
+    talker.query_drop("START TRANSACTION").await.unwrap();
+    talker.query_drop("INSERT INTO shop.a (who) VALUES ('talker')").await.unwrap();
+    let id = talker.id();
+    let talker =
+        tokio::spawn(async move { talker.query_drop("SELECT sleep(1000), '\u{1f600}'").await });
+    // Its text has a character that MySQL's `information_schema` can't show.
+    let mut watcher = open(&site.mover()).await;
+    let schema =
+        if version.is_mariadb() { "information_schema" } else { "performance_schema" };
+    let asleep = format!(
+        "SELECT count(*) FROM {schema}.processlist WHERE state = 'User sleep' AND id = {id}"
+    );
+    while text(&mut watcher, &asleep).await != "1" {}
+    let writers = fence.writers().await.unwrap();
+    assert!(writers.oldest_who.unwrap().contains(" of app from "));
+    drop(watcher);
     let storm = Storm::start(&[site.app(), site.boss()]);
     until("the storm writes", || async { storm.acknowledged() > 200 }).await;
 
@@ -151,7 +168,7 @@ async fn nothing_passes_the_fence_and_lowering_it_leaves_no_trace(version: Versi
     }
     assert!(writer.query_drop("COMMIT").await.is_err());
     assert!(boss.query_drop("INSERT INTO shop.a (who) VALUES ('boss')").await.is_err());
-    assert!(long.await.unwrap().is_err());
+    assert!(long.await.unwrap().is_err() && talker.await.unwrap().is_err());
 
     let sealed = fence.seal(&undo, deadline()).await.unwrap();
     assert!(sealed.refuses_clients && sealed.locks_held, "{sealed:?}");

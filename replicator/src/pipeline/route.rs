@@ -30,6 +30,12 @@ pub trait Route: Send + Sync + 'static {
     /// Prechecks of a way back. Reads only.
     fn inspect(&self, store: &Store) -> impl Future<Output = PortResult<Vec<Check>>> + Send;
 
+    /// What is no row and no stream carries, compared on both sides, as
+    /// [`Replication::inspect`](cutover::ports::Replication::inspect) says.
+    fn compare(&self) -> impl Future<Output = PortResult<Vec<Check>>> + Send {
+        async { Ok(Vec::new()) }
+    }
+
     /// Sets up what is not there yet and wakes the pipeline. Says what was done, in the engine's
     /// words, as its failures are.
     ///

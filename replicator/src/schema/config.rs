@@ -17,12 +17,26 @@ pub enum SchemaMode {
     Existing,
 }
 
+/// What is done about accounts of blue that green lacks (MySQL and MariaDB).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccountsMode {
+    /// They are named, by the preflight and before each flip.
+    #[default]
+    Check,
+    /// They are made on green before the copy, with their secrets and rights. Our account needs CREATE USER there and
+    /// whatever it grants, WITH GRANT OPTION.
+    Create,
+}
+
 /// The `[schema]` part of the configuration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SchemaConfig {
     /// Whether the schema is copied.
     pub mode: SchemaMode,
+    /// Accounts of blue that green lacks (MySQL and MariaDB).
+    pub accounts: AccountsMode,
     /// The pg_dump to use instead of searching for one.
     pub pg_dump: Option<PathBuf>,
     /// Owners and privileges too. Without, everything belongs to the role that restores.
@@ -46,6 +60,7 @@ impl Default for SchemaConfig {
     fn default() -> Self {
         Self {
             mode: SchemaMode::Copy,
+            accounts: AccountsMode::Check,
             pg_dump: None,
             owners: true,
             tablespaces: true,

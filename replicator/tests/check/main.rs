@@ -4,6 +4,7 @@
 mod existing;
 mod faults;
 mod mysql;
+mod mysql_flip;
 mod pairs;
 mod reach;
 mod support;

@@ -42,6 +42,8 @@ insert into made (a, id) values (1, 5), (2, 9), (null, 11);
 create table keyless (v varchar(10), n int); insert into keyless values ('a', 1), ('a', 1), (null, null);
 create table empty_ (id int primary key);
 create table only_defaults (id int auto_increment primary key); insert into only_defaults values (0), (3);
+create table zero_defaults (id int primary key, d date not null default '0000-00-00', t datetime default '0000-00-00 00:00:00');
+insert into zero_defaults (id) values (1);
 ";
 
 /// Types of MariaDB alone.

@@ -5,6 +5,7 @@ mod counting;
 mod cross;
 mod damage;
 mod objects;
+mod sparing;
 mod support;
 mod traffic;
 mod types;

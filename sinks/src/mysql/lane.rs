@@ -25,7 +25,7 @@ use super::error::target_error;
 use super::events::{EventSession, TableEvents};
 use super::plan::{Plan, can_be_emptied, missing_table};
 use super::progress::{LaneProgress, advance_statement, open_statement};
-use super::read::GreenTable;
+use super::read::{Cascades, GreenTable};
 use super::script::{Purpose, Script};
 use super::session::{self, Capabilities};
 use super::{read, sets, statements};
@@ -47,6 +47,7 @@ pub(super) struct LaneStart {
     pub applies_definitions: bool,
     /// How many schema changes have come, whichever lane repeated them.
     pub definitions: Arc<AtomicU64>,
+    pub cascades: Cascades,
     /// If rows may go as row events.
     pub events: Option<EventSession>,
 }
@@ -81,6 +82,7 @@ pub struct MysqlLane {
     accept_triggers: bool,
     applies_definitions: bool,
     definitions: Arc<AtomicU64>,
+    cascades: Cascades,
     /// Their number when the plans were made.
     plans_of: u64,
     /// By the address of the schema, which is kept beside: no other can get it.
@@ -116,6 +118,7 @@ impl MysqlLane {
             applies_definitions: start.applies_definitions,
             plans_of: start.definitions.load(Ordering::Acquire),
             definitions: start.definitions,
+            cascades: start.cascades,
             plans: HashMap::new(),
             caution: Caution::default(),
             ways: Ways::default(),
@@ -352,7 +355,7 @@ impl MysqlLane {
         for change in changes {
             if let ChangeEvent::Truncate { tables, .. } = change {
                 for table in tables {
-                    let green = read::table(conn, &self.capabilities.server, &table.name).await?;
+                    let green = self.green(conn, &table.name).await?;
                     can_be_emptied(table, green.as_ref())?;
                 }
             }
@@ -369,7 +372,7 @@ impl MysqlLane {
             let plan = match self.alike(table, form) {
                 Some(plan) => plan,
                 None => {
-                    let green = read::table(conn, &self.capabilities.server, &table.name).await?;
+                    let green = self.green(conn, &table.name).await?;
                     let green = green.ok_or_else(|| missing_table(table))?;
                     let checks = self.checks_foreign_keys;
                     let plan = Plan::new(table.clone(), &green, checks, self.accept_triggers)?;
@@ -380,6 +383,16 @@ impl MysqlLane {
             self.plans.insert(address(table), (table.clone(), plan));
         }
         Ok(())
+    }
+
+    /// A table as green has it now.
+    async fn green(
+        &self,
+        conn: &mut Conn,
+        name: &QualifiedName,
+    ) -> Result<Option<GreenTable>, TargetError> {
+        let server = &self.capabilities.server;
+        read::table(conn, server, name, &self.cascades, self.plans_of).await
     }
 
     /// The plan of a table that is described again as it was: a source does so whenever it opens it

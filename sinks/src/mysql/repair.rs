@@ -15,6 +15,7 @@ use mysql_async::{Conn, Row, Value};
 use super::error::{of_rows, target_error};
 use super::plan::{Plan, missing_table};
 use super::progress;
+use super::read::Cascades;
 use super::script::{Purpose, Script};
 use super::session::{self, Capabilities};
 use super::{read, statements};
@@ -226,7 +227,8 @@ async fn fit(
     capabilities: &Capabilities,
     schema: Arc<TableSchema>,
 ) -> Result<Fitted, TargetError> {
-    let green = read::table(conn, &capabilities.server, &schema.name).await?;
+    let now = Cascades::default();
+    let green = read::table(conn, &capabilities.server, &schema.name, &now, 0).await?;
     let green = green.ok_or_else(|| missing_table(&schema))?;
     // Not what the operator accepts for the stream: a trigger would write what nobody has asked for.
     Plan::new(schema, &green, false, false).map(Fitted)

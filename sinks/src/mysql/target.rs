@@ -1,7 +1,7 @@
 //! A MySQL or MariaDB server as a target.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use decoders::change::TableSchema;
@@ -14,6 +14,7 @@ use super::events::{EventSession, Opened};
 use super::lane::{LaneStart, MysqlLane};
 use super::plan::{Plan, missing_table};
 use super::progress::{self, BinlogStreamIdentity};
+use super::read::Cascades;
 use super::{read, session};
 use crate::conflicts::TableConflicts;
 use crate::mark::{LaneMark, Reached};
@@ -52,6 +53,7 @@ pub struct MysqlTarget {
     place: Mutex<Option<Place>>,
     /// How many schema changes have come: what a lane knows of green's tables is of one number.
     definitions: Arc<AtomicU64>,
+    cascades: Cascades,
 }
 
 impl MysqlTarget {
@@ -67,6 +69,7 @@ impl MysqlTarget {
             found: Mutex::default(),
             place: Mutex::default(),
             definitions: Arc::default(),
+            cascades: Cascades::default(),
         };
         let mut conn = target.connect().await?;
         progress::create(&mut conn).await?;
@@ -192,6 +195,7 @@ impl Target for MysqlTarget {
             accept_triggers: self.options.accept_triggers,
             applies_definitions: self.options.applies_definitions,
             definitions: Arc::clone(&self.definitions),
+            cascades: self.cascades.clone(),
             events,
         }))
     }
@@ -230,11 +234,12 @@ impl Target for MysqlTarget {
         let checks = !self.followed()?.source_logs_cascades;
         let (mut conn, capabilities) = session::connect(&self.green, checks).await?;
         let server = &capabilities.server;
-        let green = read::table(&mut conn, server, &table.name).await?;
+        let (cascades, now) = (&self.cascades, self.definitions.load(Ordering::Acquire));
+        let green = read::table(&mut conn, server, &table.name, cascades, now).await?;
         let green = green.ok_or_else(|| missing_table(table))?;
         let mut parents = Vec::new();
         for key in &green.info.foreign_keys {
-            parents.extend(read::table(&mut conn, server, &key.references).await?);
+            parents.extend(read::table(&mut conn, server, &key.references, cascades, now).await?);
         }
         leave(conn).await;
         let parents: Vec<_> = parents.into_iter().map(|parent| parent.info).collect();

@@ -110,3 +110,38 @@ async fn an_appliers_mark_comes_first_whatever_its_session_checks() {
     assert!(sinks::own::is_mark_of(&last.changes[0], "back"), "{last:?}");
     opened.close().await;
 }
+
+/// Whoever refers to a table is found by looking at all tables of the server, which is not done for each table
+/// that rows come to.
+#[tokio::test]
+async fn the_whole_catalog_is_looked_at_once_for_all_tables() {
+    const TABLES: usize = 12;
+    const LOOKED: &str = "select count(*) from mysql.general_log
+        where argument like '%JOIN information_schema.key_column_usage%'
+          and argument like '%referential_constraints%' and argument not like '%general_log%'";
+    for versions in PAIRS {
+        let mut tables = "create table parent (id int primary key);".to_owned();
+        for number in 0..TABLES {
+            tables.push_str(&format!(
+                "create table c{number} (id int primary key, p int, \
+                 foreign key (p) references parent (id) on delete cascade);"
+            ));
+        }
+        let pair = Pair::start(versions, &tables);
+        let name = pair.name();
+        pair.green.run("set global log_output = 'TABLE'; set global general_log = on").unwrap();
+        let mut opened = pair.open().await;
+        pair.blue.run("insert into t.parent values (1), (2)").unwrap();
+        for number in 0..TABLES {
+            let insert = format!("insert into t.c{number} values (1, 1), (2, 2)");
+            pair.blue.run(&insert).unwrap();
+        }
+        opened.catch_up(&pair.blue, 1).await;
+        // And it is known whom rows of the parent cascade to.
+        pair.blue.run("delete from t.parent where id = 2").unwrap();
+        opened.catch_up(&pair.blue, 1).await;
+        pair.assert_same(&["parent", "c0", "c11"]);
+        assert_eq!(pair.green.value(LOOKED).unwrap(), "1", "{name}");
+        opened.close().await;
+    }
+}

@@ -15,6 +15,9 @@ use crate::sql::mysql::{MysqlSession, NO_SUCH_SESSION, literal};
 const SCAN_PAUSE: Duration = Duration::from_millis(2);
 /// The name of who has not logged in yet.
 const UNKNOWN: &str = "unauthenticated user";
+/// "Cannot convert string .. from utf8mb4 to utf8mb3": of tables of `information_schema` with texts of
+/// statements, and also for who does not ask for the texts.
+const UNSHOWN: u16 = 3854;
 /// "Access denied", "You are not owner of thread".
 const REFUSED: [u16; 2] = [1227, 1095];
 
@@ -168,8 +171,39 @@ pub(super) async fn busy(turn: &mut Turn<'_>) -> String {
     }
 }
 
-/// What is under way. `innodb_trx` is made anew only if nobody has looked at it for 100 ms, so who asks
-/// more often than that is told what was.
+/// Who has changed rows in a transaction that is open, the oldest first. `innodb_trx` is made anew only if
+/// nobody has looked at it for 100 ms, so who asks more often than that is told what was.
+fn writers_sql(facts: &Facts) -> String {
+    format!(
+        "SELECT p.id AS id, p.user AS user, p.host AS host, p.command AS command, p.time AS time, \
+         p.state AS state, timestampdiff(MICROSECOND, t.trx_started, now(6)) AS age_us \
+         FROM information_schema.innodb_trx t JOIN {} p ON p.id = t.trx_mysql_thread_id \
+         WHERE t.trx_rows_modified > 0 AND p.user <> {} ORDER BY t.trx_started LIMIT 1",
+        facts.processes(),
+        literal(&facts.login)
+    )
+}
+
+/// The same without `innodb_trx`, which MySQL can't show while a statement with a character of four bytes
+/// runs in a transaction: its texts have no room for that ([`UNSHOWN`]). Whoever has changed rows has an IX lock
+/// on their table; so has who has locked some to change them. Each lock of a row is looked at, so it is
+/// not asked for at first.
+fn lockers_sql(facts: &Facts) -> String {
+    format!(
+        "SELECT t.processlist_id AS id, t.processlist_user AS user, t.processlist_host AS host, \
+         t.processlist_command AS command, t.processlist_time AS time, t.processlist_state AS state, \
+         CAST(coalesce(e.timer_wait DIV 1000000, t.processlist_time * 1000000) AS SIGNED) AS age_us \
+         FROM (SELECT DISTINCT thread_id FROM performance_schema.data_locks \
+         WHERE engine = 'INNODB' AND lock_type = 'TABLE' AND lock_mode = 'IX') l \
+         JOIN performance_schema.threads t ON t.thread_id = l.thread_id \
+         LEFT JOIN performance_schema.events_transactions_current e \
+         ON e.thread_id = l.thread_id AND e.state = 'ACTIVE' \
+         WHERE t.processlist_user <> {} ORDER BY age_us DESC LIMIT 1",
+        literal(&facts.login)
+    )
+}
+
+/// What is under way.
 pub(super) async fn writers(
     session: &mut MysqlSession,
     place: &str,
@@ -179,15 +213,11 @@ pub(super) async fn writers(
     let facts = Facts::read(session, place, deadline).await?;
     // InnoDB tells times in the server's own zone.
     session.run("SET SESSION time_zone = 'SYSTEM'", deadline).await.map_err(failed)?;
-    let query = format!(
-        "SELECT p.id AS id, p.user AS user, p.host AS host, p.command AS command, p.time AS time, \
-         p.state AS state, timestampdiff(MICROSECOND, t.trx_started, now(6)) AS age_us \
-         FROM information_schema.innodb_trx t JOIN {} p ON p.id = t.trx_mysql_thread_id \
-         WHERE t.trx_rows_modified > 0 AND p.user <> {} ORDER BY t.trx_started LIMIT 1",
-        facts.processes(),
-        literal(&facts.login)
-    );
-    let rows = session.run(&query, deadline).await.map_err(failed)?.rows;
+    let rows = match session.run(&writers_sql(&facts), deadline).await {
+        Err(error) if error.is(UNSHOWN) => session.run(&lockers_sql(&facts), deadline).await,
+        answer => answer,
+    };
+    let rows = rows.map_err(failed)?.rows;
     let prepared = xa::recovered(session, facts.is_mariadb, place, deadline).await?;
     let Some(oldest) = rows.first() else { return Ok(Writers { prepared, ..Writers::default() }) };
     let age_us: i64 = oldest.number("age_us").map_err(|error| failed(error.into()))?;

@@ -138,15 +138,23 @@ fn sql_mode(one: &Variables, other: &Variables) -> Finding {
         ))
 }
 
-/// Green may refuse defaults and, from applications, values that blue holds.
+/// Sessions of ours write zero dates and make columns that default to them whatever the servers' modes are; only
+/// applications may be refused.
 fn zero_dates(tables: &[TableInfo], one: &Variables, other: &Variables) -> Finding {
+    const ID: &str = "zero-dates";
     let refuses = |variables: &Variables| {
         let modes = variables.members("sql_mode");
         modes.contains("NO_ZERO_DATE")
             && (modes.contains("STRICT_TRANS_TABLES") || modes.contains("STRICT_ALL_TABLES"))
     };
-    if !refuses(other) {
-        return Finding::ok("zero-dates", Side::Green, "green takes zero dates");
+    match (refuses(one), refuses(other)) {
+        (_, false) => return Finding::ok(ID, Side::Green, "green takes zero dates"),
+        (true, true) => {
+            let what =
+                "applications can write zero dates on neither; what is there is moved as it is";
+            return Finding::ok(ID, Side::Both, what);
+        }
+        (false, true) => {}
     }
     let columns = tables.iter().flat_map(|table| {
         let zero = table.columns.iter().filter(|column| {
@@ -159,27 +167,14 @@ fn zero_dates(tables: &[TableInfo], one: &Variables, other: &Variables) -> Findi
         })
     });
     let found: Vec<String> = columns.collect();
-    if !found.is_empty() {
-        return Finding::blocker(
-            "zero-dates",
-            Side::Both,
-            "columns default to a zero date, which green's sql_mode refuses",
-        )
-        .evidence(count(found.len(), "column"))
-        .objects(found)
-        .fix(Fix::advice(
-            "give them another default, or take NO_ZERO_DATE from green's sql_mode as on blue",
-        ));
-    }
-    match refuses(one) {
-        true => Finding::ok("zero-dates", Side::Both, "neither takes zero dates"),
-        false => Finding::warning(
-            "zero-dates",
-            Side::Both,
-            "blue may hold zero dates, which applications can't write on green",
-        )
-        .fix(Fix::advice("look for them: SELECT .. WHERE date_column = 0")),
-    }
+    Finding::warning(
+        ID,
+        Side::Both,
+        "blue takes zero dates, which applications could not write on green; what is there is moved as it is",
+    )
+    .evidence(format!("{} with such a default", count(found.len(), "column")))
+    .objects(found)
+    .fix(Fix::advice("give green blue's sql_mode: see sql-mode"))
 }
 
 /// Names that differ in case only are one table on one side and two on the other.

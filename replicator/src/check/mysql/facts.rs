@@ -11,6 +11,8 @@ use decoders::mysql::server::{self, Conn, Server, ServerUrl};
 use decoders::postgres::catalog::TableFilter;
 
 use super::BinlogCheckRequest;
+use super::logins::{self, Logins};
+use super::own::Own;
 use crate::schema::mysql::Notes;
 
 /// A group of facts, or why they could not be had.
@@ -46,10 +48,16 @@ pub struct SideFacts {
     pub stored: Probe<Stored>,
     /// The accounts, as `user@host`.
     pub accounts: Probe<BTreeSet<String>>,
+    /// Who may log in, and what they may do.
+    pub logins: Probe<Logins>,
+    /// What is in our own database.
+    pub own: Probe<Own>,
     /// Transactions that are prepared (XA) and wait for their end.
     pub prepared: Probe<u64>,
     /// Tables that a copy of ours has made, by its own notes.
     pub made: Probe<BTreeSet<QualifiedName>>,
+    /// Databases that were copied by those notes and are not there any more.
+    pub lost: Probe<BTreeSet<String>>,
 }
 
 /// Asks both sides at the same time. Changes nothing.
@@ -78,8 +86,11 @@ async fn side(
         surroundings: catalog::surroundings(conn, &server).await,
         stored: Stored::read(conn, database).await,
         accounts: catalog::accounts(conn).await,
+        logins: logins::read(conn, &server).await,
+        own: Own::read(conn).await,
         prepared: catalog::prepared_transactions(conn).await,
         made: Notes::tables(conn).await,
+        lost: Notes::lost_databases(conn).await,
         server,
     }))
 }

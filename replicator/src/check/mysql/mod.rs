@@ -7,8 +7,11 @@ mod both;
 mod columns;
 mod facts;
 mod log;
+pub(crate) mod logins;
+mod own;
 mod rights;
 pub(crate) mod row_events;
+pub(crate) mod settings;
 mod stored;
 mod tables;
 mod target;
@@ -25,6 +28,7 @@ use crate::config::{Config, DdlMode, RowEventsMode};
 use crate::schema::SchemaMode;
 
 pub use facts::{Facts, SideFacts, gather};
+pub(crate) use target::{LOST, LOST_REMEDY};
 
 /// The move that is to be checked.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +64,9 @@ impl BinlogCheckRequest {
     }
 }
 
+/// Reasons not to flip that may be accepted, by name: [`crate::pipeline::mysql`] compares them.
+const AT_THE_FLIP: [&str; 3] = [logins::ID[0], settings::ID[0], "definitions"];
+
 /// Asks both servers and judges what they say. Changes nothing.
 pub async fn check(request: &BinlogCheckRequest, blue: &ServerUrl, green: &ServerUrl) -> Report {
     judge(request, &gather(request, blue, green).await)
@@ -70,7 +77,10 @@ pub fn judge(request: &BinlogCheckRequest, facts: &Facts) -> Report {
     let mut findings = Vec::new();
     for (side, one) in [(Side::Blue, &facts.blue), (Side::Green, &facts.green)] {
         match one {
-            Ok(one) => findings.extend(failed(side, one)),
+            Ok(one) => {
+                findings.extend(failed(side, one));
+                findings.extend(own::evaluate(side, one));
+            }
             Err(error) => findings.push(unreachable(side, error)),
         }
     }
@@ -89,9 +99,15 @@ pub fn judge(request: &BinlogCheckRequest, facts: &Facts) -> Report {
         findings.extend(columns::evaluate(request, blue, green));
         findings.extend(row_events::evaluate(request, blue, green));
         findings.extend(stored::evaluate(request, blue, green));
+        findings.extend(logins::evaluate(request, blue, green));
+        findings.extend(settings::evaluate(blue, green));
         findings.extend(target::existing(request, blue, green));
+        findings.extend(target::lost(blue, green));
     }
-    let refused = accept(&request.accept, &mut findings);
+    // What a person has accepted for the flip is no blocker here.
+    let here = |name: &&String| !AT_THE_FLIP.contains(&name.as_str());
+    let accepted = request.accept.iter().filter(here).cloned().collect();
+    let refused = accept(&accepted, &mut findings);
     findings.extend(refused);
     let describe = |side: &Result<Box<SideFacts>, _>| match side {
         Err(_) => "not reached".to_owned(),
@@ -127,8 +143,11 @@ fn failed(side: Side, facts: &SideFacts) -> Vec<Finding> {
         one(side, Severity::Warning, &facts.collations),
         one(side, Severity::Warning, &facts.surroundings),
         one(side, Severity::Warning, &facts.stored),
+        one(side, Severity::Warning, &facts.logins),
+        one(side, Severity::Warning, &facts.own),
         (side == Side::Green).then(|| one(side, Severity::Warning, &facts.accounts)).flatten(),
         (side == Side::Green).then(|| one(side, Severity::Blocker, &facts.made)).flatten(),
+        (side == Side::Green).then(|| one(side, Severity::Warning, &facts.lost)).flatten(),
         (side == Side::Blue).then(|| one(side, Severity::Warning, &facts.prepared)).flatten(),
     ];
     all.into_iter().flatten().collect()

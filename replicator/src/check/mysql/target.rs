@@ -27,6 +27,25 @@ pub(super) fn evaluate(request: &BinlogCheckRequest, green: &SideFacts) -> Vec<F
     findings
 }
 
+/// A green whose database was dropped while our notes of its copy stayed.
+pub(crate) const LOST: &str = "databases of blue that were copied are not on green any more, where _cutover still says that they \
+     are complete";
+/// What makes the copy begin anew.
+pub(crate) const LOST_REMEDY: &str = "restore them, or copy anew: replicator teardown --yes, then replicator run. Blue is not touched by it";
+
+/// What is noted as copied, and gone with its database.
+pub(super) fn lost(blue: &SideFacts, green: &SideFacts) -> Option<Finding> {
+    let (tables, lost) = (blue.tables.as_ref().ok()?, green.lost.as_ref().ok()?);
+    let of_blue = |database: &&String| tables.iter().any(|table| table.name.schema == **database);
+    let lost: Vec<String> = lost.iter().filter(of_blue).map(|name| identifier(name)).collect();
+    (!lost.is_empty()).then(|| {
+        Finding::blocker("leftovers", Side::Green, LOST)
+            .evidence(count(lost.len(), "database"))
+            .objects(lost)
+            .fix(Fix::advice(LOST_REMEDY))
+    })
+}
+
 /// Tables of blue's names are on green already, or are missing there.
 pub(super) fn existing(
     request: &BinlogCheckRequest,

@@ -8,16 +8,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cutover::api::PipelinePhase;
 use decoders::mysql::gtid::BinlogPosition;
-use decoders::mysql::server::{self, ServerUrl};
+use decoders::mysql::server::{self, Conn, ServerUrl};
+use mysql_async::prelude::Queryable;
 use tokio::sync::watch;
 
 use crate::backfill::mysql::SetUp;
 use crate::backfill::{Phase, ProgressSender};
-use crate::check::mysql::{self as check, BinlogCheckRequest};
+use crate::check::mysql::{self as check, BinlogCheckRequest, LOST, LOST_REMEDY};
 use crate::config::Config;
 use crate::pipeline::copying::Watching;
 use crate::pipeline::failure::{EXIT_BLOCKED, Failure};
-use crate::schema::mysql::Notes;
+use crate::schema::AccountsMode;
+use crate::schema::mysql::{Notes, carry_accounts};
 use crate::status::Shared;
 
 /// The copy that a stream begins behind.
@@ -25,6 +27,7 @@ pub struct CopyFirst {
     name: String,
     check: BinlogCheckRequest,
     set_up: SetUp,
+    accounts: AccountsMode,
     source: ServerUrl,
     target: ServerUrl,
     progress: ProgressSender,
@@ -41,6 +44,7 @@ impl CopyFirst {
             name: config.name.clone(),
             check,
             set_up: SetUp::of(config, urls),
+            accounts: config.schema.accounts,
             source: source.clone(),
             target: target.clone(),
             progress: ProgressSender::default(),
@@ -65,9 +69,13 @@ impl CopyFirst {
     ) -> Result<BinlogPosition, Failure> {
         let mut green = server::connect(&self.target).await.map_err(of_green)?;
         if let Some(position) = Notes::of(self.name.clone()).copied_before(&mut green).await? {
+            self.is_still_there(&mut green).await?;
             return Ok(position);
         }
         shared.enter(PipelinePhase::Starting);
+        if self.accounts == AccountsMode::Create {
+            self.carry_accounts().await?;
+        }
         self.preflight().await?;
         self.has_begun.store(true, Ordering::Relaxed);
         shared.enter(PipelinePhase::Copying);
@@ -94,6 +102,39 @@ impl CopyFirst {
             );
         }
         Ok(done.position)
+    }
+
+    /// Before the preflight, which then has less to name.
+    async fn carry_accounts(&self) -> Result<(), Failure> {
+        let database = self.check.database.as_deref();
+        let carried = carry_accounts(&self.source, &self.target, database).await?;
+        if !carried.made.is_empty() {
+            let accounts = carried.made.join(", ");
+            tracing::info!(pipeline = self.name, accounts, "made on green as on blue");
+        }
+        Ok(())
+    }
+
+    /// Halts if a database that was copied is gone from green, and not from blue as well.
+    async fn is_still_there(&self, green: &mut Conn) -> Result<(), Failure> {
+        let lost = Notes::lost_databases(green)
+            .await
+            .map_err(|error| Failure::from(crate::backfill::mysql::of_catalog("green", error)))?;
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let mut blue = server::connect(&self.source).await?;
+        let asked = |error| server::failure("listing databases on blue", error);
+        let sql = "SELECT schema_name FROM information_schema.schemata";
+        let there: Vec<String> = blue.query(sql).await.map_err(asked)?;
+        let lost: Vec<&str> =
+            there.iter().filter(|name| lost.contains(*name)).map(String::as_str).collect();
+        match lost.is_empty() {
+            true => Ok(()),
+            false => {
+                Err(Failure::halt("green", format!("{LOST}: {}", lost.join(", ")), LOST_REMEDY))
+            }
+        }
     }
 
     /// What stands in the way. Tables of an earlier attempt don't.

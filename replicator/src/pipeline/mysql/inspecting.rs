@@ -6,7 +6,7 @@ use decoders::mysql::server::ServerUrl;
 
 use super::replica_id;
 use crate::check::finding::{Finding, Fix, Severity};
-use crate::check::mysql::{self as check, BinlogCheckRequest, row_events};
+use crate::check::mysql::{self as check, BinlogCheckRequest, logins, row_events, settings};
 use crate::config::Config;
 use crate::pipeline::Ends;
 
@@ -15,7 +15,17 @@ const WITHOUT: &str = "or cut over without a way back: --no-way-back";
 
 /// Findings that mean nothing for a target that serves now, or is closed by us: the fence stops events, the
 /// flip takes triggers away, and read-only mode does not bind our account.
-const NOT_HERE: [&str; 4] = ["events", "triggers", "green-read-only", "older-version"];
+/// What is compared in the direction of the flip is not compared the other way round.
+const NOT_HERE: [&str; 8] = [
+    "events",
+    "triggers",
+    "green-read-only",
+    "older-version",
+    logins::ID[0],
+    logins::ID[1],
+    settings::ID[0],
+    settings::ID[1],
+];
 
 /// Prechecks. Reads only. `config` and `ends` are those of the way back.
 pub(super) async fn inspect(config: &Config, ends: &Ends<ServerUrl>) -> Vec<Check> {

@@ -7,6 +7,7 @@
 //! for; what some lane had committed beyond it is dropped when it comes. With the state directory lost
 //! the first two remain, and nothing is missing or done twice.
 
+mod comparing;
 mod copying;
 mod inspecting;
 mod lag;

@@ -18,7 +18,7 @@ use sinks::mysql::{BinlogStreamIdentity, MysqlTarget, MysqlTargetOptions};
 use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
-use super::{Reading, inspecting, markers};
+use super::{Reading, comparing, inspecting, markers};
 use crate::config::{Config, DdlMode};
 use crate::pipeline::Ends;
 use crate::pipeline::failure::Failure;
@@ -159,6 +159,10 @@ impl Route for BinlogRoute {
 
     async fn inspect(&self, _store: &Store) -> PortResult<Vec<Check>> {
         Ok(inspecting::inspect(&self.config, &self.ends).await)
+    }
+
+    async fn compare(&self) -> PortResult<Vec<Check>> {
+        Ok(comparing::compare(&self.config, &self.ends).await)
     }
 
     async fn arm(&self, store: &Store, shared: &Shared) -> Result<String, Failure> {

@@ -6,6 +6,7 @@
 //! binlog already, and the servers can't keep a trigger quiet. [`Notes`] on green keep both, and at the
 //! flip [`Automation`] brings them.
 
+mod accounts;
 mod automation;
 mod compare;
 mod keys;
@@ -15,6 +16,7 @@ mod session;
 mod statement;
 mod stored;
 
+pub use accounts::{CarriedAccounts, carry_accounts};
 pub(crate) use automation::QUIETLY;
 pub use automation::{Automation, Moved};
 pub(crate) use compare::{canonical_name, plain_type};

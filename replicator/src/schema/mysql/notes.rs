@@ -108,6 +108,22 @@ impl Notes {
         Ok(rows.into_iter().map(|(db, name)| QualifiedName::new(db, name)).collect())
     }
 
+    /// Databases whose tables were copied, by any pipeline, and that are not there any more.
+    ///
+    /// # Errors
+    /// The notes can't be read.
+    pub async fn lost_databases(green: &mut Conn) -> Result<BTreeSet<String>, CatalogError> {
+        let sql = "SELECT DISTINCT n.db FROM _cutover.copy_notes n
+                   LEFT JOIN information_schema.schemata s
+                     ON CAST(s.schema_name AS BINARY) = CAST(n.db AS BINARY)
+                   WHERE n.kind = 'table' AND n.state = 'copied' AND s.schema_name IS NULL";
+        let rows: Vec<String> = match green.query(sql).await {
+            Err(error) if code(&error).is_some_and(|code| NOT_THERE.contains(&code)) => Vec::new(),
+            rows => rows.map_err(|error| CatalogError::query("tables of earlier copies", error))?,
+        };
+        Ok(rows.into_iter().collect())
+    }
+
     /// Makes the table of notes.
     pub(crate) async fn prepare(green: &mut Conn) -> Result<(), BackfillError> {
         for statement in CREATE {

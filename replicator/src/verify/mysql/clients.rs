@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use decoders::mysql::server::Server;
+
 use super::side::{End, Reader, number};
 use super::slices::Stream;
 use crate::verify::Trouble;
@@ -22,16 +24,26 @@ impl Ours {
     }
 }
 
+/// The sessions of a server, as rows. MySQL's `information_schema.processlist` can't be read while a statement
+/// with a character of four bytes runs (error 3854).
+pub(super) fn processes(server: &Server) -> &'static str {
+    match server.is_mariadb() {
+        true => "information_schema.processlist",
+        false => "performance_schema.processlist",
+    }
+}
+
 /// A session on the source, and the stream from there.
 pub(super) struct SourceWatch<S> {
     reader: Reader,
+    processes: &'static str,
     ours: Ours,
     stream: Arc<S>,
 }
 
 impl<S: Stream> SourceWatch<S> {
     pub async fn open(end: &End, ours: Ours, stream: Arc<S>) -> Result<Self, Trouble> {
-        Ok(Self { reader: end.open().await?, ours, stream })
+        Ok(Self { reader: end.open().await?, processes: processes(&end.server), ours, stream })
     }
 }
 
@@ -47,11 +59,12 @@ impl<S: Stream> Watch for SourceWatch<S> {
         let ours: Vec<String> = ours.iter().map(u32::to_string).collect();
         let ours = ours.iter().map(|id| format!(", {id}")).collect::<String>();
         let sql = format!(
-            "SELECT COUNT(*) FROM information_schema.processlist
+            "SELECT COUNT(*) FROM {}
              WHERE id NOT IN (CONNECTION_ID(){ours})
                AND user NOT IN ('system user', 'event_scheduler')
                AND command NOT IN ('Daemon', 'Binlog Dump', 'Binlog Dump GTID')
-               AND (command <> 'Sleep' OR time < 1)"
+               AND (command <> 'Sleep' OR time < 1)",
+            self.processes
         );
         let rows = self.reader.rows("looking for clients", &sql).await?;
         number(self.reader.side, rows.first().and_then(|row| row.first()))

@@ -132,6 +132,7 @@ async fn count(
             break;
         };
         let (here, there) = both?;
+        pair.let_go().await?;
         let rows = here.into_iter().zip(there).map(|(here, there)| [here, there]);
         counted.tables.extend(names.iter().cloned().zip(rows));
     }

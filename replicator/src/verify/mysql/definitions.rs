@@ -388,7 +388,8 @@ impl Asking<'_> {
 
     async fn views(&mut self) -> Result<(), Trouble> {
         let sql = format!(
-            "SELECT table_schema, table_name, view_definition, check_option, security_type, definer
+            "SELECT table_schema, table_name, view_definition, check_option, security_type, definer,
+                    concat_ws(' ', character_set_client, collation_connection)
              FROM information_schema.views WHERE {}",
             self.scope.condition("table_schema"),
         );
@@ -398,6 +399,7 @@ impl Asking<'_> {
                 ("check option", Rigor::Exact),
                 ("runs as", Rigor::Exact),
                 ("definer", Rigor::Exact),
+                ("character sets", Rigor::Text),
             ];
             let properties = answer.properties(0, &of_view);
             self.objects.push(described("view", qualified(&answer.name), properties));
@@ -422,7 +424,8 @@ impl Asking<'_> {
         }
         let sql = format!(
             "SELECT routine_schema, routine_name, lower(routine_type), dtd_identifier, routine_definition,
-                    is_deterministic, sql_data_access, security_type, definer, sql_mode
+                    is_deterministic, sql_data_access, security_type, definer, sql_mode,
+                    concat_ws(' ', character_set_client, collation_connection, database_collation)
              FROM information_schema.routines
              WHERE routine_type IN ('FUNCTION', 'PROCEDURE') AND {}",
             self.scope.condition("routine_schema"),
@@ -435,6 +438,7 @@ impl Asking<'_> {
                 ("runs as", Rigor::Exact),
                 ("definer", Rigor::Exact),
                 ("sql_mode", Rigor::Text),
+                ("character sets", Rigor::Text),
             ];
             let mut properties = answer.properties(2, &of_routine);
             properties.push(exact("gives", plain_type(&answer.field(1))));
@@ -488,19 +492,44 @@ async fn waiting(reader: &mut Reader) -> BTreeSet<(String, String)> {
     rows.into_iter().filter_map(waits).collect()
 }
 
-/// Everything that is not the same. `servers` tell whether texts have to be.
-pub(super) fn compare(
+/// Whether the flip brings it.
+fn is_late(finding: &ObjectFinding, target: &Definitions) -> bool {
+    let place = (finding.kind.clone(), finding.object.clone());
+    let may_be = finding.kind == "trigger" || finding.what.starts_with(STATUS);
+    may_be && target.waiting.contains(&place)
+}
+
+fn differing(
     [source, target]: &[Definitions; 2],
     sides: [Side; 2],
     servers: [&Server; 2],
 ) -> Vec<ObjectFinding> {
     let release = |server: &Server| (server.flavor, server.number.0, server.number.1);
     let same_release = release(servers[0]) == release(servers[1]);
-    let mut found = objects::compare([&source.objects, &target.objects], sides, same_release);
+    objects::compare([&source.objects, &target.objects], sides, same_release)
+}
+
+/// The same as [`compare`] finds, but for counters and what runs by itself: both are the flip's.
+pub(super) fn compare_objects(
+    both: &[Definitions; 2],
+    sides: [Side; 2],
+    servers: [&Server; 2],
+) -> Vec<ObjectFinding> {
+    let mut found = differing(both, sides, servers);
+    found.retain(|finding| !matches!(finding.kind.as_str(), "trigger" | "event"));
+    found
+}
+
+/// Everything that is not the same. `servers` tell whether texts have to be.
+pub(super) fn compare(
+    both: &[Definitions; 2],
+    sides: [Side; 2],
+    servers: [&Server; 2],
+) -> Vec<ObjectFinding> {
+    let [source, target] = both;
+    let mut found = differing(both, sides, servers);
     for finding in &mut found {
-        let place = (finding.kind.clone(), finding.object.clone());
-        let is_late = finding.kind == "trigger" || finding.what.starts_with(STATUS);
-        if is_late && target.waiting.contains(&place) {
+        if is_late(finding, target) {
             finding.severity = Severity::Warn;
             finding.what.push_str("; the flip brings it");
         }

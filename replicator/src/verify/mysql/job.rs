@@ -1,7 +1,7 @@
 //! One verification, from its request to its report.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cutover::Side;
@@ -31,8 +31,12 @@ use crate::verify::chosen::Chosen;
 use crate::verify::gate::Gate;
 use crate::verify::work::{Counts, ENOUGH, Pace, TRIES, TRY_PAUSE};
 
-/// How long a snapshot is kept: what a server that writes much can hold back without harm.
+/// How long a snapshot is kept: what a server that writes much can hold back without harm. The tables in it are
+/// let go after each chunk ([`slices::Pair::let_go`]).
 pub const SLICE: Duration = Duration::from_secs(60);
+/// The same where a snapshot can't let go of the tables that were read: whoever alters one of them waits
+/// for so long.
+const SLICE_THAT_KEEPS: Duration = Duration::from_secs(2);
 /// What a sample takes, in percent, if the request does not say.
 const SAMPLE_DEFAULT: f64 = 1.0;
 /// Pairs of sessions, if the request does not say.
@@ -80,6 +84,8 @@ struct Shop {
     benches: Vec<Arc<Bench>>,
     finished: Option<mpsc::UnboundedSender<FinishedChunk>>,
     progress: watch::Sender<Progress>,
+    /// It was said that tables are kept from being altered.
+    keeps_tables: AtomicBool,
 }
 
 impl<S: Stream> Verification<S> {
@@ -145,6 +151,7 @@ impl<S: Stream> Verification<S> {
             benches,
             finished: self.finished.clone(),
             progress: self.progress.clone(),
+            keeps_tables: AtomicBool::default(),
         })
     }
 
@@ -256,7 +263,15 @@ impl<S: Stream> Verification<S> {
     ) -> Result<(), Trouble> {
         let both = [SOURCE, TARGET].map(|side| &ends[side]);
         let pairs = slices::open(both, &*self.stream, connections).await?;
-        let until = Instant::now() + self.slice;
+        let lets_go = pairs.iter().all(|pair| pair.lets_go);
+        if !lets_go && !shop.keeps_tables.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "tables that are verified are kept from being altered for up to {SLICE_THAT_KEEPS:?}: the \
+                 account lacks BINLOG ADMIN, without which MariaDB keeps their metadata locks"
+            );
+        }
+        let slice = if lets_go { self.slice } else { self.slice.min(SLICE_THAT_KEEPS) };
+        let until = Instant::now() + slice;
         ours.replace(pairs.iter().map(|pair| pair.source.conn.id()));
         let mut workers = tokio::task::JoinSet::new();
         for pair in pairs {
@@ -360,17 +375,27 @@ impl Shop {
             }
             let task = match self.line.lock().await.next(&mut pair.source, &self.counts).await? {
                 Next::Task(task) => task,
-                Next::Nothing => continue,
+                Next::Nothing => {
+                    pair.let_go().await?;
+                    continue;
+                }
                 Next::End => break,
             };
             if task.0.is_given_up().await {
+                pair.let_go().await?;
                 continue;
             }
             let began = Instant::now();
             let (bench, chunk) = &task;
             let enough = ENOUGH as usize;
             let compared = compare::chunk(&mut pair, &bench.plan, self.mode, chunk, enough).await;
+            // Before anything is waited for.
+            let let_go = pair.let_go().await;
             drop(pass);
+            let compared = match (compared, let_go) {
+                (Ok(_), Err(trouble)) => Err(trouble),
+                (compared, _) => compared,
+            };
             match compared {
                 Ok(compared) => {
                     let rows = compared.rows;

@@ -34,7 +34,7 @@
 //! | `plan`, `canonical`, `json` | what is read of a table; what a value is |
 //! | `compare` | a chunk: sums, then rows |
 //! | `count` | how many rows both sides have, before a run |
-//! | `definitions` | everything that is no row |
+//! | `definitions`, `objects` | everything that is no row |
 //! | `clients` | whom to spare on the source; how is `super::gate`'s |
 //! | `keys` | rows by the keys that a report shows |
 //! | `rechecking` | rows that were written since, looked at again |
@@ -54,6 +54,7 @@ mod job;
 mod json;
 mod keys;
 mod line;
+mod objects;
 mod pair;
 mod plan;
 mod rechecking;
@@ -65,6 +66,7 @@ pub use count::Counting;
 pub use engine::EngineStream;
 pub(in crate::verify) use found::Found;
 pub use job::{SLICE, Verification};
+pub(crate) use objects::differences;
 pub use pair::BinlogPair;
 pub(in crate::verify) use rechecking::BinlogLooker;
 pub use slices::{Held, Reached, Stream};

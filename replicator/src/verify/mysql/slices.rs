@@ -1,12 +1,20 @@
 //! Pairs of sessions, one on each side, that all see the same transactions.
+//!
+//! A transaction keeps a metadata lock of each table that it has read: ALTER, TRUNCATE and DROP wait for its
+//! end, and everybody else behind them. Both servers give such locks back at ROLLBACK TO SAVEPOINT, and keep the
+//! snapshot ([`Pair::let_go`]); MariaDB only where the session writes no binlog. A table that is altered then
+//! is refused to the snapshot from there on (error 1412), never shown in another state, so what is left of it
+//! is read in the next one.
 
 use std::time::Duration;
 
 use decoders::mysql::gtid::BinlogPosition;
-use decoders::mysql::server::Conn;
+use decoders::mysql::server::{Conn, code};
+use mysql_async::prelude::Queryable;
 use tokio::time::Instant;
 
 use super::side::{End, Reader};
+use crate::backfill::mysql::failed;
 use crate::backfill::mysql::snapshot::{self, Patience};
 use crate::verify::Trouble;
 
@@ -63,10 +71,53 @@ pub enum Reached {
     Beyond,
 }
 
+/// Behind what has been read up to here no table is kept.
+const MARK: &str = "SAVEPOINT cutover";
+const LET_GO: &str = "ROLLBACK TO SAVEPOINT cutover";
+/// What lets MariaDB give the metadata locks back.
+const UNLOGGED: &str = "SET SESSION sql_log_bin = 0";
+/// "Access denied; you need (at least one of) the .. privilege(s)".
+const DENIED: u16 = 1227;
+
 /// A session on each side, in snapshots of one moment.
 pub(super) struct Pair {
     pub source: Reader,
     pub target: Reader,
+    /// Tables that were read can be let go.
+    pub lets_go: bool,
+}
+
+impl Pair {
+    /// Gives back the metadata locks of all tables that were read. The snapshots stay.
+    ///
+    /// # Errors
+    /// A server's.
+    pub async fn let_go(&mut self) -> Result<(), Trouble> {
+        let doing = "letting tables go";
+        tokio::try_join!(self.source.run(doing, LET_GO), self.target.run(doing, LET_GO))?;
+        Ok(())
+    }
+
+    async fn mark(&mut self) -> Result<(), Trouble> {
+        let doing = "opening a snapshot";
+        tokio::try_join!(self.source.run(doing, MARK), self.target.run(doing, MARK))?;
+        Ok(())
+    }
+}
+
+/// Lets sessions give back the tables that they have read. Whether they will.
+async fn unlogged(end: &End, sessions: &mut [Conn]) -> Result<bool, Trouble> {
+    if !end.server.is_mariadb() {
+        return Ok(true);
+    }
+    for session in sessions {
+        match session.query_drop(UNLOGGED).await {
+            Ok(()) => {}
+            Err(error) if code(&error) == Some(DENIED) => return Ok(false),
+            Err(error) => return Err(Trouble::of(end.side, failed("opening a snapshot", error))),
+        }
+    }
+    Ok(true)
 }
 
 /// A moment of the source at which the target is held.
@@ -87,10 +138,16 @@ pub(super) async fn open<S: Stream>(
 ) -> Result<Vec<Pair>, Trouble> {
     let found = find([source, target], stream, [count, count]).await?;
     drop(found.held);
-    let pairs = found.here.into_iter().zip(found.there);
     let reader = |conn: Conn, end: &End| Reader { conn, side: end.side };
-    let pair = |(one, two)| Pair { source: reader(one, source), target: reader(two, target) };
-    Ok(pairs.map(pair).collect())
+    let lets_go = found.lets_go;
+    let mut pairs = Vec::new();
+    for (one, two) in found.here.into_iter().zip(found.there) {
+        let (source, target) = (reader(one, source), reader(two, target));
+        let mut pair = Pair { source, target, lets_go };
+        pair.mark().await?;
+        pairs.push(pair);
+    }
+    Ok(pairs)
 }
 
 /// A moment at which the target stays held, with exactly the transactions that the source's session sees.
@@ -108,6 +165,7 @@ struct Found<H> {
     held: H,
     here: Vec<Conn>,
     there: Vec<Conn>,
+    lets_go: bool,
     since: Instant,
 }
 
@@ -127,11 +185,14 @@ async fn find<S: Stream>(
                 sessions.map_err(|error| Trouble::of(end.side, error))
             }
         };
-        let (here, there) = tokio::try_join!(connect(source, count), connect(target, count_there))?;
+        let (mut here, mut there) =
+            tokio::try_join!(connect(source, count), connect(target, count_there))?;
+        let lets_go = tokio::try_join!(unlogged(source, &mut here), unlogged(target, &mut there))?;
+        let lets_go = lets_go.0 && lets_go.1;
         let holding = held([source, target], stream, here, there);
         // A hold that takes too long ends here: dropping it lets the stream go on.
         match tokio::time::timeout(HOLD_MAX, holding).await {
-            Ok(Ok(Some(found))) => return Ok(found),
+            Ok(Ok(Some(found))) => return Ok(Found { lets_go, ..found }),
             Ok(Err(trouble)) if !trouble.is_transient => return Err(trouble),
             Ok(Err(trouble)) => last = Some(trouble),
             Ok(Ok(None)) | Err(_) => {}
@@ -180,5 +241,5 @@ async fn held<S: Stream>(
     let begun = snapshot::begin(&mut there).await;
     begun.map_err(|error| Trouble::of(target.side, error))?;
     tracing::debug!(position = %moment.position, "both sides are seen");
-    Ok(Some(Found { held, here: moment.readers, there, since }))
+    Ok(Some(Found { held, here: moment.readers, there, lets_go: false, since }))
 }

@@ -142,7 +142,7 @@ impl Arriving<'_> {
         let Some(name) = self.definition.objects.first() else {
             return Ok(Some("what it names can't be told".to_owned()));
         };
-        let Some(table) = read::table(conn, self.server, name).await? else {
+        let Some(table) = read::info(conn, self.server, name).await? else {
             return Ok(Some("green does not have the table".to_owned()));
         };
         let sql = format!(
@@ -157,7 +157,7 @@ impl Arriving<'_> {
         if let Some(why) = safety.only_if_empty {
             return Ok(Some(why.to_owned()));
         }
-        let narrower = safety.retyped.iter().find(|new| !widening::holds(&table.info, new));
+        let narrower = safety.retyped.iter().find(|new| !widening::holds(&table, new));
         Ok(narrower.map(|new| {
             format!("column {:?} would get a type that may not hold every value", new.column)
         }))

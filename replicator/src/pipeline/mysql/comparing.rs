@@ -1,0 +1,141 @@
+//! What is no row and comes by no stream, before a flip: accounts, settings, and the definitions of everything. A
+//! difference that changes results or rights is a reason not to flip.
+
+use cutover::api::{Check, Severity};
+use cutover::verify::ObjectFinding;
+use decoders::mysql::server::ServerUrl;
+
+use crate::check::finding::{self, Finding, Fix};
+use crate::check::mysql::{self as check, BinlogCheckRequest, logins, settings};
+use crate::config::Config;
+use crate::pipeline::Ends;
+use crate::verify::mysql::differences;
+
+/// Findings of the preflight that are reasons not to flip, and those that are only told.
+const REASONS: [&str; 2] = [logins::ID[0], settings::ID[0]];
+const TOLD: [&str; 2] = [logins::ID[1], settings::ID[1]];
+/// Definitions that differ.
+const DEFINITIONS: &str = "definitions";
+/// Objects in one finding.
+const NAMED_MAX: usize = 10;
+
+/// Compares source and target. Reads only.
+pub(super) async fn compare(config: &Config, ends: &Ends<ServerUrl>) -> Vec<Check> {
+    let mut request = BinlogCheckRequest::of(config, &ends.source, &ends.target);
+    request.schema_exists = true;
+    request.accept.clear();
+    let report = check::check(&request, &ends.source, &ends.target).await;
+    let is_accepted = |name: &str| config.check.accept.contains(name);
+    let mut checks: Vec<Check> = (report.findings.iter())
+        .filter(|finding| REASONS.contains(&finding.id) || TOLD.contains(&finding.id))
+        .map(|finding| {
+            let fails = REASONS.contains(&finding.id)
+                && finding.severity != finding::Severity::Ok
+                && !is_accepted(finding.id);
+            of_finding(finding, fails, ends)
+        })
+        .collect();
+    for name in [logins::ID[0], settings::ID[0]] {
+        if !checks.iter().any(|check| check.name == name) {
+            let unread = |finding: &&Finding| finding.id == "probe-failed";
+            let why = report.findings.iter().filter(unread);
+            let why: Vec<_> = why.map(|finding| finding.evidence.clone()).collect();
+            let what = format!("{name} could not be compared: {}", ends.words(why.join("; ")));
+            checks.push(Check::warn(
+                name,
+                what,
+                "on both sides: GRANT SELECT ON mysql.* to our account",
+            ));
+        }
+    }
+    let sides = [(ends.direction.from(), &ends.source), (ends.direction.to(), &ends.target)];
+    let sides = sides.map(|(side, url)| (side, url.clone()));
+    match differences(sides, request.database.as_deref(), &config.tables).await {
+        Ok(found) => checks.extend(of_definitions(&found, is_accepted(DEFINITIONS), ends)),
+        Err(trouble) => checks.push(Check::warn(
+            DEFINITIONS,
+            format!("definitions could not be compared: {trouble}"),
+            "if a right is missing, grant it",
+        )),
+    }
+    checks
+}
+
+fn of_finding(finding: &Finding, fails: bool, ends: &Ends<ServerUrl>) -> Check {
+    let mut what = finding.summary.clone();
+    let named: Vec<_> = finding.objects.iter().take(NAMED_MAX).cloned().collect();
+    if !named.is_empty() {
+        let more = finding.objects.len().saturating_sub(named.len());
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        what = format!("{what}: {}{more}", named.join("; "));
+    }
+    let fix = match &finding.fix {
+        Some(Fix::Sql { side, statements, then }) => {
+            let then = then.as_ref().map_or(String::new(), |then| format!("; {then}"));
+            format!("on {side}: {}{then}", statements.join("; "))
+        }
+        Some(Fix::Command { command }) => command.clone(),
+        Some(Fix::Advice { text }) => text.clone(),
+        None => String::new(),
+    };
+    let (what, fix) = (ends.words(what), ends.words(fix));
+    let accept = format!("or, if that is wanted: accept = [{:?}] under [check]", finding.id);
+    match (fails, finding.severity) {
+        (true, _) => Check::fail(finding.id, what, format!("{fix}; {accept}")),
+        (false, finding::Severity::Ok) => Check::ok(finding.id, what),
+        (false, _) => Check::warn(finding.id, what, fix),
+    }
+}
+
+fn of_definitions(
+    found: &[ObjectFinding],
+    is_accepted: bool,
+    ends: &Ends<ServerUrl>,
+) -> Vec<Check> {
+    let (from, to) = (ends.direction.from(), ends.direction.to());
+    if found.is_empty() {
+        let what = format!("everything is defined on {to} as on {from}");
+        return vec![Check::ok(DEFINITIONS, what)];
+    }
+    let mut checks = Vec::new();
+    for severity in [Severity::Fail, Severity::Warn] {
+        let these: Vec<_> = found.iter().filter(|one| one.severity == severity).collect();
+        if these.is_empty() {
+            continue;
+        }
+        let name = |one: &&ObjectFinding| format!("{} {}: {}", one.kind, one.object, one.what);
+        let named: Vec<_> = these.iter().take(NAMED_MAX).map(name).collect();
+        let what =
+            format!("{} of what is no row differ on {to}: {}", these.len(), named.join("; "));
+        let shown = statements(&these, from.name());
+        let fix = format!("make {to} as {from} is ({shown}); `cutover verify` lists all");
+        checks.push(match severity == Severity::Fail && !is_accepted {
+            true => Check::fail(
+                DEFINITIONS,
+                what,
+                format!("{fix}; or, if that is wanted: accept = [\"{DEFINITIONS}\"] under [check]"),
+            ),
+            false => Check::warn(DEFINITIONS, what, fix),
+        });
+    }
+    checks
+}
+
+/// What shows the statements that make the objects.
+fn statements(found: &[&ObjectFinding], from: &str) -> String {
+    let table = |object: &str| object.splitn(3, "`.`").take(2).collect::<Vec<_>>().join("`.`");
+    let show = |one: &&ObjectFinding| match one.kind.as_str() {
+        kind @ ("database" | "view" | "function" | "procedure" | "trigger" | "event") => {
+            format!("SHOW CREATE {} {}", kind.to_uppercase(), one.object)
+        }
+        _ => {
+            let name = table(&one.object);
+            let end = if name.ends_with('`') { "" } else { "`" };
+            format!("SHOW CREATE TABLE {name}{end}")
+        }
+    };
+    let mut shown: Vec<String> = found.iter().map(show).collect();
+    shown.dedup();
+    shown.truncate(NAMED_MAX);
+    format!("on {from}: {}", shown.join("; "))
+}

@@ -164,6 +164,12 @@ pub fn render(sample: &Sample) -> Result<String, std::fmt::Error> {
         "For how long the stream that carries has been halted; 0 when it is not",
         sample.halted_seconds,
     );
+    gauge(
+        "cutover_audit_broken",
+        None,
+        "1 if the audit log is not what was written",
+        if sample.audit_broken { 1.0 } else { 0.0 },
+    );
     let pauses = Histogram::new(PAUSE_BUCKETS);
     sample.pauses_seconds.iter().for_each(|pause| pauses.observe(*pause));
     registry.register_with_unit(
@@ -171,12 +177,6 @@ pub fn render(sample: &Sample) -> Result<String, std::fmt::Error> {
         "Write pauses of all cutovers and rollbacks that came to their end",
         Unit::Seconds,
         pauses,
-    );
-    gauge(
-        "cutover_audit_broken",
-        None,
-        "1 if the audit log is not what was written",
-        if sample.audit_broken { 1.0 } else { 0.0 },
     );
     registry.register(
         "cutover_alert_errors",

@@ -20,6 +20,7 @@ pub mod engine;
 pub mod http;
 pub mod metrics;
 pub mod own_thread;
+pub mod panics;
 pub mod pipeline;
 pub mod probe;
 pub mod protect;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 use nix::sys::stat::{Mode, umask};
 use replicator::cli::{Cli, Command, LogFormat};
-use replicator::{proxy, sidecar, watchdog};
+use replicator::{panics, proxy, sidecar, watchdog};
 use tracing_subscriber::EnvFilter;
 
 /// A run of the controller is one deep future; without optimization it has filled tokio's 2 MiB. Only
@@ -22,6 +22,9 @@ fn main() -> ExitCode {
     umask(Mode::S_IRWXG | Mode::S_IRWXO);
     let cli = Cli::parse();
     start_logging(cli.log_format);
+    if !matches!(cli.command, Command::Proxy(_)) {
+        panics::abort();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_stack_size(THREAD_STACK_BYTES)
         .enable_all()

@@ -65,6 +65,10 @@ pub async fn check(args: &CheckArgs) -> u8 {
         },
         Err(problem) => return usage(&problem),
     };
+    let report = match (config.blue.login("blue"), config.green.login("green")) {
+        (Ok(blue), Ok(green)) => report.with(check::unverified(&blue, &green)),
+        (Err(problem), _) | (_, Err(problem)) => return usage(&problem),
+    };
     if args.json {
         match serde_json::to_string(&report) {
             Ok(json) => println!("{json}"),

@@ -26,6 +26,7 @@ mod slots;
 mod target;
 mod transactions;
 mod trust;
+mod unverified;
 
 use tokio_postgres::Client;
 
@@ -33,6 +34,7 @@ pub use connection::{ConnectFailure, FailureKind};
 pub use finding::{Finding, Fix, Severity, Side};
 pub use report::Report;
 pub use request::CheckRequest;
+pub use unverified::unverified;
 
 /// Checks whether the move can start. Takes the sessions as they are, or why there is none, so
 /// that an unreachable blue does not hide a wrong password of green.

@@ -48,6 +48,12 @@ impl Report {
         }
     }
 
+    /// The same with these findings more.
+    #[must_use]
+    pub fn with(self, more: Vec<Finding>) -> Self {
+        Self::new(self.blue, self.green, [self.findings, more].concat())
+    }
+
     /// 0 if the move can start, 3 if something blocks it.
     pub fn exit_code(&self) -> u8 {
         if self.ready { 0 } else { 3 }

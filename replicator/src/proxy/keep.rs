@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use cutover::Side;
 use cutover::proxy::End;
-use cutover::proxy::control::{Answer, Order, order};
+use cutover::proxy::control::{Answer, Order, VERSION, order};
 use tokio::process::{Child, Command};
 
 use super::log;
@@ -134,6 +134,14 @@ impl Keeper {
 
     fn greet(&self, answer: &Answer) {
         tracing::info!(pid = answer.pid, listen = answer.listen, side = %answer.side, "the proxy runs");
+        if answer.version != VERSION {
+            tracing::error!(
+                proxy = answer.version,
+                sidecar = VERSION,
+                "the proxy that runs takes orders of another version: no cutover can begin; \
+                 `replicator proxy --stop`, and one of this version will be started"
+            );
+        }
         if !answer.listen.is_empty() && answer.listen != self.listen {
             tracing::warn!(
                 listen = answer.listen,

@@ -1,6 +1,7 @@
 //! End to end: the programs as an operator runs them, on real servers, under load.
 
 mod alerts;
+mod api;
 mod audit;
 mod bad_input;
 mod chaos;

@@ -429,7 +429,7 @@ async fn a_way_back_that_halts_goes_on_by_itself() -> Result<()> {
     let rows = "INSERT INTO u VALUES (1, 'same'), (2, 'same')";
     this.stage.green.execute(DATABASE, rows).await?;
     let Move { stage, sidecar, .. } = &mut this;
-    let mut watched = Watched { api: stage.api(), sidecar, receiver: &receiver };
+    let watched = Watched { api: stage.api(), sidecar, receiver: &receiver };
     let status = watched.api.wait_status(watched.sidecar, "the way back to halt", SOON, |status| {
         status["halt"]["what"].as_str().is_some_and(|what| what.contains("alone"))
     });

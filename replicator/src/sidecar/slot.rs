@@ -26,7 +26,7 @@ use crate::probe;
 use crate::proxy::{self, Keeper};
 use crate::status::Shared;
 use crate::store::{RocksJournal, Store};
-use crate::verify::Verifier;
+use crate::verify::{Verifier, precheck};
 use crate::watchdog::SidecarLease;
 
 /// Runs until stopped, or halted by something that only a person can resolve.
@@ -95,6 +95,12 @@ pub(super) async fn run(config: Config, keeper: Option<Keeper>) -> Result<(), Fa
     let judge = verifier.clone();
     let judge = move |direction, requirement| judge.judge(direction, requirement);
     service.world().pair().judged_by(judge);
+    let streams = [forward.clone(), back.clone()];
+    service.world().pair().compared_by(move |direction, deadline| {
+        let [forward, back] = streams.clone();
+        let stream = if direction == Direction::Forward { forward } else { back };
+        async move { precheck::compare(&stream, deadline).await }
+    });
     let api = Api {
         shared: Arc::clone(&shared),
         back: Arc::clone(&back_shared),

@@ -16,6 +16,8 @@
 //! | `known` | what the last one came to, for as long as it stands on the same copy and roles |
 //! | `turning` | when a run ends the verification |
 //! | `definitions`, `large` | everything that is no row |
+//! | [`carry`] | what no dump has in it, taken over at the copy |
+//! | [`precheck`] | definitions, settings, rights and logins, before every run |
 //! | `continuous`, `rechecking` | rows that were written since, looked at again |
 //! | [`repair`] | rows made equal again, and why that loses nothing |
 //! | [`mysql`] | the same question about MySQL and MariaDB |
@@ -25,6 +27,7 @@
 //! one chunk. What it asks of MySQL and MariaDB is in [`mysql`].
 
 mod canonical;
+pub mod carry;
 mod chosen;
 mod clients;
 mod compare;
@@ -39,6 +42,7 @@ mod known;
 mod large;
 pub mod mysql;
 mod plan;
+pub mod precheck;
 mod reader;
 mod rechecking;
 pub mod repair;

@@ -7,6 +7,7 @@ mod chaos;
 mod check_mysql;
 mod continuous;
 mod cutover;
+mod definitions;
 mod drill;
 mod finish;
 mod gate;

@@ -1,6 +1,7 @@
 //! The ports once more, writing down instead of acting. A plan is the controller's own run over
 //! these: what it lists and the order it lists it in are what a run does.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -111,6 +112,7 @@ async fn rehearsed<W: World>(world: &W, order: &Order, depth: Depth) -> Rehearse
         epoch: order.epoch,
         acts: Mutex::default(),
         checks: Mutex::default(),
+        has_compared: AtomicBool::new(depth == Depth::Acts),
     };
     let rehearsal = Rehearsal::new(&stage);
     // A drill is rehearsed as the run that it rehearses; what was agreed on is compared with what
@@ -141,6 +143,8 @@ struct Stage<'a, W: World> {
     epoch: Epoch,
     acts: Mutex<Vec<Act>>,
     checks: Mutex<Vec<Check>>,
+    /// Definitions were compared: once is enough for a plan.
+    has_compared: AtomicBool,
 }
 
 impl<W: World> Stage<'_, W> {
@@ -252,6 +256,13 @@ impl<'a, W: World> World for Rehearsal<'a, W> {
             Ok(vec![Check::warn("row-counts", evidence, "the gate compares them again")])
         });
         self.stage.keep(found, "row-counts")
+    }
+
+    async fn definitions(&self, order: &Order, deadline: Instant) -> PortResult<Vec<Check>> {
+        if self.stage.has_compared.swap(true, Ordering::Relaxed) {
+            return Ok(Vec::new());
+        }
+        self.stage.keep(self.stage.world.definitions(order, deadline).await, "definitions")
     }
 }
 

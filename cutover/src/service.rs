@@ -350,6 +350,7 @@ impl<W: World + 'static> Service<W> {
             when_lag: Some(request.when_lag.unwrap_or_else(|| "<1s".into())),
             max_pause_ms: request.max_pause_ms,
             no_way_back: request.no_way_back,
+            accepts: request.accepts,
             ..StartCutover::default()
         })?;
         let standing = self.standing().await.map_err(unavailable)?;

@@ -4,6 +4,8 @@
 mod mysql;
 mod postgres;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::time::Instant;
@@ -21,6 +23,7 @@ use crate::rehearse;
 use crate::side::{Direction, Side};
 use crate::switch::Switch;
 use crate::verify::Requirement;
+use crate::verify::definitions::{self, Compared};
 use crate::way_back::NoWayBack;
 
 pub use mysql::{Mysql, MysqlPair, MysqlWorld};
@@ -41,6 +44,12 @@ pub trait Databases: Send + Sync + 'static {
 /// Who knows what verifications have found: judges it by what a run in this direction asks of them.
 pub type Judge = dyn Fn(Direction, Requirement) -> PortResult<Option<Check>> + Send + Sync;
 
+/// What a comparison of definitions comes to.
+type ComparedDefinitions = Pin<Box<dyn Future<Output = PortResult<Compared>> + Send>>;
+
+/// Who compares the definitions of both sides, in one direction, until a deadline.
+pub type Comparer = dyn Fn(Direction, Instant) -> ComparedDefinitions + Send + Sync;
+
 /// What both directions share: the two databases, the routers in front of them, and the journal.
 pub struct Pair<D: Databases, J> {
     fences: [D::Fence; 2],
@@ -52,6 +61,7 @@ pub struct Pair<D: Databases, J> {
     clock: SystemClock,
     servers: Mutex<(Server, Server)>,
     judge: OnceLock<Box<Judge>>,
+    comparer: OnceLock<Box<Comparer>>,
 }
 
 impl<D: Databases, J> Pair<D, J> {
@@ -82,6 +92,14 @@ impl<D: Databases, J> Pair<D, J> {
         judge: impl Fn(Direction, Requirement) -> PortResult<Option<Check>> + Send + Sync + 'static,
     ) {
         let _ = self.judge.set(Box::new(judge));
+    }
+
+    /// From now on runs go by what `comparer` finds of definitions. The first one stays.
+    pub fn compared_by<F>(&self, comparer: impl Fn(Direction, Instant) -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = PortResult<Compared>> + Send + 'static,
+    {
+        let _ = self.comparer.set(Box::new(move |way, deadline| Box::pin(comparer(way, deadline))));
     }
 
     /// Blue and green as they are shown; the engine knows their versions and whether they are up.
@@ -199,6 +217,16 @@ where
 
     async fn plan_hash(&self, order: &Order) -> PortResult<Option<String>> {
         rehearse::plan_hash(self, order).await.map(Some)
+    }
+
+    async fn definitions(&self, order: &Order, deadline: Instant) -> PortResult<Vec<Check>> {
+        match self.pair.comparer.get() {
+            Some(comparer) => {
+                let compared = comparer(self.direction, deadline).await?;
+                Ok(definitions::checks(&compared, self.direction, order.drill, &order.accepts))
+            }
+            None => Ok(Vec::new()),
+        }
     }
 
     fn proof(&self, order: &Order) -> PortResult<Option<Check>> {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::schema_version;
 use super::status::Server;
 use crate::side::Direction;
+use crate::verify::Accepted;
 
 /// `POST /v1/plan`: the same choices as for a run. Absent fields take the run's defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +28,9 @@ pub struct PlanRequest {
     /// Although the last verification has found differences, or is old.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub accept_differences: bool,
+    /// Differences of definitions, rights and settings that are taken as they are, each with its reason.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub accepts: Vec<Accepted>,
 }
 
 /// How bad a finding is.

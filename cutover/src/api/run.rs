@@ -11,6 +11,7 @@ use super::schema_version;
 use super::watch::{Breach, MonitorStatus};
 use crate::phase::Phase;
 use crate::side::Direction;
+use crate::verify::Accepted;
 
 /// `POST /v1/cutover` and `POST /v1/rollback`. Absent fields take the configured defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +42,9 @@ pub struct StartCutover {
     /// Go although the last verification has found differences.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub accept_differences: bool,
+    /// Differences of definitions, rights and settings that are taken as they are, each with its reason.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub accepts: Vec<Accepted>,
     /// Who asks, for the record.
     pub actor: Option<String>,
     /// Why, for the record.

@@ -9,7 +9,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::api::PipelinePhase;
 use crate::gate::LagExpr;
 use crate::phase::Phase;
-use crate::verify::{Mode, Predicate};
+use crate::verify::{Accepted, Mode, Predicate};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -140,9 +140,11 @@ pub struct RunArgs {
     /// 24h once there is a verification].
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub require_verified: Option<Duration>,
-    /// Although the last verification has found differences, or is old.
-    #[arg(long, conflicts_with = "require_verified")]
-    pub accept_differences: bool,
+    /// Without a value: although the last verification has found differences, or is old. With one
+    /// (may be given again): this difference of definitions, rights or settings, and why it is taken.
+    #[arg(long, value_name = "KIND OBJECT=REASON", num_args = 0..=1, require_equals = true,
+          default_missing_value = "", value_parser = accepted)]
+    pub accept_differences: Vec<Option<Accepted>>,
     /// Don't ask. Needed where there is no terminal.
     #[arg(long)]
     pub yes: bool,
@@ -204,12 +206,23 @@ pub struct PlanArgs {
     /// Of a run that asks for a verification within this time: 24h.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub require_verified: Option<Duration>,
-    /// Of a run that goes although the last verification has found differences, or is old.
-    #[arg(long, conflicts_with = "require_verified")]
-    pub accept_differences: bool,
+    /// Without a value: of a run that goes although the last verification has found differences, or
+    /// is old. With one (may be given again): although of this difference, and why.
+    #[arg(long, value_name = "KIND OBJECT=REASON", num_args = 0..=1, require_equals = true,
+          default_missing_value = "", value_parser = accepted)]
+    pub accept_differences: Vec<Option<Accepted>>,
     /// Write the plan to a file, too, as JSON.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+}
+
+fn contradicts(run: &RunArgs) -> bool {
+    run.require_verified.is_some() && run.accept_differences.contains(&None)
+}
+
+/// `--accept-differences` without a value is about the last verification.
+fn accepted(text: &str) -> Result<Option<Accepted>, String> {
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
 }
 
 /// `cutover finish`.
@@ -458,7 +471,7 @@ impl Cli {
             ("--watch", run.watch.is_some()),
             ("--no-way-back", run.no_way_back),
             ("--require-verified", run.require_verified.is_some()),
-            ("--accept-differences", run.accept_differences),
+            ("--accept-differences", !run.accept_differences.is_empty()),
             ("--yes", run.yes),
             ("--dry-run", run.dry_run),
         ];
@@ -468,8 +481,12 @@ impl Cli {
                 ErrorKind::ArgumentConflict,
                 &format!("{option} belongs to a cutover, not to another command (or after it)"),
             ),
+            (_, _) if contradicts(run) => refuse(
+                ErrorKind::ArgumentConflict,
+                "--require-verified and --accept-differences without a value contradict each other",
+            ),
             (Some(Command::Rollback(args)), None)
-                if args.require_verified.is_some() || args.accept_differences =>
+                if args.require_verified.is_some() || !args.accept_differences.is_empty() =>
             {
                 refuse(
                     ErrorKind::ArgumentConflict,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::api::{ApiError, ErrorCode, Plan, PlanRequest, StartCutover};
 use crate::side::Direction;
+use crate::verify::Accepted;
 
 use super::args::{CommonArgs, GateArgs, PlanArgs, RunArgs};
 use super::client::{Client, ClientError};
@@ -16,6 +17,16 @@ use super::screen::Screen;
 
 /// Nothing has been asked for yet that could change anything.
 const NOT_STARTED: &str = "unknown, but this command has started nothing";
+
+/// Whether whatever the last verification has found is accepted.
+fn accepts_verification(given: &[Option<Accepted>]) -> bool {
+    given.contains(&None)
+}
+
+/// The differences of definitions that are accepted by name.
+fn accepts(given: &[Option<Accepted>]) -> Vec<Accepted> {
+    given.iter().flatten().cloned().collect()
+}
 
 /// Plans, asks, starts a run and follows it.
 pub fn change_over(
@@ -34,7 +45,8 @@ pub fn change_over(
             direction: Some(direction),
             no_way_back: args.no_way_back,
             require_verified_ms: args.require_verified.map(millis),
-            accept_differences: args.accept_differences,
+            accept_differences: accepts_verification(&args.accept_differences),
+            accepts: accepts(&args.accept_differences),
             ..of_gate(&args.gate)
         },
     )?;
@@ -71,7 +83,8 @@ pub fn change_over(
         watch_ms: args.watch.map(millis),
         drill: false,
         require_verified_ms: args.require_verified.map(millis),
-        accept_differences: args.accept_differences,
+        accept_differences: accepts_verification(&args.accept_differences),
+        accepts: accepts(&args.accept_differences),
         actor: actor.clone(),
         reason: common.reason.clone(),
         confirmation: Some(confirmation),
@@ -106,7 +119,8 @@ pub fn show_plan(client: &Client, screen: &Screen, args: &PlanArgs) -> Result<Ex
         PlanRequest {
             no_way_back: args.no_way_back,
             require_verified_ms: args.require_verified.map(millis),
-            accept_differences: args.accept_differences,
+            accept_differences: accepts_verification(&args.accept_differences),
+            accepts: accepts(&args.accept_differences),
             ..of_gate(&args.gate)
         },
     )?;

@@ -241,6 +241,8 @@ impl<W: World> Run<'_, W> {
             let way_back = world.way_back().inspect();
             checks.extend(self.act("checking the way back", deadline, way_back).await?);
         }
+        let comparing = world.definitions(self.order, deadline);
+        checks.extend(self.act("comparing definitions and rights", deadline, comparing).await?);
         let failed: Vec<_> =
             checks.iter().filter(|check| check.severity == Severity::Fail).cloned().collect();
         self.checks = checks;

@@ -23,6 +23,8 @@ use crate::ports::{
 const WRITERS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Comparing the rows of both sides takes no longer than this.
 const COMPARE: Duration = Duration::from_secs(15);
+/// Comparing definitions takes no longer than this, tens of thousands of them included.
+const COMPARE_DEFINITIONS: Duration = Duration::from_secs(60);
 /// After an error, before the rows are compared again.
 const COMPARE_AGAIN: Duration = Duration::from_secs(1);
 /// A last look is good for this long, and for as long as the gate has to hold after it.
@@ -139,7 +141,10 @@ impl<W: World> Run<'_, W> {
             if state.passed && !is_ready && matches!(rows, Rows::Compared) {
                 not_ready = match self.look_at_plan(ends).await? {
                     Some(why) => Some(why),
-                    None => self.prepare_again(ends).await?,
+                    None => match self.look_at_definitions(ends).await? {
+                        Some(why) => Some(why),
+                        None => self.prepare_again(ends).await?,
+                    },
                 };
                 let Some(why) = &not_ready else {
                     // Everything else is looked at once more, right away.
@@ -217,6 +222,36 @@ impl<W: World> Run<'_, W> {
                 let why = stop(error);
                 Ok(Some(format!("the plan can't be looked at again: {} ({})", why.what, why.place)))
             }
+        }
+    }
+
+    /// Whether definitions, rights and settings are still the same on both sides; `Some`: nobody can
+    /// tell, and why. A deploy while the gate waited is found here.
+    async fn look_at_definitions(&mut self, deadline: Instant) -> Result<Option<String>, Stop> {
+        let deadline = deadline.min(self.now() + COMPARE_DEFINITIONS);
+        let comparing = async {
+            let _airlock = self.airlock(deadline).await?;
+            self.world.definitions(self.order, deadline).await
+        };
+        let found = match self.until_stopped(comparing, deadline).await? {
+            Some(Ok(found)) => found,
+            Some(Err(error)) => {
+                let why = format!("{} ({})", error.what, error.place);
+                return Ok(Some(format!("definitions can't be compared: {why}")));
+            }
+            None => return Ok(Some("definitions can't be compared: no answer in time".into())),
+        };
+        let differs: Vec<_> =
+            found.iter().filter(|check| check.severity == Severity::Fail).cloned().collect();
+        // What was known when the run armed is in its report already.
+        for check in found {
+            if !self.checks.contains(&check) {
+                self.checks.push(check);
+            }
+        }
+        match differs.as_slice() {
+            [] => Ok(None),
+            [first, ..] => Err(precheck_failed(first, differs.len())),
         }
     }
 

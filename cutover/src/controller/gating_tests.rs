@@ -72,6 +72,26 @@ async fn rows_that_differ_end_the_run_with_nothing_touched() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_definition_that_changes_while_the_gate_waits_ends_the_run_with_nothing_touched() {
+    let sim = Sim::new();
+    let other = Check::fail("definitions", "view public.v: definition", "make it");
+    sim.state.lock().unwrap().defined = vec![Ok(Vec::new()), Ok(vec![other])];
+    let (report, _) = gated(&sim, &order()).await;
+    assert_eq!(report.outcome, Outcome::PrecheckFailed, "{report:?}");
+    assert!(report.error.unwrap().what.contains("view public.v"));
+    assert_eq!(report.pause_ms, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn definitions_that_can_not_be_compared_are_compared_again() {
+    let sim = Sim::new();
+    sim.state.lock().unwrap().defined = vec![Ok(Vec::new()), Err("green is away"), Ok(Vec::new())];
+    let (report, said) = gated(&sim, &order()).await;
+    assert_eq!(report.outcome, Outcome::Completed, "{report:?}");
+    assert!(said.iter().any(|why| why.contains("green is away")), "{said:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_comparison_that_can_not_be_made_is_made_again() {
     let sim = Sim::new();
     sim.state.lock().unwrap().compared = vec![Err("green is away"), Ok(Vec::new())];

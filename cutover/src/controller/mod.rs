@@ -46,7 +46,7 @@ use crate::ports::{
     Clock, Entry, Epoch, Fence, Journal, Lease, Nature, PortError, PortResult, Record, World,
 };
 use crate::side::Direction;
-use crate::verify::Requirement;
+use crate::verify::{Accepted, Requirement};
 
 pub use recover::{Recovery, Scope, recover};
 pub use report::history;
@@ -79,6 +79,8 @@ pub struct Order {
     pub plan_hash: Option<String>,
     /// What is asked of verifications before the pause begins; a drill asks nothing.
     pub require: Requirement,
+    /// Differences of definitions that are taken as they are.
+    pub accepts: Vec<Accepted>,
     /// Who asks.
     pub actor: Option<String>,
     /// Why.
@@ -134,6 +136,7 @@ pub async fn run<W: World>(world: &W, order: &Order, limits: &Limits, hub: &RunH
         "watch_ms": order.watch.as_millis() as u64,
         "drill": order.drill,
         "plan_hash": order.plan_hash,
+        "accepts": order.accepts,
         "actor": order.actor,
         "reason": order.reason,
     });

@@ -353,6 +353,7 @@ fn order_of(run: String, epoch: Epoch) -> PortResult<Order> {
         drill: false,
         plan_hash: None,
         require: Requirement::default(),
+        accepts: Vec::new(),
         actor: None,
         reason: None,
     })

@@ -63,6 +63,8 @@ pub struct State {
     pub drill: bool,
     /// What comparing both sides finds, one answer after the other; the last one stays.
     pub compared: Vec<Result<Vec<Check>, &'static str>>,
+    /// The same of definitions.
+    pub defined: Vec<Result<Vec<Check>, &'static str>>,
     /// The hashes that the plan has, one after the other; the last one stays. None: no plan.
     pub plans: Vec<Result<&'static str, &'static str>>,
     /// What verifications say, one answer after the other; the last one stays. None: nobody verifies.
@@ -236,6 +238,11 @@ impl World for Sim {
         };
         (server("blue"), server("green"))
     }
+    async fn definitions(&self, _: &super::Order, _: Instant) -> PortResult<Vec<Check>> {
+        let answer = next(&mut self.state.lock().unwrap().defined);
+        answer.unwrap_or(Ok(Vec::new())).map_err(|what| PortError::new("green", what))
+    }
+
     async fn compare(&self, _: Instant) -> PortResult<Vec<Check>> {
         let answer = next(&mut self.state.lock().unwrap().compared);
         answer.unwrap_or(Ok(Vec::new())).map_err(|why| PortError::new("sim", why))

@@ -23,6 +23,7 @@ pub(super) fn order() -> Order {
         drill: false,
         plan_hash: None,
         require: Requirement::default(),
+        accepts: Vec::new(),
         actor: Some("ann".into()),
         reason: None,
     }

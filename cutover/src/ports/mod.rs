@@ -261,6 +261,18 @@ pub trait World: Send + Sync {
         async { Ok(None) }
     }
 
+    /// Compares definitions, settings, rights and logins of both sides, without reading rows. The
+    /// caller has the door of a closed side open. A finding of severity `Fail` forbids the run. The
+    /// default is for worlds without definitions.
+    fn definitions(
+        &self,
+        order: &Order,
+        deadline: Instant,
+    ) -> impl Future<Output = PortResult<Vec<Check>>> + Send {
+        let _ = (order, deadline);
+        async { Ok(Vec::new()) }
+    }
+
     /// What is known at this moment of whether the side that is to open equals the one that serves,
     /// measured by [`Order::require`]; a finding of severity `Fail` forbids the run. `None`: nobody
     /// verifies here.

@@ -148,6 +148,7 @@ impl<W: World + 'static> Service<W> {
             drill: request.drill,
             plan_hash: request.plan_hash.clone(),
             require: Requirement::new(request.require_verified_ms, request.accept_differences),
+            accepts: request.accepts.clone(),
             actor: request.actor.clone(),
             reason: request.reason.clone(),
         })

@@ -16,18 +16,52 @@ pub enum Rigor {
     Text,
     /// SQL that versions are known to write in many ways: compared within one version only.
     Printed,
+    /// Changes neither results nor rights: a difference is worth a look.
+    Noted,
+    /// `yes` or `no`: what is `yes` on the source has to be so on the target, too.
+    AtLeast,
 }
 
 /// An object as one side describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Described {
     /// `table`, `column`, `constraint`, `index`, `trigger`, `type`, `sequence`, `view`, `function`, `policy`,
-    /// `row security`, `domain`.
+    /// `row security`, `domain`, `rule`, `extension`, `event trigger`, `publication`, `owner`, `grant`,
+    /// `default privilege`, `comment`, `role`, `membership`, `setting`.
     pub kind: String,
     /// Unique within its kind; quoted.
     pub name: String,
     /// What it is like.
     pub properties: Vec<Property>,
+    /// The statement that makes it as it is here, where it can be written exactly.
+    pub make: Option<String>,
+    /// The statement that takes it away.
+    pub unmake: Option<String>,
+}
+
+impl Described {
+    /// Without statements.
+    pub fn new(
+        kind: impl Into<String>,
+        name: impl Into<String>,
+        properties: Vec<Property>,
+    ) -> Self {
+        Self { kind: kind.into(), name: name.into(), properties, make: None, unmake: None }
+    }
+
+    /// What a side that lacks it has to do.
+    pub fn made_by(self, statement: impl Into<String>) -> Self {
+        Self { make: Some(statement.into()), ..self }
+    }
+
+    /// What a side that has it too much has to do.
+    pub fn unmade_by(self, statement: impl Into<String>) -> Self {
+        Self { unmake: Some(statement.into()), ..self }
+    }
+
+    fn is(&self, property: &str, value: &str) -> bool {
+        self.properties.iter().any(|one| one.name == property && one.value == value)
+    }
 }
 
 /// One property of an object.
@@ -39,7 +73,27 @@ pub struct Property {
     pub value: String,
     /// How it is compared.
     pub rigor: Rigor,
+    /// The statement that gives the other side this value, where it can be written exactly.
+    pub fix: Option<String>,
 }
+
+impl Property {
+    /// Without a statement.
+    pub fn new(name: impl Into<String>, value: impl ToString, rigor: Rigor) -> Self {
+        Self { name: name.into(), value: value.to_string(), rigor, fix: None }
+    }
+
+    /// What the other side has to do to have the same value.
+    pub fn set_by(self, statement: impl Into<String>) -> Self {
+        Self { fix: Some(statement.into()), ..self }
+    }
+}
+
+/// Kinds that change neither results nor rights if one is missing.
+const NOTED: [&str; 3] = ["publication", "comment", "event trigger"];
+/// Kinds of which the target may have more than the source; most often an index that somebody added
+/// for later.
+const MORE: [&str; 5] = ["index", "view", "function", "extension", "role"];
 
 /// Everything that is not the same. `sides`: source and target.
 pub fn compare(
@@ -54,20 +108,42 @@ pub fn compare(
     };
     let (source, mut target) = (by_name(source), by_name(target));
     for ((kind, object), here) in source {
-        let finding = |severity, what: String| ObjectFinding {
+        let finding = |severity, what: String, fix: Option<String>| ObjectFinding {
             severity,
             kind: kind.clone(),
             object: object.clone(),
             what,
+            fix: fix.map(|fix| format!("on {to}: {fix}")),
         };
         let Some(there) = target.remove(&(kind.clone(), object.clone())) else {
-            findings.push(finding(Severity::Fail, format!("{to} does not have it")));
+            // No dump has an invalid index in it, and no query uses one.
+            if kind == "index" && here.is("valid", "no") {
+                let what = format!("it is invalid on {from}, and {to} does not have it");
+                let fix = format!("on {from}: REINDEX or DROP it");
+                findings
+                    .push(ObjectFinding { fix: Some(fix), ..finding(Severity::Warn, what, None) });
+                continue;
+            }
+            let severity = match NOTED.contains(&kind.as_str()) {
+                true => Severity::Warn,
+                false => Severity::Fail,
+            };
+            findings.push(finding(severity, format!("{to} does not have it"), here.make.clone()));
             continue;
+        };
+        let again = || match (&there.unmake, &here.make) {
+            (_, Some(make)) if make.starts_with("CREATE OR REPLACE ") => Some(make.clone()),
+            (Some(unmake), Some(make)) => Some(format!("{unmake}; {make}")),
+            _ => None,
         };
         for property in &here.properties {
             let other = there.properties.iter().find(|other| other.name == property.name);
             let value = other.map_or("unknown", |other| other.value.as_str());
-            let is_skipped = property.rigor == Rigor::Printed && !same_major;
+            let is_skipped = match property.rigor {
+                Rigor::Printed => !same_major,
+                Rigor::AtLeast => property.value == "no",
+                Rigor::Exact | Rigor::Text | Rigor::Noted => false,
+            };
             if value == property.value || is_skipped {
                 continue;
             }
@@ -75,20 +151,20 @@ pub fn compare(
             let is_text = |one: &Property| one.rigor == Rigor::Text;
             let severity = match is_text(property) && other.is_none_or(is_text) {
                 true if !same_major => Severity::Warn,
+                _ if property.rigor == Rigor::Noted => Severity::Warn,
                 _ => Severity::Fail,
             };
             let what = format!("{}: {} on {from}, {value} on {to}", property.name, property.value);
-            findings.push(finding(severity, what));
+            let fix = property.fix.clone().or_else(again);
+            findings.push(finding(severity, what, fix));
         }
     }
-    for ((kind, object), _) in target {
-        // More than there has to be; most often an index that somebody added for later.
-        let severity = match kind.as_str() {
-            "index" | "view" | "function" => Severity::Warn,
-            _ => Severity::Fail,
-        };
+    for ((kind, object), there) in target {
+        let is_noted = [&NOTED[..], &MORE].concat().contains(&kind.as_str());
+        let severity = if is_noted { Severity::Warn } else { Severity::Fail };
         let what = format!("{from} does not have it");
-        findings.push(ObjectFinding { severity, kind, object, what });
+        let fix = there.unmake.map(|unmake| format!("on {to}: {unmake}"));
+        findings.push(ObjectFinding { severity, kind, object, what, fix });
     }
     findings
 }
@@ -112,6 +188,7 @@ pub fn compare_sequence(
         kind: "sequence".into(),
         object: object.to_owned(),
         what: format!("{to} is {steps} values behind {from}; the next run sets it"),
+        fix: None,
     })
 }
 
@@ -122,19 +199,13 @@ mod tests {
     const SIDES: [Side; 2] = [Side::Blue, Side::Green];
 
     fn index(name: &str, valid: &str, text: &str) -> Described {
-        let property = |name: &str, value: &str, rigor| Property {
-            name: name.into(),
-            value: value.into(),
-            rigor,
-        };
-        Described {
-            kind: "index".into(),
-            name: name.into(),
-            properties: vec![
-                property("valid", valid, Rigor::Exact),
-                property("definition", text, Rigor::Text),
-            ],
-        }
+        let properties = vec![
+            Property::new("valid", valid, Rigor::Exact),
+            Property::new("definition", text, Rigor::Text),
+        ];
+        Described::new("index", name, properties)
+            .made_by(format!("CREATE INDEX {name}"))
+            .unmade_by(format!("DROP INDEX {name}"))
     }
 
     #[test]
@@ -152,6 +223,38 @@ mod tests {
         assert_eq!(found(true), [at("a", Fail), at("b", Fail), at("c", Fail), at("d", Warn)]);
         assert_eq!(found(false)[2], at("c", Warn));
         assert_eq!(compare([&source, &source], SIDES, true), []);
+    }
+
+    #[test]
+    fn each_difference_has_the_statement_that_ends_it() {
+        let source = [index("a", "yes", "x"), index("b", "yes", "x")];
+        let target = [index("b", "no", "x"), index("d", "yes", "x")];
+        let fixes: Vec<_> = compare([&source, &target], SIDES, true)
+            .into_iter()
+            .map(|found| found.fix.unwrap_or_default())
+            .collect();
+        let expected = ["CREATE INDEX a", "DROP INDEX b; CREATE INDEX b", "DROP INDEX d"];
+        assert_eq!(fixes, expected.map(|sql| format!("on green: {sql}")));
+    }
+
+    #[test]
+    fn an_index_that_is_invalid_on_the_source_is_no_reason_to_refuse() {
+        let source = [index("a", "no", "x")];
+        let found = compare([&source, &[]], SIDES, false);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].severity, Severity::Warn);
+        assert_eq!(found[0].fix.as_deref(), Some("on blue: REINDEX or DROP it"));
+    }
+
+    #[test]
+    fn what_the_source_has_not_filled_need_not_be_filled() {
+        let view = |populated: &str| {
+            let properties = vec![Property::new("populated", populated, Rigor::AtLeast)];
+            [Described::new("view", "m", properties)]
+        };
+        let found = |here: &str, there: &str| compare([&view(here), &view(there)], SIDES, true);
+        assert_eq!(found("no", "yes"), []);
+        assert_eq!(found("yes", "no")[0].severity, Severity::Fail);
     }
 
     #[test]

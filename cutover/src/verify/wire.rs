@@ -324,6 +324,9 @@ pub struct ObjectFinding {
     pub object: String,
     /// What was found, one sentence.
     pub what: String,
+    /// Where to do what to make both sides equal, where that can be written exactly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
 }
 
 /// What a sample is worth.

@@ -51,6 +51,7 @@ impl<J> MysqlPair<J> {
             clock: SystemClock,
             servers: Mutex::new((Login::from(&blue).unseen(), Login::from(&green).unseen())),
             judge: OnceLock::new(),
+            comparer: OnceLock::new(),
             sequences: [
                 MysqlSequences::new(blue.clone(), green.clone(), Direction::Forward),
                 MysqlSequences::new(green, blue, Direction::Back),

@@ -65,6 +65,7 @@ impl<J> PostgresPair<J> {
             clock: SystemClock,
             servers: Mutex::new((Login::from(blue).unseen(), Login::from(green).unseen())),
             judge: OnceLock::new(),
+            comparer: OnceLock::new(),
         }
     }
 

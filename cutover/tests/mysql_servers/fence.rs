@@ -130,8 +130,7 @@ async fn nothing_passes_the_fence_and_lowering_it_leaves_no_trace(version: Versi
         tokio::spawn(async move { talker.query_drop("SELECT sleep(1000), '\u{1f600}'").await });
     // Its text has a character that MySQL's `information_schema` can't show.
     let mut watcher = open(&site.mover()).await;
-    let schema =
-        if version.is_mariadb() { "information_schema" } else { "performance_schema" };
+    let schema = if version.is_mariadb() { "information_schema" } else { "performance_schema" };
     let asleep = format!(
         "SELECT count(*) FROM {schema}.processlist WHERE state = 'User sleep' AND id = {id}"
     );

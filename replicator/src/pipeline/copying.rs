@@ -30,9 +30,10 @@ use crate::backfill::{
     self, Backfill, BackfillError, BackfillProgress, Phase, ProgressSender, TableState,
 };
 use crate::protect::BlueConnections;
-use crate::schema::{self, IndexBuilder, PostData, PreData};
+use crate::schema::{self, IndexBuilder, PostData, PreData, SchemaMode};
 use crate::status::Shared;
 use crate::store::Stage;
+use crate::verify::carry;
 
 /// How long the slot's creation may wait for transactions that are writing on blue. It has to wait
 /// for all that are open at that moment; longer is for a person to decide.
@@ -201,7 +202,38 @@ impl Pipeline {
         for warning in &report.warnings {
             tracing::warn!(pipeline = self.config.name, warning, "schema");
         }
+        self.carry().await?;
         progress.send_modify(|progress| progress.phase = Phase::Done);
+        Ok(())
+    }
+
+    /// Settings, privileges and publications, which no dump has in it.
+    async fn carry(&self) -> Result<(), Failure> {
+        if self.config.schema.mode == SchemaMode::Existing {
+            return Ok(());
+        }
+        let filter = &self.config.tables;
+        let is_whole = filter.include.is_empty() && filter.exclude.is_empty();
+        let carried = carry::carry(&self.ends, &self.door, is_whole).await;
+        let carried = match carried {
+            Ok(carried) => carried,
+            Err(trouble) if trouble.is_transient => {
+                return Err(Failure::retry(trouble.place, trouble.what));
+            }
+            // Each is named before a cutover.
+            Err(trouble) => {
+                tracing::warn!(pipeline = self.config.name, "not taken over: {trouble}");
+                return Ok(());
+            }
+        };
+        tracing::info!(
+            pipeline = self.config.name,
+            count = carried.count,
+            "settings, privileges and publications taken over"
+        );
+        for refused in carried.refused {
+            tracing::warn!(pipeline = self.config.name, refused, "not taken over");
+        }
         Ok(())
     }
 

@@ -28,7 +28,7 @@ use crate::protect::wal;
 use crate::proxy::{self, Keeper};
 use crate::status::Shared;
 use crate::store::{RocksJournal, Store};
-use crate::verify::Verifier;
+use crate::verify::{Verifier, precheck};
 use crate::watchdog::SidecarLease;
 
 /// Runs until stopped, or halted by something that only a person can resolve.
@@ -97,6 +97,12 @@ pub(super) async fn run(config: Config, keeper: Option<Keeper>) -> Result<(), Fa
     let judge = verifier.clone();
     let judge = move |direction, requirement| judge.judge(direction, requirement);
     service.world().pair().judged_by(judge);
+    let streams = [forward.clone(), back.clone()];
+    service.world().pair().compared_by(move |direction, deadline| {
+        let [forward, back] = streams.clone();
+        let stream = if direction == Direction::Forward { forward } else { back };
+        async move { precheck::compare(&stream, deadline).await }
+    });
     let controller = Controller::Postgres(Arc::clone(&service));
     let source = alerts::Source::of([&shared, &back_shared], &controller, &verifier, &config);
     let api = Api {

@@ -103,7 +103,8 @@ impl Comparison for PostgresComparison {
                     definitions::read(&target, &there, wanted, filter, is_whole).await?,
                 ];
                 let majors = [&source, &target].map(|r| r.session().server_version() / 10_000);
-                let mut found = compare_objects(&both, [from, to], majors[0] == majors[1]);
+                let mut found =
+                    compare_objects([&both[0], &both[1]], [from, to], majors[0] == majors[1]);
                 let unlogged =
                     here.iter().filter(|table| table.holds_rows() && !table.is_decoded());
                 found.extend(unlogged.filter(|table| wanted(&table.name)).map(|table| {
@@ -179,13 +180,16 @@ impl Comparison for PostgresComparison {
     }
 }
 
-async fn tables(reader: &Reader, filter: &catalog::TableFilter) -> Result<Vec<TableInfo>, Trouble> {
+pub(super) async fn tables(
+    reader: &Reader,
+    filter: &catalog::TableFilter,
+) -> Result<Vec<TableInfo>, Trouble> {
     let tables = catalog::tables(reader.session(), filter).await;
     tables.map_err(|error| Trouble::new(reader.side, error.to_string()))
 }
 
-fn compare_objects(
-    [source, target]: &[Definitions; 2],
+pub(super) fn compare_objects(
+    [source, target]: [&Definitions; 2],
     sides: [Side; 2],
     same_major: bool,
 ) -> Vec<ObjectFinding> {
@@ -211,5 +215,5 @@ fn compare_objects(
 }
 
 fn noted(kind: &str, object: String, what: String) -> ObjectFinding {
-    ObjectFinding { severity: Severity::Warn, kind: kind.into(), object, what }
+    ObjectFinding { severity: Severity::Warn, kind: kind.into(), object, what, fix: None }
 }

@@ -55,7 +55,7 @@ pub(super) async fn compare(
 }
 
 fn finding(severity: Severity, what: String) -> ObjectFinding {
-    ObjectFinding { severity, kind: "large object".into(), object: "all".into(), what }
+    ObjectFinding { severity, kind: "large object".into(), object: "all".into(), what, fix: None }
 }
 
 async fn end(reader: &Reader, sql: &str) -> Result<Option<u64>, Trouble> {

@@ -17,6 +17,8 @@
 //! | `turning` | when a run ends the verification |
 //! | `unproven` | tables that a change of the catalog has left unproven |
 //! | `definitions`, `large` | everything that is no row |
+//! | [`carry`] | what no dump has in it, taken over at the copy |
+//! | [`precheck`] | definitions, settings, rights and logins, before every run |
 //! | `continuous`, `rechecking` | rows that were written since, looked at again |
 //! | [`repair`] | rows made equal again, and why that loses nothing |
 //! | [`mysql`] | the same question about MySQL and MariaDB |
@@ -26,6 +28,7 @@
 //! one chunk. What it asks of MySQL and MariaDB is in [`mysql`].
 
 mod canonical;
+pub mod carry;
 mod chosen;
 mod clients;
 mod compare;
@@ -40,6 +43,7 @@ mod known;
 mod large;
 pub mod mysql;
 mod plan;
+pub mod precheck;
 mod reader;
 mod rechecking;
 pub mod repair;

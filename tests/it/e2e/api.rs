@@ -28,9 +28,12 @@ fn logged(stage: &Stage, kind: &str) -> Result<Vec<Value>> {
 async fn a_stranger_reaches_nothing_and_the_operator_needs_no_token() -> Result<()> {
     let mut this = Move::streaming(Stage::builder(15, 17)).await?;
     let (stage, api) = (&this.stage, this.stage.api());
-    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().http_status_as_error(false).build().into();
     let url = |path: &str| format!("{}{path}", api.base_url());
-    for (path, status) in [("/livez", 200), ("/readyz", 200), ("/v1/status", 401), ("/metrics", 401)] {
+    for (path, status) in
+        [("/livez", 200), ("/readyz", 200), ("/v1/status", 401), ("/metrics", 401)]
+    {
         assert_eq!(agent.get(url(path)).call()?.status(), status, "{path}");
     }
     let go = r#"{"when_lag":"<1s","confirmation":"--yes"}"#;
@@ -42,7 +45,8 @@ async fn a_stranger_reaches_nothing_and_the_operator_needs_no_token() -> Result<
     assert_eq!(foreign.send(go)?.status(), 403);
     ensure!(api.status()?["cutover"].is_null(), "a run was begun");
     for name in ["api.token", "api.sock", "audit.key", "audit.jsonl"] {
-        let mode = std::fs::metadata(stage.state_dir().join(name)).context(name)?.permissions().mode();
+        let mode =
+            std::fs::metadata(stage.state_dir().join(name)).context(name)?.permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
 
@@ -60,7 +64,10 @@ async fn a_stranger_reaches_nothing_and_the_operator_needs_no_token() -> Result<
         async { found }
     })
     .await?;
-    assert_eq!((&asked["said_by"], &asked["what"]), (&"ann".into(), &"POST /v1/cutover/current/abort".into()));
+    assert_eq!(
+        (&asked["said_by"], &asked["what"]),
+        (&"ann".into(), &"POST /v1/cutover/current/abort".into())
+    );
     ensure!(asked["actor"].as_str().is_some_and(|name| name.starts_with("user:")), "{asked}");
     ensure!(asked["peer"].as_str().is_some_and(|peer| peer.starts_with("unix uid")), "{asked}");
     // Who can't find a token is told where it was looked for.
@@ -95,7 +102,10 @@ fn sign(directory: &Path, authority: &CertifiedIssuer<'_, KeyPair>, name: &str) 
     let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()])?;
     params.distinguished_name.push(DnType::CommonName, name);
     let key = KeyPair::generate()?;
-    std::fs::write(directory.join(format!("{name}.pem")), params.signed_by(&key, authority)?.pem())?;
+    std::fs::write(
+        directory.join(format!("{name}.pem")),
+        params.signed_by(&key, authority)?.pem(),
+    )?;
     let path = directory.join(format!("{name}.key"));
     std::fs::write(&path, key.serialize_pem())?;
     Ok(std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?)

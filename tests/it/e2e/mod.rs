@@ -8,6 +8,7 @@ mod chaos;
 mod check_mysql;
 mod continuous;
 mod cutover;
+mod definitions;
 mod drill;
 mod finish;
 mod forged;

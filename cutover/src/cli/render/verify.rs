@@ -1,7 +1,9 @@
 //! A verification.
 
 use crate::api::Severity;
-use crate::verify::{HeldBy, Progress, RowDifference, TableReport, Verdict, VerifyReport};
+use crate::verify::{
+    HeldBy, ObjectFinding, Progress, RowDifference, TableReport, Verdict, VerifyReport,
+};
 
 use super::{Paint, units};
 
@@ -54,12 +56,30 @@ pub fn render_verified(report: &VerifyReport, paint: Paint) -> String {
             text.push_str(&format!("  note: {limit}\n"));
         }
     }
-    for found in &report.objects {
+    // Where sequences stand is set by the next run: one line says it for all of them.
+    let is_behind = |found: &&ObjectFinding| {
+        found.kind == "sequence"
+            && found.severity == Severity::Warn
+            && found.what.contains(" behind ")
+    };
+    let behind: Vec<_> = report.objects.iter().filter(is_behind).collect();
+    let together = behind.len() > 1;
+    for found in report.objects.iter().filter(|found| !(together && is_behind(found))) {
         let mark = match found.severity {
             Severity::Fail => paint.bad("differs"),
             Severity::Warn | Severity::Ok => paint.warn("note   "),
         };
         text.push_str(&format!("{mark}  {} {}: {}\n", found.kind, found.object, found.what));
+        if let Some(fix) = &found.fix {
+            text.push_str(&format!("         fix: {fix}\n"));
+        }
+    }
+    if together {
+        let (mark, count) = (paint.warn("note   "), units::count(behind.len() as u64));
+        let (to, from) = (report.target, report.source);
+        text.push_str(&format!(
+            "{mark}  {count} sequences: {to} is behind {from}; the next run sets them\n"
+        ));
     }
     text.push_str(&verdict(report, paint));
     text
@@ -183,6 +203,18 @@ mod tests {
             vec![],
             false,
         );
+        let behind = |name: &str| ObjectFinding {
+            severity: Severity::Warn,
+            kind: "sequence".into(),
+            object: name.into(),
+            what: "green is 3 values behind blue; the next run sets it".into(),
+            fix: None,
+        };
+        let one = VerifyReport { objects: vec![behind("a")], ..report.clone() };
+        assert!(render_verified(&one, Paint::none()).contains("sequence a: green is 3 values"));
+        let two = VerifyReport { objects: vec![behind("a"), behind("b")], ..report.clone() };
+        let text = render_verified(&two, Paint::none());
+        assert!(text.contains("2 sequences: green is behind blue") && !text.contains("sequence a"));
         let text = render_verified(&report, Paint::none());
         assert!(text.contains("1,234 rows  1 different\n  id = 7  different: name\n"), "{text}");
         assert!(text.contains("green is not blue: 1 differences (checksum)"), "{text}");

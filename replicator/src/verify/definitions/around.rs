@@ -4,11 +4,16 @@
 use cutover::verify::objects::{Described, Rigor};
 
 use super::super::reader::{Reader, TextRow, Trouble};
-use super::property;
 use super::shape::{properties, qualified, quoted};
+use super::{exact, property, yes};
 
 /// The first version with procedures, and with `prokind`.
 const KINDS: u32 = 110_000;
+
+/// The first version with bodies in standard SQL.
+const SQL_BODIES: u32 = 140_000;
+/// A statement that is longer is not shown: it is on the other side.
+const STATEMENT_MAX: usize = 4000;
 
 /// Of the users, and of no extension: those come with it.
 fn of_users(class: &str, object: &str) -> String {
@@ -43,7 +48,7 @@ fn described(
             let text = text.as_deref().unwrap_or("none");
             properties.push(property(name, text, Rigor::Printed));
         }
-        objects.push(Described { kind: kind.to_owned(), name: name.clone(), properties });
+        objects.push(Described::new(kind, name, properties));
     }
 }
 
@@ -53,15 +58,37 @@ async fn views(reader: &Reader, objects: &mut Vec<Described>) -> Result<(), Trou
                 (SELECT string_agg({column} || ' ' || format_type(a.atttypid, a.atttypmod), ', ' \
                                    ORDER BY a.attnum) \
                  FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), \
-                pg_get_viewdef(c.oid) \
+                array_to_string(c.reloptions, ', '), c.relispopulated, pg_get_viewdef(c.oid) \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE c.relkind IN ('v', 'm') AND {of_users}",
         name = qualified("n.nspname", "c.relname"),
         column = quoted("a.attname"),
         of_users = of_users("pg_class", "c.oid"),
     );
-    let rows = reader.rows(&sql).await?;
-    described(rows, "view", &["materialized", "columns"], &["definition"], objects);
+    for row in reader.rows(&sql).await? {
+        let [Some(name), is_materialized, _, options, is_populated, definition] = row.as_slice()
+        else {
+            continue;
+        };
+        let is_materialized = is_materialized.as_deref() == Some("t");
+        let query = definition.as_deref().unwrap_or("none").trim_end_matches(';');
+        let (what, replace) = match is_materialized {
+            true => ("MATERIALIZED VIEW", "CREATE"),
+            false => ("VIEW", "CREATE OR REPLACE"),
+        };
+        let with = options.as_deref().map_or(String::new(), |all| format!(" WITH ({all})"));
+        let mut properties = properties(&row[1..4], &["materialized", "columns", "options"]);
+        properties.push(property("definition", query, Rigor::Printed));
+        if is_materialized {
+            let populated = if is_populated.as_deref() == Some("t") { "yes" } else { "no" };
+            let refresh = format!("REFRESH MATERIALIZED VIEW {name}");
+            properties.push(property("populated", populated, Rigor::AtLeast).set_by(refresh));
+        }
+        let view = Described::new("view", name, properties)
+            .made_by(format!("{replace} {what} {name}{with} AS{}{query}", '\n'))
+            .unmade_by(format!("DROP {what} {name}"));
+        objects.push(view);
+    }
     Ok(())
 }
 
@@ -76,13 +103,26 @@ async fn functions(reader: &Reader, objects: &mut Vec<Described>) -> Result<(), 
                   ELSE 'function' END"
         }
     };
+    let version = reader.session().server_version();
+    let (is_aggregate, is_procedure) = match version >= KINDS {
+        true => ("p.prokind = 'a'", "p.prokind = 'p'"),
+        false => ("p.proisagg", "false"),
+    };
+    let sql_body = match version >= SQL_BODIES {
+        true => "md5(pg_get_function_sqlbody(p.oid))",
+        false => "NULL",
+    };
     // The body is what was written, whatever the version.
     let sql = format!(
         "SELECT {name} || '(' || pg_get_function_identity_arguments(p.oid) || ')', {kind}, l.lanname, \
                 CASE p.provolatile WHEN 'i' THEN 'immutable' WHEN 's' THEN 'stable' \
                      ELSE 'volatile' END, \
                 p.proisstrict, p.prosecdef, array_to_string(p.proconfig, ', '), md5(p.prosrc), \
-                pg_get_function_result(p.oid) \
+                pg_get_function_result(p.oid), p.proleakproof, p.proparallel, \
+                md5(pg_get_expr(p.proargdefaults, 0)), {sql_body}, \
+                CASE WHEN {is_aggregate} THEN 'AGGREGATE' WHEN {is_procedure} THEN 'PROCEDURE' \
+                     ELSE 'FUNCTION' END, \
+                CASE WHEN NOT {is_aggregate} THEN pg_get_functiondef(p.oid) END \
          FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace \
          JOIN pg_language l ON l.oid = p.prolang WHERE {of_users}",
         name = qualified("n.nspname", "p.proname"),
@@ -97,8 +137,23 @@ async fn functions(reader: &Reader, objects: &mut Vec<Described>) -> Result<(), 
         "settings",
         "hash of its body",
         "returns",
+        "leakproof",
+        "parallel",
     ];
-    described(reader.rows(&sql).await?, "function", &names, &[], objects);
+    for row in reader.rows(&sql).await? {
+        let [Some(name), rest @ ..] = row.as_slice() else { continue };
+        let mut properties = properties(rest, &names);
+        let at = |index: usize| rest.get(names.len() + index).cloned().flatten();
+        for (index, what) in ["hash of its defaults", "hash of its SQL body"].iter().enumerate() {
+            properties.push(property(what, at(index).unwrap_or("none".into()), Rigor::Text));
+        }
+        let what = at(2).unwrap_or_default();
+        let mut function =
+            Described::new("function", name, properties).unmade_by(format!("DROP {what} {name}"));
+        function.make =
+            at(3).filter(|text| text.len() <= STATEMENT_MAX).map(|text| text.trim_end().to_owned());
+        objects.push(function);
+    }
     Ok(())
 }
 
@@ -108,7 +163,21 @@ async fn policies(reader: &Reader, objects: &mut Vec<Described>) -> Result<(), T
     let sql = format!(
         "SELECT {table}, c.relforcerowsecurity {from} WHERE c.relrowsecurity AND {of_users}"
     );
-    described(reader.rows(&sql).await?, "row security", &["forced on the owner"], &[], objects);
+    for row in reader.rows(&sql).await? {
+        let [Some(name), rest @ ..] = row.as_slice() else { continue };
+        let forced = rest.first().cloned().flatten().as_deref() == Some("t");
+        let force = if forced { "FORCE" } else { "NO FORCE" };
+        let properties = vec![
+            exact("forced on the owner", yes(forced))
+                .set_by(format!("ALTER TABLE {name} {force} ROW LEVEL SECURITY")),
+        ];
+        let enable =
+            format!("ALTER TABLE {name} ENABLE ROW LEVEL SECURITY, {force} ROW LEVEL SECURITY");
+        let disable = format!("ALTER TABLE {name} DISABLE ROW LEVEL SECURITY");
+        objects.push(
+            Described::new("row security", name, properties).made_by(enable).unmade_by(disable),
+        );
+    }
     let sql = format!(
         "SELECT {table} || '.' || {policy}, \
                 CASE p.polcmd WHEN 'r' THEN 'select' WHEN 'a' THEN 'insert' WHEN 'w' THEN 'update' \

@@ -94,6 +94,7 @@ pub(in super::super) fn compare(
                 kind: "collation".into(),
                 object: side.to_string(),
                 what: format!("the versions can't be read: {why}"),
+                fix: None,
             });
         }
     }
@@ -118,6 +119,7 @@ pub(in super::super) fn compare(
                      be out of order; REINDEX them, then {refresh} ({})",
                     named(&one.indexes)
                 ),
+                fix: None,
             });
         }
     }
@@ -134,6 +136,7 @@ pub(in super::super) fn compare(
                     "version: {one} on {from}, {other} on {to}; texts may sort differently ({})",
                     named(&there.indexes)
                 ),
+                fix: None,
             });
         }
     }

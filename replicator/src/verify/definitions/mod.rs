@@ -2,6 +2,10 @@
 
 mod around;
 mod collations;
+mod logins;
+mod rights;
+mod server;
+mod settings;
 mod shape;
 
 use std::collections::{BTreeSet, HashMap};
@@ -9,11 +13,13 @@ use std::collections::{BTreeSet, HashMap};
 use cutover::verify::objects::{Described, Property, Rigor};
 use decoders::QualifiedName;
 use decoders::postgres::catalog::{
-    self, SequenceInfo, SequenceValue, TableFilter, TableInfo, TypeDetail, quote_ident,
+    self, Firing, SequenceInfo, SequenceValue, TableFilter, TableInfo, TypeDetail, quote_ident,
 };
 
 use collations::Collations;
 pub(super) use collations::compare as compare_collations;
+pub(super) use logins::{Logins, compare as compare_logins};
+pub(super) use settings::{Settings, Values, compare as compare_settings};
 
 use super::reader::{Reader, Trouble};
 
@@ -26,7 +32,7 @@ pub(super) struct Definitions {
 }
 
 fn property(name: &str, value: impl ToString, rigor: Rigor) -> Property {
-    Property { name: name.to_owned(), value: value.to_string(), rigor }
+    Property::new(name, value, rigor)
 }
 
 fn exact(name: &str, value: impl ToString) -> Property {
@@ -66,7 +72,7 @@ pub(super) async fn read(
             TypeDetail::Base => exact("kind", "base type"),
         };
         let name = found.name.to_string();
-        objects.push(Described { kind: "type".into(), name, properties: vec![what] });
+        objects.push(Described::new("type", name, vec![what]));
     }
     let mut sequences = Vec::new();
     for found in catalog::sequences(reader.session()).await.map_err(failed)? {
@@ -85,7 +91,7 @@ pub(super) async fn read(
             exact("cycles", yes(found.cycles)),
         ];
         let name = found.name.to_string();
-        objects.push(Described { kind: "sequence".into(), name, properties });
+        objects.push(Described::new("sequence", name, properties));
         let value = match found.readable {
             true => {
                 let names = [found.name.clone()];
@@ -107,24 +113,57 @@ pub(super) async fn read(
     Ok(Definitions { objects, sequences, collations })
 }
 
+/// What stands beyond the rows and their tables: rights, extensions, publications, settings, logins.
+pub(super) struct Beyond {
+    pub objects: Vec<Described>,
+    pub settings: Settings,
+    pub logins: Logins,
+}
+
+/// Reads it. `is_whole`: all objects of the database move, so their rights are to be equal, too.
+pub(super) async fn beyond(
+    reader: &Reader,
+    is_whole: bool,
+    rights_are_copied: bool,
+) -> Result<Beyond, Trouble> {
+    let mut objects = Vec::new();
+    if is_whole {
+        rights::read(reader, rights_are_copied, &mut objects).await?;
+        server::read(reader, &mut objects).await?;
+    }
+    let settings = settings::read(reader).await?;
+    let logins = logins::read(reader).await?;
+    Ok(Beyond { objects, settings, logins })
+}
+
 fn of_table(table: &TableInfo, objects: &mut Vec<Described>) {
     let properties = vec![exact("kind", format!("{:?}", table.kind))];
     let name = table.name.to_string();
-    objects.push(Described { kind: "table".into(), name, properties });
+    objects.push(Described::new("table", name, properties));
     for column in &table.columns {
         let generated = column.generated.map_or("no".into(), |how| format!("{how:?}"));
-        let identity = column.identity.map_or("no".into(), |how| format!("{how:?}"));
         let collation = column.collation.clone();
-        let properties = vec![
+        let alter = |what: &str| {
+            format!("ALTER TABLE {} ALTER COLUMN {} {what}", table.name, quote_ident(&column.name))
+        };
+        let not_null = if column.not_null { "SET NOT NULL" } else { "DROP NOT NULL" };
+        let mut properties = vec![
             exact("type", &column.type_name),
-            exact("not null", yes(column.not_null)),
+            exact("not null", yes(column.not_null)).set_by(alter(not_null)),
             exact("has a default", yes(column.has_default)),
             exact("generated", generated),
-            exact("identity", identity),
             exact("collation", collation.unwrap_or_else(|| "the default".into())),
         ];
+        // A partition has its parent's since 17, and had none before: the parent's is compared.
+        if table.partition_of.is_none() {
+            let identity = column.identity.map_or("no".into(), |how| format!("{how:?}"));
+            properties.push(exact("identity", identity));
+        }
+        if !column.has_default {
+            properties[2].fix = Some(alter("DROP DEFAULT"));
+        }
         let name = format!("{}.{}", table.name, quote_ident(&column.name));
-        objects.push(Described { kind: "column".into(), name, properties });
+        objects.push(Described::new("column", name, properties));
     }
     for trigger in &table.triggers {
         let properties = vec![
@@ -133,7 +172,18 @@ fn of_table(table: &TableInfo, objects: &mut Vec<Described>) {
             exact("for each row", yes(trigger.row_level)),
         ];
         let name = format!("{}.{}", table.name, quote_ident(&trigger.name));
-        objects.push(Described { kind: "trigger".into(), name, properties });
+        let enable = match trigger.firing {
+            Firing::Origin => Some("ENABLE"),
+            Firing::Disabled => Some("DISABLE"),
+            // It would act on what the stream writes.
+            Firing::Always | Firing::Replica => None,
+        };
+        let mut properties = properties;
+        properties[0].fix = enable.map(|enable| {
+            format!("ALTER TABLE {} {enable} TRIGGER {}", table.name, quote_ident(&trigger.name))
+        });
+        let drop = format!("DROP TRIGGER {} ON {}", quote_ident(&trigger.name), table.name);
+        objects.push(Described::new("trigger", name, properties).unmade_by(drop));
     }
 }
 
@@ -155,8 +205,27 @@ async fn defaults(reader: &Reader, objects: &mut [Described]) -> Result<(), Trou
     for row in reader.rows(sql).await? {
         let [Some(table), Some(column), Some(expression)] = row.as_slice() else { continue };
         if let Some(&at) = columns.get(&format!("{table}.{}", quote_ident(column))) {
+            let properties = &mut objects[at].properties;
+            // What pg_dump writes for a partition without its parent's default; where the type has a
+            // length, the server keeps it.
+            if expression
+                .strip_prefix("NULL")
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+            {
+                for one in properties.iter_mut().filter(|one| one.name == "has a default") {
+                    one.value = yes(false).to_owned();
+                }
+                continue;
+            }
+            let set = format!(
+                "ALTER TABLE {table} ALTER COLUMN {} SET DEFAULT {expression}",
+                quote_ident(column)
+            );
+            for one in properties.iter_mut().filter(|one| one.name == "has a default") {
+                one.fix = Some(set.clone());
+            }
             let rigor = if is_constant(expression) { Rigor::Exact } else { Rigor::Text };
-            objects[at].properties.push(property("expression", expression, rigor));
+            properties.push(property("expression", expression, rigor).set_by(set));
         }
     }
     Ok(())

@@ -119,9 +119,11 @@ pub(super) async fn constraints(
     for (table, name, row) in about(&rows, tables) {
         let mut properties = properties(row, &names);
         let text = row.last().cloned().flatten().unwrap_or_default();
-        properties.push(property("definition", text, Rigor::Text));
+        properties.push(property("definition", &text, Rigor::Text));
+        let add = format!("ALTER TABLE {table} ADD CONSTRAINT {} {text}", quote_ident(name));
+        let drop = format!("ALTER TABLE {table} DROP CONSTRAINT {}", quote_ident(name));
         let name = format!("{table}.{}", quote_ident(name));
-        objects.push(Described { kind: "constraint".into(), name, properties });
+        objects.push(Described::new("constraint", name, properties).made_by(add).unmade_by(drop));
     }
     Ok(())
 }
@@ -185,9 +187,9 @@ pub(super) async fn indexes(
     for (_, name, row) in about(&rows, tables) {
         let mut properties = properties(row, &names);
         let text = row.last().cloned().flatten().unwrap_or_default();
-        properties.push(property("definition", text, Rigor::Text));
-        let name = name.to_owned();
-        objects.push(Described { kind: "index".into(), name, properties });
+        properties.push(property("definition", &text, Rigor::Text));
+        let drop = format!("DROP INDEX {name}");
+        objects.push(Described::new("index", name, properties).made_by(text).unmade_by(drop));
     }
     Ok(())
 }
@@ -202,10 +204,13 @@ pub(super) async fn triggers(reader: &Reader, objects: &mut [Described]) -> Resu
                 || CASE WHEN g.tgtype & 8 = 8 THEN ' delete' ELSE '' END \
                 || CASE WHEN g.tgtype & 16 = 16 THEN ' update' ELSE '' END \
                 || CASE WHEN g.tgtype & 32 = 32 THEN ' truncate' ELSE '' END, \
-                {columns}, g.tgqual IS NOT NULL, g.tgdeferrable, g.tginitdeferred \
+                {columns}, g.tgqual IS NOT NULL, g.tgdeferrable, g.tginitdeferred, \
+                pg_get_triggerdef(g.oid) || CASE g.tgenabled WHEN 'O' THEN '' \
+                     ELSE '; ALTER TABLE ' || {table} || ' DISABLE TRIGGER ' || {trigger} END \
          FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid \
          JOIN pg_namespace n ON n.oid = c.relnamespace WHERE NOT g.tgisinternal",
         table = qualified("n.nspname", "c.relname"),
+        trigger = quoted("g.tgname"),
         columns = columns("g.tgrelid", "g.tgattr::int2[]", "a.attname"),
     );
     let names = ["acts", "columns", "has a condition", "deferrable", "deferred at first"];
@@ -214,6 +219,7 @@ pub(super) async fn triggers(reader: &Reader, objects: &mut [Described]) -> Resu
         let [Some(table), Some(name), row @ ..] = row.as_slice() else { continue };
         if let Some(&at) = known.get(&format!("{table}.{}", quote_ident(name))) {
             objects[at].properties.extend(properties(row, &names));
+            objects[at].make = row.last().cloned().flatten();
         }
     }
     Ok(())

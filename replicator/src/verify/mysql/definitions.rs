@@ -55,7 +55,7 @@ impl Scope<'_> {
 }
 
 fn exact(name: &str, value: impl ToString) -> Property {
-    Property { name: name.to_owned(), value: value.to_string(), rigor: Rigor::Exact }
+    Property::new(name, value, Rigor::Exact)
 }
 
 fn text(name: &str, value: impl ToString) -> Property {
@@ -63,7 +63,7 @@ fn text(name: &str, value: impl ToString) -> Property {
 }
 
 fn described(kind: &str, name: String, properties: Vec<Property>) -> Described {
-    Described { kind: kind.to_owned(), name, properties }
+    Described::new(kind, name, properties)
 }
 
 fn yes(value: bool) -> &'static str {
@@ -204,10 +204,8 @@ impl Answer {
 
     /// Properties in the order of the fields from `first` on.
     fn properties(&self, first: usize, names: &[(&str, Rigor)]) -> Vec<Property> {
-        let property = |(at, (name, rigor)): (usize, &(&str, Rigor))| Property {
-            name: (*name).to_owned(),
-            value: self.field(first + at),
-            rigor: *rigor,
+        let property = |(at, (name, rigor)): (usize, &(&str, Rigor))| {
+            Property::new(*name, self.field(first + at), *rigor)
         };
         names.iter().enumerate().map(property).collect()
     }

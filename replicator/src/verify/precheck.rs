@@ -1,0 +1,215 @@
+//! Definitions, settings, rights and logins of both PostgreSQL databases, compared without reading a
+//! row: a precheck of every run, and the last look of its gate.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use cutover::api::Severity;
+use cutover::ports::{PortError, PortResult};
+use cutover::verify::ObjectFinding;
+use cutover::verify::definitions::Compared;
+use cutover::verify::objects::Described;
+use tokio::time::Instant;
+
+use super::comparing::{compare_objects, tables};
+use super::definitions::{self, Beyond, Definitions, Values};
+use super::reader::{Reader, Trouble};
+use crate::config::Config;
+use crate::controlling::EngineReplication;
+
+/// Nobody waits behind us for longer.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Compares the target of `stream` with its source.
+///
+/// # Errors
+/// A side that can't be read, or time that is up.
+pub async fn compare(stream: &EngineReplication, deadline: Instant) -> PortResult<Compared> {
+    let compared = tokio::time::timeout_at(deadline, compared(stream)).await;
+    let late = |_| PortError::new("definitions", "comparing definitions takes too long");
+    compared
+        .map_err(late)?
+        .map_err(|trouble| PortError::new(trouble.place.clone(), trouble.what.clone()))
+}
+
+async fn compared(stream: &EngineReplication) -> Result<Compared, Trouble> {
+    let (ends, config) = (stream.route.ends.clone(), &stream.route.config);
+    let sides = [ends.direction.from(), ends.direction.to()];
+    let door = stream.route.door.clone();
+    let (source, target) = tokio::try_join!(
+        Reader::open(&ends.source, sides[0], &door),
+        Reader::open(&ends.target, sides[1], &door),
+    )?;
+    let (one, other) = tokio::try_join!(read(&source, config), read(&target, config))?;
+    let ours: BTreeSet<String> =
+        own(&source).await?.into_iter().chain(own(&target).await?).collect();
+    let count = (one.0.objects.len() + one.1.objects.len()) as u64
+        + (one.1.settings.count() + one.1.logins.count()) as u64;
+    let majors = [&source, &target].map(|reader| reader.session().server_version() / 10_000);
+    let same_major = majors[0] == majors[1];
+    let mut findings = differences([&one, &other], sides, same_major, &ours);
+    if !same_major {
+        findings.extend(printed(&target, [&one.0, &other.0], sides).await?);
+    }
+    let of_sequences =
+        |found: &ObjectFinding| found.kind == "sequence" && found.severity == Severity::Warn;
+    findings.retain(|found| !of_sequences(found));
+    Ok(Compared { findings, count })
+}
+
+/// Everything of one side.
+async fn read(reader: &Reader, config: &Config) -> Result<(Definitions, Beyond), Trouble> {
+    let settings = format!(
+        "SET search_path = pg_catalog; SET enable_seqscan = on; SET enable_sort = on; \
+         SET lock_timeout = {}",
+        LOCK_TIMEOUT.as_millis()
+    );
+    reader.sets(&settings).await?;
+    let filter = &config.tables;
+    let is_whole = filter.include.is_empty() && filter.exclude.is_empty();
+    let beyond = definitions::beyond(reader, is_whole, config.schema.owners).await?;
+    let tables = tables(reader, filter).await?;
+    let found = definitions::read(reader, &tables, |_| true, filter, true).await?;
+    Ok((found, beyond))
+}
+
+async fn own(reader: &Reader) -> Result<Option<String>, Trouble> {
+    Ok(reader.rows("SELECT quote_ident(session_user)").await?.concat().into_iter().next().flatten())
+}
+
+fn differences(
+    [one, other]: [&(Definitions, Beyond); 2],
+    sides: [cutover::Side; 2],
+    same_major: bool,
+    ours: &BTreeSet<String>,
+) -> Vec<ObjectFinding> {
+    // What belongs to something that one side lacks is told there.
+    let owned = |beyond: &Beyond| -> BTreeSet<String> {
+        let owners = beyond.objects.iter().filter(|object| object.kind == "owner");
+        owners.map(|object| object.name.clone()).collect()
+    };
+    let both: BTreeSet<String> = owned(&one.1).intersection(&owned(&other.1)).cloned().collect();
+    // Privileges go with the owner: they are compared once it is the same.
+    let owners = |beyond: &Beyond| -> BTreeSet<(String, String)> {
+        let owners = beyond.objects.iter().filter(|object| object.kind == "owner");
+        let owner = |object: &Described| object.properties.first().map(|one| one.value.clone());
+        owners.map(|object| (object.name.clone(), owner(object).unwrap_or_default())).collect()
+    };
+    let (here, there) = (owners(&one.1), owners(&other.1));
+    let differ = here.symmetric_difference(&there).map(|(name, _)| name.clone());
+    let moved: BTreeSet<String> = differ.filter(|name| both.contains(name)).collect();
+    let is_moved = |on: &str| {
+        moved.iter().any(|name| {
+            let column = name.strip_prefix("table ").map(|table| format!("column {table}."));
+            name == on || column.is_some_and(|column| on.starts_with(&column))
+        })
+    };
+    let is_told = |object: &&Described| match object.kind.as_str() {
+        "owner" => both.contains(&object.name),
+        "grant" => {
+            let on = object.name.strip_prefix("on ").and_then(|rest| rest.rsplit_once(" to "));
+            on.is_some_and(|(on, grantee)| {
+                let is_column = on.starts_with("column ");
+                (is_column || both.contains(on))
+                    && !is_moved(on)
+                    && !ours.contains(grantee.trim_matches('"'))
+            })
+        }
+        _ => true,
+    };
+    let beyond =
+        |one: &Beyond| -> Vec<Described> { one.objects.iter().filter(is_told).cloned().collect() };
+    let mut findings = compare_objects([&one.0, &other.0], sides, same_major);
+    let is_unique = |name: &str| {
+        [&one.0, &other.0].iter().any(|side| {
+            side.objects.iter().any(|object| {
+                object.kind == "index"
+                    && object.name == name
+                    && object.properties.iter().any(|p| p.name == "unique" && p.value == "yes")
+            })
+        })
+    };
+    // Without it a query is slower, and its result the same.
+    for found in findings.iter_mut().filter(|found| found.kind == "index") {
+        if found.severity == Severity::Fail && !is_unique(&found.object) {
+            found.severity = Severity::Warn;
+        }
+    }
+    let [here, there] = [beyond(&one.1), beyond(&other.1)];
+    findings.extend(cutover::verify::objects::compare([&here, &there], sides, same_major));
+    findings.extend(definitions::compare_settings(
+        [&one.1.settings, &other.1.settings],
+        sides,
+        Values::Public,
+    ));
+    findings.extend(definitions::compare_logins([&one.1.logins, &other.1.logins], sides));
+    findings
+}
+
+/// Views whose text differs between versions: the target reads the source's text and prints it, in a
+/// transaction that is rolled back, and prints its own.
+async fn printed(
+    target: &Reader,
+    [here, there]: [&Definitions; 2],
+    [from, to]: [cutover::Side; 2],
+) -> Result<Vec<ObjectFinding>, Trouble> {
+    let text = |view: &Described| {
+        let definition = view.properties.iter().find(|one| one.name == "definition");
+        definition.map(|one| one.value.clone()).unwrap_or_default()
+    };
+    let views = |side: &Definitions| -> Vec<Described> {
+        side.objects.iter().filter(|object| object.kind == "view").cloned().collect()
+    };
+    let others = views(there);
+    let mut findings = Vec::new();
+    let mut has_begun = false;
+    for view in views(here) {
+        let Some(other) = others.iter().find(|other| other.name == view.name) else { continue };
+        let (ours, theirs) = (text(&view), text(other));
+        if ours == theirs {
+            continue;
+        }
+        if !has_begun {
+            target.sets("BEGIN READ WRITE").await?;
+            has_begun = true;
+        }
+        let mut both = Vec::new();
+        for query in [&ours, &theirs] {
+            let sql = format!(
+                "SAVEPOINT printed; CREATE TEMPORARY VIEW cutover_printed AS {query}; \
+                 SELECT pg_get_viewdef('pg_temp.cutover_printed'::regclass)"
+            );
+            let answer = target.sets(&sql).await;
+            target.sets("ROLLBACK TO SAVEPOINT printed").await?;
+            match answer {
+                Ok(sets) => both.push(sets.concat().concat().into_iter().next().flatten()),
+                Err(trouble) if trouble.is_transient => return Err(trouble),
+                Err(_) => both.push(None),
+            }
+        }
+        let (severity, what) = match both.as_slice() {
+            [Some(one), Some(other)] if one == other => continue,
+            [Some(_), Some(_)] => {
+                (Severity::Fail, format!("definition: another on {to} than on {from}"))
+            }
+            _ => (
+                Severity::Warn,
+                format!(
+                    "definition: {from} and {to} print it differently, and {to} can't read {from}'s"
+                ),
+            ),
+        };
+        let fix = view.make.as_ref().map(|make| format!("on {to}: {make}"));
+        findings.push(ObjectFinding {
+            severity,
+            kind: "view".into(),
+            object: view.name,
+            what,
+            fix,
+        });
+    }
+    if has_begun {
+        target.sets("ROLLBACK").await?;
+    }
+    Ok(findings)
+}

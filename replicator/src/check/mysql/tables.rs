@@ -109,7 +109,7 @@ fn cascades(blue: &SideFacts, tables: &[TableInfo]) -> Finding {
         "rows that foreign keys change or delete by themselves are not in the binlog: green's own \
          foreign keys have to do the same",
     )
-    .evidence(count(found.len(), "table with cascading foreign keys"))
+    .evidence(format!("{} with cascading foreign keys", count(found.len(), "table")))
     .objects(found)
     .fix(Fix::advice(
         "nothing, as long as green has these foreign keys; with schema.mode = 'existing' look at that \

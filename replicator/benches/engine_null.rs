@@ -15,6 +15,7 @@ use decoders::{
 };
 use replicator::engine::apply::{Applier, BatchLimits};
 use replicator::engine::budget::Budget;
+use replicator::engine::copied_at::CopiedAt;
 use replicator::engine::frontier::Frontier;
 use replicator::engine::hold::Hold;
 use replicator::engine::marker::MarkerGate;
@@ -61,6 +62,7 @@ async fn rate(lanes: u16) -> f64 {
         totals: watch::Sender::new(AppliedTotals::default()),
         touched: Arc::default(),
         tables: TableFilter::default(),
+        copied_at: CopiedAt::default(),
         gate: MarkerGate::default(),
         hold: Hold::default(),
         counterpart: Counterpart::of_binlog("bench_back"),

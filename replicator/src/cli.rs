@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use decoders::mysql::gtid::BinlogPosition;
 use decoders::postgres::catalog::TablePattern;
 
+use crate::check::Fixes;
 use crate::config::{Config, ConfigError, Endpoint};
 use crate::schema::SchemaMode;
 
@@ -112,6 +113,10 @@ pub struct CheckArgs {
     /// The report as one JSON object on stdout.
     #[arg(long)]
     pub json: bool,
+    /// Print statements to run instead of the report: of all that is in the way on blue or on green, or
+    /// of one finding.
+    #[arg(long, value_name = "blue|green|FINDING", conflicts_with = "json")]
+    pub fix: Option<Fixes>,
 }
 
 /// `replicator tail`.

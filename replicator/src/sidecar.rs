@@ -69,7 +69,12 @@ pub async fn check(args: &CheckArgs) -> u8 {
         (Ok(blue), Ok(green)) => report.with(check::unverified(&blue, &green)),
         (Err(problem), _) | (_, Err(problem)) => return usage(&problem),
     };
-    if args.json {
+    if let Some(fixes) = &args.fix {
+        match fixes.script(&report) {
+            Some(script) => print!("{script}"),
+            None => eprintln!("there is nothing to run for that; the findings: replicator check"),
+        }
+    } else if args.json {
         match serde_json::to_string(&report) {
             Ok(json) => println!("{json}"),
             Err(error) => return usage(&error),

@@ -64,6 +64,8 @@ struct Facts {
     head: Option<Lsn>,
     /// Why no cutover may begin although the stream is fine.
     obstacle: Option<String>,
+    /// Constraints that the target lacks.
+    constraints: Option<String>,
     confirmed: Confirmed,
     copy: copy::CopyProgress,
     kept: kept::Kept,
@@ -146,6 +148,7 @@ impl Shared {
                 slot: SlotReading::default(),
                 head: None,
                 obstacle: None,
+                constraints: None,
                 confirmed: Confirmed::new(Instant::now()),
                 copy: copy::CopyProgress::default(),
                 kept: kept::Kept::default(),
@@ -333,9 +336,29 @@ impl Shared {
         self.facts().obstacle = Some(reason.to_owned());
     }
 
+    /// Constraints that the target can't have yet, in words; `None` when it has all.
+    pub fn lacks_constraints(&self, words: Option<String>) {
+        let mut facts = self.facts();
+        if let Some(constraints) = words.as_ref().filter(|_| facts.constraints != words) {
+            tracing::warn!(pipeline = self.pipeline, constraints, "no cutover is possible");
+        }
+        facts.constraints = words;
+    }
+
+    /// Constraints that the target can't have yet.
+    pub fn lacking_constraints(&self) -> Option<String> {
+        self.facts().constraints.clone()
+    }
+
     /// What no cutover may go past.
     pub fn obstacle(&self) -> Option<String> {
-        self.facts().obstacle.clone()
+        let facts = self.facts();
+        let all: Vec<&str> = [&facts.obstacle, &facts.constraints]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+            .collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 
     /// An alert could not be delivered.

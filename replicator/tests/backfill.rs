@@ -2,8 +2,10 @@
 
 mod backfill {
     pub mod catalog;
+    mod contention;
     mod failing;
     pub mod fixture;
+    mod put_off;
     pub mod stage;
 }
 
@@ -134,7 +136,7 @@ async fn a_request_to_stop_ends_the_copy_and_its_statements() -> Result<()> {
     .await?;
     let locked =
         stage.on_blue("SET lock_timeout = '100ms'; ALTER TABLE t ALTER id TYPE bigint").await;
-    assert!(locked.is_err(), "the table is held");
+    assert!(locked.is_err(), "nobody is let in at once");
 
     let asked = Instant::now();
     stage.stop.send_replace(true);

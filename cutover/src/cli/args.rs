@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ Exit codes:
   0 done, plan ready      5 aborted, nothing changed     8 another run is active
   1 failed                6 cut over and then rolled    10 sidecar unreachable or no longer
   2 wrong usage             back: blue serves, nothing     watched; a run may be going on
-  3 a precheck failed       is lost                    130 interrupted before the gate passed
-  4 not in time           7 held: a person decides
+  3 a precheck failed       is lost                    11 the sidecar can't do this now
+  4 not in time           7 held: a person decides    130 interrupted before the gate passed
 
 Quote the lag condition: an unquoted < is a redirection. --when-lag lt1s and --max-lag 1s need no
 quotes.
@@ -435,6 +436,23 @@ impl Awaited {
     }
 }
 
+/// Takes an option and its condition apart that were quoted as one word: `'--when-lag<1s'`. No shell
+/// needs it so, but it looks right, and what it means is plain.
+pub(super) fn words(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let apart = |arg: OsString| {
+        let word = arg.to_str().unwrap_or_default();
+        let condition = ["--when-lag", "--max-lag"].into_iter().find_map(|option| {
+            let condition = word.strip_prefix(option)?;
+            condition.trim_start().starts_with('<').then(|| (option, condition.trim_start()))
+        });
+        match condition {
+            Some((option, condition)) => vec![option.into(), condition.into()],
+            None => vec![arg],
+        }
+    };
+    args.into_iter().flat_map(apart).collect()
+}
+
 fn lag(text: &str) -> Result<LagExpr, String> {
     text.parse().map_err(|error| {
         let mut why = format!("{error}");
@@ -508,7 +526,8 @@ mod tests {
     use super::*;
 
     fn parse(args: &[&str]) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(std::iter::once(&"cutover").chain(args)).and_then(Cli::checked)
+        let args = std::iter::once(&"cutover").chain(args).map(OsString::from);
+        Cli::try_parse_from(words(args)).and_then(Cli::checked)
     }
 
     #[test]
@@ -523,6 +542,17 @@ mod tests {
             assert_eq!(cli.run.gate.lag().unwrap().to_string(), "<1s");
         }
         assert!(parse(&["--when-lag", "<1s", "--max-lag", "1s"]).is_err());
+    }
+
+    #[test]
+    fn an_option_quoted_together_with_its_condition_is_understood() {
+        for word in ["--when-lag<1s", "--when-lag <1s", "--max-lag<1s", "--when-lag=<1s"] {
+            let cli = parse(&[word]).unwrap();
+            assert_eq!(cli.run.gate.lag().unwrap().to_string(), "<1s", "{word}");
+        }
+        let cli = parse(&["plan", "--when-lag<=5MB,<1s"]).unwrap();
+        let Some(Command::Plan(plan)) = cli.command else { panic!("no plan") };
+        assert_eq!(plan.gate.lag().unwrap().to_string(), "<=5MB,<1s");
     }
 
     #[test]

@@ -29,9 +29,11 @@ pub enum Exit {
     Busy = 8,
     /// What was verified is not what it has to be.
     Mismatch = 9,
-    /// The sidecar can't be reached or can't do this now, or this command stopped watching.
-    /// A run may be going on.
+    /// The sidecar can't be reached, or this command stopped watching. A run may be going on.
     Unreachable = 10,
+    /// The sidecar answers, but can't do this now: nothing streams, or a server does not answer it.
+    /// Nothing was touched.
+    NotNow = 11,
     /// Interrupted before the gate passed. Nothing was touched.
     Interrupted = 130,
 }
@@ -64,7 +66,7 @@ impl From<ErrorCode> for Exit {
             | ErrorCode::Unsupported => Exit::Usage,
             ErrorCode::PrecheckFailed => Exit::NotReady,
             ErrorCode::Busy | ErrorCode::Superseded => Exit::Busy,
-            ErrorCode::Unavailable => Exit::Unreachable,
+            ErrorCode::Unavailable => Exit::NotNow,
             ErrorCode::NotFound | ErrorCode::TooLate | ErrorCode::Internal => Exit::Failed,
         }
     }
@@ -109,7 +111,7 @@ mod tests {
             (ErrorCode::Forbidden, 2),
             (ErrorCode::PrecheckFailed, 3),
             (ErrorCode::Busy, 8),
-            (ErrorCode::Unavailable, 10),
+            (ErrorCode::Unavailable, 11),
             (ErrorCode::Internal, 1),
             (ErrorCode::TooLate, 1),
             (ErrorCode::NotFound, 1),

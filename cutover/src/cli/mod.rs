@@ -48,7 +48,7 @@ pub fn main() -> ExitCode {
         eprintln!("{trap}");
         return Exit::Usage.into();
     }
-    let cli = match Cli::try_parse().and_then(Cli::checked) {
+    let cli = match Cli::try_parse_from(args::words(std::env::args_os())).and_then(Cli::checked) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come as errors that go to stdout with code 0. Nothing is left to

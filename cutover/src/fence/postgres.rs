@@ -512,7 +512,7 @@ impl Fence for PostgresFence {
     }
 
     fn describe(&self, undo: &PostgresUndo) -> FenceActs {
-        acts::describe(undo)
+        acts::describe(self.place, undo)
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 
+use super::error::WireError;
 use super::failure::{of_session, of_wire};
 use super::ident::{quote_identifier, quote_literal};
 use super::session::Session;
@@ -97,6 +98,17 @@ impl std::fmt::Display for Blocker {
     }
 }
 
+/// What kind of slot is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotKind {
+    /// It stays until it is dropped. From PostgreSQL 17 on standbys keep a copy of it, if they are
+    /// set up to (`sync_replication_slots`), so that a stream survives the promotion of one (manual,
+    /// 47.2.3 Replication Slot Synchronization).
+    Lasting,
+    /// It goes with the connection: only its snapshot is of use.
+    Temporary,
+}
+
 /// Creates a logical slot and exports its snapshot on `replication`, which must then stay open
 /// and idle while the snapshot is in use.
 ///
@@ -107,6 +119,7 @@ pub async fn create(
     replication: &mut ReplicationConnection,
     session: &Session,
     name: &str,
+    kind: SlotKind,
     lock_timeout: Duration,
 ) -> Result<CreatedSlot, SourceError> {
     let doing = format!("create the replication slot {name}");
@@ -115,8 +128,16 @@ pub async fn create(
     // holds the snapshot.
     let setting = format!("SET lock_timeout = {}", lock_timeout.as_millis().max(1));
     replication.simple_query(&setting).await.map_err(|error| of_wire(&doing, error))?;
-    let sql = create_sql(version_num, name);
-    let rows = match replication.simple_query(&sql).await {
+    let sql = create_sql(version_num, name, kind);
+    let created = match replication.simple_query(&sql).await {
+        // Some services know the option and allow it to nobody.
+        Err(error) if sql.contains(FAILOVER) && is_not_allowed(&error) => {
+            let without = sql.replace(FAILOVER, "");
+            replication.simple_query(&without).await
+        }
+        created => created,
+    };
+    let rows = match created {
         Ok(rows) => rows,
         Err(error) => {
             let timed_out = error
@@ -140,11 +161,32 @@ pub async fn create(
     }
 }
 
-fn create_sql(version_num: u32, name: &str) -> String {
+/// Asks for a slot that standbys keep a copy of.
+const FAILOVER: &str = ", FAILOVER true";
+
+fn is_not_allowed(error: &WireError) -> bool {
+    let refusals = [SqlState::FEATURE_NOT_SUPPORTED, SqlState::INSUFFICIENT_PRIVILEGE];
+    let told = error.server_error().map(|error| error.sqlstate.as_str());
+    refusals.iter().any(|refusal| told == Some(refusal.code()))
+}
+
+fn create_sql(version_num: u32, name: &str, kind: SlotKind) -> String {
     let name = quote_identifier(name);
-    // PostgreSQL 15 brought the list of options in parentheses.
-    let export = if version_num >= 150_000 { "(SNAPSHOT 'export')" } else { "EXPORT_SNAPSHOT" };
-    format!("CREATE_REPLICATION_SLOT {name} LOGICAL {PLUGIN} {export}")
+    // PostgreSQL 15 brought the list of options in parentheses, 17 slots that survive a failover.
+    let options = match (version_num, kind) {
+        (170_000.., SlotKind::Lasting) => {
+            return format!(
+                "CREATE_REPLICATION_SLOT {name} LOGICAL {PLUGIN} (SNAPSHOT 'export'{FAILOVER})"
+            );
+        }
+        (150_000.., _) => "(SNAPSHOT 'export')",
+        _ => "EXPORT_SNAPSHOT",
+    };
+    let temporary = match kind {
+        SlotKind::Lasting => "",
+        SlotKind::Temporary => "TEMPORARY ",
+    };
+    format!("CREATE_REPLICATION_SLOT {name} {temporary}LOGICAL {PLUGIN} {options}")
 }
 
 async fn explain_timeout(
@@ -360,9 +402,19 @@ mod tests {
     #[test]
     fn the_command_fits_the_version() {
         let expected = r#"CREATE_REPLICATION_SLOT "s" LOGICAL pgoutput EXPORT_SNAPSHOT"#;
-        assert_eq!(create_sql(100_023, "s"), expected);
-        assert_eq!(create_sql(140_023, "s"), expected);
+        let lasting = |version_num| create_sql(version_num, "s", SlotKind::Lasting);
+        assert_eq!(lasting(100_023), expected);
+        assert_eq!(lasting(140_023), expected);
         let expected = r#"CREATE_REPLICATION_SLOT "s" LOGICAL pgoutput (SNAPSHOT 'export')"#;
-        assert_eq!(create_sql(150_020, "s"), expected);
+        assert_eq!(lasting(160_020), expected);
+        let expected =
+            r#"CREATE_REPLICATION_SLOT "s" LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER true)"#;
+        assert_eq!(lasting(170_000), expected);
+        let temporary = |version_num| create_sql(version_num, "s", SlotKind::Temporary);
+        let expected = r#"CREATE_REPLICATION_SLOT "s" TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT"#;
+        assert_eq!(temporary(100_023), expected);
+        let expected =
+            r#"CREATE_REPLICATION_SLOT "s" TEMPORARY LOGICAL pgoutput (SNAPSHOT 'export')"#;
+        assert_eq!(temporary(180_000), expected);
     }
 }

@@ -40,6 +40,7 @@ mod pace;
 mod replay;
 mod spooling;
 pub(super) mod start;
+mod timelines;
 mod verdict;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

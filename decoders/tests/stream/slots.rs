@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use decoders::postgres::session;
-use decoders::postgres::slot;
+use decoders::postgres::slot::{self, SlotKind};
 use decoders::postgres::stream::{PgStream, SystemIdentity};
 use decoders::postgres::wire::ReplicationConnection;
 use decoders::source::{Disposition, SourceError};
-use decoders::{Lsn, Source};
+use decoders::{Lsn, Position, Source};
+use tests::postgres::Stop;
+use tests::wait;
 
-use crate::stage::{NAME, PUBLICATION, SLOT, Stage, table};
+use crate::stage::{NAME, PUBLICATION, SLOT, Stage, table, transaction};
 
 async fn a_snapshot_shows_what_the_stream_will_not_send(major: u32) {
     let stage = Stage::new(major).await;
@@ -17,7 +19,9 @@ async fn a_snapshot_shows_what_the_stream_will_not_send(major: u32) {
     stage.publish(&[table("t")]).await;
     let mut replication = ReplicationConnection::connect(&stage.info, NAME).await.unwrap();
     let timeout = Duration::from_secs(5);
-    let created = slot::create(&mut replication, &stage.session, SLOT, timeout).await.unwrap();
+    let created = slot::create(&mut replication, &stage.session, SLOT, SlotKind::Lasting, timeout)
+        .await
+        .unwrap();
     stage.sql("INSERT INTO t VALUES (2)").await;
     let snapshot = format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ; SET TRANSACTION SNAPSHOT '{}'",
@@ -69,7 +73,9 @@ async fn the_one_in_the_way_is_named(major: u32) {
 
     let mut replication = ReplicationConnection::connect(&stage.info, NAME).await.unwrap();
     let timeout = Duration::from_millis(300);
-    let error = slot::create(&mut replication, &stage.session, SLOT, timeout).await.unwrap_err();
+    let error = slot::create(&mut replication, &stage.session, SLOT, SlotKind::Lasting, timeout)
+        .await
+        .unwrap_err();
     assert_eq!(error.disposition, Disposition::Retry);
     assert!(
         error.message.contains(&format!("pid {pid} (user postgres, application \"night job\"")),
@@ -82,7 +88,7 @@ async fn the_one_in_the_way_is_named(major: u32) {
     // The connection is as good as new once they are gone.
     writer.batch_execute("COMMIT").await.unwrap();
     stage.sql("ROLLBACK PREPARED 'it''s'").await;
-    slot::create(&mut replication, &stage.session, SLOT, timeout).await.unwrap();
+    slot::create(&mut replication, &stage.session, SLOT, SlotKind::Lasting, timeout).await.unwrap();
 }
 
 #[tokio::test]
@@ -205,4 +211,54 @@ async fn a_slot_whose_log_was_removed_is_lost() {
     let error = refusal(&stage, None).await;
     assert_eq!(error.disposition, Disposition::Halt);
     assert!(error.message.contains("has removed log"), "{error}");
+}
+
+/// A server that left its timeline behind everything that was applied goes on; before, it is refused.
+#[tokio::test]
+async fn a_promoted_server_goes_on_where_nothing_that_was_applied_is_missing() {
+    let mut stage = Stage::new(17).await;
+    stage.sql("CREATE TABLE t (id int PRIMARY KEY)").await;
+    stage.publish(&[table("t")]).await;
+    stage.slot().await;
+    let synced = "SELECT failover::text FROM pg_replication_slots WHERE slot_name = 'cutover_slot'";
+    let row = stage.session.query_one(synced, &[]).await.unwrap();
+    assert_eq!(row.get::<_, &str>(0), "true", "standbys keep a copy");
+    let mut stream = stage.stream().await;
+    let identity = stream.identity();
+    stage.sql("INSERT INTO t VALUES (1)").await;
+    let applied = transaction(&mut stream).await.end_lsn.unwrap();
+    stream.acknowledge(Position::Lsn(applied)).await.unwrap();
+    stream.close().await.unwrap();
+
+    // Recovery to the end of the log begins a timeline of its own, as a promotion does.
+    stage.server.stop(Stop::Fast).unwrap();
+    let signal = stage.server.data_directory().join("recovery.signal");
+    std::fs::write(&signal, "").unwrap();
+    stage.server.set("restore_command", "/bin/false").unwrap();
+    stage.server.start().unwrap();
+    wait::until("the end of the recovery", Duration::from_secs(30), async || {
+        let recovers = stage.server.value("postgres", "SELECT pg_is_in_recovery()").await?;
+        Ok((recovers == "f").then_some(()))
+    })
+    .await
+    .unwrap();
+    stage.session = session::connect(&stage.info, NAME).await.unwrap();
+    stage.sql("SET search_path = public").await;
+
+    let mut options = stage.options();
+    options.expected_identity = Some(identity);
+    options.start = Some(applied);
+    stage.sql("INSERT INTO t VALUES (2)").await;
+    options.applied = Some(stage.head().await);
+    let lost = PgStream::open(&stage.info, options.clone()).await.unwrap_err();
+    assert_eq!(lost.disposition, Disposition::Halt, "{lost}");
+    assert!(
+        lost.message.contains("timeline 1 to 2") && lost.message.contains("may lack"),
+        "{lost}"
+    );
+    options.applied = Some(applied);
+    let mut stream = PgStream::open(&stage.info, options).await.unwrap();
+    assert_eq!(stream.identity().timeline, 2);
+    let next = transaction(&mut stream).await;
+    assert_eq!(next.changes.len(), 1, "the first transaction of the new timeline");
 }

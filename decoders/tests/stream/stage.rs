@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use decoders::postgres::conninfo::ConnInfo;
 use decoders::postgres::session::{self, Session};
-use decoders::postgres::slot::{self, CreatedSlot};
+use decoders::postgres::slot::{self, CreatedSlot, SlotKind};
 use decoders::postgres::stream::{PgStream, StreamOptions};
 use decoders::postgres::wire::ReplicationConnection;
 use decoders::{Lsn, Position, Source, SourceEvent, Transaction};
@@ -49,7 +49,9 @@ impl Stage {
     /// The slot; the snapshot ends with the connection.
     pub async fn slot(&self) -> CreatedSlot {
         let mut replication = ReplicationConnection::connect(&self.info, NAME).await.unwrap();
-        slot::create(&mut replication, &self.session, SLOT, DEADLINE).await.unwrap()
+        slot::create(&mut replication, &self.session, SLOT, SlotKind::Lasting, DEADLINE)
+            .await
+            .unwrap()
     }
 
     pub fn options(&self) -> StreamOptions {

@@ -20,7 +20,8 @@ pub struct CopyConfig {
     pub green_cores: Setting,
     /// Most bytes per second for all workers together; 0 for no limit.
     pub rate_limit_bytes_per_s: u64,
-    /// How long to wait for blue's table locks (against being rewritten meanwhile), seconds.
+    /// How long to wait for a lock of a table of blue when nothing else is left to copy, seconds. Then
+    /// the table is copied from a later snapshot, so that blue need not keep this one for it.
     pub lock_timeout_s: u64,
 }
 

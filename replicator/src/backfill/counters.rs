@@ -1,11 +1,12 @@
 //! What the workers count, and the rates that follow from it.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use decoders::postgres::chunks::TablePlan;
+use tokio::sync::watch;
 
 use super::progress::{BackfillProgress, Phase, TableProgress, TableState, Total};
 use super::run::Run;
@@ -21,6 +22,13 @@ pub(super) struct TableCounters {
     pub bytes: AtomicU64,
     pub chunks_begun: AtomicUsize,
     pub chunks_done: AtomicUsize,
+    /// Chunks that are being read, each under its lock.
+    pub chunks_locked: AtomicUsize,
+    /// How often somebody who waited for the table was let in before a chunk of it was read.
+    pub yields: watch::Sender<u32>,
+    /// Its rows have to come from a later snapshot.
+    pub is_left: AtomicBool,
+    busy_since: Mutex<Option<Instant>>,
 }
 
 impl TableCounters {
@@ -31,7 +39,36 @@ impl TableCounters {
             bytes: AtomicU64::new(0),
             chunks_begun: AtomicUsize::new(0),
             chunks_done: AtomicUsize::new(0),
+            chunks_locked: AtomicUsize::new(0),
+            yields: watch::Sender::new(0),
+            is_left: AtomicBool::new(false),
+            busy_since: Mutex::new(None),
         }
+    }
+
+    /// Its lock could be had, or could not. Since when it can't is in the answer.
+    pub(super) fn is_busy(&self, is_busy: bool) -> Option<Instant> {
+        let mut since = self.busy_since.lock().unwrap_or_else(PoisonError::into_inner);
+        *since = is_busy.then(|| since.unwrap_or_else(Instant::now));
+        *since
+    }
+
+    /// Since when its lock can't be had.
+    pub(super) fn busy_since(&self) -> Option<Instant> {
+        *self.busy_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its rows come from a later snapshot.
+    pub(super) fn leave(&self, why: &str) {
+        if !self.is_left.swap(true, Ordering::AcqRel) {
+            tracing::info!(table = %self.plan.name, why, "this table is copied from a later snapshot");
+        }
+        self.is_busy(false);
+    }
+
+    /// Whether all its rows are on green.
+    pub(super) fn is_copied(&self) -> bool {
+        self.state() == TableState::Copied && !self.is_left.load(Ordering::Acquire)
     }
 
     fn state(&self) -> TableState {
@@ -99,6 +136,7 @@ impl Meter {
         let left = total.bytes_estimated.saturating_sub(total.bytes_copied);
         total.eta_s = eta(left, total.bytes_per_s);
         progress.phase = Phase::Copying;
+        progress.waiting_for = self.run.waiting_for();
         progress.tables = Arc::new(tables);
         progress.total = total;
     }

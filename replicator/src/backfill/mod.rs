@@ -1,8 +1,11 @@
 //! The copy of what is there already: rows through COPY, from one snapshot, many at a time.
 
 mod analyze;
+mod chunks;
 mod claim;
 mod config;
+mod contention;
+pub(crate) mod copied_at;
 mod counters;
 mod error;
 pub(crate) mod guard;
@@ -24,7 +27,7 @@ pub use progress::{
     BackfillProgress, Phase, ProgressSender, Steps, TableProgress, TableState, Total,
 };
 pub use render::render;
-pub use run::{Backfill, CopiedTable, Summary, TableEvent, TableEvents};
+pub use run::{Backfill, Columns, CopiedTable, LeftTable, Summary, TableEvent, TableEvents};
 pub use setting::Setting;
 
 use std::future::Future;

@@ -126,6 +126,8 @@ pub struct BackfillProgress {
     pub total: Total,
     /// The other phases.
     pub steps: Steps,
+    /// What of blue has to be waited for; `None` if nothing has.
+    pub waiting_for: Option<String>,
 }
 
 /// Begins a phase that counts its steps.

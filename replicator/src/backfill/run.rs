@@ -1,6 +1,6 @@
 //! The copy as a whole: plan, claim, workers, flush.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,13 +13,17 @@ use decoders::{QualifiedName, TableId};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::chunks::{ChunkAt, Chunks};
 use super::claim::claim;
 use super::counters::{Meter, TableCounters};
 use super::guard::guarded;
 use super::throttle::Throttle;
 use super::tuning::{CopyTuning, ServerFacts};
-use super::worker::{Worker, open_blue, open_green};
-use super::{BackfillError, Cancel, CopyConfig, ProgressSender, Setting, pacing, unless_cancelled};
+use super::worker::{ChunkEnd, Worker, open_blue, open_green};
+use super::{
+    BackfillError, Cancel, CopyConfig, ProgressSender, Setting, contention, pacing,
+    unless_cancelled,
+};
 use crate::protect::BlueConnections;
 
 /// How often progress is published.
@@ -43,6 +47,9 @@ pub struct Backfill {
     pub connections: BlueConnections,
     /// When blue is too slow to be read from at full speed (`protect.answer_ms_max`).
     pub answer_ms_max: Setting,
+    /// What the tables have to look like: green's were made after an earlier snapshot. `None`: green's
+    /// definitions are of this snapshot.
+    pub expected: Option<BTreeMap<TableId, Columns>>,
 }
 
 /// What becomes known of the tables while they are copied.
@@ -72,11 +79,40 @@ pub struct CopiedTable {
     pub format: CopyFormat,
 }
 
-/// A copy that is complete and flushed on green.
+impl Summary {
+    /// Adds what a copy from a later snapshot has copied of what this one has left.
+    pub fn add(&mut self, later: Summary) {
+        self.left = later.left;
+        self.columns.extend(later.columns);
+        self.rows += later.rows;
+        self.bytes += later.bytes;
+        self.duration_ms += later.duration_ms;
+        self.tables.extend(later.tables);
+    }
+}
+
+/// One table that was not copied.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LeftTable {
+    /// The table on blue.
+    pub id: TableId,
+    /// Its name on both.
+    pub name: QualifiedName,
+}
+
+/// The columns of a table that travel, and the OIDs of their types on blue.
+pub type Columns = Vec<(String, u32)>;
+
+/// A copy that is complete but for what it has left, and flushed on green.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Summary {
     /// Table by table, largest first.
     pub tables: Vec<CopiedTable>,
+    /// Tables whose rows this snapshot could not give: somebody emptied or rewrote them after it was
+    /// taken, or held them locked. They have to be copied from a later one.
+    pub left: Vec<LeftTable>,
+    /// What all of them looked like in the snapshot, those that are left too.
+    pub columns: BTreeMap<TableId, Columns>,
     /// Tables that an earlier copy had filled and that were emptied first.
     pub emptied: Vec<QualifiedName>,
     /// Rows.
@@ -89,11 +125,9 @@ pub struct Summary {
     pub is_replica_role: bool,
 }
 
-/// A chunk to copy: positions of the table and of the chunk in it.
-type Chunks = Mutex<VecDeque<(usize, usize)>>;
-
 impl Backfill {
-    /// Copies all rows.
+    /// Copies all rows that the snapshot still shows; [`Summary::left`] names the tables that it does
+    /// not show any more.
     ///
     /// Tables that a copy that was broken off had filled are emptied first; other rows on green
     /// are an error. When this returns, everything is flushed on green. The tables stay claimed
@@ -120,22 +154,19 @@ impl Backfill {
         events: Option<TableEvents>,
     ) -> Result<Summary, BackfillError> {
         let begun = Instant::now();
-        // Its locks keep the tables as they were planned, to the end.
+        // Asks blue how it is and who waits, to the end.
         let _permit =
             unless_cancelled(cancel, async { Ok(self.connections.permit().await) }).await?;
         let keeper = unless_cancelled(cancel, open_blue(&self.blue, &self.snapshot)).await?;
         let (mut green, is_replica_role) =
             unless_cancelled(cancel, open_green(&self.green, false)).await?;
         let tuning = self.tuning(&keeper, &green).await?;
-        let options = PlanOptions {
-            chunk_bytes: tuning.chunk_bytes,
-            workers: tuning.workers,
-            lock_timeout_ms: self.config.lock_timeout_s * 1_000,
-        };
+        let options = PlanOptions { chunk_bytes: tuning.chunk_bytes, workers: tuning.workers };
         let plans =
             guarded(vec![keeper.canceller()], cancel, plan(&keeper, &self.tables, &options))
                 .await?
                 .map_err(unplanned)?;
+        self.refuse_altered(&plans)?;
         let is_raw = is_raw(&keeper).await?;
 
         let names: Vec<QualifiedName> = plans.iter().map(|plan| plan.name.clone()).collect();
@@ -153,6 +184,7 @@ impl Backfill {
             throttle: Throttle::new(self.config.rate_limit_bytes_per_s),
             events,
             is_raw,
+            waiting_for: Mutex::new(None),
         };
         let run = Arc::new(run);
         run.tell(|| {
@@ -163,6 +195,17 @@ impl Backfill {
         flush(&green).await?;
         release(keeper).await?;
         Ok(summary(&run.tables, emptied, begun, is_replica_role))
+    }
+
+    /// Refuses tables that are not what green's were made after.
+    fn refuse_altered(&self, plans: &[TablePlan]) -> Result<(), BackfillError> {
+        let Some(expected) = &self.expected else { return Ok(()) };
+        let altered = plans.iter().find(|plan| expected.get(&plan.id) != Some(&columns(plan)));
+        let Some(TablePlan { name, .. }) = altered else { return Ok(()) };
+        Err(BackfillError::retry(format!(
+            "{name} was altered while tables were copied; the copy has to start over with the new \
+             definitions"
+        )))
     }
 
     /// Decides how many at a time, and says why.
@@ -188,12 +231,9 @@ impl Backfill {
         progress: &ProgressSender,
         cancel: &Cancel,
     ) -> Result<(), BackfillError> {
-        let tables = run.tables.iter().enumerate();
-        let chunks: VecDeque<(usize, usize)> = tables
-            .flat_map(|(at, table)| (0..table.plan.chunks.len()).map(move |chunk| (at, chunk)))
-            .collect();
+        let patience = Duration::from_secs(self.config.lock_timeout_s);
+        let chunks = Arc::new(Chunks::new(&run.tables, patience));
         let count = workers.min(chunks.len());
-        let chunks: Arc<Chunks> = Arc::new(Mutex::new(chunks));
         let mut workers = JoinSet::new();
         for _ in 0..count {
             let (job, run) = (self.clone(), Arc::clone(run));
@@ -203,6 +243,7 @@ impl Backfill {
         let mut meter = Meter::new(Arc::clone(run));
         let mut publish = tokio::time::interval(PUBLISH_EVERY);
         let mut pacing = pin!(pacing::pace(keeper, self.answer_ms_max, run));
+        let mut contention = pin!(contention::watch(keeper, run));
         loop {
             tokio::select! {
                 ended = workers.join_next() => match ended {
@@ -219,11 +260,13 @@ impl Backfill {
                 },
                 reason = keeper.closed() => return Err(unkept(&reason)),
                 reason = &mut pacing => return Err(unkept(&reason)),
+                reason = &mut contention => return Err(unkept(&reason)),
                 _ = publish.tick() => {
                     progress.send_modify(|state| meter.publish(state, Instant::now()));
                 }
             }
         }
+        run.waits_for(None);
         progress.send_modify(|state| meter.publish(state, Instant::now()));
         Ok(())
     }
@@ -235,11 +278,19 @@ impl Backfill {
             Worker::open(&self.blue, &self.green, &self.snapshot, run.is_raw, permit).await
         };
         let worker = unless_cancelled(cancel, opening).await?;
-        let next = || chunks.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        while let Some((at, chunk)) = next() {
-            let Some(table) = run.tables.get(at) else { continue };
-            if worker.copy(table, chunk, &run.throttle, cancel).await? {
-                run.tell(|| TableEvent::Copied(table.plan.name.clone()));
+        while let Some(at) = chunks.next(&run.tables) {
+            let ChunkAt { table, chunk } = at;
+            let Some(table) = run.tables.get(table) else { continue };
+            match worker.copy(table, chunk, &run.throttle, cancel).await? {
+                ChunkEnd::Copied(true) => run.tell(|| TableEvent::Copied(table.plan.name.clone())),
+                ChunkEnd::Copied(false) => {}
+                ChunkEnd::Rewritten => table.leave("it was emptied or rewritten meanwhile"),
+                ChunkEnd::Busy => {
+                    table.is_busy(true);
+                    if chunks.put_back(at, &run.tables) {
+                        table.leave("somebody holds it locked");
+                    }
+                }
             }
         }
         Ok(())
@@ -253,12 +304,23 @@ pub(super) struct Run {
     pub throttle: Throttle,
     events: Option<TableEvents>,
     is_raw: bool,
+    waiting_for: Mutex<Option<String>>,
 }
 
 impl Run {
     /// Bytes that have travelled so far.
     pub(super) fn bytes(&self) -> u64 {
         self.tables.iter().map(|table| table.bytes.load(Ordering::Relaxed)).sum()
+    }
+
+    /// What the copy waits for.
+    pub(super) fn waits_for(&self, reason: Option<String>) {
+        *self.waiting_for.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    /// What the copy waits for, if anything.
+    pub(super) fn waiting_for(&self) -> Option<String> {
+        self.waiting_for.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn tell(&self, event: impl FnOnce() -> TableEvent) {
@@ -269,25 +331,24 @@ impl Run {
     }
 }
 
-/// Ends the transaction whose locks kept the tables as they were planned, and with that proves
-/// that it was there to the end.
+/// Ends the keeper's transaction, and with that proves that it was there to the end.
 async fn release(keeper: Session) -> Result<(), BackfillError> {
     keeper.batch_execute("COMMIT").await.map_err(|error| unkept(&error))
 }
 
 fn unkept(reason: &dyn std::fmt::Display) -> BackfillError {
     BackfillError::retry(format!(
-        "the connection to blue that kept the tables from being rewritten was lost ({reason}); \
-         rows may be missing, so the copy has to start over"
+        "the connection to blue that watches over the copy was lost ({reason}); the snapshot may be \
+         gone with it, so the copy has to start over"
     ))
 }
 
-fn unplanned(error: ChunkError) -> BackfillError {
+pub(super) fn unplanned(error: ChunkError) -> BackfillError {
     match error {
         ChunkError::Database { doing, cause } => {
             BackfillError::database(format!("{doing} on blue"), &cause)
         }
-        ChunkError::Missing(_) | ChunkError::Rewritten(_) => {
+        ChunkError::Missing(_) => {
             BackfillError::retry(format!("{error}; a new snapshot is needed"))
         }
         ChunkError::NotATable(..) => {
@@ -363,7 +424,7 @@ async fn flush(green: &Session) -> Result<(), BackfillError> {
 }
 
 fn summary(
-    tables: &[TableCounters],
+    run: &[TableCounters],
     emptied: Vec<QualifiedName>,
     begun: Instant,
     is_replica_role: bool,
@@ -378,8 +439,13 @@ fn summary(
             format: *format,
         }
     };
-    let tables: Vec<CopiedTable> = tables.iter().map(copied).collect();
+    let left =
+        |table: &TableCounters| LeftTable { id: table.plan.id, name: table.plan.name.clone() };
+    let tables: Vec<CopiedTable> =
+        run.iter().filter(|table| table.is_copied()).map(copied).collect();
     Summary {
+        left: run.iter().filter(|table| !table.is_copied()).map(left).collect(),
+        columns: run.iter().map(|table| (table.plan.id, columns(&table.plan))).collect(),
         emptied,
         rows: tables.iter().map(|table| table.rows).sum(),
         bytes: tables.iter().map(|table| table.bytes).sum(),
@@ -387,4 +453,8 @@ fn summary(
         is_replica_role,
         tables,
     }
+}
+
+fn columns(plan: &TablePlan) -> Columns {
+    plan.columns.iter().cloned().zip(plan.column_types.iter().copied()).collect()
 }

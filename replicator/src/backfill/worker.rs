@@ -1,15 +1,18 @@
 //! One connection to blue, one to green, and the bytes between them.
 
 use std::pin::pin;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
-use decoders::postgres::chunks::{ChunkRange, CopyFormat};
+use decoders::postgres::chunks::{
+    ChunkError, ChunkRange, CopyFormat, Held, hold, is_lock_timeout, let_go,
+};
 use decoders::postgres::conninfo::ConnInfo;
 use decoders::postgres::session::{Session, connect};
 use decoders::source::Disposition;
 use futures_util::{SinkExt, StreamExt};
 use sinks::postgres::copy::begin_frozen;
+use tokio::sync::watch;
 use tokio_postgres::error::SqlState;
 
 use super::counters::TableCounters;
@@ -80,6 +83,21 @@ pub(super) async fn open_green(
 /// Bytes as they are: for databases that never checked theirs.
 const RAW: &str = "SET client_encoding = 'SQL_ASCII'";
 
+/// How long one try to lock a table waits. Whoever waits before us has all others of the table
+/// waiting behind it already.
+const LOCK_TRY_MS: u64 = 500;
+
+/// What came of a chunk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ChunkEnd {
+    /// It is on green; true: it was the table's last.
+    Copied(bool),
+    /// Not yet: somebody else has a lock of the table, or wants one and was let in.
+    Busy,
+    /// The snapshot no longer shows the table's rows.
+    Rewritten,
+}
+
 /// A pair of connections that copies one chunk after another.
 pub(super) struct Worker {
     /// Given back with the connection.
@@ -106,29 +124,99 @@ impl Worker {
         Ok(Self { _permit: permit, blue, green })
     }
 
-    /// Copies one chunk; whole or not at all. True: it was the table's last.
+    /// Copies one chunk under its table's lock; whole or not at all. Afterwards nothing is locked.
     pub(super) async fn copy(
         &self,
         table: &TableCounters,
         chunk: usize,
         throttle: &Throttle,
         cancel: &Cancel,
-    ) -> Result<bool, BackfillError> {
-        let Some(range) = table.plan.chunks.get(chunk) else { return Ok(false) };
-        table.chunks_begun.fetch_add(1, Ordering::AcqRel);
-        let cancellers = vec![self.blue.canceller(), self.green.canceller()];
-        guarded(cancellers, cancel, self.pump(table, range, throttle))
-            .await?
-            .map_err(|error| error.place(table, chunk))?;
-        Ok(table.chunks_done.fetch_add(1, Ordering::AcqRel) + 1 == table.plan.chunks.len())
+    ) -> Result<ChunkEnd, BackfillError> {
+        let Some(range) = table.plan.chunks.get(chunk) else {
+            return Ok(ChunkEnd::Copied(false));
+        };
+        let mut yields = table.yields.subscribe();
+        let asking = hold(&self.blue, &table.plan, LOCK_TRY_MS);
+        let ended = match guarded(vec![self.blue.canceller()], cancel, asking).await? {
+            Ok(Held::Locked) => {
+                table.is_busy(false);
+                let _locked = Counting::begin(&table.chunks_locked);
+                self.read(table, range, throttle, cancel, &mut yields)
+                    .await?
+                    .map_err(|error| error.place(table, chunk))
+            }
+            Ok(Held::Busy) => Ok(None),
+            Ok(Held::Rewritten) => Ok(Some(ChunkEnd::Rewritten)),
+            Ok(Held::Gone) => Err(BackfillError::retry(format!(
+                "{} was renamed or dropped after the snapshot was taken; a new snapshot is needed",
+                table.plan.name
+            ))),
+            // What was meant for the chunk before came late.
+            Err(ChunkError::Database { cause, .. }) if is_cancelled(&cause) => Ok(None),
+            Err(error) => Err(super::run::unplanned(error)),
+        }?;
+        self.let_go().await?;
+        Ok(match ended {
+            Some(ChunkEnd::Copied(_)) => {
+                let done = table.chunks_done.fetch_add(1, Ordering::AcqRel) + 1;
+                ChunkEnd::Copied(done == table.plan.chunks.len())
+            }
+            Some(other) => other,
+            None => ChunkEnd::Busy,
+        })
     }
 
+    /// Reads a chunk whose table is locked, unless somebody who waits for the table has to be let in.
+    /// `None`: nothing of it is on green.
+    async fn read(
+        &self,
+        table: &TableCounters,
+        range: &ChunkRange,
+        throttle: &Throttle,
+        cancel: &Cancel,
+        yields: &mut watch::Receiver<u32>,
+    ) -> Result<Result<Option<ChunkEnd>, PumpError>, BackfillError> {
+        table.chunks_begun.fetch_add(1, Ordering::AcqRel);
+        let cancellers = vec![self.blue.canceller(), self.green.canceller()];
+        match guarded(cancellers, cancel, self.pump(table, range, throttle, yields)).await? {
+            Ok(true) => return Ok(Ok(Some(ChunkEnd::Copied(false)))),
+            Ok(false) => {
+                if let Err(error) = self.blue.cancel().await {
+                    tracing::debug!(%error, "a COPY could not be cancelled and is read to its end");
+                }
+            }
+            Err(PumpError::Blue(error)) if is_lock_timeout(&error) || is_cancelled(&error) => {
+                table.is_busy(true);
+            }
+            Err(error) => return Ok(Err(error)),
+        }
+        // Whatever of the chunk was written goes away with its statement, or with this.
+        let undone = self.green.batch_execute("ROLLBACK").await;
+        undone.map_err(|error| {
+            BackfillError::database("undoing a part of a chunk on green", &error)
+        })?;
+        Ok(Ok(None))
+    }
+
+    async fn let_go(&self) -> Result<(), BackfillError> {
+        match let_go(&self.blue).await {
+            // The request came after the statement that it was meant for.
+            Err(ChunkError::Database { cause, .. }) if is_cancelled(&cause) => {
+                let_go(&self.blue).await
+            }
+            result => result,
+        }
+        .map_err(super::run::unplanned)
+    }
+
+    /// False: it was broken off for somebody who waits for the table, before anything was committed.
     async fn pump(
         &self,
         table: &TableCounters,
         range: &ChunkRange,
         throttle: &Throttle,
-    ) -> Result<(), PumpError> {
+        yields: &mut watch::Receiver<u32>,
+    ) -> Result<bool, PumpError> {
         let plan = &table.plan;
         // Rows written frozen are written once: no hint bits that the first index build would set,
         // no visibility map and no freezing that a VACUUM owes green on its first busy day.
@@ -143,28 +231,38 @@ impl Worker {
             table,
             messages: 0,
             unreported: 0,
+            reported: (0, 0),
             is_binary: plan.format == CopyFormat::Binary,
         };
-        while let Some(row) = rows.next().await {
-            let row: Bytes = row.map_err(PumpError::Blue)?;
-            counted.messages += 1;
-            buffer.extend_from_slice(&row);
-            if buffer.len() >= BUFFER_BYTES {
-                let full = buffer.split().freeze();
-                throttle.pass(full.len()).await;
-                counted.report(full.len());
-                sink.feed(full).await.map_err(PumpError::Green)?;
-                buffer.reserve(BUFFER_BYTES);
+        let reading = async {
+            while let Some(row) = rows.next().await {
+                let row: Bytes = row.map_err(PumpError::Blue)?;
+                counted.messages += 1;
+                buffer.extend_from_slice(&row);
+                if buffer.len() >= BUFFER_BYTES {
+                    let full = buffer.split().freeze();
+                    throttle.pass(full.len()).await;
+                    counted.report(full.len());
+                    sink.feed(full).await.map_err(PumpError::Green)?;
+                    buffer.reserve(BUFFER_BYTES);
+                }
             }
+            if !buffer.is_empty() {
+                let last = buffer.split().freeze();
+                throttle.pass(last.len()).await;
+                counted.report(last.len());
+                sink.feed(last).await.map_err(PumpError::Green)?;
+            }
+            Ok(())
+        };
+        tokio::select! {
+            biased;
+            // The sender is the table's, which is still here.
+            Ok(()) = yields.changed() => return Ok(false),
+            read = reading => read?,
         }
-        if !buffer.is_empty() {
-            let last = buffer.freeze();
-            throttle.pass(last.len()).await;
-            counted.report(last.len());
-            sink.feed(last).await.map_err(PumpError::Green)?;
-        }
+        // From here on it is not broken off: nobody could tell whether green has committed.
         let written = sink.finish().await.map_err(PumpError::Green)?;
-        counted.finish();
         let read = counted.rows();
         if read != written {
             return Err(PumpError::Count { read, written });
@@ -172,7 +270,8 @@ impl Worker {
         if is_frozen {
             self.green.batch_execute("COMMIT").await.map_err(PumpError::Green)?;
         }
-        Ok(())
+        counted.finish();
+        Ok(true)
     }
 }
 
@@ -184,6 +283,8 @@ struct Counted<'a> {
     table: &'a TableCounters,
     messages: u64,
     unreported: u64,
+    /// Rows and bytes that the table's counters have; taken back if the chunk is not finished.
+    reported: (u64, u64),
     is_binary: bool,
 }
 
@@ -193,17 +294,46 @@ impl Counted<'_> {
     }
 
     fn report(&mut self, bytes: usize) {
-        self.table.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         let fresh = self.messages - self.unreported;
         self.unreported = self.messages;
+        self.table.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.table.rows.fetch_add(fresh, Ordering::Relaxed);
+        self.reported = (self.reported.0 + fresh, self.reported.1 + bytes as u64);
     }
 
     /// Takes the trailer out of the count again.
-    fn finish(&self) {
+    fn finish(mut self) {
         let trailers = self.messages - self.rows();
         self.table.rows.fetch_sub(trailers, Ordering::Relaxed);
+        self.reported = (0, 0);
     }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.table.rows.fetch_sub(self.reported.0, Ordering::Relaxed);
+        self.table.bytes.fetch_sub(self.reported.1, Ordering::Relaxed);
+    }
+}
+
+/// One more for as long as it lives.
+struct Counting<'a>(&'a AtomicUsize);
+
+impl<'a> Counting<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Counting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn is_cancelled(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::QUERY_CANCELED)
 }
 
 enum PumpError {
@@ -221,6 +351,12 @@ impl PumpError {
             if chunks > 1 { format!(", chunk {} of {chunks}", chunk + 1) } else { String::new() };
         let name = &plan.name;
         match self {
+            // Its columns are no longer those of the snapshot.
+            PumpError::Blue(error) if error.code() == Some(&SqlState::UNDEFINED_COLUMN) => {
+                BackfillError::retry(format!(
+                    "{name} lost a column after the snapshot was taken; a new snapshot is needed"
+                ))
+            }
             PumpError::Blue(error) => {
                 BackfillError::database(format!("reading {name}{part} from blue"), &error)
             }

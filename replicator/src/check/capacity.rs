@@ -19,6 +19,9 @@ const SHORTEST: Duration = Duration::from_secs(15 * 60);
 /// A limit below this is gone in one batch job, however quiet the sample was.
 const COMFORT_BYTES: i64 = 1 << 30;
 
+/// Log of a night that no disk of a database server notices.
+const UNREMARKABLE_BYTES: f64 = (10_u64 << 30) as f64;
+
 pub(super) fn evaluate(server: &ServerInfo, wal: &WalFacts, tables: &[TableInfo]) -> Vec<Finding> {
     let bytes: u64 = tables.iter().map(|table| u64::try_from(table.bytes).unwrap_or(0)).sum();
     let mut findings = vec![
@@ -42,13 +45,24 @@ fn wal_limit(server: &ServerInfo, wal: &WalFacts, copy: Duration) -> Finding {
         return Finding::warning("wal-rate", Side::Blue, "the log's rate could not be measured")
             .evidence("this server is a standby, or the clock did not move");
     };
-    let mut evidence = format!("{}/s, measured for {} ms", size(rate), wal.measured_ms);
+    let mut evidence = match wal.average {
+        Some(_) => format!("{}/s on average", size(rate)),
+        None => format!("{}/s, measured for {} ms", size(rate), wal.measured_ms),
+    };
     if let Some(bytes) = wal.directory_bytes {
         evidence.push_str(&format!("; pg_wal holds {} now", size(bytes as f64)));
     }
     let limit = server.bytes("max_slot_wal_keep_size").unwrap_or(-1);
     if limit < 0 {
         let per_day = size(rate * 86_400.0);
+        let kept = rate * COMFORT.max(copy.saturating_mul(4)).as_secs_f64();
+        let database = server.database_bytes.unwrap_or(0) as f64;
+        if kept < UNREMARKABLE_BYTES.max(database / 4.0) {
+            let summary =
+                "blue writes little log: what it keeps while the stream stands still is small";
+            return Finding::ok("wal-room", Side::Blue, summary)
+                .evidence(format!("{evidence}; {per_day} a day at this rate"));
+        }
         let summary = "while the copy runs or the stream stands still, blue keeps its log without a \
                        limit; free disk space can't be seen from here";
         return Finding::warning("wal-room", Side::Blue, summary)
@@ -67,7 +81,18 @@ fn wal_limit(server: &ServerInfo, wal: &WalFacts, copy: Duration) -> Finding {
         humantime::format_duration(Duration::from_secs(lasts.as_secs())),
         humantime::format_duration(Duration::from_secs(copy.as_secs().max(1)))
     ));
-    let raise = Fix::setting_and_reload(Side::Blue, "max_slot_wal_keep_size", "-1");
+    let wanted = keep_size_mib(rate, copy, limit, server.database_bytes.unwrap_or(0));
+    let raise = Fix::Sql {
+        side: Side::Blue,
+        statements: vec![
+            format!("ALTER SYSTEM SET max_slot_wal_keep_size = '{wanted}MB'"),
+            "SELECT pg_reload_conf()".into(),
+        ],
+        then: Some(format!(
+            "see that the disk of blue's log has {} free",
+            size(wanted as f64 * (1_u64 << 20) as f64)
+        )),
+    };
     if lasts < SHORTEST.max(copy) {
         let summary = "blue would drop the slot before the copy is done: the limit on kept log is \
                        too small for the rate of writes";
@@ -80,6 +105,17 @@ fn wal_limit(server: &ServerInfo, wal: &WalFacts, copy: Duration) -> Finding {
         Finding::ok("slot-keep-size", Side::Blue, "blue keeps enough log for the slot")
             .evidence(evidence)
     }
+}
+
+/// A limit that outlasts the copy eight times, or two nights; never none: a disk that is full ends more
+/// than the copy. At least twice what it is now, and a tenth of the database.
+fn keep_size_mib(rate: f64, copy: Duration, limit: i64, database: i64) -> i64 {
+    const MIB: f64 = (1_u64 << 20) as f64;
+    let lasting = rate * 2.0 * COMFORT.max(copy.saturating_mul(4)).as_secs_f64();
+    let bytes =
+        lasting.max(limit as f64 * 2.0).max(database as f64 / 10.0).max(COMFORT_BYTES as f64);
+    // Whole GiB are easier to talk about.
+    ((bytes / MIB / 1024.0).ceil() * 1024.0) as i64
 }
 
 fn archiver(wal: &WalFacts) -> Option<Finding> {
@@ -96,6 +132,40 @@ fn archiver(wal: &WalFacts) -> Option<Finding> {
         ))
         .fix(Fix::advice("repair archive_command or archive_library; see the server's log"))
     })
+}
+
+/// Locks that the schema's first half takes for a table: itself, its sequence, its TOAST table and
+/// that one's index. It is one transaction, so none is given back before the end.
+const LOCKS_PER_TABLE: i64 = 4;
+
+/// Whether green has room for the locks of the schema's first half. The lock table of a server is
+/// larger than its settings say: measured, about two and a half times.
+pub(super) fn green_locks(server: &ServerInfo, tables: &[TableInfo]) -> Option<Finding> {
+    let per = server.number("max_locks_per_transaction")?;
+    let sessions =
+        server.number("max_connections")? + server.number("max_prepared_transactions")?;
+    let room = per.checked_mul(sessions)?;
+    let wanted = i64::try_from(tables.len()).ok()?.checked_mul(LOCKS_PER_TABLE)?;
+    if wanted <= room {
+        return None;
+    }
+    let raise = (wanted / sessions.max(1) + 1).max(per * 2).to_string();
+    let evidence =
+        format!("{} tables need about {wanted} locks, room for about {room}", tables.len());
+    let fix = Fix::setting_and_restart(Side::Green, "max_locks_per_transaction", &raise);
+    let finding = match wanted > room.saturating_mul(2) {
+        true => Finding::blocker(
+            "lock-room",
+            Side::Green,
+            "the lock table is too small to make so many tables in one transaction",
+        ),
+        false => Finding::warning(
+            "lock-room",
+            Side::Green,
+            "the lock table is small for so many tables: making them may run out of it",
+        ),
+    };
+    Some(finding.evidence(evidence).fix(fix))
 }
 
 /// pg_dump and the fence lock every table in one transaction (manual, 19.12
@@ -138,9 +208,11 @@ fn size(bytes: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use decoders::ReplicaIdentity::Full;
     use decoders::postgres::catalog::Setting;
 
     use super::super::finding::Severity;
+    use super::super::fixture::table;
     use super::*;
 
     fn limited(mib: i64) -> ServerInfo {
@@ -165,6 +237,49 @@ mod tests {
         assert_eq!(severity(1_000_000, 10, 90_000), Severity::Warning); // the copy takes 25 h
         assert_eq!(severity(1_000_000, 10, 200_000), Severity::Blocker);
         assert_eq!(severity(64, 0, 1), Severity::Warning); // idle now, tiny limit
+    }
+
+    #[test]
+    fn little_log_is_nothing_to_know_of() {
+        assert_eq!(severity(-1, 0, 60), Severity::Ok);
+        // 1 MiB/s for six hours is 21 GiB: much for a small database, little for one of 100 GiB.
+        assert_eq!(severity(-1, 1, 60), Severity::Warning);
+        let server = ServerInfo { database_bytes: Some(100 << 30), ..limited(-1) };
+        let wal = WalFacts { bytes: Some(1 << 20), measured_ms: 1000, ..WalFacts::default() };
+        assert_eq!(wal_limit(&server, &wal, Duration::from_secs(60)).severity, Severity::Ok);
+        // An average of hours says more than one second.
+        let burst = WalFacts { bytes: Some(1 << 30), average: Some(1000), ..wal };
+        assert_eq!(wal_limit(&limited(-1), &burst, Duration::ZERO).severity, Severity::Ok);
+    }
+
+    #[test]
+    fn no_limit_is_never_proposed() {
+        let wal = WalFacts { bytes: Some(10 << 20), measured_ms: 1000, ..WalFacts::default() };
+        let finding = wal_limit(&limited(1024), &wal, Duration::from_secs(60));
+        let Some(Fix::Sql { statements, then, .. }) = finding.fix else { panic!("no statements") };
+        // 10 MiB/s for twelve hours.
+        assert_eq!(statements[0], "ALTER SYSTEM SET max_slot_wal_keep_size = '432128MB'");
+        assert_eq!(then.unwrap(), "see that the disk of blue's log has 422.0 GiB free");
+    }
+
+    #[test]
+    fn green_needs_room_for_the_locks_of_all_tables() {
+        let severity = |tables: usize| {
+            let mut server = ServerInfo::default();
+            for (name, value) in [
+                ("max_locks_per_transaction", "64"),
+                ("max_connections", "100"),
+                ("max_prepared_transactions", "0"),
+            ] {
+                let setting = Setting { value: value.into(), unit: None };
+                server.settings.insert(name.into(), setting);
+            }
+            let tables = vec![table("t", Full, vec![]); tables];
+            green_locks(&server, &tables).map(|finding| finding.severity)
+        };
+        assert_eq!(severity(1_600), None);
+        assert_eq!(severity(3_000), Some(Severity::Warning));
+        assert_eq!(severity(4_237), Some(Severity::Blocker));
     }
 
     #[test]

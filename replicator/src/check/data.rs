@@ -159,19 +159,42 @@ pub(super) fn subscriptions(subscriptions: &[Subscription]) -> Option<Finding> {
     )
 }
 
+/// Extensions that keep tables' rows in places of their own: what a table looks like from outside is
+/// neither in its files nor in the stream under its name.
+pub(super) fn unmovable_extensions(extensions: &[Extension]) -> Option<Finding> {
+    const UNMOVABLE: [&str; 2] = ["timescaledb", "citus"];
+    let found = named(extensions, &UNMOVABLE);
+    (!found.is_empty()).then(|| {
+        Finding::blocker(
+            "unmovable-extensions",
+            Side::Blue,
+            "extensions that keep rows in chunks or shards of their own, which this can't move",
+        )
+        .evidence(count(found.len(), "extension"))
+        .objects(found)
+        .fix(Fix::advice(
+            "move this database with the extension's own means; if no table uses it, DROP EXTENSION",
+        ))
+    })
+}
+
+fn named(extensions: &[Extension], names: &[&str]) -> Vec<String> {
+    extensions
+        .iter()
+        .filter(|extension| names.contains(&extension.name.as_str()))
+        .map(|extension| format!("{} {}", extension.name, extension.version))
+        .collect()
+}
+
 /// Extensions that keep data of their own outside of ordinary tables' rules.
 pub(super) fn special_extensions(extensions: &[Extension]) -> Option<Finding> {
-    const SPECIAL: [&str; 4] = ["timescaledb", "citus", "pg_partman", "pg_cron"];
-    let found: Vec<String> = extensions
-        .iter()
-        .filter(|extension| SPECIAL.contains(&extension.name.as_str()))
-        .map(|extension| format!("{} {}", extension.name, extension.version))
-        .collect();
+    const SPECIAL: [&str; 2] = ["pg_partman", "pg_cron"];
+    let found = named(extensions, &SPECIAL);
     (!found.is_empty()).then(|| {
         Finding::warning(
             "special-extensions",
             Side::Blue,
-            "extensions with state of their own (chunks, shards, jobs), which is not moved",
+            "extensions with state of their own (configuration, jobs), which is not moved",
         )
         .evidence(count(found.len(), "extension"))
         .objects(found)
@@ -219,6 +242,27 @@ mod tests {
         let all = [ExtensionConfig, ForeignTable, MaterializedView, View].map(relation);
         let ids: Vec<_> = relations(&all).iter().map(|finding| finding.id).collect();
         assert_eq!(ids, ["foreign-tables", "materialized-views", "extension-tables"]);
+    }
+
+    #[test]
+    fn extensions_with_rows_of_their_own_block() {
+        let extension = |name: &str| Extension {
+            name: name.into(),
+            version: "1".into(),
+            schema: "public".into(),
+        };
+        for name in ["timescaledb", "citus"] {
+            let finding = unmovable_extensions(&[extension("hstore"), extension(name)]).unwrap();
+            assert_eq!(
+                (finding.severity, finding.objects),
+                (Severity::Blocker, vec![format!("{name} 1")])
+            );
+        }
+        assert_eq!(unmovable_extensions(&[extension("pg_cron")]), None);
+        assert_eq!(
+            special_extensions(&[extension("pg_cron")]).unwrap().severity,
+            Severity::Warning
+        );
     }
 
     #[test]

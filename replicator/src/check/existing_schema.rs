@@ -138,12 +138,13 @@ fn extra_columns(pairs: &[(&TableInfo, &TableInfo)]) -> Vec<Finding> {
         |column: &ColumnInfo| column.not_null && !column.has_default && column.identity.is_none();
     let required = Columns::collect(extra().filter(|(_, c)| demands(c)).map(|(table, column)| {
         let name = quote_ident(&column.name);
-        let drop = format!("ALTER COLUMN {name} DROP NOT NULL");
+        let drop = format!("DROP COLUMN {name}");
         (table, column, " NOT NULL".to_owned(), Some(drop))
     }));
-    let optional = Columns::collect(
-        extra().filter(|(_, c)| !demands(c)).map(|(t, c)| (t, c, String::new(), None)),
-    );
+    let optional = Columns::collect(extra().filter(|(_, c)| !demands(c)).map(|(table, column)| {
+        let drop = format!("DROP COLUMN {}", quote_ident(&column.name));
+        (table, column, String::new(), Some(drop))
+    }));
     let mut findings = Vec::new();
     if let Some(columns) = required {
         let summary = "green has columns that blue lacks and that must not be NULL";
@@ -154,8 +155,9 @@ fn extra_columns(pairs: &[(&TableInfo, &TableInfo)]) -> Vec<Finding> {
         )));
     }
     if let Some(columns) = optional {
-        let summary = "green has columns that blue lacks; they get their default";
-        findings.push(columns.into_finding(Finding::warning(
+        let summary =
+            "green has columns that blue lacks: the stream stops at tables that are not alike";
+        findings.push(columns.into_finding(Finding::blocker(
             "columns-extra",
             Side::Green,
             summary,

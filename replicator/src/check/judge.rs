@@ -9,8 +9,8 @@ use super::finding::{Finding, Fix, Severity, Side};
 use super::report::Report;
 use super::request::CheckRequest;
 use super::{
-    capacity, connection, data, empty_green, existing_schema, identity, legacy, locale, privileges,
-    sequences, slots, target, transactions, trust,
+    capacity, connection, data, empty_green, existing_schema, identity, legacy, locale, powers,
+    privileges, sequences, slots, target, transactions, trust,
 };
 
 /// Judges all facts. Pure: the same facts give the same report.
@@ -71,6 +71,7 @@ fn judge_blue(request: &CheckRequest, blue: &BlueFacts) -> Vec<Finding> {
         findings.push(data::large_objects(*large_objects));
     }
     if let Ok(extensions) = &common.extensions {
+        findings.extend(data::unmovable_extensions(extensions));
         findings.extend(data::special_extensions(extensions));
     }
     if let Ok(subscriptions) = &blue.subscriptions {
@@ -169,6 +170,23 @@ fn judge_both(request: &CheckRequest, blue: &BlueFacts, green: &GreenFacts) -> V
         return findings;
     };
     if let Ok(server) = &green.common.server {
+        if !exists && !request.resuming {
+            findings.extend(capacity::green_locks(server, tables));
+            if let (Ok(powers), Ok(one), Ok(other), Ok(roles)) = (
+                &green.powers,
+                &blue.common.extensions,
+                &green.common.extensions,
+                &green.role_names,
+            ) {
+                let extensions = [one.as_slice(), other.as_slice()];
+                let owners = request.owners;
+                findings
+                    .extend(powers::of_schema(owners, server, powers, extensions, tables, roles));
+            }
+        }
+        if let Ok(powers) = &green.powers {
+            findings.extend(powers::of_fence(server, powers));
+        }
         findings.extend(legacy::tables(server.major(), tables));
         findings.extend(privileges::evaluate_green(request, server, green_tables, tables));
         if let Ok(allowed) = &green.replica_role {
@@ -286,6 +304,7 @@ fn failed_probes_of_green(green: &GreenFacts) -> Vec<Finding> {
         failed(side, Warning, &green.available_extensions),
         failed(side, Blocker, &green.replica_role),
         failed(side, Blocker, &green.content),
+        failed(side, Warning, &green.powers),
     ];
     failed_probes(side, &green.common).into_iter().chain(own).flatten().collect()
 }

@@ -11,6 +11,7 @@ mod empty_green;
 mod existing_schema;
 mod facts;
 pub(crate) mod finding;
+mod fixes;
 #[cfg(test)]
 mod fixture;
 mod identity;
@@ -18,6 +19,7 @@ mod judge;
 mod legacy;
 mod locale;
 pub mod mysql;
+mod powers;
 mod privileges;
 mod report;
 mod request;
@@ -32,6 +34,7 @@ use tokio_postgres::Client;
 
 pub use connection::{ConnectFailure, FailureKind};
 pub use finding::{Finding, Fix, Severity, Side};
+pub use fixes::Fixes;
 pub use report::Report;
 pub use request::CheckRequest;
 pub use unverified::unverified;

@@ -131,7 +131,9 @@ fn write_finding(f: &mut fmt::Formatter<'_>, finding: &Finding) -> fmt::Result {
 fn write_more(f: &mut fmt::Formatter<'_>, total: usize) -> fmt::Result {
     match total.checked_sub(SHOWN) {
         None | Some(0) => Ok(()),
-        Some(more) => write!(f, "\n      .. and {more} more (--json has all)"),
+        Some(more) => {
+            write!(f, "\n      .. and {more} more (--json has all, --fix all statements)")
+        }
     }
 }
 

@@ -31,6 +31,7 @@ use tokio::time::Instant;
 
 pub use super::budget::Budget;
 use super::budget::weight_bytes;
+use super::copied_at::CopiedAt;
 use super::frontier::Frontier;
 use super::marker::{Admission, MarkerGate};
 use super::own::OwnApply;
@@ -83,6 +84,8 @@ pub struct Intake<'a, S: Source> {
     pub written: Arc<Notify>,
     /// What a blue before PostgreSQL 11 says of TRUNCATE.
     pub truncations: Truncations,
+    /// Tables that were copied from a later snapshot.
+    pub copied_at: CopiedAt,
     /// Markers.
     pub gate: MarkerGate,
     /// Bytes that may be in memory.
@@ -229,6 +232,7 @@ impl<S: Source> Intake<'_, S> {
         }
         // Before the gate: a TRUNCATE behind the marker is a leak like any other.
         self.truncations.translate(&mut transaction)?;
+        self.copied_at.leave_out(&mut transaction);
         taken.is_inside = !transaction.part.ends();
         match self.gate.admit(&mut transaction) {
             Admission::Nothing => {

@@ -4,6 +4,7 @@ mod ahead;
 pub mod apply;
 pub mod budget;
 pub mod checkpointing;
+pub mod copied_at;
 mod flight;
 pub mod frontier;
 pub mod hold;

@@ -23,6 +23,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::apply::{AppliedTotals, Applier, Applying, BatchLimits};
 use super::checkpointing::{Calls, Checkpoints};
+use super::copied_at::CopiedAt;
 use super::frontier::Frontier;
 use super::hold::Hold;
 use super::intake::{Budget, Ended, Intake};
@@ -76,6 +77,8 @@ pub struct StreamContext {
     pub touched: Arc<Touched>,
     /// The tables that are moved.
     pub tables: TableFilter,
+    /// Tables that were copied from a later snapshot.
+    pub copied_at: CopiedAt,
     /// Markers.
     pub gate: MarkerGate,
     /// The pipeline that streams the other way round: what it writes on our source is left out.
@@ -178,6 +181,7 @@ where
         own: OwnApply::of(context.counterpart.clone()),
         written,
         truncations: Truncations::new(context.tables.clone()),
+        copied_at: context.copied_at.clone(),
         gate: context.gate.clone(),
         budget: context.budget.clone(),
         limits: context.limits,

@@ -14,7 +14,8 @@ use cutover::ports::{Leftover, PortError};
 use decoders::postgres::publication::{self, PublicationOptions};
 use decoders::postgres::session::{self, Session};
 use decoders::postgres::wire::ReplicationConnection;
-use decoders::postgres::{slot, state_schema};
+use decoders::postgres::slot::{self, SlotKind};
+use decoders::postgres::state_schema;
 use decoders::{Lsn, QualifiedName};
 use sinks::own::keys;
 use sinks::postgres::{PgTarget, PgTargetOptions, target_error};
@@ -102,7 +103,14 @@ impl SlotRoute {
         let replication = ReplicationConnection::connect(&self.ends.source, &application).await;
         let mut replication = replication.map_err(|error| of_connect("blue", &error))?;
         let identity = identify(&mut replication).await?;
-        let created = slot::create(&mut replication, source, &slot_name, SLOT_LOCK_TIMEOUT).await?;
+        let created = slot::create(
+            &mut replication,
+            source,
+            &slot_name,
+            SlotKind::Lasting,
+            SLOT_LOCK_TIMEOUT,
+        )
+        .await?;
         let stream = StreamIdentity {
             pipeline: self.config.name.clone(),
             system_identifier: identity.system_id.to_string(),

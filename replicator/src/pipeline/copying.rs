@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use cutover::api::{self, PipelinePhase};
 use cutover::marker::{self, MarkerKind};
-use decoders::QualifiedName;
 use decoders::postgres::catalog::{self, TableInfo};
 use decoders::postgres::publication::{self, PublicationOptions};
 use decoders::postgres::session::{self, Session};
-use decoders::postgres::slot;
+use decoders::postgres::slot::{self, SlotKind};
 use decoders::postgres::stream::SystemIdentity;
 use decoders::postgres::wire::ReplicationConnection;
+use decoders::{Lsn, QualifiedName, TableId};
 use sinks::own::keys;
 use sinks::postgres::target_error;
 use sinks::progress::StreamIdentity;
@@ -27,7 +27,7 @@ use super::published::published;
 use super::record::Book;
 use super::{Pipeline, truncation};
 use crate::backfill::{
-    self, Backfill, BackfillError, BackfillProgress, Phase, ProgressSender, TableState,
+    self, Backfill, BackfillError, BackfillProgress, Phase, ProgressSender, TableState, copied_at,
 };
 use crate::protect::BlueConnections;
 use crate::schema::{self, IndexBuilder, PostData, PreData, SchemaMode};
@@ -56,7 +56,8 @@ impl Pipeline {
         let mut replication = replication.map_err(|error| of_connect("blue", &error))?;
         let source = identify(&mut replication).await?;
         self.shared.wait_for(Some("open transactions on blue to end (slot creation)".into()));
-        let created = slot::create(&mut replication, &blue, &slot_name, SLOT_LOCK_TIMEOUT).await?;
+        let (kind, timeout) = (SlotKind::Lasting, SLOT_LOCK_TIMEOUT);
+        let created = slot::create(&mut replication, &blue, &slot_name, kind, timeout).await?;
         self.shared.wait_for(None);
         let stream = StreamIdentity {
             pipeline: self.config.name.clone(),
@@ -77,10 +78,9 @@ impl Pipeline {
         );
         self.copied.send_replace(BackfillProgress::default());
         let watching = Watching::start(&self.shared, &self.copied);
-        let copied = self.copy_rows(&tables, &created.snapshot, &self.copied).await;
+        let copied = self.copy_rows(&tables, &stream, &created.snapshot, replication).await;
         watching.end();
         let (summary, builder) = copied?;
-        drop(replication);
         tracing::info!(
             pipeline = self.config.name,
             rows = summary.rows,
@@ -98,12 +98,15 @@ impl Pipeline {
         Ok(())
     }
 
+    /// All rows, and of which positions they are. `replication` keeps the snapshot.
     async fn copy_rows(
         &self,
         tables: &[TableInfo],
+        stream: &StreamIdentity,
         snapshot: &str,
-        progress: &ProgressSender,
+        replication: ReplicationConnection,
     ) -> Result<(backfill::Summary, IndexBuilder), Failure> {
+        let progress = &self.copied;
         let connections = BlueConnections::new(&self.config.protect, &self.config.copy);
         let excluded = self.excluded(tables).await?;
         let job = PreData {
@@ -122,14 +125,15 @@ impl Pipeline {
         let green = green.map_err(|error| of_connect("green", &error))?;
         Book::begin(&self.ends.source, snapshot, &green, &self.config).await?;
         drop(green);
-        let job = Backfill {
+        let mut job = Backfill {
             blue: self.ends.source.clone(),
             green: self.ends.target.clone(),
             snapshot: snapshot.to_owned(),
-            tables: tables.iter().map(|table| decoders::TableId(table.oid)).collect(),
+            tables: tables.iter().map(|table| TableId(table.oid)).collect(),
             config: self.config.copy.clone(),
             connections,
             answer_ms_max: self.config.protect.answer_ms_max,
+            expected: None,
         };
         let (builder, events) = IndexBuilder::start(
             self.ends.target.clone(),
@@ -138,8 +142,57 @@ impl Pipeline {
             progress.clone(),
             self.stop.clone(),
         );
-        let summary = job.run_telling(progress, &self.stop, Some(events)).await?;
+        let mut summary = job.run_telling(progress, &self.stop, Some(events.clone())).await?;
+        drop(replication);
+        let mut later = Vec::new();
+        while !summary.left.is_empty() {
+            let snapshot = self.later_snapshot(&stream.slot).await?;
+            job.snapshot = snapshot.created.snapshot;
+            job.tables = summary.left.iter().map(|table| table.id).collect();
+            job.expected = Some(summary.columns.clone());
+            let names = summary.left.iter().map(|table| table.name.to_string());
+            let point = snapshot.created.consistent_point;
+            tracing::info!(
+                pipeline = self.config.name,
+                tables = names.collect::<Vec<_>>().join(", "),
+                consistent_point = %point,
+                "copying from a later snapshot"
+            );
+            let more = job.run_telling(progress, &self.stop, Some(events.clone())).await?;
+            later.extend(more.tables.iter().map(|table| (table.name.clone(), point)));
+            summary.add(more);
+        }
+        self.record_copied_at(stream, &later).await?;
         Ok((summary, builder))
+    }
+
+    /// The snapshot of a slot that goes with its connection.
+    async fn later_snapshot(&self, slot_name: &str) -> Result<LaterSnapshot, Failure> {
+        /// Of the slot's name: one is 63 bytes long at most, and ASCII.
+        const NAME_BYTES: usize = 57;
+        let application = self.config.application_name();
+        let blue = session::connect(&self.ends.source, &application).await;
+        let blue = blue.map_err(|error| of_connect("blue", &error))?;
+        let replication = ReplicationConnection::connect(&self.ends.source, &application).await;
+        let mut replication = replication.map_err(|error| of_connect("blue", &error))?;
+        let name = format!("{}_later", &slot_name[..slot_name.len().min(NAME_BYTES)]);
+        let waiting =
+            "open transactions on blue to end (a snapshot for tables that were rewritten)";
+        self.copied.send_modify(|progress| progress.waiting_for = Some(waiting.to_owned()));
+        let (kind, timeout) = (SlotKind::Temporary, SLOT_LOCK_TIMEOUT);
+        let created = slot::create(&mut replication, &blue, &name, kind, timeout).await?;
+        self.copied.send_modify(|progress| progress.waiting_for = None);
+        Ok(LaterSnapshot { created, _replication: replication })
+    }
+
+    async fn record_copied_at(
+        &self,
+        stream: &StreamIdentity,
+        tables: &[(QualifiedName, Lsn)],
+    ) -> Result<(), Failure> {
+        let green = session::connect(&self.ends.target, &self.config.application_name()).await;
+        let mut green = green.map_err(|error| of_connect("green", &error))?;
+        Ok(copied_at::record(&mut green, stream, tables).await?)
     }
 
     /// Tables of blue that are not moved: their definitions are not either.
@@ -285,6 +338,13 @@ impl From<BackfillError> for Failure {
     }
 }
 
+/// What tables are copied from that the stream's snapshot does not show any more.
+struct LaterSnapshot {
+    created: slot::CreatedSlot,
+    /// Keeps slot and snapshot.
+    _replication: ReplicationConnection,
+}
+
 /// Passes the copy's progress on: bars or log lines, and the status.
 pub(super) struct Watching {
     shared: Arc<Shared>,
@@ -310,8 +370,17 @@ impl Watching {
 }
 
 async fn publish_status(shared: Arc<Shared>, mut progress: watch::Receiver<BackfillProgress>) {
+    let mut waiting_for = None;
     loop {
-        shared.backfill(as_status(&progress.borrow_and_update()));
+        {
+            let progress = progress.borrow_and_update();
+            shared.backfill(as_status(&progress));
+            // Others have reasons of their own, which are not to be overwritten with nothing.
+            if progress.waiting_for != waiting_for {
+                waiting_for.clone_from(&progress.waiting_for);
+                shared.wait_for(waiting_for.clone());
+            }
+        }
         if progress.changed().await.is_err() {
             return;
         }

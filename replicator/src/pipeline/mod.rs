@@ -15,6 +15,7 @@ mod adoption;
 pub mod arming;
 mod bootstrap;
 mod catalog_mark;
+mod constraints;
 mod copying;
 mod drift;
 mod ends;

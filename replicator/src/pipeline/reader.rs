@@ -11,7 +11,7 @@ use std::time::Duration;
 use decoders::postgres::conninfo::ConnInfo;
 use decoders::postgres::gulp::{GulpOptions, GulpStream, HandoverReason, OpenError, REREAD_BYTES};
 use decoders::postgres::session::Session;
-use decoders::postgres::stream::{PgStream, StreamOptions};
+use decoders::postgres::stream::{PgStream, StreamOptions, SystemIdentity};
 use decoders::{Lsn, Position, Source, SourceError, SourceEvent};
 
 use crate::config::{ApplyConfig, ReaderMode};
@@ -46,6 +46,14 @@ impl Reader {
         match self {
             Reader::Stream(_) => "stream",
             Reader::Gulp(_) => "gulps",
+        }
+    }
+
+    /// Who the server is.
+    pub fn identity(&self) -> SystemIdentity {
+        match self {
+            Reader::Stream(stream) => stream.identity(),
+            Reader::Gulp(gulp) => gulp.identity(),
         }
     }
 

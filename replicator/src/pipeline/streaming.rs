@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use decoders::Lsn;
 use decoders::assemble::KnownTables;
 use decoders::postgres::conninfo::ConnInfo;
 use decoders::postgres::session::Session;
@@ -21,9 +20,11 @@ use super::arming::of_door;
 use super::failure::{Failure, GREEN_INCOMPLETE, of_connect};
 use super::reader::{self, Reader};
 use super::record::{self, Book};
-use super::{Pipeline, drift};
+use super::{Pipeline, constraints, drift};
+use crate::backfill::copied_at;
 use crate::config::{BinaryMode, Config, ReaderMode, StreamingMode};
 use crate::engine::apply::{Applier, BatchLimits};
+use crate::engine::copied_at::CopiedAt;
 use crate::engine::own::Counterpart;
 use crate::engine::resume::{self, Known, Resume};
 use crate::engine::stream::{self, Outcome, StreamContext};
@@ -59,6 +60,7 @@ impl Pipeline {
         };
         let target = PgTarget::open(self.ends.target.clone(), options).await?;
         let green = target.progress().await?;
+        let copied_at = self.copied_at(identity).await?;
         let blue = session::connect(&self.ends.source, "cutover setup").await;
         let blue = blue.map_err(|error| of_connect("blue", &error))?;
         let found = slot::inspect(&blue, &identity.slot).await?;
@@ -90,11 +92,12 @@ impl Pipeline {
             shared: Arc::clone(&self.shared),
             options: StreamOptions {
                 known_tables: known.clone(),
-                ..self.stream_options(identity, at.from)?
+                ..self.stream_options(identity, &at)?
             },
             lanes_open: lanes_open.clone(),
             ending: ending.subscribe(),
             stands_by,
+            copied_at,
         };
         let mut choice = std::mem::take(&mut self.choice);
         let run = on_own_thread(move || async move {
@@ -132,6 +135,9 @@ impl Pipeline {
             };
             tokio::select! {
                 ran = run => ran,
+                () = constraints::watch(&self.ends.target, &self.ends, &self.shared) => {
+                    unreachable!("never returns")
+                }
                 () = enters => unreachable!("never returns"),
                 () = ends => unreachable!("never returns"),
             }
@@ -186,17 +192,26 @@ impl Pipeline {
         }
     }
 
+    /// What green itself says of the copy: from which snapshots, and what is still missing.
+    async fn copied_at(&self, identity: &StreamIdentity) -> Result<CopiedAt, Failure> {
+        let target = session::connect(&self.ends.target, "cutover setup").await;
+        let target = target.map_err(|error| of_connect("green", &error))?;
+        constraints::begin(&target, &self.shared).await?;
+        Ok(copied_at::read(&*target, identity).await?)
+    }
+
     fn stream_options(
         &self,
         identity: &StreamIdentity,
-        from: Lsn,
+        at: &Resume,
     ) -> Result<StreamOptions, Failure> {
         let mut options = StreamOptions::new(
             identity.slot.clone(),
             vec![self.config.publication()],
             self.config.application_name(),
         );
-        options.start = Some(from);
+        options.start = Some(at.from);
+        options.applied = at.beyond.last().copied().max(Some(at.transaction));
         options.expected_identity = self.store.source()?;
         options.part_bytes = options.part_bytes.min(self.config.apply.memory_bytes / 4);
         options.binary = match self.config.apply.binary {
@@ -227,6 +242,8 @@ struct Reading {
     ending: watch::Receiver<bool>,
     /// Nothing is applied for now.
     stands_by: bool,
+    /// Tables that were copied from a later snapshot.
+    copied_at: CopiedAt,
 }
 
 impl Reading {
@@ -245,6 +262,11 @@ impl Reading {
             true => Reader::stream(&self.from, options).await?,
             false => choice.open(&self.from, &blue, &self.config.apply, options).await?,
         };
+        // After a failover the next comparison is with the server that is followed now, whatever is
+        // applied of it by then.
+        if Some(source.identity()) != self.options.expected_identity {
+            self.store.save_source(&source.identity())?;
+        }
         let counterpart = Counterpart::learned(self.config.counterpart(), blue).await;
         let counterpart = counterpart
             .map_err(|error| Failure { place: "blue".into(), ..Failure::from(error) })?;
@@ -315,6 +337,7 @@ impl Reading {
             totals: self.shared.totals.clone(),
             touched: Arc::clone(&self.shared.touched),
             tables: self.config.tables.clone(),
+            copied_at: self.copied_at.clone(),
             gate: self.shared.gate.clone(),
             hold: self.shared.hold.clone(),
             counterpart,

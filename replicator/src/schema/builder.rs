@@ -6,6 +6,7 @@
 //! build that fails ends the building; the second half meets the same fault and reports it.
 
 use std::collections::BTreeSet;
+use std::sync::Mutex;
 
 use decoders::QualifiedName;
 use decoders::postgres::catalog::quote_ident;
@@ -109,8 +110,16 @@ async fn build(
     drop(main);
     let sizes = sizes.into_iter().collect();
     let tuning = half.tuning;
-    let pool = Pool { green, tuning: &tuning, progress, cancel, done: half.done };
-    let jobs = indexes::jobs(half.plan.indexes, &sizes, &half.tables.partitioned);
+    let pool = Pool {
+        green,
+        tuning: &tuning,
+        progress,
+        cancel,
+        done: half.done,
+        put_off: Mutex::default(),
+    };
+    let attached = half.plan.attached();
+    let jobs = indexes::jobs(half.plan.indexes, &sizes, &half.tables.partitioned, &attached);
     let jobs = pool.open_jobs(jobs);
     let total = jobs.iter().map(|job| job.tasks.len()).sum();
     if total == 0 {

@@ -22,6 +22,17 @@ pub(super) struct Plan {
     pub rest: Vec<Entry>,
 }
 
+impl Plan {
+    /// Indexes of partitions that are attached to one of the partitioned table, as the dump names them.
+    pub(super) fn attached(&self) -> BTreeSet<String> {
+        let name = |entry: &Entry| {
+            let (_, name) = entry.sql.split_once(" ATTACH PARTITION ")?;
+            Some(name.trim_end().trim_end_matches(';').to_owned())
+        };
+        self.attachments.iter().filter_map(name).collect()
+    }
+}
+
 /// Sorts the statements. An index of something that `tables` does not hold (a view that the dump
 /// makes late) waits for it among the rest.
 pub(super) fn classify(entries: Vec<Entry>, tables: &BTreeSet<QualifiedName>) -> Plan {

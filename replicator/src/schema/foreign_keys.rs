@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use decoders::QualifiedName;
 
 use super::classify::{referenced, target};
+use super::put_off::{enclosed, split_list};
 use super::queue::{Job, Need};
 use super::script::Entry;
 use super::task::Task;
@@ -47,6 +48,55 @@ pub(super) fn way(entry: &Entry, partitioned: &BTreeSet<QualifiedName>) -> Way {
     Way::InTwo {
         add: format!("{definition} NOT VALID;"),
         validate: format!("ALTER TABLE ONLY {from} VALIDATE CONSTRAINT \"{name}\";"),
+    }
+}
+
+/// What a foreign key compares.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct ForeignKey {
+    /// The referencing table.
+    pub table: QualifiedName,
+    referenced: QualifiedName,
+    /// Columns of both, quoted.
+    columns: Vec<(String, String)>,
+    is_full: bool,
+}
+
+impl ForeignKey {
+    /// Reads `ALTER TABLE .. FOREIGN KEY (..) REFERENCES t(..)`; `None` if it has another form.
+    pub(super) fn parse(sql: &str) -> Option<Self> {
+        let (table, to) = (target(sql)?, referenced(sql)?);
+        let (from, rest) = enclosed(sql.split_once(" FOREIGN KEY (")?.1)?;
+        let into = rest.trim_start().strip_prefix("REFERENCES ")?;
+        let (into, rest) = enclosed(into.strip_prefix(&format!("{to}("))?)?;
+        let (from, into) = (split_list(from), split_list(into));
+        let is_plain = |column: &&str| column.starts_with('"');
+        if from.len() != into.len() || !from.iter().chain(&into).all(is_plain) {
+            return None;
+        }
+        let columns =
+            from.iter().zip(&into).map(|(from, into)| (from.to_string(), into.to_string()));
+        let is_full = rest.contains("MATCH FULL");
+        Some(Self { table, referenced: to, columns: columns.collect(), is_full })
+    }
+
+    /// A query for `wanted` of rows `c` that have no parent.
+    pub(super) fn orphans(&self, wanted: &str) -> String {
+        let (Self { table, referenced, .. }, columns) = (self, &self.columns);
+        let each = |one: &dyn Fn(&(String, String)) -> String, by: &str| {
+            columns.iter().map(one).collect::<Vec<_>>().join(by)
+        };
+        let same = each(&|(from, into)| format!("p.{into} = c.{from}"), " AND ");
+        // MATCH FULL allows all to be NULL and nothing in between.
+        let counts = match self.is_full {
+            true => each(&|(from, _)| format!("c.{from} IS NOT NULL"), " OR "),
+            false => each(&|(from, _)| format!("c.{from} IS NOT NULL"), " AND "),
+        };
+        let counts = if self.is_full { format!("({counts})") } else { counts };
+        format!(
+            "SELECT {wanted} FROM {table} c WHERE {counts} AND NOT EXISTS (SELECT FROM {referenced} p \
+             WHERE {same})"
+        )
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use decoders::QualifiedName;
 
 use super::classify::Group;
-use super::constraints::two_steps;
+use super::constraints::{self, two_steps};
 use super::queue::{Job, Need};
 use super::task::{BUILT, RESTORED, Task};
 
@@ -15,16 +15,18 @@ pub(super) fn jobs(
     indexes: Vec<(QualifiedName, Group)>,
     sizes: &BTreeMap<QualifiedName, u64>,
     partitioned: &BTreeSet<QualifiedName>,
+    attached: &BTreeSet<String>,
 ) -> Vec<Job> {
     let mut jobs = Vec::new();
     for (table, group) in indexes {
+        let is_needed = is_needed(&table, &group, attached);
         let cost = sizes.get(&table).copied().unwrap_or(0);
         let job = |need, cost, tasks| Job { tables: vec![table.clone()], need, cost, tasks };
         let steps = group.first().and_then(|entry| two_steps(entry, &table, partitioned));
         if let Some(steps) = steps {
             let mut group = group.into_iter();
             let Some(entry) = group.next() else { continue };
-            let build = Task::step(entry.clone(), steps.build, BUILT);
+            let build = Task { is_needed, ..Task::step(entry.clone(), steps.build, BUILT) };
             jobs.push(job(Need::Shared, cost, vec![build]));
             let adopt = Task::step(entry, steps.adopt, RESTORED);
             let adopt = std::iter::once(adopt).chain(group.map(Task::whole)).collect();
@@ -34,7 +36,8 @@ pub(super) fn jobs(
         let is_index =
             group.iter().all(|entry| entry.toc.kind == "INDEX" && entry.sql.starts_with("CREATE "));
         let need = if is_index { Need::Shared } else { Need::Exclusive };
-        jobs.push(job(need, cost, group.into_iter().map(Task::whole).collect()));
+        let task = |entry| Task { is_needed, ..Task::whole(entry) };
+        jobs.push(job(need, cost, group.into_iter().map(task).collect()));
     }
     let order = |job: &Job| match job.need {
         Need::Exclusive => 0,
@@ -44,6 +47,18 @@ pub(super) fn jobs(
     // Stable, so that objects of one table keep the dump's order.
     jobs.sort_by_key(|job| (std::cmp::Reverse(job.cost), job.tables.clone(), order(job)));
     jobs
+}
+
+/// Whether the rest of the schema or the stream can't do without it: a primary key, an index that
+/// others are attached to, or one that more is said of (REPLICA IDENTITY, CLUSTER).
+fn is_needed(table: &QualifiedName, group: &Group, attached: &BTreeSet<String>) -> bool {
+    let Some(entry) = group.first() else { return false };
+    let name = match entry.toc.kind.as_str() {
+        "CONSTRAINT" => constraints::name(entry, table).unwrap_or_default(),
+        _ => entry.toc.name.as_str(),
+    };
+    let index = QualifiedName::new(table.schema.clone(), name).to_string();
+    group.len() > 1 || entry.sql.contains(" PRIMARY KEY ") || attached.contains(&index)
 }
 
 #[cfg(test)]
@@ -70,7 +85,7 @@ mod tests {
             (large.clone(), group("CONSTRAINT", "large k", key)),
             (large.clone(), group("CONSTRAINT", "large x", "ALTER TABLE ..")),
         ];
-        let order: Vec<(String, Need)> = jobs(work, &sizes, &BTreeSet::new())
+        let order: Vec<(String, Need)> = jobs(work, &sizes, &BTreeSet::new(), &BTreeSet::new())
             .into_iter()
             .map(|job| (job.tables[0].name.clone(), job.need))
             .collect();

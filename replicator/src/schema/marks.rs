@@ -93,6 +93,26 @@ impl Marks {
         Self::set(green, POST_DATA, post).await
     }
 
+    /// What was put off, by the mark's name.
+    pub(crate) async fn put_off(
+        green: &impl GenericClient,
+    ) -> Result<Vec<(String, String)>, tokio_postgres::Error> {
+        const THERE: &str = "SELECT pg_catalog.to_regclass($1::text) IS NOT NULL";
+        if !green.query_one(THERE, &[&STATE_TABLE]).await?.try_get::<_, bool>(0)? {
+            return Ok(Vec::new());
+        }
+        let statement = format!(
+            "SELECT item, detail FROM {STATE_TABLE} WHERE item LIKE 'put off %' ORDER BY 1"
+        );
+        let rows = green.query(&statement, &[]).await?;
+        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    }
+
+    /// The mark of what was put off of a statement of the second half.
+    pub(crate) fn put_off_item(ordinal: usize) -> String {
+        format!("put off {ordinal:06}")
+    }
+
     /// Numbers of the second half's statements that are done. `step` tells apart what is done for
     /// one statement in several steps.
     pub(crate) async fn done_statements(

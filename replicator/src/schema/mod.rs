@@ -18,9 +18,11 @@ pub mod mysql;
 mod pool;
 mod post;
 mod pre;
+mod put_off;
 mod queue;
 mod script;
 mod session;
+pub mod settle;
 mod split;
 mod task;
 

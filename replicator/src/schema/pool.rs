@@ -1,10 +1,13 @@
 //! Several sessions on green that work through a queue of statements.
 
 use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use decoders::postgres::conninfo::ConnInfo;
 use futures_util::future::try_join_all;
 
+use super::marks::Marks;
+use super::put_off;
 use super::queue::{Job, Queue};
 use super::session::{BuildResources, Outcome, Restorer};
 use super::task::Task;
@@ -20,6 +23,8 @@ pub(super) struct Pool<'a> {
     pub cancel: &'a Cancel,
     /// Marks of what an earlier call has done.
     pub done: BTreeSet<String>,
+    /// Marks of what had to be put off.
+    pub put_off: Mutex<BTreeSet<String>>,
 }
 
 impl Pool<'_> {
@@ -43,12 +48,38 @@ impl Pool<'_> {
         task: &Task,
     ) -> Result<usize, BackfillError> {
         let step = Step::begin(self.progress, task.entry.toc.describe());
-        let outcome = restorer.run_marked(&task.entry, task.sql(), &task.mark()).await?;
-        if outcome == Outcome::Existed {
-            tracing::info!(object = task.entry.toc.describe(), "was on green already");
+        if self.is_put_off(&task.mark()) {
+            step.finish();
+            return Ok(0);
+        }
+        match restorer.run_marked(&task.entry, task.sql(), &task.mark()).await? {
+            Outcome::Done => {}
+            Outcome::Existed => {
+                tracing::info!(object = task.entry.toc.describe(), "was on green already");
+            }
+            Outcome::Violated(error) => {
+                let Some(substitute) = put_off::substitute(task) else { return Err(error) };
+                restorer.put_off(&task.entry, &substitute).await?;
+                let marks = substitute.steps.iter();
+                let marks = marks.map(|step| Marks::statement(task.entry.ordinal, step));
+                self.all_put_off().extend(marks);
+                tracing::warn!(
+                    object = task.entry.toc.describe(),
+                    find = substitute.put_off.find,
+                    "put off, because rows violate it: {error}"
+                );
+            }
         }
         step.finish();
         Ok(1)
+    }
+
+    fn all_put_off(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.put_off.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_put_off(&self, mark: &str) -> bool {
+        self.all_put_off().contains(mark)
     }
 
     /// Works until nothing is left. Gives back the number of statements.

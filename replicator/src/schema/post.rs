@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::sync::Mutex;
 
 use decoders::QualifiedName;
 use decoders::postgres::conninfo::ConnInfo;
@@ -18,6 +19,7 @@ use super::pre::dialect;
 use super::queue::Queue;
 use super::script::{Entry, parse};
 use super::session::{BuildResources, Restorer};
+use super::settle;
 use super::task::{RESTORED, Task, VALIDATED};
 use crate::backfill::progress::begin;
 use crate::backfill::tuning::{IndexTuning, ServerFacts};
@@ -126,13 +128,15 @@ pub async fn copy_post_data(
         ));
     };
     let SecondHalf { plan, tables, done, tuning } = half;
+    let attached = plan.attached();
     let Plan { indexes, attachments, foreign_keys, rest } = plan;
     let resources = BuildResources { memory_mib: tuning.memory_mib, helpers: None };
     main.set_resources(resources).await?;
-    let pool = Pool { green, tuning: &tuning, progress, cancel, done };
+    let pool = Pool { green, tuning: &tuning, progress, cancel, done, put_off: Mutex::default() };
     let mut report = PostReport::default();
 
-    let jobs = pool.open_jobs(indexes::jobs(indexes, &tables.sizes, &tables.partitioned));
+    let jobs = indexes::jobs(indexes, &tables.sizes, &tables.partitioned, &attached);
+    let jobs = pool.open_jobs(jobs);
     let attachments = pool.open(attachments.into_iter().map(Task::whole).collect());
     let statements = jobs.iter().map(|job| job.tasks.len()).sum::<usize>() + attachments.len();
     begin(progress, Phase::Indexes, statements);
@@ -148,6 +152,9 @@ pub async fn copy_post_data(
     let rest = pool.open(rest.into_iter().map(Task::whole).collect());
     begin(progress, Phase::Rest, rest.len());
     for task in &rest {
+        if settle::wait_for_it(main.client(), &task.entry, &task.mark()).await? {
+            continue;
+        }
         match pool.restore(&mut main, task).await {
             Ok(count) => report.statements += count,
             // Its rows are derived from others; a refresh can be repeated at any time.
@@ -159,6 +166,9 @@ pub async fn copy_post_data(
             }
             Err(error) => return Err(error),
         }
+    }
+    for open in settle::open(&**main.client()).await? {
+        report.warnings.push(format!("{} is put off: rows violate it; {}", open.what, open.find));
     }
     Ok(report)
 }
@@ -188,14 +198,7 @@ async fn restore_foreign_keys(
     }
     let size = |table: &QualifiedName| tables.sizes.get(table).copied().unwrap_or(0);
     let queue = Queue::new(foreign_keys::jobs(checks, size));
-    Ok(statements + pool.run(&queue).await.map_err(violated)?)
-}
-
-fn violated(error: BackfillError) -> BackfillError {
-    error.or_remedy(
-        "if the same rows are on blue, they were written with its triggers off: repair them there \
-         and start over, or drop the constraint on blue. If they are not, please report it: rows are missing",
-    )
+    Ok(statements + pool.run(&queue).await?)
 }
 
 async fn read_tables(

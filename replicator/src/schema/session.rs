@@ -7,6 +7,7 @@ use decoders::postgres::session::{Session, connect};
 use tokio_postgres::error::SqlState;
 
 use super::marks::Marks;
+use super::put_off::{Substitute, is_violation};
 use super::script::{Entry, Settings};
 use crate::backfill::guard::guarded;
 use crate::backfill::{BackfillError, Cancel};
@@ -32,11 +33,13 @@ pub(super) struct BuildResources {
 }
 
 /// What became of a statement.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub(super) enum Outcome {
     Done,
     /// The very same object was there already.
     Existed,
+    /// Rows are in the way, or what was put off before is missing. Nothing was done.
+    Violated(BackfillError),
 }
 
 impl Restorer {
@@ -133,9 +136,36 @@ impl Restorer {
                     self.mark(entry, mark).await?;
                     return Ok(Outcome::Existed);
                 }
+                Some(code) if is_violation(&code) => {
+                    let error = BackfillError::database(failed(entry), &error);
+                    return Ok(Outcome::Violated(error));
+                }
                 _ => return Err(BackfillError::database(failed(entry), &error)),
             }
         }
+    }
+
+    /// Does what is done instead of a task, and writes down what was put off.
+    pub(super) async fn put_off(
+        &mut self,
+        entry: &Entry,
+        substitute: &Substitute,
+    ) -> Result<(), BackfillError> {
+        let failed = |error| BackfillError::database(failed(entry), &error);
+        let detail = serde_json::to_string(&substitute.put_off).map_err(|error| {
+            BackfillError::retry(format!("writing down what is put off: {error}"))
+        })?;
+        self.run("BEGIN").await?.map_err(failed)?;
+        if let Some(sql) = &substitute.sql {
+            self.run(sql).await?.map_err(failed)?;
+        }
+        for step in &substitute.steps {
+            let mark = Marks::statement(entry.ordinal, step);
+            Marks::set(&**self.client(), &mark, "put off").await.map_err(failed)?;
+        }
+        let item = Marks::put_off_item(entry.ordinal);
+        Marks::set(&**self.client(), &item, &detail).await.map_err(failed)?;
+        self.run("COMMIT").await?.map_err(failed)
     }
 
     async fn try_marked(

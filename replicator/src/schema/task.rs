@@ -19,17 +19,19 @@ pub(super) struct Task {
     pub sql: Option<String>,
     /// Tells apart what is done for one statement in several steps.
     pub step: &'static str,
+    /// Green can't do without it: its rows are found by it, or another statement needs it.
+    pub is_needed: bool,
 }
 
 impl Task {
     /// The statement itself.
     pub(super) fn whole(entry: Entry) -> Self {
-        Self { entry, sql: None, step: RESTORED }
+        Self { entry, sql: None, step: RESTORED, is_needed: false }
     }
 
     /// One step of several.
     pub(super) fn step(entry: Entry, sql: String, step: &'static str) -> Self {
-        Self { entry, sql: Some(sql), step }
+        Self { entry, sql: Some(sql), step, is_needed: false }
     }
 
     /// What is executed.

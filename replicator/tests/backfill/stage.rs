@@ -127,6 +127,7 @@ impl Stage {
             config: self.copy.clone(),
             connections: self.connections.clone(),
             answer_ms_max: self.answer_ms_max,
+            expected: None,
         })
     }
 

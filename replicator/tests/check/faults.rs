@@ -137,6 +137,7 @@ async fn every_fault_is_named_and_every_statement_mends_its_fault() {
             (Green, "green-read-only"),
             (Green, "leftover-schema"),
             (Green, "roles-missing"),
+            (Green, "roles-unsettable"),
         ],
     );
     assert_findings(
@@ -162,6 +163,7 @@ async fn every_fault_is_named_and_every_statement_mends_its_fault() {
             (Blue, "slot-keep-size"),
             (Green, "wal-level"),
             (Green, "green-replication"),
+            (Green, "green-fence"),
             (Green, "green-synchronous"),
             (Green, "replica-role"),
             (Green, "event-triggers"),

@@ -20,8 +20,8 @@ async fn clean_pairs_are_ready() {
         let report =
             check_as(&request(), "postgres", (&blue, "postgres"), (&green, "postgres")).await;
         assert_findings(&report, Severity::Blocker, []);
-        // Free disk space can't be seen from here, and says so; 10 to 12 have no limit to set.
-        assert_findings(&report, Severity::Warning, [(Side::Blue, "wal-room")]);
+        // A server that writes nothing to speak of keeps little log.
+        assert_findings(&report, Severity::Warning, []);
         assert_eq!(report.exit_code(), 0);
         assert!(report.ok > 20, "{report}");
     }

@@ -7,6 +7,7 @@ mod bad_input;
 mod chaos;
 mod check_mysql;
 mod continuous;
+mod copy_locks;
 mod cutover;
 mod definitions;
 mod drill;

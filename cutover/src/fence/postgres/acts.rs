@@ -240,17 +240,13 @@ fn says_who(undo: &PostgresUndo) -> Vec<String> {
     undo.roles.iter().map(|role| says(format!("ROLE {}", ident(role)))).collect()
 }
 
-/// Everything, for a plan.
-pub(super) fn describe(undo: &PostgresUndo) -> FenceActs {
-    let act = |step: &str, text: String| Act { step: step.into(), place: "blue".into(), text };
+/// Everything, for a plan; `place` is the side that is closed and opened.
+pub(super) fn describe(place: &'static str, undo: &PostgresUndo) -> FenceActs {
+    let act = |step: &str, text: String| Act { step: step.into(), place: place.into(), text };
     let token = Token::draining("RUN", Epoch(0));
     let kind = MarkerKind::for_version(undo.version_num);
     let acts = |step: &'static str, statements: Vec<String>| {
-        statements.into_iter().map(move |text| Act {
-            step: step.into(),
-            place: "blue".into(),
-            text,
-        })
+        statements.into_iter().map(move |text| Act { step: step.into(), place: place.into(), text })
     };
     let mut raise: Vec<_> = acts("fence", close_door(undo)).collect();
     raise.extend(says_who(undo).into_iter().map(|text| act("fence", text)));
@@ -272,7 +268,30 @@ pub(super) fn describe(undo: &PostgresUndo) -> FenceActs {
 
 #[cfg(test)]
 mod tests {
-    use super::fence_name;
+    use super::super::undo::{PostgresUndo, SealBy};
+    use super::{describe, fence_name};
+
+    #[test]
+    fn a_plan_names_the_side_whose_statements_they_are() {
+        let undo = PostgresUndo {
+            database: "shop".into(),
+            at: Some("2026-01-01 00:00:00+00".into()),
+            may_alter: true,
+            read_only: None,
+            allow_connections: true,
+            seal_by: SealBy::AllowConnections,
+            roles: Vec::new(),
+            tables: Vec::new(),
+            version_num: 170_000,
+            connect: None,
+            comments: Vec::new(),
+            claim: None,
+        };
+        let acts = describe("green", &undo);
+        let all = [acts.raise, acts.mark, acts.seal, acts.lower].concat();
+        assert!(all.iter().any(|act| act.text.contains("ALLOW_CONNECTIONS")), "{all:?}");
+        assert!(all.iter().all(|act| act.place == "green"), "{all:?}");
+    }
 
     #[test]
     fn names_fit_and_tell_databases_apart() {

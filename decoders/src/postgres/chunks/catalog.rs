@@ -1,11 +1,15 @@
-//! What the plan needs to know of the tables, and the locks that keep it true.
+//! What the plan needs to know of the tables.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_postgres::Client;
 
-use super::{ChunkError, PlanOptions, database};
+use super::hold::is_lock_timeout;
+use super::{ChunkError, database};
 use crate::change::{QualifiedName, TableId};
+
+/// How long a look at the sizes may wait for a table's lock, milliseconds.
+const SIZE_LOCK_MS: u64 = 200;
 
 pub(super) struct Relation {
     pub id: TableId,
@@ -70,34 +74,6 @@ pub(super) async fn leaves(
     }
 }
 
-/// Keeps everybody from rewriting, truncating or dropping the tables until the transaction ends.
-pub(super) async fn lock(
-    client: &Client,
-    relations: &[Relation],
-    options: &PlanOptions,
-) -> Result<(), ChunkError> {
-    const BATCH: usize = 500;
-    let timeout = format!("SET LOCAL lock_timeout = {}", options.lock_timeout_ms);
-    client.batch_execute(&timeout).await.map_err(database("setting lock_timeout"))?;
-    for batch in relations.chunks(BATCH) {
-        let names: Vec<String> =
-            batch.iter().map(|relation| format!("ONLY {}", relation.name)).collect();
-        let statement = format!("LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", "));
-        let doing = match batch {
-            [one] => format!("locking table {} against being rewritten", one.name),
-            [first, rest @ ..] => {
-                format!("locking {} and {} more against being rewritten", first.name, rest.len())
-            }
-            [] => continue,
-        };
-        client.batch_execute(&statement).await.map_err(database(&doing))?;
-    }
-    client
-        .batch_execute("SET LOCAL lock_timeout = 0")
-        .await
-        .map_err(database("setting lock_timeout"))
-}
-
 /// How large a table is on disk.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Size {
@@ -109,49 +85,46 @@ pub(super) struct Size {
     pub index_bytes: u64,
 }
 
-/// Sizes now, and proof that what the snapshot sees is what was locked: `relfilenode` comes from
-/// the snapshot, `pg_relation_filenode` and `to_regclass` from now.
+/// Sizes now. A table that somebody has locked exclusively is not waited for: statistics say how
+/// large it was. Sizes only say how to cut; a chunk is whole whatever they were.
 pub(super) async fn sizes(
     client: &Client,
-    relations: &[Relation],
     ids: &[u32],
 ) -> Result<BTreeMap<TableId, Size>, ChunkError> {
+    // The functions lock the table for a moment. Whoever waits for an exclusive lock comes first.
     const SIZES: &str = "
-        SELECT oid, pg_catalog.pg_relation_filenode(oid),
-               pg_catalog.pg_relation_size(oid) / current_setting('block_size')::int8,
-               pg_catalog.pg_table_size(oid), pg_catalog.pg_indexes_size(oid),
-               pg_catalog.to_regclass(
-                   pg_catalog.quote_ident(nspname) || '.' || pg_catalog.quote_ident(relname))::oid
-        FROM (SELECT c.oid, n.nspname, c.relname FROM pg_catalog.pg_class c
-              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-              WHERE c.oid = ANY ($1)) known";
+        SELECT c.oid,
+               CASE WHEN locked THEN c.relpages::int8 ELSE
+                   pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::int8 END,
+               CASE WHEN locked THEN c.relpages::int8 * current_setting('block_size')::int8
+                   ELSE pg_catalog.pg_table_size(c.oid) END,
+               CASE WHEN locked THEN 0 ELSE pg_catalog.pg_indexes_size(c.oid) END
+        FROM (SELECT c.oid, c.relpages, $2 OR c.oid IN (
+                  SELECT l.relation FROM pg_catalog.pg_locks l
+                  WHERE l.mode = 'AccessExclusiveLock' AND l.relation IS NOT NULL) AS locked
+              FROM pg_catalog.pg_class c WHERE c.oid = ANY ($1)) c";
     let failed = database("reading the tables' sizes");
-    let rows = client.query(SIZES, &[&ids]).await.map_err(&failed)?;
-    let mut now = BTreeMap::new();
-    for row in rows {
-        let id = TableId(row.try_get(0).map_err(&failed)?);
-        let file_node: Option<u32> = row.try_get(1).map_err(&failed)?;
-        let blocks: Option<i64> = row.try_get(2).map_err(&failed)?;
-        let bytes: Option<i64> = row.try_get(3).map_err(&failed)?;
-        let index_bytes: Option<i64> = row.try_get(4).map_err(&failed)?;
-        let named: Option<u32> = row.try_get(5).map_err(&failed)?;
-        let size = Size {
-            blocks: u64::try_from(blocks.unwrap_or(0)).unwrap_or(0),
-            bytes: u64::try_from(bytes.unwrap_or(0)).unwrap_or(0),
-            index_bytes: u64::try_from(index_bytes.unwrap_or(0)).unwrap_or(0),
-        };
-        now.insert(id, (file_node, named, size));
-    }
-    let mut sizes = BTreeMap::new();
-    for relation in relations {
-        match now.get(&relation.id) {
-            Some((file_node, named, size))
-                if *file_node == Some(relation.file_node) && *named == Some(relation.id.0) =>
-            {
-                sizes.insert(relation.id, *size);
-            }
-            _ => return Err(ChunkError::Rewritten(relation.name.clone())),
+    // Somebody may come between the look at the locks and the function.
+    let begin = format!("SAVEPOINT sizes; SET LOCAL lock_timeout = {SIZE_LOCK_MS}");
+    client.batch_execute(&begin).await.map_err(&failed)?;
+    let rows = match client.query(SIZES, &[&ids, &false]).await {
+        Err(error) if is_lock_timeout(&error) => {
+            client.batch_execute("ROLLBACK TO SAVEPOINT sizes").await.map_err(&failed)?;
+            client.query(SIZES, &[&ids, &true]).await
         }
+        result => result,
+    };
+    let rows = rows.map_err(&failed)?;
+    let end = "ROLLBACK TO SAVEPOINT sizes; RELEASE SAVEPOINT sizes";
+    client.batch_execute(end).await.map_err(&failed)?;
+    let mut sizes = BTreeMap::new();
+    for row in rows {
+        let number = |at: usize| -> Result<u64, ChunkError> {
+            let number: Option<i64> = row.try_get(at).map_err(&failed)?;
+            Ok(u64::try_from(number.unwrap_or(0)).unwrap_or(0))
+        };
+        let size = Size { blocks: number(1)?, bytes: number(2)?, index_bytes: number(3)? };
+        sizes.insert(TableId(row.try_get(0).map_err(&failed)?), size);
     }
     Ok(sizes)
 }

@@ -1,8 +1,10 @@
 //! What one COPY of the first copy reads: whole tables, or ranges of them.
 //!
-//! Everything here happens inside one transaction on an exported snapshot, which the caller keeps
-//! open until the copy is over: its locks are what keeps the plan true.
+//! Everything here happens inside transactions on one exported snapshot. No table is locked for longer
+//! than one chunk of it is read, and [`hold`] says for each chunk whether the snapshot still shows the
+//! table's rows.
 mod catalog;
+mod hold;
 mod ranges;
 mod table;
 
@@ -11,11 +13,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::Client;
 
 use crate::postgres::user_types::{InnerOids, binary_safe};
-use catalog::{columns, integer_keys, leaves, lock, sizes};
+use catalog::{columns, integer_keys, leaves, sizes};
 use ranges::{Cutting, block_ranges, key_ranges};
 
 use crate::change::{QualifiedName, TableId};
 
+pub use hold::{Held, hold, is_lock_timeout, let_go};
 pub use table::{ChunkRange, CopyFormat, TablePlan};
 
 /// TID range scans came with PostgreSQL 14 (release notes 14, E.1.3.1.2); before, a condition on
@@ -37,11 +40,6 @@ pub enum ChunkError {
     /// The table is not in the snapshot.
     #[error("table with OID {} does not exist in the snapshot", .0.0)]
     Missing(TableId),
-    /// `TRUNCATE`, `VACUUM FULL`, `CLUSTER` or a rewriting `ALTER TABLE` came between the snapshot
-    /// and the lock. Such a table can look empty to an older snapshot (PostgreSQL manual, 13.6
-    /// Caveats), so copying it might lose rows.
-    #[error("table {0} was rewritten, renamed or dropped after the snapshot was taken")]
-    Rewritten(QualifiedName),
     /// Rows are stored by something whose physical ranges we know nothing about.
     #[error("{0} is not a table that can be copied (relkind {1:?})")]
     NotATable(QualifiedName, String),
@@ -59,18 +57,16 @@ pub struct PlanOptions {
     pub chunk_bytes: Option<u64>,
     /// Chunks that will be read at the same time.
     pub workers: usize,
-    /// How long to wait for the tables' locks, milliseconds.
-    pub lock_timeout_ms: u64,
 }
 
-/// Locks the tables against being rewritten and plans their copy, largest with its indexes first.
+/// Plans the tables' copy, largest with its indexes first.
 ///
 /// Partitioned tables stand for their leaves; a table that comes twice is planned once.
-/// `client` must be inside the snapshot's transaction, which must stay open as long as any chunk
-/// is still to be read.
+/// `client` must be inside the snapshot's transaction. No lock of a table stays behind; each chunk
+/// is read under [`hold`].
 ///
 /// # Errors
-/// [`ChunkError`]; [`ChunkError::Rewritten`] goes away with a new snapshot.
+/// [`ChunkError`].
 pub async fn plan(
     client: &Client,
     tables: &[TableId],
@@ -80,10 +76,8 @@ pub async fn plan(
     let version = client.query_one("SELECT current_setting('server_version_num')::int4", &[]).await;
     let version = version.and_then(|row| row.try_get::<_, i32>(0)).map_err(failed)? as u32;
     let relations = leaves(client, tables).await?;
-    lock(client, &relations, options).await?;
-
     let ids: Vec<u32> = relations.iter().map(|relation| relation.id.0).collect();
-    let sizes = sizes(client, &relations, &ids).await?;
+    let sizes = sizes(client, &ids).await?;
     let mut columns = columns(client, &ids, version).await?;
     let types: BTreeSet<u32> = columns.values().flatten().map(|(_, type_oid)| *type_oid).collect();
     let safe = binary_safe(client, types, InnerOids::Kept)
@@ -116,10 +110,13 @@ pub async fn plan(
         } else {
             vec![ChunkRange::Whole]
         };
+        let (columns, column_types) = columns.into_iter().unzip();
         plans.push(TablePlan {
             id: relation.id,
             name: relation.name,
-            columns: columns.into_iter().map(|(name, _)| name).collect(),
+            file_node: relation.file_node,
+            columns,
+            column_types,
             format: if is_safe { CopyFormat::Binary } else { CopyFormat::Text },
             // -1: never analyzed; 0 before PostgreSQL 14 means the same.
             rows_estimated: (relation.rows > 0.0).then_some(relation.rows as u64),

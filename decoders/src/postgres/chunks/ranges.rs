@@ -3,6 +3,7 @@
 use tokio_postgres::Client;
 
 use super::catalog::Size;
+use super::hold::is_lock_timeout;
 use super::{ChunkError, ChunkRange, database};
 use crate::change::QualifiedName;
 use crate::postgres::ident::quote_identifier;
@@ -18,6 +19,9 @@ const CHUNK_BYTES_MAX: u64 = 2 << 30;
 /// Chunks that a worker gets of a table that it shares with others: enough for all to end at about
 /// the same time.
 const CHUNKS_PER_WORKER: u64 = 4;
+
+/// How long reading a table's key range may wait for its lock, milliseconds.
+const KEYS_LOCK_MS: u64 = 500;
 
 /// When a table is cut, and into what.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,7 +88,16 @@ pub(super) async fn key_ranges(
     let statement = format!("SELECT min({key})::int8, max({key})::int8 FROM ONLY {table}");
     let doing = format!("reading the key range of {table}");
     let failed = database(&doing);
-    let row = client.query_one(&statement, &[]).await.map_err(&failed)?;
+    let begin = format!("SAVEPOINT keys; SET LOCAL lock_timeout = {KEYS_LOCK_MS}");
+    client.batch_execute(&begin).await.map_err(&failed)?;
+    let row = client.query_one(&statement, &[]).await;
+    let end = "ROLLBACK TO SAVEPOINT keys; RELEASE SAVEPOINT keys";
+    client.batch_execute(end).await.map_err(&failed)?;
+    let row = match row {
+        // Whoever has it may be long; in one piece the table can be read later.
+        Err(error) if is_lock_timeout(&error) => return Ok(vec![ChunkRange::Whole]),
+        row => row.map_err(&failed)?,
+    };
     let min: Option<i64> = row.try_get(0).map_err(&failed)?;
     let max: Option<i64> = row.try_get(1).map_err(&failed)?;
     Ok(match (min, max) {

@@ -52,8 +52,12 @@ pub struct TablePlan {
     pub id: TableId,
     /// Its name.
     pub name: QualifiedName,
+    /// Its `relfilenode` in the snapshot.
+    pub file_node: u32,
     /// Columns that travel: all but the generated ones, which the target computes.
     pub columns: Vec<String>,
+    /// OIDs of their types on the source.
+    pub column_types: Vec<u32>,
     /// How values travel.
     pub format: CopyFormat,
     /// Rows by the source's statistics; `None` if it has none.
@@ -125,6 +129,8 @@ mod tests {
         TablePlan {
             id: TableId(1),
             name: QualifiedName::new("S p", "t\"x"),
+            file_node: 1,
+            column_types: columns.iter().map(|_| 25).collect(),
             columns: columns.iter().map(|name| (*name).to_owned()).collect(),
             format: CopyFormat::Binary,
             rows_estimated: None,

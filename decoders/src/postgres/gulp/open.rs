@@ -111,7 +111,7 @@ async fn identify(
         Err(error) => return Err(of_connect(error).into()),
     };
     let (identity, head) = start::identify(&mut replication).await?;
-    start::check_identity(options.stream.expected_identity, identity)?;
+    start::check_identity(&mut replication, &options.stream, identity).await?;
     start::check_head(head, start)?;
     Ok(identity)
 }

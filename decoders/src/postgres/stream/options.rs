@@ -64,6 +64,9 @@ pub struct StreamOptions {
     /// what is before it. `None`: where the slot stands, which is right for a new slot only.
     /// Before PostgreSQL 17 a restart of the server may put it back to an earlier position.
     pub start: Option<Lsn>,
+    /// The newest transaction that was applied, which may be behind `start`: what another server has to
+    /// have, too, to go on in the place of the one that was followed.
+    pub applied: Option<Lsn>,
     /// A transaction larger than this comes in parts.
     pub part_bytes: usize,
     /// The form of values.
@@ -95,6 +98,7 @@ impl StreamOptions {
             slot_use: SlotUse::Existing,
             publications,
             start: None,
+            applied: None,
             part_bytes: PART_BYTES_DEFAULT,
             binary: Binary::Auto,
             origin: OriginFilter::Any,

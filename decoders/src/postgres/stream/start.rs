@@ -20,6 +20,7 @@ use crate::postgres::wire::{CopyBoth, ReplicationConnection};
 use crate::source::SourceError;
 
 use super::spooling::Spooling;
+use super::timelines;
 use super::verdict::Court;
 use super::{Binary, SlotUse, StreamOptions, SystemIdentity};
 
@@ -58,7 +59,7 @@ pub(super) async fn start(
         .await
         .map_err(of_connect)?;
     let (identity, head) = identify(&mut replication).await?;
-    check_identity(options.expected_identity, identity)?;
+    check_identity(&mut replication, options, identity).await?;
     let start = match existing {
         Some(start) => start,
         None => {
@@ -225,11 +226,13 @@ pub(in crate::postgres) async fn identify(
     })
 }
 
-pub(in crate::postgres) fn check_identity(
-    expected: Option<SystemIdentity>,
+/// The server is the one that was followed, or continues its history with everything that was applied.
+pub(in crate::postgres) async fn check_identity(
+    replication: &mut ReplicationConnection,
+    options: &StreamOptions,
     found: SystemIdentity,
 ) -> Result<(), SourceError> {
-    let Some(expected) = expected.filter(|expected| *expected != found) else {
+    let Some(expected) = options.expected_identity.filter(|expected| *expected != found) else {
         return Ok(());
     };
     if expected.system_id != found.system_id {
@@ -241,13 +244,8 @@ pub(in crate::postgres) fn check_identity(
             format!("correct the source's address; if the server was replaced, {NEW_COPY}"),
         ));
     }
-    Err(SourceError::halt(
-        format!(
-            "the source has changed from timeline {} to {}: it was failed over or restored",
-            expected.timeline, found.timeline
-        ),
-        format!("transactions may have been lost on the source: {NEW_COPY}"),
-    ))
+    let applied = options.applied.max(options.start).unwrap_or(Lsn::INVALID);
+    timelines::check(replication, expected, found, applied).await
 }
 
 /// An empty spool, where there is one and the server can make use of it.

@@ -3,6 +3,7 @@
 mod activity;
 mod content;
 mod legacy;
+mod powers;
 mod probing;
 mod replication;
 mod wal;
@@ -16,6 +17,7 @@ use tokio_postgres::Client;
 pub use activity::{Activity, PreparedTransaction, WritingTransaction};
 pub use content::Content;
 pub use legacy::Legacy;
+pub use powers::Powers;
 pub use probing::{replica_role_allowed, same_database};
 #[cfg(test)]
 pub use replication::SlotFacts;
@@ -101,6 +103,8 @@ pub struct GreenFacts {
     pub replica_role: Probe<Result<(), String>>,
     /// Functions, and tables with rows in them.
     pub content: Probe<Content>,
+    /// What the role may make and close.
+    pub powers: Probe<Powers>,
 }
 
 /// Asks both sides at the same time.
@@ -173,6 +177,7 @@ async fn green_facts(request: &CheckRequest, client: &Client) -> GreenFacts {
         schema_names: catalog::schema_names(client).await,
         available_extensions: catalog::available_extensions(client).await,
         replica_role: replica_role_allowed(client).await,
+        powers: powers::read(client).await,
         content: content::read(client, common.tables.as_deref().unwrap_or_default()).await,
         common,
     }

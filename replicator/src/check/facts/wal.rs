@@ -25,6 +25,8 @@ pub struct WalFacts {
     pub bytes: Option<u64>,
     /// How long it was measured.
     pub measured_ms: u64,
+    /// Bytes per second over the hours or days that blue has counted (PostgreSQL 14+).
+    pub average: Option<u64>,
     /// The archiver.
     pub archiver: Archiver,
     /// Bytes in `pg_wal` now; `None` without the rights of `pg_monitor`.
@@ -32,8 +34,11 @@ pub struct WalFacts {
 }
 
 impl WalFacts {
-    /// Bytes per second.
+    /// Bytes per second: on average where blue has counted long enough, else as measured.
     pub fn rate(&self) -> Option<f64> {
+        if self.average.is_some() && self.bytes.is_some() {
+            return self.average.map(|average| average as f64);
+        }
         let seconds = Duration::from_millis(self.measured_ms).as_secs_f64();
         let bytes = self.bytes? as f64;
         (seconds > 0.0).then(|| bytes / seconds)
@@ -69,6 +74,7 @@ pub(super) async fn read(client: &Client, sample: Duration) -> Probe<WalFacts> {
     } else {
         None
     };
+    let average = average(client).await.map_err(failed)?;
     tokio::time::sleep(sample.saturating_sub(started.elapsed())).await;
     let after = position(client).await.map_err(failed)?;
     let measured_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -79,6 +85,7 @@ pub(super) async fn read(client: &Client, sample: Duration) -> Probe<WalFacts> {
     Ok(WalFacts {
         bytes,
         measured_ms,
+        average,
         archiver: Archiver {
             failing: archiver.get("failing"),
             segment: archiver.get("last_failed_wal"),
@@ -86,6 +93,21 @@ pub(super) async fn read(client: &Client, sample: Duration) -> Probe<WalFacts> {
         },
         directory_bytes,
     })
+}
+
+/// What `pg_stat_wal` has counted since it was reset, if that is an hour or more.
+async fn average(client: &Client) -> Result<Option<u64>, tokio_postgres::Error> {
+    const THERE: &str = "SELECT pg_catalog.to_regclass('pg_catalog.pg_stat_wal') IS NOT NULL";
+    const AVERAGE: &str = "
+        SELECT (wal_bytes::float8 / seconds)::int8
+        FROM (SELECT wal_bytes, pg_catalog.date_part('epoch', pg_catalog.now() - stats_reset) AS seconds
+              FROM pg_catalog.pg_stat_wal) counted
+        WHERE seconds >= 3600";
+    if !client.query_one(THERE, &[]).await?.get::<_, bool>(0) {
+        return Ok(None);
+    }
+    let average = client.query_opt(AVERAGE, &[]).await?.map(|row| row.get::<_, i64>(0));
+    Ok(average.and_then(|average| u64::try_from(average).ok()))
 }
 
 /// The insert position as bytes; `None` on a standby, which writes no log of its own.

@@ -83,6 +83,7 @@ async fn queued(gate: &MarkerGate, mut source: Opening) -> Vec<u32> {
         own: OwnApply::of(Counterpart::of_binlog("shop_back")),
         written: Arc::default(),
         truncations: Truncations::new(TableFilter::default()),
+        copied_at: CopiedAt::default(),
         gate: gate.clone(),
         budget: Budget::new(1 << 20),
         limits: BatchLimits { bytes: 1 << 18, transactions: 100 },

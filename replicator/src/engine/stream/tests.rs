@@ -80,6 +80,7 @@ impl Setup {
             totals: watch::Sender::new(AppliedTotals::default()),
             touched: Arc::default(),
             tables: TableFilter::default(),
+            copied_at: CopiedAt::default(),
             gate: MarkerGate::default(),
             hold: Hold::default(),
             counterpart: Counterpart::of_binlog("shop_back"),

@@ -16,6 +16,7 @@ use super::{BinlogPipeline, lag, markers};
 use crate::backfill::mysql::of_catalog;
 use crate::config::{DdlMode, RowEventsMode};
 use crate::engine::apply::{Applier, BatchLimits};
+use crate::engine::copied_at::CopiedAt;
 use crate::engine::own::Counterpart;
 use crate::engine::resume::{self, Broken, Known};
 use crate::engine::stream::{self, Outcome, StreamContext};
@@ -101,6 +102,7 @@ impl BinlogPipeline {
             totals: self.shared.totals.clone(),
             touched: Arc::clone(&self.shared.touched),
             tables: self.tables.clone(),
+            copied_at: CopiedAt::default(),
             gate: self.shared.gate.clone(),
             hold: self.shared.hold.clone(),
             counterpart: Counterpart::of_binlog(&self.counterpart),

@@ -174,7 +174,9 @@ mod tests {
         outbox.put(Notification::resolved(&rule(RuleName::LagHigh), Some(1.0)));
         let (sender, counted) = (Arc::clone(&outbox), Arc::clone(&errors));
         let delivering = tokio::spawn(async move {
-            let failed = move || drop(counted.fetch_add(1, Ordering::Relaxed));
+            let failed = move || {
+                counted.fetch_add(1, Ordering::Relaxed);
+            };
             sender.deliver(&failed).await;
         });
         while errors.load(Ordering::Relaxed) == 0 {

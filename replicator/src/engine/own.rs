@@ -159,17 +159,24 @@ impl OwnApply {
             }
             Whose::OriginWithoutLane => Err(SourceError::halt(
                 format!(
-                    "the transaction that commits at {} has a replication origin of pipeline {pipeline:?},                      which has never written on this side. It is not applied, and nothing behind it",
+                    "the transaction that commits at {} has a replication origin of pipeline {pipeline:?}, \
+                     which has never written on this side. It is not applied, and nothing behind it",
                     transaction.commit_lsn
                 ),
-                "Find out who uses that origin (pg_replication_origin on the source): a role that may                  is a superuser, or was granted its functions. If its rows are to be moved,                  copy again: replicator teardown, then run with an empty green",
+                "Find out who uses that origin (pg_replication_origin on the source): a role that may \
+                     is a superuser, or was granted its functions. If its rows are to be moved, \
+                     copy again: replicator teardown, then run with an empty green",
             )),
             Whose::SecretWithoutOrigin => Err(SourceError::halt(
                 format!(
-                    "the transaction that commits at {} holds the secret of pipeline {pipeline:?}, without                      the replication origin that all of its transactions have. It is not applied, and nothing                      behind it",
+                    "the transaction that commits at {} holds the secret of pipeline {pipeline:?}, without \
+                     the replication origin that all of its transactions have. It is not applied, and nothing \
+                     behind it",
                     transaction.commit_lsn
                 ),
-                "Somebody has read the source's log or our table _cutover.own_mark and writes in our name: find                  out which roles may use replication slots there. If its rows are to be moved,                  copy again: replicator teardown, then run with an empty green",
+                "Somebody has read the source's log or our table _cutover.own_mark and writes in our name: find \
+                     out which roles may use replication slots there. If its rows are to be moved, \
+                     copy again: replicator teardown, then run with an empty green",
             )),
         }
     }

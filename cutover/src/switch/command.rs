@@ -54,7 +54,7 @@ const ROUTER: &str = "router command";
 const PASSED: [&str; 6] = ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR"];
 /// What it never gets, whatever the configuration says.
 const WITHHELD: [&str; 5] =
-    ["CUTOVER_BLUE", "CUTOVER_GREEN", "PGPASSWORD", "MYSQL_PWD", "CUTOVER_TOKEN"];
+    ["CUTOVER_BLUE", "CUTOVER_GREEN", "PGPASSWORD", "MYSQL_PWD", "CUTOVER_API_TOKEN"];
 /// Bytes of output that are kept for an error or the report.
 const OUTPUT_MAX: u64 = 4096;
 

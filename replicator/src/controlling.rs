@@ -137,6 +137,7 @@ impl<R: Route> Replication for EngineReplication<R> {
     }
 
     async fn arm(&self, token: &Token) -> PortResult<()> {
+        self.route.prepare_to_know().await?;
         self.shared.gate.arm(token).map_err(|armed| {
             PortError::new("stream", format!("another run's marker is awaited already: {armed}"))
         })

@@ -57,6 +57,16 @@ impl Scratch {
     }
 }
 
+/// Writes a file that only its owner can read, as files that hold passwords have to be.
+pub fn write_private(path: &Path, text: impl AsRef<[u8]>) -> std::io::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_ref())
+}
+
 /// A run that was killed could not remove its directory. Its name carries the process id, so the
 /// next run can tell.
 fn remove_orphans() {

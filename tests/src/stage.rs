@@ -14,7 +14,7 @@ use crate::ports::Port;
 use crate::postgres::{Postgres, connect_url};
 use crate::process::{Finished, Launch, Process};
 use crate::proxy::FaultProxy;
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, write_private};
 use crate::wait;
 
 /// The database that moves.
@@ -238,7 +238,7 @@ impl Stage {
 
     /// Writes the configuration file anew.
     pub fn write_config(&self) -> Result<()> {
-        std::fs::write(self.config_file(), self.config()?).context("cannot write cutover.toml")
+        write_private(&self.config_file(), self.config()?).context("cannot write cutover.toml")
     }
 
     /// `replicator run --config FILE`, as a child.

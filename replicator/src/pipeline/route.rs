@@ -66,6 +66,14 @@ pub trait Route: Send + Sync + 'static {
     /// A position of the stream behind which nothing of that place comes. Waits until it is known.
     fn position(&self, place: Self::Place) -> impl Future<Output = Lsn> + Send;
 
+    /// Opens what [`Route::ensure_known`] needs, while the source is open.
+    ///
+    /// # Errors
+    /// The source's.
+    fn prepare_to_know(&self) -> impl Future<Output = PortResult<()>> + Send {
+        async { Ok(()) }
+    }
+
     /// Whether the source's tables are still what they are known to be: with the source closed, before the other
     /// side is decided on. The default is for engines whose log brings every change of a definition.
     ///

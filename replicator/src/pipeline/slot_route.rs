@@ -98,6 +98,10 @@ impl Route for SlotRoute {
         place
     }
 
+    async fn prepare_to_know(&self) -> PortResult<()> {
+        self.open_marker().await
+    }
+
     async fn ensure_known(&self, shared: &Shared) -> PortResult<()> {
         self.known_at_the_fence(shared).await
     }
@@ -116,7 +120,7 @@ impl SlotRoute {
         self.ends.direction.from().name()
     }
 
-    async fn marking(&self) -> PortResult<Session> {
+    pub(super) async fn marking(&self) -> PortResult<Session> {
         let ends = &self.ends;
         let _guard = self.door.enter(ends.direction.from()).await?;
         let session = session::connect(&ends.source, "cutover marker").await;

@@ -317,6 +317,7 @@ mod tests {
         let store = Store::open(directory.path()).unwrap();
         assert_eq!(store.stage().unwrap(), Some(Stage::Preparing), "nothing is lost");
         assert_eq!(store.get::<u32>(stage::FAMILY, FORMAT_KEY).unwrap(), Some(1));
+        drop(store);
         for other in [0, FORMAT + 1] {
             let store = Store::open(directory.path()).unwrap();
             store.put(stage::FAMILY, FORMAT_KEY, &other).unwrap();

@@ -227,7 +227,7 @@ impl SmallDisk {
         std::fs::create_dir(directory)?;
         let log = tempfile::tempdir()?;
         let script = format!(
-            "mount -t tmpfs -o size=64M tmpfs '{}' && echo mounted && exec sleep 3600",
+            "mount -t tmpfs -o size=64M,mode=0700 tmpfs '{}' && echo mounted && exec sleep 3600",
             directory.display()
         );
         let user: &[&str] = if is_root() { &[] } else { &["--map-root-user"] };

@@ -183,7 +183,7 @@ impl Move {
             url(&green),
             port.number()
         );
-        std::fs::write(scratch.path().join("cutover.toml"), config)?;
+        tests::scratch::write_private(&scratch.path().join("cutover.toml"), config)?;
         let sidecar = launch(&scratch.path().join("cutover.toml"))?
             .start(&scratch.path().join("replicator"))?;
         Ok(Move { blue, green, scratch, port, sidecar })

@@ -70,7 +70,7 @@ fn mounted() -> Vec<String> {
 
 /// Mounts a file system of this size in memory. False where that is not allowed.
 pub fn mount(directory: &Path, megabytes: u32) -> bool {
-    let size = format!("size={megabytes}m");
+    let size = format!("size={megabytes}m,mode=0700");
     let mounted = std::process::Command::new("mount")
         .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
         .arg(directory)

@@ -21,7 +21,7 @@ use crate::ports::Port;
 use crate::process::{self, Launch, Process};
 use crate::proxy::FaultProxy;
 use crate::proxysql::ProxySql;
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, write_private};
 pub use crate::side::Side;
 use crate::stage::{APP, DATABASE};
 use crate::wait;
@@ -267,10 +267,10 @@ impl Pair {
         }
         let api = self.api_port.number();
         let own = text(&self.links.sidecar, &self.state_dir(), api) + &routers;
-        std::fs::write(self.config_file(), own)?;
+        write_private(&self.config_file(), own)?;
         // The same pipeline as the router reaches it.
         let routed = text(self.links.of_router(), &self.state_dir(), api) + &routers;
-        std::fs::write(self.path().join("proxy.toml"), routed)?;
+        write_private(&self.path().join("proxy.toml"), routed)?;
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use crate::embedded::Embedded;
 use crate::haproxy::HaProxy;
 use crate::ports::Port;
 use crate::process::{Finished, Launch, Process};
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, write_private};
 
 /// The database that moves.
 pub const DATABASE: &str = "shop";
@@ -105,7 +105,7 @@ impl Stage {
 
     /// Writes the configuration, with these sections about routers and these others.
     pub fn configure(&self, routers: &str, more: &str) -> Result<()> {
-        std::fs::write(self.config_file(), self.config(routers, more))
+        write_private(&self.config_file(), self.config(routers, more))
             .context("cannot write cutover.toml")
     }
 

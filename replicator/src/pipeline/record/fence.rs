@@ -19,11 +19,13 @@ impl SlotRoute {
     /// A server's; or tables of the source are not what they are known to be: they are named.
     pub(in crate::pipeline) async fn known_at_the_fence(&self, shared: &Shared) -> PortResult<()> {
         let direction = self.ends.direction;
-        // The session of the marker: nobody new is let in now.
-        let kept = self.marker.lock().await;
-        let source = kept.as_ref().filter(|session| !session.is_closed()).ok_or_else(|| {
-            PortError::new(direction.from().name(), "the session that writes markers is gone")
-        })?;
+        // Opened before the door was closed. If it was lost since, another one comes in by the airlock.
+        let mut kept = self.marker.lock().await;
+        let session = match kept.take() {
+            Some(session) if !session.is_closed() => session,
+            _ => self.marking().await?,
+        };
+        let source = &*kept.insert(session);
         let refused = |error: tokio_postgres::Error| {
             PortError::new(direction.from().name(), session::describe(&error))
         };

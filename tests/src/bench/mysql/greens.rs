@@ -13,7 +13,7 @@ use crate::mysql::Mysql;
 use crate::paths;
 use crate::ports::Port;
 use crate::process::{Launch, Process};
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, write_private};
 use crate::wait;
 
 /// The database that is copied.
@@ -106,7 +106,7 @@ impl Greens {
             self.api_port.number(),
             self.options.config,
         );
-        std::fs::write(&config, text).context("cannot write the replicator's configuration")?;
+        write_private(&config, text).context("cannot write the replicator's configuration")?;
         let launch = Launch::new(&self.replicator).args(["run", "--config"]).arg(config);
         launch.start(&self.scratch.path().join("replicator-log"))
     }

@@ -131,11 +131,11 @@ async fn the_command_speaks_tls_to_a_private_authority() -> Result<()> {
     );
     let this = Move::start_with(Stage::builder(15, 17).config(&config), "SELECT").await?;
     let state_dir = this.stage.state_dir().display().to_string();
-    let streams = wait::until("the socket to answer", SOON, || {
-        let seen = cutover(&["--state-dir", &state_dir, "wait", "--for-state", "streaming"]);
-        async { Ok(seen.ok().filter(|seen| seen.code() == 0)) }
-    });
-    streams.await.with_context(|| this.sidecar.log_tail())?;
+    // The command goes over the socket if it is there when it begins.
+    let socket = this.stage.state_dir().join("api.sock");
+    let bound = wait::until("the socket", SOON, || async { Ok(socket.exists().then_some(())) });
+    bound.await.with_context(|| this.sidecar.log_tail())?;
+    cutover(&["--state-dir", &state_dir, "wait", "--for-state", "streaming"])?.success()?;
     let url = this.stage.api().base_url().replace("http://", "https://");
     let (ca, cert, key) = (at("ca.pem"), at("ann.pem"), at("ann.key"));
     let secure = |more: &[&str]| {

@@ -213,7 +213,6 @@ const CAUSES: [Cause; 13] = [
                           EXECUTE format('COPY (SELECT 1) TO PROGRAM %L', \
                             format('sed -i 1d %s', current_setting('hba_file'))); \
                           PERFORM pg_reload_conf(); END$$",
-        ..Cause::NONE
     },
 ];
 

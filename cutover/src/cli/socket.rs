@@ -88,7 +88,7 @@ impl Transport for SocketTransport {
             stream.set_nonblocking(false)?;
             Ok(matches!(found, Err(error) if error.kind() == io::ErrorKind::WouldBlock))
         };
-        is_quiet(&mut self.stream).unwrap_or_else(|_: io::Error| false)
+        is_quiet(&mut self.stream).unwrap_or(false)
     }
 }
 

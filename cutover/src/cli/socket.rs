@@ -86,7 +86,9 @@ impl Transport for SocketTransport {
             stream.set_nonblocking(true)?;
             let found = stream.read(&mut [0]);
             stream.set_nonblocking(false)?;
-            Ok(matches!(found, Err(error) if error.kind() == io::ErrorKind::WouldBlock))
+            Ok::<bool, io::Error>(
+                matches!(found, Err(error) if error.kind() == io::ErrorKind::WouldBlock),
+            )
         };
         is_quiet(&mut self.stream).unwrap_or(false)
     }

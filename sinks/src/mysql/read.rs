@@ -27,7 +27,10 @@ type Referenced = BTreeMap<QualifiedName, Vec<String>>;
 /// The cascading foreign keys of all of green. Who refers to a table can only be found by looking at every table of
 /// the server, which takes as long for one of them as for all: so it is done once, until a schema change comes.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Cascades(Arc<Mutex<Option<(u64, Arc<Referenced>)>>>);
+pub(super) struct Cascades(Arc<Mutex<Option<Looked>>>);
+
+/// When the catalog was looked at, and what it said.
+type Looked = (u64, Arc<Referenced>);
 
 impl Cascades {
     /// Those of now. `definitions`: how many schema changes have come.

@@ -29,7 +29,7 @@ type Referenced = BTreeMap<QualifiedName, Vec<String>>;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Cascades(Arc<Mutex<Option<Looked>>>);
 
-/// When the catalog was looked at, and what it said.
+/// How many schema changes had come when the catalog was read, and what it said.
 type Looked = (u64, Arc<Referenced>);
 
 impl Cascades {

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use decoders::QualifiedName;
 use decoders::postgres::catalog::RelationRecord;
+use decoders::postgres::state_schema;
 use serde::{Deserialize, Serialize};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
@@ -123,7 +124,8 @@ pub async fn create(client: &Client) -> Result<(), TargetError> {
     if exists(client).await? {
         return Ok(());
     }
-    client.batch_execute(&format!("{LOCK};{CREATE}")).await.map_err(fail)
+    let sql = format!("{LOCK};{CREATE};{}", state_schema::REVOKE);
+    client.batch_execute(&sql).await.map_err(fail)
 }
 
 async fn exists(client: &Client) -> Result<bool, TargetError> {

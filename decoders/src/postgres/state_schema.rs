@@ -11,9 +11,29 @@ use tokio_postgres::Client;
 /// The schema that all our tables are in, on either side.
 pub const STATE_SCHEMA: &str = "_cutover";
 
-/// Takes the rights away that PUBLIC may have got by default privileges. Behind every creation.
-pub const REVOKE: &str = "REVOKE ALL ON SCHEMA _cutover FROM PUBLIC; \
-     REVOKE ALL ON ALL TABLES IN SCHEMA _cutover FROM PUBLIC";
+/// Takes the rights away that others have got by default privileges of our role (manual, ALTER DEFAULT
+/// PRIVILEGES), on what is ours. Behind every creation, and behind a look for [`STRANGERS`]: rights that
+/// somebody was granted on purpose are named, and not taken.
+pub const REVOKE: &str = "DO $revoke$
+DECLARE given record;
+BEGIN
+  FOR given IN
+    SELECT 'SCHEMA _cutover' AS object, n.nspowner AS owner, a.grantee
+    FROM pg_catalog.pg_namespace n, pg_catalog.aclexplode(n.nspacl) a WHERE n.nspname = '_cutover'
+    UNION
+    SELECT pg_catalog.format('%s _cutover.%I', CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
+             c.relname), c.relowner, a.grantee
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace,
+         pg_catalog.aclexplode(c.relacl) a
+    WHERE n.nspname = '_cutover' AND c.relkind IN ('r', 'S')
+  LOOP
+    IF given.grantee <> given.owner AND pg_catalog.pg_has_role(given.owner, 'USAGE') THEN
+      EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM %s', given.object, CASE given.grantee
+        WHEN 0 THEN 'PUBLIC'
+        ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(given.grantee)) END);
+    END IF;
+  END LOOP;
+END $revoke$";
 
 /// What is in `_cutover` that is not ours alone; no row if there is nothing, or no such schema. One column,
 /// `what`. Takes no parameter, so that it can be sent by the simple protocol too.

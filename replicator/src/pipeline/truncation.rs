@@ -14,6 +14,7 @@ use cutover::marker::SCHEMA;
 use decoders::QualifiedName;
 use decoders::postgres::catalog::TableInfo;
 use decoders::postgres::session::Session;
+use decoders::postgres::state_schema;
 use sinks::postgres::target_error;
 use tokio_postgres::error::SqlState;
 
@@ -48,9 +49,7 @@ const MAKE: &str = "
         VALUES (TG_WHEN, pg_catalog.pg_trigger_depth(), TG_TABLE_SCHEMA, TG_TABLE_NAME);
         RETURN NULL;
     END $$;
-    REVOKE ALL ON FUNCTION _cutover.note_truncate() FROM PUBLIC;
-    REVOKE ALL ON SCHEMA _cutover FROM PUBLIC;
-    REVOKE ALL ON ALL TABLES IN SCHEMA _cutover FROM PUBLIC";
+    REVOKE ALL ON FUNCTION _cutover.note_truncate() FROM PUBLIC";
 
 /// Tables that have triggers of ours; the second column counts those that fire always.
 const TRIGGERS: &str = "
@@ -96,7 +95,7 @@ pub(super) async fn report(
     if blue.server_version() >= SENT_SINCE {
         return Ok(None);
     }
-    let made = blue.batch_execute(MAKE).await;
+    let made = blue.batch_execute(&format!("{MAKE}; {}", state_schema::REVOKE)).await;
     made.map_err(|error| target_error("making the function that reports TRUNCATE", &error))?;
     let known: BTreeMap<u32, i64> =
         triggers(blue).await?.into_iter().map(|found| (found.oid, found.always)).collect();

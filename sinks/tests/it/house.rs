@@ -141,3 +141,20 @@ async fn what_is_known_of_a_pipelines_own_transactions() {
     target.open_lane(LaneId(0)).await.unwrap();
     assert_eq!(learn(&db.sql, &db.name).await.unwrap().origin_since, None);
 }
+
+/// Default privileges of our role give others rights on whatever it makes: an ordinary setting, and no
+/// stranger's work.
+#[tokio::test]
+async fn default_privileges_give_nobody_rights_on_our_tables() {
+    let db = Db::new("CREATE TABLE t (id int PRIMARY KEY)").await;
+    db.exec(&format!("CREATE ROLE staff_{}", db.name)).await;
+    db.exec(&format!(
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT, UPDATE ON TABLES TO staff_{0}; \
+         ALTER DEFAULT PRIVILEGES GRANT USAGE ON SCHEMAS TO staff_{0}, PUBLIC",
+        db.name
+    ))
+    .await;
+    db.target().await;
+    assert_eq!(strangers(&db.sql).await.unwrap(), Vec::<String>::new());
+    db.exec(&format!("DROP OWNED BY staff_{0}; DROP ROLE staff_{0}", db.name)).await;
+}

@@ -135,6 +135,10 @@ fn remedy(refusal: &DbError) -> Option<String> {
         "42883" | "42P01" => {
             "a function may rely on search_path: give it one on blue (ALTER FUNCTION .. SET search_path = ..)"
         }
+        code if code.starts_with("23") => {
+            "green has a constraint that a row of blue does not meet there: make the constraint, and what it calls, \
+             answer as on blue. Then: cutover retry"
+        }
         _ => return refusal.hint().map(str::to_owned),
     };
     Some(text.to_owned())

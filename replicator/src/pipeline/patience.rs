@@ -34,9 +34,7 @@ impl Patience {
     /// The pause behind an attempt that has halted for `cause`, and that had streamed for so long.
     pub(super) fn after(&mut self, cause: &str, streamed: Duration) -> Duration {
         let cause = cause.replace(|c: char| c.is_ascii_digit(), "");
-        if self.cause != cause {
-            *self = Self { cause, looks: 1, ..Self::new(self.first) };
-        } else if streamed >= HEALTHY {
+        if self.cause != cause || streamed >= HEALTHY {
             *self = Self { cause, looks: 1, ..Self::new(self.first) };
         } else if streamed >= LOOKED {
             self.flaps = self.flaps.saturating_add(1);

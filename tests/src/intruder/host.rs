@@ -51,7 +51,7 @@ pub(super) async fn run(ground: &mut Ground) -> Result<()> {
     std::fs::write(&config, text)?;
     let ended = Launch::ours("replicator")?.args(["run", "--config"]).arg(&config).run(SOON);
     let harm = match ended {
-        Ok(ended) if ended.code() != 0 && ended.stderr.contains("chmod 06") => None,
+        Ok(ended) if ended.code() != 0 && ended.stderr.contains("chmod 600") => None,
         Ok(ended) => Some(ended.stderr),
         Err(error) => Some(format!("{error:#}")),
     };

@@ -203,8 +203,7 @@ impl Scene<'_> {
             }
         }
         let mut other = |what: String| {
-            let is_rows = what.starts_with("materialized view");
-            found.insert(Difference { what, is_rows });
+            found.insert(Difference { what, is_rows: false });
         };
         before.differences(&Facts::read(green).await?).into_iter().for_each(&mut other);
         let reference = dump::reference(self.stage, dump).await?;

@@ -31,7 +31,7 @@ pub const KINDS: &[Kind] = &[
     major("view-dropped", &["DROP VIEW dear"]),
     major("view-barrier", &["ALTER VIEW dear SET (security_barrier = true)"]),
     major("matview-new", &["CREATE MATERIALIZED VIEW titles AS SELECT title FROM item"]),
-    major("matview-refreshed", &["REFRESH MATERIALIZED VIEW totals"]),
+    harmless("matview-refreshed", &["REFRESH MATERIALIZED VIEW totals"]),
     major("matview-emptied", &["REFRESH MATERIALIZED VIEW totals WITH NO DATA"]),
     major("rule-new", &["CREATE RULE quiet AS ON DELETE TO item WHERE old.id < 0 DO INSTEAD NOTHING"]),
     minor("index-new", &["CREATE INDEX wide_b ON wide (b)"]),

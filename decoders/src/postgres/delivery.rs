@@ -161,7 +161,7 @@ impl Delivery {
             format!("the stream stops behind {}: {error}", self.delivered),
             format!(
                 "the rows that {table} had are gone on blue and are on green still. On green: TRUNCATE \
-                 {table}; then: replicator run; then: cutover verify --table '{table}'"
+                 {table}; it goes on by itself then; at last: cutover verify --table '{table}'"
             ),
         )
         .caused_by(error)

@@ -453,7 +453,7 @@ fn stop(drifts: &[Drift]) -> Failure {
     Failure::halt(
         "blue",
         format!("{}; green has every change that came before", what.join("; ")),
-        format!("on green: {}; then: replicator run", remedy.join("; ")),
+        format!("on green: {}; it goes on by itself then", remedy.join("; ")),
     )
 }
 

@@ -71,6 +71,14 @@ async fn wait_kept(this: &Move, tables: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Waits until the stream has halted, and gives what is said of it.
+async fn halted(this: &mut Move) -> Result<String> {
+    let halted = this.stage.wait_status(&mut this.sidecar, "a halt", SOON, |status| {
+        status["phase"] == "halted" && !status["halt"].is_null()
+    });
+    Ok(halted.await?["halt"].to_string())
+}
+
 /// A run gives up at its gate, with the table's name, and blue serves on.
 async fn ensure_refused(this: &Move, table: &str) -> Result<()> {
     let arguments = ["--when-lag", "<1s", "--yes", "--gate-timeout", "3s"];
@@ -95,13 +103,15 @@ async fn a_reset_column_and_a_rewrite_are_unproven_and_maintenance_is_not() -> R
         "CLUSTER calm USING calm_pkey",
         "REINDEX TABLE calm",
         "ANALYZE calm",
-        "ALTER TABLE calm ALTER v SET DEFAULT 'x', ALTER v SET NOT NULL",
         "CREATE INDEX ON calm (v)",
         "TRUNCATE emptied",
     ] {
         stage.blue.execute(DATABASE, sql).await?;
     }
     wait_kept(&this, &["calm", "narrow", "emptied"]).await?;
+    // Apart from what gives a table a new file: both between two looks would be in doubt.
+    let definition = "ALTER TABLE narrow ALTER v SET DEFAULT 1, ALTER v SET NOT NULL";
+    this.stage.blue.execute(DATABASE, definition).await?;
     wait_said(&this, &[]).await?;
     ensure!(proof.exists(), "maintenance moves no row");
 
@@ -142,10 +152,9 @@ async fn a_reset_column_and_a_rewrite_are_unproven_and_maintenance_is_not() -> R
     // What the printed remedy leaves different is found, too.
     let fill = "ALTER TABLE filled ADD COLUMN g uuid DEFAULT gen_random_uuid()";
     this.stage.on_blue(&format!("{fill}; INSERT INTO filled VALUES (1000)")).await?;
-    let (code, said) = this.wait_end().await?;
-    ensure!(code == 1 && said.contains("cutover verify --table"), "{code}: {said}");
+    let said = halted(&mut this).await?;
+    ensure!(said.contains("cutover verify --table"), "{said}");
     this.stage.green.execute(DATABASE, fill).await?;
-    this.restart_sidecar()?;
     this.wait_streaming().await?;
     wait_said(&this, &["\"filled\""]).await?;
     ensure_refused(&this, "filled").await?;
@@ -235,10 +244,9 @@ async fn partitions_come_and_go_and_nothing_of_them_is_missed() -> Result<()> {
              INSERT INTO m SELECT n, n, 'reloaded' FROM generate_series(1500, 1599) n; COMMIT",
         )
         .await?;
-    let (code, said) = this.wait_end().await?;
-    ensure!(code == 1 && said.contains("\"p1\"") && said.contains("TRUNCATE"), "{code}: {said}");
+    let said = halted(&mut this).await?;
+    ensure!(said.contains("p1") && said.contains("TRUNCATE"), "{said}");
     this.stage.green.execute(DATABASE, "TRUNCATE p1").await?;
-    this.restart_sidecar()?;
     this.wait_streaming().await?;
     this.stage.wait_caught_up(SOON).await?;
     wait_said(&this, &["\"p1\"", "made again"]).await?;

@@ -101,7 +101,7 @@ impl StoreError {
             ),
             StoreError::Io { path, .. } => format!(
                 "nothing is lost: green holds its own progress. Check free space and permissions of \
-                 {} (df -h, ls -ld); it goes on by itself once it can write",
+                 {} (df -h, ls -ld), then stop and start the replicator: its store takes no more writes until then",
                 path.display()
             ),
             StoreError::Format { path, found } if *found > FORMAT => format!(

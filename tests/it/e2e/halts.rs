@@ -437,11 +437,13 @@ async fn a_way_back_that_halts_goes_on_by_itself() -> Result<()> {
     assert_eq!(status["serving"], "green", "whoever serves goes on");
     assert_eq!(watched.api.get("/readyz")?.status, 503);
     watched.wait_told("CutoverWayBackBroken", "firing", 1).await?;
+    // The closed side is read-only by default.
+    let drop = "BEGIN READ WRITE; DROP INDEX alone; COMMIT";
     wait::until("blue to let us in", SOON, || async {
         // The sidecar closes it behind its own sessions.
         let opened = stage.blue.execute("postgres", "ALTER DATABASE shop ALLOW_CONNECTIONS true");
         opened.await?;
-        Ok(stage.blue.execute(DATABASE, "DROP INDEX alone").await.ok())
+        Ok(stage.blue.execute(DATABASE, drop).await.ok())
     })
     .await?;
     let goes_on =

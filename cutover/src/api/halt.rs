@@ -9,11 +9,11 @@ use crate::side::Direction;
 /// A stream that can't go on until a person has acted. The process goes on, and tries again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Halt {
-    /// Since when.
+    /// When the stream stopped; attempts that fail for the same cause do not move it.
     pub since: Timestamp,
-    /// What happened.
+    /// The error that stopped it, in a sentence without row values.
     pub what: String,
-    /// Where.
+    /// Which server or part the error is of: `blue`, `green`, `copy`, `state directory`.
     #[serde(rename = "where")]
     pub place: String,
     /// Who serves, and what becomes of the source's log meanwhile: a sentence.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Between the two.
+/// Separates the name that was seen from the one that the client gave.
 const FOR: &str = " for ";
 /// How names begin that the API gives; none has a blank in it.
 const SEEN: [&str; 3] = ["token:", "user:", "certificate:"];

@@ -36,7 +36,7 @@ pub enum Place {
 /// Where to ask, and what to show.
 #[derive(Clone)]
 pub struct Sidecar {
-    /// Where.
+    /// The address or socket that requests go to.
     pub place: Place,
     /// The bearer token. Never shown.
     pub token: Option<String>,

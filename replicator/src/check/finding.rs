@@ -77,6 +77,18 @@ pub enum Fix {
 }
 
 impl Fix {
+    /// In one line, as a check of a run shows it.
+    pub fn line(&self) -> String {
+        match self {
+            Fix::Sql { side, statements, then } => {
+                let then = then.as_ref().map_or(String::new(), |then| format!("; {then}"));
+                format!("on {side}: {}{then}", statements.join("; "))
+            }
+            Fix::Command { command } => command.clone(),
+            Fix::Advice { text } => text.clone(),
+        }
+    }
+
     /// Statements for a database.
     pub fn sql(side: Side, statements: Vec<String>) -> Self {
         Fix::Sql { side, statements, then: None }

@@ -182,13 +182,22 @@ impl Pipeline {
             return failure;
         }
         let blue = session::connect(&self.ends.source, "cutover setup").await;
-        let made = match blue {
-            Ok(blue) => self.keep_record(&blue, known, false).await.unwrap_or_default(),
-            Err(_) => 0,
+        let looked = match blue {
+            Ok(blue) => self.keep_record(&blue, known, false).await,
+            Err(error) => Err(of_connect("blue", &error)),
         };
-        match made {
-            0 => failure,
-            _ => Failure { disposition: Disposition::Retry, ..failure },
+        match looked {
+            Ok(0) => failure,
+            Ok(_) => Failure { disposition: Disposition::Retry, ..failure },
+            Err(looked) => {
+                // What stopped the stream is what has to be told; the next attempt looks again.
+                tracing::warn!(
+                    place = looked.place,
+                    "the catalogs could not be looked at: {}",
+                    looked.what
+                );
+                failure
+            }
         }
     }
 

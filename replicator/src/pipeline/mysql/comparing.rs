@@ -69,15 +69,7 @@ fn of_finding(finding: &Finding, fails: bool, ends: &Ends<ServerUrl>) -> Check {
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         what = format!("{what}: {}{more}", named.join("; "));
     }
-    let fix = match &finding.fix {
-        Some(Fix::Sql { side, statements, then }) => {
-            let then = then.as_ref().map_or(String::new(), |then| format!("; {then}"));
-            format!("on {side}: {}{then}", statements.join("; "))
-        }
-        Some(Fix::Command { command }) => command.clone(),
-        Some(Fix::Advice { text }) => text.clone(),
-        None => String::new(),
-    };
+    let fix = finding.fix.as_ref().map(Fix::line).unwrap_or_default();
     let (what, fix) = (ends.words(what), ends.words(fix));
     let accept = format!("or, if that is wanted: accept = [{:?}] under [check]", finding.id);
     match (fails, finding.severity) {

@@ -49,15 +49,7 @@ fn of_finding(finding: &Finding, ends: &Ends<ServerUrl>) -> Check {
     if !named.is_empty() {
         what = format!("{what}: {}", named.join(", "));
     }
-    let fix = match &finding.fix {
-        Some(Fix::Sql { side, statements, then }) => {
-            let then = then.as_ref().map_or(String::new(), |then| format!("; {then}"));
-            format!("on {side}: {}{then}", statements.join("; "))
-        }
-        Some(Fix::Command { command }) => command.clone(),
-        Some(Fix::Advice { text }) => text.clone(),
-        None => String::new(),
-    };
+    let fix = finding.fix.as_ref().map(Fix::line).unwrap_or_default();
     let name = format!("way-back-{}", finding.id);
     let (what, fix) = (ends.words(what), ends.words(fix));
     match finding.severity {

@@ -189,8 +189,12 @@ async fn a_trigger_on_blue_that_would_repeat_what_comes_back_stops_the_cutover()
     ensure!(said.contains("again on ledger.accounts"), "{said}");
     this.more(50).await?;
 
+    // An ordinary one may be there, on both sides.
+    this.stage.green.execute(DATABASE, trigger).await?;
     let ordinary = "ALTER TABLE ledger.accounts ENABLE TRIGGER again";
-    this.stage.blue.execute(DATABASE, ordinary).await?;
+    for server in [&this.stage.blue, &this.stage.green] {
+        server.execute(DATABASE, ordinary).await?;
+    }
     cut_over(&this).await?;
     this.more(100).await?;
     ensure_blue_follows(&mut this).await

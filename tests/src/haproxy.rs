@@ -102,7 +102,10 @@ impl HaProxy {
             if let Some(status) = process.ended()? {
                 bail!("HAProxy ended with {status}:\n{}", process.log_tail());
             }
-            Ok(std::net::TcpStream::connect(("127.0.0.1", port)).ok().map(drop))
+            // The stats socket gets its name after the port listens.
+            let clients = std::net::TcpStream::connect(("127.0.0.1", port)).ok();
+            let operator = std::os::unix::net::UnixStream::connect(self.socket()).ok();
+            Ok(clients.and(operator).map(drop))
         })?;
         self.process = Some(process);
         Ok(())

@@ -112,6 +112,11 @@ impl Client {
         Ok(Self { agent, base, place, authorization, looked })
     }
 
+    /// Whether the other one asks the same place with the same right.
+    pub fn asks_as(&self, other: &Client) -> bool {
+        self.place == other.place && self.authorization == other.authorization
+    }
+
     /// `GET /v1/status`.
     pub fn status(&self) -> Result<Status, ClientError> {
         self.get("/v1/status", QUICK)

@@ -157,8 +157,14 @@ fn abort_result(status: &RunStatus, screen: &Screen) -> Exit {
     }
 }
 
-/// `cutover wait`.
-pub fn wait(client: &Client, screen: &Screen, args: &WaitArgs) -> Result<Exit, Failure> {
+/// `cutover wait`. A sidecar that is not up yet is looked for anew each time: its first start makes the
+/// socket and the token by which it is found.
+pub fn wait(
+    mut client: Client,
+    screen: &Screen,
+    common: &CommonArgs,
+    args: &WaitArgs,
+) -> Result<Exit, Failure> {
     let until = Instant::now() + args.timeout;
     let mut first: Option<Status> = None;
     let mut said: Option<(Instant, String)> = None;
@@ -187,9 +193,16 @@ pub fn wait(client: &Client, screen: &Screen, args: &WaitArgs) -> Result<Exit, F
         let line = match &seen {
             Ok(status) => format!(" {}", status_line(status)),
             // It may only be starting.
-            Err(error) if error.may_pass() => format!(" {error}"),
-            Err(_) => {
-                return seen.map(|_| Exit::Failed).map_err(|error| client.failure(error, UNSEEN));
+            Err(error) => {
+                let line = format!(" {error}");
+                let found = Client::new(common)?;
+                if !error.may_pass() && found.asks_as(&client) {
+                    return seen
+                        .map(|_| Exit::Failed)
+                        .map_err(|error| client.failure(error, UNSEEN));
+                }
+                client = found;
+                line
             }
         };
         let now = Instant::now();

@@ -86,6 +86,6 @@ fn dispatch(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
         Some(Command::Audit(args)) => audit::audit(&client, screen, &cli.common, args),
         Some(Command::Verify(args)) => verify::verify(&client, screen, &cli.common, args),
         Some(Command::Repair(args)) => repair::repair(&client, screen, &cli.common, args),
-        Some(Command::Wait(args)) => look::wait(&client, screen, args),
+        Some(Command::Wait(args)) => look::wait(client, screen, &cli.common, args),
     }
 }

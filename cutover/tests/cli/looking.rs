@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 
 use cutover::Phase;
-use cutover::api::{Check, Outcome};
+use cutover::api::{Check, Outcome, SOCKET};
 use serde_json::json;
 
 use crate::canned;
@@ -131,6 +131,28 @@ fn wait_ends_when_the_state_is_reached_or_can_not_come() {
     let halted = run(sidecar.url(), &["wait", "--for-state", "streaming"]);
     assert_eq!(halted.code, Some(7), "{halted:#?}");
     assert_eq!(run(sidecar.url(), &["wait", "--for-state", "nowhere"]).code, Some(2));
+}
+
+/// Its first start makes the socket that the command finds it by.
+#[test]
+fn wait_may_begin_before_the_sidecar() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("cutover.toml");
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    fs::write(&config, format!("state_dir = {:?}\n[api]\nlisten = '{nobody}'\n", directory.path()))
+        .unwrap();
+    let config = config.to_str().unwrap();
+    let mut command = cutover("", &["wait", "--for-state", "streaming", "--config", config]);
+    command.env_remove("CUTOVER_API").env_remove("CUTOVER_STATE_DIR");
+    let mut waiting = Running::start(command);
+    waiting.wait_for("refused");
+
+    let mut state = canned::ready();
+    state.status = canned::status("streaming");
+    let sidecar = Sidecar::start(state);
+    sidecar.listen_at(&directory.path().join(SOCKET));
+    let ended = waiting.end();
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "streaming\n"), "{ended:#?}");
 }
 
 #[test]

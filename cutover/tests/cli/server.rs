@@ -1,7 +1,9 @@
 //! A sidecar that says what a test wants: HTTP/1.1 on loopback, one request a connection.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -87,6 +89,18 @@ impl Sidecar {
         sidecar
     }
 
+    /// Answers at a socket, too.
+    pub fn listen_at(&self, path: &Path) {
+        let listener = UnixListener::bind(path).expect("the directory is there");
+        let shared = self.shared.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let shared = shared.clone();
+                thread::spawn(move || serve(&shared, stream).ok());
+            }
+        });
+    }
+
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -116,7 +130,7 @@ impl Sidecar {
     }
 }
 
-fn serve(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
+fn serve(shared: &Shared, stream: impl Read + Write) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     let request = read_request(&mut reader)?;
     let (status, body) = answer(shared, request);

@@ -90,7 +90,11 @@ fn spawn(directory: &TempDir, port: u16) -> Child {
         .spawn()
         .expect("HAProxy is missing: run scripts/setup");
     let began = Instant::now();
-    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+    // The stats socket gets its name after the port listens.
+    let socket = directory.path().join("admin.sock");
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err()
+        || std::os::unix::net::UnixStream::connect(&socket).is_err()
+    {
         assert!(child.try_wait().unwrap().is_none(), "HAProxy has ended");
         assert!(began.elapsed() < Duration::from_secs(30), "HAProxy does not listen");
         std::thread::sleep(Duration::from_millis(5));

@@ -27,8 +27,9 @@ struct Told {
 }
 
 /// Takes the first host out of the history, most often in the middle of a run.
-async fn lose(first: Arc<Stage>, is_cut: bool, long: Duration) {
+async fn lose(first: Arc<Stage>, long: Duration) {
     inside_a_run(&first, Duration::from_secs(9)).await;
+    let is_cut = first.shared.lock().random.per_mille(500);
     match is_cut {
         true => first.power_cut(long),
         false => first.freeze(long),
@@ -53,18 +54,16 @@ async fn history(seed: u64, has_claims: bool) -> (Told, Vec<String>, Vec<String>
     let ordered = first.clone();
     tokio::spawn(async move { ordered.order(Direction::Forward).await });
     let long = shared.lock().random.ms(500, 40_000);
-    // Without claims only a host that goes on can do harm, so that is what these histories are about.
-    let is_cut = shared.lock().random.per_mille(500) && has_claims;
-    lose(first.clone(), is_cut, long).await;
+    lose(first.clone(), long).await;
 
     let pause = shared.lock().random.ms(0, 5000);
     tokio::time::sleep(pause).await;
     tokio::spawn(second.clone().supervise());
-    if shared.lock().random.per_mille(500) || !has_claims {
+    if shared.lock().random.per_mille(500) {
         tokio::spawn(wake(first.clone(), second.clone()));
     }
     let mut told = Told::default();
-    let runs = shared.lock().random.below(4).max(u64::from(!has_claims));
+    let runs = shared.lock().random.below(4);
     for _ in 0..runs {
         if shared.lock().random.per_mille(150) {
             kill_sidecar(&second);
@@ -148,12 +147,16 @@ fn two_state_directories_never_make_two_writers() {
     );
 }
 
-/// The same histories, if a closed side could be opened by whoever has an undo list for it.
+/// The same histories, if a closed side could be opened by whoever has an undo list for it. One in some
+/// hundreds has two writers then: the search begins near one of them.
 #[test]
 fn without_claims_they_do() {
-    let is_wrong = |seed| {
-        let (_, violations, _) = run_seed(seed, false);
+    let first = number("SIM_SEED", 1);
+    let is_wrong = |seed: &u64| {
+        let (_, violations, _) = run_seed(*seed, false);
         violations.iter().any(|violation| violation.contains("two writers"))
     };
-    assert!((1..600).any(is_wrong), "these histories would not notice two writers");
+    let found = (first..first + 1200).find(is_wrong);
+    println!("two writers with seed {found:?}");
+    assert!(found.is_some(), "these histories would not notice two writers");
 }

@@ -90,10 +90,10 @@ impl Property {
 }
 
 /// Kinds that change neither results nor rights if one is missing.
-const NOTED: [&str; 3] = ["publication", "comment", "event trigger"];
+const NOTED: [&str; 4] = ["publication", "comment", "event trigger", "statistics"];
 /// Kinds of which the target may have more than the source; most often an index that somebody added
 /// for later.
-const MORE: [&str; 5] = ["index", "view", "function", "extension", "role"];
+const MORE: [&str; 6] = ["index", "view", "function", "extension", "role", "schema"];
 
 /// Everything that is not the same. `sides`: source and target.
 pub fn compare(

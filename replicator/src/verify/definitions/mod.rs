@@ -1,5 +1,6 @@
 //! Reads what is no row: tables, columns, constraints, indexes, triggers, types, sequences.
 
+mod apart;
 mod around;
 mod collations;
 mod logins;
@@ -104,6 +105,7 @@ pub(super) async fn read(
     }
     if is_whole && filter.include.is_empty() && filter.exclude.is_empty() {
         around::read(reader, &mut objects).await?;
+        apart::read(reader, &mut objects).await?;
     }
     // The last thing that is asked: an error may end the transaction.
     let collations = match collations::read(reader, &names).await {

@@ -161,7 +161,7 @@ pub(super) async fn indexes(
                  JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = u.num \
                  WHERE u.n > {keys}), \
                 x.indpred IS NOT NULL, {nulls}, x.indisprimary, x.indisexclusion, x.indimmediate, \
-                pg_get_indexdef(i.oid) \
+                x.indisclustered, pg_get_indexdef(i.oid) \
          FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am m ON m.oid = i.relam \
          JOIN pg_class c ON c.oid = x.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE c.relkind IN ('r', 'p') AND NOT i.relispartition",
@@ -184,10 +184,18 @@ pub(super) async fn indexes(
         "checked at once",
     ];
     let rows = reader.rows(&sql).await?;
-    for (_, name, row) in about(&rows, tables) {
+    for (table, name, row) in about(&rows, tables) {
         let mut properties = properties(row, &names);
         let text = row.last().cloned().flatten().unwrap_or_default();
         properties.push(property("definition", &text, Rigor::Text));
+        // Where the next CLUSTER without an index takes it from: no result depends on it.
+        let is_clustered = row.get(names.len()).is_some_and(|one| one.as_deref() == Some("t"));
+        let index = name.rsplit_once("\".\"").map_or(name, |(_, index)| index).trim_matches('"');
+        let cluster = match is_clustered {
+            true => format!("ALTER TABLE {table} CLUSTER ON \"{index}\""),
+            false => format!("ALTER TABLE {table} SET WITHOUT CLUSTER"),
+        };
+        properties.push(property("clustered on", yes(is_clustered), Rigor::Noted).set_by(cluster));
         let drop = format!("DROP INDEX {name}");
         objects.push(Described::new("index", name, properties).made_by(text).unmade_by(drop));
     }

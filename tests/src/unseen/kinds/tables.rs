@@ -70,7 +70,7 @@ pub const KINDS: &[Kind] = &[
         "INSERT INTO spare SELECT n, 'after' FROM generate_series(1, 30) n",
     ]),
     harmless("vacuum-full", &["VACUUM FULL wide"]),
-    harmless("cluster", &["CLUSTER wide USING wide_pkey"]),
+    minor("cluster", &["CLUSTER wide USING wide_pkey"]),
     harmless("reindex", &["REINDEX TABLE wide"]),
     harmless("analyze", &["ANALYZE"]),
     harmless("vacuum-freeze", &["VACUUM (FREEZE) wide"]),

@@ -36,6 +36,7 @@ mod operators;
 mod prometheus;
 mod protect;
 mod proxy;
+mod proxy_versions;
 mod repair;
 mod restarts;
 mod rollback;

@@ -15,6 +15,8 @@ mod finish;
 mod forged;
 mod gate;
 mod halts;
+mod halts_back;
+mod halts_rights;
 mod handover;
 mod huge;
 mod intruder;

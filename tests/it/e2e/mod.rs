@@ -16,6 +16,7 @@ mod forged;
 mod gate;
 mod halts;
 mod halts_back;
+mod halts_mysql;
 mod halts_rights;
 mod handover;
 mod huge;

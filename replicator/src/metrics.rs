@@ -273,6 +273,8 @@ mod tests {
             "cutover_copy_idle_seconds{pipeline=\"shop\"} NaN",
             "cutover_verify_state{pipeline=\"shop\",state=\"missing\"} 1",
             "cutover_state_dir_free_bytes{pipeline=\"shop\"} NaN",
+            "cutover_proxy_up{pipeline=\"shop\"} NaN",
+            "cutover_proxy_lost_age_seconds{pipeline=\"shop\"} NaN",
             "cutover_pause_seconds_count{pipeline=\"shop\"} 2",
             "cutover_pause_seconds_bucket{pipeline=\"shop\",le=\"0.1\"} 1",
             "cutover_halted_seconds{pipeline=\"shop\"} 0",

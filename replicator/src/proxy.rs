@@ -3,6 +3,7 @@
 
 mod keep;
 mod log;
+mod pulse;
 
 use cutover::proxy::Proxy;
 use cutover::proxy::control::{Order, order};
@@ -14,6 +15,7 @@ use crate::config::Config;
 use crate::pipeline::failure::EXIT_ERROR;
 
 pub use keep::{Keeper, keep};
+pub use pulse::Pulse;
 
 /// Exit code for a command line or a configuration that can't be used.
 const EXIT_USAGE: u8 = 2;

@@ -3,7 +3,7 @@
 
 PACKAGES_BUILD=(build-essential clang libclang-dev pkg-config)
 PACKAGES_TOOLS=(ca-certificates curl jq patchelf util-linux debian-archive-keyring)
-PACKAGES_SERVERS=(pgbouncer haproxy prometheus) # prometheus brings promtool
+PACKAGES_SERVERS=(pgbouncer haproxy prometheus prometheus-alertmanager) # prometheus brings promtool
 
 # Only bookworm has PostgreSQL 15; elsewhere part `servers` unpacks it, and this makes user postgres.
 if grep -qs '^VERSION_CODENAME=bookworm$' /etc/os-release; then
@@ -66,7 +66,7 @@ part_packages() {
     # One unreachable third-party repository must not stop us: the installation decides.
     quietly as_root apt-get -q update || cp "$SETUP_LOG" "$CUTOVER_CACHE/apt-update.log"
     step_end
-    for daemon in pgbouncer haproxy prometheus postgresql-15; do
+    for daemon in pgbouncer haproxy prometheus prometheus-alertmanager postgresql-15; do
         [[ " ${missing[*]} " == *" $daemon "* ]] && new_daemons+=("${daemon%-15}")
     done
     step_begin "packages: install ${#missing[@]} (${missing[*]:0:3}...)"

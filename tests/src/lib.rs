@@ -11,6 +11,8 @@
 //! | [`proxy`] | a TCP proxy that cuts, freezes and delays |
 //! | [`embedded`] | the embedded proxy, seen from outside |
 //! | [`process`] | child processes that never outlive the test, and our binaries among them |
+//! | [`monitoring`] | a Prometheus and an Alertmanager |
+//! | [`exposition`] | a sidecar's metrics with chosen samples |
 //! | [`api`] | the sidecar's HTTP API, as a stranger sees it |
 //! | [`stage`] | all of it put together: blue, green, router, configuration |
 //! | [`ledger`] | a workload that knows what was acknowledged, and its judge |
@@ -30,9 +32,11 @@ pub mod bench;
 pub mod chaos;
 pub mod compare;
 pub mod embedded;
+pub mod exposition;
 pub mod haproxy;
 pub mod intruder;
 pub mod ledger;
+pub mod monitoring;
 pub mod mysql;
 pub mod paths;
 pub mod pgbench;

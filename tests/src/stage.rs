@@ -72,6 +72,13 @@ impl Builder {
         self
     }
 
+    /// A line that goes before the others in green's `pg_hba.conf`.
+    pub fn green_hba(mut self, line: &'static str) -> Builder {
+        let before = self.green_tweak;
+        self.green_tweak = Box::new(move |builder| before(builder).hba(line));
+        self
+    }
+
     pub fn router_setting(mut self, name: &'static str, value: &'static str) -> Builder {
         let before = self.router_tweak;
         self.router_tweak = Box::new(move |builder| before(builder).setting(name, value));

@@ -19,8 +19,8 @@ pub use evaluator::{Evaluator, Transition};
 pub use notify::{Notification, NotifyError, Receiver};
 pub use rules::{Readings, Rule, RuleName, Severity};
 pub use runs::RunReadings;
-pub use source::Source;
-pub use upkeep::{CopyReadings, LogReadings, Proof, Upkeep, VerifyReadings};
+pub use source::{Beside, Source};
+pub use upkeep::{CopyReadings, LogReadings, Proof, ProxyReadings, Upkeep, VerifyReadings};
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -194,6 +194,43 @@ mod tests {
         delivering.abort();
     }
 
+    /// Ten minutes of the clock, with an alert that comes and goes in each of them.
+    #[tokio::test(start_paused = true)]
+    async fn a_receiver_that_is_down_for_ten_minutes_misses_nothing() {
+        const CHANGES: u8 = 20;
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let outbox = Arc::new(Outbox::new(webhook(&address.to_string())));
+        let errors = Arc::new(AtomicUsize::new(0));
+        let (sender, counted) = (Arc::clone(&outbox), Arc::clone(&errors));
+        let delivering = tokio::spawn(async move {
+            let failed = move || {
+                counted.fetch_add(1, Ordering::Relaxed);
+            };
+            sender.deliver(&failed).await;
+        });
+        let rule = rule(RuleName::LagHigh);
+        for number in 0..CHANGES {
+            let value = Some(f64::from(number));
+            outbox.put(match number % 2 {
+                0 => Notification::firing(&rule, value, Timestamp::UNIX_EPOCH),
+                _ => Notification::resolved(&rule, value),
+            });
+            tokio::time::sleep(Duration::from_secs(30)).await;
+        }
+        assert_eq!(outbox.waiting(), usize::from(CHANGES), "none was given up");
+        let refused = errors.load(Ordering::Relaxed);
+        assert!((10..30).contains(&refused), "tried {refused} times in ten minutes");
+        // A thread: what the runtime waits for on one of its own keeps its clock from going on.
+        let up = std::thread::spawn(move || {
+            let listener = TcpListener::bind(address).unwrap();
+            (0..CHANGES).map(|_| receive(&listener).1["value"].as_f64()).collect::<Vec<_>>()
+        });
+        outbox.empty().await;
+        let in_order: Vec<_> = (0..CHANGES).map(|number| Some(f64::from(number))).collect();
+        assert_eq!(up.join().unwrap(), in_order);
+        delivering.abort();
+    }
+
     #[tokio::test]
     async fn one_that_is_called_wrong_does_not_hold_up_the_others() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -27,8 +27,8 @@ pub struct Readings {
 
 /// Bytes that the state directory's disk should have left.
 pub(super) const STATE_DIR_FREE_BYTES: f64 = (1u64 << 30) as f64;
-/// For how long it is said that a copy was begun again.
-const RESTART_SHOWN_SECONDS: f64 = 600.0;
+/// For how long it is said that a copy was begun again, or that the proxy was gone.
+const SHOWN_SECONDS: f64 = 600.0;
 /// What is left has to last for more than this.
 const HOUR_SECONDS: f64 = 3600.0;
 
@@ -87,6 +87,10 @@ pub enum RuleName {
     Held,
     /// A router was not seen to lead where it should.
     RouterUnverified,
+    /// Our own proxy does not answer, or did not a short while ago.
+    ProxyGone,
+    /// The audit log is not what was written.
+    AuditBroken,
 }
 
 impl RuleName {
@@ -115,6 +119,8 @@ impl RuleName {
             RuleName::RollbackFailed => "CutoverRollbackFailed",
             RuleName::Held => "CutoverHeld",
             RuleName::RouterUnverified => "CutoverRouterUnverified",
+            RuleName::ProxyGone => "CutoverProxyGone",
+            RuleName::AuditBroken => "CutoverAuditBroken",
         }
     }
 }
@@ -185,7 +191,7 @@ impl Rule {
             RuleName::CopyStalled => Some(upkeep.copy.idle_seconds.unwrap_or(0.0)),
             RuleName::CopyRestarted => {
                 let age = upkeep.copy.restart_age_seconds;
-                Some(as_number(age.is_some_and(|age| age < RESTART_SHOWN_SECONDS)))
+                Some(as_number(age.is_some_and(|age| age < SHOWN_SECONDS)))
             }
             RuleName::VerifyDifferences => Some(upkeep.verify.differences as f64),
             RuleName::ProofLost => Some(as_number(upkeep.verify.standing == Proof::Lost)),
@@ -202,6 +208,11 @@ impl Rule {
             RuleName::RollbackFailed => Some(as_number(readings.runs.rollback_failed)),
             RuleName::Held => Some(as_number(readings.runs.held)),
             RuleName::RouterUnverified => Some(readings.runs.routers_unverified as f64),
+            RuleName::ProxyGone => {
+                let age = upkeep.proxy.lost_age_seconds;
+                Some(as_number(age.is_some_and(|age| age < SHOWN_SECONDS)))
+            }
+            RuleName::AuditBroken => Some(as_number(upkeep.audit_broken)),
         }
     }
 
@@ -254,6 +265,12 @@ impl Rule {
             RuleName::RouterUnverified => {
                 "a router was not seen to lead to the side that serves: cutover status"
             }
+            RuleName::ProxyGone => {
+                "the proxy does not answer, or was gone a short while ago, and its clients were cut: proxy.log"
+            }
+            RuleName::AuditBroken => {
+                "the audit log is not what was written: cutover audit --verify"
+            }
         }
     }
 }
@@ -289,6 +306,8 @@ pub(super) fn rules(config: &AlertsConfig) -> Vec<Rule> {
         rule(RuleName::RollbackFailed, Severity::Page, at_once),
         rule(RuleName::Held, Severity::Page, at_once),
         rule(RuleName::RouterUnverified, Severity::Warning, at_once),
+        rule(RuleName::ProxyGone, Severity::Page, at_once),
+        rule(RuleName::AuditBroken, Severity::Page, at_once),
     ]
 }
 
@@ -312,7 +331,7 @@ mod tests {
 
     #[test]
     fn what_keeps_a_move_up_has_levels_of_its_own() {
-        use super::super::{CopyReadings, LogReadings, VerifyReadings};
+        use super::super::{CopyReadings, LogReadings, ProxyReadings, VerifyReadings};
         use crate::protect::wal::Budget;
         let of = |name, upkeep| value(name, Readings { upkeep, ..Readings::default() });
         let log = LogReadings {
@@ -341,6 +360,13 @@ mod tests {
         assert_eq!(of(RuleName::VerifyDifferences, upkeep), Some(3.0));
         assert_eq!(of(RuleName::ProofLost, upkeep), Some(1.0));
         assert_eq!(of(RuleName::StateDirFull, upkeep), Some(1024.0));
+        let gone = |lost_age_seconds| {
+            let proxy = ProxyReadings { up: Some(true), lost_age_seconds };
+            of(RuleName::ProxyGone, Upkeep { proxy, ..Upkeep::default() })
+        };
+        assert_eq!([None, Some(0.0), Some(601.0)].map(gone), [Some(0.0), Some(1.0), Some(0.0)]);
+        let changed = Upkeep { audit_broken: true, ..Upkeep::default() };
+        assert_eq!(of(RuleName::AuditBroken, changed), Some(1.0));
     }
 
     #[test]

@@ -66,7 +66,7 @@ fn register_upkeep(registry: &mut Registry, upkeep: &Upkeep) {
     }
     let help = "1 for what the newest verification is worth";
     registry.register("cutover_verify_state", help, states);
-    let Upkeep { copy, verify, .. } = upkeep;
+    let Upkeep { copy, verify, proxy, .. } = upkeep;
     let help = "How often a copy that had begun was begun again";
     registry.register("cutover_copy_restarts", help, ConstCounter::new(copy.restarts));
     let number = |value: u64| value as f64;
@@ -108,6 +108,18 @@ fn register_upkeep(registry: &mut Registry, upkeep: &Upkeep) {
             seconds(),
             "Age of the newest proof that both sides are equal",
             known(verify.proof_age_seconds),
+        ),
+        (
+            "cutover_proxy_up",
+            None,
+            "1 if our own proxy answers, 0 if not",
+            known(proxy.up.map(|up| f64::from(u8::from(up)))),
+        ),
+        (
+            "cutover_proxy_lost_age",
+            seconds(),
+            "Time since our own proxy was last lost, and its clients with it; 0 while it is",
+            known(proxy.lost_age_seconds),
         ),
         (
             "cutover_state_dir_free",

@@ -3,13 +3,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use cutover::audit::Audit;
 use jiff::Timestamp;
 
-use super::{Readings, RunReadings, Upkeep};
+use super::{ProxyReadings, Readings, RunReadings, Upkeep};
 use crate::config::Config;
 use crate::controller::Controller;
 use crate::metrics::StreamSample;
 use crate::protect::ProtectConfig;
+use crate::proxy::Pulse;
 use crate::status::Shared;
 use crate::verify::Verifier;
 
@@ -19,8 +21,18 @@ pub struct Source {
     streams: [Arc<Shared>; 2],
     service: Controller,
     verifier: Verifier,
+    beside: Beside,
     protect: ProtectConfig,
     state_dir: PathBuf,
+}
+
+/// What runs beside the streams. Cheap to clone.
+#[derive(Clone)]
+pub struct Beside {
+    /// The audit log.
+    pub audit: Audit,
+    /// Our own proxy.
+    pub proxy: Pulse,
 }
 
 impl Source {
@@ -29,12 +41,14 @@ impl Source {
         streams: [&Arc<Shared>; 2],
         service: &Controller,
         verifier: &Verifier,
+        beside: Beside,
         config: &Config,
     ) -> Self {
         Self {
             streams: streams.map(Arc::clone),
             service: service.clone(),
             verifier: verifier.clone(),
+            beside,
             protect: config.protect.clone(),
             state_dir: config.state_dir.clone(),
         }
@@ -56,6 +70,11 @@ impl Source {
             log: carrying.log_kept(&self.protect),
             copy: forward.copy_readings(),
             verify: self.verifier.readings(),
+            proxy: ProxyReadings {
+                up: self.beside.proxy.is_up(),
+                lost_age_seconds: self.beside.proxy.lost_age_seconds(),
+            },
+            audit_broken: self.beside.audit.broken().is_some(),
             ..Upkeep::of_process(&self.state_dir)
         };
         Readings { way_back: carries_back, runs, upkeep, ..carrying.readings() }

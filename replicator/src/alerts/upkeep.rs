@@ -14,6 +14,10 @@ pub struct Upkeep {
     pub copy: CopyReadings,
     /// Proofs.
     pub verify: VerifyReadings,
+    /// Our own proxy.
+    pub proxy: ProxyReadings,
+    /// The audit log is not what was written.
+    pub audit_broken: bool,
     /// Bytes that the state directory's disk has left for us.
     pub state_dir_free_bytes: Option<u64>,
     /// Size of that disk, bytes.
@@ -94,6 +98,15 @@ pub struct CopyReadings {
     pub restarts: u64,
     /// How long ago that was last, seconds.
     pub restart_age_seconds: Option<f64>,
+}
+
+/// Our own proxy, where it serves clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ProxyReadings {
+    /// Whether it answers; `None` before somebody has looked, and without one.
+    pub up: Option<bool>,
+    /// Seconds since it was last lost, 0 while it is; `None` if it never was.
+    pub lost_age_seconds: Option<f64>,
 }
 
 /// What is known of both sides being equal.

@@ -49,7 +49,8 @@ pub(super) fn put(direction: Direction, failure: Failure) -> Failure {
     }
 }
 
-pub(super) fn words(direction: Direction, text: String) -> String {
+/// A sentence about blue as the source in the words of a direction: see [`Ends::put`].
+pub(crate) fn words(direction: Direction, text: String) -> String {
     match direction {
         Direction::Forward => text,
         Direction::Back => swap(&text),

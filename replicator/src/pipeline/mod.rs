@@ -50,6 +50,7 @@ use crate::store::{Role, Stage, Store};
 use failure::Failure;
 
 pub use ends::Ends;
+pub(crate) use ends::words;
 pub(crate) use life::{Attempts, Standing, live};
 pub use life::{HaltConfig, Reins};
 pub use reader::Choice as ReaderChoice;

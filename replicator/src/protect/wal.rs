@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use cutover::Direction;
 use cutover::api::Problem;
 use decoders::postgres::conninfo::ConnInfo;
 use decoders::postgres::{session, slot};
@@ -16,6 +17,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::{OnWalLimit, ProtectConfig};
 use crate::config::Config;
 use crate::pipeline::failure::{Failure, GREEN_INCOMPLETE, Resumes, of_connect};
+use crate::pipeline::words;
 use crate::status::{Shared, SlotReading};
 
 /// How often the budget is looked at; the probe reads the slot as often.
@@ -98,7 +100,8 @@ impl Budget {
 /// Watches the budget for as long as it is polled: says when it is used up, in log and status.
 /// Returns when the slot has to be given up.
 ///
-/// Not while a cutover is under way: it waits for the last of the stream, and blue writes no more.
+/// Not while a cutover is under way: it waits for the last of the stream, and blue writes no more. Nor while the
+/// stream stands by: it reads everything then, the other side serves, and what it keeps is needed to go forth again.
 ///
 /// `told` is what was said last, and outlives the future.
 pub async fn watch(shared: &Shared, config: &ProtectConfig, told: &mut Level) {
@@ -117,11 +120,15 @@ pub async fn watch(shared: &Shared, config: &ProtectConfig, told: &mut Level) {
             *told = level;
         }
         let is_cutting_over = shared.gate.watch().borrow().armed.is_some();
-        let gives_up = config.on_wal_limit == OnWalLimit::DropSlot && !is_cutting_over;
+        let gives_up = may_give_up(shared, config) && !is_cutting_over;
         if level == Level::Exhausted && gives_up {
             return;
         }
     }
+}
+
+fn may_give_up(shared: &Shared, config: &ProtectConfig) -> bool {
+    config.on_wal_limit == OnWalLimit::DropSlot && *shared.carries.borrow()
 }
 
 fn tell(
@@ -132,44 +139,57 @@ fn tell(
     slot: &SlotReading,
 ) {
     let pipeline = shared.pipeline.as_str();
+    let words = |text: String| words(shared.direction, text);
     let (retained_bytes, warn_bytes, limit_bytes) =
         (slot.retained_bytes, budget.warn, budget.limit);
-    let next = match config.on_wal_limit {
-        OnWalLimit::Warn => "blue goes on keeping it as long as its own settings let it",
-        OnWalLimit::DropSlot => "at the limit the slot is dropped",
+    let next = match may_give_up(shared, config) {
+        false => "blue goes on keeping it as long as its own settings let it",
+        true => "at the limit the slot is dropped",
+    };
+    let remedy = match shared.direction {
+        Direction::Forward => {
+            "see what holds the stream up (cutover status); watch blue's disk, raise \
+             max_slot_wal_keep_size, or let protect.on_wal_limit = \"drop_slot\" give up"
+        }
+        // The way back is given up by a person alone.
+        Direction::Back => {
+            "see what holds the stream up (cutover status); watch blue's disk, raise \
+             max_slot_wal_keep_size, or give the way back up (cutover finish)"
+        }
     };
     match level {
         Level::Fine => {
-            tracing::info!(pipeline, retained_bytes, "blue keeps little log for us again");
+            let what = words("blue keeps little log for us again".into());
+            tracing::info!(pipeline, retained_bytes, "{what}");
         }
         Level::High => tracing::warn!(
             pipeline,
             retained_bytes,
             warn_bytes,
             limit_bytes,
-            "blue keeps much log for us; {next}"
+            "{}",
+            words(format!("blue keeps much log for us; {next}"))
         ),
         Level::Exhausted => {
             tracing::error!(
                 pipeline,
                 retained_bytes,
                 limit_bytes,
-                "blue keeps as much log for us as it may; slowing the copy would make it worse; \
-                 {next}"
+                "{}",
+                words(format!(
+                    "blue keeps as much log for us as it may; slowing the copy would make it \
+                     worse; {next}"
+                ))
             );
             shared.log_budget(Some(Problem {
-                what: format!(
+                what: words(format!(
                     "blue keeps {} MiB of its log for us, as much as it may; {next}",
                     retained_bytes.unwrap_or(0) >> 20
-                ),
-                place: "blue".into(),
+                )),
+                place: words("blue".into()),
                 at: Timestamp::now(),
                 data_safe: true,
-                next: Some(
-                    "see what holds the stream up (cutover status); watch blue's disk, raise \
-                     max_slot_wal_keep_size, or let protect.on_wal_limit = \"drop_slot\" give up"
-                        .into(),
-                ),
+                next: Some(words(remedy.to_owned())),
             }));
         }
     }

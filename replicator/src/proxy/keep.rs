@@ -10,7 +10,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use cutover::Side;
@@ -18,7 +18,7 @@ use cutover::proxy::End;
 use cutover::proxy::control::{Answer, Order, VERSION, order};
 use tokio::process::{Child, Command};
 
-use super::log;
+use super::{Pulse, log};
 use crate::cli::PipelineArgs;
 use crate::config::Config;
 
@@ -42,8 +42,11 @@ pub struct Keeper {
     listen: String,
     /// Blue and green, if their connection strings can be read.
     ends: Option<[End; 2]>,
+    /// Else somebody else does, and it is only looked at.
+    starts: bool,
     arguments: Vec<OsString>,
     environment: Vec<(&'static str, String)>,
+    pulse: Pulse,
 }
 
 /// Whether somebody answers at the control socket.
@@ -55,9 +58,9 @@ enum Found {
 }
 
 impl Keeper {
-    /// `None`: no proxy is configured, or somebody else starts it.
+    /// `None`: no proxy is configured.
     pub fn new(args: &PipelineArgs, config: &Config) -> Option<Self> {
-        let proxy = config.cutover.proxy.as_ref().filter(|proxy| proxy.start)?;
+        let proxy = config.cutover.proxy.as_ref()?;
         let mut arguments: Vec<OsString> = vec!["proxy".into(), "--detached".into()];
         let mut give = |flag: &str, value: OsString| arguments.extend([flag.into(), value]);
         if let Some(path) = &args.config {
@@ -80,9 +83,16 @@ impl Keeper {
                 // Whoever needs them says so.
                 _ => None,
             },
+            starts: proxy.start,
             arguments,
             environment,
+            pulse: Pulse::default(),
         })
+    }
+
+    /// Whether the proxy answers, as of its last look.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     async fn look(&self) -> Found {
@@ -132,6 +142,25 @@ impl Keeper {
         tokio::time::timeout(START_MAX, answering).await.unwrap_or(false)
     }
 
+    /// Looks at it until it has ended. One that is there and does not answer is lost to its clients, too.
+    async fn watch(&self, child: &mut Child) -> io::Result<ExitStatus> {
+        loop {
+            tokio::select! {
+                ended = child.wait() => return ended,
+                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            }
+            match self.look().await {
+                Found::Answer(_) => self.pulse.answers(),
+                Found::Mute(why) => {
+                    tracing::warn!("the proxy does not answer: {why}");
+                    self.pulse.is_lost();
+                }
+                // Its end is told by itself.
+                Found::Nobody => {}
+            }
+        }
+    }
+
     fn greet(&self, answer: &Answer) {
         tracing::info!(pid = answer.pid, listen = answer.listen, side = %answer.side, "the proxy runs");
         if answer.version != VERSION {
@@ -170,6 +199,7 @@ pub async fn keep(keeper: Keeper) {
         match keeper.look().await {
             Found::Answer(answer) => {
                 retry = RETRY_FIRST;
+                keeper.pulse.answers();
                 if known != Some(answer.pid) {
                     known = Some(answer.pid);
                     keeper.greet(&answer);
@@ -180,24 +210,32 @@ pub async fn keep(keeper: Keeper) {
             // A second one could not bind anything; this one may come back to its senses.
             Found::Mute(why) => {
                 tracing::warn!("the proxy does not answer: {why}");
+                keeper.pulse.is_lost();
                 tokio::time::sleep(LOOK_INTERVAL).await;
                 continue;
             }
             Found::Nobody => {}
         }
         if let Some(pid) = known.take() {
+            keeper.pulse.is_lost();
             tracing::error!(pid, "the proxy is gone, and its clients' connections with it");
+        }
+        if !keeper.starts {
+            keeper.pulse.is_lost();
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            continue;
         }
         match keeper.start() {
             Ok(mut child) => {
                 if keeper.answers(&mut child).await {
                     retry = RETRY_FIRST;
                     known = child.id();
+                    keeper.pulse.answers();
                     if let Found::Answer(answer) = keeper.look().await {
                         keeper.greet(&answer);
                     }
                     // It has nobody else to be waited for by; only its end is news.
-                    match child.wait().await {
+                    match keeper.watch(&mut child).await {
                         Ok(status) => tracing::warn!("the proxy has ended: {status}"),
                         Err(error) => tracing::warn!("the proxy can't be waited for: {error}"),
                     }
@@ -206,6 +244,7 @@ pub async fn keep(keeper: Keeper) {
             }
             Err(error) => tracing::error!("the proxy can't be started: {error}"),
         }
+        keeper.pulse.is_lost();
         tokio::time::sleep(retry).await;
         retry = (retry * 2).min(RETRY_MAX);
     }

@@ -110,7 +110,10 @@ pub(super) async fn run(
     let judge = move |direction, requirement| judge.judge(direction, requirement);
     service.world().pair().judged_by(judge);
     let controller = Controller::Mysql(Arc::clone(&service));
-    let source = alerts::Source::of([&shared, &back_shared], &controller, &verifier, &config);
+    let proxy = keeper.as_ref().map(Keeper::pulse).unwrap_or_default();
+    let beside = alerts::Beside { audit: chronicle.audit().clone(), proxy };
+    let both = [&shared, &back_shared];
+    let source = alerts::Source::of(both, &controller, &verifier, beside, &config);
     let api = Api {
         shared: Arc::clone(&shared),
         back: Arc::clone(&back_shared),

@@ -104,7 +104,10 @@ pub(super) async fn run(config: Config, keeper: Option<Keeper>) -> Result<(), Fa
         async move { precheck::compare(&stream, deadline).await }
     });
     let controller = Controller::Postgres(Arc::clone(&service));
-    let source = alerts::Source::of([&shared, &back_shared], &controller, &verifier, &config);
+    let proxy = keeper.as_ref().map(Keeper::pulse).unwrap_or_default();
+    let beside = alerts::Beside { audit: chronicle.audit().clone(), proxy };
+    let both = [&shared, &back_shared];
+    let source = alerts::Source::of(both, &controller, &verifier, beside, &config);
     let api = Api {
         shared: Arc::clone(&shared),
         back: Arc::clone(&back_shared),

@@ -100,7 +100,10 @@ impl Refusal {
                  the function's own (ALTER FUNCTION .. SET search_path = ..) on green; otherwise make the \
                  table's definition there fit blue's. Then it goes on by itself"
             }
-            "42501" => "Grant the role that the replicator uses on green what is named above",
+            "42501" => {
+                "Grant the role that the replicator uses on green what is named above (BYPASSRLS, if that is \
+                 row-level security)"
+            }
             code if code.starts_with("22") || code.starts_with("42") => {
                 "The table's definition on green does not fit blue's. Make them alike, then it \
                  goes on by itself"

@@ -19,7 +19,12 @@ pub struct Receiver {
 
 impl Receiver {
     pub fn start() -> Result<Receiver> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
+        Receiver::start_at("127.0.0.1:0")
+    }
+
+    /// At an address that was down until now.
+    pub fn start_at(address: &str) -> Result<Receiver> {
+        let listener = TcpListener::bind(address)?;
         let address = listener.local_addr()?.to_string();
         let posted = Arc::new(Mutex::new(Vec::new()));
         let kept = posted.clone();
@@ -39,6 +44,12 @@ impl Receiver {
     pub fn count(&self, is_it: impl Fn(&str, &Value) -> bool) -> usize {
         let posted = self.posted.lock().expect("nobody panics with it");
         posted.iter().filter(|(path, body)| is_it(path, body)).count()
+    }
+
+    /// What was posted there, in order.
+    pub fn posted_to(&self, path: &str) -> Vec<Value> {
+        let posted = self.posted.lock().expect("nobody panics with it");
+        posted.iter().filter(|(to, _)| to == path).map(|(_, body)| body.clone()).collect()
     }
 
     pub async fn wait(&self, what: &str, is_it: impl Fn(&str, &Value) -> bool) -> Result<()> {

@@ -15,6 +15,7 @@ use super::mysql_cutover;
 use super::{Move, SOON};
 
 const ALERT: &str = "CutoverReplicationHalted";
+const BACK_ALERT: &str = "CutoverWayBackBroken";
 
 /// What stops the stream, and what is done about it.
 struct Cause {
@@ -39,10 +40,10 @@ impl Cause {
 }
 
 /// A sidecar that is watched while its stream halts.
-struct Watched<'a> {
-    api: Api,
-    sidecar: &'a mut Process,
-    receiver: &'a Receiver,
+pub(super) struct Watched<'a> {
+    pub api: Api,
+    pub sidecar: &'a mut Process,
+    pub receiver: &'a Receiver,
 }
 
 impl Watched<'_> {
@@ -52,7 +53,7 @@ impl Watched<'_> {
         })
     }
 
-    async fn wait_told(&self, alert: &str, status: &str, times: usize) -> Result<()> {
+    pub async fn wait_told(&self, alert: &str, status: &str, times: usize) -> Result<()> {
         wait::until(&format!("{alert} to be {status} {times} times"), SOON, || async {
             Ok((self.told(alert, status) >= times).then_some(()))
         })
@@ -60,7 +61,7 @@ impl Watched<'_> {
     }
 
     /// It halts and says why; everything else goes on; somebody is told.
-    async fn halts(&mut self, told: &str, before: usize) -> Result<Value> {
+    pub async fn halts(&mut self, told: &str, before: usize) -> Result<Value> {
         let is_it = |status: &Value| {
             status["phase"] == "halted"
                 && status["halt"]["what"].as_str().is_some_and(|what| what.contains(told))
@@ -82,19 +83,42 @@ impl Watched<'_> {
         Ok(status)
     }
 
+    /// The way back halts, and green serves on; somebody is told.
+    pub async fn halts_back(&mut self, told: &str, before: usize) -> Result<Value> {
+        let status = self.api.wait_status(self.sidecar, "the way back to halt", SOON, |status| {
+            status["halt"]["what"].as_str().is_some_and(|what| what.contains(told))
+        });
+        let status = status.await?;
+        assert_eq!(status["serving"], "green", "whoever serves goes on");
+        for field in ["where", "since", "state", "data", "remedy"] {
+            let text = status["halt"][field].as_str();
+            ensure!(text.is_some_and(|text| !text.is_empty()), "{field}: {status}");
+        }
+        assert_eq!(self.api.get("/readyz")?.status, 503);
+        self.wait_told(BACK_ALERT, "firing", before + 1).await?;
+        Ok(status)
+    }
+
+    pub async fn goes_on_back(&mut self, before: usize) -> Result<()> {
+        let carries =
+            |status: &Value| status["halt"].is_null() && status["streams"][1]["state"] == "carries";
+        self.api.wait_status(self.sidecar, "the way back to go on", SOON, carries).await?;
+        self.wait_told(BACK_ALERT, "resolved", before + 1).await
+    }
+
     /// It goes on by itself, and the alert is over.
-    async fn goes_on(&mut self, before: usize) -> Result<()> {
+    pub async fn goes_on(&mut self, before: usize) -> Result<()> {
         let is_it = |status: &Value| status["phase"] == "streaming" && status["halt"].is_null();
         self.api.wait_status(self.sidecar, "the stream to go on by itself", SOON, is_it).await?;
         self.wait_told(ALERT, "resolved", before + 1).await
     }
 }
 
-fn config(receiver: &Receiver) -> String {
+pub(super) fn config(receiver: &Receiver) -> String {
     format!("[halt]\nretry_first_s = 1\n[alerts.webhook]\nurl = 'http://{}/hook'", receiver.address)
 }
 
-const TABLES: &str = "
+pub(super) const TABLES: &str = "
     CREATE TABLE t (id int PRIMARY KEY, a text);
     INSERT INTO t SELECT n, 'x' || n FROM generate_series(1, 50) n;
     CREATE TABLE u (id int PRIMARY KEY, a text);
@@ -410,56 +434,6 @@ async fn a_halted_copy_waits_to_be_told_and_then_begins_again() -> Result<()> {
     let idle = stage.cutover(&["retry"], SOON)?;
     ensure!(idle.code() == 0 && idle.stdout.contains("no stream waits"), "{}", idle.stdout);
     this.ensure_exact_copy().await?.ensure_unnoticed()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_way_back_that_halts_goes_on_by_itself() -> Result<()> {
-    let receiver = Receiver::start()?;
-    let config = format!(
-        "{}\n[alerts.way_back_broken]\nraise = 0.5\nclear = 0.5\nfor_seconds = 0.0",
-        config(&receiver)
-    );
-    let builder = Stage::builder(15, 17).config(&config);
-    let mut this = Move::streaming_with(builder, TABLES).await?;
-    this.stage.blue.execute(DATABASE, "CREATE UNIQUE INDEX alone ON u (a)").await?;
-    let accept = "--accept-differences=index \"public\".\"alone\"=it halts the way back";
-    let finished = this.stage.cutover(&["--when-lag", "<1s", "--yes", accept], 2 * SOON)?;
-    ensure!(finished.code() == 0, "{}", finished.stderr);
-    this.more(20).await?;
-    let rows = "INSERT INTO u VALUES (1, 'same'), (2, 'same')";
-    this.stage.green.execute(DATABASE, rows).await?;
-    let Move { stage, sidecar, .. } = &mut this;
-    let watched = Watched { api: stage.api(), sidecar, receiver: &receiver };
-    let status = watched.api.wait_status(watched.sidecar, "the way back to halt", SOON, |status| {
-        status["halt"]["what"].as_str().is_some_and(|what| what.contains("alone"))
-    });
-    let status = status.await?;
-    assert_eq!(status["serving"], "green", "whoever serves goes on");
-    assert_eq!(watched.api.get("/readyz")?.status, 503);
-    watched.wait_told("CutoverWayBackBroken", "firing", 1).await?;
-    // The closed side is read-only by default.
-    let drop = "BEGIN READ WRITE; DROP INDEX alone; COMMIT";
-    wait::until("blue to let us in", SOON, || async {
-        // The sidecar closes it behind its own sessions.
-        let opened = stage.blue.execute("postgres", "ALTER DATABASE shop ALLOW_CONNECTIONS true");
-        opened.await?;
-        Ok(stage.blue.execute(DATABASE, drop).await.ok())
-    })
-    .await?;
-    let goes_on =
-        watched.api.wait_status(watched.sidecar, "the way back to go on", SOON, |status| {
-            status["halt"].is_null() && status["streams"][1]["state"] == "carries"
-        });
-    goes_on.await?;
-    watched.wait_told("CutoverWayBackBroken", "resolved", 1).await?;
-    this.more(20).await?;
-    let back = this.stage.cutover(&["rollback", "--yes"], 2 * SOON)?;
-    ensure!(back.code() == 0, "{}", back.stderr);
-    this.more(20).await?;
-    this.ledger.stop()?;
-    let count = "SELECT count(*) FROM u";
-    assert_eq!(this.stage.blue.value(DATABASE, count).await?, "2");
-    this.ledger.check(&this.stage.blue.url(DATABASE)).await?.ensure_exact()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,9 +1,11 @@
 //! Blue's log is not kept for us without end.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tests::stage::{DATABASE, Stage};
 
+use super::alerts::Receiver;
+use super::halts_back::on_closed_blue;
 use super::{Move, SOON};
 
 const CONFIG: &str = "[protect]\nretained_wal_warn_bytes = 16_000_000\n\
@@ -39,6 +41,52 @@ async fn at_the_limit_the_slot_of_a_halted_stream_is_given_up_too() -> Result<()
     this.stage.on_blue(FILL).await?;
     ensure_given_up(&mut this).await?;
     this.more(20).await
+}
+
+/// Once green serves it is green's log that is kept, for the way back: somebody is told, and nothing is given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn at_the_limit_the_way_back_is_kept_and_told_of() -> Result<()> {
+    let receiver = Receiver::start()?;
+    let config = format!(
+        "{CONFIG}\n[alerts.slot_retained]\nraise = 1.0\nclear = 0.8\nfor_seconds = 0.0\n\
+         [alerts.webhook]\nurl = 'http://{}/hook'",
+        receiver.address
+    );
+    let mut this = Move::streaming_with(Stage::builder(15, 17).config(&config), TABLE).await?;
+    let finished = this.stage.cutover(&["--when-lag", "<1s", "--yes"], 2 * SOON)?;
+    ensure!(finished.code() == 0, "{}", finished.stderr);
+    let (blue, green) = (&this.stage.blue, &this.stage.green);
+    // Blue refuses what green writes, so green has to keep it.
+    on_closed_blue(&this.stage, "ALTER TABLE filler ADD CONSTRAINT short CHECK (length(v) < 9)")
+        .await?;
+    green.execute(DATABASE, FILL).await?;
+    let alert = |is: &'static str| {
+        move |_: &str, body: &Value| body["alert"] == "CutoverSlotRetained" && body["status"] == is
+    };
+    receiver.wait("the alert", alert("firing")).await?;
+    tests::wait::until("green's log to be told of", SOON, || async {
+        let said = this.sidecar.stderr()?;
+        Ok(said.contains("green keeps as much log for us as it may").then_some(()))
+    })
+    .await?;
+    let slots = "SELECT count(*) FROM pg_replication_slots";
+    assert_eq!(green.value("postgres", slots).await?, "1", "nothing was given up");
+    on_closed_blue(&this.stage, "ALTER TABLE filler DROP CONSTRAINT short").await?;
+    tests::wait::until("green to let go of it", SOON, || async {
+        green.execute(DATABASE, "CHECKPOINT").await?;
+        Ok((receiver.count(alert("resolved")) > 0).then_some(()))
+    })
+    .await
+    .with_context(|| this.sidecar.log_tail())?;
+    // Nor is the slot of the stream that stands by, over what came to blue by the way back.
+    assert_eq!(blue.value("postgres", slots).await?, "1");
+    let said = this.sidecar.stderr()?;
+    ensure!(!said.contains("at the limit the slot is dropped"), "{said}");
+    let back = this.stage.cutover(&["rollback", "--yes"], 2 * SOON)?;
+    ensure!(back.code() == 0, "{}", back.stderr);
+    this.more(20).await?;
+    this.ledger.stop()?;
+    this.ledger.check(&this.stage.blue.url(DATABASE)).await?.ensure_exact()
 }
 
 async fn wait_halted(this: &mut Move, why: &str) -> Result<Value> {

@@ -127,12 +127,12 @@ async fn its_log_is_reopened_on_sighup() -> Result<()> {
     Ok(())
 }
 
-fn embedded(this: &Move) -> Result<&Embedded> {
+pub(super) fn embedded(this: &Move) -> Result<&Embedded> {
     this.stage.embedded.as_ref().context("this stage has no proxy")
 }
 
 /// A move without any router: the sidecar starts its proxy, and the ledger's clients go through it.
-async fn without_a_router(failpoints: bool) -> Result<Move> {
+pub(super) async fn without_a_router(failpoints: bool) -> Result<Move> {
     let stage = Stage::builder(15, 17).embedded().start().await?;
     ensure!(!stage.config()?.contains("[cutover"), "a router is configured");
     stage.create_marker().await?;

@@ -258,6 +258,45 @@ async fn alerts_and_silence_leave_the_clients_where_they_are() -> Result<()> {
     this.ensure_exact_on(&green).await
 }
 
+/// A rollback is watched where that is asked for, over the side that it has opened. What a monitor finds then is
+/// told, and nothing is moved by itself again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_is_watched_too_and_never_rolled_back_by_itself() -> Result<()> {
+    let (page, receiver) = (Page::start()?, Receiver::start()?);
+    let config = format!(
+        "[watch]\nwindow_s = 0\n[watch.way_back]\ninterval_s = 0.2\n{}\
+         [alerts.webhook]\nurl = 'http://{}/hook'",
+        page.monitor("rollback"),
+        receiver.address
+    );
+    let mut this = Move::streaming(Stage::builder(15, 17).config(&config)).await?;
+    this.stage.cutover(&GO, 2 * SOON)?.success()?;
+    this.more(50).await?;
+    let rollback = this.stage.cutover_command()?.args(["rollback", "--yes", "--watch", "10m"]);
+    let mut rollback = rollback.start(&this.stage.path().join("rollback"))?;
+    let watching = this.wait_watching(&mut rollback).await?;
+    assert_eq!(
+        (&watching["cutover"]["direction"], &watching["serving"]),
+        (&"back".into(), &"blue".into())
+    );
+    for name in ["page", "way_back"] {
+        this.wait_monitor(name, "healthy").await?;
+    }
+    page.answer(503);
+    this.wait_monitor("page", "breached").await?;
+    receiver
+        .wait("the breach", |_, body| {
+            body["alert"] == "CutoverWatchBreach" && body["status"] == "firing"
+        })
+        .await?;
+    this.more(50).await?;
+    assert_eq!(this.history()?.len(), 2, "nothing was begun by itself");
+    assert_eq!(this.stage.api().status()?["serving"], "blue");
+    rollback.kill9()?;
+    let blue = this.stage.blue.url(DATABASE);
+    this.ensure_exact_on(&blue).await
+}
+
 /// A new sidecar goes on with the time that is left and with what the old one knew of the time
 /// before the flip.
 #[tokio::test(flavor = "multi_thread")]

@@ -73,9 +73,14 @@ fn judge(error: &Error) -> (Disposition, Option<&'static str>) {
             | 1927
             | 3032
             | 3169 => (Retry, None),
-            1044 | 1045 | 1130 | 1142 | 1143 | 1227 | 1370 | 1698 => {
-                (Halt, Some("check user, password and grants of the account"))
-            }
+            // MySQL says 1045 also of an account that may not read the binlog.
+            1044 | 1045 | 1130 | 1142 | 1143 | 1227 | 1370 | 1698 => (
+                Halt,
+                Some(
+                    "check user, password and grants of the account; reading the binlog takes \
+                     REPLICATION SLAVE",
+                ),
+            ),
             _ => (Halt, None),
         },
         _ => (Halt, None),

@@ -65,10 +65,15 @@ chaos: toolchain ## Cutovers and rollbacks of real servers while all goes wrong:
 	@$(ENV) $$CARGO_TARGET_DIR/debug/chaos --engine $(ENGINE) --runs $(or $(RUNS),300) --seed $(or $(SEED),1) --at $(or $(AT),0) \
 		$(if $(ONLY),--only '$(ONLY)') $(if $(MINUTES),--minutes $(MINUTES))
 
-unseen: toolchain ## Blue's catalog, rights and settings change in every way, then a cutover is tried: SEEDS=300 SEED=1 AT=0 ONLY=partition
-	@scripts/setup packages servers 13 15 17 18 rocksdb >&2
+UNSEEN_SERVERS_postgres = servers 13 15 17 18
+UNSEEN_SERVERS_mariadb = mysql
+UNSEEN_SERVERS_mysql = mysql
+
+unseen: toolchain ## Blue's catalog, rights and settings change in every way, then a cutover is tried: SEEDS=300 SEED=1 AT=0 ONLY=partition ALONE=1 ENGINE=mariadb
+	@[ -n "$(UNSEEN_SERVERS_$(ENGINE))" ] || { echo "unseen: no ENGINE=$(ENGINE); there are postgres, mariadb, mysql" >&2; exit 2; }
+	@scripts/setup packages $(UNSEEN_SERVERS_$(ENGINE)) rocksdb >&2
 	@$(ENV) cargo build --workspace --bins >&2
-	@$(ENV) $$CARGO_TARGET_DIR/debug/unseen --runs $(or $(SEEDS),$(RUNS),300) --seed $(or $(SEED),1) --at $(or $(AT),0) $(if $(ONLY),--only '$(ONLY)')
+	@$(ENV) $$CARGO_TARGET_DIR/debug/unseen --engine $(ENGINE) --runs $(or $(SEEDS),$(RUNS),300) --seed $(or $(SEED),1) --at $(or $(AT),0) $(if $(ONLY),--only '$(ONLY)') $(if $(ALONE),--alone)
 
 intruder: toolchain ## Users of the databases and of the host try what they may not: ARGS='--pair 14:18'
 	@scripts/setup packages servers 14 15 16 17 18 rocksdb >&2

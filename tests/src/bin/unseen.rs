@@ -6,11 +6,14 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use tests::unseen::{self, Options};
+use tests::unseen::{self, Engine, Options};
 
 /// Changes blue's catalog, rights and settings at random, tries a cutover, and judges green.
 #[derive(Debug, Parser)]
 struct Arguments {
+    /// Whose servers: PostgreSQL 13 to 17 and 15 to 18, MariaDB 10.11 to 11.8, MySQL 9.7 to 9.7.
+    #[arg(long, value_enum, default_value_t = Engine::Postgres)]
+    engine: Engine,
     /// What everything derives from.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -26,6 +29,9 @@ struct Arguments {
     /// Only kinds whose name has this in it; `none` plays runs without any change.
     #[arg(long)]
     only: Option<String>,
+    /// One change in each run, so that none hides behind what another one has refused.
+    #[arg(long)]
+    alone: bool,
     /// List the kinds of changes, and stop.
     #[arg(long)]
     list: bool,
@@ -35,17 +41,19 @@ struct Arguments {
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.list {
-        for kind in unseen::kinds() {
+        for kind in unseen::kinds(arguments.engine) {
             println!("{:<28} {:?}", kind.name, kind.impact);
         }
         return ExitCode::SUCCESS;
     }
     let options = Options {
+        engine: arguments.engine,
         seed: arguments.seed,
         runs: arguments.runs,
         at: arguments.at,
         jobs: arguments.jobs,
         only: arguments.only,
+        is_alone: arguments.alone,
         is_loud: true,
     };
     let summary = match unseen::run(&options).await {

@@ -70,6 +70,19 @@ impl Ending {
         self
     }
 
+    /// Says which changes blue did not take.
+    pub fn with_changes(mut self, refused_by_blue: &[String]) -> Ending {
+        if !refused_by_blue.is_empty() {
+            self.words.push_str(&format!(" (blue refused: {})", refused_by_blue.join("; ")));
+        }
+        self
+    }
+
+    /// Whether it is a defect of the product.
+    pub fn is_wrong(&self, choice: &Choice) -> bool {
+        self.is_defect() || (self.is_refused() && choice.is_harmless())
+    }
+
     /// The class, and what was said of a defect or a refusal.
     pub fn describe(&self) -> String {
         let class = format!("{:?}", self.class).to_uppercase();
@@ -95,7 +108,7 @@ impl Summary {
     }
 
     pub fn add(&mut self, choice: &Choice, ending: Ending) {
-        let told_too_much = ending.is_told() && !Ending::may_be_told(choice);
+        let told_too_much = ending.is_told() && !choice.may_be_told();
         let class = if told_too_much { Class::Silent } else { ending.class };
         *self.counts.entry(class).or_default() += 1;
         if ending.is_refused() && choice.is_harmless() {

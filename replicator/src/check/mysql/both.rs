@@ -191,6 +191,9 @@ fn table_names(one: &Variables, other: &Variables) -> Option<Finding> {
     })
 }
 
+/// The finding about what objects get that name no collation.
+pub const DEFAULT_COLLATIONS: &str = "default-collations";
+
 /// Objects that name no character set get the server's, which changed between versions (MariaDB
 /// 11.6: utf8mb4_uca1400_ai_ci; MySQL 8.0: utf8mb4_0900_ai_ci). Ours always name theirs.
 fn default_collations(green: &SideFacts, one: &Variables, other: &Variables) -> Finding {
@@ -201,11 +204,7 @@ fn default_collations(green: &SideFacts, one: &Variables, other: &Variables) -> 
     });
     let differing: Vec<(&str, &str, &str)> = differing.collect();
     if differing.is_empty() {
-        return Finding::ok(
-            "default-collations",
-            Side::Both,
-            "both have the same default collation",
-        );
+        return Finding::ok(DEFAULT_COLLATIONS, Side::Both, "both have the same default collation");
     }
     let shown = |(name, blue, green): &(&str, &str, &str)| {
         format!("{name}: blue {blue:?}, green {green:?}")
@@ -216,7 +215,7 @@ fn default_collations(green: &SideFacts, one: &Variables, other: &Variables) -> 
     let statement = |(name, blue, _): &(&str, &str, &str)| format!("{verb} {name} = '{blue}'");
     let statements = differing.iter().map(statement).collect();
     Finding::warning(
-        "default-collations",
+        DEFAULT_COLLATIONS,
         Side::Green,
         "tables that applications make on green without naming a collation get another one than on \
          blue; joins between them may fail. What is copied names its own",

@@ -27,6 +27,7 @@ use super::report::Report;
 use crate::config::{Config, DdlMode, RowEventsMode};
 use crate::schema::SchemaMode;
 
+pub use both::DEFAULT_COLLATIONS;
 pub use facts::{Facts, SideFacts, gather};
 pub(crate) use target::{LOST, LOST_REMEDY};
 

@@ -14,59 +14,145 @@ pub const ID: [&str; 2] = ["settings", "settings-differ"];
 enum Matter {
     /// The same statement gives something else, or is refused.
     Result,
-    /// The same where green's value is lower.
+    /// That only where green's value is lower.
     Lower,
+    /// That only where green's value is lower; 0 is no limit.
+    Limit,
     /// What is made later is another thing, or it is a matter of the server.
     Later,
+    /// Told where green has it on and blue has not; the other way round it is looked at with what needs it.
+    OnlyThere,
 }
 
 /// Settings, and how they are written.
-const SETTINGS: [(&str, Matter); 26] = [
+const SETTINGS: [(&str, Matter); 77] = [
     ("sql_mode", Matter::Result),
     ("time_zone", Matter::Result),
     ("lower_case_table_names", Matter::Result),
     ("explicit_defaults_for_timestamp", Matter::Result),
     ("transaction_isolation", Matter::Result),
     ("tx_isolation", Matter::Result),
+    ("transaction_read_only", Matter::Result),
+    ("tx_read_only", Matter::Result),
     ("autocommit", Matter::Result),
+    ("completion_type", Matter::Result),
+    ("foreign_key_checks", Matter::Result),
+    ("check_constraint_checks", Matter::Result),
     ("sql_require_primary_key", Matter::Result),
     ("sql_auto_is_null", Matter::Result),
+    ("sql_safe_updates", Matter::Result),
+    ("sql_select_limit", Matter::Result),
+    ("updatable_views_with_limit", Matter::Result),
     ("div_precision_increment", Matter::Result),
+    ("windowing_use_high_precision", Matter::Result),
     ("default_week_format", Matter::Result),
     ("lc_time_names", Matter::Result),
+    ("max_sort_length", Matter::Result),
+    ("block_encryption_mode", Matter::Result),
+    ("default_regex_flags", Matter::Result),
+    ("default_collation_for_utf8mb4", Matter::Result),
+    ("old_mode", Matter::Result),
+    ("secure_timestamp", Matter::Result),
+    ("mandatory_roles", Matter::Result),
+    ("activate_all_roles_on_login", Matter::Result),
     ("local_infile", Matter::Result),
     ("init_connect", Matter::Result),
     ("ft_min_word_len", Matter::Result),
+    ("ft_max_word_len", Matter::Result),
     ("innodb_ft_min_token_size", Matter::Result),
+    ("innodb_ft_max_token_size", Matter::Result),
+    ("innodb_ft_enable_stopword", Matter::Result),
+    ("innodb_ft_server_stopword_table", Matter::Result),
     ("require_secure_transport", Matter::Result),
     ("group_concat_max_len", Matter::Lower),
-    ("sql_select_limit", Matter::Lower),
     ("cte_max_recursion_depth", Matter::Lower),
+    ("max_recursive_iterations", Matter::Lower),
+    ("max_sp_recursion_depth", Matter::Lower),
+    ("max_allowed_packet", Matter::Lower),
+    ("max_join_size", Matter::Lower),
+    ("max_prepared_stmt_count", Matter::Lower),
+    ("max_statement_time", Matter::Limit),
+    ("max_execution_time", Matter::Limit),
+    ("max_user_connections", Matter::Limit),
+    ("idle_transaction_timeout", Matter::Limit),
     ("max_connections", Matter::Later),
+    ("auto_increment_increment", Matter::Later),
+    ("auto_increment_offset", Matter::Later),
+    ("unique_checks", Matter::Later),
     ("innodb_strict_mode", Matter::Later),
+    ("innodb_default_row_format", Matter::Later),
+    ("innodb_rollback_on_timeout", Matter::Later),
     ("default_storage_engine", Matter::Later),
+    ("default_table_encryption", Matter::Later),
+    ("restrict_fk_on_non_standard_key", Matter::Later),
+    ("sql_generate_invisible_primary_key", Matter::Later),
+    ("log_bin_trust_function_creators", Matter::Later),
+    ("partial_revokes", Matter::Later),
+    ("default_authentication_plugin", Matter::Later),
+    ("authentication_policy", Matter::Later),
+    ("default_password_lifetime", Matter::Later),
+    ("disconnect_on_expired_password", Matter::Later),
+    ("skip_name_resolve", Matter::Later),
+    ("tls_version", Matter::Later),
+    ("secure_file_priv", Matter::Later),
     ("innodb_lock_wait_timeout", Matter::Later),
+    ("lock_wait_timeout", Matter::Later),
     ("wait_timeout", Matter::Later),
+    ("interactive_timeout", Matter::Later),
+    ("tmp_table_size", Matter::Later),
+    ("max_heap_table_size", Matter::Later),
     ("binlog_row_image", Matter::Later),
+    ("event_scheduler", Matter::OnlyThere),
+];
+
+/// Only set when the server starts.
+const FIXED: [&str; 13] = [
+    "lower_case_table_names",
+    "ft_min_word_len",
+    "ft_max_word_len",
+    "innodb_ft_min_token_size",
+    "innodb_ft_max_token_size",
+    "innodb_rollback_on_timeout",
+    "secure_timestamp",
+    "secure_file_priv",
+    "skip_name_resolve",
+    "tls_version",
+    "default_authentication_plugin",
+    "authentication_policy",
+    "disconnect_on_expired_password",
 ];
 
 /// Of modes only these are in one family or version, or mean nothing for what a statement comes to.
 const MODES_APART: [&str; 2] = ["NO_AUTO_CREATE_USER", "TIME_ROUND_FRACTIONAL"];
 
-/// Whether a setting is the same. One that only one of the versions has can't be.
-fn differs(name: &str, matter: Matter, blue: &Variables, green: &Variables) -> bool {
-    let (Some(here), Some(there)) = (blue.get(name), green.get(name)) else { return false };
+/// What a difference of this setting comes to on these sides; none where it is the same. One that only one of the
+/// versions has can't be the same.
+fn difference(name: &str, matter: Matter, blue: &Variables, green: &Variables) -> Option<Matter> {
+    if name == "time_zone" {
+        return (zone(blue) != zone(green)).then_some(matter);
+    }
+    let (here, there) = (blue.get(name)?, green.get(name)?);
     if name == "sql_mode" {
         let modes = |variables: &Variables| -> Vec<String> {
             let modes = variables.members(name).into_iter();
             modes.filter(|mode| !MODES_APART.contains(mode)).map(str::to_owned).collect()
         };
-        return modes(blue) != modes(green);
+        return (modes(blue) != modes(green)).then_some(matter);
     }
-    if matter == Matter::Lower {
-        return blue.number(name).zip(green.number(name)).is_some_and(|(one, other)| other < one);
+    if here == there {
+        return None;
     }
-    here != there
+    let number = |text: &str| text.parse::<f64>().ok();
+    let is_lower = number(there) < number(here);
+    match matter {
+        Matter::Result | Matter::Later => Some(matter),
+        Matter::Lower if is_lower => Some(Matter::Result),
+        Matter::Limit if number(there) != Some(0.0) && (number(here) == Some(0.0) || is_lower) => {
+            Some(Matter::Result)
+        }
+        Matter::Lower | Matter::Limit => Some(Matter::Later),
+        Matter::OnlyThere => green.is_on(name).then_some(Matter::Later),
+    }
 }
 
 /// The zone that times are told in: `SYSTEM` is another one on each host.
@@ -86,19 +172,16 @@ pub(super) fn evaluate(blue: &SideFacts, green: &SideFacts) -> Vec<Finding> {
 }
 
 fn judge(one: &Variables, other: &Variables, is_mariadb: bool) -> Vec<Finding> {
-    let is_other = |(name, matter): &&(&str, Matter)| match *name {
-        "time_zone" => zone(one) != zone(other),
-        // The two names of one setting.
-        "tx_isolation"
-            if [one, other].iter().all(|of| of.get("transaction_isolation").is_some()) =>
-        {
-            false
-        }
-        name => differs(name, *matter, one, other),
+    // The two names of one setting.
+    let has_both = |name: &str| {
+        ["tx_isolation", "tx_read_only"].contains(&name)
+            && [one, other].iter().all(|of| of.get(&name.replace("tx_", "transaction_")).is_some())
     };
-    let found: Vec<_> = SETTINGS.iter().filter(is_other).collect();
+    let found = SETTINGS.iter().filter(|(name, _)| !has_both(name));
+    let found =
+        found.filter_map(|(name, matter)| Some((*name, difference(name, *matter, one, other)?)));
     let (later, results): (Vec<_>, Vec<_>) =
-        found.into_iter().partition(|(_, matter)| *matter == Matter::Later);
+        found.partition(|(_, matter)| *matter == Matter::Later);
     let mut findings = Vec::new();
     if results.is_empty() {
         let what = "settings that decide what statements come to are the same";
@@ -113,17 +196,17 @@ fn judge(one: &Variables, other: &Variables, is_mariadb: bool) -> Vec<Finding> {
         (ID[1], "settings differ that do not change what a statement comes to", later),
     ];
     for (id, what, found) in all.into_iter().filter(|(.., found)| !found.is_empty()) {
-        let shown = |(name, _): &&(&str, Matter)| {
+        let shown = |(name, _): &(&str, Matter)| {
             let value = |variables: &Variables| match *name {
                 "time_zone" => zone(variables).to_owned(),
                 name => variables.get(name).unwrap_or_default().to_owned(),
             };
             format!("{name}: blue {:?}, green {:?}", value(one), value(other))
         };
-        let statement = |(name, _): &&(&str, Matter)| {
+        let statement = |(name, _): &(&str, Matter)| {
             let verb = if is_mariadb { "SET GLOBAL" } else { "SET PERSIST" };
             let value = one.get(name).unwrap_or_default();
-            match value.parse::<i64>().is_ok() || matches!(value, "ON" | "OFF") {
+            match value.parse::<f64>().is_ok() || matches!(value, "ON" | "OFF") {
                 true => format!("{verb} {name} = {value}"),
                 false => format!("{verb} {name} = {}", literal(value)),
             }
@@ -131,15 +214,8 @@ fn judge(one: &Variables, other: &Variables, is_mariadb: bool) -> Vec<Finding> {
         let finding = Finding::warning(id, Side::Green, what)
             .evidence(count(found.len(), "setting"))
             .objects(found.iter().map(shown).collect());
-        // Some are set when the server starts, and a zone by name has to be known.
-        let fixed = |name: &str| {
-            matches!(
-                name,
-                "lower_case_table_names" | "ft_min_word_len" | "innodb_ft_min_token_size"
-            )
-        };
         let statements: Vec<String> =
-            (found.iter()).filter(|(name, _)| !fixed(name)).map(statement).collect();
+            (found.iter()).filter(|(name, _)| !FIXED.contains(name)).map(statement).collect();
         let then = "set it in the configuration file too, for the next restart; sessions keep the old value";
         findings.push(finding.fix(match statements.is_empty() {
             true => Fix::advice("set it in green's configuration as on blue, and restart it"),
@@ -171,12 +247,19 @@ mod tests {
         assert!(found(&zone("SYSTEM", "UTC"), &zone("SYSTEM", "UTC")).is_empty());
         let one = found(&zone("SYSTEM", "UTC"), &zone("SYSTEM", "CET"));
         assert_eq!(one, [(ID[0], vec!["time_zone: blue \"UTC\", green \"CET\"".to_owned()])]);
-        let lower = found(&[("group_concat_max_len", "1024")], &[("group_concat_max_len", "100")]);
-        assert_eq!(lower.len(), 1);
-        assert!(
-            found(&[("group_concat_max_len", "1024")], &[("group_concat_max_len", "9999")])
-                .is_empty()
-        );
+        let id = |name: &str, here: &str, there: &str| {
+            let found = found(&[(name, here)], &[(name, there)]);
+            found.first().map(|(id, _)| *id)
+        };
+        assert_eq!(id("group_concat_max_len", "1024", "100"), Some(ID[0]));
+        assert_eq!(id("group_concat_max_len", "1024", "9999"), Some(ID[1]));
+        assert_eq!(id("max_statement_time", "0.000000", "30.000000"), Some(ID[0]));
+        assert_eq!(id("max_statement_time", "60.000000", "30.000000"), Some(ID[0]));
+        assert_eq!(id("max_statement_time", "30.000000", "0.000000"), Some(ID[1]));
+        assert_eq!(id("foreign_key_checks", "OFF", "ON"), Some(ID[0]));
+        // Where events would not run, that is told with the events.
+        assert_eq!(id("event_scheduler", "ON", "OFF"), None);
+        assert_eq!(id("event_scheduler", "OFF", "ON"), Some(ID[1]));
         let later = found(&[("innodb_strict_mode", "ON")], &[("innodb_strict_mode", "OFF")]);
         assert_eq!(later[0].0, ID[1]);
         // One of the servers does not know it.

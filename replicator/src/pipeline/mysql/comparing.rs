@@ -6,14 +6,16 @@ use cutover::verify::ObjectFinding;
 use decoders::mysql::server::ServerUrl;
 
 use crate::check::finding::{self, Finding, Fix};
-use crate::check::mysql::{self as check, BinlogCheckRequest, logins, settings};
+use crate::check::mysql::{
+    self as check, BinlogCheckRequest, DEFAULT_COLLATIONS, logins, settings,
+};
 use crate::config::Config;
 use crate::pipeline::Ends;
 use crate::verify::mysql::differences;
 
 /// Findings of the preflight that are reasons not to flip, and those that are only told.
 const REASONS: [&str; 2] = [logins::ID[0], settings::ID[0]];
-const TOLD: [&str; 2] = [logins::ID[1], settings::ID[1]];
+const TOLD: [&str; 3] = [logins::ID[1], settings::ID[1], DEFAULT_COLLATIONS];
 /// Definitions that differ.
 const DEFINITIONS: &str = "definitions";
 /// Objects in one finding.
@@ -68,6 +70,8 @@ fn of_finding(finding: &Finding, fails: bool, ends: &Ends<ServerUrl>) -> Check {
         let more = finding.objects.len().saturating_sub(named.len());
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         what = format!("{what}: {}{more}", named.join("; "));
+    } else if finding.severity != finding::Severity::Ok && !finding.evidence.is_empty() {
+        what = format!("{what}: {}", finding.evidence);
     }
     let fix = finding.fix.as_ref().map(Fix::line).unwrap_or_default();
     let (what, fix) = (ends.words(what), ends.words(fix));

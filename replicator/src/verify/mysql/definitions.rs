@@ -507,14 +507,27 @@ fn differing(
     objects::compare([&source.objects, &target.objects], sides, same_release)
 }
 
-/// The same as [`compare`] finds, but for counters and what runs by itself: both are the flip's.
+/// The same as [`compare`] finds, but for counters and what runs by itself: both are the flip's. It takes nothing
+/// away, so what runs by itself and is on the target alone is told.
 pub(super) fn compare_objects(
     both: &[Definitions; 2],
     sides: [Side; 2],
     servers: [&Server; 2],
 ) -> Vec<ObjectFinding> {
+    let is_of_source = |finding: &ObjectFinding| {
+        let mut objects = both[0].objects.iter();
+        objects.any(|one| one.kind == finding.kind && one.name == finding.object)
+    };
     let mut found = differing(both, sides, servers);
-    found.retain(|finding| !matches!(finding.kind.as_str(), "trigger" | "event"));
+    found.retain_mut(|finding| match finding.kind.as_str() {
+        "trigger" | "event" if is_of_source(finding) => false,
+        // Nobody's statement depends on it.
+        "event" => {
+            finding.severity = Severity::Warn;
+            true
+        }
+        _ => true,
+    });
     found
 }
 

@@ -32,7 +32,14 @@ pub struct Difference {
 /// What differs, by account. `database`: only of accounts that have to do with it.
 pub fn compare(source: &Logins, target: &Logins, database: Option<&str>) -> Vec<Difference> {
     let mut found = Vec::new();
-    for (name, login) in source.all.iter().filter(|(_, login)| login.concerns(database)) {
+    // What only asks whether the server is there logs in without any right.
+    let asks_only = |name: &Name, login: &Login| {
+        login.grants.rights.is_empty() && !login.is_role && !name.0.is_empty()
+    };
+    let concerned = source.all.iter();
+    let concerned =
+        concerned.filter(|(name, login)| login.concerns(database) || asks_only(name, login));
+    for (name, login) in concerned {
         // Another one's eyes: on the target it may be ours.
         if *name == target.ours {
             continue;
@@ -48,7 +55,7 @@ pub fn compare(source: &Logins, target: &Logins, database: Option<&str>) -> Vec<
     let only_there = target.all.iter().filter(|(name, login)| {
         !source.all.contains_key(*name) && **name != source.ours && login.concerns(database)
     });
-    found.extend(only_there.filter_map(|(name, login)| extra(name, login, [source, target])));
+    found.extend(only_there.map(|(name, login)| extra(name, login, [source, target])));
     found
 }
 
@@ -78,9 +85,16 @@ fn is_local_administrator((name, host): &Name, server: &Logins) -> bool {
 }
 
 /// One that the target alone has: it lets somebody in, or takes another one's clients.
-fn extra(name: &Name, login: &Login, [source, target]: [&Logins; 2]) -> Option<Difference> {
+fn extra(name: &Name, login: &Login, [source, target]: [&Logins; 2]) -> Difference {
     if login.is_role {
-        return None;
+        let account = account_text(name, true);
+        return Difference {
+            what: "is a role that is there only".to_owned(),
+            refuses: false,
+            statements: vec![format!("DROP ROLE {account}")],
+            by_secret: false,
+            account,
+        };
     }
     let account = account_text(name, false);
     // The server takes the account with the narrower host, and one without a name before others.
@@ -92,16 +106,16 @@ fn extra(name: &Name, login: &Login, [source, target]: [&Logins; 2]) -> Option<D
             "is there only, and is taken for clients of another account by their host",
             format!("DROP USER {account}"),
         ),
-        false if login.locked => return None,
+        false if login.locked => ("is there only, and locked", format!("DROP USER {account}")),
         false => ("is there only", format!("ALTER USER {account} ACCOUNT LOCK")),
     };
-    Some(Difference {
+    Difference {
         what: what.to_owned(),
         refuses: takes_clients && !of_its_host,
         statements: vec![statement],
         by_secret: false,
         account,
-    })
+    }
 }
 
 fn differences(
@@ -354,5 +368,14 @@ mod tests {
         assert_eq!(there("", "%"), Some(true));
         assert_eq!(there("other", "%"), Some(false));
         assert_eq!(there("", "localhost"), Some(false));
+        // Somebody without rights gets in on the source.
+        let monitor = side(&[("app", "%", app.clone()), ("monitor", "%", login(&[]))]);
+        let missing = ("'monitor'@'%' is missing".to_owned(), true);
+        assert_eq!(told(&monitor, &source, Some("shop")), [missing]);
+        // A role that was dropped on the source is told.
+        let role = Login { is_role: true, ..app.clone() };
+        let target = side(&[("app", "%", app.clone()), ("reader", "", role)]);
+        let only_there = ("'reader' is a role that is there only".to_owned(), false);
+        assert_eq!(told(&source, &target, Some("shop")), [only_there]);
     }
 }

@@ -41,7 +41,8 @@ pub(super) fn evaluate(
         findings.push(finding(ID[0], what, &refusing));
     }
     if !differing.is_empty() {
-        let what = "accounts are not the same on green; no client of blue is refused for that";
+        let what = "accounts are not the same on green; no client of blue is refused for that, unless a \
+                    password with another salt is another one";
         findings.push(finding(ID[1], what, &differing));
     }
     findings

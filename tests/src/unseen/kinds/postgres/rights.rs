@@ -1,6 +1,6 @@
 //! Rights, owners, logins and settings.
 
-use super::{Kind, major, minor};
+use super::super::{Kind, major, minor};
 
 pub const KINDS: &[Kind] = &[
     major("grant-table", &["GRANT SELECT ON item TO reader"]),

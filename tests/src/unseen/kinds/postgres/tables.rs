@@ -1,6 +1,6 @@
 //! Columns, rows and whole tables.
 
-use super::{Kind, harmless, major, minor};
+use super::super::{Kind, harmless, major, minor};
 
 pub const KINDS: &[Kind] = &[
     major(

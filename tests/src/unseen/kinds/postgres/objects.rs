@@ -1,6 +1,6 @@
 //! Objects without rows of their own.
 
-use super::{Kind, harmless, major, minor};
+use super::super::{Kind, harmless, major, minor};
 
 pub const KINDS: &[Kind] = &[
     major("function-replaced", &[

@@ -75,7 +75,7 @@ async fn same_password(blue: &Postgres, green: &Postgres) -> Result<()> {
 }
 
 /// Runs one change on blue.
-pub async fn change(stage: &Stage, kind: &super::Kind) -> Result<()> {
+pub async fn change(stage: &Stage, kind: &crate::unseen::Kind) -> Result<()> {
     let url = match kind.is_administrators {
         true => stage.blue.url(DATABASE),
         false => stage.blue.url_as(APP, DATABASE),

@@ -1,6 +1,6 @@
 //! Partitions.
 
-use super::{Kind, harmless, major};
+use super::super::{Kind, harmless, major};
 
 pub const KINDS: &[Kind] = &[
     major("partition-detached-written", &[

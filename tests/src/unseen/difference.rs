@@ -1,0 +1,62 @@
+//! What a judge found, held against what the plan had said.
+
+use std::collections::BTreeSet;
+
+use super::report::Ending;
+
+/// One difference between blue as it was and green as it is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Difference {
+    /// The object's kind and name; behind `: ` what differs.
+    pub what: String,
+    /// Of rows: no word of a plan makes these acceptable.
+    pub is_rows: bool,
+}
+
+impl Difference {
+    pub fn of_rows(what: impl Into<String>) -> Difference {
+        Difference { what: what.into(), is_rows: true }
+    }
+
+    pub fn of_others(what: impl Into<String>) -> Difference {
+        Difference { what: what.into(), is_rows: false }
+    }
+
+    /// Whether the plan named the object: by the last part of its name.
+    fn is_told(&self, told: &str) -> bool {
+        let name = self.what.split(": ").next().unwrap_or(&self.what);
+        let name = name.split('(').next().unwrap_or(name);
+        let last = name.rsplit(['.', ' ', '/']).find(|part| !part.is_empty());
+        !self.is_rows && last.is_some_and(|last| told.contains(last.trim_matches('"')))
+    }
+}
+
+/// How a run ended that completed with these differences after `told`.
+pub fn judge(found: BTreeSet<Difference>, told: &str) -> Ending {
+    let (named, silent): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|difference| difference.is_told(told));
+    let words = |all: Vec<Difference>| all.into_iter().map(|one| one.what).collect::<Vec<_>>();
+    if !silent.is_empty() {
+        return Ending::silent(&words(silent));
+    }
+    match named.is_empty() {
+        true => Ending::equal(),
+        false => Ending::told(&words(named)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_named_is_not_silent_but_rows_always_are() {
+        let plan = "WARN definitions: comment on item; wide_a";
+        let one = |difference| judge(BTreeSet::from([difference]), plan);
+        assert!(one(Difference::of_others("COMMENT public.item: a | b")).is_told());
+        assert!(one(Difference::of_others("INDEX public.wide_a: a | b")).is_told());
+        assert!(one(Difference::of_others("FUNCTION public.tax(numeric): a | b")).is_defect());
+        assert!(one(Difference::of_rows("public.item: 3 and 4 rows")).is_defect());
+        assert!(!judge(BTreeSet::new(), "").is_defect());
+    }
+}

@@ -33,6 +33,7 @@ mod mysql_proxy;
 mod mysql_repair;
 mod network;
 mod operators;
+mod plan;
 mod protect;
 mod proxy;
 mod repair;

@@ -39,22 +39,35 @@ JOIN pg_catalog.pg_namespace m ON m.oid = p.relnamespace
 WHERE k.contype = 'f' AND coalesce(to_jsonb(k) ->> 'conparentid', '0') = '0'
 ORDER BY 1, 2, 3";
 
-/// Unique indexes: the table, its name, whether it is the primary key or the replica identity, the keys, the
-/// predicate, whether NULL equals NULL. Those of partitioned tables stand for nothing: each partition
-/// has its own.
+/// Unique indexes: the table, its name, whether it is the primary key or the replica identity, the columns,
+/// whether there are expressions or a predicate, whether NULL equals NULL. Those of partitioned tables
+/// stand for nothing: each partition has its own.
 const INDEXES: &str = "
 SELECT n.nspname::text, c.relname::text, i.relname::text, x.indisprimary OR x.indisreplident,
-       ARRAY(SELECT pg_catalog.pg_get_indexdef(i.oid, k, false)
-             FROM generate_series(1, coalesce((to_jsonb(x) ->> 'indnkeyatts')::int,
-                                              x.indnatts::int)) k ORDER BY k),
-       pg_catalog.pg_get_expr(x.indpred, c.oid),
-       coalesce((to_jsonb(x) ->> 'indnullsnotdistinct')::boolean, false), x.indisexclusion
+       ARRAY(SELECT pg_catalog.quote_ident(a.attname)
+             FROM unnest(x.indkey::int2[]) WITH ORDINALITY u(num, at)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = u.num
+             WHERE u.at <= coalesce((to_jsonb(x) ->> 'indnkeyatts')::int, x.indnatts::int)
+             ORDER BY u.at),
+       x.indexprs IS NOT NULL OR x.indpred IS NOT NULL,
+       coalesce((to_jsonb(x) ->> 'indnullsnotdistinct')::boolean, false), x.indisexclusion, i.oid
 FROM pg_catalog.pg_index x
 JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
 JOIN pg_catalog.pg_class c ON c.oid = x.indrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE x.indisunique AND c.relkind = 'r' AND c.relpersistence = 'p'
 ORDER BY 1, 2, 3";
+
+/// The keys of one index with expressions, and its predicate. The server locks the table to print them.
+const KEYS_OF: &str = "
+SELECT ARRAY(SELECT pg_catalog.pg_get_indexdef(x.indexrelid, k, false)
+             FROM generate_series(1, coalesce((to_jsonb(x) ->> 'indnkeyatts')::int,
+                                              x.indnatts::int)) k ORDER BY k),
+       pg_catalog.pg_get_expr(x.indpred, x.indrelid)
+FROM pg_catalog.pg_index x WHERE x.indexrelid = $1";
+
+/// Periods may not overlap, or have to be covered: more than that rows are equal.
+const PERIODS: &str = "periods are not looked at";
 
 /// For the session: nothing of ours is in anybody's way, and no index hides a row.
 const SESSION: &str = "
@@ -73,8 +86,8 @@ struct Rule {
     count: String,
     /// Lists them, for a person.
     find: String,
-    /// What is asked for is more than that rows are equal: periods may not overlap.
-    has_period: bool,
+    /// Why it can't be asked, if so.
+    unasked: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,13 +133,23 @@ pub async fn look(
     for row in blue.query(INDEXES, &[]).await.map_err(failed)? {
         let get = |at| row.try_get::<_, String>(at).map_err(failed);
         let table = QualifiedName::new(get(0)?, get(1)?);
-        let keys: Vec<String> = row.try_get(4).map_err(failed)?;
-        let predicate: Option<String> = row.try_get(5).map_err(failed)?;
-        let nulls_equal: bool = row.try_get(6).map_err(failed)?;
-        let kind = if row.try_get(3).map_err(failed)? { Kind::Needed } else { Kind::Unique };
-        let has_period = row.try_get(7).map_err(failed)?;
-        let rule = unique(table, &get(2)?, kind, &keys, predicate.as_deref(), nulls_equal);
-        rules.push(Rule { has_period, ..rule });
+        let flag = |at| row.try_get::<_, bool>(at).map_err(failed);
+        let mut keys: Vec<String> = row.try_get(4).map_err(failed)?;
+        let mut predicate: Option<String> = None;
+        let kind = if flag(3)? { Kind::Needed } else { Kind::Unique };
+        let mut unasked = flag(7)?.then(|| PERIODS.to_owned());
+        if flag(5)? && filter.takes(&table) {
+            let oid: u32 = row.try_get(8).map_err(failed)?;
+            match blue.query_one(KEYS_OF, &[&oid]).await {
+                Ok(row) => {
+                    keys = row.try_get(0).map_err(failed)?;
+                    predicate = row.try_get(1).map_err(failed)?;
+                }
+                Err(error) => unasked = Some(words(&error)),
+            }
+        }
+        let rule = unique(table, &get(2)?, kind, &keys, predicate.as_deref(), flag(6)?);
+        rules.push(Rule { unasked, ..rule });
     }
     rules.retain(|rule| filter.takes(&rule.table));
     rules.sort_by(|one, other| one.table.cmp(&other.table));
@@ -144,10 +167,10 @@ async fn ask(blue: &Client, rules: Vec<Rule>, timeout: Duration) -> Vec<Asked> {
             left = timeout;
         }
         let began = std::time::Instant::now();
-        let found = match left.as_millis() {
-            _ if rule.has_period => Err("periods are not looked at".to_owned()),
-            0 => Err(format!("the table's time ({timeout:?}) was over")),
-            ms => one(blue, &rule.count, ms).await,
+        let found = match (&rule.unasked, left.as_millis()) {
+            (Some(why), _) => Err(why.clone()),
+            (None, 0) => Err(format!("the table's time ({timeout:?}) was over")),
+            (None, ms) => one(blue, &rule.count, ms).await,
         };
         left = left.saturating_sub(began.elapsed());
         asked.push((rule, found));
@@ -155,15 +178,19 @@ async fn ask(blue: &Client, rules: Vec<Rule>, timeout: Duration) -> Vec<Asked> {
     asked
 }
 
-async fn one(blue: &Client, count: &str, ms: u128) -> Result<i64, String> {
-    // The server's own words may hold values of a row.
-    let words = |error: tokio_postgres::Error| match error.code() {
+/// Why the server did not answer. Its own words may hold values of a row.
+fn words(error: &tokio_postgres::Error) -> String {
+    match error.code() {
         Some(&SqlState::QUERY_CANCELED) => "it was not done in time".to_owned(),
         Some(&SqlState::LOCK_NOT_AVAILABLE) => "somebody else holds the table".to_owned(),
         Some(&SqlState::INSUFFICIENT_PRIVILEGE) => "our role may not read all of it".to_owned(),
         Some(code) => format!("the server refused it ({})", code.code()),
         None => "the connection was lost".to_owned(),
-    };
+    }
+}
+
+async fn one(blue: &Client, count: &str, ms: u128) -> Result<i64, String> {
+    let words = |error| words(&error);
     blue.batch_execute(&format!("SET statement_timeout = {ms}")).await.map_err(words)?;
     blue.query_one(count, &[]).await.and_then(|row| row.try_get(0)).map_err(words)
 }
@@ -208,7 +235,7 @@ impl ForeignKey {
             kind: Kind::Parent,
             count: format!("SELECT pg_catalog.count(*) {rows}"),
             find: format!("SELECT c.ctid, c.* {rows}"),
-            has_period: self.has_period,
+            unasked: self.has_period.then(|| PERIODS.to_owned()),
             table,
         }
     }
@@ -240,7 +267,7 @@ fn unique(
         kind,
         count: format!("SELECT pg_catalog.count(*) FROM (SELECT {twice}) AS twice"),
         find: format!("SELECT {list}, pg_catalog.count(*), pg_catalog.array_agg(ctid) {twice}"),
-        has_period: false,
+        unasked: None,
         table,
     }
 }

@@ -84,7 +84,9 @@ async fn reads_that_the_fence_would_cut_are_named_without_their_values() -> Resu
     let pid: i32 = reader.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
     let named = format!("pid {pid} of role {APP} (monthly report) in database {DATABASE} for ");
     let said = wait_planned(&this, "the reader", |_, said| said.contains(&named)).await?;
-    for part in ["WARN long-sessions", "blue: pid", "AccessShareLock on rewritten", "idle in"] {
+    for part in
+        ["WARN long-sessions", "blue: pid", "AccessShareLock on public.rewritten", "idle in"]
+    {
         ensure!(said.contains(part), "{part} is missing in {said}");
     }
     ensure!(said.contains("it has written nothing"), "{said}");

@@ -299,7 +299,10 @@ impl<W: World> Fence for Rehearsal<'_, W> {
     }
 
     async fn raise(&self, undo: &Self::Undo, _deadline: Instant) -> PortResult<FenceReport> {
-        self.stage.note(self.stage.world.fence().describe(undo).raise);
+        let acts = self.stage.world.fence().describe(undo);
+        self.stage.note(acts.raise);
+        // The first marker is what comes next.
+        self.stage.note(acts.mark);
         Ok(FenceReport { clean_scans: 2, ..FenceReport::default() })
     }
 

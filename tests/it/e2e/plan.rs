@@ -169,6 +169,12 @@ fn ensure_executed(plan: &Value, side: &str, log: &[String]) -> Result<()> {
         seen += 1;
     }
     ensure!(seen > 0, "the plan has no statement for {side}");
+    // Both markers are on the side that closes.
+    let has = |step: &str| {
+        let marker = format!("RUN.EPOCH.{step}");
+        acts.iter().any(|act| act["step"] == step && text(act, "text").contains(&marker))
+    };
+    ensure!(has("drain") && has("seal"), "a marker is missing in {acts:#?}");
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::lag::{LagReading, SAMPLE_INTERVAL, STALE_AFTER};
-use crate::ports::{Progress, Writers};
+use crate::ports::{Obstacle, Progress, Writers};
 use crate::side::Side;
 
 /// The smallest time bound: the lag is measured in steps of [`SAMPLE_INTERVAL`], and five of them
@@ -186,7 +186,7 @@ pub struct GateState {
     /// How long it has held.
     pub held: Duration,
     /// Why it does not hold now.
-    pub waiting_for: Option<String>,
+    pub waiting_for: Option<Obstacle>,
 }
 
 /// Watches the condition over time. Pure: all time comes in through [`Gate::observe`].
@@ -263,14 +263,15 @@ impl Gate {
         now: Instant,
         progress: &Progress,
         writers: &Writers,
-    ) -> (Standing, Option<String>) {
+    ) -> (Standing, Option<Obstacle>) {
+        let far_over = |why| (Standing::FarOver, Some(why));
         if let Some(blocked) = &progress.blocked {
-            return (Standing::FarOver, Some(blocked.clone()));
+            return far_over(blocked.clone());
         }
         let age = now.saturating_duration_since(progress.lag.at);
         if age > STALE_AFTER {
             let why = format!("the lag is unknown: no news from the stream for {age:.1?}");
-            return (Standing::FarOver, Some(why));
+            return far_over(Obstacle::passing(why));
         }
         if !writers.prepared.is_empty() {
             let why = format!(
@@ -278,28 +279,29 @@ impl Gate {
                 self.leaving,
                 writers.prepared.join(", ")
             );
-            return (Standing::FarOver, Some(why));
+            // Whoever coordinates them ends them.
+            return far_over(Obstacle::passing(why));
         }
         let budget = self.max_pause / 2;
         if let Some(oldest) = writers.oldest.filter(|oldest| *oldest > budget) {
             let someone = || format!("a session on {}", self.leaving);
             let who = writers.oldest_who.clone().unwrap_or_else(someone);
             let why = format!("{who} has been writing for {oldest:.1?}; at most {budget:.1?}");
-            return (Standing::FarOver, Some(why));
+            return far_over(Obstacle::passing(why));
         }
         let judged = self.expr.clauses.iter().map(|clause| clause.judge(&progress.lag));
         if let Some((standing, why)) =
             judged.max_by_key(|(standing, _)| *standing).filter(|(s, _)| *s != Standing::Under)
         {
             let why = progress.lag.reason.as_ref().map_or(why.clone(), |r| format!("{why}: {r}"));
-            return (standing, Some(why));
+            return (standing, Some(Obstacle::passing(why)));
         }
         match progress.lag.drain_estimate_seconds {
             Some(seconds) if seconds > budget.as_secs_f64() => {
                 let why = format!(
                     "applying what is outstanding would take {seconds:.2} s; at most {budget:.1?}"
                 );
-                (Standing::Over, Some(why))
+                (Standing::Over, Some(Obstacle::passing(why)))
             }
             // Nothing was applied lately, and something waits: how long it takes is anybody's
             // guess, so it is not the moment to begin. An idle blue has no lag.
@@ -308,7 +310,7 @@ impl Gate {
             {
                 let why = "how long applying what is outstanding would take is unknown: nothing \
                            was applied lately";
-                (Standing::Over, Some(why.to_owned()))
+                (Standing::Over, Some(Obstacle::passing(why)))
             }
             _ => (Standing::Under, None),
         }
@@ -397,7 +399,7 @@ mod tests {
         }
         let over = observe(&mut gate, start, 2100, Some(1.5));
         assert_eq!((over.passed, over.held), (false, Duration::from_secs(2)));
-        assert!(over.waiting_for.unwrap().contains("1.50 s"));
+        assert!(over.waiting_for.unwrap().why.contains("1.50 s"));
         assert_eq!(observe(&mut gate, start, 2200, Some(2.0)).held, Duration::ZERO);
         observe(&mut gate, start, 2300, Some(0.1));
         assert_eq!(observe(&mut gate, start, 2400, None).held, Duration::ZERO);
@@ -428,7 +430,7 @@ mod tests {
             ..Writers::default()
         };
         let state = gate.observe(start, &progress(start, Some(0.0)), &long);
-        assert!(!state.passed && state.waiting_for.unwrap().contains("pid 8812"));
+        assert!(!state.passed && state.waiting_for.unwrap().why.contains("pid 8812"));
         let prepared = Writers { prepared: vec!["gid".into()], ..Writers::default() };
         assert!(!gate.observe(start, &progress(start, Some(0.0)), &prepared).passed);
         assert!(gate.observe(start, &progress(start, Some(0.0)), &Writers::default()).passed);
@@ -442,7 +444,7 @@ mod tests {
         progress.lag.drain_estimate_seconds = None;
         progress.lag.bytes = Some(4096);
         let state = gate.observe(start, &progress, &Writers::default());
-        assert!(!state.passed && state.waiting_for.unwrap().contains("nothing was applied"));
+        assert!(!state.passed && state.waiting_for.unwrap().why.contains("nothing was applied"));
         // Without a lag, as behind a trickle of records that change nothing: go.
         progress.lag.seconds = Some(0.0);
         assert!(gate.observe(start, &progress, &Writers::default()).passed);

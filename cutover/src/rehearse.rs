@@ -11,8 +11,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::api::{Act, ApiError, Check, Member, Plan, SCHEMA_VERSION, Server, Severity};
+use crate::controller::sight::{Armed, Sight};
 use crate::controller::{Limits, Order, run};
 use crate::evidence::Committed;
+use crate::gate::Gate;
 use crate::hub::RunHub;
 use crate::lag::LagReading;
 use crate::marker::Token;
@@ -39,16 +41,8 @@ pub async fn rehearse<W: World>(world: &W, order: &Order) -> Plan {
             fix: None,
         });
     }
-    let progress = world.replication().progress().borrow().clone();
-    checks.push(match (&progress.blocked, progress.lag.seconds) {
-        (Some(blocked), _) => Check::warn("replication", blocked.clone(), "the gate waits for it"),
-        (None, None) => Check::warn(
-            "replication",
-            progress.lag.reason.clone().unwrap_or_else(|| "the lag is unknown".into()),
-            "the gate waits until it is known",
-        ),
-        (None, Some(lag)) => Check::ok("replication", format!("streaming, lag {lag:.2} s")),
-    });
+    let (found, waits_for) = at_the_gate(world, order).await;
+    checks.extend(found);
     let hash = hash_of(&acts);
     let (blue, green) = world.servers();
     Plan {
@@ -63,9 +57,31 @@ pub async fn rehearse<W: World>(world: &W, order: &Order) -> Plan {
         gate: format!("lag {}", order.when_lag),
         max_pause_ms: order.max_pause.as_millis() as u64,
         ready: checks.iter().all(|check| check.severity != Severity::Fail),
+        waits_for,
         checks,
         acts,
     }
+}
+
+/// What the gate would say now, by its own judgement, and what it would wait for. What a person has to
+/// end fails the plan; what passes by itself does not.
+async fn at_the_gate<W: World>(world: &W, order: &Order) -> (Vec<Check>, Option<String>) {
+    const NAME: &str = "replication";
+    let sight = Sight::take(world, order, Armed::NotYet).await;
+    let gate = Gate::new(order.when_lag.clone(), Duration::ZERO, order.max_pause);
+    let mut gate = gate.leaving(world.direction().from());
+    let state = gate.observe(world.clock().now(), &sight.progress, &sight.writers);
+    let lag = sight.progress.lag.seconds.unwrap_or_default();
+    let check = match &state.waiting_for {
+        None => Check::ok(NAME, format!("streaming, lag {lag:.2} s")),
+        Some(obstacle) if obstacle.stays => {
+            let fix = "end it, then: cutover plan; no run goes past it";
+            Check::fail(NAME, &obstacle.why, fix)
+        }
+        Some(obstacle) => Check::warn(NAME, &obstacle.why, "the gate waits for it"),
+    };
+    let waits_for = state.waiting_for.filter(|obstacle| !obstacle.stays);
+    (sight.proof.into_iter().chain([check]).collect(), waits_for.map(|obstacle| obstacle.why))
 }
 
 /// The hash of the plan of this order, by the world as it is now: the same number as
@@ -283,7 +299,10 @@ impl<W: World> Fence for Rehearsal<'_, W> {
     }
 
     async fn raise(&self, undo: &Self::Undo, _deadline: Instant) -> PortResult<FenceReport> {
-        self.stage.note(self.stage.world.fence().describe(undo).raise);
+        let acts = self.stage.world.fence().describe(undo);
+        self.stage.note(acts.raise);
+        // The first marker is what comes next.
+        self.stage.note(acts.mark);
         Ok(FenceReport { clean_scans: 2, ..FenceReport::default() })
     }
 
@@ -295,7 +314,11 @@ impl<W: World> Fence for Rehearsal<'_, W> {
         let acts = self.stage.world.fence().describe(undo);
         self.stage.note(acts.seal);
         // The second marker, written under the seal.
-        self.stage.note(acts.mark.into_iter().map(|act| Act { step: "seal".into(), ..act }));
+        self.stage.note(acts.mark.into_iter().map(|act| Act {
+            step: "seal".into(),
+            text: act.text.replace("RUN.EPOCH.drain", "RUN.EPOCH.seal"),
+            place: act.place,
+        }));
         Ok(SealReport { refuses_clients: true, locks_held: true, ..SealReport::default() })
     }
 

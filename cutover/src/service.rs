@@ -350,6 +350,8 @@ impl<W: World + 'static> Service<W> {
             when_lag: Some(request.when_lag.unwrap_or_else(|| "<1s".into())),
             max_pause_ms: request.max_pause_ms,
             no_way_back: request.no_way_back,
+            require_verified_ms: request.require_verified_ms,
+            accept_differences: request.accept_differences,
             accepts: request.accepts,
             ..StartCutover::default()
         })?;

@@ -117,6 +117,14 @@ pub struct CheckArgs {
     /// of one finding.
     #[arg(long, value_name = "blue|green|FINDING", conflicts_with = "json")]
     pub fix: Option<Fixes>,
+    /// Look at blue's rows, too: at those without the parent that a foreign key asks for, and at those that
+    /// are twice under a unique index. Reads every table that has such a rule (PostgreSQL).
+    #[arg(long)]
+    pub deep: bool,
+    /// With --deep: the longest that the rows of one table are looked at, and vacuum is held back.
+    #[arg(long, value_name = "TIME", requires = "deep", default_value = "60s",
+          value_parser = humantime::parse_duration)]
+    pub timeout: std::time::Duration,
 }
 
 /// `replicator tail`.

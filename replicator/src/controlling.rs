@@ -9,8 +9,8 @@ use cutover::counts::Counted;
 use cutover::evidence::Committed;
 use cutover::marker::Token;
 use cutover::ports::{
-    Handed, Leaks, Leftover, MarkerDecoded, MarkerDurable, PortError, PortResult, Progress,
-    Replication,
+    Handed, Leaks, Leftover, MarkerDecoded, MarkerDurable, Obstacle, PortError, PortResult,
+    Progress, Replication,
 };
 use decoders::Lsn;
 use tokio::sync::watch;
@@ -98,13 +98,19 @@ fn progress_of(shared: &Shared, transactions_per_second: Option<f64>) -> Progres
         PipelinePhase::Streaming | PipelinePhase::CatchingUp | PipelinePhase::CuttingOver => {
             // A run that has its marker waits for it to be durable by itself, as long as its pause may last.
             let unconfirmed = || shared.unconfirmed().filter(|_| !shared.gate.is_reached());
-            shared.obstacle().or_else(unconfirmed)
+            shared.obstacle().or_else(|| unconfirmed().map(Obstacle::passing))
         }
         PipelinePhase::Copying | PipelinePhase::Indexing => {
-            Some("the first copy is not done yet".to_string())
+            Some(Obstacle::passing("the first copy is not done yet"))
         }
-        PipelinePhase::CutOver => Some(format!("{} serves already", shared.direction.to())),
-        phase => Some(format!("the stream is not running ({})", phase.name())),
+        PipelinePhase::CutOver => {
+            Some(Obstacle::staying(format!("{} serves already", shared.direction.to())))
+        }
+        phase @ PipelinePhase::Halted => {
+            let why = shared.trouble().unwrap_or_else(|| "no reason is known".into());
+            Some(Obstacle::staying(format!("the stream is not running ({}): {why}", phase.name())))
+        }
+        phase => Some(Obstacle::passing(format!("the stream is not running ({})", phase.name()))),
     };
     Progress { lag, blocked, transactions_per_second }
 }

@@ -5,7 +5,10 @@ mod recovery;
 mod running;
 mod slot;
 
+use std::time::Duration;
+
 use decoders::postgres::conninfo::ConnInfo;
+use decoders::postgres::session;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -55,12 +58,21 @@ pub async fn check(args: &CheckArgs) -> u8 {
         Err(error) => return usage(&error),
     };
     let report = match config.mysql_urls() {
+        Ok(Some(_)) if args.deep => {
+            return usage(&"--deep looks at the rows of a PostgreSQL database only");
+        }
         Ok(Some([blue, green])) => {
             let request = BinlogCheckRequest::of(&config, &blue, &green);
             check::mysql::check(&request, &blue, &green).await
         }
         Ok(None) => match endpoints(&config) {
-            Ok((blue, green)) => preflight(&config, &blue, &green, Moment::Any).await.report,
+            Ok((blue, green)) => {
+                let report = preflight(&config, &blue, &green, Moment::Any).await.report;
+                match args.deep {
+                    true => report.with(deep(&config, &blue, args.timeout).await),
+                    false => report,
+                }
+            }
             Err(failure) => return usage(&failure),
         },
         Err(problem) => return usage(&problem),
@@ -83,6 +95,17 @@ pub async fn check(args: &CheckArgs) -> u8 {
         println!("{report}");
     }
     report.exit_code()
+}
+
+/// What blue's rows say; that blue can't be reached is a finding of the check itself.
+async fn deep(config: &Config, blue: &ConnInfo, timeout: Duration) -> Vec<check::Finding> {
+    let Ok(session) = session::connect(blue, "cutover check").await else { return Vec::new() };
+    let looked = check::deep::look(&session, &config.tables, timeout).await;
+    looked.unwrap_or_else(|error| {
+        let summary = "the rows of blue were not looked at";
+        let finding = check::Finding::warning("rows-not-looked-at", check::Side::Blue, summary);
+        vec![finding.evidence(format!("{}: {}", error.what, error.reason))]
+    })
 }
 
 /// `replicator tail`.

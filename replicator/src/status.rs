@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use cutover::lag::{LagReading, LagTracker};
 use cutover::marker::Token;
+use cutover::ports::Obstacle;
 use cutover::{Direction, api};
 use decoders::Lsn;
 use decoders::source::Positions;
@@ -63,7 +64,7 @@ struct Facts {
     slot: SlotReading,
     head: Option<Lsn>,
     /// Why no cutover may begin although the stream is fine.
-    obstacle: Option<String>,
+    obstacle: Option<Obstacle>,
     /// Constraints that the target lacks.
     constraints: Option<String>,
     confirmed: Confirmed,
@@ -325,7 +326,9 @@ impl Shared {
     /// Something that no cutover may go past, or nothing any more.
     pub fn stand_in_the_way(&self, obstacle: Option<String>) {
         let mut facts = self.facts();
+        let obstacle = obstacle.map(Obstacle::staying);
         if let Some(obstacle) = obstacle.as_ref().filter(|_| facts.obstacle != obstacle) {
+            let obstacle = &obstacle.why;
             tracing::warn!(pipeline = self.pipeline, obstacle, "no cutover is possible");
         }
         facts.obstacle = obstacle;
@@ -333,7 +336,7 @@ impl Shared {
 
     /// No cutover until something is known that is not known yet; nothing is wrong.
     pub fn hold_back(&self, reason: &str) {
-        self.facts().obstacle = Some(reason.to_owned());
+        self.facts().obstacle = Some(Obstacle::passing(reason));
     }
 
     /// Constraints that the target can't have yet, in words; `None` when it has all.
@@ -351,14 +354,15 @@ impl Shared {
     }
 
     /// What no cutover may go past.
-    pub fn obstacle(&self) -> Option<String> {
+    pub fn obstacle(&self) -> Option<Obstacle> {
         let facts = self.facts();
-        let all: Vec<&str> = [&facts.obstacle, &facts.constraints]
-            .into_iter()
-            .flatten()
-            .map(String::as_str)
-            .collect();
-        (!all.is_empty()).then(|| all.join("; "))
+        match (&facts.obstacle, &facts.constraints) {
+            (obstacle, None) => obstacle.clone(),
+            (None, Some(constraints)) => Some(Obstacle::staying(constraints)),
+            (Some(obstacle), Some(constraints)) => {
+                Some(Obstacle::staying(format!("{obstacle}; {constraints}")))
+            }
+        }
     }
 
     /// An alert could not be delivered.

@@ -162,6 +162,9 @@ pub struct Plan {
     pub checks: Vec<Check>,
     /// What would be done.
     pub acts: Vec<Act>,
-    /// No check failed.
+    /// No check failed: a run would be let to its gate.
     pub ready: bool,
+    /// What the gate would wait for now, if it passes by itself.
+    #[serde(default)]
+    pub waits_for: Option<String>,
 }

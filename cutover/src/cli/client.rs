@@ -24,6 +24,7 @@ use super::args::CommonArgs;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::place::{Place, Sidecar};
+use super::render::UNKNOWN;
 use super::socket::{NoLookup, SocketConnector};
 
 /// What requests over the socket are for. The sidecar does not look at it.
@@ -84,6 +85,13 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("place", &self.place).finish_non_exhaustive()
     }
+}
+
+/// An error of a command that has not heard from the sidecar, and so can't say whether the data is safe
+/// unless the state is known.
+fn unseen(code: ErrorCode, what: String, place: &str, state: &str) -> ApiError {
+    let data_safe = !state.starts_with(UNKNOWN);
+    ApiError { data_safe, ..ApiError::new(code, what, place).in_state(state) }
 }
 
 impl Client {
@@ -236,14 +244,12 @@ impl Client {
             },
             ClientError::Unreachable(_) => Failure::new(
                 Exit::Unreachable,
-                ApiError::new(ErrorCode::Unavailable, error.to_string(), &self.place)
-                    .in_state(state)
+                unseen(ErrorCode::Unavailable, error.to_string(), &self.place, state)
                     .next("is `replicator run` up? Is --api (or CUTOVER_API), or --state-dir, right? Then: cutover status"),
             ),
             ClientError::Foreign(_) => Failure::new(
                 Exit::Failed,
-                ApiError::new(ErrorCode::Internal, error.to_string(), &self.place)
-                    .in_state(state)
+                unseen(ErrorCode::Internal, error.to_string(), &self.place, state)
                     .next("check --api (or CUTOVER_API), and that both are of one release"),
             ),
         }

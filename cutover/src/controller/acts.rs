@@ -188,7 +188,7 @@ impl<W: World> Run<'_, W> {
         loop {
             let now = self.now();
             let progress = self.world.replication().progress();
-            let forward = progress.borrow().blocked.clone();
+            let forward = progress.borrow().blocked.as_ref().map(ToString::to_string);
             let why = forward.or_else(|| self.way_back_blocked());
             match (why, since) {
                 (None, _) => since = None,

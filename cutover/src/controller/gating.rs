@@ -10,17 +10,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::acts::precheck_failed;
+use super::sight::{Armed, Sight};
 use super::{Run, stop};
 use crate::api::{Check, RunEventKind, Severity};
 use crate::gate::Gate;
 use crate::phase::{Stop, StopKind};
-use crate::ports::{
-    Clock, Decision, Fence, PortResult, Progress, Replication, Sequences, WayBackStream, World,
-    Writers,
-};
+use crate::ports::{Clock, Decision, Fence, PortResult, Progress, Sequences, World};
 
-/// An answer that takes longer than this counts as none, while the gate waits.
-const WRITERS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Comparing the rows of both sides takes no longer than this.
 const COMPARE: Duration = Duration::from_secs(15);
 /// Comparing definitions takes no longer than this, tens of thousands of them included.
@@ -84,7 +80,6 @@ impl<W: World> Run<'_, W> {
         let world = self.world;
         let mut gate = Gate::new(order.when_lag.clone(), order.hold_for, order.max_pause)
             .leaving(self.direction().from());
-        let progress = world.replication().progress();
         let ends = self.now() + order.gate_timeout;
         let mut rows = Rows::Open(self.now(), None);
         let mut ready_until = None;
@@ -93,13 +88,11 @@ impl<W: World> Run<'_, W> {
             if let Some(asked) = self.hub.stop() {
                 return Err(asked);
             }
-            let mut latest = progress.borrow().clone();
-            if progress.has_changed().is_err() {
-                latest.blocked = Some("the engine has stopped".into());
+            let sight = Sight::take(world, order, Armed::Yes).await;
+            if let Some(check) = sight.refusal() {
+                return Err(precheck_failed(check, 1));
             }
-            self.look_at_way_back(&mut latest);
-            let proof = self.proof(&mut latest)?;
-            let writers = self.writers(&mut latest).await;
+            let Sight { progress: latest, writers, proof } = sight;
             let now = self.now();
             let state = gate.observe(now, &latest, &writers);
             if state.waiting_for.is_none()
@@ -120,6 +113,7 @@ impl<W: World> Run<'_, W> {
             }
             let waiting_for = state
                 .waiting_for
+                .map(|obstacle| obstacle.why)
                 .or_else(|| rows.waiting_for().filter(|_| state.passed))
                 .or_else(|| not_ready.clone().filter(|_| state.passed));
             self.gate_event(&latest, state.held, waiting_for.clone());
@@ -284,56 +278,5 @@ impl<W: World> Run<'_, W> {
             done = act => Ok(Some(done)),
             () = self.world.clock().sleep_until(deadline) => Ok(None),
         }
-    }
-
-    /// A way back that is not ready, or a side that somebody else writes, blocks the gate.
-    fn look_at_way_back(&self, latest: &mut Progress) {
-        if !self.order.way_back {
-            return;
-        }
-        let standby = self.world.way_back().standby();
-        let foreign = (standby.foreign.count > 0).then(|| {
-            format!(
-                "{} was written by somebody else: {} row changes, the first in {}",
-                self.direction().to(),
-                standby.foreign.count,
-                standby.foreign.first.as_deref().unwrap_or("an unknown table")
-            )
-        });
-        if let Some(why) = foreign.or_else(|| self.way_back_blocked()) {
-            latest.blocked.get_or_insert(why);
-        }
-    }
-
-    /// What verifications have found until now. What they forbid ends the run, and if nobody can tell,
-    /// the gate is blocked.
-    fn proof(&self, latest: &mut Progress) -> Result<Option<Check>, Stop> {
-        if self.order.drill {
-            return Ok(None);
-        }
-        match self.world.proof(self.order) {
-            Ok(Some(check)) if check.severity == Severity::Fail => Err(precheck_failed(&check, 1)),
-            Ok(check) => Ok(check),
-            Err(error) => {
-                let why = format!("{} ({})", error.what, error.place);
-                latest.blocked.get_or_insert(why);
-                Ok(None)
-            }
-        }
-    }
-
-    /// What is under way on the serving side; if it does not say, the gate is blocked.
-    async fn writers(&self, latest: &mut Progress) -> Writers {
-        let deadline = self.now() + WRITERS_TIMEOUT;
-        let answer = tokio::select! {
-            biased;
-            answer = self.world.fence().writers() => answer.map_err(|error| error.what),
-            () = self.world.clock().sleep_until(deadline) => Err("no answer".into()),
-        };
-        answer.unwrap_or_else(|why| {
-            let from = self.direction().from();
-            latest.blocked.get_or_insert(format!("{from} can't be asked for its writers: {why}"));
-            Writers::default()
-        })
     }
 }

@@ -21,6 +21,7 @@ mod opening;
 mod ownership;
 mod recover;
 mod report;
+pub(crate) mod sight;
 #[cfg(test)]
 mod sim;
 #[cfg(test)]

@@ -17,8 +17,8 @@ use crate::marker::Token;
 use crate::phase::Verdict;
 use crate::ports::{
     Clock, Decision, Entry, Epoch, Fence, FenceActs, FenceReport, Journal, Leaks, MarkerDecoded,
-    MarkerDurable, MarkerWritten, Moves, PortError, PortResult, Progress, Replication, SealReport,
-    SequenceReport, Sequences, SwitchActs, SwitchTraits, TrafficSwitch, World, Writers,
+    MarkerDurable, MarkerWritten, Moves, Obstacle, PortError, PortResult, Progress, Replication,
+    SealReport, SequenceReport, Sequences, SwitchActs, SwitchTraits, TrafficSwitch, World, Writers,
 };
 use crate::side::{Direction, Side};
 use crate::way_back::NoWayBack;
@@ -381,7 +381,8 @@ fn member() -> Member {
 impl Replication for Sim {
     fn progress(&self) -> watch::Receiver<Progress> {
         let state = self.get();
-        let blocked = (state.stream_stops_at_hold && state.held).then(|| "it has stopped".into());
+        let blocked = state.stream_stops_at_hold && state.held;
+        let blocked = blocked.then(|| Obstacle::passing("it has stopped"));
         self.progress.send_modify(|progress| {
             progress.blocked = blocked;
             progress.lag.at = Instant::now() + std::time::Duration::from_secs(3600);

@@ -33,6 +33,7 @@
 
 mod acts;
 mod airlock;
+mod busy;
 mod claim;
 mod counted;
 mod grants;

@@ -8,6 +8,7 @@ use crate::lag::LagReading;
 use crate::marker::Token;
 use decoders::Lsn;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::future::Future;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -17,11 +18,37 @@ use tokio::time::Instant;
 pub struct Progress {
     /// The lag; see [`LagTracker`](crate::lag::LagTracker), which the engine feeds.
     pub lag: LagReading,
-    /// Why no cutover can begin, a sentence: the first copy is not done, the stream is down.
-    /// `None`: it can.
-    pub blocked: Option<String>,
+    /// Why no run can begin: the first copy is not done, the stream is down. `None`: it can.
+    pub blocked: Option<Obstacle>,
     /// Transactions per second on green, lately.
     pub transactions_per_second: Option<f64>,
+}
+
+/// Why no run can begin at this moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    /// A sentence; of what stays, with what a person can do.
+    pub why: String,
+    /// Only a person ends it. What passes by itself is waited for.
+    pub stays: bool,
+}
+
+impl Obstacle {
+    /// One that ends by itself.
+    pub fn passing(why: impl Into<String>) -> Self {
+        Self { why: why.into(), stays: false }
+    }
+
+    /// One that a person has to end.
+    pub fn staying(why: impl Into<String>) -> Self {
+        Self { why: why.into(), stays: true }
+    }
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
 }
 
 /// A marker that is durable on green.

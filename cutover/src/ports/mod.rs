@@ -21,7 +21,9 @@ use std::fmt;
 use std::future::Future;
 use tokio::time::Instant;
 
-pub use engine::{Handed, Leaks, Leftover, MarkerDecoded, MarkerDurable, Progress, Replication};
+pub use engine::{
+    Handed, Leaks, Leftover, MarkerDecoded, MarkerDurable, Obstacle, Progress, Replication,
+};
 pub use fence::{
     Airlock, Claim, Claimed, Fence, FenceActs, FenceReport, MarkerWritten, SealReport, Writers,
 };

@@ -36,6 +36,7 @@ pub fn plan(checks: Vec<Check>) -> Plan {
         gate: "lag <1s for 3s".into(),
         max_pause_ms: 2000,
         ready: Checks::of(&checks).fail == 0,
+        waits_for: None,
         checks,
         acts: vec![cutover::api::Act {
             step: "quiesce".into(),

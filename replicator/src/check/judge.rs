@@ -9,8 +9,8 @@ use super::finding::{Finding, Fix, Severity, Side};
 use super::report::Report;
 use super::request::CheckRequest;
 use super::{
-    capacity, connection, data, empty_green, existing_schema, identity, legacy, locale, powers,
-    privileges, sequences, slots, target, transactions, trust,
+    capacity, connection, data, empty_green, existing_schema, identity, indexes, legacy, locale,
+    powers, privileges, sequences, slots, target, transactions, trust,
 };
 
 /// Judges all facts. Pure: the same facts give the same report.
@@ -79,6 +79,9 @@ fn judge_blue(request: &CheckRequest, blue: &BlueFacts) -> Vec<Finding> {
     }
     if let (Ok(sequences), Ok(server)) = (&common.sequences, &common.server) {
         findings.extend(sequences::evaluate_blue(sequences, &server.role.name));
+    }
+    if let (Ok(invalid), Ok(server)) = (&blue.invalid_indexes, &common.server) {
+        findings.push(indexes::invalid(invalid, server.major()));
     }
     if let Ok(activity) = &blue.activity {
         findings.extend(transactions::evaluate(request, activity));
@@ -290,6 +293,7 @@ fn failed_probes_of_blue(blue: &BlueFacts) -> Vec<Finding> {
         failed(side, Blocker, &blue.activity),
         failed(side, Warning, &blue.wal),
         failed(side, Blocker, &blue.legacy),
+        failed(side, Warning, &blue.invalid_indexes),
     ];
     failed_probes(side, &blue.common).into_iter().chain(own).flatten().collect()
 }

@@ -7,6 +7,7 @@
 mod capacity;
 mod connection;
 mod data;
+pub mod deep;
 mod empty_green;
 mod existing_schema;
 mod facts;
@@ -15,6 +16,7 @@ mod fixes;
 #[cfg(test)]
 mod fixture;
 mod identity;
+mod indexes;
 mod judge;
 mod legacy;
 mod locale;

@@ -11,11 +11,10 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use cutover::Direction;
 use cutover::api::{
-    AbortRequest, ApiError, ErrorCode, FinishPlan, FinishReport, FinishRequest, History,
+    AbortRequest, ApiError, Check, ErrorCode, FinishPlan, FinishReport, FinishRequest, History,
     PipelinePhase, Plan, PlanRequest, Retried, RetryRequest, RunReport, RunStatus, RunUpdate,
     SCHEMA_VERSION, StartCutover, Status,
 };
-use cutover::verify::Requirement;
 use serde::Deserialize;
 
 use super::caller::Identity;
@@ -57,12 +56,18 @@ pub(super) async fn status(State(api): State<Api>) -> Json<Status> {
 
 pub(super) async fn plan(State(api): State<Api>, body: Body<PlanRequest>) -> Answer<Plan> {
     let Json(request) = body?;
-    let requirement = Requirement::new(request.require_verified_ms, request.accept_differences);
     let plan = api.service.plan(request).await?;
-    // A way back is never refused for what nobody has verified.
-    Ok(Json(match plan.direction {
-        Direction::Forward => plan.with(api.verifier.check(requirement)?),
-        Direction::Back => plan,
+    // A rollback ends a repair, and is not kept waiting by one.
+    let repairing = match plan.direction {
+        Direction::Forward => api.verifier.refuse_while_repairing().err(),
+        Direction::Back => None,
+    };
+    Ok(Json(match repairing {
+        Some(error) => {
+            let next = error.next_command.unwrap_or_else(|| "cutover status".into());
+            plan.with(Check::fail("repair", error.what, next))
+        }
+        None => plan,
     }))
 }
 

@@ -1,15 +1,18 @@
 //! Removing what a pipeline left on both servers. Copied data stays.
 
-use cutover::Direction;
-use decoders::postgres::session::{self, Session};
+mod sealed;
+
+use cutover::{Direction, Side};
+use decoders::postgres::session::Session;
 use decoders::postgres::{publication, slot};
 use sinks::postgres::target_error;
 use sinks::progress;
 
-use super::failure::{Failure, of_connect};
+use super::failure::Failure;
 use super::truncation;
 use crate::config::{Config, Endpoint};
 use crate::store::Store;
+use sealed::Entrance;
 
 /// Whether our schema is on blue, and which publications carry tables of it: another pipeline's.
 /// PostgreSQL 10-18 alike.
@@ -32,15 +35,24 @@ pub async fn teardown(config: &Config) -> Result<Vec<String>, Failure> {
     let mut done = Vec::new();
     let mut failed: Vec<String> = Vec::new();
     let back = config.reversed();
+    let entrance = |side, endpoint: &Endpoint, config: &Config| {
+        let info = endpoint.resolve(Side::name(side));
+        let info = info.map_err(|error| Failure::halt(Side::name(side), error, "correct it"))?;
+        Ok::<_, Failure>(Entrance::new(config, side, info))
+    };
+    let mut blue = entrance(Side::Blue, &config.blue, config)?;
+    let mut green = entrance(Side::Green, &config.green, &back)?;
     // Both slots before any origin: a slot may still have to decode what the origin's name is
     // needed for.
     let steps = [
-        ("blue", source(config, "blue").await),
-        ("green", source(&back, "green").await),
-        ("green", target(config, "green").await),
-        ("blue", target(&back, "blue").await),
-        ("blue", objects(config, "blue").await),
-        ("green", objects(&back, "green").await),
+        ("blue", source(config, "blue", &mut blue).await),
+        ("green", source(&back, "green", &mut green).await),
+        ("green", target(config, "green", &mut green).await),
+        ("blue", target(&back, "blue", &mut blue).await),
+        ("blue", objects("blue", &mut blue).await),
+        ("green", objects("green", &mut green).await),
+        ("blue", blue.leave().await),
+        ("green", green.leave().await),
     ];
     for (side, removed) in steps {
         match removed {
@@ -75,19 +87,21 @@ pub async fn teardown(config: &Config) -> Result<Vec<String>, Failure> {
 }
 
 /// A session on one side. A side that was cut over is read-only by default; what goes here is our
-/// own. `config.blue` is the source of its direction.
-async fn connect(endpoint: &Endpoint, side: &'static str) -> Result<Session, Failure> {
-    let info = endpoint.resolve(side).map_err(|e| Failure::halt(side, e, "correct it"))?;
-    let session = session::connect(&info, "cutover teardown").await;
-    let session = session.map_err(|error| of_connect(side, &error))?;
+/// own.
+async fn connect(entrance: &mut Entrance) -> Result<Session, Failure> {
+    let session = entrance.enter().await?;
     let writable = session.batch_execute("SET default_transaction_read_only = off").await;
     writable.map_err(|error| target_error("making the session writable", &error))?;
     Ok(session)
 }
 
 /// Slot and publication.
-async fn source(config: &Config, side: &'static str) -> Result<Vec<String>, Failure> {
-    let session = connect(&config.blue, side).await?;
+async fn source(
+    config: &Config,
+    side: &'static str,
+    entrance: &mut Entrance,
+) -> Result<Vec<String>, Failure> {
+    let session = connect(entrance).await?;
     let mut done = Vec::new();
     if slot::inspect(&session, &config.slot()).await?.is_some() {
         slot::drop(&session, &config.slot(), Some(&config.application_name())).await?;
@@ -101,8 +115,12 @@ async fn source(config: &Config, side: &'static str) -> Result<Vec<String>, Fail
 }
 
 /// Progress and origins.
-async fn target(config: &Config, side: &'static str) -> Result<Vec<String>, Failure> {
-    let session = connect(&config.green, side).await?;
+async fn target(
+    config: &Config,
+    side: &'static str,
+    entrance: &mut Entrance,
+) -> Result<Vec<String>, Failure> {
+    let session = connect(entrance).await?;
     let sql = "SELECT pg_catalog.to_regclass('_cutover.stream') IS NOT NULL";
     let fail = |error| target_error("looking for schema _cutover", &error);
     let is_there: bool = session.query_one(sql, &[]).await.map_err(fail)?.get(0);
@@ -115,8 +133,8 @@ async fn target(config: &Config, side: &'static str) -> Result<Vec<String>, Fail
 
 /// What is left of our schema: markers, the copy's notes and the decisions. Another pipeline keeps
 /// them.
-async fn objects(config: &Config, side: &'static str) -> Result<Vec<String>, Failure> {
-    let session = connect(&config.blue, side).await?;
+async fn objects(side: &'static str, entrance: &mut Entrance) -> Result<Vec<String>, Failure> {
+    let session = connect(entrance).await?;
     let mut done = markers(&session).await?.into_iter().map(|line| format!("{side}: {line}"));
     let mut done: Vec<_> = done.by_ref().collect();
     let sql = "SELECT pg_catalog.to_regclass('_cutover.stream') IS NULL \

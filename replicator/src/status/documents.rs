@@ -74,6 +74,7 @@ impl Shared {
         let frontier = *self.progress.borrow();
         let unconfirmed = self.unconfirmed();
         let facts = self.facts();
+        let obstacle = facts.obstacle.as_ref().map(|obstacle| obstacle.why.clone());
         let catching_up = facts.phase == api::PipelinePhase::Streaming
             && lag.seconds.is_some_and(|seconds| seconds > CATCHING_UP_SECONDS);
         let cutting_over = facts.phase == api::PipelinePhase::Streaming
@@ -95,7 +96,7 @@ impl Shared {
                 phase => phase,
             },
             since: facts.since,
-            waiting_for: facts.waiting_for.clone().or(facts.obstacle.clone()).or(unconfirmed),
+            waiting_for: facts.waiting_for.clone().or(obstacle).or(unconfirmed),
             blue: facts.blue.clone(),
             green: facts.green.clone(),
             serving: None,

@@ -4,7 +4,8 @@ use cutover::evidence::Committed;
 use cutover::lag::LagReading;
 use cutover::marker::Token;
 use cutover::ports::{
-    Handed, Leaks, MarkerDecoded, MarkerDurable, PortError, PortResult, Progress, Replication,
+    Handed, Leaks, MarkerDecoded, MarkerDurable, Obstacle, PortError, PortResult, Progress,
+    Replication,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -31,7 +32,7 @@ impl NoEngine {
             drain_estimate_seconds: None,
             reason: Some("a watchdog has no engine".into()),
         };
-        let blocked = lag.reason.clone();
+        let blocked = lag.reason.clone().map(Obstacle::passing);
         let progress = Progress { lag, blocked, transactions_per_second: None };
         Self { progress: watch::Sender::new(progress), automation }
     }

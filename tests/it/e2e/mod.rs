@@ -37,6 +37,7 @@ mod mysql_repair;
 mod network;
 mod operators;
 mod prometheus;
+mod plan;
 mod protect;
 mod proxy;
 mod proxy_versions;

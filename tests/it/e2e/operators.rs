@@ -96,13 +96,16 @@ async fn after_a_cutover_a_restart_streams_nothing_and_teardown_cleans_up() -> R
     this.sidecar.terminate()?;
     this.sidecar.wait(SOON)?;
 
-    // Blue is sealed; its owner opens it to tear down.
-    this.stage
-        .blue
-        .execute("postgres", &format!("ALTER DATABASE {DATABASE} ALLOW_CONNECTIONS true"))
-        .await?;
     let torn = this.stage.replicator_command("teardown")?.arg("--yes").run(SOON)?;
     ensure!(torn.code() == 0, "{}", torn.stderr);
+    // Blue was sealed, and is so afterwards.
+    ensure!(torn.stdout.contains("blue: left closed"), "{}", torn.stdout);
+    let opens = format!("ALTER DATABASE \"{DATABASE}\" ALLOW_CONNECTIONS true");
+    ensure!(torn.stdout.contains(&opens), "{}", torn.stdout);
+    let closed = "SELECT datallowconn FROM pg_database WHERE datname = 'DATABASE'";
+    let closed = closed.replace("DATABASE", DATABASE);
+    assert_eq!(this.stage.blue.value("postgres", &closed).await?, "f");
+    this.stage.blue.execute("postgres", &opens).await?;
     let slots = "SELECT count(*) FROM pg_replication_slots";
     assert_eq!(this.stage.blue.value("postgres", slots).await?, "0");
     for server in [&this.stage.blue, &this.stage.green] {

@@ -4,12 +4,17 @@ use crate::api::ApiError;
 
 use super::Paint;
 
+/// How a state begins of which nothing is known.
+pub const UNKNOWN: &str = "unknown";
+
 /// Five lines.
 pub fn render_error(error: &ApiError, paint: Paint) -> String {
-    let data = if error.data_safe {
-        "safe".to_owned()
-    } else {
-        paint.bad("NOT PROVEN SAFE: keep both servers as they are")
+    let data = match error.data_safe {
+        true => "safe".to_owned(),
+        false if error.state.starts_with(UNKNOWN) => {
+            paint.warn("not known to this command: only the sidecar can tell")
+        }
+        false => paint.bad("NOT PROVEN SAFE: keep both servers as they are"),
     };
     let mut text = format!(
         "{} {}\n where  {}\n state  {}\n data   {data}\n",
@@ -41,5 +46,8 @@ mod tests {
         );
         let unsafe_error = ApiError { data_safe: false, ..error };
         assert!(render_error(&unsafe_error, Paint::none()).contains("NOT PROVEN SAFE"));
+        let unseen = unsafe_error.in_state("unknown: a run may be going on");
+        let text = render_error(&unseen, Paint::none());
+        assert!(text.contains(" data   not known to this command"), "{text}");
     }
 }

@@ -14,7 +14,7 @@ mod timeline;
 pub mod units;
 mod verify;
 
-pub use error::render_error;
+pub use error::{UNKNOWN, render_error};
 pub use finish::{render_finish_plan, render_finish_report};
 pub use history::render_history;
 pub use paint::Paint;

@@ -39,8 +39,12 @@ pub fn render_plan(plan: &Plan, detail: Detail, paint: Paint) -> String {
         server(plan.direction.to()),
     ));
     text.push_str(&match (plan.way_back, plan.direction) {
-        (true, Direction::Forward) => " undo   cutover rollback, without losing anything\n".into(),
-        (true, Direction::Back) => " undo   cutover again, without losing anything\n".into(),
+        (true, Direction::Forward) => {
+            " undo   cutover rollback, for as long as green's changes stream back\n".into()
+        }
+        (true, Direction::Back) => {
+            " undo   cutover again, for as long as blue's changes stream to green\n".into()
+        }
         (false, _) => format!(" undo   {}\n", paint.warn("NONE: no way back is kept")),
     });
     text.push_str(&format!(
@@ -52,11 +56,13 @@ pub fn render_plan(plan: &Plan, detail: Detail, paint: Paint) -> String {
     if detail == Detail::Everything {
         acts(plan, paint, &mut text);
     }
-    if plan.ready {
-        text.push_str(&format!(" {}\n", paint.good("ready")));
-    } else {
-        text.push_str(&format!(" {}: nothing was touched\n", paint.bad("not ready")));
-    }
+    text.push_str(&match (plan.ready, &plan.waits_for) {
+        (true, None) => format!(" {}\n", paint.good("ready")),
+        (true, Some(why)) => {
+            format!(" {}: {why}\n", paint.warn("not yet; a run would wait at its gate"))
+        }
+        (false, _) => format!(" {}: nothing was touched\n", paint.bad("not ready")),
+    });
     text
 }
 
@@ -129,6 +135,7 @@ pub(super) mod tests {
             gate: "lag <1s for 3s".into(),
             max_pause_ms: 2000,
             ready: checks.iter().all(|check| check.severity != Severity::Fail),
+            waits_for: None,
             checks,
             acts: vec![
                 Act { step: "quiesce".into(), place: "pgb-1".into(), text: "PAUSE shop".into() },
@@ -152,11 +159,22 @@ pub(super) mod tests {
             "Plan 7f3a0011 of a cutover: blue serves now  epoch 42  router pgbouncer x3\n \
              now    clients -> pgbouncer x3 -> blue 13.22 postgres://db-blue:5432/shop\n \
              after  clients -> pgbouncer x3 -> green 17.2 postgres://db-green:5432/shop\n \
-             undo   cutover rollback, without losing anything\n \
+             undo   cutover rollback, for as long as green's changes stream back\n \
              gate   lag <1s for 3s   write pause at most 2.00 s\n \
              checks 1 ok  1 warn  0 fail\n  \
              WARN long-txn   pid 8812 writing for 41 s\n                  fix: wait\n \
              ready\n"
+        );
+    }
+
+    #[test]
+    fn what_the_gate_would_wait_for_is_not_called_ready() {
+        let waits_for = Some("the lag is unknown".to_owned());
+        let text =
+            render_plan(&Plan { waits_for, ..plan(Vec::new()) }, Detail::Summary, Paint::none());
+        assert!(
+            text.ends_with(" not yet; a run would wait at its gate: the lag is unknown\n"),
+            "{text}"
         );
     }
 

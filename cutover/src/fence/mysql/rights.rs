@@ -92,6 +92,7 @@ pub(super) async fn inspect(fence: &MysqlFence) -> PortResult<Vec<Check>> {
     checks.extend(events(&now, &ours, place, &facts));
     let others = sessions::others(&mut session, &facts, place, deadline).await?;
     checks.push(replication(&others, place));
+    checks.extend(sessions::long(&others, place));
     let databases = session.run(DATABASES, deadline).await;
     let databases = databases.map_err(|error| error.at(place, "listing the databases"))?.rows;
     checks.push(whole_server(&databases, place, &facts));

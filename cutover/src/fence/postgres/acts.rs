@@ -2,6 +2,7 @@
 
 use decoders::QualifiedName;
 
+use super::claim;
 use super::lowering::{Current, lower};
 use super::{LOCK_TIMEOUT_MS, LOCKS, MARKER, PostgresUndo, SealBy, quoted_database};
 use crate::api::Act;
@@ -231,15 +232,6 @@ pub(super) fn starting_sql(database: &str) -> String {
     )
 }
 
-/// Where it is written down who closes it; see [`super::claim`].
-fn says_who(undo: &PostgresUndo) -> Vec<String> {
-    let says = |what: String| format!("COMMENT ON {what} IS '[cutover fence RUN.EPOCH]...'");
-    if undo.closes_door() {
-        return vec![says(format!("DATABASE {}", quoted_database(undo)))];
-    }
-    undo.roles.iter().map(|role| says(format!("ROLE {}", ident(role)))).collect()
-}
-
 /// Everything, for a plan; `place` is the side that is closed and opened.
 pub(super) fn describe(place: &'static str, undo: &PostgresUndo) -> FenceActs {
     let act = |step: &str, text: String| Act { step: step.into(), place: place.into(), text };
@@ -249,7 +241,7 @@ pub(super) fn describe(place: &'static str, undo: &PostgresUndo) -> FenceActs {
         statements.into_iter().map(move |text| Act { step: step.into(), place: place.into(), text })
     };
     let mut raise: Vec<_> = acts("fence", close_door(undo)).collect();
-    raise.extend(says_who(undo).into_iter().map(|text| act("fence", text)));
+    raise.extend(claim::mark_planned(undo).into_iter().map(|text| act("fence", text)));
     raise.push(act("fence", scan_sql(&undo.database, None)));
     raise.push(act("fence", lock_sql(&undo.tables, LOCK_TIMEOUT_MS)));
     let mut back = vec![act("abort", end_own_sql(&undo.database))];

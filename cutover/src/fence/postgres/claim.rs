@@ -56,7 +56,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{PostgresUndo, acts, doing, quoted_database};
-use crate::ports::{Claim, Claimed, PortError, PortResult};
+use crate::ports::{Claim, Claimed, Epoch, PortError, PortResult};
 use crate::sql::{Slot, Sql, ident, literal};
 
 pub(super) use crate::fence::held::{Held, superseded};
@@ -335,6 +335,19 @@ pub(super) fn mark(undo: &PostgresUndo) -> Vec<String> {
     marked(undo).iter().map(|comment| statement(undo, &comment.role, Some(&comment.text))).collect()
 }
 
+/// The same for a plan, which has no run to name yet.
+pub(super) fn mark_planned(undo: &PostgresUndo) -> Vec<String> {
+    let nobody = String::new;
+    let claim = Claim { pipeline: nobody(), holder: nobody(), run: "RUN".into(), epoch: Epoch(0) };
+    let signs = key(&claim);
+    let undo = PostgresUndo { claim: Some(claim), ..undo.clone() };
+    let cut = |sql: String| match sql.split_once(&signs) {
+        Some((before, _)) => format!("{before}{TAG}RUN.EPOCH...'"),
+        None => sql,
+    };
+    mark(&undo).into_iter().map(cut).collect()
+}
+
 fn statement(undo: &PostgresUndo, role: &Option<String>, text: Option<&str>) -> String {
     let what = match role {
         None => format!("DATABASE {}", quoted_database(undo)),
@@ -374,7 +387,6 @@ pub(super) fn marked(undo: &PostgresUndo) -> Vec<Comment> {
 mod tests {
     use super::super::SealBy;
     use super::*;
-    use crate::ports::Epoch;
 
     fn undo(run: &str, holder: &str) -> PostgresUndo {
         let claim = Claim {

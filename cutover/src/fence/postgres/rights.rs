@@ -1,6 +1,6 @@
 //! What our role may do on blue, and what else a run would stumble over.
 
-use super::{PostgresFence, claim, doing, grants};
+use super::{PostgresFence, busy, claim, doing, grants};
 use crate::api::Check;
 use crate::marker::MarkerKind;
 use crate::ports::PortResult;
@@ -70,7 +70,8 @@ pub(super) async fn inspect(fence: &PostgresFence) -> PortResult<Vec<Check>> {
         .map_err(doing(fence.place, "reading settings"))?;
     let who = rights.get("who").unwrap_or("our role").to_owned();
 
-    let mut checks = vec![primary(&rights), open_for_writes(&rights, database)];
+    let place = fence.place;
+    let mut checks = vec![primary(&rights, place), open_for_writes(&rights, database, place)];
     checks.push(seal(fence, &admin, &rights, &prior, &who).await?);
     checks.push(match prior.is_true("may_alter") {
         true => airlock(fence, &admin, &rights, &who).await?,
@@ -102,25 +103,32 @@ pub(super) async fn inspect(fence: &PostgresFence) -> PortResult<Vec<Check>> {
         )
     });
     checks.extend(sessions(fence, &admin, &rights).await?);
+    checks.extend(busy::sessions(fence, &admin).await?);
     Ok(checks)
 }
 
-fn primary(rights: &TextRow) -> Check {
+fn primary(rights: &TextRow, place: &str) -> Check {
+    let name = format!("{place}-primary");
     if rights.is_true("in_recovery") {
-        return Check::fail("blue-primary", "blue is a standby", "point --blue at the primary");
+        let fix = format!("point --{place} at the primary");
+        return Check::fail(name, format!("{place} is a standby"), fix);
     }
-    Check::ok("blue-primary", "blue is a primary")
+    Check::ok(name, format!("{place} is a primary"))
 }
 
-fn open_for_writes(rights: &TextRow, database: &str) -> Check {
+fn open_for_writes(rights: &TextRow, database: &str, place: &str) -> Check {
+    let name = format!("{place}-writable");
     if rights.get("read_only") != Some("off") {
         return Check::fail(
-            "blue-writable",
-            "blue is read-only by default already",
-            format!("ALTER DATABASE {} RESET default_transaction_read_only", ident(database)),
+            name,
+            format!("{place} is read-only by default already"),
+            format!(
+                "on {place}: ALTER DATABASE {} RESET default_transaction_read_only",
+                ident(database)
+            ),
         );
     }
-    Check::ok("blue-writable", "blue accepts writes")
+    Check::ok(name, format!("{place} accepts writes"))
 }
 
 async fn seal(
@@ -147,7 +155,7 @@ async fn seal(
             }
             Err(error) => Check::fail(
                 "fence-layers",
-                format!("no other database to seal blue from: {error}"),
+                format!("no other database to seal {} from: {error}", fence.place),
                 format!("GRANT CONNECT ON DATABASE postgres TO {}", ident(who)),
             ),
         });
@@ -187,9 +195,10 @@ async fn seal(
     Ok(Check::warn(
         "fence-layers",
         format!(
-            "role {who} does not own database {database}: blue is closed with NOLOGIN for every \
+            "role {who} does not own database {database}: {} is closed with NOLOGIN for every \
              role, on all of the server's databases, and not for superusers ({superusers}); any \
-             transaction elsewhere on the server during the pause stops the run"
+             transaction elsewhere on the server during the pause stops the run",
+            fence.place
         ),
         own,
     ))
@@ -393,7 +402,7 @@ async fn lockable(
         Check::fail(
             "lock-slots",
             format!("{tables} tables to lock, {slots} lock slots"),
-            "raise max_locks_per_transaction on blue (needs a restart)",
+            format!("raise max_locks_per_transaction on {} (needs a restart)", fence.place),
         )
     } else {
         Check::ok("lock-slots", format!("{slots} lock slots"))
@@ -426,15 +435,15 @@ async fn sessions(fence: &PostgresFence, admin: &Sql, rights: &TextRow) -> PortR
         })
         .collect();
     let mut checks = vec![if shown.is_empty() {
-        Check::ok("sessions", "no other session on blue")
+        Check::ok("sessions", format!("no other session on {}", fence.place))
     } else {
-        Check::ok("sessions", format!("will be closed on blue: {}", shown.join("; ")))
+        Check::ok("sessions", format!("will be closed on {}: {}", fence.place, shown.join("; ")))
     }];
     let superusers = rows.iter().any(|row| row.is_true("superuser"));
     if superusers && !rights.is_true("superuser") {
         checks.push(Check::fail(
             "superuser-sessions",
-            "a superuser has sessions on blue that only a superuser can close",
+            format!("a superuser has sessions on {} that only a superuser can close", fence.place),
             "close them, or connect as a superuser",
         ));
     }

@@ -17,7 +17,7 @@ impl WayBackProbe {
         };
         let progress = progress.borrow();
         if let Some(blocked) = &progress.blocked {
-            return Sample::Bad(blocked.clone());
+            return Sample::Bad(blocked.why.clone());
         }
         match progress.lag.seconds {
             // A lag that nobody knows is neither small nor large.
@@ -38,12 +38,12 @@ mod tests {
     use super::*;
     use crate::lag::LagReading;
     use crate::login::Login;
-    use crate::ports::Progress;
+    use crate::ports::{Obstacle, Progress};
 
     fn sample(seconds: Option<f64>, blocked: Option<&str>) -> Sample {
         let lag = LagReading { seconds, ..LagReading::unknown(Instant::now(), "green is away") };
-        let progress =
-            Progress { lag, blocked: blocked.map(str::to_owned), transactions_per_second: None };
+        let blocked = blocked.map(Obstacle::staying);
+        let progress = Progress { lag, blocked, transactions_per_second: None };
         let sender = watch::Sender::new(progress);
         let place = Place {
             serving: Login::parse("postgres://green/shop").unwrap(),

@@ -2,6 +2,7 @@
 
 mod activity;
 mod content;
+mod invalid;
 mod legacy;
 mod powers;
 mod probing;
@@ -16,6 +17,7 @@ use tokio_postgres::Client;
 
 pub use activity::{Activity, PreparedTransaction, WritingTransaction};
 pub use content::Content;
+pub use invalid::InvalidIndex;
 pub use legacy::Legacy;
 pub use powers::Powers;
 pub use probing::{replica_role_allowed, same_database};
@@ -84,6 +86,8 @@ pub struct BlueFacts {
     pub wal: Probe<WalFacts>,
     /// Things that newer versions no longer have.
     pub legacy: Probe<Legacy>,
+    /// Indexes that are not valid.
+    pub invalid_indexes: Probe<Vec<InvalidIndex>>,
 }
 
 /// What is asked of green.
@@ -165,6 +169,7 @@ async fn blue_facts(request: &CheckRequest, client: &Client) -> BlueFacts {
         activity: activity::read(client).await,
         wal: wal::read(client, request.wal_sample).await,
         legacy: legacy::read(client, version_num).await,
+        invalid_indexes: invalid::read(client, &request.filter).await,
         common,
     }
 }

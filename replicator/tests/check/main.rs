@@ -1,6 +1,7 @@
 //! The preflight against real servers: databases full of faults, each of which has to be named,
 //! and each suggested statement has to make its finding go away.
 
+mod code;
 mod existing;
 mod faults;
 mod mysql;

@@ -65,7 +65,7 @@ async fn rate(lanes: u16) -> f64 {
         copied_at: CopiedAt::default(),
         gate: MarkerGate::default(),
         hold: Hold::default(),
-        counterpart: Counterpart::of_binlog("bench_back"),
+        counterpart: Counterpart::believing("bench_back"),
         lanes_open: watch::Sender::new(false),
         budget: Budget::new(256 << 20),
         limits: BatchLimits { bytes: 64 << 20, transactions: 50_000 },

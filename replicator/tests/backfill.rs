@@ -6,6 +6,7 @@ mod backfill {
     mod failing;
     pub mod fixture;
     mod put_off;
+    mod squatter;
     pub mod stage;
 }
 

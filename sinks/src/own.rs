@@ -10,14 +10,18 @@
 //! - from PostgreSQL 14 on a logical message, the first thing in each transaction that
 //!   is published. Every role may write one, so it holds a [`Secret`] of this pipeline and direction. It comes
 //!   first even when a large transaction comes in parts. Whoever may read the log (a role that may use
-//!   replication slots) can read the secret: where there are origins too, the message alone is not enough.
+//!   replication slots) can read the secret: where there are origins too, the message alone is not enough;
+//! - on MySQL and MariaDB a row of ours, the first change in each transaction, with a [`Claim`]: a proof that holds
+//!   for one transaction. The decoder makes a message of it.
 
+mod claim;
 pub mod keys;
 mod secret;
 
 use decoders::change::ChangeEvent;
 use tokio_postgres::Client;
 
+pub use claim::Claim;
 pub use secret::Secret;
 
 use crate::postgres::target_error;
@@ -70,9 +74,19 @@ pub fn content(secret: &Secret, pipeline: &str) -> String {
 pub struct Mark<'a> {
     /// The pipeline's name, as the writer gives it.
     pub pipeline: &'a [u8],
-    /// What it offers as proof. None in marks of a version that had no secrets, and of transactions that
-    /// write nothing else.
-    pub proof: Option<Secret>,
+    /// What it offers as proof.
+    pub proof: Proof,
+}
+
+/// What a mark offers as proof.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Proof {
+    /// Marks of a version that had no proofs, and of transactions that write nothing else.
+    None,
+    /// The secret itself (PostgreSQL).
+    Secret(Secret),
+    /// What the secret was made into (MySQL, MariaDB).
+    Claim(Claim),
 }
 
 impl<'a> Mark<'a> {
@@ -82,18 +96,20 @@ impl<'a> Mark<'a> {
         if prefix != MESSAGE_PREFIX {
             return None;
         }
-        let proof = content.get(..Secret::HEX_BYTES).and_then(Secret::of_hex);
-        match (proof, content.get(Secret::HEX_BYTES..)) {
-            (Some(proof), Some([b' ', pipeline @ ..])) => {
-                Some(Self { pipeline, proof: Some(proof) })
+        if let Some((claim, pipeline)) = content.strip_prefix(b"\0").and_then(Claim::read) {
+            return Some(Self { pipeline, proof: Proof::Claim(claim) });
+        }
+        let secret = content.get(..Secret::HEX_BYTES).and_then(Secret::of_hex);
+        match (secret, content.get(Secret::HEX_BYTES..)) {
+            (Some(secret), Some([b' ', pipeline @ ..])) => {
+                Some(Self { pipeline, proof: Proof::Secret(secret) })
             }
-            _ => Some(Self { pipeline: content, proof: None }),
+            _ => Some(Self { pipeline: content, proof: Proof::None }),
         }
     }
 }
 
-/// Whether a change names this pipeline as the writer. It proves nothing by itself, but where the decoder makes
-/// the message of a progress row (MySQL and MariaDB).
+/// Whether a change names this pipeline as the writer. It proves nothing.
 pub fn is_mark_of(change: &ChangeEvent, pipeline: &str) -> bool {
     Mark::of(change).is_some_and(|mark| mark.pipeline == pipeline.as_bytes())
 }
@@ -121,10 +137,18 @@ mod tests {
         let secret = Secret::random();
         let made = message(MESSAGE_PREFIX, &content(&secret, "shop"));
         let mark = Mark::of(&made).unwrap();
-        assert_eq!(mark, Mark { pipeline: b"shop", proof: Some(secret) });
+        assert_eq!(mark, Mark { pipeline: b"shop", proof: Proof::Secret(secret) });
         // Cut short it is a strange name, and no proof.
         let cut = message(MESSAGE_PREFIX, &secret.hex());
-        assert_eq!(Mark::of(&cut).unwrap().proof, None);
+        assert_eq!(Mark::of(&cut).unwrap().proof, Proof::None);
+    }
+
+    #[test]
+    fn what_a_decoder_says_of_a_row_is_a_claim() {
+        let claim = Claim::make(&Secret::random(), "shop", 1, 2);
+        let made = message(MESSAGE_PREFIX, &format!("\0{} shop", claim.words()));
+        assert_eq!(Mark::of(&made), Some(Mark { pipeline: b"shop", proof: Proof::Claim(claim) }));
+        assert!(is_mark_of(&made, "shop"));
     }
 
     #[test]

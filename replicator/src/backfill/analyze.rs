@@ -48,15 +48,7 @@ pub async fn analyze(
 }
 
 async fn open(green: &ConnInfo) -> Result<Session, BackfillError> {
-    let session = connect(green, "cutover analyze")
-        .await
-        .map_err(|error| BackfillError::connect("green", &error))?;
-    // Expressions in indexes are evaluated, by functions that may rely on the usual path.
-    session
-        .batch_execute("RESET search_path")
-        .await
-        .map_err(|error| BackfillError::database("setting up a session on green", &error))?;
-    Ok(session)
+    connect(green, "cutover analyze").await.map_err(|error| BackfillError::connect("green", &error))
 }
 
 /// The tables, partitions replaced by the topmost table that they belong to; quoted, each once.

@@ -63,12 +63,9 @@ pub(super) async fn open_green(
     let session = connect(green, "cutover copy")
         .await
         .map_err(|error| BackfillError::connect("green", &error))?;
-    // Functions in CHECK constraints and generated columns expect the path they always had. What
-    // blue sends is qualified in full, so no name depends on it.
-    session
-        .batch_execute("RESET search_path; SET synchronous_commit = off")
-        .await
-        .map_err(asked)?;
+    // The path stays empty, as while the stream is applied: names that code in tables leaves open would be
+    // looked up where others may create, and what they made there would run with our rights.
+    session.batch_execute("SET synchronous_commit = off").await.map_err(asked)?;
     if is_raw {
         session.batch_execute(RAW).await.map_err(asked)?;
     }

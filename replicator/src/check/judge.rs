@@ -134,8 +134,8 @@ fn judge_side(request: &CheckRequest, side: Side, common: &SideFacts) -> Vec<Fin
     if let Ok(strangers) = &common.strangers {
         findings.push(trust::state_schema(side, strangers));
     }
-    if let (Ok(server), Ok(tables)) = (&common.server, &common.tables) {
-        findings.push(trust::table_code(side, server, tables));
+    if let (Ok(server), Ok(tables), Ok(code)) = (&common.server, &common.tables, &common.code) {
+        findings.push(trust::table_code(side, server, tables, code));
     }
     findings
 }
@@ -268,7 +268,7 @@ fn failed<T>(side: Side, severity: Severity, probe: &Probe<T>) -> Option<Finding
 }
 
 fn failed_probes(side: Side, common: &SideFacts) -> Vec<Option<Finding>> {
-    use Severity::Blocker;
+    use Severity::{Blocker, Warning};
     vec![
         failed(side, Blocker, &common.server),
         failed(side, Blocker, &common.tables),
@@ -281,6 +281,7 @@ fn failed_probes(side: Side, common: &SideFacts) -> Vec<Option<Finding>> {
         failed(side, Blocker, &common.replication),
         failed(side, Blocker, &common.leftovers),
         failed(side, Blocker, &common.strangers),
+        failed(side, Warning, &common.code),
     ]
 }
 

@@ -227,7 +227,8 @@ async fn nothing_goes_back(green: &Mysql, begin: &str) {
     green.run("alter table t.a add column own int").unwrap();
     let end = head(green).parse().unwrap();
     let mut stream = numbered(green, begin).await;
-    let mut own = OwnApply::of(Counterpart::of_binlog(PIPELINE));
+    let known = ServerUrl::parse(&url(green)).unwrap();
+    let mut own = OwnApply::of(Counterpart::of_binlog(PIPELINE, &known).await.unwrap());
     let mut others = Vec::new();
     while !stream.position().covers(&end) {
         let event = tokio::time::timeout(DEADLINE, stream.next()).await.unwrap().unwrap();

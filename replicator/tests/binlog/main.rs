@@ -3,6 +3,7 @@
 mod definitions;
 mod distributed;
 mod engine;
+mod forged;
 mod markers;
 mod once;
 mod workload;

@@ -2,6 +2,7 @@
 //! and each suggested statement has to make its finding go away.
 
 mod deep;
+mod code;
 mod existing;
 mod faults;
 mod mysql;

@@ -161,7 +161,9 @@ async fn whoever_green_would_refuse_is_named_before_the_flip() {
                 "set session sql_log_bin = 0; create database _cutover;
                  create table _cutover.progress (id int primary key); create table _cutover.theirs (id int);
                  create trigger _cutover.tr before update on _cutover.progress for each row set @a = 1;
-                 create user writes@'%' identified by 'x'; grant select, update on *.* to writes@'%';",
+                 create user writes@'%' identified by 'x'; grant select, update on *.* to writes@'%';
+                 create user looker@'%' identified by 'x'; grant select on _cutover.* to looker@'%';
+                 create user neighbour@'%' identified by 'x'; grant all on `shop%`.* to neighbour@'%';",
             )
             .unwrap();
         let report = preflight(&blue, &green).await;
@@ -169,6 +171,7 @@ async fn whoever_green_would_refuse_is_named_before_the_flip() {
             ("own-triggers", Severity::Blocker, "_cutover.`tr`"),
             ("own-strangers", Severity::Warning, "_cutover.`theirs`"),
             ("own-writers", Severity::Warning, "'writes'@'%'"),
+            ("own-rights", Severity::Blocker, "'looker'@'%': SELECT on `_cutover`.*"),
         ] {
             let found = report.find(id).unwrap_or_else(|| panic!("{name} {id}:\n{report}"));
             assert_eq!(
@@ -177,7 +180,7 @@ async fn whoever_green_would_refuse_is_named_before_the_flip() {
                 "{name}"
             );
         }
-        green.run("drop database _cutover; drop user writes@'%'").unwrap();
+        green.run("drop database _cutover; drop user writes@'%', looker@'%', neighbour@'%'").unwrap();
 
         // Settings and definitions that came by no stream.
         green

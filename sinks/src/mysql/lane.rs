@@ -23,8 +23,9 @@ use mysql_async::prelude::Queryable;
 use self::alone::{Turn, not_alone};
 use super::error::target_error;
 use super::events::{EventSession, TableEvents};
+use super::own::Marks;
 use super::plan::{Plan, can_be_emptied, missing_table};
-use super::progress::{LaneProgress, advance_statement, open_statement};
+use super::progress::{LaneProgress, advance_statement};
 use super::read::{Cascades, GreenTable};
 use super::script::{Purpose, Script};
 use super::session::{self, Capabilities};
@@ -42,6 +43,7 @@ pub(super) struct LaneStart {
     pub capabilities: Capabilities,
     pub ledger: Arc<Ledger>,
     pub progress: LaneProgress,
+    pub marks: Marks,
     pub checks_foreign_keys: bool,
     pub accept_triggers: bool,
     pub applies_definitions: bool,
@@ -93,6 +95,8 @@ pub struct MysqlLane {
     events: Option<EventSession>,
     /// Statements that held row events.
     event_statements: u64,
+    /// What each transaction begins with.
+    marks: Marks,
     /// What the progress row on green says.
     mark: LaneMark,
     /// What it said when the lane was opened.
@@ -124,6 +128,7 @@ impl MysqlLane {
             ways: Ways::default(),
             events: start.events,
             event_statements: 0,
+            marks: start.marks,
             written: start.progress.mark.floor,
             opened: start.progress.mark.clone(),
             mark: start.progress.mark,
@@ -335,8 +340,7 @@ impl MysqlLane {
         }
         self.open.begun = true;
         script.frame(conn, b"START TRANSACTION", "beginning a transaction on green").await?;
-        let sql = open_statement(&self.pipeline, self.id);
-        script.add(conn, &sql, Some(1), 0, Purpose::Progress).await
+        script.add(conn, &self.marks.statement(), Some(1), 0, Purpose::Progress).await
     }
 
     /// Makes the plans of tables that are not known yet.

@@ -15,6 +15,7 @@ mod events;
 mod json;
 mod lane;
 mod literal;
+pub mod own;
 mod plan;
 mod prepared;
 mod progress;

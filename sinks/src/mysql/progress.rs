@@ -1,7 +1,8 @@
 //! What green remembers of a stream of MySQL or MariaDB: `_cutover.stream` says which stream it is, and
 //! `_cutover.progress` how far each lane got, written in the same transaction as the rows.
 //! `_cutover.definition` has the schema changes: see [`definitions`]; `_cutover.prepared` and `_cutover.prepared_piece`
-//! what distributed transactions wait with: see [`prepared`].
+//! what distributed transactions wait with: see [`prepared`]. `_cutover.mark` and `_cutover.own_mark` say whose a
+//! transaction is: see [`own`].
 //!
 //! Numbers are those of [`decoders::mysql::Ledger`]. Beside them stands a *place*: a number with the
 //! source's own position behind it, which a stream can be asked for. It is at the floor or, if what
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::definitions;
 use super::error::target_error;
 use super::literal::hexadecimal;
+use super::own;
 use super::prepared;
 use crate::mark::LaneMark;
 use crate::target::{LaneId, TargetError};
@@ -63,11 +65,11 @@ pub(super) async fn create(conn: &mut Conn) -> Result<(), TargetError> {
         .query_first(
             "SELECT count(*) FROM information_schema.tables
              WHERE table_schema = '_cutover' AND table_name IN ('stream', 'progress', 'definition',
-               'prepared', 'prepared_piece')",
+               'prepared', 'prepared_piece', 'mark', 'own_mark')",
         )
         .await;
     let doing = "creating green's progress tables (database _cutover)";
-    if exists.map_err(|error| target_error(doing, error))? == Some(5) {
+    if exists.map_err(|error| target_error(doing, error))? == Some(7) {
         return Ok(());
     }
     let stream = format!(
@@ -79,7 +81,7 @@ pub(super) async fn create(conn: &mut Conn) -> Result<(), TargetError> {
            schema_version int NOT NULL
          ) ENGINE = InnoDB"
     );
-    // `opened` changes first in every transaction: in the binlog its row says whose changes follow.
+    // `opened` is of a version that marked its transactions here: see [`own`].
     let progress = format!(
         "CREATE TABLE IF NOT EXISTS _cutover.progress (
            pipeline {NAME},
@@ -98,14 +100,16 @@ pub(super) async fn create(conn: &mut Conn) -> Result<(), TargetError> {
     let definition = definitions::create_statement(NAME);
     let [names, pieces] = prepared::create_statements(NAME);
     let database = "CREATE DATABASE IF NOT EXISTS _cutover";
-    for sql in [database, &stream, &progress, &definition, &names, &pieces] {
+    let [own_mark, mark] = own::create_statements(NAME);
+    for sql in [database, &stream, &progress, &definition, &names, &pieces, &own_mark, &mark] {
         conn.query_drop(sql).await.map_err(|error| target_error(doing, error))?;
     }
     Ok(())
 }
 
 /// Forgets what is registered under a pipeline's name, and how far it got. Both, or the one that is there:
-/// progress without the stream that it is of would be taken for another's.
+/// progress without the stream that it is of would be taken for another's. By what its transactions are known
+/// stays: they are in the log.
 pub(super) async fn forget(conn: &mut Conn, pipeline: &str) -> Result<(), TargetError> {
     let doing = "forgetting a stream on green";
     let tables: Result<Vec<String>, _> = conn
@@ -264,17 +268,6 @@ pub(super) async fn open_lane(
     let all = read(conn, pipeline).await?;
     let own = all.into_iter().find(|progress| progress.lane == lane);
     own.ok_or_else(|| TargetError::retry("the lane's progress on green was just removed"))
-}
-
-/// The statement that is first in each of a lane's transactions: it holds the lane's row from then on,
-/// and stands before everything else in green's own log.
-pub(super) fn open_statement(pipeline: &str, lane: LaneId) -> Vec<u8> {
-    let sql = format!(
-        "UPDATE _cutover.progress SET opened = opened + 1 WHERE pipeline = {} AND lane = {}",
-        literal(pipeline),
-        lane.0
-    );
-    sql.into_bytes()
 }
 
 /// The statement that moves a lane's progress inside its transaction. It finds one row, or none if the

@@ -13,6 +13,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row, Value};
 
 use super::error::{of_rows, target_error};
+use super::own::Marks;
 use super::plan::{Plan, missing_table};
 use super::progress;
 use super::read::Cascades;
@@ -54,6 +55,7 @@ pub struct Repairer {
     capabilities: Capabilities,
     target: ServerUrl,
     pipeline: String,
+    marks: Marks,
 }
 
 impl Repairer {
@@ -62,9 +64,9 @@ impl Repairer {
     /// # Errors
     /// The server's.
     pub async fn open(target: &ServerUrl, pipeline: &str) -> Result<Self, TargetError> {
-        let (conn, capabilities) = connect(target, pipeline).await?;
+        let (conn, capabilities, marks) = connect(target, pipeline).await?;
         let (target, pipeline) = (target.clone(), pipeline.to_owned());
-        Ok(Self { conn: Some(conn), capabilities, target, pipeline })
+        Ok(Self { conn: Some(conn), capabilities, target, pipeline, marks })
     }
 
     /// Fits a table of the source to the target's.
@@ -87,13 +89,16 @@ impl Repairer {
         let mut conn = self.take()?;
         if let Err(error) = conn.ping().await {
             tracing::debug!(reason = %error, "the session that repairs is opened anew");
-            (conn, self.capabilities) = connect(&self.target, &self.pipeline).await?;
+            (conn, self.capabilities, self.marks) = connect(&self.target, &self.pipeline).await?;
         }
         let mut script = Script::new(self.capabilities.packet_bytes);
         let begun = async {
-            script.frame(&mut conn, b"START TRANSACTION", "beginning a repair on green").await?;
-            let sql = progress::open_statement(&self.pipeline, REPAIR);
-            script.add(&mut conn, &sql, Some(1), 0, Purpose::Progress).await?;
+            let doing = "beginning a repair on green";
+            let begun = conn.query_drop("START TRANSACTION").await;
+            begun.map_err(|error| target_error(doing, error))?;
+            // Another repair may have written since.
+            self.marks.look(&mut conn).await?;
+            script.add(&mut conn, &self.marks.statement(), Some(1), 0, Purpose::Progress).await?;
             script.send(&mut conn).await
         };
         let begun = begun.await;
@@ -210,7 +215,10 @@ impl Repairer {
     }
 }
 
-async fn connect(target: &ServerUrl, pipeline: &str) -> Result<(Conn, Capabilities), TargetError> {
+async fn connect(
+    target: &ServerUrl,
+    pipeline: &str,
+) -> Result<(Conn, Capabilities, Marks), TargetError> {
     let (mut conn, capabilities) = session::connect(target, false).await?;
     let settings = format!(
         "SET SESSION innodb_lock_wait_timeout = {LOCK_WAIT_S}, wait_timeout = {IDLE_S}, \
@@ -219,7 +227,8 @@ async fn connect(target: &ServerUrl, pipeline: &str) -> Result<(Conn, Capabiliti
     let set = conn.query_drop(settings).await;
     set.map_err(|error| target_error("setting up a session on green", error))?;
     progress::open_lane(&mut conn, pipeline, REPAIR).await?;
-    Ok((conn, capabilities))
+    let marks = Marks::open(&mut conn, pipeline, REPAIR).await?;
+    Ok((conn, capabilities, marks))
 }
 
 async fn fit(

@@ -12,6 +12,7 @@ use mysql_async::Conn;
 use super::conflicts::conflicts;
 use super::events::{EventSession, Opened};
 use super::lane::{LaneStart, MysqlLane};
+use super::own::{self, Marks};
 use super::plan::{Plan, missing_table};
 use super::progress::{self, BinlogStreamIdentity};
 use super::read::Cascades;
@@ -74,6 +75,7 @@ impl MysqlTarget {
         let mut conn = target.connect().await?;
         progress::create(&mut conn).await?;
         progress::register(&mut conn, &target.options.stream).await?;
+        own::ensure(&mut conn, &target.options.stream.pipeline).await?;
         leave(conn).await;
         Ok(target)
     }
@@ -173,6 +175,7 @@ impl Target for MysqlTarget {
             }
         };
         let progress = progress::open_lane(&mut conn, &stream.pipeline, id).await?;
+        let marks = Marks::open(&mut conn, &stream.pipeline, id).await?;
         // Where the stream resumes was decided by what was found.
         let expected = self
             .found()
@@ -191,6 +194,7 @@ impl Target for MysqlTarget {
             capabilities,
             ledger,
             progress,
+            marks,
             checks_foreign_keys,
             accept_triggers: self.options.accept_triggers,
             applies_definitions: self.options.applies_definitions,

@@ -7,7 +7,7 @@ use subtle::ConstantTimeEq as _;
 
 /// What a mark has to hold to be believed. Never shown; compared in constant time.
 #[derive(Clone, Copy)]
-pub struct Secret([u8; 16]);
+pub struct Secret(pub(super) [u8; 16]);
 
 impl Secret {
     pub(super) const HEX_BYTES: usize = 32;

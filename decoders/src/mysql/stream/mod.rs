@@ -28,7 +28,7 @@ use mysql_async::Conn;
 
 pub use assemble::Assembler;
 pub use error::StreamFault;
-pub use numbered::{DEFINITION_TABLE, NumberedStream, foreign_keys_checked};
+pub use numbered::{DEFINITION_TABLE, MARK_TABLE, NumberedStream, foreign_keys_checked};
 pub use options::{Start, StreamOptions};
 pub use rows::RowsError;
 pub use start::head;

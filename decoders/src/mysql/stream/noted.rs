@@ -14,6 +14,8 @@ pub(super) struct NotedChanges(BTreeMap<Vec<u8>, Noted>);
 
 #[derive(Debug)]
 struct Noted {
+    /// What the transaction of the note says of whose it is.
+    claim: Vec<u8>,
     kind: Vec<u8>,
     objects: Vec<u8>,
     /// The applier runs it now, and no person has to.
@@ -21,11 +23,12 @@ struct Noted {
 }
 
 impl NotedChanges {
-    /// Takes a change of the table of notes.
-    pub fn row(&mut self, change: &ChangeEvent) {
+    /// Takes a change of the table of notes. `claim`: what its transaction says of whose it is. Without one a
+    /// note marks nothing, unless `unproven`: then whose it is stands in the note.
+    pub fn row(&mut self, change: &ChangeEvent, claim: Option<&[u8]>, unproven: bool) {
         match change {
             ChangeEvent::Insert { table, new } | ChangeEvent::Update { table, new, .. } => {
-                self.note(table, new);
+                self.note(table, new, claim, unproven);
             }
             ChangeEvent::Delete { table, old } => match value(table, old.row(), "pipeline") {
                 Some(pipeline) => drop(self.0.remove(&pipeline)),
@@ -36,7 +39,7 @@ impl NotedChanges {
     }
 
     /// A note as it is now: one that is done marks nothing, one that waits for a person marks what they do.
-    fn note(&mut self, table: &TableSchema, new: &Row) {
+    fn note(&mut self, table: &TableSchema, new: &Row, claim: Option<&[u8]>, unproven: bool) {
         let [pipeline, kind, objects, state] =
             ["pipeline", "kind", "objects", "state"].map(|name| value(table, new, name));
         let Some(pipeline) = pipeline else {
@@ -45,23 +48,23 @@ impl NotedChanges {
             return;
         };
         self.0.remove(&pipeline);
-        if let (Some(kind), Some(objects), Some(state)) = (kind, objects, state)
+        let claim = claim.map(<[u8]>::to_vec).or_else(|| unproven.then(|| pipeline.clone()));
+        if let (Some(claim), Some(kind), Some(objects), Some(state)) = (claim, kind, objects, state)
             && [&b"begun"[..], b"waits"].contains(&&state[..])
         {
             let is_running = state == b"begun";
-            self.0.insert(pipeline, Noted { kind, objects, is_running });
+            self.0.insert(pipeline, Noted { claim, kind, objects, is_running });
         }
     }
 
-    /// The pipeline whose applier has noted this schema change, which has come now.
+    /// What the applier claims that has noted this schema change, which has come now.
     pub fn take(&mut self, definition: &Definition) -> Option<Vec<u8>> {
         let is_it = |noted: &Noted| {
             noted.kind == definition.kind.as_bytes()
                 && noted.objects == definition.names().as_bytes()
         };
         let pipeline = self.0.iter().find(|(_, noted)| is_it(noted))?.0.clone();
-        self.0.remove(&pipeline);
-        Some(pipeline)
+        self.0.remove(&pipeline).map(|noted| noted.claim)
     }
 
     /// Whether an applier is at one: who begins to read behind its note would not know it.
@@ -140,8 +143,8 @@ mod tests {
     #[test]
     fn a_statement_is_its_who_noted_it_and_only_once() {
         let mut changes = NotedChanges::default();
-        changes.row(&noted("one", "a", "begun"));
-        changes.row(&noted("two", "b", "begun"));
+        changes.row(&noted("one", "a", "begun"), Some(b"one"), false);
+        changes.row(&noted("two", "b", "begun"), Some(b"two"), false);
         assert_eq!(changes.take(&altering("c")), None);
         assert_eq!(changes.take(&altering("a")).as_deref(), Some(&b"one"[..]));
         assert_eq!(changes.take(&altering("a")), None, "a client's");
@@ -153,8 +156,8 @@ mod tests {
     #[test]
     fn what_a_person_does_instead_is_the_appliers() {
         let mut changes = NotedChanges::default();
-        changes.row(&noted("one", "a", "begun"));
-        changes.row(&updated("one", "waits"));
+        changes.row(&noted("one", "a", "begun"), Some(b"one"), false);
+        changes.row(&updated("one", "waits"), Some(b"one"), false);
         assert!(!changes.is_one_running(), "it was refused");
         assert_eq!(changes.take(&altering("a")).as_deref(), Some(&b"one"[..]));
     }
@@ -167,12 +170,28 @@ mod tests {
         };
         for end in [updated("one", "done"), removing("one")] {
             let mut changes = NotedChanges::default();
-            changes.row(&noted("one", "a", "waits"));
+            changes.row(&noted("one", "a", "waits"), Some(b"one"), false);
             assert!(!changes.is_one_running(), "a person has to do it");
-            changes.row(&noted("two", "b", "begun"));
-            changes.row(&end);
+            changes.row(&noted("two", "b", "begun"), Some(b"two"), false);
+            changes.row(&end, None, false);
             assert_eq!(changes.take(&altering("a")), None);
             assert!(changes.is_one_running(), "the other one's");
         }
+    }
+
+    #[test]
+    fn a_note_marks_nothing_without_a_claim() {
+        let mut changes = NotedChanges::default();
+        changes.row(&noted("one", "a", "begun"), None, false);
+        assert_eq!(changes.take(&altering("a")), None);
+        changes.row(&noted("one", "a", "begun"), Some(b"claimed"), false);
+        changes.row(&updated("one", "waits"), None, false);
+        assert_eq!(changes.take(&altering("a")), None, "somebody else has written it since");
+        changes.row(&noted("one", "a", "begun"), None, true);
+        assert_eq!(
+            changes.take(&altering("a")).as_deref(),
+            Some(&b"one"[..]),
+            "there were no proofs"
+        );
     }
 }

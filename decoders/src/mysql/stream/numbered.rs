@@ -24,8 +24,10 @@ use crate::mysql::{Flavor, Ledger, Place};
 use crate::source::{Source, SourceError, SourceEvent};
 
 const OWN_SCHEMA: &str = "_cutover";
-/// Where appliers keep their progress. The first change of each of their transactions is to it, which
-/// is how a stream the other way round knows them.
+/// Where appliers say whose their transactions are, with a proof: the first change of each of them is to it,
+/// which is how a stream the other way round knows them.
+pub const MARK_TABLE: &str = "mark";
+/// Where appliers keep their progress. Those of a version that had no proofs began their transactions here.
 const PROGRESS_TABLE: &str = "progress";
 /// Where markers are written: how far the stream has been read is known when one comes out.
 const MARKER_TABLE: &str = "marker";
@@ -61,8 +63,10 @@ pub struct NumberedStream {
     ledger: Arc<Ledger>,
     /// The transaction whose last part has not come: its number.
     open: Option<Lsn>,
-    /// Prefix of the messages that stand for an applier's mark; their content is its pipeline.
+    /// Prefix of the messages that stand for an applier's mark; their content is a [`claim`].
     own_prefix: &'static str,
+    /// Up to where marks without a proof are told.
+    unproven_until: Option<BinlogPosition>,
     /// What the version that wrote the log's first file does.
     version_logs_cascades: bool,
     /// Schema changes that appliers have noted and that have not come.
@@ -71,7 +75,8 @@ pub struct NumberedStream {
 
 impl NumberedStream {
     /// Opens the stream behind `place`. `own_prefix` is the prefix of the message that a transaction
-    /// of an applier begins with instead of the change to its progress.
+    /// of an applier begins with instead of its mark. It says what the mark claims: whether that is
+    /// proven is for who knows the secret.
     ///
     /// # Errors
     /// As for [`BinlogStream::open`].
@@ -82,7 +87,8 @@ impl NumberedStream {
         own_prefix: &'static str,
     ) -> Result<NumberedStream, SourceError> {
         options.start = super::Start::Behind(place.position.clone());
-        options.always = [PROGRESS_TABLE, MARKER_TABLE, DEFINITION_TABLE]
+        let unproven_until = options.unproven_until.take();
+        options.always = [MARK_TABLE, PROGRESS_TABLE, MARKER_TABLE, DEFINITION_TABLE]
             .map(|name| QualifiedName::new(OWN_SCHEMA, name))
             .into();
         let stream = BinlogStream::open(url, options).await?;
@@ -96,6 +102,7 @@ impl NumberedStream {
             ledger,
             open: None,
             own_prefix,
+            unproven_until,
             version_logs_cascades,
             noted: NotedChanges::default(),
         })
@@ -154,9 +161,11 @@ impl NumberedStream {
         let mut changes = Vec::with_capacity(group.changes.len());
         // Whether foreign keys were checked, and what `changes` say of it.
         let (mut checked, mut said) = (true, true);
+        // What the first change claims: what is noted behind it is noted by whoever can prove it.
+        let mut claimed = None;
         for change in &group.changes {
             match change {
-                Change::Row(row) => match self.row(row) {
+                Change::Row(row) => match self.row(row, group, &mut claimed) {
                     Some(own) => changes.extend(own),
                     None => {
                         // Only here: the mark of an applier has to be the first change.
@@ -211,17 +220,27 @@ impl NumberedStream {
     /// The mark of the applier that has noted this schema change.
     fn mark_of(&mut self, change: &ChangeEvent) -> Option<ChangeEvent> {
         let ChangeEvent::Definition(definition) = change else { return None };
-        let pipeline = self.noted.take(definition)?;
-        Some(self.mark(pipeline))
+        let claim = self.noted.take(definition)?;
+        Some(self.mark(claim))
     }
 
-    fn mark(&self, pipeline: Vec<u8>) -> ChangeEvent {
-        ChangeEvent::Message { prefix: self.own_prefix.to_owned(), content: pipeline.into() }
+    fn mark(&self, claim: Vec<u8>) -> ChangeEvent {
+        ChangeEvent::Message { prefix: self.own_prefix.to_owned(), content: claim.into() }
     }
 
-    /// What becomes of a change to our own tables: nothing, the mark of an applier's pipeline, or the
-    /// row of a marker as it is. `None` for all others.
-    fn row(&mut self, row: &ChangeEvent) -> Option<Option<ChangeEvent>> {
+    /// Whether the group may be of an applier that had no proofs.
+    fn is_before_proofs(&self, group: &Group) -> bool {
+        self.unproven_until.as_ref().is_some_and(|until| until.contains(&group.id))
+    }
+
+    /// What becomes of a change to our own tables: nothing, the mark of an applier, or the
+    /// row of a marker as it is. `None` for all others. `claimed` is what the group's mark says.
+    fn row(
+        &mut self,
+        row: &ChangeEvent,
+        group: &Group,
+        claimed: &mut Option<Vec<u8>>,
+    ) -> Option<Option<ChangeEvent>> {
         let (table, new) = match row {
             ChangeEvent::Insert { table, .. } | ChangeEvent::Delete { table, .. } => (table, None),
             ChangeEvent::Update { table, new, .. } => (table, Some(new)),
@@ -237,14 +256,31 @@ impl NumberedStream {
             return Some(Some(row.clone()));
         }
         if table.name.name == DEFINITION_TABLE {
-            self.noted.row(row);
+            let unproven = self.is_before_proofs(group);
+            self.noted.row(row, claimed.as_deref(), unproven);
         }
-        let pipeline = new.filter(|_| table.name.name == PROGRESS_TABLE).and_then(|new| {
-            let at = table.column_names().position(|name| name == "pipeline")?;
-            new.value(at)?.bytes()
-        });
-        Some(pipeline.map(|pipeline| self.mark(pipeline.to_vec())))
+        let value = |name: &str| {
+            let at = table.column_names().position(|column| column == name)?;
+            new?.value(at)?.bytes().map(<[u8]>::to_vec)
+        };
+        let claim = match &*table.name.name {
+            MARK_TABLE => value("pipeline")
+                .zip(value("claim"))
+                .map(|(pipeline, proof)| claim(&pipeline, &proof)),
+            PROGRESS_TABLE if self.is_before_proofs(group) => value("pipeline"),
+            _ => None,
+        };
+        if claim.is_some() {
+            claimed.clone_from(&claim);
+        }
+        Some(claim.map(|claim| self.mark(claim)))
     }
+}
+
+/// The content of a message that stands for a mark: the words of its row behind a zero, then the pipeline. The
+/// pipeline alone stands for a mark of a version that had no proofs.
+fn claim(pipeline: &[u8], proof: &[u8]) -> Vec<u8> {
+    [b"\0", proof, b" ", pipeline].concat()
 }
 
 impl Source for NumberedStream {

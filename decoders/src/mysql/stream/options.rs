@@ -35,6 +35,8 @@ pub struct StreamOptions {
     pub always: Vec<QualifiedName>,
     /// Tables whose rows are not delivered whatever filter and database say. Statements about them are.
     pub left_out: Vec<QualifiedName>,
+    /// Up to where marks of appliers without a proof are told: for [`NumberedStream`](super::NumberedStream).
+    pub unproven_until: Option<BinlogPosition>,
     /// Rows keep the image that they came as, for who can pass it on: see
     /// [`Row::image`](crate::change::Row::image).
     pub keeps_images: bool,
@@ -58,6 +60,7 @@ impl StreamOptions {
             database: None,
             always: Vec::new(),
             left_out: Vec::new(),
+            unproven_until: None,
             keeps_images: false,
             part_bytes: PART_BYTES_DEFAULT,
             heartbeat: Duration::from_secs(1),

@@ -1,6 +1,7 @@
 //! What is known about the two databases, before any judgement.
 
 mod activity;
+mod code;
 mod content;
 mod invalid;
 mod legacy;
@@ -16,6 +17,7 @@ use decoders::postgres::state_schema;
 use tokio_postgres::Client;
 
 pub use activity::{Activity, PreparedTransaction, WritingTransaction};
+pub use code::TableCode;
 pub use content::Content;
 pub use invalid::InvalidIndex;
 pub use legacy::Legacy;
@@ -69,6 +71,8 @@ pub struct SideFacts {
     pub leftovers: Probe<Leftovers>,
     /// What is in our schema and is not ours alone.
     pub strangers: Probe<Vec<String>>,
+    /// Code of others that runs with our rights wherever we write.
+    pub code: Probe<Vec<TableCode>>,
 }
 
 /// What is asked of blue.
@@ -152,6 +156,7 @@ async fn side_facts(request: &CheckRequest, client: &Client, side: Side) -> Side
         replication: replication::read(client).await,
         leftovers: replication::leftovers(client, request).await,
         strangers: strangers(client).await,
+        code: code::read(client).await,
     }
 }
 

@@ -12,19 +12,22 @@ use super::facts::SideFacts;
 use super::logins::account_text;
 
 /// Tables of ours, on either side.
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 13] = [
     "copy_chunks",
     "copy_notes",
     "decision",
     "definition",
     "fence",
     "lease",
+    "mark",
     "marker",
+    "own_mark",
     "prepared",
     "prepared_piece",
     "progress",
     "stream",
 ];
+const OWN: &str = "_cutover";
 /// Rights with which one could write what we read.
 const WRITES: [&str; 5] = ["INSERT", "UPDATE", "DELETE", "DROP", "TRIGGER"];
 /// Who may do anything on its server anyway.
@@ -73,6 +76,7 @@ pub(super) fn evaluate(side: Side, facts: &SideFacts) -> Vec<Finding> {
     if let Ok(own) = &facts.own {
         findings.extend(intruders(side, own));
     }
+    findings.extend(granted(side, facts));
     findings.extend(writers(side, facts));
     findings
 }
@@ -107,11 +111,36 @@ fn intruders(side: Side, own: &Own) -> Vec<Finding> {
     findings
 }
 
+/// Accounts and roles that were granted something on our database itself: nobody but us has business there. With
+/// SELECT one could read by what our transactions are known.
+fn granted(side: Side, facts: &SideFacts) -> Option<Finding> {
+    let logins = facts.logins.as_ref().ok()?;
+    let found: Vec<String> = (logins.all.iter())
+        .filter(|((name, _), _)| name != ADMINISTRATOR)
+        .flat_map(|(name, login)| {
+            let rights = login.grants.rights.keys().filter(|right| right.is_on(OWN));
+            rights.map(|right| format!("{}: {}", account_text(name, login.is_role), right.text()))
+        })
+        .collect();
+    (!found.is_empty()).then(|| {
+        Finding::blocker(
+            "own-rights",
+            side,
+            "others have rights on the database _cutover: what they write there would be taken for ours",
+        )
+        .evidence(count(found.len(), "right"))
+        .objects(found)
+        .fix(Fix::advice(
+            "REVOKE them; a pattern that takes _cutover too is replaced by the databases that it is for",
+        ))
+    })
+}
+
 /// Accounts that could write what we read: how far a stream is, who has decided, whose a transaction is.
 fn writers(side: Side, facts: &SideFacts) -> Option<Finding> {
     let logins = facts.logins.as_ref().ok()?;
     let may_write = |right: &super::logins::Right| {
-        let place = right.on == "*.*" || right.on.replace('\\', "") == "`_cutover`.*";
+        let place = right.on == "*.*";
         let what = right.right.starts_with("ALL") || WRITES.contains(&right.name());
         place && what
     };

@@ -80,7 +80,7 @@ async fn queued(gate: &MarkerGate, mut source: Opening) -> Vec<u32> {
         checkpoint,
         hurry,
         progress: Arc::new(watch::Sender::new(Frontier::resume(Lsn(1), Lsn(1)))),
-        own: OwnApply::of(Counterpart::of_binlog("shop_back")),
+        own: OwnApply::of(Counterpart::believing("shop_back")),
         written: Arc::default(),
         truncations: Truncations::new(TableFilter::default()),
         copied_at: CopiedAt::default(),

@@ -83,7 +83,7 @@ impl Setup {
             copied_at: CopiedAt::default(),
             gate: MarkerGate::default(),
             hold: Hold::default(),
-            counterpart: Counterpart::of_binlog("shop_back"),
+            counterpart: Counterpart::believing("shop_back"),
             lanes_open: watch::Sender::new(false),
             budget: Budget::new(1 << 20),
             limits: BatchLimits { bytes: 1 << 18, transactions: 100 },

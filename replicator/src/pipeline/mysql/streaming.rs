@@ -80,7 +80,11 @@ impl BinlogPipeline {
             ));
         }
         let from = place.position.to_string();
-        let options = StreamOptions { left_out: sequences, ..self.options() };
+        let counterpart = Counterpart::of_binlog(&self.counterpart, &self.source).await;
+        let counterpart = counterpart
+            .map_err(|error| Failure { place: "blue".into(), ..Failure::from(error) })?;
+        let unproven_until = counterpart.unproven_until();
+        let options = StreamOptions { left_out: sequences, unproven_until, ..self.options() };
         let reader = NumberedStream::open(&self.source, options, place, MESSAGE_PREFIX);
         let mut reader = reader.await?;
         let source_logs_cascades = setting_logs_cascades && reader.version_logs_cascades();
@@ -105,7 +109,7 @@ impl BinlogPipeline {
             copied_at: CopiedAt::default(),
             gate: self.shared.gate.clone(),
             hold: self.shared.hold.clone(),
-            counterpart: Counterpart::of_binlog(&self.counterpart),
+            counterpart,
             lanes_open: lanes_open.clone(),
             budget: self.shared.budget.clone(),
             limits: BatchLimits {

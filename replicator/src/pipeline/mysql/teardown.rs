@@ -11,8 +11,10 @@ use crate::store::Store;
 use crate::verify;
 
 /// Our tables that say whose their rows are.
-const BY_PIPELINE: [&str; 8] = [
+const BY_PIPELINE: [&str; 10] = [
     "progress",
+    "mark",
+    "own_mark",
     "stream",
     "definition",
     "prepared",

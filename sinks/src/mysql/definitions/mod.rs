@@ -38,6 +38,7 @@ use self::notes::{Note, State, TABLE};
 use self::settings::Before;
 use self::shape::Shape;
 use super::error::{of_rows, target_error};
+use super::own::Marks;
 use super::read;
 use crate::target::TargetError;
 
@@ -47,6 +48,8 @@ pub(super) struct Arriving<'a> {
     /// The number of its transaction.
     pub number: Lsn,
     pub pipeline: &'a str,
+    /// What transactions begin with, so that a note is known as ours.
+    pub marks: &'a Marks,
     pub server: &'a Server,
     /// Whether the operator wants them repeated.
     pub applies: bool,
@@ -122,7 +125,7 @@ impl Arriving<'_> {
     async fn waits(&self, conn: &mut Conn, before: Before, told: TargetError) -> TargetError {
         let noted = async {
             settings::leave(conn, before).await?;
-            notes::wait(conn, self.pipeline, self.number).await
+            notes::wait(conn, self).await
         };
         noted.await.err().unwrap_or(told)
     }

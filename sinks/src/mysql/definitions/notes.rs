@@ -109,19 +109,32 @@ pub(super) async fn write(
         literal(&before.text),
         state.name(),
     );
-    for sql in ["START TRANSACTION", &delete, &insert, "COMMIT"] {
-        let noted = conn.query_drop(sql).await;
-        noted.map_err(|error| target_error("noting a schema change on green", error))?;
-    }
-    Ok(())
+    marked(conn, arriving, &[&delete, &insert])
+        .await
+        .map_err(|error| target_error("noting a schema change on green", error))
 }
 
 /// Says that the server has refused it: a person has to do it, or to make room for it.
-pub(super) async fn wait(conn: &mut Conn, pipeline: &str, number: Lsn) -> Result<(), TargetError> {
-    let which = condition(pipeline, number);
+pub(super) async fn wait(conn: &mut Conn, arriving: &Arriving<'_>) -> Result<(), TargetError> {
+    let which = condition(arriving.pipeline, arriving.number);
     let sql = format!("UPDATE {TABLE} SET state = '{}' WHERE {which}", State::Waits.name());
-    let noted = conn.query_drop(sql).await;
-    noted.map_err(|error| target_error("noting that a schema change was refused on green", error))
+    marked(conn, arriving, &[&sql])
+        .await
+        .map_err(|error| target_error("noting that a schema change was refused on green", error))
+}
+
+/// A transaction that is known as ours in green's own log.
+async fn marked(
+    conn: &mut Conn,
+    arriving: &Arriving<'_>,
+    statements: &[&str],
+) -> Result<(), mysql_async::Error> {
+    conn.query_drop("START TRANSACTION").await?;
+    conn.query_drop(&arriving.marks.statement()[..]).await?;
+    for sql in statements {
+        conn.query_drop(*sql).await?;
+    }
+    conn.query_drop("COMMIT").await
 }
 
 /// The statement that closes a note: in the transaction that moves the progress.

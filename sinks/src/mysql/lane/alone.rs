@@ -89,6 +89,7 @@ impl MysqlLane {
                 definition,
                 number: transaction.commit_lsn,
                 pipeline: &self.pipeline,
+                marks: &self.marks,
                 server: &self.capabilities.server,
                 applies: self.applies_definitions,
             };

@@ -66,6 +66,23 @@ impl Right {
         quoted == database || quoted.replace('\\', "") == database || quoted.contains('%')
     }
 
+    /// Whether it is on the database itself or on what is in it, and neither on everything nor a role. The
+    /// database of a grant is a pattern, that of one on a table is a name.
+    pub fn is_on(&self, database: &str) -> bool {
+        if !self.is_of_objects() || self.on == "*.*" {
+            return false;
+        }
+        let on = ["FUNCTION ", "PROCEDURE ", "PACKAGE BODY ", "PACKAGE "]
+            .iter()
+            .find_map(|kind| self.on.strip_prefix(kind))
+            .unwrap_or(&self.on);
+        let (quoted, rest) = quoted_name(on);
+        match rest {
+            ".*" => is_like(database.as_bytes(), quoted.as_bytes()),
+            _ => quoted == database,
+        }
+    }
+
     /// In words.
     pub fn text(&self) -> String {
         let passed = if self.grantable { " WITH GRANT OPTION" } else { "" };
@@ -84,6 +101,19 @@ impl Right {
     /// Whether it is a role.
     pub fn is_role(&self) -> bool {
         self.on.is_empty()
+    }
+}
+
+/// Whether a name is one of a pattern's: `%` any characters, `_` one, a backslash before either the character
+/// itself.
+fn is_like(name: &[u8], pattern: &[u8]) -> bool {
+    match (pattern, name) {
+        ([], name) => name.is_empty(),
+        ([b'%', rest @ ..], name) => (0..=name.len()).any(|at| is_like(&name[at..], rest)),
+        ([b'\\', one, rest @ ..], [first, name @ ..]) => one == first && is_like(name, rest),
+        ([b'_', rest @ ..], [_, name @ ..]) => is_like(name, rest),
+        ([one, rest @ ..], [first, name @ ..]) => one == first && is_like(name, rest),
+        (_, []) => false,
     }
 }
 
@@ -256,6 +286,27 @@ mod tests {
         assert!(!all.covers(&right("`r`@`%`", "")));
         assert!(!right("SELECT", "`shop`.`t`").covers(&right("SELECT", "`shop`.*")));
         assert!(!all.covers(&Right { grantable: true, ..right("SELECT", "`shop`.`t`") }));
+    }
+
+    #[test]
+    fn what_is_granted_on_a_database_itself_is_known() {
+        for (on, expected) in [
+            ("`_cutover`.*", true),
+            ("`\\_cutover`.*", true),
+            ("`%`.*", true),
+            ("`_cut%`.*", true),
+            ("`_cutover`.`mark`", true),
+            ("PROCEDURE `_cutover`.`p`", true),
+            ("*.*", false),
+            ("", false),
+            ("REVOKE `_cutover`.*", false),
+            ("`shop%`.*", false),
+            ("`\\_%`.*", true),
+            ("`my_cutover`.*", false),
+            ("`%over`.`mark`", false),
+        ] {
+            assert_eq!(right("SELECT", on).is_on("_cutover"), expected, "{on}");
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The preflight against real servers: databases full of faults, each of which has to be named,
 //! and each suggested statement has to make its finding go away.
 
-mod deep;
 mod code;
+mod deep;
 mod existing;
 mod faults;
 mod mysql;

@@ -180,7 +180,9 @@ async fn whoever_green_would_refuse_is_named_before_the_flip() {
                 "{name}"
             );
         }
-        green.run("drop database _cutover; drop user writes@'%', looker@'%', neighbour@'%'").unwrap();
+        green
+            .run("drop database _cutover; drop user writes@'%', looker@'%', neighbour@'%'")
+            .unwrap();
 
         // Settings and definitions that came by no stream.
         green

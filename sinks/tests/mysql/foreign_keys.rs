@@ -95,14 +95,16 @@ async fn an_appliers_mark_comes_first_whatever_its_session_checks() {
     // Registered on blue as on the target of a stream the other way round.
     pair.blue
         .run(
-            "create database _cutover; create table _cutover.progress(pipeline varchar(20) primary key, n int);
-             insert into _cutover.progress values ('back', 0);",
+            "create database _cutover;
+             create table _cutover.mark(pipeline varchar(20) primary key, claim varchar(100));
+             insert into _cutover.mark values ('back', '');",
         )
         .unwrap();
     let mut opened = pair.open().await;
     pair.blue
         .run(
-            "set foreign_key_checks = 0; begin; update _cutover.progress set n = 1;
+            "set foreign_key_checks = 0; begin;
+             update _cutover.mark set claim = concat('0 1 ', repeat('0', 32));
              insert into t.t values (1); commit;",
         )
         .unwrap();

@@ -150,7 +150,21 @@ fn show(server: &Mysql, kind: &str, database: &str, name: &str) -> Result<String
     if kind == "TABLE" || kind == "VIEW" {
         fields.truncate(1);
     }
-    Ok(without_counter(&fields.join("; ")))
+    Ok(without_implied_charset(&without_counter(&fields.join("; "))))
+}
+
+/// MySQL writes a column's character set down if the statement that made it named one. A collation
+/// has one character set only, so beside it the other says nothing.
+fn without_implied_charset(text: &str) -> String {
+    let mut parts = text.split(" CHARACTER SET ");
+    let mut told = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once(' ') {
+            Some((_, rest)) if rest.starts_with("COLLATE ") => told.push_str(&format!(" {rest}")),
+            _ => told.push_str(&format!(" CHARACTER SET {part}")),
+        }
+    }
+    told
 }
 
 /// `AUTO_INCREMENT=7` is where a counter is, and no definition.
@@ -181,6 +195,14 @@ fn sequences(server: &Mysql, database: &str, found: &mut BTreeMap<String, String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_character_set_is_told_by_its_collation() {
+        let shown =
+            "`a` text CHARACTER SET utf8mb4 COLLATE utf8mb4_bin, `b` text CHARACTER SET ascii";
+        let told = "`a` text COLLATE utf8mb4_bin, `b` text CHARACTER SET ascii";
+        assert_eq!(without_implied_charset(shown), told);
+    }
 
     #[test]
     fn a_counter_is_no_definition() {

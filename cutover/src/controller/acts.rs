@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::sight::way_back_blocked;
 use super::{Pause, Run, lease_lost, name_of, stop};
 use crate::api::{Check, Severity, Step};
 use crate::evidence::{Committed, Drained, Fenced, Sealed, Unproven, WayBack, WayBackReady};
@@ -202,9 +203,7 @@ impl<W: World> Run<'_, W> {
 
     /// Why the way back is not ready, if this run is to leave one.
     pub(super) fn way_back_blocked(&self) -> Option<String> {
-        let blocked = || self.world.way_back().standby().blocked;
-        let why = self.order.way_back.then(blocked).flatten()?;
-        Some(format!("the way back is not ready: {why}"))
+        self.order.way_back.then(|| way_back_blocked(self.world)).flatten()
     }
 
     fn too_long(&self, what: &str) -> Stop {

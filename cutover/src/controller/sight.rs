@@ -82,8 +82,13 @@ fn way_back<W: World>(world: &W, armed: Armed) -> Option<Obstacle> {
             standby.foreign.first.as_deref().unwrap_or("an unknown table")
         )));
     }
-    let why = standby.blocked.filter(|_| armed == Armed::Yes)?;
-    Some(Obstacle::passing(format!("the way back is not ready: {why}")))
+    way_back_blocked(world).filter(|_| armed == Armed::Yes).map(Obstacle::passing)
+}
+
+/// Why the way back is not ready, if it is not.
+pub(super) fn way_back_blocked<W: World>(world: &W) -> Option<String> {
+    let why = world.way_back().standby().blocked?;
+    Some(format!("the way back is not ready: {why}"))
 }
 
 async fn writers<W: World>(world: &W) -> Result<Writers, String> {

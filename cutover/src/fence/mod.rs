@@ -2,6 +2,7 @@
 
 pub mod door;
 mod held;
+mod long;
 pub mod mysql;
 pub mod postgres;
 

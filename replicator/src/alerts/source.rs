@@ -29,9 +29,9 @@ pub struct Source {
 /// What runs beside the streams. Cheap to clone.
 #[derive(Clone)]
 pub struct Beside {
-    /// The audit log.
+    /// Says whether what was read of the audit log is what was written.
     pub audit: Audit,
-    /// Our own proxy.
+    /// Whether our own proxy answers; knows nothing where there is none.
     pub proxy: Pulse,
 }
 

@@ -14,7 +14,7 @@ pub struct Upkeep {
     pub copy: CopyReadings,
     /// Proofs.
     pub verify: VerifyReadings,
-    /// Our own proxy.
+    /// Whether our own proxy serves clients.
     pub proxy: ProxyReadings,
     /// The audit log is not what was written.
     pub audit_broken: bool,

@@ -72,8 +72,7 @@ const PERIODS: &str = "periods are not looked at";
 /// For the session: nothing of ours is in anybody's way, and no index hides a row.
 const SESSION: &str = "
 SET default_transaction_read_only = on; SET lock_timeout = '2s'; SET row_security = off;
-SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off;
-SET search_path = ''";
+SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off";
 
 /// One rule of blue's, and how to find what breaks it.
 #[derive(Debug, PartialEq, Eq)]
@@ -92,7 +91,7 @@ struct Rule {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// A foreign key.
+    /// A foreign key: green can do without it until its rows are mended.
     Parent,
     /// A unique index that green can do without for now.
     Unique,
@@ -153,7 +152,7 @@ pub async fn look(
     }
     rules.retain(|rule| filter.takes(&rule.table));
     rules.sort_by(|one, other| one.table.cmp(&other.table));
-    Ok(judge(rules.len(), ask(blue, rules, timeout).await))
+    Ok(judge(&ask(blue, rules, timeout).await))
 }
 
 /// A rule with what was found: how many, or why that is not known.
@@ -272,54 +271,11 @@ fn unique(
     }
 }
 
-fn judge(rules: usize, asked: Vec<Asked>) -> Vec<Finding> {
-    let of = |kind: Kind| {
-        let broken = |(rule, found): &&Asked| rule.kind == kind && matches!(found, Ok(1..));
-        asked.iter().filter(broken).collect::<Vec<_>>()
-    };
-    let told = |finding: Finding, broken: &[&Asked], what: &str| {
-        let line = |(rule, found): &&Asked| {
-            let number = found.as_ref().map_or(0, |found| *found);
-            format!("{}: {}: {number} {what}", rule.table, rule.what)
-        };
-        let statements = broken.iter().map(|(rule, _)| rule.find.clone()).collect();
-        let then = "correct or remove what they list; then check again".to_owned();
-        finding
-            .evidence(count(broken.len(), "rule"))
-            .objects(broken.iter().map(line).collect())
-            .fix(Fix::Sql { side: Side::Blue, statements, then: Some(then) })
-    };
-    let mut findings = Vec::new();
-    let parents = of(Kind::Parent);
-    if !parents.is_empty() {
-        let finding = Finding::warning(
-            "rows-without-parent",
-            Side::Blue,
-            "rows violate a foreign key: they are copied, and no cutover begins until green can check the \
-             key (one that is NOT VALID on blue stays so)",
-        );
-        findings.push(told(finding, &parents, "rows without a parent"));
-    }
-    let twice = of(Kind::Unique);
-    if !twice.is_empty() {
-        let finding = Finding::warning(
-            "rows-twice",
-            Side::Blue,
-            "keys are there more than once under a unique index: they are copied, and no cutover begins \
-             until green can make the index",
-        );
-        findings.push(told(finding, &twice, "keys more than once"));
-    }
-    let needed = of(Kind::Needed);
-    if !needed.is_empty() {
-        let finding = Finding::blocker(
-            "key-rows-twice",
-            Side::Blue,
-            "keys are there more than once under a primary key or replica identity: the copy would stop \
-             when it makes the key on green",
-        );
-        findings.push(told(finding, &needed, "keys more than once"));
-    }
+fn judge(asked: &[Asked]) -> Vec<Finding> {
+    let mut findings: Vec<_> = [Kind::Parent, Kind::Unique, Kind::Needed]
+        .into_iter()
+        .filter_map(|kind| broken(kind, asked))
+        .collect();
     let unknown: Vec<_> = asked
         .iter()
         .filter_map(|(rule, found)| {
@@ -327,27 +283,81 @@ fn judge(rules: usize, asked: Vec<Asked>) -> Vec<Finding> {
             Some(format!("{}: {}: {why}", rule.table, rule.what))
         })
         .collect();
-    let looked_at = rules - unknown.len();
     if !unknown.is_empty() {
         findings.push(
-            Finding::warning(
-                "rows-not-looked-at",
-                Side::Blue,
-                "rules that nobody knows to hold: their rows were not looked at to the end",
-            )
-            .evidence(format!("{} of {rules}", count(unknown.len(), "rule")))
-            .objects(unknown)
-            .fix(Fix::advice(
-                "give each table more time: --timeout 10m, say; or look when blue rests",
-            )),
+            not_looked_at(format!("{} of {}", count(unknown.len(), "rule"), asked.len()))
+                .objects(unknown),
         );
     }
     if findings.is_empty() {
         let summary = "no row breaks a foreign key or a unique index";
         let finding = Finding::ok("rows-keep-rules", Side::Blue, summary);
-        findings.push(finding.evidence(count(looked_at, "rule")));
+        findings.push(finding.evidence(count(asked.len(), "rule")));
     }
     findings
+}
+
+/// The rules of one kind that rows break.
+fn broken(kind: Kind, asked: &[Asked]) -> Option<Finding> {
+    let broken: Vec<_> = (asked.iter())
+        .filter_map(|(rule, found)| match found {
+            Ok(number @ 1..) if rule.kind == kind => Some((rule, number)),
+            _ => None,
+        })
+        .collect();
+    if broken.is_empty() {
+        return None;
+    }
+    let (finding, what) = match kind {
+        Kind::Parent => (
+            Finding::warning(
+                "rows-without-parent",
+                Side::Blue,
+                "rows violate a foreign key: they are copied, and no cutover begins until green can check \
+                 the key (one that is NOT VALID on blue stays so)",
+            ),
+            "rows without a parent",
+        ),
+        Kind::Unique => (
+            Finding::warning(
+                "rows-twice",
+                Side::Blue,
+                "keys are there more than once under a unique index: they are copied, and no cutover \
+                 begins until green can make the index",
+            ),
+            "keys more than once",
+        ),
+        Kind::Needed => (
+            Finding::blocker(
+                "key-rows-twice",
+                Side::Blue,
+                "keys are there more than once under a primary key or replica identity: the copy would \
+                 stop when it makes the key on green",
+            ),
+            "keys more than once",
+        ),
+    };
+    let line =
+        |(rule, number): &(&Rule, &i64)| format!("{}: {}: {number} {what}", rule.table, rule.what);
+    let statements = broken.iter().map(|(rule, _)| rule.find.clone()).collect();
+    let then = Some("correct or remove what they list; then check again".to_owned());
+    Some(
+        finding
+            .evidence(count(broken.len(), "rule"))
+            .objects(broken.iter().map(line).collect())
+            .fix(Fix::Sql { side: Side::Blue, statements, then }),
+    )
+}
+
+/// What nobody knows, and why.
+pub(crate) fn not_looked_at(why: String) -> Finding {
+    Finding::warning(
+        "rows-not-looked-at",
+        Side::Blue,
+        "rules that nobody knows to hold: their rows were not looked at to the end",
+    )
+    .evidence(why)
+    .fix(Fix::advice("give each table more time: --timeout 10m, say; or look when blue rests"))
 }
 
 #[cfg(test)]
@@ -388,7 +398,7 @@ mod tests {
         let rule =
             || unique(table(), "u", Kind::Unique, &["lower(a)".into()], Some("b > 0"), false);
         let ids = |asked: Vec<Asked>| -> Vec<_> {
-            judge(asked.len(), asked).iter().map(|found| (found.id, found.severity)).collect()
+            judge(&asked).iter().map(|found| (found.id, found.severity)).collect()
         };
         assert_eq!(ids(vec![(rule(), Ok(0))]), [("rows-keep-rules", Severity::Ok)]);
         let late = Err("it was not done in time".to_owned());

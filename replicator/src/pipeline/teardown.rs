@@ -86,29 +86,20 @@ pub async fn teardown(config: &Config) -> Result<Vec<String>, Failure> {
     Ok(done)
 }
 
-/// A session on one side. A side that was cut over is read-only by default; what goes here is our
-/// own.
-async fn connect(entrance: &mut Entrance) -> Result<Session, Failure> {
-    let session = entrance.enter().await?;
-    let writable = session.batch_execute("SET default_transaction_read_only = off").await;
-    writable.map_err(|error| target_error("making the session writable", &error))?;
-    Ok(session)
-}
-
 /// Slot and publication.
 async fn source(
     config: &Config,
     side: &'static str,
     entrance: &mut Entrance,
 ) -> Result<Vec<String>, Failure> {
-    let session = connect(entrance).await?;
+    let session = entrance.enter().await?;
     let mut done = Vec::new();
-    if slot::inspect(&session, &config.slot()).await?.is_some() {
-        slot::drop(&session, &config.slot(), Some(&config.application_name())).await?;
+    if slot::inspect(session, &config.slot()).await?.is_some() {
+        slot::drop(session, &config.slot(), Some(&config.application_name())).await?;
         done.push(format!("{side}: replication slot {} dropped", config.slot()));
     }
-    if publication::exists(&session, &config.publication()).await? {
-        publication::drop(&session, &config.publication()).await?;
+    if publication::exists(session, &config.publication()).await? {
+        publication::drop(session, &config.publication()).await?;
         done.push(format!("{side}: publication {} dropped", config.publication()));
     }
     Ok(done)
@@ -120,11 +111,11 @@ async fn target(
     side: &'static str,
     entrance: &mut Entrance,
 ) -> Result<Vec<String>, Failure> {
-    let session = connect(entrance).await?;
+    let session = entrance.enter().await?;
     let sql = "SELECT pg_catalog.to_regclass('_cutover.stream') IS NOT NULL";
     let fail = |error| target_error("looking for schema _cutover", &error);
     let is_there: bool = session.query_one(sql, &[]).await.map_err(fail)?.get(0);
-    progress::remove(&session, &config.name).await?;
+    progress::remove(session, &config.name).await?;
     Ok(match is_there {
         true => vec![format!("{side}: progress of pipeline {} removed", config.name)],
         false => Vec::new(),
@@ -134,9 +125,9 @@ async fn target(
 /// What is left of our schema: markers, the copy's notes and the decisions. Another pipeline keeps
 /// them.
 async fn objects(side: &'static str, entrance: &mut Entrance) -> Result<Vec<String>, Failure> {
-    let session = connect(entrance).await?;
-    let mut done = markers(&session).await?.into_iter().map(|line| format!("{side}: {line}"));
-    let mut done: Vec<_> = done.by_ref().collect();
+    let session = entrance.enter().await?;
+    let lines = markers(session).await?.into_iter();
+    let mut done: Vec<_> = lines.map(|line| format!("{side}: {line}")).collect();
     let sql = "SELECT pg_catalog.to_regclass('_cutover.stream') IS NULL \
                       AND pg_catalog.to_regclass('_cutover.marker') IS NULL \
                       AND pg_catalog.to_regnamespace('_cutover') IS NOT NULL";

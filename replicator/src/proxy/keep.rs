@@ -22,7 +22,7 @@ use super::{Pulse, log};
 use crate::cli::PipelineArgs;
 use crate::config::Config;
 
-/// Between two looks at a proxy that an earlier sidecar has started.
+/// Between two looks at a proxy that runs, whoever has started it.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long one that was just started may take to answer.
 const START_MAX: Duration = Duration::from_secs(10);
@@ -152,8 +152,9 @@ impl Keeper {
             match self.look().await {
                 Found::Answer(_) => self.pulse.answers(),
                 Found::Mute(why) => {
-                    tracing::warn!("the proxy does not answer: {why}");
-                    self.pulse.is_lost();
+                    if self.pulse.is_lost() {
+                        tracing::warn!("the proxy does not answer: {why}");
+                    }
                 }
                 // Its end is told by itself.
                 Found::Nobody => {}
@@ -209,8 +210,9 @@ pub async fn keep(keeper: Keeper) {
             }
             // A second one could not bind anything; this one may come back to its senses.
             Found::Mute(why) => {
-                tracing::warn!("the proxy does not answer: {why}");
-                keeper.pulse.is_lost();
+                if keeper.pulse.is_lost() {
+                    tracing::warn!("the proxy does not answer: {why}");
+                }
                 tokio::time::sleep(LOOK_INTERVAL).await;
                 continue;
             }

@@ -24,9 +24,12 @@ impl Pulse {
         self.seen().answers = Some(true);
     }
 
-    /// It does not answer, has ended, or can't be started.
-    pub(super) fn is_lost(&self) {
-        *self.seen() = Seen { answers: Some(false), lost_at: Some(Instant::now()) };
+    /// It does not answer, has ended, or can't be started. Whether that is news.
+    pub(super) fn is_lost(&self) -> bool {
+        let mut seen = self.seen();
+        let is_news = seen.answers != Some(false);
+        *seen = Seen { answers: Some(false), lost_at: Some(Instant::now()) };
+        is_news
     }
 
     /// Whether it answers; `None` before somebody has looked, and without a proxy.
@@ -53,7 +56,7 @@ mod tests {
         assert_eq!(known(), (None, false));
         pulse.answers();
         assert_eq!(known(), (Some(true), false));
-        pulse.is_lost();
+        assert!(pulse.is_lost() && !pulse.is_lost());
         assert_eq!((pulse.is_up(), pulse.lost_age_seconds()), (Some(false), Some(0.0)));
         pulse.answers();
         assert_eq!(known(), (Some(true), true));

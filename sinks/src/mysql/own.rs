@@ -77,8 +77,7 @@ pub async fn learn(url: &ServerUrl, pipeline: &str) -> Result<Known, TargetError
             return Ok(Known::default());
         }
         progress::create(&mut conn).await?;
-        ensure(&mut conn, pipeline).await?;
-        read(&mut conn, pipeline).await?.ok_or_else(just_removed)
+        ensure(&mut conn, pipeline).await
     };
     let known = known.await;
     if let Err(error) = conn.disconnect().await {
@@ -126,13 +125,13 @@ async fn is_registered(conn: &mut Conn, pipeline: &str) -> Result<bool, TargetEr
     Ok(row.is_some())
 }
 
-/// Makes the pipeline's secret, if it has none. The tables must exist.
+/// What is known of the pipeline here, with a secret: made now, if there was none. The tables must exist.
 ///
 /// # Errors
 /// Retry while a lane's session of another life is there.
-pub(super) async fn ensure(conn: &mut Conn, pipeline: &str) -> Result<(), TargetError> {
-    if read(conn, pipeline).await?.is_some() {
-        return Ok(());
+pub(super) async fn ensure(conn: &mut Conn, pipeline: &str) -> Result<Known, TargetError> {
+    if let Some(known) = read(conn, pipeline).await? {
+        return Ok(known);
     }
     let rows = progress::read(conn, pipeline).await?;
     for row in &rows {
@@ -142,7 +141,8 @@ pub(super) async fn ensure(conn: &mut Conn, pipeline: &str) -> Result<(), Target
     for row in &rows {
         session::give_back_lane(conn, pipeline, row.lane.0).await?;
     }
-    made
+    made?;
+    read(conn, pipeline).await?.ok_or_else(just_removed)
 }
 
 async fn make(conn: &mut Conn, pipeline: &str, has_written: bool) -> Result<(), TargetError> {
@@ -183,9 +183,7 @@ impl Marks {
     /// # Errors
     /// Green's; retry if there is no secret.
     pub async fn open(conn: &mut Conn, pipeline: &str, lane: LaneId) -> Result<Self, TargetError> {
-        ensure(conn, pipeline).await?;
-        let secret = read(conn, pipeline).await?.and_then(|known| known.secret);
-        let secret = secret.ok_or_else(just_removed)?;
+        let secret = ensure(conn, pipeline).await?.secret.ok_or_else(just_removed)?;
         let name = literal(pipeline);
         let row =
             format!("INSERT IGNORE INTO _cutover.{MARK_TABLE} VALUES ({name}, {}, 0, '')", lane.0);

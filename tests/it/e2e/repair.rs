@@ -347,7 +347,7 @@ async fn the_side_that_was_left_is_repaired_too() -> Result<()> {
 
 /// Of a run that goes no further than to its gate.
 const ARM_ONLY: [&str; 8] =
-    ["--when-lag", "<1s", "--for", "1h", "--gate-timeout", "3s", "--yes", "--accept-differences"];
+    ["--when-lag", "<1s", "--for", "1h", "--gate-timeout", "10s", "--yes", "--accept-differences"];
 
 /// A stream that stands by for the way back leaves out what a repair writes: by its mark, or, where
 /// the server forwards none, by its origin.

@@ -110,7 +110,10 @@ async fn damage_is_found(blue: u32, green: u32) -> Result<()> {
                     && name.contains(&object.replace('"', ""))
                     && one[2].starts_with(what)
             };
-            assert!(fails.iter().any(is_it), "{mode}: {kind} {object} {what}: {fails:#?}");
+            assert!(
+                fails.iter().any(is_it),
+                "{mode}: {kind} {object} {what}: exit code {code}: {report:#}"
+            );
         }
         let mood = fails.iter().any(|one| one[0] == "type" && one[1].contains("mood"));
         assert!(mood, "{fails:#?}");

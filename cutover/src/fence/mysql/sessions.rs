@@ -8,16 +8,13 @@ use tokio::time::Instant;
 use super::facts::Facts;
 use super::{Turn, xa};
 use crate::api::Check;
+use crate::fence::long::{NAME, NAMED_MAX, SECONDS, unnamed};
 use crate::ports::{PortError, PortResult, Writers};
 use crate::sql::TextRow;
 use crate::sql::mysql::{MysqlSession, NO_SUCH_SESSION, literal};
 
 /// Between two looks at the sessions.
 const SCAN_PAUSE: Duration = Duration::from_millis(2);
-/// Whose statement runs for longer is named in a plan, seconds.
-const LONG_SECONDS: i64 = 1;
-/// So many are named; the rest are counted.
-const LONG_NAMED_MAX: usize = 10;
 /// The name of who has not logged in yet.
 const UNKNOWN: &str = "unauthenticated user";
 /// "Cannot convert string .. from utf8mb4 to utf8mb3": of tables of `information_schema` with texts of
@@ -102,20 +99,17 @@ pub(super) fn is_replication(row: &TextRow) -> bool {
 /// Those that have run a statement for a while, for a plan: the fence ends them. What they run is not
 /// known, because it may hold values.
 pub(super) fn long(others: &[TextRow], place: &str) -> Vec<Check> {
-    const NAME: &str = "long-sessions";
     let is_long = |row: &&TextRow| {
         let command = row.get("command").unwrap_or_default();
         let waits = matches!(command, "Sleep" | "Daemon") || command.starts_with("Binlog Dump");
-        !waits && row.number("time").is_ok_and(|seconds: i64| seconds > LONG_SECONDS)
+        !waits && row.number("time").is_ok_and(|seconds: i64| seconds > i64::from(SECONDS))
     };
     let found: Vec<_> = others.iter().filter(is_long).collect();
     let fix = "the fence ends it, and what was not committed is rolled back: wait until it is done";
-    let named = found.iter().take(LONG_NAMED_MAX);
+    let named = found.iter().take(NAMED_MAX);
     let mut checks: Vec<_> =
         named.map(|row| Check::warn(NAME, format!("{place}: {}", session_of(row)), fix)).collect();
-    if let Some(more) = found.len().checked_sub(LONG_NAMED_MAX).filter(|more| *more > 0) {
-        checks.push(Check::warn(NAME, format!("and {more} more sessions on {place}"), fix));
-    }
+    checks.extend(unnamed(found.len(), place, fix));
     checks
 }
 

@@ -2,15 +2,10 @@
 
 use super::{PostgresFence, acts, doing};
 use crate::api::Check;
+use crate::fence::long::{NAME, NAMED_MAX, SECONDS, unnamed};
 use crate::ports::PortResult;
 use crate::sql::{Sql, TextRow, soon};
 
-/// The check's name in a plan.
-const NAME: &str = "long-sessions";
-/// Who has been at it for longer is named, seconds.
-const LONG_SECONDS: u32 = 1;
-/// So many are named; the rest are counted.
-const NAMED_MAX: usize = 10;
 /// How a statement may begin to be called by that: anything else could be a value.
 const VERBS: &str = "'SELECT', 'WITH', 'INSERT', 'UPDATE', 'DELETE', 'MERGE', 'COPY', 'TRUNCATE', \
      'VACUUM', 'ANALYZE', 'REINDEX', 'CLUSTER', 'REFRESH', 'CREATE', 'ALTER', 'DROP', 'LOCK', 'CALL', \
@@ -33,8 +28,8 @@ fn busy_sql(database: &str) -> String {
          FROM (SELECT *, upper(substring(query FROM '^\\s*([A-Za-z]+)')) AS verb \
                FROM pg_catalog.pg_stat_activity) AS busy \
          WHERE {} AND ((state = 'active' AND query_start < pg_catalog.clock_timestamp() \
-                        - interval '{LONG_SECONDS} s') \
-                       OR xact_start < pg_catalog.clock_timestamp() - interval '{LONG_SECONDS} s') \
+                        - interval '{SECONDS} s') \
+                       OR xact_start < pg_catalog.clock_timestamp() - interval '{SECONDS} s') \
          ORDER BY coalesce(xact_start, query_start) LIMIT {NAMED_MAX}",
         acts::foreign(database)
     )
@@ -46,10 +41,7 @@ pub(super) async fn sessions(fence: &PostgresFence, admin: &Sql) -> PortResult<V
     let rows = rows.map_err(doing(fence.place, "looking for long queries and transactions"))?;
     let found: usize = rows.first().and_then(|row| row.get("found")?.parse().ok()).unwrap_or(0);
     let mut checks: Vec<_> = rows.iter().map(|row| check(row, fence.place)).collect();
-    if let Some(more) = found.checked_sub(rows.len()).filter(|more| *more > 0) {
-        let evidence = format!("and {more} more sessions on {}", fence.place);
-        checks.push(Check::warn(NAME, evidence, "SELECT * FROM pg_stat_activity"));
-    }
+    checks.extend(unnamed(found, fence.place, "SELECT * FROM pg_stat_activity"));
     Ok(checks)
 }
 

@@ -4,10 +4,10 @@ use decoders::change::QualifiedName;
 use decoders::postgres::catalog::CatalogError;
 use tokio_postgres::Client;
 
-/// One piece.
+/// One expression, constraint or trigger that runs where a table is written to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TableCode {
-    /// The table.
+    /// The table that it runs for.
     pub table: QualifiedName,
     /// Whoever may define what it does: the table's owner, or that of a function that it calls.
     pub owner: String,

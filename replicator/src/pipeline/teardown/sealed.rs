@@ -10,6 +10,7 @@ use cutover::ports::{Claimed, Fence, PortError};
 use decoders::postgres::conninfo::ConnInfo;
 use decoders::postgres::error::ConnectError;
 use decoders::postgres::session::{self, Session};
+use sinks::postgres::target_error;
 use tokio::time::Instant;
 
 use super::super::failure::{Failure, of_connect};
@@ -25,6 +26,8 @@ pub(super) struct Entrance {
     side: Side,
     info: ConnInfo,
     fence: PostgresFence,
+    /// What all steps there use, as long as it lives.
+    session: Option<Session>,
     /// Who has closed it, once that was seen.
     claimed: Option<Claimed<<PostgresFence as Fence>::Undo>>,
 }
@@ -34,12 +37,28 @@ impl Entrance {
     pub fn new(config: &Config, side: Side, info: ConnInfo) -> Self {
         let tenant = Tenant { pipeline: config.name.clone(), holder: "teardown".into() };
         let fence = PostgresFence::around(side, info.clone(), config.publication());
-        Self { side, info, fence: fence.leased_to(tenant), claimed: None }
+        Self { side, info, fence: fence.leased_to(tenant), session: None, claimed: None }
     }
 
-    /// A session there. If nobody is let in because a run of this pipeline has sealed it, the door is open
-    /// for this session alone, and for as long as it takes to connect.
-    pub async fn enter(&mut self) -> Result<Session, Failure> {
+    /// The session there, which may write. If nobody is let in because a run of this pipeline has sealed it, the
+    /// door is open for this session alone, and for as long as it takes to connect.
+    pub async fn enter(&mut self) -> Result<&Session, Failure> {
+        let session = match self.session.take().filter(|session| !session.is_closed()) {
+            Some(session) => session,
+            None => {
+                let session = self.connect().await?;
+                // A side that was cut over is read-only by default; what goes here is our own.
+                let writable = session.batch_execute("SET default_transaction_read_only = off");
+                writable
+                    .await
+                    .map_err(|error| target_error("making the session writable", &error))?;
+                session
+            }
+        };
+        Ok(self.session.insert(session))
+    }
+
+    async fn connect(&mut self) -> Result<Session, Failure> {
         const NAME: &str = "cutover teardown";
         let side = self.side.name();
         let error = match session::connect(&self.info, NAME).await {

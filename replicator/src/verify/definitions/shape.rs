@@ -161,12 +161,13 @@ pub(super) async fn indexes(
                  JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = u.num \
                  WHERE u.n > {keys}), \
                 x.indpred IS NOT NULL, {nulls}, x.indisprimary, x.indisexclusion, x.indimmediate, \
-                x.indisclustered, pg_get_indexdef(i.oid) \
+                x.indisclustered, {own_name}, pg_get_indexdef(i.oid) \
          FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am m ON m.oid = i.relam \
          JOIN pg_class c ON c.oid = x.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE c.relkind IN ('r', 'p') AND NOT i.relispartition",
         table = qualified("n.nspname", "c.relname"),
         index = qualified("n.nspname", "i.relname"),
+        own_name = quoted("i.relname"),
         column = quoted("a.attname"),
         collation = quoted("l.collname"),
     );
@@ -189,11 +190,13 @@ pub(super) async fn indexes(
         let text = row.last().cloned().flatten().unwrap_or_default();
         properties.push(property("definition", &text, Rigor::Text));
         // Where the next CLUSTER without an index takes it from: no result depends on it.
-        let is_clustered = row.get(names.len()).is_some_and(|one| one.as_deref() == Some("t"));
-        let index = name.rsplit_once("\".\"").map_or(name, |(_, index)| index).trim_matches('"');
-        let cluster = match is_clustered {
-            true => format!("ALTER TABLE {table} CLUSTER ON \"{index}\""),
-            false => format!("ALTER TABLE {table} SET WITHOUT CLUSTER"),
+        let rest = &row[names.len()..];
+        let is_clustered = matches!(rest, [Some(flag), ..] if flag == "t");
+        let cluster = match rest {
+            [_, Some(own_name), ..] if is_clustered => {
+                format!("ALTER TABLE {table} CLUSTER ON {own_name}")
+            }
+            _ => format!("ALTER TABLE {table} SET WITHOUT CLUSTER"),
         };
         properties.push(property("clustered on", yes(is_clustered), Rigor::Noted).set_by(cluster));
         let drop = format!("DROP INDEX {name}");

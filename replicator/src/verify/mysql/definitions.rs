@@ -514,13 +514,14 @@ pub(super) fn compare_objects(
     sides: [Side; 2],
     servers: [&Server; 2],
 ) -> Vec<ObjectFinding> {
-    let is_of_source = |finding: &ObjectFinding| {
-        let mut objects = both[0].objects.iter();
-        objects.any(|one| one.kind == finding.kind && one.name == finding.object)
-    };
+    let runs_by_itself = |kind: &str| matches!(kind, "trigger" | "event");
+    let of_source: BTreeSet<(&str, &str)> = (both[0].objects.iter())
+        .filter(|one| runs_by_itself(&one.kind))
+        .map(|one| (one.kind.as_str(), one.name.as_str()))
+        .collect();
     let mut found = differing(both, sides, servers);
     found.retain_mut(|finding| match finding.kind.as_str() {
-        "trigger" | "event" if is_of_source(finding) => false,
+        kind if of_source.contains(&(kind, finding.object.as_str())) => false,
         // Nobody's statement depends on it.
         "event" => {
             finding.severity = Severity::Warn;

@@ -76,7 +76,7 @@ unseen: toolchain ## Blue's catalog, rights and settings change in every way, th
 	@$(ENV) $$CARGO_TARGET_DIR/debug/unseen --engine $(ENGINE) --runs $(or $(SEEDS),$(RUNS),300) --seed $(or $(SEED),1) --at $(or $(AT),0) $(if $(ONLY),--only '$(ONLY)') $(if $(ALONE),--alone)
 
 intruder: toolchain ## Users of the databases and of the host try what they may not: ARGS='--pair 14:18'
-	@scripts/setup packages servers 14 15 16 17 18 rocksdb >&2
+	@scripts/setup packages servers 14 15 16 17 18 mysql rocksdb >&2
 	@$(ENV) cargo build --workspace --bins >&2
 	@$(ENV) $$CARGO_TARGET_DIR/debug/intruder $(ARGS)
 

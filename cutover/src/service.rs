@@ -237,6 +237,7 @@ impl<W: World + 'static> Service<W> {
         let standing = self.standing_to_finish().await?;
         let database = self.forward.servers().0.database;
         finish::plan(|direction| self.world_of(direction), &standing, database, self.watched())
+            .await
             .map_err(unavailable)
     }
 

@@ -255,6 +255,11 @@ impl<R: Route> Replication for EngineReplication<R> {
         Ok(())
     }
 
+    async fn unneeded(&self, deadline: Instant) -> PortResult<Vec<String>> {
+        let found = in_time("reading replica identities", deadline, self.route.unneeded()).await?;
+        found.map_err(|failure| of_failure(self.route.put(failure)))
+    }
+
     fn removal(&self, what: Leftover) -> Act {
         self.route.removal(what)
     }

@@ -38,6 +38,10 @@ pub struct FinishPlan {
     pub acts: Vec<Act>,
     /// What a person would have to run to open the sealed side again.
     pub reopen: Vec<String>,
+    /// Statements for the serving side that take back what only a stream needs of its tables. Nothing runs
+    /// them; at most 1000, and none once the end is done.
+    #[serde(default)]
+    pub unneeded: Vec<String>,
 }
 
 /// `POST /v1/finish`.
@@ -67,4 +71,7 @@ pub struct FinishReport {
     /// What a person would have to run to open it again. Its data is that of the moment when the
     /// streams ended.
     pub reopen: Vec<String>,
+    /// As in [`FinishPlan`].
+    #[serde(default)]
+    pub unneeded: Vec<String>,
 }

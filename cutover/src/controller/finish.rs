@@ -33,6 +33,7 @@ pub async fn finish<W: World>(
         removed: Vec::new(),
         sealed: standing.sealed.as_ref().map(|closed| closed.side.name().to_owned()),
         reopen: reopen(&worlds, standing)?,
+        unneeded: unneeded(&worlds, standing).await?,
     };
     if standing.finish == Finish::Done {
         return Ok(report);
@@ -61,13 +62,14 @@ pub async fn finish<W: World>(
 
 /// What [`finish`] would do. `database`: the name that the operator has to type. `refused`: why only
 /// by force.
-pub fn plan<W: World>(
+pub async fn plan<W: World>(
     world_of: impl Fn(Direction) -> Option<Arc<W>>,
     standing: &Standing,
     database: String,
     refused: Option<String>,
 ) -> PortResult<FinishPlan> {
     let worlds = standby_first(world_of, standing);
+    let unneeded = unneeded(&worlds, standing).await?;
     let ends = worlds.iter().map(|world| Act {
         step: "finish".into(),
         place: "sidecar".into(),
@@ -89,6 +91,7 @@ pub fn plan<W: World>(
         refused,
         acts,
         reopen: reopen(&worlds, standing)?,
+        unneeded,
     })
 }
 
@@ -100,6 +103,17 @@ fn standby_first<W: World>(
 ) -> Vec<Arc<W>> {
     let carries = Direction::leaving(standing.serving);
     [carries.reversed(), carries].into_iter().filter_map(world_of).collect()
+}
+
+/// What only the streams need of the serving side's tables. Not asked for once all is done: by then others may
+/// rely on it.
+async fn unneeded<W: World>(worlds: &[Arc<W>], standing: &Standing) -> PortResult<Vec<String>> {
+    let carries = Direction::leaving(standing.serving);
+    let at = worlds.iter().position(|world| world.direction() == carries);
+    match at.filter(|_| standing.finish != Finish::Done) {
+        Some(at) => worlds[at].replication().unneeded(worlds[at].clock().now() + STEP).await,
+        None => Ok(Vec::new()),
+    }
 }
 
 /// The statements that would open the side that was left. Nobody but a person runs them.

@@ -206,6 +206,14 @@ pub trait Replication: Send + Sync {
         }
     }
 
+    /// Statements for the stream's source that take back what a stream needs of its tables, most of all
+    /// `REPLICA IDENTITY FULL`. Nobody but a person runs them: what else may need it is not known here. Reads
+    /// only. The default is for engines that need nothing of the kind.
+    fn unneeded(&self, deadline: Instant) -> impl Future<Output = PortResult<Vec<String>>> + Send {
+        let _ = deadline;
+        async { Ok(Vec::new()) }
+    }
+
     /// What [`Replication::remove`] does, for a plan.
     fn removal(&self, what: Leftover) -> Act {
         let text = format!("remove the {} of this stream", what.name());

@@ -70,7 +70,12 @@ pub(super) struct Stage {
 
 impl Stage {
     pub async fn start(blue: &ServerUrl, green: &ServerUrl) -> Self {
-        Self::with(ProxyConfig::new("127.0.0.1:0".parse().unwrap()), blue, green).await
+        // The key with which passwords come is made meanwhile, on a machine that may be busy.
+        let config = ProxyConfig {
+            login_timeout_ms: 60_000,
+            ..ProxyConfig::new("127.0.0.1:0".parse().unwrap())
+        };
+        Self::with(config, blue, green).await
     }
 
     pub async fn with(mut config: ProxyConfig, blue: &ServerUrl, green: &ServerUrl) -> Self {

@@ -33,6 +33,7 @@ mod slot_route;
 mod streaming;
 pub mod teardown;
 pub(crate) mod truncation;
+mod unneeded;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -143,6 +143,15 @@ pub trait Route: Send + Sync + 'static {
     /// A server's.
     fn remove(&self, what: Leftover) -> impl Future<Output = Result<String, Failure>> + Send;
 
+    /// Statements for the source that take back what a stream needs of its tables, most of all
+    /// `REPLICA IDENTITY FULL`. Reads only. The default is for engines that need nothing of the kind.
+    ///
+    /// # Errors
+    /// A server's.
+    fn unneeded(&self) -> impl Future<Output = Result<Vec<String>, Failure>> + Send {
+        async { Ok(Vec::new()) }
+    }
+
     /// What removing one kind does, for a plan.
     fn removal(&self, what: Leftover) -> Act;
 }

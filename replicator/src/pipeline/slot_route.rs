@@ -12,6 +12,7 @@ use tokio_postgres::types::PgLsn;
 use super::arming::SlotRoute;
 use super::failure::Failure;
 use super::route::Route;
+use super::unneeded;
 use crate::probe;
 use crate::status::Shared;
 use crate::store::Store;
@@ -108,6 +109,10 @@ impl Route for SlotRoute {
 
     async fn remove(&self, what: Leftover) -> Result<String, Failure> {
         self.removed(what).await
+    }
+
+    async fn unneeded(&self) -> Result<Vec<String>, Failure> {
+        unneeded::read(self).await
     }
 
     fn removal(&self, what: Leftover) -> Act {

@@ -62,14 +62,29 @@ async fn ensure_blue_is_clean(this: &Move, report: &Value) -> Result<()> {
     this.stage.on_blue("CREATE TABLE writable (x int)").await.context("blue as it was before")
 }
 
+/// Tables without a key: one that only the move needs whole rows of, and one of somebody else's publication.
+const WHOLE_ROWS: &str = "
+    CREATE TABLE keyless (a int); ALTER TABLE keyless REPLICA IDENTITY FULL;
+    CREATE TABLE theirs (a int); ALTER TABLE theirs REPLICA IDENTITY FULL";
+
 async fn finished(blue: u32, green: u32) -> Result<()> {
-    let mut this = Move::streaming(Stage::builder(blue, green)).await?;
+    let stage = Stage::builder(blue, green);
+    let mut this = Move::streaming_with(stage, WHOLE_ROWS).await?;
     let refused = expect(&this, &FINISH, 3)?.stderr;
     ensure!(refused.contains("nothing has been cut over"), "{refused}");
     expect(&this, &GO, 0)?;
     this.more(100).await?;
+    this.stage.green.execute(DATABASE, "CREATE PUBLICATION another FOR TABLE theirs").await?;
     let done = expect(&this, &FINISH, 0)?;
     ensure!(done.stderr.contains("drop replication slot cutover_shop_back"), "{}", done.stderr);
+    for text in [&done.stderr, &done.stdout] {
+        ensure!(
+            text.contains("green: ALTER TABLE public.keyless REPLICA IDENTITY DEFAULT"),
+            "{text}"
+        );
+        ensure!(!text.contains("theirs"), "{text}");
+    }
+    this.stage.green.execute(DATABASE, "DROP PUBLICATION another").await?;
     ensure!(done.stdout.contains("finished  green serves for good"), "{}", done.stdout);
     ensure_finished(&mut this).await?;
 

@@ -1,5 +1,5 @@
-//! `make intruder`: a role of the application, the owner of the database and another user of the host try to hide
-//! a write, to forge what is ours, and to run code as us.
+//! `make intruder`: a role of the application, the owner of the database, another user of the host and a page in a
+//! browser try to hide a write, to forge what is ours, to run code as us, and to give orders.
 //!
 //! Exit code 0 only if nothing did harm. The last line of standard output is one JSON object.
 
@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tests::intruder;
+use tests::mysql::Version;
 
 /// Tries what nobody may do.
 #[derive(Debug, Parser)]
@@ -14,6 +15,9 @@ struct Arguments {
     /// Majors of blue and green, for example `15:17`; repeat it for more.
     #[arg(long = "pair", default_values = ["15:17"], value_parser = pair)]
     pairs: Vec<(u32, u32)>,
+    /// Leave MySQL and MariaDB out.
+    #[arg(long)]
+    postgres_only: bool,
 }
 
 fn pair(text: &str) -> Result<(u32, u32), String> {
@@ -24,11 +28,23 @@ fn pair(text: &str) -> Result<(u32, u32), String> {
 #[tokio::main]
 async fn main() -> ExitCode {
     let mut all = intruder::Summary::default();
-    for (blue, green) in Arguments::parse().pairs {
-        match intruder::run(blue, green).await {
+    let arguments = Arguments::parse();
+    let mut tried = Vec::new();
+    for (blue, green) in arguments.pairs {
+        tried.push((format!("{blue} to {green}"), intruder::run(blue, green).await));
+    }
+    if !arguments.postgres_only {
+        use Version::{Mariadb10_11, Mariadb11_8, Mysql9_7};
+        for (blue, green) in [(Mariadb10_11, Mariadb11_8), (Mysql9_7, Mysql9_7)] {
+            let name = format!("{} to {}", blue.name(), green.name());
+            tried.push((name, intruder::mysql::run((blue, green)).await));
+        }
+    }
+    for (pair, summary) in tried {
+        match summary {
             Ok(summary) => all.attempts.extend(summary.attempts),
             Err(error) => {
-                eprintln!("intruder: {blue} to {green}: {error:#}");
+                eprintln!("intruder: {pair}: {error:#}");
                 return ExitCode::from(2);
             }
         }

@@ -6,8 +6,10 @@
 
 mod host;
 mod marks;
+pub mod mysql;
 mod names;
 mod squatting;
+mod web;
 
 use std::time::Duration;
 
@@ -29,6 +31,10 @@ pub enum Who {
     Owner,
     /// Another user of the host, or somebody with an order for the API.
     Neighbour,
+    /// A page that somebody has open who can reach the API.
+    Browser,
+    /// Many connections that say nothing.
+    Flood,
 }
 
 /// What was tried and what came of it.
@@ -63,6 +69,8 @@ impl Summary {
             "nobody": by(Who::Nobody),
             "owner": by(Who::Owner),
             "neighbour": by(Who::Neighbour),
+            "browser": by(Who::Browser),
+            "flood": by(Who::Flood),
         })
         .to_string()
     }
@@ -112,6 +120,7 @@ pub async fn run(blue: u32, green: u32) -> Result<Summary> {
     squatting::after(&mut ground).await?;
     names::run(&mut ground).await?;
     host::run(&mut ground).await?;
+    web::run(&mut ground).await?;
     let Ground { mut sidecar, summary, .. } = ground;
     sidecar.terminate()?;
     Ok(summary)

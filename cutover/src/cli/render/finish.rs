@@ -26,6 +26,12 @@ pub fn render_finish_plan(plan: &FinishPlan, paint: Paint) -> String {
         text.push_str(&format!(" does   {:width$}  {}\n", act.place, act.text));
     }
     text.push_str(" keeps  the decisions of the runs (_cutover.decision)\n");
+    for line in &plan.unneeded {
+        text.push_str(&format!(" yours  {line}\n"));
+    }
+    if !plan.unneeded.is_empty() {
+        text.push_str("        if only this move needed it: it is not run here\n");
+    }
     text
 }
 
@@ -43,6 +49,12 @@ pub fn render_finish_report(report: &FinishReport, paint: Paint) -> String {
     }
     for line in &report.reopen {
         text.push_str(&format!("          {line}\n"));
+    }
+    for line in &report.unneeded {
+        text.push_str(&format!(" yours    {line}\n"));
+    }
+    if !report.unneeded.is_empty() {
+        text.push_str("          if only this move needed it: it was not run\n");
     }
     text
 }
@@ -66,6 +78,7 @@ mod tests {
                 text: "drop replication slot cutover_shop_back".into(),
             }],
             reopen: Vec::new(),
+            unneeded: vec!["green: ALTER TABLE public.t REPLICA IDENTITY DEFAULT".into()],
         }
     }
 
@@ -77,7 +90,9 @@ mod tests {
              after  no way back: blue stays sealed, and what green writes does not go there any \
              more\n \
              does   green  drop replication slot cutover_shop_back\n \
-             keeps  the decisions of the runs (_cutover.decision)\n"
+             keeps  the decisions of the runs (_cutover.decision)\n \
+             yours  green: ALTER TABLE public.t REPLICA IDENTITY DEFAULT\n        \
+             if only this move needed it: it is not run here\n"
         );
         let done = render_finish_plan(&plan(FinishState::Done), Paint::none());
         assert_eq!(done, "finished already: green serves\n");
@@ -91,6 +106,7 @@ mod tests {
             removed: vec!["green: replication slot cutover_shop_back".into()],
             sealed: Some("blue".into()),
             reopen: vec!["blue: ALTER DATABASE shop ALLOW_CONNECTIONS true".into()],
+            unneeded: Vec::new(),
         };
         let text = render_finish_report(&report, Paint::none());
         assert!(

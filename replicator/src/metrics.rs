@@ -5,6 +5,8 @@
 //! companion that is 0 or 1 (`cutover_lag_known`). Ages are computed at the scrape, so they grow
 //! while everything else is stuck.
 
+#[cfg(test)]
+mod documented;
 mod stream;
 
 use prometheus_client::encoding::text::encode;
@@ -203,7 +205,7 @@ mod tests {
 
     use super::*;
 
-    fn unknown(direction: Direction, state: StreamState) -> StreamSample {
+    pub(super) fn unknown(direction: Direction, state: StreamState) -> StreamSample {
         StreamSample {
             direction,
             state,

@@ -1,5 +1,6 @@
 //! The API's doors and its guard, with routes that only say that they were reached.
 
+mod documented;
 mod flood;
 mod tls;
 

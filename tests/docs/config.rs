@@ -358,7 +358,7 @@ fn render(types: &Types, section: &Section<'_>, out: &mut String) -> Result<()> 
         let place = || format!("{}.{key}", section.path);
         let (wrapped, name) = unwrap(&field.ty).with_context(place)?;
         let meaning = comment(&field.attrs);
-        if types.structure(section.file, &name).is_some() {
+        if name != "TablePattern" && types.structure(section.file, &name).is_some() {
             match inner.iter_mut().find(|(_, other, _)| *other == name) {
                 Some((_, _, keys)) => keys.push(key.clone()),
                 None => inner.push((wrapped, name.clone(), vec![key.clone()])),

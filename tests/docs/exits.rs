@@ -42,7 +42,9 @@ fn of_replicator() -> Result<Vec<(u8, String)>> {
                 && item.ident.to_string().starts_with("EXIT_")
             {
                 let code = number(&item.expr).with_context(|| item.ident.to_string())?;
-                codes.push((code, comment(&item.attrs)));
+                let meaning = comment(&item.attrs);
+                let meaning = meaning.strip_prefix("Exit code ").unwrap_or(&meaning);
+                codes.push((code, meaning[..1].to_uppercase() + &meaning[1..]));
             }
         }
     }

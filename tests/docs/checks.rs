@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use quote::ToTokens;
 use syn::visit::{self, Visit};
-use syn::{Expr, ExprCall, ImplItemFn, Item, ItemConst, ItemFn, ItemMod, Local, Visibility};
-use tests::documents::{cell, generated, root};
+use syn::{
+    Expr, ExprCall, FnArg, ImplItemFn, Item, ItemConst, ItemFn, ItemMod, Local, Pat, Visibility,
+};
+use tests::documents::{cell, generated};
 
 use crate::rust::{is_test, literal, parse, sources};
 
@@ -47,9 +49,46 @@ fn literals(of: &Expr) -> Vec<String> {
     all.0
 }
 
+/// The names that a pattern binds.
+fn identifiers(pattern: &Pat) -> Vec<String> {
+    match pattern {
+        Pat::Ident(one) => vec![one.ident.to_string()],
+        Pat::Tuple(several) => several.elems.iter().flat_map(identifiers).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// What is given for a first parameter that is called `id`, all over a file.
+fn given_as_id(file: &syn::File) -> Vec<String> {
+    struct Calls {
+        takes_id: BTreeSet<String>,
+        given: Vec<String>,
+    }
+    impl<'ast> Visit<'ast> for Calls {
+        fn visit_expr_call(&mut self, call: &'ast ExprCall) {
+            if self.takes_id.contains(&call.func.to_token_stream().to_string()) {
+                self.given.extend(call.args.first().and_then(literal));
+            }
+            visit::visit_expr_call(self, call);
+        }
+    }
+    let takes_id = file.items.iter().filter_map(|item| match item {
+        Item::Fn(function) => match function.sig.inputs.first()? {
+            FnArg::Typed(first) if identifiers(&first.pat) == ["id"] => {
+                Some(function.sig.ident.to_string())
+            }
+            _ => None,
+        },
+        _ => None,
+    });
+    let mut calls = Calls { takes_id: takes_id.collect(), given: Vec::new() };
+    calls.visit_file(file);
+    calls.given
+}
+
 /// A name of a check.
 fn is_name(text: &str) -> bool {
-    let legal = |c: char| c.is_ascii_alphanumeric() || " -_".contains(c);
+    let legal = |c: char| c.is_ascii_alphanumeric() || c == '-';
     !text.is_empty() && text.len() < 40 && text.chars().all(legal)
 }
 
@@ -122,8 +161,10 @@ impl<'ast> Visit<'ast> for Reader<'_> {
 
     fn visit_local(&mut self, item: &'ast Local) {
         if let Some(init) = &item.init {
-            let names = told(&init.expr).map_or_else(|| literals(&init.expr), |text| vec![text]);
-            self.strings.insert(item.pat.to_token_stream().to_string(), names);
+            let texts = told(&init.expr).map_or_else(|| literals(&init.expr), |text| vec![text]);
+            for name in identifiers(&item.pat) {
+                self.strings.insert(name, texts.clone());
+            }
         }
         visit::visit_local(self, item);
     }
@@ -184,58 +225,57 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     }
 }
 
-/// The text constants of the files in the same folder and in the one above that others may use.
-fn of_neighbours(path: &str) -> Result<BTreeMap<String, Vec<String>>> {
-    let mut strings = BTreeMap::new();
-    let folder = Path::new(path).parent().context("a file without a folder")?;
-    for folder in [folder.parent(), Some(folder)].into_iter().flatten() {
-        let entries = std::fs::read_dir(root().join(folder))?;
-        for entry in entries {
-            let file = folder.join(entry?.file_name());
-            if file.extension().is_none_or(|extension| extension != "rs") {
-                continue;
-            }
-            let is_module = file.ends_with("mod.rs");
-            for item in parse(&file.to_string_lossy())?.items {
-                if let Item::Const(item) = item
-                    && (is_module || !matches!(item.vis, Visibility::Inherited))
-                {
-                    strings.insert(item.ident.to_string(), literals(&item.expr));
-                }
-            }
-        }
-    }
-    Ok(strings)
+/// Every text constant of `files`, by file: parsing is slow.
+type Constants = BTreeMap<String, Vec<(String, Vec<String>)>>;
+
+/// Those of files in the same folder and in the one above that others may use.
+fn of_neighbours(path: &str, constants: &Constants) -> BTreeMap<String, Vec<String>> {
+    let folder = Path::new(path).parent();
+    let above = folder.and_then(Path::parent);
+    let of = |folder: Option<&Path>| {
+        let files = constants.iter().filter(move |(path, _)| Path::new(path).parent() == folder);
+        files.flat_map(|(_, constants)| constants.iter().cloned()).collect::<Vec<_>>()
+    };
+    of(above).into_iter().chain(of(folder)).collect()
 }
 
 fn read(of: &'static str, folders: &[&str]) -> Result<(BTreeMap<String, Named>, Vec<String>)> {
     let mut found = BTreeMap::new();
     let mut unknown = Vec::new();
+    let mut files = BTreeMap::new();
     for folder in folders {
         for path in sources(folder)? {
             let ends = ["fixture.rs", "tests.rs", "sim.rs"];
-            if ends.iter().any(|end| path.ends_with(end)) || path.contains("/simulation/") {
-                continue;
+            if !ends.iter().any(|end| path.ends_with(end)) && !path.contains("/simulation/") {
+                files.insert(path.clone(), parse(&path)?);
             }
-            let engine = if path.contains("mysql") { "MySQL, MariaDB" } else { "PostgreSQL" };
-            let file = parse(&path)?;
-            let strings = of_neighbours(&path)?;
-            let mut reader = Reader {
-                of,
-                path: &path,
-                engine,
-                strings,
-                found: &mut found,
-                unknown: &mut unknown,
-            };
-            // Constants may stand behind what uses them.
-            for item in &file.items {
-                if let Item::Const(item) = item {
-                    reader.visit_item_const(item);
-                }
-            }
-            reader.visit_file(&file);
         }
+    }
+    let mut constants = Constants::new();
+    for (path, file) in &files {
+        let own = file.items.iter().filter_map(|item| match item {
+            Item::Const(item)
+                if path.ends_with("mod.rs") || !matches!(item.vis, Visibility::Inherited) =>
+            {
+                Some((item.ident.to_string(), literals(&item.expr)))
+            }
+            _ => None,
+        });
+        constants.insert(path.clone(), own.collect());
+    }
+    for (path, file) in &files {
+        let engine = if path.contains("mysql") { "MySQL, MariaDB" } else { "PostgreSQL" };
+        let mut strings = of_neighbours(path, &constants);
+        strings.insert("id".into(), given_as_id(file));
+        let mut reader =
+            Reader { of, path, engine, strings, found: &mut found, unknown: &mut unknown };
+        // Constants may stand behind what uses them.
+        for item in &file.items {
+            if let Item::Const(item) = item {
+                reader.visit_item_const(item);
+            }
+        }
+        reader.visit_file(file);
     }
     Ok((found, unknown))
 }
@@ -261,7 +301,9 @@ fn table(found: &BTreeMap<String, Named>, with_engine: bool) -> String {
 
 /// Where names come from elsewhere, and the constants of these files that they can be. What
 /// `mysql/comparing.rs` and `mysql/inspecting.rs` pass on are findings of the preflight.
-const PASSED_ON: [(&str, &[&str]); 3] = [
+const PASSED_ON: [(&str, &[&str]); 5] = [
+    ("replicator/src/check/mysql/logins/mod.rs", &["ID"]),
+    ("replicator/src/check/mysql/settings.rs", &["ID"]),
     ("cutover/src/verify/definitions.rs", &["SETTINGS", "RIGHTS", "LOGINS", "DEFINITIONS"]),
     ("replicator/src/pipeline/mysql/comparing.rs", &[]),
     ("replicator/src/pipeline/inspecting.rs", &[]),

@@ -92,7 +92,6 @@ docs-update: toolchain ## Write the pages of docs/ that are made from the code
 	@scripts/setup packages rocksdb >&2
 	@$(ENV) cargo build --workspace --bins
 	@$(ENV) UPDATE_DOCS=1 cargo test --quiet --workspace --test docs
-	@$(ENV) UPDATE_DOCS=1 cargo test --quiet --workspace --lib documented
 
 setup: ## Packages, database servers and RocksDB; what is there stays
 	@scripts/setup

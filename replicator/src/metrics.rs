@@ -5,8 +5,6 @@
 //! companion that is 0 or 1 (`cutover_lag_known`). Ages are computed at the scrape, so they grow
 //! while everything else is stuck.
 
-#[cfg(test)]
-mod documented;
 mod stream;
 
 use prometheus_client::encoding::text::encode;
@@ -205,7 +203,7 @@ mod tests {
 
     use super::*;
 
-    pub(super) fn unknown(direction: Direction, state: StreamState) -> StreamSample {
+    fn unknown(direction: Direction, state: StreamState) -> StreamSample {
         StreamSample {
             direction,
             state,

@@ -1,8 +1,7 @@
 //! The documents: pages that are made from the code are what the code says, every entry that has to be there is,
 //! and every link leads somewhere.
 //!
-//! Nothing here runs a server. The pages of metrics and of the API are made by `replicator`'s own tests, from its
-//! registry and its table of routes.
+//! Nothing here runs a server.
 
 mod alerts;
 mod checks;

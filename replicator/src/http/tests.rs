@@ -1,6 +1,5 @@
 //! The API's doors and its guard, with routes that only say that they were reached.
 
-mod documented;
 mod flood;
 mod tls;
 

@@ -9,5 +9,6 @@ mod cli;
 mod config;
 mod exits;
 mod links;
+mod listed;
 mod runbook;
 mod rust;

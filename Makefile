@@ -21,7 +21,7 @@ export BENCH_BLUE BENCH_GREEN ENGINE ROUTER
 
 ENV := . scripts/env.sh &&
 
-.PHONY: help demo test sim chaos unseen intruder build setup fmt lint bench clean-cache toolchain
+.PHONY: help demo test sim chaos unseen intruder build docs docs-update setup fmt lint bench clean-cache toolchain
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,6 +83,15 @@ intruder: toolchain ## Users of the databases and of the host try what they may 
 build: toolchain ## The programs `replicator` and `cutover`, optimized, in $CARGO_TARGET_DIR/release
 	@scripts/setup packages rocksdb
 	@$(ENV) cargo build --release -p replicator -p cutover --bins
+
+docs: toolchain ## The documents as a book with search, in book/index.html
+	@scripts/setup mdbook >&2
+	@scripts/book
+
+docs-update: toolchain ## Write the pages of docs/ that are made from the code
+	@scripts/setup packages rocksdb >&2
+	@$(ENV) cargo build --workspace --bins
+	@$(ENV) UPDATE_DOCS=1 cargo test --quiet --workspace --test docs
 
 setup: ## Packages, database servers and RocksDB; what is there stays
 	@scripts/setup

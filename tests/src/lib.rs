@@ -22,6 +22,7 @@
 //! | [`chaos`] | runs in which everything goes wrong that can, and their judge |
 //! | [`intruder`] | what nobody may do, tried |
 //! | [`unseen`] | blue changes in every way that no row announces, a cutover is tried, and the judge |
+//! | [`documents`] | pages of docs/ that are made from the code |
 //! | [`wait`] | wait on progress with a deadline; there are no sleeps in tests |
 //!
 //! Nothing here depends on another crate of the workspace: the judge must not share a bug with the
@@ -31,6 +32,7 @@ pub mod api;
 pub mod bench;
 pub mod chaos;
 pub mod compare;
+pub mod documents;
 pub mod embedded;
 pub mod exposition;
 pub mod haproxy;

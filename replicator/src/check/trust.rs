@@ -46,7 +46,7 @@ pub(super) fn table_code(
         (true, _) => (
             "our role is a superuser, and code in the definitions of moved tables runs with its rights \
              wherever we write: their owners can become superusers that way",
-            "use a role that is no superuser (README, rights), or move only what trusted owners have defined",
+            "use a role that is no superuser (docs/reference/privileges.md), or move only what trusted owners have defined",
         ),
         (false, false) => (
             "code of others in the definitions of moved tables runs with our role's rights wherever we write",

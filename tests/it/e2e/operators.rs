@@ -181,7 +181,7 @@ esac
     report.ensure_unnoticed()
 }
 
-/// The rights that the README asks for are enough: nobody is a superuser.
+/// The rights that docs/reference/privileges.md asks for are enough: nobody is a superuser.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_without_superuser_moves_everything() -> Result<()> {
     let (stage, ledger) = super::set(Stage::builder(14, 17), "SELECT").await?;

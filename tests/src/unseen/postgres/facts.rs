@@ -1,7 +1,7 @@
 //! Rights, settings and counters outside of a database's dump, as lines by the object's name.
 //!
 //! What a populated materialized view holds is not judged: green's is built from green's rows while they are
-//! copied, and neither side's is refreshed since. README names that limit.
+//! copied, and neither side's is refreshed since. The limitations name that.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,0 +1,39 @@
+//! Every metric and every path of the API stands in its page.
+
+use anyhow::{Result, ensure};
+use tests::documents::read;
+
+/// Literals that begin with `start`, outside of tests.
+fn literals(path: &str, start: &str) -> Result<Vec<String>> {
+    let text = read(path)?;
+    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    let found = code.split('"').skip(1).step_by(2).filter(|word| word.starts_with(start));
+    Ok(found.map(str::to_owned).collect())
+}
+
+#[test]
+fn every_metric_is_in_its_page() -> Result<()> {
+    let page = read("docs/reference/metrics.md")?;
+    let rows: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("| `")).collect();
+    let mut names = Vec::new();
+    for path in ["metrics.rs", "metrics/stream.rs", "alerts/series.rs"] {
+        names.extend(literals(&format!("replicator/src/{path}"), "cutover_")?);
+    }
+    ensure!(names.len() > 50, "{} metrics were understood", names.len());
+    // A unit or `_total` may follow.
+    let is_there = |name: &&String| rows.iter().any(|row| row.starts_with(name.as_str()));
+    let missing: Vec<&String> = names.iter().filter(|name| !is_there(name)).collect();
+    ensure!(missing.is_empty(), "docs/reference/metrics.md lacks {missing:?}");
+    Ok(())
+}
+
+#[test]
+fn every_route_is_in_its_page() -> Result<()> {
+    let page = read("docs/reference/api.md")?;
+    let paths = literals("replicator/src/http/table.rs", "/")?;
+    ensure!(paths.len() > 20, "{} routes were understood", paths.len());
+    let missing: Vec<&String> =
+        paths.iter().filter(|path| !page.contains(&format!("| `{path}` |"))).collect();
+    ensure!(missing.is_empty(), "docs/reference/api.md lacks {missing:?}");
+    Ok(())
+}

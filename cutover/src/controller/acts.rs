@@ -291,10 +291,10 @@ impl<W: World> Run<'_, W> {
         let report = self.act(&format!("fencing {side}"), deadline, raise).await?;
         let fenced =
             Fenced::prove(self.order.epoch, side, &report).map_err(unproven(side.name()))?;
-        let seen = format!(
-            "{} sessions closed, {} tables locked",
-            report.sessions_closed, report.tables_locked
-        );
+        let mut seen = format!("{} sessions closed", report.sessions_closed);
+        if report.tables_locked > 0 {
+            seen.push_str(&format!(", {} tables locked", report.tables_locked));
+        }
         Ok((seen, fenced))
     }
 

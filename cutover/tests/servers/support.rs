@@ -95,7 +95,7 @@ impl Postgres {
             .args(["-p", &port.to_string(), "-k", "", "-c", "listen_addresses=127.0.0.1"])
             .args(["-c", "fsync=off", "-c", "wal_level=logical"])
             .args(["-c", "max_prepared_transactions=5", "-c", "max_connections=60"])
-            .args(settings.iter().flat_map(|setting| ["-c", setting]))
+            .args(settings.iter().flat_map(|setting| ["-c", *setting]))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

@@ -77,9 +77,9 @@ pub(super) fn scan_sql(database: &str, before: Option<&str>) -> String {
     )
 }
 
-/// The same for a plan: it is the same whichever process shows it.
-fn scan_planned(database: &str) -> String {
-    scan_sql(database, None).replace(&badge::wearers_sql(), "..sessions of this sidecar..")
+/// A statement for a plan, which is the same whichever process shows it.
+fn planned(statement: &str) -> String {
+    statement.replace(&badge::wearers_sql(), "..sessions of this sidecar..")
 }
 
 /// Sessions that pass for ours and yet write, or wait to write, to what is not our own: none of
@@ -254,7 +254,7 @@ pub(super) fn describe(place: &'static str, undo: &PostgresUndo) -> FenceActs {
     };
     let mut raise: Vec<_> = acts("fence", close_door(undo)).collect();
     raise.extend(claim::mark_planned(undo).into_iter().map(|text| act("fence", text)));
-    raise.push(act("fence", scan_planned(&undo.database)));
+    raise.push(act("fence", planned(&scan_sql(&undo.database, None))));
     raise.push(act(
         "fence",
         match undo.closes_door() {
@@ -266,13 +266,13 @@ pub(super) fn describe(place: &'static str, undo: &PostgresUndo) -> FenceActs {
     let mut back = vec![act("abort", end_own_sql(&undo.database))];
     back.extend(acts("abort", lower(undo, &Current::entered(undo)).statements));
     if let Some(at) = undo.at.as_deref().filter(|_| undo.may_alter) {
-        back.push(act("abort", close_since_sql(&undo.database, at, "now")));
+        back.push(act("abort", planned(&close_since_sql(&undo.database, at, "now"))));
     }
     let mark = mark_sql(kind, &token).replace(&token.to_string(), "RUN.EPOCH.drain");
     FenceActs {
         raise,
         mark: vec![act("drain", mark)],
-        seal: vec![act("seal", scan_planned(&undo.database))],
+        seal: vec![act("seal", planned(&scan_sql(&undo.database, None)))],
         lower: back,
     }
 }

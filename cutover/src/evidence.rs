@@ -228,7 +228,7 @@ impl Sealed {
             format!("{side} has prepared transactions: {}", report.prepared.join(", "))
         })?;
         require(report.locks_held, || {
-            format!("the table locks on {side} were lost before the seal")
+            format!("what kept writers out of {side} was lost before the seal: was it restarted?")
         })?;
         require(way_back.is_of(drained), || "the way back was proven by another run".into())?;
         require(written.token == drained.token.sealing(), || {

@@ -167,13 +167,19 @@ impl<R: Route> Replication for EngineReplication<R> {
                 frontier.map_err(|_| PortError::new("stream", "the engine is gone"))?.durable();
             Ok(MarkerDurable { token: token.clone(), end_lsn, durable })
         };
-        let arrived = tokio::time::timeout_at(deadline, arrived).await;
-        let arrived =
-            arrived.unwrap_or_else(|_| Err(self.late(&format!("the marker {token} on green"))))?;
-        // The source is closed: what has moved rows there outside of the stream has done so by now.
-        let known =
-            in_time("a last look at the catalog", deadline, self.route.ensure_known(&self.shared));
-        known.await??;
+        let arrived = async {
+            let arrived = tokio::time::timeout_at(deadline, arrived).await;
+            arrived.unwrap_or_else(|_| Err(self.late(&format!("the marker {token} on green"))))
+        };
+        // The source is closed: what has moved rows there outside of the stream has done so by now. So it is
+        // looked at while the marker is on its way.
+        let seen = async {
+            let looking = self.route.look_at_source();
+            in_time("a last look at the catalog", deadline, looking).await?
+        };
+        let (arrived, seen) = tokio::try_join!(arrived, seen)?;
+        let known = self.route.ensure_known(&self.shared, seen);
+        in_time("a last look at the catalog", deadline, known).await??;
         Ok(arrived)
     }
 

@@ -291,10 +291,10 @@ impl<W: World> Run<'_, W> {
         let report = self.act(&format!("fencing {side}"), deadline, raise).await?;
         let fenced =
             Fenced::prove(self.order.epoch, side, &report).map_err(unproven(side.name()))?;
-        let seen = format!(
-            "{} sessions closed, {} tables locked",
-            report.sessions_closed, report.tables_locked
-        );
+        let mut seen = format!("{} sessions closed", report.sessions_closed);
+        if report.tables_locked > 0 {
+            seen.push_str(&format!(", {} tables locked", report.tables_locked));
+        }
         Ok((seen, fenced))
     }
 
@@ -310,19 +310,39 @@ impl<W: World> Run<'_, W> {
         let written = written.await?;
         let durable = world.replication().await_marker(&self.token, deadline);
         let to = self.direction().to();
-        let waiting = format!("waiting for the marker to be durable on {to}");
-        let durable = self.act(&waiting, deadline, durable).await?;
+        let is_beside_rows = world.sequences().is_beside_rows();
+        // The fence is up, so no sequence moves any more; see `fence::postgres`.
+        let carried = async {
+            match is_beside_rows {
+                true => world.sequences().copy(deadline).await.map(Some),
+                false => Ok(None),
+            }
+        };
+        let mut waiting = format!("waiting for the marker to be durable on {to}");
+        if is_beside_rows {
+            waiting.push_str(", and setting its sequences");
+        }
+        let both = async { tokio::try_join!(durable, carried) };
+        let (durable, carried) = self.act(&waiting, deadline, both).await?;
+        self.carried = carried;
         let drained = Drained::prove(fenced, &written, &durable).map_err(unproven("stream"))?;
         self.marker = Some(drained.marker());
         Ok((format!("marker {} durable on {to}", durable.end_lsn), drained))
     }
 
-    /// Sequences, and at the same time the marker that shows that the way back reads.
+    /// Sequences, unless they were set during the drain, and at the same time the marker that shows that the
+    /// way back reads.
     async fn sync(&mut self, drained: &Drained) -> Result<(String, WayBack), Stop> {
         let deadline = self.window_ends();
         let world = self.world;
+        let carried = self.carried.take();
         let copy = async {
-            let copied = world.sequences().copy(deadline);
+            let copied = async {
+                match carried {
+                    Some(report) => Ok(report),
+                    None => world.sequences().copy(deadline).await,
+                }
+            };
             let noted = world.replication().prepare_hand_over(deadline);
             tokio::try_join!(copied, noted).map(|(report, ())| report)
         };

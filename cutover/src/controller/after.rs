@@ -27,8 +27,8 @@ impl<W: World> Run<'_, W> {
         }
         self.waiting("turning the streams");
         let marker = self.marker.ok_or_else(|| internal("the marker's position is not known"))?;
-        // Our table locks on the closed side have done their work: the seal stands. The way back
-        // could not apply anything under them.
+        // The fence's sessions have done their work: the seal stands. Where they hold table locks, the way
+        // back could not apply anything under them.
         world.fence().leave().await;
         world.way_back().turn(committed, &self.token, marker).await.map_err(stop)?;
         self.note_leaks();

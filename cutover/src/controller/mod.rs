@@ -44,7 +44,8 @@ use crate::hub::RunHub;
 use crate::marker::Token;
 use crate::phase::{Effect, Input, Phase, State, Stop, StopKind, step};
 use crate::ports::{
-    Clock, Entry, Epoch, Fence, Journal, Lease, Nature, PortError, PortResult, Record, World,
+    Clock, Entry, Epoch, Fence, Journal, Lease, Nature, PortError, PortResult, Record,
+    SequenceReport, World,
 };
 use crate::side::Direction;
 use crate::verify::{Accepted, Requirement};
@@ -201,6 +202,8 @@ struct Run<'a, W: World> {
     /// The drain marker's end on the closed side; from the journal if an earlier life of this
     /// process has written it.
     marker: Option<Lsn>,
+    /// What was done about sequences while the marker was on its way; `None`: nothing yet.
+    carried: Option<SequenceReport>,
     /// Whether a way back was left that carries.
     way_back: Option<bool>,
     /// What ended the time of watching, if a monitor did.
@@ -247,6 +250,7 @@ impl<'a, W: World> Run<'a, W> {
             members: Vec::new(),
             only_routers_left: false,
             marker: None,
+            carried: None,
             way_back: None,
             breach: None,
             sealed: None,

@@ -3,33 +3,76 @@
 //! `default_transaction_read_only` is only a default: `BEGIN READ WRITE`, a role's setting or
 //! `PGOPTIONS` pass it, `COMMIT PREPARED` and (before version 16) `lo_create` are allowed in spite
 //! of it, and an open transaction commits through it. Table locks hold everybody, superusers too,
-//! but only on tables that are locked: not new ones, not large objects, not sequences. What every
-//! way around has in common is that it needs a session, so the door is closed first:
+//! but only on tables that are locked: not new ones, not large objects, not sequences. And each takes
+//! its time and its room in the server's lock table. What every way around has in common is that it
+//! needs a session, so what is closed is the door:
 //!
 //! 1. The routers hold their clients (not here).
 //! 2. [`Fence::raise`] closes the door, in one transaction from another database:
 //!    `ALTER DATABASE .. ALLOW_CONNECTIONS false`, which needs the database's owner or a superuser
 //!    and keeps superusers out as well; else `NOLOGIN` for every role that may connect. With it
 //!    goes the read-only default, for whoever might come in all the same. Then every other session
-//!    is closed until two scans in a row find *nobody*: nobody can come back, however fast. Last,
-//!    a session of ours takes `LOCK TABLE .. IN SHARE MODE` on every replicated table, in short
-//!    tries, for sessions that pass for ours; it goes away with our connection.
+//!    is closed until two scans in a row find *nobody*: nobody can come back, however fast.
 //! 3. [`Fence::seal`] changes nothing more. It proves that the door was closed all the time: a
-//!    login is refused, nobody is inside, the locks are still ours.
+//!    login is refused, nobody is inside, the database's entry is as we left it, and the session
+//!    that saw all that in step 2 still answers.
 //!
 //! Our own sessions are open by then. One that is lost comes back through the [`airlock`].
+//!
+//! # Why no table has to be locked behind a closed door
+//!
+//! Let D be the commit of the `ALTER DATABASE`. Each transaction that writes to this database is
+//! known to have ended before the drain's marker is written, or belongs to a session of ours:
+//!
+//! - *Who connects after D is refused.* A starting session locks the database's entry before it reads
+//!   whether it may connect, and gives that lock back when it is seen in `pg_stat_activity`. So who has
+//!   read the entry before D is in the list of `sessions::starting`, which is asked for after D, or is
+//!   seen already. Nobody is overlooked between the two: `sessions::clear` waits until those on the list
+//!   are on it no more, and scans again. Workers of subscriptions and of extensions start the same way.
+//! - *Who was inside at D is told to end, and waited for.* `pg_terminate_backend` returns before the
+//!   session is gone. A session leaves `pg_stat_activity` only after its transaction was committed or
+//!   rolled back, visibly: the server's exit runs `ShutdownPostgres` before it gives up the entry there.
+//!   So once nobody is listed, no transaction of others is open or being committed, and what was
+//!   committed is in the log, before the marker. The marker's own commit flushes it.
+//! - *Prepared transactions have no session.* They are looked for before D, and again once nobody is
+//!   left who could prepare one.
+//! - *Parallel workers and autovacuum* are let be. The former change no row and end with their leader;
+//!   the latter changes none either.
+//! - *Walsenders that stream* are let be, because a subscriber that was thrown out could not come back.
+//!   One that takes SQL again after its stream is seen by the seal, and what it writes between the
+//!   markers comes behind the first one in the stream, as a leak. What it writes after the seal nobody sees:
+//!   a role with REPLICATION is trusted that far.
+//! - *Sessions of ours* are those with our role, name and badge ([`decoders::postgres::badge`]), so of
+//!   this process. Another sidecar's or an operator's tool under the same role is ended like anybody.
+//!
+//! From then to the seal only three things could let somebody in: an `ALTER DATABASE` (it changes the
+//! version of the database's entry, which the seal compares), the [`airlock`] (it counts who slips in),
+//! and another server or a restart behind the same name (the session that saw the door closed ends). What
+//! happens to our process does not matter: locks would vanish with it, the door stays closed.
+//!
+//! Nothing of this depends on the number of tables, so the pause does not either.
+//!
+//! # Where the door can't be closed
+//!
+//! NOLOGIN leaves our own role and superusers. There a session of ours also takes `LOCK TABLE .. IN
+//! SHARE MODE` on every replicated table, in short tries; it goes away with our connection. Whether the
+//! locks fit into the server's lock table is a precheck ([`rights`]). Superusers could still write to
+//! what is not locked, so it is a transaction id too many between the two markers that stops the run,
+//! wherever on the server it was used.
+//!
+//! # What may overlap
+//!
+//! The order *door, nobody left, first marker, marker durable, look at the door, second marker* is the
+//! proof. Two things of the pause are no part of that order, and run while the first marker is on its way:
+//! the last look at the catalog and the carrying of sequences. Both read what nobody can change any more
+//! once the fence is up. They begin behind the first marker, because with NOLOGIN it is from there on that
+//! transaction ids are counted.
 //!
 //! Every one of these transactions also says, or asks, whose the closed side is: see [`claim`].
 //!
 //! `ALTER SYSTEM` is not used although a superuser could: it would make every other database of
 //! the server read-only, and what it adds for this one (sessions that live on turn read-only)
 //! is worth nothing since no session lives on.
-//!
-//! NOLOGIN does not keep superusers out. There it is a transaction id too many between the two
-//! markers that stops the run, wherever on the server it was used.
-//!
-//! Exempt are sessions of our own role whose `application_name` begins with `cutover`, and
-//! walsenders that stream (others take SQL).
 
 mod acts;
 mod airlock;
@@ -67,7 +110,8 @@ use crate::ports::{
 };
 use crate::side::Side;
 use crate::sql::{
-    DATABASE_CLOSED, Kind, LOGIN_REFUSED, Slot, Sql, SqlError, TextRow, ident, literal, open, soon,
+    DATABASE_CLOSED, Kind, LOGIN_REFUSED, SessionNumber, Slot, Sql, SqlError, TextRow, ident,
+    literal, open, soon,
 };
 
 /// `application_name` of the session that holds the table locks.
@@ -87,11 +131,13 @@ pub struct PostgresFence {
     admin: Slot,
     /// The same from another database, to which the closed door does not apply; alters.
     outside: Slot,
-    /// Holds the table locks.
+    /// Holds the table locks, where the door can't be closed.
     locks: Slot,
     /// Writes the markers.
     marker: Slot,
     door: PostgresDoor,
+    /// The session that saw the door closed and nobody left inside.
+    witness: Mutex<Option<SessionNumber>>,
     /// The run's first marker, where transaction ids decide.
     counted: Mutex<Counted>,
     /// In whose name it is closed.
@@ -121,6 +167,7 @@ impl PostgresFence {
             locks: Slot::new(blue.clone(), LOCKS, place, Kind::Server),
             marker: Slot::new(blue.clone(), MARKER, place, Kind::Server),
             door: PostgresDoor::new(&blue, place),
+            witness: Mutex::default(),
             counted: Mutex::default(),
             tenant: None,
             blue,
@@ -205,6 +252,13 @@ impl PostgresFence {
         Ok(rows.iter().map(session_of).collect())
     }
 
+    /// Whether the session that saw the door closed is still there. It has just answered: `impostors` asks
+    /// it. So this is the same server, and it was not restarted meanwhile.
+    async fn is_witnessed(&self) -> bool {
+        let now = self.admin.current().await.map(|admin| admin.number());
+        now.is_some() && now == *self.witness.lock().await
+    }
+
     /// A client's login, tried for real. `true`: refused.
     async fn refuses_clients(&self, deadline: Instant) -> PortResult<bool> {
         match open(&self.blue, "cutover probe", Kind::Plain, deadline).await {
@@ -241,7 +295,6 @@ impl Fence for PostgresFence {
         let admin = self.admin.get(deadline).await?;
         // Open now what the pause will need.
         self.outside.get(deadline).await?;
-        self.locks.get(deadline).await?;
         self.marker.get(deadline).await?;
         let database = self.database().to_owned();
         let row = admin
@@ -250,6 +303,9 @@ impl Fence for PostgresFence {
             .map_err(doing(place, "reading the database's settings"))?;
         let may_alter = row.is_true("may_alter");
         let seal_by = if may_alter { SealBy::AllowConnections } else { SealBy::NoLogin };
+        if seal_by == SealBy::NoLogin {
+            self.locks.get(deadline).await?;
+        }
         let roles = match seal_by {
             SealBy::AllowConnections => Vec::new(),
             SealBy::NoLogin => {
@@ -332,9 +388,12 @@ impl Fence for PostgresFence {
 
     async fn raise(&self, undo: &PostgresUndo, deadline: Instant) -> PortResult<FenceReport> {
         let place = self.place;
+        *self.witness.lock().await = None;
         // Whatever is needed inside has to be there before the door closes.
         let admin = self.inside(&self.admin, deadline).await?;
-        self.inside(&self.locks, deadline).await?;
+        if !undo.closes_door() {
+            self.inside(&self.locks, deadline).await?;
+        }
         self.inside(&self.marker, deadline).await?;
         let outside = self.outside.get(deadline).await?;
         self.none_prepared(&admin, deadline).await?;
@@ -350,26 +409,38 @@ impl Fence for PostgresFence {
 
         let mut closed = Closed::new();
         sessions::close(&admin, place, self.database(), None, &mut closed, deadline).await?;
-        let tables_locked = self.lock_tables(&admin, &mut closed, deadline).await?;
-        let locked_at = admin.row(acts::NOW, deadline).await;
-        let locked_at = locked_at.map_err(doing(place, "asking for the time"))?;
-        let locked_at = locked_at.get("now").unwrap_or("infinity").to_owned();
-        let (gone, before) = if undo.closes_door() {
-            (Gone::All(passed), None)
+        let (tables_locked, gone) = if undo.closes_door() {
+            (0, Gone::All(passed))
         } else {
-            (Gone::Before(locked_at.clone()), Some(locked_at.as_str()))
+            let locked = self.lock_tables(&admin, &mut closed, deadline).await?;
+            let now = admin.row(acts::NOW, deadline).await;
+            let now = now.map_err(doing(place, "asking for the time"))?;
+            (locked, Gone::Before(now.get("now").unwrap_or("infinity").to_owned()))
         };
+        let before = gone.before().map(str::to_owned);
         let clean_scans =
             sessions::clear(&admin, place, self.database(), gone, &mut closed, deadline).await?;
-        let mut foreign_writers = self.foreign_writers(&admin, before, deadline).await?;
-        foreign_writers.extend(self.impostors(deadline).await?);
-        let prepared = self.prepared(&admin, deadline).await?;
-        let next_xid = admin
-            .row(acts::NEXT_XID, deadline)
-            .await
-            .and_then(|row| row.number("next_xid"))
-            .map_err(doing(place, "reading the next transaction id"))?;
-        let tables_total = self.tables(&admin, deadline).await?.len() as u64;
+        // One message after the other over one session, answered in this order.
+        let next_xid = async {
+            let row = admin.row(acts::NEXT_XID, deadline).await;
+            row.and_then(|row| row.number("next_xid"))
+                .map_err(doing(place, "reading the next transaction id"))
+        };
+        let tables_total = async {
+            match undo.closes_door() {
+                true => Ok(0),
+                false => self.tables(&admin, deadline).await.map(|tables| tables.len() as u64),
+            }
+        };
+        let (mut foreign_writers, impostors, prepared, next_xid, tables_total) = tokio::try_join!(
+            self.foreign_writers(&admin, before.as_deref(), deadline),
+            self.impostors(deadline),
+            self.prepared(&admin, deadline),
+            next_xid,
+            tables_total,
+        )?;
+        foreign_writers.extend(impostors);
+        *self.witness.lock().await = Some(admin.number());
         Ok(FenceReport {
             sessions_closed: closed.len() as u64,
             clean_scans,
@@ -457,7 +528,10 @@ impl Fence for PostgresFence {
         Ok(SealReport {
             refuses_clients,
             mechanism,
-            locks_held: self.locks_held(undo.tables.len() as u64, deadline).await?,
+            locks_held: match undo.closes_door() {
+                true => self.is_witnessed().await,
+                false => self.locks_held(undo.tables.len() as u64, deadline).await?,
+            },
             foreign_writers,
             prepared: self.prepared(&outside, deadline).await?,
             own_xids: door.own_xids,

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 pub struct FenceReport {
     /// Sessions that were closed.
     pub sessions_closed: u64,
-    /// Scans in a row that found no foreign session from before the tables were locked.
+    /// Scans in a row that found no foreign session (where tables are locked: from before that).
     pub clean_scans: u32,
     /// Those of them that have a transaction id, described; must be empty.
     pub foreign_writers: Vec<String>,
@@ -40,8 +40,8 @@ pub struct SealReport {
     pub refuses_clients: bool,
     /// The mechanism, for example `ALLOW_CONNECTIONS false`.
     pub mechanism: String,
-    /// What kept writers out while the seal was put in place was there all the time: the table
-    /// locks, or a history that did not move.
+    /// What kept writers out while the seal was put in place was there all the time: the session that saw
+    /// blue closed, the table locks, or a history that did not move.
     pub locks_held: bool,
     /// Foreign sessions with a transaction id; must be empty.
     pub foreign_writers: Vec<String>,
@@ -174,7 +174,7 @@ pub trait Fence: Send + Sync {
     /// What is under way on blue now. Called several times a second while the gate waits.
     fn writers(&self) -> impl Future<Output = PortResult<Writers>> + Send;
 
-    /// The volatile layer: read-only default, other sessions closed, tables locked.
+    /// Blue refuses clients, other sessions are closed, and what keeps writers out until the seal is there.
     fn raise(
         &self,
         undo: &Self::Undo,

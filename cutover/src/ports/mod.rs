@@ -155,6 +155,12 @@ pub trait Sequences: Send + Sync {
     /// and `is_called`, and reads those back.
     fn copy(&self, deadline: Instant) -> impl Future<Output = PortResult<SequenceReport>> + Send;
 
+    /// Whether [`Sequences::copy`] may run while the stream still brings rows: what it reads and sets does
+    /// not depend on them. The default: no.
+    fn is_beside_rows(&self) -> bool {
+        false
+    }
+
     /// The statements.
     fn describe(&self) -> Vec<Act>;
 }

@@ -10,7 +10,7 @@ use cutover::evidence::Fenced;
 use cutover::fence::{PostgresFence, PostgresUndo};
 use cutover::marker::{CREATE_MARKER_TABLE, Token};
 use cutover::ports::{Epoch, Fence};
-use decoders::postgres::session::connect_plain;
+use decoders::postgres::session::{Session, connect_plain};
 
 use super::support::{Login, Postgres, deadline, number, text, until};
 
@@ -144,7 +144,7 @@ async fn nothing_passes_the_fence_and_lowering_it_leaves_no_trace() {
     let writers = fence.writers().await.unwrap();
     assert!(writers.oldest.is_some() && writers.oldest_who.unwrap().contains("postgres"));
     // Our own role under our own name is let through: it was here before the door was closed.
-    let counting = blue.open_as("cutover test").await;
+    let counting = blue.open_as_ours("cutover test").await;
     let storm = Storm::start(&server.login("app", "shop"));
     until("the storm writes", || async { storm.acknowledged() > 20 }).await;
 
@@ -220,7 +220,7 @@ async fn a_role_that_only_owns_the_database_can_fence_it() {
     assert_eq!(failed, expected);
     assert!(checks.iter().all(|c| c.severity != Severity::Fail || c.fix.is_some()));
 
-    // Exactly what the checks told us to do.
+    // Exactly what the checks told us to do. The owner need not lock a table.
     admin
         .batch_execute(
             "GRANT pg_signal_backend, pg_read_all_stats TO mover; \
@@ -228,7 +228,6 @@ async fn a_role_that_only_owns_the_database_can_fence_it() {
         )
         .await
         .unwrap();
-    server.info("shop").open().await.batch_execute("GRANT UPDATE ON t TO mover").await.unwrap();
     let checks = fence.inspect().await.unwrap();
     assert!(checks.iter().all(|check| check.severity != Severity::Fail), "{checks:#?}");
 
@@ -261,12 +260,12 @@ async fn what_can_not_be_fenced_is_said() {
     assert!(error.what.contains("orphan"), "{error}");
     session.batch_execute("ROLLBACK PREPARED 'orphan'").await.unwrap();
 
-    // A lock that nobody may break: our own role under our own name.
-    let holder = blue.open_as("cutover something else").await;
+    // A writer that nobody may end: a session of our own.
+    let holder = blue.open_as_ours("cutover something else").await;
     holder.batch_execute("BEGIN; INSERT INTO \"B b\" VALUES (2)").await.unwrap();
-    let soon = tokio::time::Instant::now() + Duration::from_millis(800);
-    let error = fence.raise(&undo, soon).await.unwrap_err();
-    assert!(error.what.contains("RowExclusiveLock on"), "{error}");
+    let report = fence.raise(&undo, deadline()).await.unwrap();
+    let unproven = Fenced::prove(Epoch(1), Side::Blue, &report).unwrap_err().to_string();
+    assert!(unproven.contains("cutover something else"), "{unproven}");
     fence.lower(&undo, deadline()).await.unwrap();
     holder.batch_execute("COMMIT").await.unwrap();
     blue.open().await.batch_execute("INSERT INTO \"B b\" VALUES (3)").await.unwrap();
@@ -358,55 +357,110 @@ async fn an_interrupted_act_has_no_effect_after_it_was_undone() {
     blue.open().await.batch_execute("INSERT INTO a (who) VALUES ('open')").await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn autovacuum_does_not_stop_the_fence() {
-    let server = Postgres::start().await;
+/// A table that is being vacuumed for the whole test, on a server whose workers yield to whoever has waited for
+/// this long.
+async fn vacuumed(server: &Postgres, deadlock_timeout: &str) -> Login {
     let outside = server.info("postgres").open().await;
-    let configure = async |setting: &str| {
+    let timeout = format!("deadlock_timeout = '{deadlock_timeout}'");
+    for setting in ["autovacuum_naptime = '1s'", &timeout] {
         outside.batch_execute(&format!("ALTER SYSTEM SET {setting}")).await.unwrap();
-        outside.batch_execute("SELECT pg_reload_conf()").await.unwrap();
-    };
-    configure("autovacuum_naptime = '1s'").await;
-    // So long that a worker would not have yielded by itself within these tests.
-    configure("deadlock_timeout = '60s'").await;
+    }
+    outside.batch_execute("SELECT pg_reload_conf()").await.unwrap();
     let schema = "CREATE TABLE big (id int PRIMARY KEY, pad text) WITH ( \
             autovacuum_vacuum_threshold = 0, autovacuum_vacuum_scale_factor = 0, \
             autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1); \
         INSERT INTO big SELECT i, repeat('x', 200) FROM generate_series(1, 20000) i; \
-        DELETE FROM big WHERE id % 2 = 0; CREATE PUBLICATION move FOR TABLE big";
+        DELETE FROM big WHERE id % 2 = 0; CREATE PUBLICATION move FOR TABLE big; \
+        CREATE ROLE mover LOGIN CREATEROLE; GRANT UPDATE ON big TO mover; \
+        GRANT pg_signal_backend, pg_read_all_stats TO mover";
     let blue = server.database("shop", schema).await;
-    let big = number(&blue.open().await, "SELECT 'big'::regclass::oid").await;
-    let vacuumed = format!(
-        "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) \
-         WHERE backend_type = 'autovacuum worker' AND mode = 'ShareUpdateExclusiveLock' \
-         AND datname = 'shop' AND relation = {big}"
-    );
-    let vacuumed = || async { number(&outside, &vacuumed).await == 1 };
+    until("the table is vacuumed", || is_vacuumed(&outside)).await;
+    blue
+}
 
-    until("the table is vacuumed", vacuumed).await;
-    let fence = PostgresFence::new(blue.info(), "move");
+async fn is_vacuumed(outside: &Session) -> bool {
+    let workers = "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) \
+        WHERE backend_type = 'autovacuum worker' AND mode = 'ShareUpdateExclusiveLock' \
+        AND locktype = 'relation' AND relation >= 16384 AND datname = 'shop'";
+    number(outside, workers).await > 0
+}
+
+async fn is_fenced(fence: &PostgresFence) -> u64 {
     let undo = fence.prepare().await.unwrap();
     let report = fence.raise(&undo, deadline()).await.unwrap();
     Fenced::prove(Epoch(1), Side::Blue, &report).unwrap();
     fence.lower(&undo, deadline()).await.unwrap();
-    fence.leave().await;
+    report.tables_locked
+}
 
-    // Who may not cancel a worker waits until it yields.
-    outside
+#[tokio::test(flavor = "multi_thread")]
+async fn autovacuum_does_not_stop_the_fence() {
+    let server = Postgres::start().await;
+    // So long that a worker would not have yielded by itself within this test.
+    let blue = vacuumed(&server, "60s").await;
+    let outside = server.info("postgres").open().await;
+    assert_eq!(is_fenced(&PostgresFence::new(blue.info(), "move")).await, 0);
+    assert!(is_vacuumed(&outside).await, "it is in nobody's way, and was ended");
+}
+
+/// Where tables are locked it is in the way: who may not cancel a worker waits until it yields.
+#[tokio::test(flavor = "multi_thread")]
+async fn autovacuum_yields_to_table_locks() {
+    let server = Postgres::of("15").await;
+    vacuumed(&server, "300ms").await;
+    let mover = server.login("mover", "shop");
+    assert_eq!(is_fenced(&PostgresFence::new(mover.info(), "move")).await, 1);
+}
+
+/// Who may cancel it does.
+#[tokio::test(flavor = "multi_thread")]
+async fn autovacuum_is_cancelled_for_table_locks() {
+    let server = Postgres::of("18").await;
+    vacuumed(&server, "60s").await;
+    let outside = server.info("postgres").open().await;
+    outside.batch_execute("GRANT pg_signal_autovacuum_worker TO mover").await.unwrap();
+    let mover = server.login("mover", "shop");
+    assert_eq!(is_fenced(&PostgresFence::new(mover.info(), "move")).await, 1);
+}
+
+/// More tables than the server has room for locks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_database_needs_no_lock_for_each_table() {
+    let server = Postgres::with("15", &["max_locks_per_transaction=10"]).await;
+    let blue = server.database("shop", "CREATE TABLE t (id int PRIMARY KEY)").await;
+    let session = blue.open().await;
+    for hundred in 0..20 {
+        let make = format!(
+            "DO $$ BEGIN FOR i IN 1..100 LOOP EXECUTE 'CREATE TABLE t_{hundred}_' || i || ' ()'; \
+             END LOOP; END $$"
+        );
+        session.batch_execute(&make).await.unwrap();
+    }
+    session
         .batch_execute(
-            "CREATE ROLE mover LOGIN; ALTER DATABASE shop OWNER TO mover; \
+            "CREATE PUBLICATION move FOR ALL TABLES; CREATE ROLE mover LOGIN CREATEROLE; \
              GRANT pg_signal_backend, pg_read_all_stats TO mover",
         )
         .await
         .unwrap();
-    configure("deadlock_timeout = '300ms'").await;
-    blue.open().await.batch_execute("GRANT UPDATE ON big TO mover").await.unwrap();
-    until("the table is vacuumed again", vacuumed).await;
-    let fence = PostgresFence::new(server.login("mover", "shop").info(), "move");
+    let fence = PostgresFence::new(blue.info(), "move");
+    let checks = fence.inspect().await.unwrap();
+    assert!(checks.iter().all(|check| check.severity != Severity::Fail), "{checks:#?}");
     let undo = fence.prepare().await.unwrap();
     let report = fence.raise(&undo, deadline()).await.unwrap();
-    Fenced::prove(Epoch(2), Side::Blue, &report).unwrap();
+    Fenced::prove(Epoch(1), Side::Blue, &report).unwrap();
+    assert_eq!(report.tables_locked, 0);
+    let sealed = fence.seal(&undo, deadline()).await.unwrap();
+    assert!(sealed.refuses_clients && sealed.locks_held, "{sealed:?}");
     fence.lower(&undo, deadline()).await.unwrap();
+
+    // Whoever can't close the database is told before, and how.
+    let fence = PostgresFence::new(server.login("mover", "shop").info(), "move");
+    let checks = fence.inspect().await.unwrap();
+    let room = checks.into_iter().find(|check| check.name == "lock-slots").unwrap();
+    assert_eq!(room.severity, Severity::Fail, "{room:?}");
+    assert!(room.evidence.starts_with("2001 tables to lock, room for 650"), "{room:?}");
+    assert!(room.fix.unwrap().contains("max_locks_per_transaction"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

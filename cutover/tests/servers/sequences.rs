@@ -231,3 +231,23 @@ async fn a_commit_needs_the_session_that_was_there_before_the_drain() {
     decision.prepare().await.unwrap();
     assert_eq!(commit(2).await.unwrap(), Verdict::Commit);
 }
+
+/// A plan that asks for parallel workers fails there on versions before 13.
+#[tokio::test(flavor = "multi_thread")]
+async fn sequences_of_a_closed_database_are_read() {
+    let server = Postgres::of("10").await;
+    let blue = server.database("blue", SCHEMA).await;
+    let green = server.database("green", SCHEMA).await;
+    let outside = server.info("postgres").open().await;
+    for setting in ["min_parallel_table_scan_size", "parallel_setup_cost", "parallel_tuple_cost"] {
+        let set = format!("ALTER DATABASE blue SET {setting} = 0");
+        outside.batch_execute(&set).await.unwrap();
+    }
+    let sequences = PostgresSequences::new(blue.info(), green.info(), Direction::Forward);
+    sequences.carry_ahead(deadline()).await.unwrap();
+    blue.open().await.batch_execute("SELECT nextval('free'), nextval('free')").await.unwrap();
+    outside.batch_execute("ALTER DATABASE blue ALLOW_CONNECTIONS false").await.unwrap();
+    sequences.copy(deadline()).await.unwrap();
+    let green = green.open().await;
+    assert_eq!(number(&green, "SELECT last_value FROM free").await, 2);
+}

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use decoders::postgres::badge;
 use decoders::postgres::conninfo::ConnInfo;
 use decoders::postgres::session::{Session, connect_plain};
 use tempfile::TempDir;
@@ -73,6 +74,11 @@ impl Postgres {
 
     /// Of this major version.
     pub async fn of(major: &str) -> Self {
+        Self::with(major, &[]).await
+    }
+
+    /// With these settings on top, as `name=value`.
+    pub async fn with(major: &str, settings: &[&str]) -> Self {
         let binaries = binaries(major);
         let directory = server_directory("cutover-pg-");
         let data = directory.path().join("data");
@@ -89,6 +95,7 @@ impl Postgres {
             .args(["-p", &port.to_string(), "-k", "", "-c", "listen_addresses=127.0.0.1"])
             .args(["-c", "fsync=off", "-c", "wal_level=logical"])
             .args(["-c", "max_prepared_transactions=5", "-c", "max_connections=60"])
+            .args(settings.iter().flat_map(|setting| ["-c", *setting]))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -189,8 +196,16 @@ impl Login {
         self.open_as("app").await
     }
 
+    /// As an application of that name would.
     pub async fn open_as(&self, name: &str) -> Session {
         connect_plain(&self.info(), name).await.unwrap()
+    }
+
+    /// One that passes for a session of the fence's own process.
+    pub async fn open_as_ours(&self, name: &str) -> Session {
+        let session = self.open_as(name).await;
+        session.batch_execute(&badge::take_sql()).await.unwrap();
+        session
     }
 
     async fn ready(&self) {

@@ -48,6 +48,7 @@ pub mod walsender;
 
 // Connections.
 mod auth;
+pub mod badge;
 pub mod catalog;
 mod certificate;
 pub mod chunks;

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio_postgres::config::{ChannelBinding as ClientBinding, SslMode, SslNegotiation};
 use tokio_postgres::{AsyncMessage, CancelToken, Client, Connection, SimpleQueryMessage};
 
+use super::badge;
 use super::conninfo::{ChannelBinding, ConnInfo, Host};
 use super::error::{AuthError, ConnectError, ProtocolError, ServerError, is_network};
 use super::establish::{Endpoint, ServerState, Startup, TlsUse, establish, open, refused};
@@ -25,8 +26,9 @@ pub struct Session {
     server_version: u32,
 }
 
-/// Opens a session with the settings of [`super::settings`], under `application_name` (which
-/// overrides the one of the connection string, so that our own sessions can be told apart).
+/// Opens a session with the settings of [`super::settings`] and our [`badge`], under
+/// `application_name` (which overrides the one of the connection string, so that our own sessions
+/// can be told apart).
 pub async fn connect(info: &ConnInfo, application_name: &str) -> Result<Session, ConnectError> {
     let startup = SqlStartup { info, application_name, apply_settings: true };
     establish(info, &startup).await
@@ -201,7 +203,7 @@ impl Startup for SqlStartup<'_> {
         };
         if self.apply_settings {
             client
-                .batch_execute(&settings::all_sql(server_version))
+                .batch_execute(&(settings::all_sql(server_version) + &badge::take_sql()))
                 .await
                 .map_err(|error| sort(info, endpoint, &error))?;
         }

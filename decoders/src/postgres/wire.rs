@@ -19,6 +19,7 @@ use postgres_protocol::message::backend::{DataRowBody, Message};
 use postgres_protocol::message::frontend;
 
 use super::auth::{Authenticator, Credentials};
+use super::badge;
 use super::conninfo::{ConnInfo, Host};
 use super::error::{AuthError, ConnectError, ProtocolError, ServerError, WireError};
 use super::establish::{Endpoint, STATE_SQL, ServerState, Startup, establish, refused};
@@ -61,7 +62,7 @@ pub struct ServerInfo {
 }
 
 impl ReplicationConnection {
-    /// Connects as `application_name` with the settings of [`super::settings`].
+    /// Connects as `application_name` with the settings of [`super::settings`] and our [`badge`].
     pub async fn connect(
         info: &ConnInfo,
         application_name: &str,
@@ -227,7 +228,8 @@ impl Startup for WireStartup<'_> {
         )?;
         let mut connection = ReplicationConnection { link, info: server, busy: false };
         let later = settings::later_sql(connection.info.version);
-        for command in later.split_inclusive(';') {
+        let badge = badge::take_sql();
+        for command in later.split_inclusive(';').chain([badge.as_str()]) {
             connection.simple_query(command).await.map_err(|error| self.sort(error, endpoint))?;
         }
         Ok(connection)

@@ -20,6 +20,8 @@ use crate::store::Store;
 pub trait Route: Send + Sync + 'static {
     /// A place in the history of its source, in the source's own terms.
     type Place: Send + Sync;
+    /// What one look at the definitions of its source has seen.
+    type Seen: Send + Sync;
 
     /// From which side to which.
     fn direction(&self) -> Direction;
@@ -66,7 +68,7 @@ pub trait Route: Send + Sync + 'static {
     /// A position of the stream behind which nothing of that place comes. Waits until it is known.
     fn position(&self, place: Self::Place) -> impl Future<Output = Lsn> + Send;
 
-    /// Opens what [`Route::ensure_known`] needs, while the source is open.
+    /// Opens what [`Route::look_at_source`] needs, while the source is open.
     ///
     /// # Errors
     /// The source's.
@@ -74,15 +76,23 @@ pub trait Route: Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// Whether the source's tables are still what they are known to be: with the source closed, before the other
-    /// side is decided on. The default is for engines whose log brings every change of a definition.
+    /// Looks at the source's tables once nobody can change them any more: while the drain's marker is on its
+    /// way.
+    ///
+    /// # Errors
+    /// The source's.
+    fn look_at_source(&self) -> impl Future<Output = PortResult<Self::Seen>> + Send;
+
+    /// Whether the source's tables, as they were seen then, are still what they are known to be: with the
+    /// stream at the marker, before the other side is decided on.
     ///
     /// # Errors
     /// They are not, or can't be asked.
-    fn ensure_known(&self, shared: &Shared) -> impl Future<Output = PortResult<()>> + Send {
-        let _ = shared;
-        async { Ok(()) }
-    }
+    fn ensure_known(
+        &self,
+        shared: &Shared,
+        seen: Self::Seen,
+    ) -> impl Future<Output = PortResult<()>> + Send;
 
     /// Counts rows, as [`Replication::count_rows`](cutover::ports::Replication::count_rows) says.
     fn count_rows(

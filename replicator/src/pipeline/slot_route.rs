@@ -19,6 +19,7 @@ use crate::store::Store;
 
 impl Route for SlotRoute {
     type Place = Lsn;
+    type Seen = String;
 
     fn direction(&self) -> Direction {
         self.ends.direction
@@ -103,8 +104,12 @@ impl Route for SlotRoute {
         self.open_marker().await
     }
 
-    async fn ensure_known(&self, shared: &Shared) -> PortResult<()> {
-        self.known_at_the_fence(shared).await
+    async fn look_at_source(&self) -> PortResult<String> {
+        self.mark_at_the_fence().await
+    }
+
+    async fn ensure_known(&self, shared: &Shared, seen: String) -> PortResult<()> {
+        self.known_at_the_fence(shared, &seen).await
     }
 
     async fn remove(&self, what: Leftover) -> Result<String, Failure> {
@@ -130,7 +135,10 @@ impl SlotRoute {
         let _guard = self.door.enter(ends.direction.from()).await?;
         let session = session::connect(&ends.source, "cutover marker").await;
         let session = session.map_err(|error| PortError::new(self.source(), error.to_string()))?;
-        let writable = "SET default_transaction_read_only = off; SET synchronous_commit = on";
+        // In a database that accepts no connections parallel workers can't start before version 13, which is
+        // an error of the statement.
+        let writable = "SET default_transaction_read_only = off; SET synchronous_commit = on; \
+             SET max_parallel_workers_per_gather = 0";
         session.batch_execute(writable).await.map_err(|error| self.unwritten(&error))?;
         Ok(session)
     }

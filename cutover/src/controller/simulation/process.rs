@@ -78,7 +78,7 @@ impl Process {
         *self.stopped_until.lock().unwrap() = until;
     }
 
-    /// SIGKILL. Its sessions end: the locks that it held go with them.
+    /// SIGKILL. Its sessions end.
     pub fn kill(&self, shared: &Shared) {
         if self.is_dead.swap(true, Ordering::SeqCst) {
             return;
@@ -87,8 +87,8 @@ impl Process {
         let mut state = shared.lock();
         state.say(format!("{} is killed", self.name));
         for database in &mut state.sides {
-            if database.locked_by == Some(self.id) {
-                database.locked_by = None;
+            if database.witnessed_by == Some(self.id) {
+                database.witnessed_by = None;
             }
         }
     }

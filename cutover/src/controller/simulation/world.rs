@@ -45,8 +45,8 @@ pub struct SimLease {
 pub struct Database {
     pub read_only: bool,
     pub sealed: bool,
-    /// The process that holds the table locks.
-    pub locked_by: Option<u64>,
+    /// The process whose session saw the door closed, while that session lives.
+    pub witnessed_by: Option<u64>,
     /// Whose it is while it is closed.
     pub claim: Option<SimClaim>,
     /// The lease of runs that open this side.
@@ -62,14 +62,14 @@ pub struct Database {
     /// Grows when clients' sessions are closed.
     pub kills: u64,
     /// Grows when another server takes over. That ends the sessions of decisions and of sequences, and
-    /// table locks; what we have written into `_cutover`, and how the side is closed, is there, too.
+    /// the fence's; what we have written into `_cutover`, and how the side is closed, is there, too.
     pub failovers: u64,
 }
 
 impl Database {
     /// Whether a client's commit gets through. Read-only is only a default.
     pub fn admits(&self, bypasses_read_only: bool) -> bool {
-        !self.sealed && self.locked_by.is_none() && (bypasses_read_only || !self.read_only)
+        !self.sealed && (bypasses_read_only || !self.read_only)
     }
 }
 
@@ -301,7 +301,7 @@ impl State {
         let database = self.side(side);
         database.failovers += 1;
         database.sequence_sessions += 1;
-        database.locked_by = None;
+        database.witnessed_by = None;
         database.sequence = 0;
         let mut lost = BTreeSet::new();
         for _ in 0..most {
@@ -374,12 +374,10 @@ impl State {
         if !self.streams[direction as usize].exists {
             return;
         }
-        // A fence's table locks keep rows out, whoever brings them; reading goes on.
-        let is_locked = self.sides[to].locked_by.is_some();
         let mut brought = Vec::new();
         let stream = &mut self.streams[direction as usize];
         let log = &self.sides[from].log;
-        if stream.closed_at.is_none() && !is_locked {
+        if stream.closed_at.is_none() {
             brought.append(&mut stream.held);
         }
         while let Some(item) = log.get(stream.read) {
@@ -397,7 +395,7 @@ impl State {
                 Item::Client(_) if stream.closed_at.is_some_and(|closed| at >= closed) => {
                     stream.held.push(at);
                 }
-                Item::Client(_) if is_locked || !stream.held.is_empty() => {
+                Item::Client(_) if !stream.held.is_empty() => {
                     stream.read = at;
                     break;
                 }

@@ -1,6 +1,7 @@
 //! The statements of the fence. What is run and what a plan shows come from the same functions.
 
 use decoders::QualifiedName;
+use decoders::postgres::badge;
 
 use super::claim;
 use super::lowering::{Current, lower};
@@ -32,17 +33,20 @@ pub(super) const LOCK_HOLDERS: &str = "SELECT DISTINCT 'pid ' || l.pid || ' (' |
 
 /// Sessions of the database that are not ours, as a condition on `pg_stat_activity`.
 ///
-/// A session of ours has our role *and* our name: a name alone could be anybody's. The role is the
-/// one that logged in, whatever `SET ROLE` a connection string has in its options. Autovacuum goes
-/// by itself when a lock is asked for. What has no `backend_type` is hidden from us, and counts as
-/// foreign.
+/// A session of ours has our role, our name *and* our badge ([`badge`]): the first two may be of
+/// another sidecar, which would go on writing. The role is the one that logged in, whatever `SET ROLE`
+/// a connection string has in its options. One of ours that is only just connecting has no badge yet;
+/// it is ended, and comes back. Autovacuum changes no row, and goes by itself when a lock is asked
+/// for. A parallel worker ends with whom it works for. What has no `backend_type` is hidden from us,
+/// and counts as foreign.
 fn others(database: &str) -> String {
     format!(
         "datname = {} AND pid <> pg_catalog.pg_backend_pid() \
          AND coalesce(backend_type, '') NOT IN ('autovacuum worker', 'autovacuum launcher', \
              'parallel worker') \
-         AND NOT (usename = session_user AND application_name LIKE 'cutover%')",
-        literal(database)
+         AND NOT (usename = session_user AND application_name LIKE 'cutover%' AND pid IN ({}))",
+        literal(database),
+        badge::wearers_sql()
     )
 }
 
@@ -71,6 +75,11 @@ pub(super) fn scan_sql(database: &str, before: Option<&str>) -> String {
         began_before(before),
         foreign(database)
     )
+}
+
+/// A statement for a plan, which is the same whichever process shows it.
+fn planned(statement: &str) -> String {
+    statement.replace(&badge::wearers_sql(), "..sessions of this sidecar..")
 }
 
 /// Sessions that pass for ours and yet write, or wait to write, to what is not our own: none of
@@ -151,12 +160,15 @@ pub(super) fn lock_sql(tables: &[QualifiedName], timeout_ms: u64) -> String {
          SET lock_timeout = {timeout_ms}; BEGIN READ WRITE"
     );
     if !tables.is_empty() {
-        let names: Vec<_> = tables.iter().map(ToString::to_string).collect();
         sql.push_str("; LOCK TABLE ");
-        sql.push_str(&names.join(", "));
+        sql.push_str(&names(tables));
         sql.push_str(" IN SHARE MODE");
     }
     sql
+}
+
+fn names(tables: &[QualifiedName]) -> String {
+    tables.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// One transaction with the marker in it, flushed when its answer is here.
@@ -242,18 +254,25 @@ pub(super) fn describe(place: &'static str, undo: &PostgresUndo) -> FenceActs {
     };
     let mut raise: Vec<_> = acts("fence", close_door(undo)).collect();
     raise.extend(claim::mark_planned(undo).into_iter().map(|text| act("fence", text)));
-    raise.push(act("fence", scan_sql(&undo.database, None)));
-    raise.push(act("fence", lock_sql(&undo.tables, LOCK_TIMEOUT_MS)));
+    raise.push(act("fence", planned(&scan_sql(&undo.database, None))));
+    raise.push(act(
+        "fence",
+        match undo.closes_door() {
+            // Who agrees to a plan agrees to these tables.
+            true => format!("-- nobody is left who could write to {}", names(&undo.tables)),
+            false => lock_sql(&undo.tables, LOCK_TIMEOUT_MS),
+        },
+    ));
     let mut back = vec![act("abort", end_own_sql(&undo.database))];
     back.extend(acts("abort", lower(undo, &Current::entered(undo)).statements));
     if let Some(at) = undo.at.as_deref().filter(|_| undo.may_alter) {
-        back.push(act("abort", close_since_sql(&undo.database, at, "now")));
+        back.push(act("abort", planned(&close_since_sql(&undo.database, at, "now"))));
     }
     let mark = mark_sql(kind, &token).replace(&token.to_string(), "RUN.EPOCH.drain");
     FenceActs {
         raise,
         mark: vec![act("drain", mark)],
-        seal: vec![act("seal", scan_sql(&undo.database, None))],
+        seal: vec![act("seal", planned(&scan_sql(&undo.database, None)))],
         lower: back,
     }
 }
@@ -261,7 +280,7 @@ pub(super) fn describe(place: &'static str, undo: &PostgresUndo) -> FenceActs {
 #[cfg(test)]
 mod tests {
     use super::super::undo::{PostgresUndo, SealBy};
-    use super::{describe, fence_name};
+    use super::{badge, describe, fence_name};
 
     #[test]
     fn a_plan_names_the_side_whose_statements_they_are() {
@@ -283,6 +302,9 @@ mod tests {
         let all = [acts.raise, acts.mark, acts.seal, acts.lower].concat();
         assert!(all.iter().any(|act| act.text.contains("ALLOW_CONNECTIONS")), "{all:?}");
         assert!(all.iter().all(|act| act.place == "green"), "{all:?}");
+        // Another process, with another badge, shows the same plan.
+        let badge = badge::wearers_sql();
+        assert!(all.iter().all(|act| !act.text.contains(&badge)), "{all:?}");
     }
 
     #[test]

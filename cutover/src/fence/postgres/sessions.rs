@@ -25,6 +25,16 @@ pub(super) enum Gone {
     Before(String),
 }
 
+impl Gone {
+    /// Only those that began before this moment; `None`: everybody.
+    pub fn before(&self) -> Option<&str> {
+        match self {
+            Gone::All(_) => None,
+            Gone::Before(moment) => Some(moment),
+        }
+    }
+}
+
 /// Sessions that are just starting.
 pub(super) async fn starting(
     sql: &Sql,
@@ -68,11 +78,7 @@ pub(super) async fn clear(
 ) -> PortResult<u32> {
     let mut clean_scans = 0;
     loop {
-        let before = match &gone {
-            Gone::All(_) => None,
-            Gone::Before(moment) => Some(moment.as_str()),
-        };
-        let mut rows = close(sql, place, database, before, closed, deadline).await?;
+        let mut rows = close(sql, place, database, gone.before(), closed, deadline).await?;
         rows.retain(|row| row.is_true("matters"));
         let (_, kept): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.is_true("closable"));
         if !kept.is_empty() {

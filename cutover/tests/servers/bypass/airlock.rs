@@ -28,12 +28,12 @@ async fn only_we_come_in(major: &str) {
     assert_eq!(sealed().await, "55000");
     let (first, second) = (door.enter().await.unwrap(), door.enter().await.unwrap());
     assert!(first.is_needed() && second.is_needed());
-    let lane = blue.login.open_as("cutover lane").await;
+    let lane = blue.login.open_as_ours("cutover lane").await;
     for role in ["app", "own", "granter", "late"] {
         assert_eq!(blue.refused(&server.login(role, "shop"), "app").await, "42501", "{role}");
     }
     drop(first);
-    let other = blue.login.open_as("cutover other lane").await;
+    let other = blue.login.open_as_ours("cutover other lane").await;
     drop(second);
     until("the door is closed", || async {
         connect_plain(&blue.login.info(), "cutover lane").await.is_err()
@@ -98,7 +98,7 @@ async fn a_seal_is_made_whole(major: &str) {
     fence.reseal(&raised.undo, deadline()).await.unwrap();
     let guard = fence.door().enter().await.unwrap();
     assert!(guard.is_needed());
-    let lane = blue.login.open_as("cutover lane").await;
+    let lane = blue.login.open_as_ours("cutover lane").await;
     drop(guard);
     until("the door is closed", || async {
         connect_plain(&blue.login.info(), "cutover lane").await.is_err()

@@ -32,23 +32,34 @@ async fn a_door_that_was_opened_by_hand(major: &str) {
     assert_eq!(settings(&blue.login, &blue.server.info("postgres")).await, blue.before);
 }
 
-/// Clients that pass for ours: our role, and a name that begins like ours.
+/// Who passes for ours (our role, a name that begins like ours, and our badge) and yet writes is seen. Without
+/// a badge it is another tool of ours, which would go on writing: it is ended.
 async fn sessions_under_our_own_name(major: &str) {
     let blue = Blue::start(major, "postgres", "").await;
+    let other = blue.login.open_as("cutover lane of another sidecar").await;
+    other.batch_execute("BEGIN; INSERT INTO t VALUES (4, 'another')").await.unwrap();
+    let forged = blue.client("app").await;
+    forged.batch_execute("SET application_name = 'cutover lane'").await.unwrap();
+    forged.batch_execute(&decoders::postgres::badge::take_sql()).await.unwrap();
+    let raised = blue.raise().await;
+    assert!(other.batch_execute("COMMIT").await.is_err(), "another tool of ours goes on");
+    assert!(forged.batch_execute("SELECT 1").await.is_err(), "another role passes for ours");
+    blue.seal(&raised).await.unwrap();
+    blue.lower(&raised).await;
+
     for writes in
         ["INSERT INTO t VALUES (5, 'impostor')", "SELECT lo_create(0)", "CREATE TABLE x ()"]
     {
-        let impostor = blue.login.open_as("cutover impostor").await;
+        let impostor = blue.login.open_as_ours("cutover impostor").await;
         let raised = blue.raise().await;
         let statement = format!("BEGIN; {writes}; SELECT 1");
         let task = tokio::spawn(async move {
             let written = impostor.batch_execute(&statement).await;
             (impostor, written)
         });
-        until("the impostor writes, or waits for our lock", || async {
+        until("the impostor writes", || async {
             let query = "SELECT count(*) FROM pg_stat_activity \
-                WHERE application_name = 'cutover impostor' \
-                AND (backend_xid IS NOT NULL OR wait_event_type = 'Lock')";
+                WHERE application_name = 'cutover impostor' AND backend_xid IS NOT NULL";
             number(&blue.outside, query).await > 0
         })
         .await;
@@ -59,6 +70,22 @@ async fn sessions_under_our_own_name(major: &str) {
         impostor.batch_execute("ROLLBACK").await.unwrap();
         assert_eq!(settings(&blue.login, &blue.server.info("postgres")).await, blue.before);
     }
+}
+
+/// A restart, or another server behind the same name: whoever was inside meanwhile is gone, and the door looks
+/// as it did.
+async fn a_restart_behind_the_fence(major: &str) {
+    let blue = Blue::start(major, "postgres", "").await;
+    let raised = blue.raise().await;
+    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+        WHERE datname = 'shop' AND application_name = 'cutover fence of shop'";
+    assert_eq!(number(&blue.outside, end).await, 1);
+    let inside = "SELECT count(*) FROM pg_stat_activity \
+        WHERE datname = 'shop' AND application_name = 'cutover fence of shop'";
+    until("it is gone", || async { number(&blue.outside, inside).await == 0 }).await;
+    let error = blue.seal(&raised).await.unwrap_err();
+    assert!(error.contains("was lost before the seal"), "{error}");
+    blue.lower(&raised).await;
 }
 
 /// Transactions that are prepared while the fence goes up: it is refused or they are committed
@@ -171,6 +198,11 @@ on_versions! { sessions_under_our_own_name:
     sessions_under_our_own_name_are_seen_on_10 = "10",
     sessions_under_our_own_name_are_seen_on_15 = "15",
     sessions_under_our_own_name_are_seen_on_18 = "18",
+}
+
+on_versions! { a_restart_behind_the_fence:
+    a_restart_behind_the_fence_is_seen_on_10 = "10",
+    a_restart_behind_the_fence_is_seen_on_18 = "18",
 }
 
 on_versions! { prepared_transactions_race_the_door:

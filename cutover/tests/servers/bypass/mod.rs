@@ -84,7 +84,7 @@ impl Blue {
             .unwrap();
         outside.batch_execute(setup).await.unwrap();
         let login = server.login(who, "shop");
-        let witness = login.open_as("cutover witness").await;
+        let witness = login.open_as_ours("cutover witness").await;
         let before = settings(&login, &server.info("postgres")).await;
         let fence = PostgresFence::new(login.info(), "move");
         Self { server, login, outside, witness, fence, before }

@@ -148,6 +148,8 @@ impl BinlogRoute {
 
 impl Route for BinlogRoute {
     type Place = BinlogPosition;
+    /// Its log brings every change of a definition.
+    type Seen = ();
 
     fn direction(&self) -> Direction {
         self.ends.direction
@@ -241,6 +243,14 @@ impl Route for BinlogRoute {
         *kept = Some(conn);
         // Transactions have no numbers here.
         Ok((0, place))
+    }
+
+    async fn look_at_source(&self) -> PortResult<()> {
+        Ok(())
+    }
+
+    async fn ensure_known(&self, _shared: &Shared, (): ()) -> PortResult<()> {
+        Ok(())
     }
 
     async fn head(&self) -> PortResult<BinlogPosition> {

@@ -1,7 +1,8 @@
 //! The last look at the source's catalog: its clients are gone, and the other side is not decided on yet.
 //!
 //! The watch looks every few seconds, so what was done between its last look and the fence has to be looked for
-//! here. One question tells if there is anything to look for.
+//! here. One question tells if there is anything to look for. It reads the whole catalog, which takes tenths of
+//! a second where there are ten thousand tables, so it is asked while the drain's marker is on its way.
 
 use cutover::ports::{PortError, PortResult};
 use decoders::assemble::KnownTables;
@@ -15,25 +16,37 @@ use crate::pipeline::failure::Failure;
 use crate::status::Shared;
 
 impl SlotRoute {
+    /// The mark of the source's catalog. It changes no more: the source is closed.
+    ///
     /// # Errors
-    /// A server's; or tables of the source are not what they are known to be: they are named.
-    pub(in crate::pipeline) async fn known_at_the_fence(&self, shared: &Shared) -> PortResult<()> {
-        let direction = self.ends.direction;
+    /// The source's.
+    pub(in crate::pipeline) async fn mark_at_the_fence(&self) -> PortResult<String> {
         // Opened before the door was closed. If it was lost since, another one comes in by the airlock.
         let mut kept = self.marker.lock().await;
         let session = match kept.take() {
             Some(session) if !session.is_closed() => session,
             _ => self.marking().await?,
         };
-        let source = &*kept.insert(session);
-        let refused = |error: tokio_postgres::Error| {
-            PortError::new(direction.from().name(), session::describe(&error))
-        };
-        let mark = CatalogMark::prepare(source).await.map_err(refused)?;
-        let mark = mark.read().await.map_err(refused)?;
-        if shared.catalog.is_compared(&mark) && shared.obstacle().is_none() {
+        let mark = CatalogMark::prepare(&session).await.map_err(|error| self.unread(&error))?;
+        let mark = mark.read().await.map_err(|error| self.unread(&error))?;
+        *kept = Some(session);
+        Ok(mark)
+    }
+
+    /// # Errors
+    /// A server's; or tables of the source are not what they are known to be: they are named.
+    pub(in crate::pipeline) async fn known_at_the_fence(
+        &self,
+        shared: &Shared,
+        mark: &str,
+    ) -> PortResult<()> {
+        if shared.catalog.is_compared(mark) && shared.obstacle().is_none() {
             return Ok(());
         }
+        let kept = self.marker.lock().await;
+        let gone = || PortError::new(self.ends.direction.from().name(), "its session was lost");
+        let source = kept.as_ref().ok_or_else(gone)?;
+        let direction = self.ends.direction;
         let target = {
             let _guard = self.door.enter(direction.to()).await?;
             let session = session::connect(&self.ends.target, "cutover probe").await;
@@ -50,6 +63,10 @@ impl SlotRoute {
             Some(what) => Err(moved(self.ends.words(what))),
             None => Ok(()),
         }
+    }
+
+    fn unread(&self, error: &tokio_postgres::Error) -> PortError {
+        PortError::new(self.ends.direction.from().name(), session::describe(error))
     }
 }
 

@@ -4,6 +4,8 @@
 //! `ENGINE` says whose servers: `postgres` (default), `mariadb` or `mysql`. `ROUTER` says what the clients
 //! of the last two go through: `embedded` (default) or `haproxy`.
 //!
+//! `BENCH_TABLES` is how many tables more there are on PostgreSQL (default: none).
+//!
 //! `BENCH_STAY_S` is how long traffic stays where it was taken before the next run (default: only until
 //! it flows).
 //!

@@ -1,8 +1,9 @@
-//! PostgreSQL: pgbench at 2,000 transactions a second through PgBouncer, and a ledger beside it.
+//! PostgreSQL: pgbench at 2,000 transactions a second through PgBouncer, and a ledger beside it. With
+//! `BENCH_TABLES` there are so many tables more, each with a row and a sequence, to which nobody writes.
 
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use tests::bench::options::Options;
 use tests::ledger::{self, Ledger};
 use tests::pgbench::{self, Pgbench};
@@ -20,8 +21,16 @@ const SCALE: u64 = 10;
 const LEDGER_RATE_PER_S: u32 = 100;
 const FLOOR_MS: f64 = 600.0;
 
+/// Tables that are made in one transaction, each of which takes some locks until its end.
+const MADE_AT_ONCE: usize = 100;
+/// `max_locks_per_transaction` of a green that is to take more tables than this at once: its schema is restored
+/// in one transaction.
+const MANY_TABLES: usize = 1_000;
+const LOCKS_OF_MANY: &str = "512";
+
 pub async fn run(options: &Options) -> Result<Found> {
-    let mut stage = set(options).await?;
+    let tables = tables()?;
+    let mut stage = set(options, tables).await?;
     let rate = u32::try_from(options.scaled(RATE_PER_S))?;
     match rounds_on(&stage, rounds_or(options, ROUNDS), rate).await {
         Ok(found) => Ok(found),
@@ -32,7 +41,12 @@ pub async fn run(options: &Options) -> Result<Found> {
     }
 }
 
-async fn set(options: &Options) -> Result<Stage> {
+fn tables() -> Result<usize> {
+    let Ok(tables) = std::env::var("BENCH_TABLES") else { return Ok(0) };
+    tables.parse().with_context(|| format!("BENCH_TABLES={tables}"))
+}
+
+async fn set(options: &Options, tables: usize) -> Result<Stage> {
     let mut builder = Stage::builder(options.blue, options.green).config(&options.config);
     for (name, value) in [
         ("synchronous_commit", "off"),
@@ -43,6 +57,9 @@ async fn set(options: &Options) -> Result<Stage> {
     ] {
         builder = builder.blue_setting(name, value).green_setting(name, value);
     }
+    if tables > MANY_TABLES {
+        builder = builder.green_setting("max_locks_per_transaction", LOCKS_OF_MANY);
+    }
     let stage = builder.start().await?;
     let blue = stage.blue.url_as(APP, DATABASE);
     pgbench::init(&blue, u32::try_from(options.scaled(SCALE))?)?;
@@ -50,6 +67,15 @@ async fn set(options: &Options) -> Result<Stage> {
     // It has no key.
     app.batch_execute("ALTER TABLE pgbench_history REPLICA IDENTITY FULL").await?;
     ledger::prepare(&app, 100).await?;
+    for from in (0..tables).step_by(MADE_AT_ONCE) {
+        let to = tables.min(from + MADE_AT_ONCE) - 1;
+        let make = format!(
+            "DO $$ BEGIN FOR i IN {from}..{to} LOOP \
+             EXECUTE format('CREATE TABLE many_%s (id bigserial PRIMARY KEY, who text)', i); \
+             EXECUTE format('INSERT INTO many_%s (who) VALUES (NULL)', i); END LOOP; END $$"
+        );
+        app.batch_execute(&make).await?;
+    }
     Ok(stage)
 }
 

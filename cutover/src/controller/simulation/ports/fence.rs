@@ -94,10 +94,12 @@ impl Fence for SimFence {
                 return Err(not_ours(side, &database.claim));
             }
             database.claim = undo.0;
+            // All in one transaction: nobody comes in any more, and who was inside is ended.
             database.read_only = true;
-            // A dead session is granted no lock.
-            database.locked_by = alive.is_alive().then_some(id);
+            database.sealed = true;
             database.kills += 1;
+            // A dead process sees nothing.
+            database.witnessed_by = alive.is_alive().then_some(id);
             Ok(FenceReport { clean_scans: 2, next_xid: 1, ..FenceReport::default() })
         };
         self.0.act("raise", Some(side), deadline, raise).await
@@ -117,10 +119,11 @@ impl Fence for SimFence {
             if !is_ours {
                 return Err(not_ours(side, &database.claim));
             }
-            database.sealed = true;
-            database.kills += 1;
-            let locks_held = database.locked_by == Some(id);
-            Ok(SealReport { refuses_clients: true, locks_held, ..SealReport::default() })
+            Ok(SealReport {
+                refuses_clients: database.sealed,
+                locks_held: database.witnessed_by == Some(id),
+                ..SealReport::default()
+            })
         };
         self.0.act("seal", Some(side), deadline, seal).await
     }
@@ -174,7 +177,7 @@ impl Fence for SimFence {
             database.claim = None;
             database.read_only = false;
             database.sealed = false;
-            database.locked_by = None;
+            database.witnessed_by = None;
             Ok(())
         };
         self.0.act("lower", Some(side), deadline, lower).await
@@ -182,8 +185,8 @@ impl Fence for SimFence {
     async fn leave(&self) {
         let mut state = self.0.shared.lock();
         let database = state.side(self.1);
-        if database.locked_by == Some(self.0.process.id) {
-            database.locked_by = None;
+        if database.witnessed_by == Some(self.0.process.id) {
+            database.witnessed_by = None;
         }
     }
     fn describe(&self, _: &SimUndo) -> FenceActs {

@@ -35,6 +35,9 @@ impl Sequences for SimLink {
         };
         self.link.act("sequences", Some(direction.to()), deadline, copy).await
     }
+    fn is_beside_rows(&self) -> bool {
+        true
+    }
     fn describe(&self) -> Vec<Act> {
         Vec::new()
     }

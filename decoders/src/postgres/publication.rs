@@ -32,7 +32,7 @@ pub struct PublishedTable {
 }
 
 /// Tables that one statement names.
-const TABLES_PER_STATEMENT: usize = 500;
+const TABLES_PER_STATEMENT: usize = 100;
 
 /// Creates the publication `name` for exactly `tables`. It is complete when this returns, and may have
 /// some of them only if it fails.

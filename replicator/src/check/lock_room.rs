@@ -20,7 +20,7 @@ struct LockTable {
     /// several sessions is not given back.
     ///
     /// Measured with stock settings after a start: 11,895 on PostgreSQL 10, 12,839 on 15 and 14,967 on
-    /// 18; after two pg_dumps had locked 10,000 tables at the same time: 9,209, 10,727 and 11,895.
+    /// 18; after two pg_dumps had locked 10,000 tables at the same time: 9,209, 10,727 and 11,895. A server with certain room for 480 took 744.
     at_best: i64,
 }
 
@@ -38,7 +38,7 @@ impl LockTable {
             + vacuum.map_or(0, |workers| workers + 1)
             + senders.unwrap_or(0);
         let certain = per.checked_mul(processes)?;
-        Some(Self { per, certain, at_best: certain.checked_mul(29)? / 20 + 1_400 })
+        Some(Self { per, certain, at_best: certain.checked_mul(8)? / 5 })
     }
 
     /// What `max_locks_per_transaction` has to be so that `wanted` locks are no strain.

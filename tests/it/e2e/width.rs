@@ -31,11 +31,9 @@ fn narrow() -> tests::stage::Builder {
     let mut builder = Stage::builder(15, 17).routers(0);
     builder = builder.blue_setting("max_locks_per_transaction", "32");
     builder = builder.green_setting("max_locks_per_transaction", "10");
-    for (name, value) in [
-        ("max_connections", "30"),
-        ("max_prepared_transactions", "0"),
-        ("max_wal_senders", "6"),
-    ] {
+    for (name, value) in
+        [("max_connections", "30"), ("max_prepared_transactions", "0"), ("max_wal_senders", "6")]
+    {
         builder = builder.blue_setting(name, value).green_setting(name, value);
     }
     builder

@@ -95,6 +95,11 @@ const NOTED: [&str; 4] = ["publication", "comment", "event trigger", "statistics
 /// for later.
 const MORE: [&str; 6] = ["index", "view", "function", "extension", "role", "schema"];
 
+/// By kind and name. Of two with the same, the last.
+fn by_name(all: &[Described]) -> BTreeMap<(&str, &str), &Described> {
+    all.iter().map(|one| ((one.kind.as_str(), one.name.as_str()), one)).collect()
+}
+
 /// Everything that is not the same. `sides`: source and target.
 pub fn compare(
     [source, target]: [&[Described]; 2],
@@ -102,20 +107,16 @@ pub fn compare(
     same_major: bool,
 ) -> Vec<ObjectFinding> {
     let mut findings = Vec::new();
-    let by_name = |all: &'_ [Described]| -> BTreeMap<(String, String), Described> {
-        let named = |one: &Described| ((one.kind.clone(), one.name.clone()), one.clone());
-        all.iter().map(named).collect()
-    };
     let (source, mut target) = (by_name(source), by_name(target));
     for ((kind, object), here) in source {
         let finding = |severity, what: String, fix: Option<String>| ObjectFinding {
             severity,
-            kind: kind.clone(),
-            object: object.clone(),
+            kind: kind.to_owned(),
+            object: object.to_owned(),
             what,
             fix: fix.map(|fix| format!("on {to}: {fix}")),
         };
-        let Some(there) = target.remove(&(kind.clone(), object.clone())) else {
+        let Some(there) = target.remove(&(kind, object)) else {
             // No dump has an invalid index in it, and no query uses one.
             if kind == "index" && here.is("valid", "no") {
                 let what = format!("it is invalid on {from}, and {to} does not have it");
@@ -124,7 +125,7 @@ pub fn compare(
                     .push(ObjectFinding { fix: Some(fix), ..finding(Severity::Warn, what, None) });
                 continue;
             }
-            let severity = match NOTED.contains(&kind.as_str()) {
+            let severity = match NOTED.contains(&kind) {
                 true => Severity::Warn,
                 false => Severity::Fail,
             };
@@ -160,10 +161,11 @@ pub fn compare(
         }
     }
     for ((kind, object), there) in target {
-        let is_noted = [&NOTED[..], &MORE].concat().contains(&kind.as_str());
+        let is_noted = NOTED.contains(&kind) || MORE.contains(&kind);
         let severity = if is_noted { Severity::Warn } else { Severity::Fail };
         let what = format!("{from} does not have it");
-        let fix = there.unmake.map(|unmake| format!("on {to}: {unmake}"));
+        let fix = there.unmake.as_ref().map(|unmake| format!("on {to}: {unmake}"));
+        let (kind, object) = (kind.to_owned(), object.to_owned());
         findings.push(ObjectFinding { severity, kind, object, what, fix });
     }
     findings

@@ -2,6 +2,11 @@
 //!
 //! Tables are always listed one by one. `FOR ALL TABLES` needs a superuser, and would let a table
 //! into the stream that nobody prepared on the target.
+//!
+//! A statement names at most [`TABLES_PER_STATEMENT`] of them and is a transaction of its own, because
+//! each takes a lock until its transaction ends, and a server's lock table has room for a few thousand. So
+//! a publication of many tables is not made, or dropped, in one step. Who makes one makes it before
+//! the slot; what broke off is dropped and made again.
 
 use super::failure::of_session;
 use super::ident::quote_identifier;
@@ -26,7 +31,11 @@ pub struct PublishedTable {
     pub name: QualifiedName,
 }
 
-/// Creates the publication `name` for exactly `tables`.
+/// Tables that one statement names.
+const TABLES_PER_STATEMENT: usize = 100;
+
+/// Creates the publication `name` for exactly `tables`. It is complete when this returns, and may have
+/// some of them only if it fails.
 pub async fn create(
     session: &Session,
     name: &str,
@@ -40,8 +49,10 @@ pub async fn create(
             "list the partitions instead of the partitioned table",
         ));
     }
-    let sql = create_sql(version_num, name, tables, options);
-    execute(session, &format!("create the publication {name}"), &sql).await
+    let (first, rest) = tables.split_at(tables.len().min(TABLES_PER_STATEMENT));
+    let sql = create_sql(version_num, name, first, options);
+    execute(session, &format!("create the publication {name}"), &sql).await?;
+    alter(session, name, "ADD", rest).await
 }
 
 /// Adds tables.
@@ -68,18 +79,43 @@ async fn alter(
     verb: &str,
     tables: &[QualifiedName],
 ) -> Result<(), SourceError> {
-    if tables.is_empty() {
-        return Ok(());
-    }
     let publication = quote_identifier(name);
-    let sql = format!("ALTER PUBLICATION {publication} {verb} TABLE {}", table_list(tables));
-    execute(session, &format!("alter the publication {name}"), &sql).await
+    for tables in tables.chunks(TABLES_PER_STATEMENT) {
+        let sql = format!("ALTER PUBLICATION {publication} {verb} TABLE {}", table_list(tables));
+        execute(session, &format!("alter the publication {name}"), &sql).await?;
+    }
+    Ok(())
 }
 
 /// Drops the publication; fine if there is none.
 pub async fn drop(session: &Session, name: &str) -> Result<(), SourceError> {
+    // DROP PUBLICATION locks each table's membership.
+    let listed = listed(session, name).await?;
+    alter(session, name, "DROP", listed.get(TABLES_PER_STATEMENT..).unwrap_or_default()).await?;
     let sql = format!("DROP PUBLICATION IF EXISTS {}", quote_identifier(name));
     execute(session, &format!("drop the publication {name}"), &sql).await
+}
+
+/// The tables that the publication lists one by one, partitioned ones as they are listed.
+async fn listed(session: &Session, name: &str) -> Result<Vec<QualifiedName>, SourceError> {
+    let doing = format!("list the tables of the publication {name}");
+    let rows = session
+        .query(
+            "SELECT n.nspname::text, c.relname::text
+             FROM pg_catalog.pg_publication p
+             JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid
+             JOIN pg_catalog.pg_class c ON c.oid = r.prrelid
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             WHERE p.pubname = $1",
+            &[&name],
+        )
+        .await
+        .map_err(|error| of_session(&doing, error))?;
+    let table = |row: &tokio_postgres::Row| {
+        Ok(QualifiedName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?))
+    };
+    let tables = rows.iter().map(table).collect::<Result<_, tokio_postgres::Error>>();
+    tables.map_err(|error| of_session(&doing, error))
 }
 
 /// Whether there is a publication of this name.

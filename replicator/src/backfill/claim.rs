@@ -11,7 +11,8 @@ use decoders::postgres::session::{Session, connect};
 use tokio_postgres::GenericClient;
 
 use super::BackfillError;
-use crate::schema::{Marks, STATE_TABLE, undo_indexes};
+use super::emptying::empty;
+use crate::schema::{Marks, STATE_TABLE};
 
 const FILLING: &str = "filling";
 const COPIED: &str = "copied";
@@ -37,32 +38,27 @@ async fn claims(green: &impl GenericClient) -> Result<BTreeMap<String, String>, 
 /// Gives back the latter.
 ///
 /// # Errors
-/// Tables that are missing, or hold rows that are not a broken copy's.
+/// Tables that are missing, or hold rows that are not a broken copy's: nothing was emptied then.
 pub(super) async fn claim(
     green: &mut Session,
     tables: &[QualifiedName],
 ) -> Result<Vec<QualifiedName>, BackfillError> {
     Marks::prepare(green).await?;
-    let transaction = green.transaction().await.map_err(asked)?;
-    refuse_missing(&transaction, tables).await?;
-    let claims = claims(&transaction).await?;
+    refuse_missing(&**green, tables).await?;
+    let claims = claims(&**green).await?;
     let (ours, others): (Vec<_>, Vec<_>) = tables
         .iter()
         .cloned()
         .partition(|table| claims.get(&item(table)).is_some_and(|state| state == FILLING));
-    truncate(&transaction, &ours).await?;
-    undo_indexes(&transaction, &ours).await.map_err(|error| {
-        BackfillError::database("removing the indexes of the last copy on green", &error)
-    })?;
-    refuse_filled(&transaction, &others).await?;
+    refuse_filled(&**green, &others).await?;
+    empty(green, &ours).await?;
     let statement = format!(
         "INSERT INTO {STATE_TABLE} (item, detail) SELECT item, '{FILLING}'
          FROM pg_catalog.unnest($1::text[]) AS item
          ON CONFLICT (item) DO UPDATE SET detail = excluded.detail, at = excluded.at"
     );
     let items: Vec<String> = tables.iter().map(item).collect();
-    transaction.execute(&statement, &[&items]).await.map_err(asked)?;
-    transaction.commit().await.map_err(asked)?;
+    green.execute(&statement, &[&items]).await.map_err(asked)?;
     Ok(ours)
 }
 
@@ -70,7 +66,7 @@ pub(super) async fn claim(
 /// them back. The copy does the same by itself when it starts over.
 ///
 /// # Errors
-/// Nothing was emptied.
+/// Some of them may be empty already; all are still claimed.
 pub async fn cleanup(
     green: &ConnInfo,
     tables: &[QualifiedName],
@@ -79,9 +75,8 @@ pub async fn cleanup(
         .await
         .map_err(|error| BackfillError::connect("green", &error))?;
     Marks::prepare(&session).await?;
-    let transaction = session.transaction().await.map_err(asked)?;
-    let claims = claims(&transaction).await?;
-    let existing = existing(&transaction, tables).await?;
+    let claims = claims(&*session).await?;
+    let existing = existing(&*session, tables).await?;
     let ours: Vec<QualifiedName> = tables
         .iter()
         .zip(existing)
@@ -90,8 +85,7 @@ pub async fn cleanup(
         })
         .map(|(table, _)| table.clone())
         .collect();
-    truncate(&transaction, &ours).await?;
-    transaction.commit().await.map_err(asked)?;
+    empty(&mut session, &ours).await?;
     Ok(ours)
 }
 
@@ -108,21 +102,6 @@ pub async fn record_copied(green: &Session) -> Result<(), BackfillError> {
          WHERE item LIKE 'table %' AND detail = '{FILLING}'"
     );
     green.batch_execute(&statement).await.map_err(asked)
-}
-
-async fn truncate(
-    green: &impl GenericClient,
-    tables: &[QualifiedName],
-) -> Result<(), BackfillError> {
-    if tables.is_empty() {
-        return Ok(());
-    }
-    let names: Vec<String> = tables.iter().map(|table| format!("ONLY {table}")).collect();
-    // One statement, so that foreign keys among them don't matter. Never CASCADE.
-    let statement = format!("TRUNCATE {}", names.join(", "));
-    green.batch_execute(&statement).await.map_err(|error| {
-        BackfillError::database("emptying the tables of the last copy on green", &error)
-    })
 }
 
 async fn existing(
@@ -157,7 +136,7 @@ async fn refuse_filled(
     green: &impl GenericClient,
     tables: &[QualifiedName],
 ) -> Result<(), BackfillError> {
-    const BATCH: usize = 200;
+    const BATCH: usize = 50;
     let mut filled = Vec::new();
     for batch in tables.chunks(BATCH) {
         let probes: Vec<String> = batch

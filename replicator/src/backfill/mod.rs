@@ -7,6 +7,7 @@ mod config;
 mod contention;
 pub(crate) mod copied_at;
 mod counters;
+mod emptying;
 mod error;
 pub(crate) mod guard;
 pub mod mysql;

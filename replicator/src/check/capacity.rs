@@ -1,4 +1,4 @@
-//! Family: room for the log that the slot keeps, for locks and for the data.
+//! Family: room for the log that the slot keeps and for the data.
 
 use std::time::Duration;
 
@@ -36,7 +36,6 @@ pub(super) fn evaluate(server: &ServerInfo, wal: &WalFacts, tables: &[TableInfo]
         wal_limit(server, wal, Duration::from_secs(bytes / COPY_BYTES_PER_S)),
     ];
     findings.extend(archiver(wal));
-    findings.extend(locks(server, tables));
     findings
 }
 
@@ -134,64 +133,6 @@ fn archiver(wal: &WalFacts) -> Option<Finding> {
     })
 }
 
-/// Locks that the schema's first half takes for a table: itself, its sequence, its TOAST table and
-/// that one's index. It is one transaction, so none is given back before the end.
-const LOCKS_PER_TABLE: i64 = 4;
-
-/// Whether green has room for the locks of the schema's first half. The lock table of a server is
-/// larger than its settings say: measured, about two and a half times.
-pub(super) fn green_locks(server: &ServerInfo, tables: &[TableInfo]) -> Option<Finding> {
-    let per = server.number("max_locks_per_transaction")?;
-    let sessions =
-        server.number("max_connections")? + server.number("max_prepared_transactions")?;
-    let room = per.checked_mul(sessions)?;
-    let wanted = i64::try_from(tables.len()).ok()?.checked_mul(LOCKS_PER_TABLE)?;
-    if wanted <= room {
-        return None;
-    }
-    let raise = (wanted / sessions.max(1) + 1).max(per * 2).to_string();
-    let evidence =
-        format!("{} tables need about {wanted} locks, room for about {room}", tables.len());
-    let fix = Fix::setting_and_restart(Side::Green, "max_locks_per_transaction", &raise);
-    let finding = match wanted > room.saturating_mul(2) {
-        true => Finding::blocker(
-            "lock-room",
-            Side::Green,
-            "the lock table is too small to make so many tables in one transaction",
-        ),
-        false => Finding::warning(
-            "lock-room",
-            Side::Green,
-            "the lock table is small for so many tables: making them may run out of it",
-        ),
-    };
-    Some(finding.evidence(evidence).fix(fix))
-}
-
-/// pg_dump and the fence lock every table in one transaction (manual, 19.12
-/// `max_locks_per_transaction`).
-fn locks(server: &ServerInfo, tables: &[TableInfo]) -> Option<Finding> {
-    let per = server.number("max_locks_per_transaction")?;
-    let sessions =
-        server.number("max_connections")? + server.number("max_prepared_transactions")?;
-    let room = per.checked_mul(sessions)?;
-    let wanted = i64::try_from(tables.len()).ok()?;
-    // Sequences, indexes and TOAST tables are locked too, and others need locks at the time.
-    if wanted < room / 2 {
-        return None;
-    }
-    let raise = (wanted * 4 / sessions.max(1) + 1).max(per * 2).to_string();
-    Some(
-        Finding::warning(
-            "lock-room",
-            Side::Blue,
-            "the lock table is small for so many tables: pg_dump or the fence may run out of it",
-        )
-        .evidence(format!("{wanted} tables, room for about {room} locks"))
-        .fix(Fix::setting_and_restart(Side::Blue, "max_locks_per_transaction", &raise)),
-    )
-}
-
 fn size(bytes: f64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
     let mut value = bytes;
@@ -208,11 +149,9 @@ fn size(bytes: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use decoders::ReplicaIdentity::Full;
     use decoders::postgres::catalog::Setting;
 
     use super::super::finding::Severity;
-    use super::super::fixture::table;
     use super::*;
 
     fn limited(mib: i64) -> ServerInfo {
@@ -260,26 +199,6 @@ mod tests {
         // 10 MiB/s for twelve hours.
         assert_eq!(statements[0], "ALTER SYSTEM SET max_slot_wal_keep_size = '432128MB'");
         assert_eq!(then.unwrap(), "see that the disk of blue's log has 422.0 GiB free");
-    }
-
-    #[test]
-    fn green_needs_room_for_the_locks_of_all_tables() {
-        let severity = |tables: usize| {
-            let mut server = ServerInfo::default();
-            for (name, value) in [
-                ("max_locks_per_transaction", "64"),
-                ("max_connections", "100"),
-                ("max_prepared_transactions", "0"),
-            ] {
-                let setting = Setting { value: value.into(), unit: None };
-                server.settings.insert(name.into(), setting);
-            }
-            let tables = vec![table("t", Full, vec![]); tables];
-            green_locks(&server, &tables).map(|finding| finding.severity)
-        };
-        assert_eq!(severity(1_600), None);
-        assert_eq!(severity(3_000), Some(Severity::Warning));
-        assert_eq!(severity(4_237), Some(Severity::Blocker));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::report::Report;
 use super::request::CheckRequest;
 use super::{
     capacity, connection, data, empty_green, existing_schema, identity, indexes, legacy, locale,
-    powers, privileges, sequences, slots, target, transactions, trust,
+    lock_room, powers, privileges, sequences, slots, target, transactions, trust,
 };
 
 /// Judges all facts. Pure: the same facts give the same report.
@@ -58,6 +58,9 @@ fn judge_blue(request: &CheckRequest, blue: &BlueFacts) -> Vec<Finding> {
             findings.extend(privileges::evaluate_blue(server, tables));
             if let Ok(wal) = &blue.wal {
                 findings.extend(capacity::evaluate(server, wal, tables));
+            }
+            if !request.schema_exists() && !request.resuming {
+                findings.extend(lock_room::blue(server, tables));
             }
         }
         if tables.is_empty() {
@@ -174,7 +177,7 @@ fn judge_both(request: &CheckRequest, blue: &BlueFacts, green: &GreenFacts) -> V
     };
     if let Ok(server) = &green.common.server {
         if !exists && !request.resuming {
-            findings.extend(capacity::green_locks(server, tables));
+            findings.extend(lock_room::green(server, tables));
             if let (Ok(powers), Ok(one), Ok(other), Ok(roles)) = (
                 &green.powers,
                 &blue.common.extensions,

@@ -20,6 +20,7 @@ mod indexes;
 mod judge;
 mod legacy;
 mod locale;
+mod lock_room;
 pub mod mysql;
 mod powers;
 mod privileges;

@@ -4,6 +4,7 @@
 //! from, so the stream begins exactly where the copy ends. The connection that made it stays open
 //! and idle until the last chunk is there.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -203,8 +204,9 @@ impl Pipeline {
         let blue = session::connect(&self.ends.source, &self.config.application_name()).await;
         let blue = blue.map_err(|error| of_connect("blue", &error))?;
         let all = read_tables(&blue, &catalog::TableFilter::default()).await?;
+        let taken: BTreeSet<&QualifiedName> = taken.iter().map(|table| &table.name).collect();
         let names = all.into_iter().map(|table| table.name);
-        Ok(names.filter(|name| !taken.iter().any(|table| table.name == *name)).collect())
+        Ok(names.filter(|name| !taken.contains(name)).collect())
     }
 
     /// Publishes the tables of this pipeline, and those that hold rows come back.

@@ -2,10 +2,10 @@
 //! are complete.
 //!
 //! Nothing depends on it. What a crash leaves behind is either in the second half's marks, and not
-//! done again, or, if the rows have to be copied again, removed with them ([`undo_indexes`]). A
+//! done again, or, if the rows have to be copied again, removed with them ([`UndoneIndexes`]). A
 //! build that fails ends the building; the second half meets the same fault and reports it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use decoders::QualifiedName;
@@ -149,38 +149,64 @@ async fn build(
     built
 }
 
-/// Removes what was built for these tables before their rows were complete: rows that come in
+/// What was built for tables before their rows were complete, and how it is removed: rows that come in
 /// later would have to be put into every index one by one.
-///
-/// # Errors
-/// Nothing is said to be removed that is not: both happen in the caller's transaction.
-pub(crate) async fn undo_indexes(
-    green: &impl GenericClient,
-    tables: &[QualifiedName],
-) -> Result<(), tokio_postgres::Error> {
-    let marks = Marks::done_statements(green).await?;
-    if marks.is_empty() {
-        return Ok(());
+#[derive(Debug, Default)]
+pub(crate) struct UndoneIndexes {
+    /// By table: the statement, and the marks that it takes back.
+    by_table: BTreeMap<QualifiedName, Vec<(String, Vec<String>)>>,
+}
+
+impl UndoneIndexes {
+    /// What there is of these tables.
+    ///
+    /// # Errors
+    /// Green's.
+    pub(crate) async fn read(
+        green: &impl GenericClient,
+        tables: &[QualifiedName],
+    ) -> Result<Self, tokio_postgres::Error> {
+        let marks = Marks::done_statements(green).await?;
+        if marks.is_empty() {
+            return Ok(Self::default());
+        }
+        let Some((_, script)) = Marks::scripts(green).await? else { return Ok(Self::default()) };
+        let tables: BTreeSet<QualifiedName> = tables.iter().cloned().collect();
+        let mut by_table: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (table, group) in classify(parse(&script, &Dialect::default()), &tables).indexes {
+            let steps = [BUILT, RESTORED];
+            let of_group = group
+                .iter()
+                .flat_map(|entry| steps.map(|step| Marks::statement(entry.ordinal, step)));
+            let done: Vec<String> = of_group.filter(|mark| marks.contains(mark)).collect();
+            let Some(entry) = group.first().filter(|_| !done.is_empty()) else { continue };
+            let index = |name: &str| QualifiedName::new(table.schema.clone(), name).to_string();
+            let sql = match constraints::name(entry, &table) {
+                Some(name) if entry.toc.kind == "CONSTRAINT" => format!(
+                    "ALTER TABLE ONLY {table} DROP CONSTRAINT IF EXISTS {}; DROP INDEX IF EXISTS {}",
+                    quote_ident(name),
+                    index(name)
+                ),
+                _ => format!("DROP INDEX IF EXISTS {}", index(&entry.toc.name)),
+            };
+            by_table.entry(table).or_default().push((sql, done));
+        }
+        Ok(Self { by_table })
     }
-    let Some((_, script)) = Marks::scripts(green).await? else { return Ok(()) };
-    let tables: BTreeSet<QualifiedName> = tables.iter().cloned().collect();
-    for (table, group) in classify(parse(&script, &Dialect::default()), &tables).indexes {
-        let steps = [BUILT, RESTORED];
-        let of_group =
-            group.iter().flat_map(|entry| steps.map(|step| Marks::statement(entry.ordinal, step)));
-        let done: Vec<String> = of_group.filter(|mark| marks.contains(mark)).collect();
-        let Some(entry) = group.first().filter(|_| !done.is_empty()) else { continue };
-        let index = |name: &str| QualifiedName::new(table.schema.clone(), name).to_string();
-        let sql = match constraints::name(entry, &table) {
-            Some(name) if entry.toc.kind == "CONSTRAINT" => format!(
-                "ALTER TABLE ONLY {table} DROP CONSTRAINT IF EXISTS {}; DROP INDEX IF EXISTS {}",
-                quote_ident(name),
-                index(name)
-            ),
-            _ => format!("DROP INDEX IF EXISTS {}", index(&entry.toc.name)),
-        };
-        green.batch_execute(&sql).await?;
-        Marks::forget(green, &done).await?;
+
+    /// Removes what there is of one table, and its marks.
+    ///
+    /// # Errors
+    /// Nothing is said to be removed that is not: both happen in the caller's transaction.
+    pub(crate) async fn undo(
+        &self,
+        green: &impl GenericClient,
+        table: &QualifiedName,
+    ) -> Result<(), tokio_postgres::Error> {
+        for (sql, marks) in self.by_table.get(table).into_iter().flatten() {
+            green.batch_execute(sql).await?;
+            Marks::forget(green, marks).await?;
+        }
+        Ok(())
     }
-    Ok(())
 }

@@ -3,12 +3,15 @@
 use std::process::Stdio;
 
 use decoders::QualifiedName;
+use decoders::postgres::catalog::quote_literal;
 use decoders::postgres::conninfo::{ConnInfo, Host};
+use decoders::postgres::session::Session;
 use tokio::process::Command;
 
 use super::config::SchemaConfig;
 use super::find::PgDump;
 use super::marks::STATE_SCHEMA;
+use super::script::refreshes;
 use crate::backfill::{BackfillError, Cancel, unless_cancelled};
 
 /// What is dumped and how.
@@ -23,16 +26,82 @@ pub(super) struct Dumper<'a> {
     pub config: &'a SchemaConfig,
 }
 
+/// The locks that a dump takes, against those that blue's settings provide for. A dump locks every table to
+/// its end.
+const ROOM: &str = "
+    SELECT (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p', 'v', 'm')),
+           pg_catalog.current_setting('max_locks_per_transaction')::int8
+           * (pg_catalog.current_setting('max_connections')::int8
+              + pg_catalog.current_setting('max_prepared_transactions')::int8)";
+
+/// Materialized views with rows in them, but for those that come with an extension.
+const FILLED_VIEWS: &str = "
+    SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'm' AND c.relispopulated AND n.nspname NOT LIKE 'pg\\_%'
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                      WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                        AND d.objid = c.oid AND d.deptype = 'e')
+    ORDER BY 1, 2";
+
+/// Names of views that one pg_dump is given: a process takes arguments of a limited length.
+const VIEWS_PER_DUMP: usize = 500;
+
+/// What pg_dump is asked for.
+enum Part<'a> {
+    /// A half of the schema, without anything that is read from tables or sequences.
+    Half(&'static str),
+    /// How these materialized views get their rows.
+    Views(&'a [QualifiedName]),
+}
+
 impl Dumper<'_> {
-    /// Both halves of the schema, before and after the rows.
-    pub(super) async fn both(&self, cancel: &Cancel) -> Result<(String, String), BackfillError> {
-        let both = async { tokio::try_join!(self.section("pre-data"), self.section("post-data")) };
+    /// Both halves of the schema, before and after the rows. `session` is one on blue.
+    ///
+    /// Both are dumped at the same time if blue's lock table has room for it.
+    pub(super) async fn both(
+        &self,
+        session: &Session,
+        cancel: &Cancel,
+    ) -> Result<(String, String), BackfillError> {
+        let asked = |error| BackfillError::database("reading blue's catalog", &error);
+        let row = session.query_one(ROOM, &[]).await.map_err(asked)?;
+        let (relations, provided): (i64, i64) =
+            (row.try_get(0).map_err(asked)?, row.try_get(1).map_err(asked)?);
+        // In the dump's snapshot: pg_dump refuses names of which it sees nothing.
+        let begin = format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
+            quote_literal(self.snapshot)
+        );
+        session.batch_execute(&begin).await.map_err(asked)?;
+        let rows = session.query(FILLED_VIEWS, &[]).await.map_err(asked)?;
+        session.batch_execute("COMMIT").await.map_err(asked)?;
+        let view = |row: &tokio_postgres::Row| {
+            Ok(QualifiedName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?))
+        };
+        let views: Result<Vec<QualifiedName>, tokio_postgres::Error> =
+            rows.iter().map(view).collect();
+        let mut views = views.map_err(asked)?;
+        views.retain(|view| !self.exclude.contains(view));
+        let (pre, post) = (Part::Half("pre-data"), Part::Half("post-data"));
+        let both = async {
+            let (pre, mut post) = match relations <= provided / 4 {
+                true => tokio::try_join!(self.dump(&pre), self.dump(&post))?,
+                // Each holds the locks of all tables while it runs.
+                false => (self.dump(&pre).await?, self.dump(&post).await?),
+            };
+            for views in views.chunks(VIEWS_PER_DUMP) {
+                // pg_dump itself has these at the very end, too.
+                post.push_str(&refreshes(&self.dump(&Part::Views(views)).await?));
+            }
+            Ok((pre, post))
+        };
         unless_cancelled(cancel, both).await
     }
 
-    async fn section(&self, section: &str) -> Result<String, BackfillError> {
+    async fn dump(&self, part: &Part<'_>) -> Result<String, BackfillError> {
         let program = self.program;
-        let output = self.command(section).output().await.map_err(|error| {
+        let output = self.command(part).output().await.map_err(|error| {
             BackfillError::halt(
                 format!("{} could not be started: {error}", program.path.display()),
                 "check that the program can be executed, or name another with schema.pg_dump",
@@ -50,12 +119,21 @@ impl Dumper<'_> {
         })
     }
 
-    fn command(&self, section: &str) -> Command {
+    fn command(&self, part: &Part<'_>) -> Command {
         let mut command = Command::new(&self.program.path);
+        match part {
+            // Else pg_dump would read, and so lock, every sequence besides every table.
+            Part::Half(section) => {
+                command.arg(format!("--section={section}")).arg("--schema-only");
+            }
+            // With --schema-only no view would be refreshed. Rows are left out, because their section
+            // is not asked for.
+            Part::Views(views) => {
+                command.arg("--section=post-data");
+                command.args(views.iter().map(|view| format!("--table={view}")));
+            }
+        }
         command
-            .arg(format!("--section={section}"))
-            // Without --schema-only, populated materialized views are refreshed in the second
-            // half; rows are left out all the same, because their section is not asked for.
             .args(["--no-publications", "--no-subscriptions", "--no-blobs"])
             .args(["--quote-all-identifiers", "--encoding=UTF8", "--no-password"])
             .arg(format!("--snapshot={}", self.snapshot))
@@ -100,7 +178,10 @@ impl Dumper<'_> {
         if passes.iter().any(|symptom| said.contains(symptom)) {
             return BackfillError::retry(message);
         }
-        let remedy = if said.contains("permission denied") {
+        let remedy = if said.contains("max_locks_per_transaction") {
+            "raise max_locks_per_transaction on blue and restart it: pg_dump locks every table, and the \
+             lock table is full. Statements of others may have failed for the same reason at that time"
+        } else if said.contains("permission denied") {
             "pg_dump locks every table for reading, so the role needs SELECT on all of them: \
              GRANT pg_read_all_data (PostgreSQL 14), or exclude the tables"
         } else {

@@ -15,6 +15,8 @@ pub(crate) const STATE_TABLE: &str = "_cutover.copy_state";
 
 const PRE_DATA: &str = "schema before the rows";
 const POST_DATA: &str = "schema after the rows";
+/// Of the first half, what is restored while it is not complete.
+const RESTORING: &str = "schema before the rows, so far";
 
 /// The marks of one pipeline on green.
 pub(crate) struct Marks;
@@ -91,6 +93,24 @@ impl Marks {
     ) -> Result<(), tokio_postgres::Error> {
         Self::set(green, PRE_DATA, pre).await?;
         Self::set(green, POST_DATA, post).await
+    }
+
+    /// How far the first half is restored, if a part of it is.
+    pub(crate) async fn restoring(
+        green: &impl GenericClient,
+    ) -> Result<Option<String>, tokio_postgres::Error> {
+        Self::get(green, RESTORING).await
+    }
+
+    /// Writes down how far it is; `None`: it is complete.
+    pub(crate) async fn set_restoring(
+        green: &impl GenericClient,
+        so_far: Option<&str>,
+    ) -> Result<(), tokio_postgres::Error> {
+        match so_far {
+            Some(so_far) => Self::set(green, RESTORING, so_far).await,
+            None => Self::forget(green, &[RESTORING.to_owned()]).await,
+        }
     }
 
     /// What was put off, by the mark's name.

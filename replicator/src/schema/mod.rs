@@ -1,10 +1,12 @@
 //! Green's schema: dumped from blue with pg_dump, restored by our own executor in two halves.
 //!
-//! Types, functions and empty tables come before the rows, in one transaction. Indexes,
+//! Types, functions and empty tables come before the rows, in as few transactions as green's lock table
+//! allows. Indexes,
 //! constraints and triggers come after them, in parallel where that is safe, each statement
 //! together with its mark, so that a restart goes on where the last one stopped. A table's indexes
 //! need not wait for other tables' rows.
 
+mod batch;
 mod builder;
 mod classify;
 mod config;
@@ -27,7 +29,7 @@ mod split;
 mod task;
 
 pub use builder::IndexBuilder;
-pub(crate) use builder::undo_indexes;
+pub(crate) use builder::UndoneIndexes;
 pub use config::{AccountsMode, SchemaConfig, SchemaMode};
 pub use find::{FindPgDumpError, PG_DUMP_VARIABLE, PgDump, find_pg_dump};
 pub(crate) use marks::{Marks, STATE_TABLE};

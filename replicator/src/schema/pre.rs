@@ -1,4 +1,4 @@
-//! The schema's first half: everything that rows need, in one transaction.
+//! The schema's first half: everything that rows need.
 
 use std::collections::BTreeSet;
 
@@ -7,11 +7,12 @@ use decoders::postgres::conninfo::ConnInfo;
 use decoders::postgres::session::{Session, connect};
 use tokio_postgres::error::SqlState;
 
+use super::batch::{Position, Room};
 use super::config::{SchemaConfig, SchemaMode};
 use super::dump::Dumper;
 use super::find::find_pg_dump;
 use super::marks::Marks;
-use super::script::{Dialect, Entry, parse};
+use super::script::{self, Dialect, Entry, parse};
 use super::session::{Restorer, failed};
 use crate::backfill::progress::begin;
 use crate::backfill::{BackfillError, Cancel, Phase, ProgressSender, unless_cancelled};
@@ -52,7 +53,8 @@ pub struct PreReport {
 /// happens.
 ///
 /// # Errors
-/// Nothing of the schema stays on green if this fails.
+/// A schema whose locks fit into one transaction is there as a whole or not at all. Of a wider one, what is
+/// restored stays and is written down, and the next call goes on behind it.
 pub async fn copy_pre_data(
     job: PreData<'_>,
     progress: &ProgressSender,
@@ -85,7 +87,7 @@ pub async fn copy_pre_data(
         exclude: job.exclude,
         config: job.config,
     };
-    let (pre, post) = dumper.both(cancel).await?;
+    let (pre, post) = dumper.both(&blue, cancel).await?;
     drop(blue);
     drop(permits);
 
@@ -171,23 +173,60 @@ async fn restore(
 ) -> Result<(), BackfillError> {
     begin(progress, Phase::Schema, entries.len());
     let framed = |error| BackfillError::database("restoring the schema on green", &error);
-    restorer.run("BEGIN").await?.map_err(framed)?;
-    for entry in entries {
-        restorer.apply_settings(entry).await?;
-        let tolerated = tolerated(entry);
-        if tolerated.is_empty() {
-            restorer
-                .run(&entry.sql)
-                .await?
-                .map_err(|error| BackfillError::database(failed(entry), &error))?;
-        } else if let Some(warning) = attempt(restorer, entry, tolerated).await? {
-            tracing::warn!("{warning}");
-            report.warnings.push(warning);
+    let mut room = Room::read(&**restorer.client()).await?;
+    let mut position = Position::read(&**restorer.client(), entries).await?;
+    if position.done > 0 {
+        tracing::info!(
+            done = position.done,
+            statements = entries.len(),
+            "going on with the schema where an earlier run broke off"
+        );
+    }
+    progress.send_modify(|state| state.steps.done = position.done);
+    loop {
+        position.begin(restorer).await?;
+        let mut is_authorized = false;
+        while let Some(entry) = entries.get(position.done) {
+            execute(restorer, entry, report).await?;
+            position.advance(entry);
+            progress.send_modify(|state| state.steps.done += 1);
+            is_authorized = script::authorizes(&entry.sql).unwrap_or(is_authorized);
+            // In another role's name nothing can be written down.
+            if !is_authorized && room.is_full(&**restorer.client()).await? {
+                break;
+            }
         }
-        progress.send_modify(|state| state.steps.done += 1);
+        if position.done == entries.len() {
+            break;
+        }
+        position.note(restorer).await?;
+        restorer.run("COMMIT").await?.map_err(framed)?;
+        room.emptied();
+        tracing::debug!(done = position.done, statements = entries.len(), "schema restored so far");
     }
     Marks::set_scripts(&**restorer.client(), pre, post).await.map_err(framed)?;
+    Marks::set_restoring(&**restorer.client(), None).await.map_err(framed)?;
     restorer.run("COMMIT").await?.map_err(framed)
+}
+
+async fn execute(
+    restorer: &mut Restorer,
+    entry: &Entry,
+    report: &mut PreReport,
+) -> Result<(), BackfillError> {
+    restorer.apply_settings(entry).await?;
+    let tolerated = tolerated(entry);
+    if tolerated.is_empty() {
+        return restorer
+            .run(&entry.sql)
+            .await?
+            .map_err(|error| BackfillError::database(failed(entry), &error));
+    }
+    if let Some(warning) = attempt(restorer, entry, tolerated).await? {
+        tracing::warn!("{warning}");
+        report.warnings.push(warning);
+    }
+    Ok(())
 }
 
 /// Refusals that leave green fit for the rows.

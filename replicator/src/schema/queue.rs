@@ -1,6 +1,6 @@
 //! Statements for several sessions, handed out so that none waits for another's table lock.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use decoders::QualifiedName;
@@ -29,11 +29,17 @@ pub(super) struct Job {
     pub tasks: Vec<Task>,
 }
 
+/// Nothing here is looked through from end to end while thousands of jobs wait.
 #[derive(Debug, Default)]
 struct State {
-    waiting: VecDeque<Job>,
+    /// Jobs that may be given out as soon as their tables are free, by their place in the order.
+    waiting: BTreeMap<usize, Job>,
+    /// Jobs of tables that are not ready, each under the first such table.
+    parked: BTreeMap<QualifiedName, Vec<(usize, Job)>>,
     /// Tables whose jobs may be given out; `None`: all.
     ready: Option<BTreeSet<QualifiedName>>,
+    /// Jobs that are not given out yet and that an adoption has to wait for, by tables.
+    before_adoption: BTreeMap<Vec<QualifiedName>, usize>,
     /// Cost of what waits and of what is being worked on.
     cost_left: u64,
     /// Jobs at work on a table, and whether the one has it to itself.
@@ -50,36 +56,46 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) fn new(jobs: impl IntoIterator<Item = Job>) -> Self {
-        let waiting: VecDeque<Job> = jobs.into_iter().collect();
-        let cost_left = waiting.iter().map(|job| job.cost).sum();
-        let state = State { waiting, cost_left, ..State::default() };
-        Self { state: Mutex::new(state), freed: Notify::new() }
+        Self::with(jobs, None)
     }
 
     /// A queue that gives nothing out until it is told which tables are ready.
     pub(super) fn held(jobs: impl IntoIterator<Item = Job>) -> Self {
-        let queue = Self::new(jobs);
-        queue.state().ready = Some(BTreeSet::new());
-        queue
+        Self::with(jobs, Some(BTreeSet::new()))
+    }
+
+    fn with(jobs: impl IntoIterator<Item = Job>, ready: Option<BTreeSet<QualifiedName>>) -> Self {
+        let mut state = State { ready, ..State::default() };
+        for (at, job) in jobs.into_iter().enumerate() {
+            state.cost_left += job.cost;
+            if job.need != Need::Adoption {
+                *state.before_adoption.entry(job.tables.clone()).or_default() += 1;
+            }
+            state.put(at, job);
+        }
+        Self { state: Mutex::new(state), freed: Notify::new() }
     }
 
     /// Jobs of this table may be given out.
     pub(super) fn ready(&self, table: QualifiedName) {
-        if let Some(ready) = &mut self.state().ready {
-            ready.insert(table);
-        }
+        self.state().unpark(table);
         self.freed.notify_waiters();
     }
 
     /// All jobs may be given out.
     pub(super) fn all_ready(&self) {
-        self.state().ready = None;
+        let mut state = self.state();
+        state.ready = None;
+        let parked = std::mem::take(&mut state.parked);
+        state.waiting.extend(parked.into_values().flatten());
+        drop(state);
         self.freed.notify_waiters();
     }
 
     /// Jobs that wait.
     pub(super) fn len(&self) -> usize {
-        self.state().waiting.len()
+        let state = self.state();
+        state.waiting.len() + state.parked.values().map(Vec::len).sum::<usize>()
     }
 
     /// What a job is of all that is left to do, itself included: above 0, up to 1.
@@ -102,7 +118,7 @@ impl Queue {
             freed.as_mut().enable();
             {
                 let mut state = self.state();
-                if state.has_failed || state.waiting.is_empty() {
+                if state.has_failed || (state.waiting.is_empty() && state.parked.is_empty()) {
                     return None;
                 }
                 if let Some(job) = state.take() {
@@ -132,23 +148,49 @@ impl Queue {
 }
 
 impl State {
+    /// Puts a job where its tables allow.
+    fn put(&mut self, at: usize, job: Job) {
+        let ready = self.ready.as_ref();
+        let is_ready = |table: &QualifiedName| ready.is_none_or(|ready| ready.contains(table));
+        match job.tables.iter().find(|table| !is_ready(table)).cloned() {
+            Some(table) => self.parked.entry(table).or_default().push((at, job)),
+            None => {
+                self.waiting.insert(at, job);
+            }
+        }
+    }
+
+    fn unpark(&mut self, table: QualifiedName) {
+        let Some(ready) = &mut self.ready else { return };
+        let parked = self.parked.remove(&table);
+        ready.insert(table);
+        for (at, job) in parked.into_iter().flatten() {
+            self.put(at, job);
+        }
+    }
+
     fn take(&mut self) -> Option<Job> {
         let is_free = |job: &Job| {
             job.tables.iter().all(|table| match (self.busy.get(table), job.need) {
                 (None, _) => true,
                 (Some((_, is_exclusive)), Need::Shared) => !is_exclusive,
                 (Some(_), Need::Exclusive | Need::Adoption) => false,
-            }) && self
-                .ready
-                .as_ref()
-                .is_none_or(|ready| job.tables.iter().all(|table| ready.contains(table)))
+            })
         };
         let is_last = |job: &Job| {
-            let others = |other: &&Job| other.need != Need::Adoption && other.tables == job.tables;
-            job.need != Need::Adoption || !self.waiting.iter().any(|other| others(&other))
+            job.need != Need::Adoption || !self.before_adoption.contains_key(&job.tables)
         };
-        let at = self.waiting.iter().position(|job| is_free(job) && is_last(job))?;
-        let job = self.waiting.remove(at)?;
+        let mut waiting = self.waiting.iter();
+        let at = *waiting.find(|(_, job)| is_free(job) && is_last(job))?.0;
+        let job = self.waiting.remove(&at)?;
+        if job.need != Need::Adoption
+            && let Some(count) = self.before_adoption.get_mut(&job.tables)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.before_adoption.remove(&job.tables);
+            }
+        }
         for table in &job.tables {
             let busy = self.busy.entry(table.clone()).or_insert((0, false));
             busy.0 += 1;

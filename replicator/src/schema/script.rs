@@ -104,6 +104,18 @@ pub fn parse(script: &str, dialect: &Dialect) -> Vec<Entry> {
     entries
 }
 
+/// Of a dump, the statements that fill materialized views, with their comments.
+pub(super) fn refreshes(script: &str) -> String {
+    let mut kind = String::new();
+    let pieces = split(script).into_iter().filter(|piece| {
+        if let Some(toc) = line_comments(piece.before).filter_map(Toc::parse).last() {
+            kind = toc.kind;
+        }
+        kind == "MATERIALIZED VIEW DATA" && !piece.statement.is_empty()
+    });
+    pieces.flat_map(|piece| [piece.before, piece.statement]).collect()
+}
+
 /// The triggers that report TRUNCATE belong to blue; green has not even their function. Both the
 /// trigger and the statement that enables it stand under the trigger's name, after its table's.
 fn is_own_trigger(toc: &Toc) -> bool {
@@ -116,6 +128,11 @@ fn is_authorization(statement: &str) -> bool {
     ["SET SESSION AUTHORIZATION ", "RESET SESSION AUTHORIZATION"]
         .iter()
         .any(|start| statement.starts_with(start))
+}
+
+/// Whether the statements behind this one run in another role's name; `None` if it changes nothing about that.
+pub(super) fn authorizes(statement: &str) -> Option<bool> {
+    is_authorization(statement).then(|| statement.starts_with("SET "))
 }
 
 /// The setting that a statement changes, if it does nothing else.
@@ -187,6 +204,18 @@ mod tests {
         assert_eq!(entries.len(), 3);
         assert!(!entries[0].settings.contains_key("transaction_timeout"));
         assert!(entries[0].settings.contains_key("statement_timeout"));
+    }
+
+    #[test]
+    fn only_refreshes_are_taken_of_a_dump_of_views() {
+        let script = "\\restrict Xyz\n\nSET statement_timeout = 0;\n\n\
+            --\n-- Name: m_idx; Type: INDEX; Schema: s; Owner: o\n--\n\nCREATE INDEX m_idx ON s.m (a);\n\n\
+            --\n-- Name: m; Type: MATERIALIZED VIEW DATA; Schema: s; Owner: o\n--\n\n\
+            REFRESH MATERIALIZED VIEW s.m;\n\n--\n-- PostgreSQL database dump complete\n--\n\n\\unrestrict Xyz\n";
+        let entries = parse(&refreshes(script), &Dialect::default());
+        let told: Vec<&str> = entries.iter().map(|entry| entry.sql.as_str()).collect();
+        assert_eq!(told, ["REFRESH MATERIALIZED VIEW s.m;"]);
+        assert_eq!(entries[0].toc.kind, "MATERIALIZED VIEW DATA");
     }
 
     #[test]

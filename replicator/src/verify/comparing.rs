@@ -1,5 +1,6 @@
 //! The comparison of two PostgreSQL databases, from what there is on both sides to the report.
 
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +9,12 @@ use cutover::Side;
 use cutover::api::Severity;
 use cutover::verify::{Dialect, Mode, ObjectFinding, VerifyReport, VerifyRequest, objects};
 use decoders::QualifiedName;
-use decoders::postgres::catalog::{self, TableInfo};
+use decoders::postgres::catalog::{self, SequenceInfo, SequenceValue, TableInfo};
 
 use super::canonical::Canonical;
 use super::chosen::Chosen;
 use super::continuous::Continuous;
-use super::definitions::{self, Definitions};
+use super::definitions::{self, Definitions, SequenceValues};
 use super::gate::Gate;
 use super::job::{Comparison, Job, Work};
 use super::large;
@@ -71,16 +72,23 @@ impl Comparison for PostgresComparison {
         let opened = Memory::open(&stream.store, is_resumed, question, ground, request).await;
         let (memory, before) = opened?;
         let mut benches = Vec::new();
+        let others: HashMap<&QualifiedName, &TableInfo> =
+            there.iter().map(|other| (&other.name, other)).collect();
+        let mut finished: HashMap<&str, Vec<&FinishedChunk>> = HashMap::new();
+        for done in &before {
+            finished.entry(&done.table).or_default().push(done);
+        }
         for table in here.iter().filter(|table| table.is_decoded() && wanted(&table.name)) {
             // A table that the target lacks is among the objects, or an error if those are not
             // asked for.
-            let other = there.iter().find(|other| other.name == table.name);
+            let other = others.get(&table.name).copied();
             let lacking = TableInfo { columns: Vec::new(), ..table.clone() };
             let plan = TablePlan::new(table, other.unwrap_or(&lacking), &canonical, request);
             let plan = plan.restricted_to(chosen.restriction(&table.name, Dialect::Postgres)?);
             let (name, fingerprint) = (plan.name.to_string(), plan.fingerprint());
-            let of_it = |done: &&FinishedChunk| done.table == name && done.plan == fingerprint;
-            let done = before.iter().filter(of_it).cloned().collect();
+            let of_it = finished.get(name.as_str()).into_iter().flatten();
+            let of_plan = of_it.filter(|done| done.plan == fingerprint);
+            let done = of_plan.copied().cloned().collect();
             let bench = Bench::new(plan, done);
             if other.is_none() {
                 bench.report.lock().await.error = Some(format!("{to} does not have it"));
@@ -98,10 +106,12 @@ impl Comparison for PostgresComparison {
             true => Vec::new(),
             false => {
                 let (filter, is_whole) = (&config.tables, request.is_whole());
-                let both = [
-                    definitions::read(&source, &here, wanted, filter, is_whole).await?,
-                    definitions::read(&target, &there, wanted, filter, is_whole).await?,
-                ];
+                let values = SequenceValues::Read;
+                let (one, other) = tokio::try_join!(
+                    definitions::read(&source, &here, wanted, filter, is_whole, values),
+                    definitions::read(&target, &there, wanted, filter, is_whole, values),
+                )?;
+                let both = [one, other];
                 let majors = [&source, &target].map(|r| r.session().server_version() / 10_000);
                 let mut found =
                     compare_objects([&both[0], &both[1]], [from, to], majors[0] == majors[1]);
@@ -195,8 +205,10 @@ pub(super) fn compare_objects(
 ) -> Vec<ObjectFinding> {
     let mut found = objects::compare([&source.objects, &target.objects], sides, same_major);
     found.extend(definitions::compare_collations([&source.collations, &target.collations], sides));
+    let others: HashMap<&QualifiedName, &(SequenceInfo, Option<SequenceValue>)> =
+        target.sequences.iter().map(|other| (&other.0.name, other)).collect();
     for (info, here) in &source.sequences {
-        let there = target.sequences.iter().find(|(other, _)| other.name == info.name);
+        let there = others.get(&info.name);
         let values = here.as_ref().zip(there.and_then(|(_, value)| value.as_ref()));
         let name = info.name.to_string();
         found.extend(match values {

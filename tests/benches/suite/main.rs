@@ -5,6 +5,7 @@
 mod backfill;
 mod backfill_mariadb;
 mod cutover_pause;
+mod definitions;
 mod huge_transaction;
 mod insert;
 mod latency;
@@ -23,7 +24,7 @@ use tests::bench::mysql;
 use tests::bench::options::{Options, Sides};
 use tests::bench::report::{Better, Report, Series};
 
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 16] = [
     "catchup_tpcb",
     "cpu",
     "catchup_insert",
@@ -35,6 +36,7 @@ const NAMES: [&str; 15] = [
     "latency",
     "huge_transaction",
     "cutover_pause",
+    "definitions",
     "proxy",
     "verify_checksum",
     "verify_full",
@@ -121,6 +123,10 @@ async fn run(name: &str, options: &Options) -> Result<Vec<Report>> {
         "huge_transaction" => vec![huge_transaction::run(options).await?],
         "cutover_pause" => {
             cutover_pause::run(options).await?;
+            Vec::new()
+        }
+        "definitions" => {
+            definitions::run(options).await?;
             Vec::new()
         }
         "proxy" => {

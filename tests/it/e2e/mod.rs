@@ -60,6 +60,7 @@ mod verify_types;
 mod watch;
 mod watchdog;
 mod way_back;
+mod width;
 
 use std::time::Duration;
 

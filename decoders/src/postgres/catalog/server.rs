@@ -130,6 +130,8 @@ pub struct ServerInfo {
 
 /// Settings that decide whether and how well a database can be moved.
 pub const WANTED_SETTINGS: &[&str] = &[
+    "autovacuum_max_workers",
+    "autovacuum_worker_slots",
     "default_transaction_read_only",
     "idle_replication_slot_timeout",
     "lc_monetary",
@@ -140,6 +142,7 @@ pub const WANTED_SETTINGS: &[&str] = &[
     "max_slot_wal_keep_size",
     "max_wal_senders",
     "max_wal_size",
+    "max_worker_processes",
     "output_plugin_libraries",
     "reserved_connections",
     "server_version",

@@ -44,6 +44,13 @@ fn yes(value: bool) -> &'static str {
     if value { "yes" } else { "no" }
 }
 
+/// Whether it is read where sequences are: each takes a look of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum SequenceValues {
+    Read,
+    LeftOut,
+}
+
 /// Everything about the tables that `wanted` takes, and about types and sequences; of a whole database
 /// about what stands around them, too.
 pub(super) async fn read(
@@ -52,6 +59,7 @@ pub(super) async fn read(
     wanted: impl Fn(&QualifiedName) -> bool,
     filter: &TableFilter,
     is_whole: bool,
+    values: SequenceValues,
 ) -> Result<Definitions, Trouble> {
     let failed = |error: catalog::CatalogError| Trouble::new(reader.side, error.to_string());
     let mut objects = Vec::new();
@@ -75,7 +83,7 @@ pub(super) async fn read(
         let name = found.name.to_string();
         objects.push(Described::new("type", name, vec![what]));
     }
-    let mut sequences = Vec::new();
+    let mut sequences: Vec<(SequenceInfo, Option<SequenceValue>)> = Vec::new();
     for found in catalog::sequences(reader.session()).await.map_err(failed)? {
         let is_ours = match &found.owned_by {
             Some((table, _)) => wanted(table),
@@ -93,15 +101,15 @@ pub(super) async fn read(
         ];
         let name = found.name.to_string();
         objects.push(Described::new("sequence", name, properties));
-        let value = match found.readable {
-            true => {
-                let names = [found.name.clone()];
-                let values = catalog::sequence_values(reader.session(), &names).await;
-                values.map_err(failed)?.pop()
-            }
-            false => None,
-        };
-        sequences.push((found, value));
+        sequences.push((found, None));
+    }
+    if values == SequenceValues::Read {
+        let readable: Vec<_> = sequences.iter_mut().filter(|(found, _)| found.readable).collect();
+        let named: Vec<_> = readable.iter().map(|(found, _)| found.name.clone()).collect();
+        let read = catalog::sequence_values(reader.session(), &named).await.map_err(failed)?;
+        for ((_, slot), value) in readable.into_iter().zip(read) {
+            *slot = Some(value);
+        }
     }
     if is_whole && filter.include.is_empty() && filter.exclude.is_empty() {
         around::read(reader, &mut objects).await?;

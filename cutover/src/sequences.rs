@@ -268,15 +268,15 @@ impl Sequences for PostgresSequences {
         self.carry(deadline).await
     }
 
+    /// The session inside of the closed source is kept: one that ends loses its badge before it is off the list
+    /// of sessions, and would look like an intruder to the seal.
     async fn copy(&self, deadline: Instant) -> PortResult<SequenceReport> {
-        let report = self.carry(deadline).await?;
-        // The source is about to be closed: nobody shall be left inside.
-        self.source.close().await;
-        Ok(report)
+        self.carry(deadline).await
     }
 
-    /// Rows that are applied bring their values with them, and call no sequence. (A trigger of the target that
-    /// fires ALWAYS may; a sequence that it has moved gives out a later value.)
+    /// Rows that are applied bring their values with them, and call no sequence; TRUNCATE restarts none
+    /// (`sinks::plan::truncate`). (A trigger of the target that fires ALWAYS may call one: the read-back finds
+    /// it, or the sequence gives out a later value.)
     fn is_beside_rows(&self) -> bool {
         true
     }

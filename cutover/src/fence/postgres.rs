@@ -28,7 +28,9 @@
 //!   whether it may connect, and gives that lock back when it is seen in `pg_stat_activity`. So who has
 //!   read the entry before D is in the list of `sessions::starting`, which is asked for after D, or is
 //!   seen already. Nobody is overlooked between the two: `sessions::clear` waits until those on the list
-//!   are on it no more, and scans again. Workers of subscriptions and of extensions start the same way.
+//!   are on it no more, and scans again. Workers of subscriptions start the same way. An extension's worker
+//!   may pass the door (`BGWORKER_BYPASS_ALLOWCONN`, PostgreSQL 11+): the scans find it, and what it writes
+//!   before the second marker is a leak; one that starts after the seal is seen by nobody.
 //! - *Who was inside at D is told to end, and waited for.* `pg_terminate_backend` returns before the
 //!   session is gone. A session leaves `pg_stat_activity` only after its transaction was committed or
 //!   rolled back, visibly: the server's exit runs `ShutdownPostgres` before it gives up the entry there.
@@ -39,14 +41,15 @@
 //! - *Parallel workers and autovacuum* are let be. The former change no row and end with their leader;
 //!   the latter changes none either.
 //! - *Walsenders that stream* are let be, because a subscriber that was thrown out could not come back.
-//!   One that takes SQL again after its stream is seen by the seal, and what it writes between the
-//!   markers comes behind the first one in the stream, as a leak. What it writes after the seal nobody sees:
-//!   a role with REPLICATION is trusted that far.
+//!   One that takes SQL again after its stream is seen by the seal if it is at it then. Rows that it writes
+//!   between the markers come behind the first one in the stream, as a leak. What it writes after the seal nobody
+//!   sees, nor its DDL and its calls of sequences: a role with REPLICATION is trusted that far.
 //! - *Sessions of ours* are those with our role, name and badge ([`decoders::postgres::badge`]), so of
 //!   this process. Another sidecar's or an operator's tool under the same role is ended like anybody.
 //!
 //! From then to the seal only three things could let somebody in: an `ALTER DATABASE` (it changes the
-//! version of the database's entry, which the seal compares), the [`airlock`] (it counts who slips in),
+//! version of the database's entry, which the seal compares), the [`airlock`] (it counts who has slipped in and is still there; a superuser who comes and leaves within those
+//! milliseconds is a leak before the second marker, and is not seen after it),
 //! and another server or a restart behind the same name (the session that saw the door closed ends). What
 //! happens to our process does not matter: locks would vanish with it, the door stays closed.
 //!
@@ -58,7 +61,7 @@
 //! SHARE MODE` on every replicated table, in short tries; it goes away with our connection. Whether the
 //! locks fit into the server's lock table is a precheck ([`rights`]). Superusers could still write to
 //! what is not locked, so it is a transaction id too many between the two markers that stops the run,
-//! wherever on the server it was used.
+//! wherever on the server it was used. A superuser's bare `nextval` takes one for each 32nd value only.
 //!
 //! # What may overlap
 //!

@@ -26,7 +26,7 @@ const UNCALLED_CHUNK: usize = 20;
 const AHEAD: usize = 16;
 
 /// Whoever reads may be inside of a database that accepts no connections. There parallel workers can't start
-/// before version 13, which is an error of the statement.
+/// before the minor releases of February 2025, which is an error of the statement.
 const SERIAL: &str = "SET max_parallel_workers_per_gather = 0";
 
 /// All sequences, without what they stand at, with what a precheck asks for.

@@ -463,6 +463,36 @@ async fn a_closed_database_needs_no_lock_for_each_table() {
     assert!(room.fix.unwrap().contains("max_locks_per_transaction"));
 }
 
+/// FNV-1a of what the fence's lock is named by. Every role can work that out.
+fn key_of_the_lock(database: &str) -> i64 {
+    let bytes = ["cutover fence", database].into_iter().flat_map(|part| part.bytes().chain([0]));
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    hash as i64
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_the_lock_of_the_fence_does_not_keep_the_side_closed() {
+    let server = Postgres::start().await;
+    let blue = server.database("shop", SCHEMA).await;
+    server.info("postgres").open().await.batch_execute("CREATE ROLE nobody LOGIN").await.unwrap();
+    let take = format!("SELECT pg_advisory_lock({})", key_of_the_lock("shop"));
+    let fence = PostgresFence::new(blue.info(), "move");
+    let undo = fence.prepare().await.unwrap();
+
+    let squatter = server.login("nobody", "postgres").open_as("app").await;
+    squatter.batch_execute(&take).await.unwrap();
+    fence.raise(&undo, deadline()).await.unwrap();
+    assert!(squatter.batch_execute("SELECT 1").await.is_err(), "nobody has kept the lock");
+
+    let squatter = server.login("nobody", "postgres").open_as("app").await;
+    squatter.batch_execute(&take).await.unwrap();
+    fence.lower(&undo, deadline()).await.unwrap();
+    assert!(squatter.batch_execute("SELECT 1").await.is_err(), "nobody has kept the lock");
+    blue.open_as("app").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn roles_that_can_not_be_kept_out_are_named() {
     let server = Postgres::start().await;

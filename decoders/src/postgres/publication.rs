@@ -5,8 +5,8 @@
 //!
 //! A statement names at most [`TABLES_PER_STATEMENT`] of them and is a transaction of its own, because
 //! each takes a lock until its transaction ends, and a server's lock table has room for a few thousand. So
-//! a publication of many tables is not made, or dropped, in one step. Who makes one makes it before
-//! the slot; what broke off is dropped and made again.
+//! a publication of many tables is not made in one step. A slot must be made behind the whole of it: a change
+//! that is decoded before its table is published is lost.
 
 use super::failure::of_session;
 use super::ident::quote_identifier;
@@ -34,8 +34,11 @@ pub struct PublishedTable {
 /// Tables that one statement names.
 const TABLES_PER_STATEMENT: usize = 100;
 
-/// Creates the publication `name` for exactly `tables`. It is complete when this returns, and may have
-/// some of them only if it fails.
+/// How long a publication's drop waits for a table that somebody has locked, seconds.
+const LOCK_WAIT_S: u32 = 5;
+
+/// Creates the publication `name` for exactly `tables`. Call it before the slot is made. If it fails, none is
+/// left, unless dropping it fails, too; then that is logged.
 pub async fn create(
     session: &Session,
     name: &str,
@@ -52,10 +55,16 @@ pub async fn create(
     let (first, rest) = tables.split_at(tables.len().min(TABLES_PER_STATEMENT));
     let sql = create_sql(version_num, name, first, options);
     execute(session, &format!("create the publication {name}"), &sql).await?;
-    alter(session, name, "ADD", rest).await
+    let added = alter(session, name, "ADD", rest).await;
+    if added.is_err()
+        && let Err(error) = drop(session, name).await
+    {
+        tracing::warn!(publication = name, %error, "a publication with a part of its tables is left");
+    }
+    added
 }
 
-/// Adds tables.
+/// Adds tables, a hundred at a time.
 pub async fn add_tables(
     session: &Session,
     name: &str,
@@ -64,7 +73,7 @@ pub async fn add_tables(
     alter(session, name, "ADD", tables).await
 }
 
-/// Takes tables out. A change made before still arrives, if it has not been decoded yet.
+/// Takes tables out, a hundred at a time. A change made before still arrives, if it has not been decoded yet.
 pub async fn drop_tables(
     session: &Session,
     name: &str,
@@ -89,11 +98,31 @@ async fn alter(
 
 /// Drops the publication; fine if there is none.
 pub async fn drop(session: &Session, name: &str) -> Result<(), SourceError> {
-    // DROP PUBLICATION locks each table's membership.
+    // DROP PUBLICATION locks each membership and no table. Taking tables out locks the tables, so that is
+    // done only where all memberships at once may not fit, and nobody is kept waiting behind us for long.
     let listed = listed(session, name).await?;
-    alter(session, name, "DROP", listed.get(TABLES_PER_STATEMENT..).unwrap_or_default()).await?;
+    if listed.len() > members_at_once(session).await? {
+        let doing = format!("drop the publication {name}");
+        execute(session, &doing, &format!("SET lock_timeout = '{LOCK_WAIT_S}s'")).await?;
+        let taken =
+            alter(session, name, "DROP", &listed[TABLES_PER_STATEMENT.min(listed.len())..]).await;
+        execute(session, &doing, "RESET lock_timeout").await?;
+        taken?;
+    }
     let sql = format!("DROP PUBLICATION IF EXISTS {}", quote_identifier(name));
     execute(session, &format!("drop the publication {name}"), &sql).await
+}
+
+/// Memberships that one transaction can lock, with room for others.
+async fn members_at_once(session: &Session) -> Result<usize, SourceError> {
+    const QUARTER: &str = "
+        SELECT pg_catalog.current_setting('max_locks_per_transaction')::int8
+             * (pg_catalog.current_setting('max_connections')::int8
+                + pg_catalog.current_setting('max_prepared_transactions')::int8) / 4";
+    let doing = "read how many locks fit";
+    let row = session.query_one(QUARTER, &[]).await.map_err(|error| of_session(doing, error))?;
+    let quarter: i64 = row.try_get(0).map_err(|error| of_session(doing, error))?;
+    Ok(usize::try_from(quarter).unwrap_or(usize::MAX))
 }
 
 /// The tables that the publication lists one by one, partitioned ones as they are listed.

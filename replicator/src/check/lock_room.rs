@@ -69,7 +69,8 @@ pub(super) fn blue(server: &ServerInfo, tables: &[TableInfo]) -> Option<Finding>
             "lock-room",
             Side::Blue,
             "the lock table is too small for pg_dump, which locks every table while it reads the schema",
-        ),
+        )
+        .acceptable(),
         false => Finding::warning(
             "lock-room",
             Side::Blue,

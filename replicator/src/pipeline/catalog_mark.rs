@@ -25,7 +25,7 @@ fn sum_of(key: &str) -> String {
     format!(
         "pg_catalog.concat(pg_catalog.count(*), ':', pg_catalog.sum(pg_catalog.hashint8( \
              pg_catalog.hashint8(CASE WHEN pg_catalog.age(xmin) = 2147483647 THEN 0 ELSE \
-                 pg_catalog.age(xmin)::bigint - (SELECT pg_catalog.age('3'::xid)) END # {salt})::bigint \
+                 ((pg_catalog.age(xmin)::bigint - (SELECT pg_catalog.age('3'::xid))) & 4294967295) END # {salt})::bigint \
              # ({key}))))"
     )
 }

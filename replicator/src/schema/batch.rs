@@ -113,8 +113,9 @@ impl Position {
         }
         if position.describe() != note {
             return Err(BackfillError::halt(
-                "blue's schema has changed since a part of it was restored on green by a run that broke off",
-                "drop what was restored on green (replicator teardown, then DROP SCHEMA .. CASCADE) and start again",
+                "a run that broke off has restored a part of blue's schema on green, and what is to be restored now \
+                 begins otherwise: blue's schema, the section [schema], our role or pg_dump have changed",
+                "replicator teardown, then give green an empty database (DROP DATABASE, CREATE DATABASE) and start again",
             ));
         }
         position.note = Some(note);
@@ -147,7 +148,9 @@ impl Position {
         );
         restorer.run(&sql).await?.map_err(framed)?;
         let note = Marks::restoring(&**restorer.client()).await.map_err(framed)?;
-        if note != self.note {
+        // Its last transaction takes the note away.
+        let is_over = Marks::scripts(&**restorer.client()).await.map_err(framed)?.is_some();
+        if is_over || note != self.note {
             return Err(BackfillError::retry(
                 "another session has gone on with restoring the schema on green",
             ));

@@ -34,24 +34,26 @@ const ROOM: &str = "
            * (pg_catalog.current_setting('max_connections')::int8
               + pg_catalog.current_setting('max_prepared_transactions')::int8)";
 
-/// Materialized views with rows in them, but for those that come with an extension.
-const FILLED_VIEWS: &str = "
+/// Materialized views, but for those that come with an extension. Those without rows are named, too: pg_dump
+/// doesn't refresh them, nor what reads them, and knows that of what it was asked for only.
+const VIEWS: &str = "
     SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind = 'm' AND c.relispopulated AND n.nspname NOT LIKE 'pg\\_%'
+    WHERE c.relkind = 'm' AND n.nspname NOT LIKE 'pg\\_%'
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
                       WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
                         AND d.objid = c.oid AND d.deptype = 'e')
     ORDER BY 1, 2";
 
-/// Names of views that one pg_dump is given: a process takes arguments of a limited length.
-const VIEWS_PER_DUMP: usize = 500;
+/// Names of views that pg_dump is given: a process takes arguments of a limited length.
+const VIEWS_NAMED_MAX: usize = 500;
 
 /// What pg_dump is asked for.
 enum Part<'a> {
     /// A half of the schema, without anything that is read from tables or sequences.
     Half(&'static str),
-    /// How these materialized views get their rows.
+    /// How these materialized views get their rows, in the order in which they read each other; too many to
+    /// be named: all.
     Views(&'a [QualifiedName]),
 }
 
@@ -74,7 +76,7 @@ impl Dumper<'_> {
             quote_literal(self.snapshot)
         );
         session.batch_execute(&begin).await.map_err(asked)?;
-        let rows = session.query(FILLED_VIEWS, &[]).await.map_err(asked)?;
+        let rows = session.query(VIEWS, &[]).await.map_err(asked)?;
         session.batch_execute("COMMIT").await.map_err(asked)?;
         let view = |row: &tokio_postgres::Row| {
             Ok(QualifiedName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?))
@@ -90,9 +92,9 @@ impl Dumper<'_> {
                 // Each holds the locks of all tables while it runs.
                 false => (self.dump(&pre).await?, self.dump(&post).await?),
             };
-            for views in views.chunks(VIEWS_PER_DUMP) {
+            if !views.is_empty() {
                 // pg_dump itself has these at the very end, too.
-                post.push_str(&refreshes(&self.dump(&Part::Views(views)).await?));
+                post.push_str(&refreshes(&self.dump(&Part::Views(&views)).await?));
             }
             Ok((pre, post))
         };
@@ -130,7 +132,9 @@ impl Dumper<'_> {
             // is not asked for.
             Part::Views(views) => {
                 command.arg("--section=post-data");
-                command.args(views.iter().map(|view| format!("--table={view}")));
+                if views.len() <= VIEWS_NAMED_MAX {
+                    command.args(views.iter().map(|view| format!("--table={view}")));
+                }
             }
         }
         command

@@ -107,11 +107,12 @@ fn differences(
     let (here, there) = (owners(&one.1), owners(&other.1));
     let differ = here.symmetric_difference(&there).map(|(name, _)| name.clone());
     let moved: BTreeSet<String> = differ.filter(|name| both.contains(name)).collect();
+    let columns: Vec<String> = (moved.iter())
+        .filter_map(|name| Some(format!("column {}.", name.strip_prefix("table ")?)))
+        .collect();
     let is_moved = |on: &str| {
-        moved.iter().any(|name| {
-            let column = name.strip_prefix("table ").map(|table| format!("column {table}."));
-            name == on || column.is_some_and(|column| on.starts_with(&column))
-        })
+        let is_column = on.starts_with("column ");
+        moved.contains(on) || is_column && columns.iter().any(|column| on.starts_with(column))
     };
     let is_told = |object: &&Described| match object.kind.as_str() {
         "owner" => both.contains(&object.name),

@@ -92,13 +92,16 @@ impl TablePlan {
 /// event says: CASCADE could only reach tables that blue did not empty or that are not replicated
 /// (PostgreSQL's own apply worker does the same). Children of plain tables are named in the event
 /// themselves, hence ONLY.
-pub fn truncate(tables: &[&GreenTable], restart_identity: bool) -> String {
+///
+/// RESTART IDENTITY is never repeated: what sequences stand at is carried by a cutover alone, which does so while
+/// the last changes are still applied. A TRUNCATE among these would set a sequence back behind it.
+pub fn truncate(tables: &[&GreenTable]) -> String {
     let mut sql = String::from("TRUNCATE TABLE ");
     for (at, table) in tables.iter().enumerate() {
         let comma = if at > 0 { ", " } else { "" };
         let _ = write!(sql, "{comma}{}", relation(table));
     }
-    sql.push_str(if restart_identity { " RESTART IDENTITY" } else { " CONTINUE IDENTITY" });
+    sql.push_str(" CONTINUE IDENTITY");
     sql
 }
 

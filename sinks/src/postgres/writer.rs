@@ -41,8 +41,8 @@ impl Writer {
             ChangeEvent::Delete { table, old } => {
                 ("DELETE", table, Images { old: Some(old.row()), new: None })
             }
-            ChangeEvent::Truncate { tables, cascade: _, restart_identity } => {
-                return self.truncate(pipe, tables, *restart_identity, commit_lsn).await;
+            ChangeEvent::Truncate { tables, cascade: _, restart_identity: _ } => {
+                return self.truncate(pipe, tables, commit_lsn).await;
             }
             // For the controller, who saw it upstream.
             ChangeEvent::Message { .. } => return Ok(()),
@@ -138,7 +138,6 @@ impl Writer {
         &mut self,
         pipe: &mut Pipeline<'_>,
         tables: &[Arc<TableSchema>],
-        restart_identity: bool,
         commit_lsn: Lsn,
     ) -> Result<(), Failure> {
         if tables.is_empty() {
@@ -149,7 +148,7 @@ impl Writer {
         for table in tables {
             greens.push(self.statements.green(wire, table, self.fire).await?);
         }
-        let sql = plan::truncate(&greens.iter().collect::<Vec<_>>(), restart_identity);
+        let sql = plan::truncate(&greens.iter().collect::<Vec<_>>());
         wire.session().await?.batch_execute(&sql).await.map_err(|e| {
             let names: Vec<String> = tables.iter().map(|table| table.name.to_string()).collect();
             let doing = format!("TRUNCATE of {} (blue's commit {commit_lsn})", names.join(", "));

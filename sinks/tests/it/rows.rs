@@ -258,7 +258,8 @@ async fn truncate_of_tables_that_refer_to_each_other() {
     assert_eq!(db.rows("SELECT id FROM parent").await, ["6"]);
     assert_eq!(db.rows("SELECT id FROM child").await, Vec::<String>::new());
     assert_eq!(db.rows("SELECT a FROM other").await, ["2"]);
-    assert_eq!(db.rows("SELECT nextval('child_id_seq')").await, ["1"]);
+    // Sequences stay where they are: a cutover carries them.
+    assert_eq!(db.rows("SELECT nextval('child_id_seq')").await, ["2"]);
     // A table that blue did not empty is not emptied, whatever the event says.
     db.exec("INSERT INTO child (p) VALUES (6)").await;
     let alone =

@@ -11,7 +11,7 @@ const TABLES: &str = "
     create table purse (id int primary key, amount int not null);
     insert into purse values (1, 100), (2, 100), (3, 100), (4, 100), (5, 100), (6, 100), (7, 100), (8, 100);
     create table marker (id int primary key, token varchar(100));
-    insert into marker values (1, '');
+    insert into marker values (1, 'none');
     create user nobody@'%' identified by 'nobody';
     create user broad@'%' identified by 'broad';
     grant insert, update, select, delete on *.* to broad@'%'";

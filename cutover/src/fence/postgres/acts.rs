@@ -82,6 +82,11 @@ fn planned(statement: &str) -> String {
     statement.replace(&badge::wearers_sql(), "..sessions of this sidecar..")
 }
 
+/// The same so that a person can run it, too: whoever has our role and name is let be.
+fn by_hand(statement: &str) -> String {
+    statement.replace(&badge::wearers_sql(), "SELECT NULL::integer")
+}
+
 /// Sessions that pass for ours and yet write, or wait to write, to what is not our own: none of
 /// ours does while blue is fenced. To be asked within the database.
 pub(super) fn impostors_sql(database: &str) -> String {
@@ -258,15 +263,18 @@ pub(super) fn describe(place: &'static str, undo: &PostgresUndo) -> FenceActs {
     raise.push(act(
         "fence",
         match undo.closes_door() {
-            // Who agrees to a plan agrees to these tables.
-            true => format!("-- nobody is left who could write to {}", names(&undo.tables)),
+            // Who agrees to a plan agrees to these tables. A name with a line break would end the comment.
+            true => {
+                let tables = names(&undo.tables).replace(['\n', '\r'], " ");
+                format!("-- nobody is left who could write to {tables}")
+            }
             false => lock_sql(&undo.tables, LOCK_TIMEOUT_MS),
         },
     ));
     let mut back = vec![act("abort", end_own_sql(&undo.database))];
     back.extend(acts("abort", lower(undo, &Current::entered(undo)).statements));
     if let Some(at) = undo.at.as_deref().filter(|_| undo.may_alter) {
-        back.push(act("abort", planned(&close_since_sql(&undo.database, at, "now"))));
+        back.push(act("abort", by_hand(&close_since_sql(&undo.database, at, "now"))));
     }
     let mark = mark_sql(kind, &token).replace(&token.to_string(), "RUN.EPOCH.drain");
     FenceActs {

@@ -67,6 +67,10 @@ const TAG: &str = "[cutover fence ";
 const UNDO: &str = " Undo list: ";
 /// What a guard that refuses ends with: it turns text into a number.
 const REFUSED: &str = "22P02";
+/// `lock_not_available`: `lock_timeout` is over.
+const LOCK_NOT_AVAILABLE: &str = "55P03";
+/// How long the guard's lock is waited for before it is looked who holds it. One of ours holds it for milliseconds.
+const LOCK_WAIT_MS: u32 = 300;
 
 /// The comment of something that a fence closes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -283,10 +287,15 @@ fn guarded(undo: &PostgresUndo, needs: Needs, statements: &[String]) -> String {
         "SELECT CASE WHEN {right} THEN 0 ELSE {refusal} END AS held FROM ({}) AS marked",
         comments_sql(undo)
     );
-    let lock = fnv(["cutover fence", &undo.database]) as i64;
     let mut batch = vec![
         "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE".to_owned(),
-        format!("SELECT pg_catalog.pg_advisory_xact_lock({lock})"),
+        // A door that is said to be closed, or open, stays so when the server crashes right behind the answer.
+        "SELECT pg_catalog.set_config('synchronous_commit', 'local', true) \
+         WHERE pg_catalog.current_setting('synchronous_commit') = 'off'"
+            .to_owned(),
+        format!("SET LOCAL lock_timeout = '{LOCK_WAIT_MS}ms'"),
+        format!("SELECT pg_catalog.pg_advisory_xact_lock({})", lock_key(undo)),
+        "SET LOCAL lock_timeout TO DEFAULT".to_owned(),
     ];
     // Nobody is locked out: there is nothing to claim.
     if undo.closes_door() || !undo.roles.is_empty() {
@@ -297,7 +306,28 @@ fn guarded(undo: &PostgresUndo, needs: Needs, statements: &[String]) -> String {
     batch.join("; ")
 }
 
-/// Makes a change, and gives back the version of the database's entry that it has led to.
+/// The guard's advisory lock.
+fn lock_key(undo: &PostgresUndo) -> i64 {
+    fnv(["cutover fence", &undo.database]) as i64
+}
+
+/// Ends the sessions of other roles that hold the guard's lock or wait for it. Every role may take an advisory lock;
+/// whoever takes this one keeps a side closed, or open, for as long as he likes.
+fn end_squatters(undo: &PostgresUndo) -> String {
+    format!(
+        "SELECT pg_catalog.count(pg_catalog.pg_terminate_backend(l.pid)) AS ended \
+         FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
+         WHERE l.locktype = 'advisory' AND l.objsubid = 1 \
+           AND l.database = (SELECT oid FROM pg_catalog.pg_database \
+                             WHERE datname = pg_catalog.current_database()) \
+           AND ((l.classid::bigint << 32) | l.objid::bigint) = {} \
+           AND a.usename IS DISTINCT FROM session_user",
+        lock_key(undo)
+    )
+}
+
+/// Makes a change, and gives back the version of the database's entry that it has led to. Who of another role
+/// keeps it waiting is ended.
 ///
 /// # Errors
 /// Of [`Nature::Superseded`] if the claim is not what it has to be; nothing was changed then.
@@ -311,8 +341,21 @@ pub(super) async fn change(
     deadline: Instant,
 ) -> PortResult<Option<String>> {
     statements.push(acts::stamp_sql(&undo.database));
+    let batch = guarded(undo, needs, &statements);
     let session = outside.get(deadline).await?;
-    match session.row(&guarded(undo, needs, &statements), deadline).await {
+    let mut changed = session.row(&batch, deadline).await;
+    while let Err(error) = &changed
+        && error.is(LOCK_NOT_AVAILABLE)
+        && Instant::now() < deadline
+    {
+        session.run("ROLLBACK", deadline).await.map_err(|error| error.at(place, what))?;
+        let ended = session.row(&end_squatters(undo), deadline).await;
+        let ended = ended.map_err(|error| error.at(place, "ending who holds the fence's lock"))?;
+        let count = ended.get("ended").unwrap_or_default().to_owned();
+        tracing::warn!(place, what, ended = count, "others hold the lock of the fence: ended");
+        changed = session.row(&batch, deadline).await;
+    }
+    match changed {
         Ok(row) => Ok(row.get("stamp").map(str::to_owned)),
         Err(error) => {
             // It may be inside a failed transaction.

@@ -405,7 +405,8 @@ async fn lock_room(fence: &PostgresFence, admin: &Sql) -> PortResult<Check> {
              UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i \
              JOIN locked ON i.inhparent = locked.oid) \
          SELECT (SELECT count(*) FROM locked) AS tables, \
-                (SELECT count(*) FROM pg_catalog.pg_locks WHERE NOT fastpath) AS taken, \
+                (SELECT count(*) FROM pg_catalog.pg_locks \
+                 WHERE NOT fastpath AND mode <> 'SIReadLock') AS taken, \
                 pg_catalog.current_setting('max_locks_per_transaction')::bigint * \
                     (pg_catalog.current_setting('max_connections')::bigint + \
                      pg_catalog.current_setting('max_prepared_transactions')::bigint) AS slots",

@@ -1,6 +1,6 @@
 //! The same on MySQL and MariaDB: marks, tables of ours, and sessions that keep a write out of the log.
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 
 use super::{SOON, Summary, Who};
 use crate::mysql::{DATABASE, Login, Mysql, Stage, Version};
@@ -10,6 +10,8 @@ use crate::wait;
 const TABLES: &str = "
     create table purse (id int primary key, amount int not null);
     insert into purse values (1, 100), (2, 100), (3, 100), (4, 100), (5, 100), (6, 100), (7, 100), (8, 100);
+    create table mark (pipeline varchar(200), lane int, opened bigint unsigned, claim varchar(100),
+      primary key (pipeline, lane));
     create table marker (id int primary key, token varchar(100));
     insert into marker values (1, 'none');
     create user nobody@'%' identified by 'nobody';
@@ -67,6 +69,7 @@ pub async fn run(versions: (Version, Version)) -> Result<Summary> {
     ground.marks().await?;
     ground.sessions().await?;
     ground.trigger(&mut sidecar).await?;
+    ground.forged().await?;
     sidecar.terminate()?;
     Ok(ground.summary)
 }
@@ -111,47 +114,51 @@ impl Ground {
         }
     }
 
-    /// Writes that are said to be ours: by an account that may write everywhere, and by one that may not.
+    /// Writes with something like a mark, by an account that can't write where marks are.
     async fn marks(&mut self) -> Result<()> {
-        let blue = &self.stage.blue;
-        // The tables are on green only, so far. Somebody who may write everywhere has them on blue, too.
         let own = self.stage.green.value("select count(*) from _cutover.mark")?;
         anyhow::ensure!(own != "0", "our lanes have marked nothing on green");
-        blue.run(
-            "create database if not exists _cutover;
-             create table if not exists _cutover.mark (pipeline varchar(200), lane int, opened bigint unsigned,
-               claim varchar(100), primary key (pipeline, lane));
-             create table if not exists _cutover.progress (pipeline varchar(200) primary key, token text);
-             create table shop.mark like _cutover.mark",
-        )?;
         let zeros = "0".repeat(32);
         let claims = [
             ("a guess", format!("1 {zeros}")),
             ("nothing", String::new()),
             ("the pipeline's name", "shop_back".to_owned()),
         ];
-        let broad = blue.login(blue.port(), "broad", "broad");
-        let app = self.app(blue);
-        let mut id = 0;
-        for (login, who, table) in
-            [(&broad, Who::Owner, "_cutover.mark"), (&app, Who::Nobody, "shop.mark")]
-        {
-            for (what, claim) in &claims {
-                id += 1;
-                login.run(&format!(
-                    "use {DATABASE}; begin; replace into {table} values ('shop_back', 0, {id}, '{claim}');
-                     update purse set amount = -1 where id = {id}; commit"
-                ))?;
-                let harm = self.is_missing(id, "-1").await?;
-                self.summary.note(who, format!("a write with a mark of {what} in {table}"), harm);
-            }
+        for (at, (what, claim)) in claims.iter().enumerate() {
+            let id = at as u32 + 1;
+            self.app(&self.stage.blue).run(&format!(
+                "use {DATABASE}; begin; replace into mark values ('shop_back', 0, {id}, '{claim}');
+                 update purse set amount = -1 where id = {id}; commit"
+            ))?;
+            let harm = self.is_missing(id, "-1").await?;
+            self.summary.note(Who::Owner, format!("a write with a mark of {what}"), harm);
         }
-        broad.run(&format!(
-            "use {DATABASE}; begin; replace into _cutover.progress values ('shop_back', 'x');
+        Ok(())
+    }
+
+    /// A write with a mark where marks are, by an account that may write everywhere: it is on green, or the stream
+    /// stands and says so. Nothing comes after it.
+    async fn forged(&mut self) -> Result<()> {
+        let blue = &self.stage.blue;
+        blue.run(
+            "create database if not exists _cutover;
+             create table if not exists _cutover.mark (pipeline varchar(200), lane int, opened bigint unsigned,
+               claim varchar(100), primary key (pipeline, lane))",
+        )?;
+        let zeros = "0".repeat(32);
+        blue.login(blue.port(), "broad", "broad").run(&format!(
+            "use {DATABASE}; begin; replace into _cutover.mark values ('shop_back', 0, 1, '1 {zeros}');
              update purse set amount = -2 where id = 7; commit"
         ))?;
-        let harm = self.is_missing(7, "-2").await?;
-        self.summary.note(Who::Owner, "a write behind a change to our progress", harm);
+        let (api, green) = (self.stage.api(), &self.stage.green);
+        let amount = format!("select amount from {DATABASE}.purse where id = 7");
+        let seen = wait::until("the write on green, or a halt", SOON, || async {
+            let is_told = !api.status()?["halt"].is_null();
+            Ok((is_told || green.value(&amount)? == "-2").then_some(()))
+        })
+        .await;
+        let harm = seen.err().map(|error| format!("{error:#}"));
+        self.summary.note(Who::Owner, "a write with a guessed mark in _cutover.mark", harm);
         Ok(())
     }
 
@@ -201,7 +208,10 @@ impl Ground {
             Ok((found == token).then_some(()))
         })
         .await
-        .context("the stream stands")?;
+        .with_context(|| {
+            let status = self.stage.api().status();
+            status.map_or_else(|error| format!("{error:#}"), |status| status["halt"].to_string())
+        })?;
         let found = green.value(&format!("select amount from {DATABASE}.purse where id = {id}"))?;
         Ok((found != amount).then(|| format!("green has {found} for {amount}")))
     }

@@ -10,10 +10,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::actors::{Stage, check_report};
-use super::world::{Shared, State};
+use super::world::Shared;
 use super::{clients, inside_a_run, kill_sidecar, number, unserved};
 use crate::api::{ErrorCode, Outcome};
-use crate::side::{Direction, Side};
+use crate::side::Direction;
 
 /// What one history was.
 #[derive(Debug, Default)]
@@ -42,8 +42,9 @@ async fn wake(first: Arc<Stage>, second: Arc<Stage>) {
     first.thaw();
 }
 
-async fn history(seed: u64) -> (Told, Vec<String>, Vec<String>) {
+async fn history(seed: u64, has_claims: bool) -> (Told, Vec<String>, Vec<String>) {
     let shared = Shared::new(seed);
+    shared.lock().has_claims = has_claims;
     let (first, second) = (Stage::new(shared.clone(), 0), Stage::new(shared.clone(), 1));
     tokio::spawn(first.clone().supervise());
     for at in [0, 0, 1] {
@@ -110,13 +111,13 @@ async fn history(seed: u64) -> (Told, Vec<String>, Vec<String>) {
     (told, state.violations.clone(), state.schedule.clone())
 }
 
-fn run<T>(history: impl Future<Output = T>) -> T {
+fn run_seed(seed: u64, has_claims: bool) -> (Told, Vec<String>, Vec<String>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime");
-    runtime.block_on(history)
+    runtime.block_on(history(seed, has_claims))
 }
 
 #[test]
@@ -125,7 +126,7 @@ fn two_state_directories_never_make_two_writers() {
     let first = number("SIM_SEED", 1);
     let mut all = Told::default();
     for seed in first..first + runs {
-        let (told, violations, schedule) = run(history(seed));
+        let (told, violations, schedule) = run_seed(seed, true);
         all.flips += told.flips;
         all.superseded += told.superseded;
         all.taken_down += told.taken_down;
@@ -146,64 +147,16 @@ fn two_state_directories_never_make_two_writers() {
     );
 }
 
-/// The history that claims are there for: the first host stands still while blue is closed and nothing is
-/// decided, the second changes over to green, and the first goes on with its undo list for blue.
-async fn left_behind(seed: u64, has_claims: bool) -> (Told, Vec<String>, Vec<String>) {
-    let shared = Shared::new(seed);
-    shared.lock().has_claims = has_claims;
-    let (first, second) = (Stage::new(shared.clone(), 0), Stage::new(shared.clone(), 1));
-    tokio::spawn(first.clone().supervise());
-    tokio::spawn(clients::past_the_router(shared.clone()));
-    let ordered = first.clone();
-    tokio::spawn(async move { ordered.order(Direction::Forward).await });
-    let closed = |state: &mut State| state.side(Side::Blue).claim.is_some();
-    let mut told = Told::default();
-    if !until(&shared, Duration::from_secs(20), closed).await {
-        return (told, shared.lock().violations.clone(), shared.lock().schedule.clone());
-    }
-    first.freeze(Duration::from_secs(600));
-
-    tokio::spawn(second.clone().supervise());
-    let report =
-        tokio::time::timeout(Duration::from_secs(60), second.order(Direction::Forward)).await;
-    if let Ok(Some(report)) = report {
-        check_report(&shared, &report);
-        told.flips = u64::from(report.outcome == Outcome::Completed);
-    }
-    first.thaw();
-    let acted = |state: &mut State| !state.violations.is_empty();
-    until(&shared, Duration::from_secs(30), acted).await;
-    let state = shared.lock();
-    (told, state.violations.clone(), state.schedule.clone())
-}
-
-/// Waits until the world is so; `false` if it never is within `patience`.
-async fn until(shared: &Shared, patience: Duration, is_so: impl Fn(&mut State) -> bool) -> bool {
-    let end = Instant::now() + patience;
-    while Instant::now() < end {
-        if is_so(&mut shared.lock()) {
-            return true;
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    false
-}
-
-/// Each of these histories is played twice: if a closed side could be opened by whoever has an undo list
-/// for it, there would be two writers; with claims there never are.
+/// The same histories, if a closed side could be opened by whoever has an undo list for it. One in some
+/// hundreds has two writers then; SIM_SEED begins the search elsewhere.
 #[test]
 fn without_claims_they_do() {
-    let has_two_writers = |(_, violations, _): &(Told, Vec<String>, Vec<String>)| {
+    let first = number("SIM_SEED", 1);
+    let is_wrong = |seed: &u64| {
+        let (_, violations, _) = run_seed(*seed, false);
         violations.iter().any(|violation| violation.contains("two writers"))
     };
-    let (mut flips, mut found) = (0, 0);
-    for seed in 1..=20 {
-        let (told, violations, schedule) = run(left_behind(seed, true));
-        assert!(violations.is_empty(), "{}\n\nviolated: {violations:#?}", schedule.join("\n"));
-        flips += told.flips;
-        found += u64::from(has_two_writers(&run(left_behind(seed, false))));
-    }
-    println!("{flips} of 20 changed over, {found} have two writers without claims");
-    assert!(flips > 10, "the second host has changed over in {flips} of 20 histories only");
-    assert!(found > 0, "these histories would not notice two writers");
+    let found = (first..first + 599).find(is_wrong);
+    println!("two writers with seed {found:?}");
+    assert!(found.is_some(), "these histories would not notice two writers");
 }

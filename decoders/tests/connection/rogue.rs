@@ -27,10 +27,12 @@ fn startup() -> Vec<u8> {
     let mut bytes = message(b'R', &[0, 0, 0, 0]);
     bytes.extend(message(b'S', b"server_version\x0013.4\0"));
     bytes.extend(message(b'K', &[0, 0, 0, 7, 0, 0, 0, 9]));
-    // jit exists since 11: one SET is answered.
     bytes.extend(message(b'Z', b"I"));
-    bytes.extend(message(b'C', b"SET\0"));
-    bytes.extend(message(b'Z', b"I"));
+    // jit exists since 11: one SET is answered, and the badge.
+    for tag in [&b"SET\0"[..], b"SELECT 1\0"] {
+        bytes.extend(message(b'C', tag));
+        bytes.extend(message(b'Z', b"I"));
+    }
     bytes
 }
 

@@ -253,7 +253,7 @@ fn written(types: &Types, file: usize, block: &Block, value: &Expr) -> Result<St
         Expr::Call(call) => {
             let function = call.func.to_token_stream().to_string().replace(' ', "");
             match (function.rsplit_once("::"), call.args.first()) {
-                (Some((of, "from")), Some(argument)) if of == "SocketAddr" => {
+                (Some(("SocketAddr", "from")), Some(argument)) => {
                     written(types, file, block, argument)?
                 }
                 (Some((_, "new")), None) => "none".into(),

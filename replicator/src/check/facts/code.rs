@@ -68,6 +68,8 @@ WITH trusted AS (
   FROM tables t JOIN pg_catalog.pg_trigger g ON g.tgrelid = t.oid AND NOT g.tgisinternal
   JOIN pg_catalog.pg_proc p ON p.oid = g.tgfoid
   WHERE g.tgenabled IN ('A', 'R')
+    AND (p.pronamespace IS DISTINCT FROM pg_catalog.to_regnamespace('_cutover')::pg_catalog.oid
+         OR p.proowner NOT IN (SELECT oid FROM trusted))
     AND (p.proowner NOT IN (SELECT oid FROM trusted) OR t.relowner NOT IN (SELECT oid FROM trusted))
 )
 SELECT DISTINCT t.nspname::text, t.relname::text, pg_catalog.pg_get_userbyid(f.owner)::text, f.what

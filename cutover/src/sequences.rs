@@ -268,10 +268,11 @@ impl Sequences for PostgresSequences {
         self.carry(deadline).await
     }
 
-    /// The session inside of the closed source is kept: one that ends loses its badge before it is off the list
-    /// of sessions, and would look like an intruder to the seal.
     async fn copy(&self, deadline: Instant) -> PortResult<SequenceReport> {
-        self.carry(deadline).await
+        let report = self.carry(deadline).await?;
+        // The source is closed: nobody shall be left inside.
+        self.source.close().await;
+        Ok(report)
     }
 
     /// Rows that are applied bring their values with them, and call no sequence; TRUNCATE restarts none

@@ -227,8 +227,10 @@ impl Sealed {
         require(report.prepared.is_empty(), || {
             format!("{side} has prepared transactions: {}", report.prepared.join(", "))
         })?;
-        require(report.locks_held, || {
-            format!("what kept writers out of {side} was lost before the seal: was it restarted?")
+        require(report.unbroken, || {
+            format!(
+                "what kept writers out of {side} was lost before the seal: it was restarted, or our session there broke"
+            )
         })?;
         require(way_back.is_of(drained), || "the way back was proven by another run".into())?;
         require(written.token == drained.token.sealing(), || {

@@ -319,7 +319,7 @@ impl<W: World> Fence for Rehearsal<'_, W> {
             text: act.text.replace("RUN.EPOCH.drain", "RUN.EPOCH.seal"),
             place: act.place,
         }));
-        Ok(SealReport { refuses_clients: true, locks_held: true, ..SealReport::default() })
+        Ok(SealReport { refuses_clients: true, unbroken: true, ..SealReport::default() })
     }
 
     /// Without faults only the flip lowers a fence: the one that an earlier run has left on the

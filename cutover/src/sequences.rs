@@ -269,10 +269,11 @@ impl Sequences for PostgresSequences {
     }
 
     async fn copy(&self, deadline: Instant) -> PortResult<SequenceReport> {
-        let report = self.carry(deadline).await?;
-        // The source is closed: nobody shall be left inside.
+        self.carry(deadline).await
+    }
+
+    async fn leave(&self) {
         self.source.close().await;
-        Ok(report)
     }
 
     /// Rows that are applied bring their values with them, and call no sequence; TRUNCATE restarts none

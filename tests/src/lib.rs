@@ -53,3 +53,4 @@ pub mod side;
 pub mod stage;
 pub mod unseen;
 pub mod wait;
+pub mod wide;

@@ -71,7 +71,7 @@ pub struct FinishReport {
     /// What a person would have to run to open it again. Its data is that of the moment when the
     /// streams ended.
     pub reopen: Vec<String>,
-    /// As in [`FinishPlan`].
+    /// As the plan had them: see [`FinishPlan::unneeded`].
     #[serde(default)]
     pub unneeded: Vec<String>,
 }

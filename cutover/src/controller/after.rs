@@ -8,7 +8,7 @@ use super::{Run, stop};
 use crate::api::{Breach, Step};
 use crate::evidence::Committed;
 use crate::phase::{Input, Stop, WatchEnd};
-use crate::ports::{Clock, Fence, Replication, WayBackStream, World};
+use crate::ports::{Clock, Fence, Replication, Sequences, WayBackStream, World};
 
 impl<W: World> Run<'_, W> {
     /// What carries changes: from now on the way back, or nothing at all if there is none.
@@ -22,6 +22,7 @@ impl<W: World> Run<'_, W> {
             self.waiting("closing the stream");
             world.replication().finish(&self.token).await.map_err(stop)?;
             world.fence().leave().await;
+            world.sequences().leave().await;
             self.note_leaks();
             return Ok((format!("the stream from {from} is closed"), Input::StreamEnded));
         }
@@ -30,6 +31,7 @@ impl<W: World> Run<'_, W> {
         // The fence's sessions have done their work: the seal stands. Where they hold table locks, the way
         // back could not apply anything under them.
         world.fence().leave().await;
+        world.sequences().leave().await;
         world.way_back().turn(committed, &self.token, marker).await.map_err(stop)?;
         self.note_leaks();
         Ok((format!("what {} writes goes to {from}", committed.to()), Input::StreamsTurned))

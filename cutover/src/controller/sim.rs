@@ -296,7 +296,7 @@ impl Fence for Sim {
     async fn seal(&self, _: &u32, _: Instant) -> PortResult<SealReport> {
         self.act("seal", |state| {
             state.sealed = true;
-            Ok(SealReport { refuses_clients: true, locks_held: true, ..SealReport::default() })
+            Ok(SealReport { refuses_clients: true, unbroken: true, ..SealReport::default() })
         })
         .await
     }

@@ -3,7 +3,7 @@
 
 use crate::api::Check;
 
-/// The check's name.
+/// The check under which a plan names them, whichever the engine.
 pub(super) const NAME: &str = "long-sessions";
 /// Who has been in a statement or transaction for longer is named, seconds.
 pub(super) const SECONDS: u32 = 1;

@@ -313,7 +313,7 @@ impl Fence for MysqlFence {
         Ok(SealReport {
             refuses_clients,
             mechanism: acts::mechanism(self.place, undo),
-            locks_held: is_unmoved,
+            unbroken: is_unmoved,
             foreign_writers,
             prepared,
             own_xids: 0,

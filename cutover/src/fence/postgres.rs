@@ -47,13 +47,14 @@
 //! - *Sessions of ours* are those with our role, name and badge ([`decoders::postgres::badge`]), so of
 //!   this process. Another sidecar's or an operator's tool under the same role is ended like anybody.
 //!
-//! From then to the seal only three things could let somebody in: an `ALTER DATABASE` (it changes the
-//! version of the database's entry, which the seal compares), the [`airlock`] (it counts who has slipped in and is still there; a superuser who comes and leaves within those
-//! milliseconds is a leak before the second marker, and is not seen after it),
-//! and another server or a restart behind the same name (the session that saw the door closed ends). What
-//! happens to our process does not matter: locks would vanish with it, the door stays closed.
+//! From then to the seal three more things could let somebody in: an `ALTER DATABASE` (it changes the
+//! version of the database's entry, which the seal compares), the [`airlock`] (it counts who has slipped in
+//! and is still there; a superuser who comes and leaves within those milliseconds is a leak before the second
+//! marker, and is not seen after it), and another server or a restart behind the same name (the session that
+//! saw the door closed ends). What happens to our process does not matter: locks would vanish with it, the
+//! door stays closed.
 //!
-//! Nothing of this depends on the number of tables, so the pause does not either.
+//! Nothing of the fence depends on the number of tables.
 //!
 //! # Where the door can't be closed
 //!
@@ -531,7 +532,7 @@ impl Fence for PostgresFence {
         Ok(SealReport {
             refuses_clients,
             mechanism,
-            locks_held: match undo.closes_door() {
+            unbroken: match undo.closes_door() {
                 true => self.is_witnessed().await,
                 false => self.locks_held(undo.tables.len() as u64, deadline).await?,
             },

@@ -25,7 +25,7 @@ fn drained(epoch: Epoch) -> Drained {
 
 fn sealed(epoch: Epoch) -> Sealed {
     let token = drained(epoch).token().sealing();
-    let report = SealReport { refuses_clients: true, locks_held: true, ..SealReport::default() };
+    let report = SealReport { refuses_clients: true, unbroken: true, ..SealReport::default() };
     let written = MarkerWritten::new(token.clone(), 11);
     let decoded = MarkerDecoded { token, end_lsn: Lsn(6), leaks: Leaks::default() };
     Sealed::prove(&drained(epoch), &report, &written, &decoded, way_back(epoch)).unwrap()

@@ -42,7 +42,7 @@ pub struct SealReport {
     pub mechanism: String,
     /// What kept writers out while the seal was put in place was there all the time: the session that saw
     /// blue closed, the table locks, or a history that did not move.
-    pub locks_held: bool,
+    pub unbroken: bool,
     /// Foreign sessions with a transaction id; must be empty.
     pub foreign_writers: Vec<String>,
     /// Prepared transactions; must be empty.

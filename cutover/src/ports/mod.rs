@@ -161,6 +161,12 @@ pub trait Sequences: Send + Sync {
         false
     }
 
+    /// Ends the session that [`Sequences::copy`] has on the side that was left. Not before the seal, which counts
+    /// whoever is inside: one of ours that is just ending is known no more. The default: there is none.
+    fn leave(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+
     /// The statements.
     fn describe(&self) -> Vec<Act>;
 }

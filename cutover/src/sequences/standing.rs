@@ -29,8 +29,17 @@ const AHEAD: usize = 16;
 /// before the minor releases of February 2025, which is an error of the statement.
 const SERIAL: &str = "SET max_parallel_workers_per_gather = 0";
 
+/// Which of `pg_class c` and `pg_namespace n` are a user's sequences.
+macro_rules! of_users {
+    () => {
+        "c.relkind = 'S' AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', \
+         'information_schema', '_cutover') AND n.nspname NOT LIKE 'pg\\_toast%'"
+    };
+}
+
 /// All sequences, without what they stand at, with what a precheck asks for.
-pub(super) const LIST: &str = "SELECT c.oid, n.nspname AS schema, c.relname AS name, \
+pub(super) const LIST: &str = concat!(
+    "SELECT c.oid, n.nspname AS schema, c.relname AS name, \
      s.seqincrement AS step, s.seqmin AS low, s.seqmax AS high, s.seqcycle AS cycles, \
      pg_catalog.has_sequence_privilege(c.oid, 'SELECT') AS readable, \
      pg_catalog.has_sequence_privilege(c.oid, 'UPDATE') AS settable, \
@@ -38,19 +47,23 @@ pub(super) const LIST: &str = "SELECT c.oid, n.nspname AS schema, c.relname AS n
      AND d.classid = 'pg_catalog.pg_class'::regclass) AS of_extension \
      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
      JOIN pg_catalog.pg_sequence s ON s.seqrelid = c.oid \
-     WHERE c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', \
-     '_cutover') AND n.nspname NOT LIKE 'pg\\_toast%' ORDER BY 2, 3";
+     WHERE ",
+    of_users!(),
+    " ORDER BY 2, 3"
+);
 
 /// The same sequences, for the pause: less than half of the work where there are thousands. Nobody looks at
 /// rights here but to those of an extension's.
-const NAMES: &str = "SELECT c.oid, n.nspname AS schema, c.relname AS name, \
+const NAMES: &str = concat!(
+    "SELECT c.oid, n.nspname AS schema, c.relname AS name, \
      e.objid IS NOT NULL AS of_extension, CASE WHEN e.objid IS NULL THEN true \
          ELSE pg_catalog.has_sequence_privilege(c.oid, 'SELECT') END AS readable \
      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
      LEFT JOIN (SELECT DISTINCT objid FROM pg_catalog.pg_depend WHERE deptype = 'e' \
          AND classid = 'pg_catalog.pg_class'::regclass) AS e ON e.objid = c.oid \
-     WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', \
-     'information_schema', '_cutover') AND n.nspname NOT LIKE 'pg\\_toast%'";
+     WHERE ",
+    of_users!()
+);
 
 /// What a sequence stands at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

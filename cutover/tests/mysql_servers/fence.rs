@@ -170,7 +170,7 @@ async fn nothing_passes_the_fence_and_lowering_it_leaves_no_trace(version: Versi
     assert!(long.await.unwrap().is_err() && talker.await.unwrap().is_err());
 
     let sealed = fence.seal(&undo, deadline()).await.unwrap();
-    assert!(sealed.refuses_clients && sealed.locks_held, "{sealed:?}");
+    assert!(sealed.refuses_clients && sealed.unbroken, "{sealed:?}");
     assert!(sealed.foreign_writers.is_empty() && sealed.prepared.is_empty(), "{sealed:?}");
     let second = fence.mark(&token.sealing(), deadline()).await.unwrap();
     assert_eq!(second.xid, first.xid + 1, "its history moved by the marker alone");
@@ -327,7 +327,7 @@ async fn a_history_that_moves_stops_the_run(version: Version) {
     fence.mark(&token, deadline()).await.unwrap();
     impostor.query_drop("INSERT INTO shop.a (who) VALUES ('impostor')").await.unwrap();
     let sealed = fence.seal(&undo, deadline()).await.unwrap();
-    assert!(!sealed.locks_held && sealed.foreign_writers.len() == 1, "{sealed:?}");
+    assert!(!sealed.unbroken && sealed.foreign_writers.len() == 1, "{sealed:?}");
     let error = fence.mark(&token.sealing(), deadline()).await.unwrap_err();
     assert!(error.what.contains("moved by 1 transactions"), "{error}");
     fence.lower(&undo, deadline()).await.unwrap();

@@ -173,7 +173,7 @@ async fn nothing_passes_the_fence_and_lowering_it_leaves_no_trace() {
 
     // The seal: nobody comes in, superusers neither.
     let sealed = fence.seal(&undo, deadline()).await.unwrap();
-    assert!(sealed.refuses_clients && sealed.locks_held, "{sealed:?}");
+    assert!(sealed.refuses_clients && sealed.unbroken, "{sealed:?}");
     assert!(sealed.foreign_writers.is_empty() && sealed.prepared.is_empty());
     let second = fence.mark(&token.sealing(), deadline()).await.unwrap();
     assert!(second.xid > first.xid);
@@ -238,7 +238,7 @@ async fn a_role_that_only_owns_the_database_can_fence_it() {
     Fenced::prove(Epoch(1), Side::Blue, &report).unwrap();
     assert!(app.batch_execute("SELECT 1").await.is_err(), "the session lives on");
     let sealed = fence.seal(&undo, deadline()).await.unwrap();
-    assert!(sealed.refuses_clients && sealed.locks_held);
+    assert!(sealed.refuses_clients && sealed.unbroken);
     fence.lower(&undo, deadline()).await.unwrap();
     assert_eq!(settings(&blue, &server.info("postgres")).await, before);
     server.login("app", "shop").open().await;
@@ -451,7 +451,7 @@ async fn a_closed_database_needs_no_lock_for_each_table() {
     Fenced::prove(Epoch(1), Side::Blue, &report).unwrap();
     assert_eq!(report.tables_locked, 0);
     let sealed = fence.seal(&undo, deadline()).await.unwrap();
-    assert!(sealed.refuses_clients && sealed.locks_held, "{sealed:?}");
+    assert!(sealed.refuses_clients && sealed.unbroken, "{sealed:?}");
     fence.lower(&undo, deadline()).await.unwrap();
 
     // Whoever can't close the database is told before, and how.

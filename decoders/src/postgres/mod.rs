@@ -59,6 +59,7 @@ mod dsn;
 pub mod error;
 mod establish;
 mod link;
+pub mod lock_room;
 mod options;
 pub mod origins;
 mod parameters;

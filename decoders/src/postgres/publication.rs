@@ -10,6 +10,7 @@
 
 use super::failure::of_session;
 use super::ident::quote_identifier;
+use super::lock_room;
 use super::session::Session;
 use crate::change::{QualifiedName, TableId};
 use crate::source::SourceError;
@@ -101,8 +102,9 @@ pub async fn drop(session: &Session, name: &str) -> Result<(), SourceError> {
     // DROP PUBLICATION locks each membership and no table. Taking tables out locks the tables, so that is
     // done only where all memberships at once may not fit, and nobody is kept waiting behind us for long.
     let listed = listed(session, name).await?;
-    if listed.len() > members_at_once(session).await? {
-        let doing = format!("drop the publication {name}");
+    let doing = format!("drop the publication {name}");
+    let room = lock_room::for_one(&**session).await.map_err(|error| of_session(&doing, error))?;
+    if listed.len() as i64 > room {
         execute(session, &doing, &format!("SET lock_timeout = '{LOCK_WAIT_S}s'")).await?;
         let taken =
             alter(session, name, "DROP", &listed[TABLES_PER_STATEMENT.min(listed.len())..]).await;
@@ -110,19 +112,7 @@ pub async fn drop(session: &Session, name: &str) -> Result<(), SourceError> {
         taken?;
     }
     let sql = format!("DROP PUBLICATION IF EXISTS {}", quote_identifier(name));
-    execute(session, &format!("drop the publication {name}"), &sql).await
-}
-
-/// Memberships that one transaction can lock, with room for others.
-async fn members_at_once(session: &Session) -> Result<usize, SourceError> {
-    const QUARTER: &str = "
-        SELECT pg_catalog.current_setting('max_locks_per_transaction')::int8
-             * (pg_catalog.current_setting('max_connections')::int8
-                + pg_catalog.current_setting('max_prepared_transactions')::int8) / 4";
-    let doing = "read how many locks fit";
-    let row = session.query_one(QUARTER, &[]).await.map_err(|error| of_session(doing, error))?;
-    let quarter: i64 = row.try_get(0).map_err(|error| of_session(doing, error))?;
-    Ok(usize::try_from(quarter).unwrap_or(usize::MAX))
+    execute(session, &doing, &sql).await
 }
 
 /// The tables that the publication lists one by one, partitioned ones as they are listed.

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use decoders::QualifiedName;
+use decoders::postgres::lock_room;
 use decoders::postgres::session::Session;
 use tokio_postgres::GenericClient;
 
@@ -15,9 +16,6 @@ use crate::schema::UndoneIndexes;
 
 /// Locks that emptying a table takes, with a margin for indexes.
 const LOCKS_PER_TABLE: i64 = 16;
-
-/// Of the locks that green's settings provide for, the part that one transaction may take.
-const SHARE: i64 = 4;
 
 fn emptying(error: tokio_postgres::Error) -> BackfillError {
     BackfillError::database("emptying the tables of the last copy on green", &error)
@@ -53,13 +51,8 @@ pub(super) async fn empty(
 }
 
 async fn tables_per_transaction(green: &impl GenericClient) -> Result<usize, BackfillError> {
-    const PROVIDED: &str = "
-        SELECT pg_catalog.current_setting('max_locks_per_transaction')::int8
-             * (pg_catalog.current_setting('max_connections')::int8
-                + pg_catalog.current_setting('max_prepared_transactions')::int8)";
-    let row = green.query_one(PROVIDED, &[]).await.map_err(emptying)?;
-    let provided: i64 = row.try_get(0).map_err(emptying)?;
-    Ok(usize::try_from(provided / SHARE / LOCKS_PER_TABLE).unwrap_or(1).max(1))
+    let room = lock_room::for_one(green).await.map_err(emptying)?;
+    Ok(usize::try_from(room / LOCKS_PER_TABLE).unwrap_or(1).max(1))
 }
 
 /// Pairs of tables that a foreign key connects.

@@ -135,8 +135,8 @@ impl SlotRoute {
         let _guard = self.door.enter(ends.direction.from()).await?;
         let session = session::connect(&ends.source, "cutover marker").await;
         let session = session.map_err(|error| PortError::new(self.source(), error.to_string()))?;
-        // In a database that accepts no connections parallel workers can't start before the minor releases of February 2025, which is
-        // an error of the statement.
+        // In a database that accepts no connections parallel workers can't start before the minor releases of
+        // February 2025, which is an error of the statement.
         let writable = "SET default_transaction_read_only = off; SET synchronous_commit = on; \
              SET max_parallel_workers_per_gather = 0";
         session.batch_execute(writable).await.map_err(|error| self.unwritten(&error))?;

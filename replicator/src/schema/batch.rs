@@ -9,6 +9,7 @@
 //! A session whose process was killed may still be about to commit. So a transaction begins with a lock
 //! that only one session can have, and under it the note has to be the one that we know.
 
+use decoders::postgres::lock_room;
 use sha2::{Digest, Sha256};
 use tokio_postgres::GenericClient;
 
@@ -16,10 +17,6 @@ use super::marks::{Marks, STATE_TABLE};
 use super::script::Entry;
 use super::session::Restorer;
 use crate::backfill::BackfillError;
-
-/// Of the locks that green's settings provide for, the part that one transaction may take. The rest is
-/// for others, and for a statement that takes many at once, as one about a table of many partitions does.
-const SHARE: i64 = 4;
 
 /// Locks that a statement is assumed to take at most until they are counted again.
 const LOCKS_PER_STATEMENT: i64 = 8;
@@ -37,19 +34,13 @@ pub(super) struct Room {
 
 impl Room {
     pub(super) async fn read(green: &impl GenericClient) -> Result<Self, BackfillError> {
-        const PROVIDED: &str = "
-            SELECT pg_catalog.current_setting('max_locks_per_transaction')::int8
-                 * (pg_catalog.current_setting('max_connections')::int8
-                    + pg_catalog.current_setting('max_prepared_transactions')::int8)";
         let asked = |error| BackfillError::database("reading green's settings", &error);
-        let row = green.query_one(PROVIDED, &[]).await.map_err(asked)?;
-        let provided: i64 = row.try_get(0).map_err(asked)?;
-        Ok(Self::of(provided))
+        Ok(Self::of(lock_room::for_one(green).await.map_err(asked)?))
     }
 
-    fn of(provided: i64) -> Self {
-        let mut room = Self { limit: (provided / SHARE).max(1), unlooked: 0 };
-        room.held(0);
+    fn of(limit: i64) -> Self {
+        let mut room = Self { limit, unlooked: 0 };
+        room.emptied();
         room
     }
 
@@ -70,18 +61,20 @@ impl Room {
                 WHERE pid = pg_catalog.pg_backend_pid() AND NOT fastpath) held";
         let asked = |error| BackfillError::database("counting locks on green", &error);
         let row = green.query_one(HELD, &[]).await.map_err(asked)?;
-        Ok(self.held(row.try_get(0).map_err(asked)?))
+        let held: i64 = row.try_get(0).map_err(asked)?;
+        self.unlooked = self.statements(held);
+        // Statements that take no new lock don't make it count after each of them.
+        Ok(self.unlooked == 0)
     }
 
-    /// Takes in how many there are; true if these are enough.
-    fn held(&mut self, locks: i64) -> bool {
-        self.unlooked = ((self.limit - locks) / LOCKS_PER_STATEMENT).max(1);
-        locks >= self.limit
+    /// Statements for which there is room beside so many locks.
+    fn statements(&self, held: i64) -> i64 {
+        ((self.limit - held) / LOCKS_PER_STATEMENT).max(0)
     }
 
-    /// A new transaction begins.
+    /// A new transaction begins. However small the table is, a statement at a time goes.
     pub(super) fn emptied(&mut self) {
-        self.held(0);
+        self.unlooked = self.statements(0).max(1);
     }
 }
 
@@ -174,16 +167,12 @@ mod tests {
 
     #[test]
     fn locks_are_counted_the_more_often_the_fewer_are_left() {
-        let mut room = Room::of(6_400);
-        assert_eq!((room.limit, room.unlooked), (1_600, 200));
-        assert!(!room.held(1_200));
-        assert_eq!(room.unlooked, 50);
-        assert!(!room.held(1_599));
-        assert_eq!(room.unlooked, 1);
-        assert!(room.held(1_600));
+        let mut room = Room::of(1_600);
+        assert_eq!(room.unlooked, 200);
+        assert_eq!([1_200, 1_592, 1_593, 2_000].map(|held| room.statements(held)), [50, 1, 0, 0]);
+        room.unlooked = 0;
         room.emptied();
         assert_eq!(room.unlooked, 200);
-        // However small the table is, a statement at a time goes.
-        assert_eq!(Room::of(2).limit, 1);
+        assert_eq!(Room::of(2).unlooked, 1);
     }
 }

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use decoders::QualifiedName;
 use decoders::postgres::catalog::quote_literal;
 use decoders::postgres::conninfo::{ConnInfo, Host};
+use decoders::postgres::lock_room;
 use decoders::postgres::session::Session;
 use tokio::process::Command;
 
@@ -26,13 +27,9 @@ pub(super) struct Dumper<'a> {
     pub config: &'a SchemaConfig,
 }
 
-/// The locks that a dump takes, against those that blue's settings provide for. A dump locks every table to
-/// its end.
-const ROOM: &str = "
-    SELECT (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p', 'v', 'm')),
-           pg_catalog.current_setting('max_locks_per_transaction')::int8
-           * (pg_catalog.current_setting('max_connections')::int8
-              + pg_catalog.current_setting('max_prepared_transactions')::int8)";
+/// The locks that a dump takes: it locks every table to its end.
+const LOCKED: &str =
+    "SELECT pg_catalog.count(*) FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p', 'v', 'm')";
 
 /// Materialized views, but for those that come with an extension. Those without rows are named, too: pg_dump
 /// doesn't refresh them, nor what reads them, and knows that of what it was asked for only.
@@ -67,9 +64,9 @@ impl Dumper<'_> {
         cancel: &Cancel,
     ) -> Result<(String, String), BackfillError> {
         let asked = |error| BackfillError::database("reading blue's catalog", &error);
-        let row = session.query_one(ROOM, &[]).await.map_err(asked)?;
-        let (relations, provided): (i64, i64) =
-            (row.try_get(0).map_err(asked)?, row.try_get(1).map_err(asked)?);
+        let row = session.query_one(LOCKED, &[]).await.map_err(asked)?;
+        let locked: i64 = row.try_get(0).map_err(asked)?;
+        let room = lock_room::for_one(&**session).await.map_err(asked)?;
         // In the dump's snapshot: pg_dump refuses names of which it sees nothing.
         let begin = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
@@ -87,7 +84,7 @@ impl Dumper<'_> {
         views.retain(|view| !self.exclude.contains(view));
         let (pre, post) = (Part::Half("pre-data"), Part::Half("post-data"));
         let both = async {
-            let (pre, mut post) = match relations <= provided / 4 {
+            let (pre, mut post) = match locked <= room {
                 true => tokio::try_join!(self.dump(&pre), self.dump(&post))?,
                 // Each holds the locks of all tables while it runs.
                 false => (self.dump(&pre).await?, self.dump(&post).await?),

@@ -1,8 +1,7 @@
 //! Green's schema: dumped from blue with pg_dump, restored by our own executor in two halves.
 //!
 //! Types, functions and empty tables come before the rows, in as few transactions as green's lock table
-//! allows. Indexes,
-//! constraints and triggers come after them, in parallel where that is safe, each statement
+//! allows. Indexes, constraints and triggers come after them, in parallel where that is safe, each statement
 //! together with its mark, so that a restart goes on where the last one stopped. A table's indexes
 //! need not wait for other tables' rows.
 

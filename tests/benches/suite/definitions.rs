@@ -8,16 +8,14 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tests::bench::options::Options;
 use tests::bench::report::Series;
-use tests::postgres::Postgres;
 use tests::process::Process;
-use tests::stage::{DATABASE, Stage};
+use tests::stage::Stage;
+use tests::wide;
 
 /// Tables of the two databases that are compared, before `BENCH_SCALE`.
 const TABLES: [u64; 2] = [10, 10_000];
 /// A database of thousands of tables is made and copied in minutes.
 const DEADLINE: Duration = Duration::from_secs(1800);
-/// Tables that one transaction makes: their locks have to fit.
-const BATCH: u64 = 200;
 /// What the sidecar says of each comparison.
 const SAID: &str = "definitions, rights and settings compared";
 
@@ -48,7 +46,7 @@ async fn stage(options: &Options) -> Result<Stage> {
 
 async fn measure(stage: &Stage, options: &Options, tables: u64) -> Result<()> {
     let began = Instant::now();
-    make(&stage.blue, tables).await.context("blue's tables")?;
+    wide::make(&stage.blue, tables as usize).await.context("blue's tables")?;
     eprintln!("  {tables} tables made in {:.0} s", began.elapsed().as_secs_f64());
     let began = Instant::now();
     let mut sidecar = stage.replicator()?;
@@ -77,28 +75,6 @@ async fn measure(stage: &Stage, options: &Options, tables: u64) -> Result<()> {
         rounded(plans.median()),
         found.len()
     );
-    Ok(())
-}
-
-/// Tables with a sequence, a key, an index and a foreign key each, and a few rows.
-async fn make(server: &Postgres, tables: u64) -> Result<()> {
-    for first in (1..=tables).step_by(BATCH as usize) {
-        let last = (first + BATCH - 1).min(tables);
-        let sql = format!(
-            "DO $$ BEGIN FOR i IN {first}..{last} LOOP
-                 EXECUTE pg_catalog.format(
-                     'CREATE TABLE t%s (id bigserial PRIMARY KEY, parent bigint, name text NOT NULL, \
-                                        at timestamptz DEFAULT now())', i);
-                 EXECUTE pg_catalog.format('CREATE INDEX t%s_name ON t%s (name)', i, i);
-                 IF i > 1 THEN
-                     EXECUTE pg_catalog.format(
-                         'ALTER TABLE t%s ADD FOREIGN KEY (parent) REFERENCES t%s', i, i - 1);
-                 END IF;
-                 EXECUTE pg_catalog.format('INSERT INTO t%s (name) VALUES (''a''), (''b'')', i);
-             END LOOP; END $$"
-        );
-        server.execute(DATABASE, &sql).await?;
-    }
     Ok(())
 }
 

@@ -14,13 +14,11 @@ async fn no_user_of_the_databases_or_the_host_does_harm() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "it has not passed yet"]
 async fn no_account_of_mariadb_does_harm() -> Result<()> {
     no_account_does_harm((Version::Mariadb10_11, Version::Mariadb11_8)).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "it has not passed yet"]
 async fn no_account_of_mysql_does_harm() -> Result<()> {
     no_account_does_harm((Version::Mysql9_7, Version::Mysql9_7)).await
 }

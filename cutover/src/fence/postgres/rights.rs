@@ -1,5 +1,7 @@
 //! What our role may do on blue, and what else a run would stumble over.
 
+use decoders::postgres::lock_room::PROVIDED;
+
 use super::{PostgresFence, busy, claim, doing, grants};
 use crate::api::Check;
 use crate::marker::MarkerKind;
@@ -392,8 +394,7 @@ async fn lockable(fence: &PostgresFence, admin: &Sql, tables: u64, who: &str) ->
 }
 
 /// Whether the server's lock table has room for a lock on each replicated table and on its children,
-/// which `LOCK TABLE` locks, too. The server has more room than this formula says (manual, 20.12), but
-/// promises none of it.
+/// which `LOCK TABLE` locks, too.
 async fn lock_room(fence: &PostgresFence, admin: &Sql) -> PortResult<Check> {
     const NAME: &str = "lock-slots";
     let query = format!(
@@ -407,9 +408,7 @@ async fn lock_room(fence: &PostgresFence, admin: &Sql) -> PortResult<Check> {
          SELECT (SELECT count(*) FROM locked) AS tables, \
                 (SELECT count(*) FROM pg_catalog.pg_locks \
                  WHERE NOT fastpath AND mode <> 'SIReadLock') AS taken, \
-                pg_catalog.current_setting('max_locks_per_transaction')::bigint * \
-                    (pg_catalog.current_setting('max_connections')::bigint + \
-                     pg_catalog.current_setting('max_prepared_transactions')::bigint) AS slots",
+                {PROVIDED} AS slots",
         literal(&fence.publication)
     );
     let failed = doing(fence.place, "reading how many locks there is room for");

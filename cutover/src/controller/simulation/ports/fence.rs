@@ -121,7 +121,7 @@ impl Fence for SimFence {
             }
             Ok(SealReport {
                 refuses_clients: database.sealed,
-                locks_held: database.witnessed_by == Some(id),
+                unbroken: database.witnessed_by == Some(id),
                 ..SealReport::default()
             })
         };

@@ -21,7 +21,7 @@ export BENCH_BLUE BENCH_GREEN ENGINE ROUTER
 
 ENV := . scripts/env.sh &&
 
-.PHONY: help demo test sim chaos unseen intruder build docs docs-update setup fmt lint bench clean-cache toolchain
+.PHONY: help demo test test-long sim chaos unseen intruder build docs docs-update setup fmt lint bench clean-cache toolchain
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,13 +42,18 @@ demo: toolchain ## A live database moves to a newer version under load: BLUE=13 
 	@$(ENV) cargo build --workspace --bins
 	@$(ENV) cargo run --quiet -p tests --bin demo -- --engine $(ENGINE) $(DEMO_$(ENGINE)) $(ARGS)
 
-test: toolchain ## Every test, on real servers of all versions
+test: toolchain ## The tests, on real servers of all versions
 	@scripts/setup
 	@$(ENV) cargo build --workspace --bins
 	@$(ENV) cargo test --quiet --workspace --doc
-	@$(ENV) if cargo nextest --version >/dev/null 2>&1; \
+	@$(ENV) . scripts/memory.sh && if cargo nextest --version >/dev/null 2>&1; \
 		then cargo nextest run --workspace $(ARGS); \
 		else cargo test --workspace --lib --bins --tests $(ARGS); fi
+
+test-long: toolchain ## What make test leaves out: further pairs of versions and second engines of the same tests
+	@scripts/setup
+	@$(ENV) cargo build --workspace --bins
+	@$(ENV) . scripts/memory.sh && cargo nextest run --workspace --no-fail-fast --ignore-default-filter -E 'not default()' $(ARGS)
 
 sim: toolchain ## Cutovers and rollbacks with everything that can go wrong, in memory: RUNS=100000 SEED=1
 	@$(ENV) SIM_RUNS=$(or $(RUNS),100000) SIM_SEED=$(or $(SEED),1) \

@@ -254,7 +254,7 @@ async fn partitions_come_and_go_and_nothing_of_them_is_missed() -> Result<()> {
     this.stage.wait_caught_up(SOON).await?;
     wait_said(&this, &["\"p1\"", "made again"]).await?;
     ensure_equal(verify(&this.stage, &["--table", "p1"])?)?;
-    let finished = this.stage.cutover(&["verify", "--table", "p6"], 2 * SOON)?;
+    let finished = this.stage.cutover(&["verify", "--unlimited", "--table", "p6"], 2 * SOON)?;
     ensure!(finished.code() == 9, "{}", finished.stdout);
     let finished = this.stage.cutover(&["repair", "--yes"], 2 * SOON)?;
     ensure!(finished.code() == 0, "{}\n{}", finished.stdout, finished.stderr);

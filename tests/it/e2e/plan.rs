@@ -62,7 +62,8 @@ async fn what_the_gate_does_not_pass_is_not_ready_in_the_same_words() -> Result<
     let said = line.and_then(|line| line.split_once("replication")).context("no line")?.1.trim();
     ensure!(waited.contains(said), "the plan said {said:?}, the gate waited for {waited:?}");
 
-    let verified = this.stage.cutover(&["verify", "--table", "rewritten"], 2 * SOON)?;
+    let verified =
+        this.stage.cutover(&["verify", "--unlimited", "--table", "rewritten"], 2 * SOON)?;
     ensure!(verified.code() == 0, "{}{}", verified.stdout, verified.stderr);
     wait_planned(&this, "nothing in the way again", |code, said| {
         code == 0 && said.ends_with(" ready\n")

@@ -109,7 +109,7 @@ async fn every_damage_is_repaired(blue: u32, green: u32) -> Result<()> {
     let on_green = &this.stage.green;
     on_green.execute(DATABASE, DAMAGE).await?;
     on_green.execute(DATABASE, OBJECTS).await?;
-    expect(&this, &["verify"], 9)?;
+    expect(&this, &["verify", "--unlimited"], 9)?;
 
     let (plan, _) = expect(&this, &["repair", "--plan"], 0)?;
     let wide = statements(&plan, "wide")?;

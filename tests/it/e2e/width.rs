@@ -1,7 +1,6 @@
 //! Databases of more tables than a server's lock table has room for at once.
 
 use anyhow::{Context, Result, ensure};
-use tests::compare::{self, Sequences};
 use tests::stage::{DATABASE, Stage};
 use tests::{wait, wide};
 
@@ -87,7 +86,18 @@ async fn a_schema_wider_than_the_lock_table_is_restored_across_a_kill() -> Resul
     let rows = "UPDATE t1 SET name = 'c'; INSERT INTO t800 (name) VALUES ('last')";
     stage.blue.execute(DATABASE, rows).await?;
     stage.wait_caught_up(SOON).await?;
-    let (blue, green) = (stage.blue.url(DATABASE), stage.green.url(DATABASE));
-    compare::ensure_equal(&blue, &green, Sequences::Ignored).await?;
+    ensure_same_rows(&stage).await
+}
+
+/// A statement a table: one transaction that reads them all has no room for its locks either.
+async fn ensure_same_rows(stage: &Stage) -> Result<()> {
+    let (blue, green) = (stage.blue.connect(DATABASE).await?, stage.green.connect(DATABASE).await?);
+    for n in 1..=TABLES {
+        let sql =
+            format!("SELECT coalesce(string_agg(t::text, ',' ORDER BY t::text), '') FROM t{n} t");
+        let of_blue: String = blue.query_one(&sql, &[]).await?.get(0);
+        let of_green: String = green.query_one(&sql, &[]).await?.get(0);
+        ensure!(of_blue == of_green, "t{n}: {of_blue:?} on blue, {of_green:?} on green");
+    }
     Ok(())
 }

@@ -287,7 +287,7 @@ fn number(name: &str, default: u64) -> u64 {
 
 #[test]
 fn no_history_ends_wrong() {
-    let runs = number("SIM_RUNS", 2000);
+    let runs = number("SIM_RUNS", 800);
     let first = number("SIM_SEED", 1);
     let (mut flips, mut aborted, mut held, mut drilled, mut acknowledged) = (0, 0, 0, 0, 0);
     for seed in first..first + runs {

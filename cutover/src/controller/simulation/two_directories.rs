@@ -122,7 +122,7 @@ fn run_seed(seed: u64, has_claims: bool) -> (Told, Vec<String>, Vec<String>) {
 
 #[test]
 fn two_state_directories_never_make_two_writers() {
-    let runs = number("SIM_RUNS", 150);
+    let runs = number("SIM_RUNS", 100);
     let first = number("SIM_SEED", 1);
     let mut all = Told::default();
     for seed in first..first + runs {
@@ -147,6 +147,10 @@ fn two_state_directories_never_make_two_writers() {
     );
 }
 
+/// The history in which [`without_claims_they_do`] found two writers last. Any change of the code makes other
+/// histories of the same seeds: then the search says which to write here.
+const TWO_WRITERS: u64 = 1;
+
 /// The same histories, if a closed side could be opened by whoever has an undo list for it. One in some
 /// hundreds has two writers then; SIM_SEED begins the search elsewhere.
 #[test]
@@ -156,7 +160,7 @@ fn without_claims_they_do() {
         let (_, violations, _) = run_seed(*seed, false);
         violations.iter().any(|violation| violation.contains("two writers"))
     };
-    let found = (first..first + 599).find(is_wrong);
-    println!("two writers with seed {found:?}");
+    let found = [TWO_WRITERS].into_iter().chain(first..first + 599).find(is_wrong);
+    println!("two writers with seed {found:?}; TWO_WRITERS is {TWO_WRITERS}");
     assert!(found.is_some(), "these histories would not notice two writers");
 }

@@ -75,7 +75,7 @@ async fn a_hot_way_back_writes_nothing_and_pins_nothing() -> Result<()> {
         ensure!(!before.is_empty(), "blue does not know the way back");
         let stood = confirmed(&this.stage.green).await?;
         ensure!(!stood.is_empty(), "nobody reads {SLOT}");
-        this.more(2_000).await?;
+        this.more(500).await?;
         let green = &this.stage.green;
         wait::until("the slot of the way back to move on", SOON, || async {
             let sql = format!(

@@ -33,6 +33,8 @@ const DISK_MB: u32 = 384;
 const ACCOUNTS: u32 = 50;
 /// Clients that come through the router.
 pub const CLIENTS: u32 = 4;
+/// Their transactions per second: the more, the more often a fault falls into one.
+const RATE: u32 = 200;
 /// Between two looks at what has died.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -121,6 +123,7 @@ impl Pair {
         let points = Points::new(scratch.path().join("failpoints"))?;
         let options = ledger::Options {
             clients: CLIENTS,
+            rate: RATE,
             accounts: ACCOUNTS,
             direct: vec![blue.app_url(), green.app_url()],
             log: Some(scratch.path().join("ledger.log")),

@@ -36,8 +36,8 @@ use crowd::Crowd;
 /// What an account holds at the start.
 pub const INITIAL_BALANCE: i64 = 1_000;
 
-/// Transactions per second of a workload that says nothing else: several fall into every pause. At 200, the
-/// writes of three tests and their repetition on green were most of what two cores did in the whole suite.
+/// Transactions per second of a workload that says nothing else: each write costs
+/// the repetition on green too, and most tests only need clients that notice a mistake.
 const RATE: u32 = 80;
 
 /// What the workload does.

@@ -7,7 +7,7 @@ use tests::stage::{DATABASE, Stage};
 use super::{Move, SOON};
 
 fn verify(this: &Move) -> Result<(i32, Vec<String>)> {
-    let finished = this.stage.cutover(&["verify", "--unlimited", "--json"], 3 * SOON)?;
+    let finished = this.stage.cutover(&["verify", "--unlimited", "--json"], 2 * SOON)?;
     let report: Value = serde_json::from_str(&finished.stdout)
         .with_context(|| format!("{}\n{}", finished.stdout, finished.stderr))?;
     let objects = report["objects"].as_array().cloned().unwrap_or_default();

@@ -187,7 +187,7 @@ impl Mysql {
 
     /// Whether it takes logins, or refuses them because it is closed.
     fn answers(&self) -> bool {
-        // A client takes a hundred times as long to start as this.
+        // Starting a client takes CPU from the server that starts.
         if UnixStream::connect(&self.socket).is_err() {
             return false;
         }

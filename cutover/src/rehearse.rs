@@ -21,11 +21,15 @@ use crate::marker::Token;
 use crate::phase::Verdict;
 use crate::ports::{
     Airlock, Clock, Decision, Entry, Epoch, Fence, FenceActs, FenceReport, Handed, Journal, Leaks,
-    Lease, MarkerDecoded, MarkerDurable, MarkerWritten, PortError, PortResult, Progress,
+    Lease, MarkerDecoded, MarkerDurable, MarkerWritten, PortError, PortResult, Progress, Refreshed,
     Replication, SealReport, SequenceReport, Sequences, Standby, SwitchActs, SwitchTraits,
     SystemClock, TrafficSwitch, WayBackStream, World, Writers,
 };
 use crate::side::{Direction, Side};
+use crate::verify::Accepted;
+
+/// The check that says what could not be refreshed.
+const VIEWS: &str = "materialized-views";
 
 /// How long a plan looks at the rows of both sides.
 const COMPARE: Duration = Duration::from_secs(5);
@@ -468,6 +472,25 @@ impl<W: World> Replication for Rehearsal<'_, W> {
 
     async fn inspect(&self) -> PortResult<Vec<Check>> {
         self.stage.keep(self.stage.world.replication().inspect().await, "definitions")
+    }
+
+    async fn refresh(&self, accepts: &[Accepted]) -> PortResult<Refreshed> {
+        Ok(match self.stage.world.replication().refreshing(accepts).await {
+            Ok(acts) => {
+                self.stage.note(acts);
+                Refreshed::Nothing
+            }
+            // A run waits until it can tell; a plan does not.
+            Err(error) => {
+                let what = format!("what has to be refreshed is not known now: {}", error.what);
+                let check = Check::fail(VIEWS, what, "make the server answer, then: cutover plan");
+                if self.stage.depth == Depth::Acts {
+                    return Ok(Refreshed::Refused(check));
+                }
+                self.stage.keep(Ok(vec![check]), VIEWS)?;
+                Refreshed::Nothing
+            }
+        })
     }
 
     fn leaks(&self) -> Leaks {

@@ -10,8 +10,9 @@ use cutover::evidence::Committed;
 use cutover::marker::Token;
 use cutover::ports::{
     Handed, Leaks, Leftover, MarkerDecoded, MarkerDurable, Obstacle, PortError, PortResult,
-    Progress, Replication,
+    Progress, Refreshed, Replication,
 };
+use cutover::verify::Accepted;
 use decoders::Lsn;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -214,6 +215,14 @@ impl<R: Route> Replication for EngineReplication<R> {
 
     async fn inspect(&self) -> PortResult<Vec<Check>> {
         self.route.compare().await
+    }
+
+    async fn refresh(&self, accepts: &[Accepted]) -> PortResult<Refreshed> {
+        self.route.refresh(accepts).await
+    }
+
+    async fn refreshing(&self, accepts: &[Accepted]) -> PortResult<Vec<Act>> {
+        self.route.refreshing(accepts).await
     }
 
     fn leaks(&self) -> Leaks {

@@ -8,6 +8,7 @@
 
 pub mod alerts;
 pub mod backfill;
+mod cancel;
 pub mod check;
 pub mod chronicle;
 pub mod cli;

@@ -82,6 +82,7 @@ impl<W: World> Run<'_, W> {
             .leaving(self.direction().from());
         let ends = self.now() + order.gate_timeout;
         let mut rows = Rows::Open(self.now(), None);
+        let mut views = self.views();
         let mut ready_until = None;
         let mut not_ready = None;
         loop {
@@ -103,18 +104,24 @@ impl<W: World> Run<'_, W> {
                 let comparison = compare(world, self.opening.clone(), (now + COMPARE).min(ends));
                 rows = Rows::Counting(Box::pin(comparison), why);
             }
-            let is_ready = ready_until.is_some_and(|until| now < until);
+            if state.passed && matches!(rows, Rows::Compared) {
+                self.keep_fresh(&mut views);
+            }
+            let is_fresh = views.is_fresh(now);
+            let is_ready = is_fresh && ready_until.is_some_and(|until| now < until);
             let lag = latest.lag.seconds;
             if state.passed && is_ready && matches!(rows, Rows::Compared) {
                 self.gate_event(&latest, state.held, None);
                 self.checks.extend(proof);
                 let lag = lag.unwrap_or_default();
-                return Ok(format!("lag {lag:.2} s, {} held", order.when_lag));
+                let also = views.done().map_or(String::new(), |done| format!("; {done}"));
+                return Ok(format!("lag {lag:.2} s, {} held{also}", order.when_lag));
             }
             let waiting_for = state
                 .waiting_for
                 .map(|obstacle| obstacle.why)
                 .or_else(|| rows.waiting_for().filter(|_| state.passed))
+                .or_else(|| views.waiting_for().filter(|_| state.passed))
                 .or_else(|| not_ready.clone().filter(|_| state.passed));
             self.gate_event(&latest, state.held, waiting_for.clone());
             let reason = waiting_for.unwrap_or_else(|| {
@@ -128,11 +135,14 @@ impl<W: World> Run<'_, W> {
                         order.gate_timeout
                     ),
                     place: "gate".into(),
-                    remedy: Some("resolve what it waited for, or allow a larger lag".into()),
+                    remedy: Some(
+                        "resolve what it waited for, allow more time with --gate-timeout, or a larger lag"
+                            .into(),
+                    ),
                 });
             }
             self.waiting(reason);
-            if state.passed && !is_ready && matches!(rows, Rows::Compared) {
+            if state.passed && is_fresh && !is_ready && matches!(rows, Rows::Compared) {
                 not_ready = match self.look_at_plan(ends).await? {
                     Some(why) => Some(why),
                     None => match self.look_at_definitions(ends).await? {
@@ -153,6 +163,7 @@ impl<W: World> Run<'_, W> {
                 biased;
                 asked = self.hub.asked_to_stop() => return Err(asked),
                 found = rows.counted() => rows = self.compared(found)?,
+                refreshed = views.refreshed() => views = self.after_refresh(&views, refreshed)?,
                 () = world.clock().sleep_until(tick) => {}
             }
         }

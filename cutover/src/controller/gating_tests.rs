@@ -5,7 +5,7 @@ use super::tests::order;
 use super::{Limits, Order, run};
 use crate::api::{Check, Outcome, RunEventKind, RunReport, Step};
 use crate::hub::RunHub;
-use crate::ports::{Clock, Epoch, World, Writers};
+use crate::ports::{Clock, Epoch, Refreshed, World, Writers};
 use crate::side::Direction;
 
 /// Runs; gives everything that the gate said it waited for, too.
@@ -89,6 +89,60 @@ async fn definitions_that_can_not_be_compared_are_compared_again() {
     let (report, said) = gated(&sim, &order()).await;
     assert_eq!(report.outcome, Outcome::Completed, "{report:?}");
     assert!(said.iter().any(|why| why.contains("green is away")), "{said:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn views_are_refreshed_before_the_pause_and_the_report_says_so() {
+    let sim = Sim::new();
+    let takes = Duration::from_secs(10);
+    let done = Ok(Refreshed::Done("2 materialized views refreshed".into()));
+    sim.state.lock().unwrap().refreshed = vec![(takes, Err("green is away")), (takes, done)];
+    let (report, said) = gated(&sim, &order()).await;
+    assert_eq!(report.outcome, Outcome::Completed, "{report:?}");
+    assert!(said.iter().any(|why| why.contains("green is away")), "{said:?}");
+    assert!(said.iter().any(|why| why.contains("refreshing materialized views")), "{said:?}");
+    assert!(gate_step(&report).summary.contains("2 materialized views"));
+    assert_eq!(sim.get().refreshes, 2);
+
+    // A drill changes nothing on green.
+    let sim = Sim::new();
+    sim.state.lock().unwrap().drill = true;
+    let (report, _) = gated(&sim, &Order { drill: true, ..order() }).await;
+    assert_eq!((report.outcome, sim.get().refreshes), (Outcome::Drilled, 0), "{report:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_view_that_can_not_be_refreshed_ends_the_run_with_nothing_touched() {
+    let sim = Sim::new();
+    let refused = Refreshed::Refused(Check::fail("materialized-views", "public.v fails", "mend"));
+    sim.state.lock().unwrap().refreshed = vec![(Duration::ZERO, Ok(refused))];
+    let (report, _) = gated(&sim, &order()).await;
+    assert_eq!(report.outcome, Outcome::PrecheckFailed, "{report:?}");
+    assert_eq!(report.pause_ms, None);
+    assert!(report.findings.iter().any(|check| check.evidence.contains("public.v")));
+    // Nor one that takes longer than the gate may wait.
+    let sim = Sim::new();
+    sim.state.lock().unwrap().refreshed =
+        vec![(Duration::from_secs(864_000), Ok(Refreshed::Nothing))];
+    let (report, _) = gated(&sim, &order()).await;
+    assert_eq!(report.outcome, Outcome::GateTimeout, "{report:?}");
+    assert!(report.error.unwrap().what.contains("refreshing materialized views"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn views_that_have_grown_old_while_the_gate_waited_are_refreshed_again() {
+    let sim = Sim::new();
+    {
+        let mut state = sim.state.lock().unwrap();
+        // The gate looks again after each failure, for longer than a refresh is good for.
+        state.defined = vec![Ok(Vec::new())];
+        state.defined.extend((0..4000).map(|_| Err("green is away")));
+        state.defined.push(Ok(Vec::new()));
+    }
+    let order = Order { gate_timeout: Duration::from_secs(86_400), ..order() };
+    let (report, _) = gated(&sim, &order).await;
+    assert_eq!(report.outcome, Outcome::Completed, "{report:?}");
+    assert!(sim.get().refreshes >= 2, "{}", sim.get().refreshes);
 }
 
 #[tokio::test(start_paused = true)]

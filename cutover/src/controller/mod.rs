@@ -20,6 +20,7 @@ mod gating_tests;
 mod opening;
 mod ownership;
 mod recover;
+mod refreshing;
 mod report;
 pub(crate) mod sight;
 #[cfg(test)]

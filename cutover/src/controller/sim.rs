@@ -17,10 +17,12 @@ use crate::marker::Token;
 use crate::phase::Verdict;
 use crate::ports::{
     Clock, Decision, Entry, Epoch, Fence, FenceActs, FenceReport, Journal, Leaks, MarkerDecoded,
-    MarkerDurable, MarkerWritten, Moves, Obstacle, PortError, PortResult, Progress, Replication,
-    SealReport, SequenceReport, Sequences, SwitchActs, SwitchTraits, TrafficSwitch, World, Writers,
+    MarkerDurable, MarkerWritten, Moves, Obstacle, PortError, PortResult, Progress, Refreshed,
+    Replication, SealReport, SequenceReport, Sequences, SwitchActs, SwitchTraits, TrafficSwitch,
+    World, Writers,
 };
 use crate::side::{Direction, Side};
+use crate::verify::Accepted;
 use crate::way_back::NoWayBack;
 
 /// What goes wrong.
@@ -65,6 +67,10 @@ pub struct State {
     pub compared: Vec<Result<Vec<Check>, &'static str>>,
     /// The same of definitions.
     pub defined: Vec<Result<Vec<Check>, &'static str>>,
+    /// How long refreshing views takes and what comes of it, one answer after the other; the last one stays.
+    pub refreshed: Vec<(Duration, Result<Refreshed, &'static str>)>,
+    /// How often it was begun.
+    pub refreshes: u32,
     /// The hashes that the plan has, one after the other; the last one stays. None: no plan.
     pub plans: Vec<Result<&'static str, &'static str>>,
     /// What verifications say, one answer after the other; the last one stays. None: nobody verifies.
@@ -408,6 +414,16 @@ impl Replication for Sim {
             Ok(MarkerDecoded { token, end_lsn: Lsn(20), leaks })
         })
         .await
+    }
+    async fn refresh(&self, _: &[Accepted]) -> PortResult<Refreshed> {
+        let answer = {
+            let mut state = self.state.lock().unwrap();
+            state.refreshes += 1;
+            next(&mut state.refreshed)
+        };
+        let Some((takes, answer)) = answer else { return Ok(Refreshed::Nothing) };
+        tokio::time::sleep(takes).await;
+        answer.map_err(|why| PortError::new("sim", why))
     }
     fn leaks(&self) -> Leaks {
         Leaks { count: self.get().leaks, first: None }

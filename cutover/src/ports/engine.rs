@@ -6,12 +6,24 @@ use crate::counts::Counted;
 use crate::evidence::Committed;
 use crate::lag::LagReading;
 use crate::marker::Token;
+use crate::verify::Accepted;
 use decoders::Lsn;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::future::Future;
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+/// What [`Replication::refresh`] has come to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Refreshed {
+    /// There is nothing to refresh.
+    Nothing,
+    /// What was refreshed and how long it took, a sentence.
+    Done(String),
+    /// A view can't be refreshed until a person mends it: a failed check, with the remedy.
+    Refused(Check),
+}
 
 /// The engine at one moment.
 #[derive(Debug, Clone, PartialEq)]
@@ -153,6 +165,29 @@ pub trait Replication: Send + Sync {
     /// What is no row and no stream carries, compared on both sides: accounts, settings, definitions. Reads only.
     /// The default is for engines whose other prechecks say it.
     fn inspect(&self) -> impl Future<Output = PortResult<Vec<Check>>> + Send {
+        async { Ok(Vec::new()) }
+    }
+
+    /// Refreshes on green what is made of its rows and no stream carries (materialized views), while blue serves.
+    /// Views that `accepts` names stay as they are. Takes as long as it takes; dropped, it ends what it runs. The
+    /// default is for engines without such views.
+    ///
+    /// # Errors
+    /// It can't be done now, and trying again may help.
+    fn refresh(&self, accepts: &[Accepted]) -> impl Future<Output = PortResult<Refreshed>> + Send {
+        let _ = accepts;
+        async { Ok(Refreshed::Nothing) }
+    }
+
+    /// The statements of [`Replication::refresh`] as it would run now. Reads only.
+    ///
+    /// # Errors
+    /// A server's.
+    fn refreshing(
+        &self,
+        accepts: &[Accepted],
+    ) -> impl Future<Output = PortResult<Vec<Act>>> + Send {
+        let _ = accepts;
         async { Ok(Vec::new()) }
     }
 

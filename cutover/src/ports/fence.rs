@@ -123,6 +123,11 @@ impl Airlock {
     pub fn new(guard: impl std::any::Any + Send + Sync) -> Self {
         Self(Some(Box::new(guard)))
     }
+
+    /// Whether the side is closed to everybody else.
+    pub fn is_ajar(&self) -> bool {
+        self.0.is_some()
+    }
 }
 
 impl fmt::Debug for Airlock {

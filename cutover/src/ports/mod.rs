@@ -22,7 +22,8 @@ use std::future::Future;
 use tokio::time::Instant;
 
 pub use engine::{
-    Handed, Leaks, Leftover, MarkerDecoded, MarkerDurable, Obstacle, Progress, Replication,
+    Handed, Leaks, Leftover, MarkerDecoded, MarkerDurable, Obstacle, Progress, Refreshed,
+    Replication,
 };
 pub use fence::{
     Airlock, Claim, Claimed, Fence, FenceActs, FenceReport, MarkerWritten, SealReport, Writers,

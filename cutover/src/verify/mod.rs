@@ -20,7 +20,7 @@ pub mod sample;
 pub mod suspect;
 pub mod wire;
 
-pub use accepted::Accepted;
+pub use accepted::{Accepted, accepting};
 pub use gate::{Known, REQUIRED_BY_DEFAULT, Requirement};
 pub use predicate::{Condition, Dialect, Predicate};
 pub use wire::{

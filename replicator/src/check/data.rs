@@ -60,7 +60,26 @@ pub(super) fn tables(tables: &[TableInfo]) -> Vec<Finding> {
     findings
 }
 
-pub(super) fn relations(relations: &[Relation]) -> Vec<Finding> {
+fn materialized_views(views: &[&Relation], refreshes: bool) -> Finding {
+    const ID: &str = "materialized-views";
+    let names = views.iter().map(|view| view.name.to_string());
+    let evidence = count(views.len(), "materialized view");
+    if refreshes {
+        let summary = "what materialized views hold is not replicated; a cutover refreshes those of green \
+                       before it holds clients";
+        return Finding::ok(ID, Side::Blue, summary).evidence(evidence).objects(names.collect());
+    }
+    let summary = "what materialized views hold is not replicated; on green they are as old as their last refresh";
+    let statements = views.iter().map(|view| format!("REFRESH MATERIALIZED VIEW {}", view.name));
+    let statements = statements.collect::<Vec<_>>().join("; ");
+    Finding::warning(ID, Side::Blue, summary)
+        .evidence(evidence)
+        .objects(names.collect())
+        .fix(Fix::advice(format!("refresh them on green before the cutover: {statements}")))
+}
+
+/// What is no table. `refreshes`: a cutover refreshes green's materialized views.
+pub(super) fn relations(relations: &[Relation], refreshes: bool) -> Vec<Finding> {
     let of = |kind| -> Vec<&Relation> { relations.iter().filter(|r| r.kind == kind).collect() };
     let listed = |relations: &[&Relation]| relations.iter().map(|r| r.name.to_string()).collect();
     let mut findings = Vec::new();
@@ -82,23 +101,7 @@ pub(super) fn relations(relations: &[Relation]) -> Vec<Finding> {
     }
     let materialized = of(RelationKind::MaterializedView);
     if !materialized.is_empty() {
-        findings.push(
-            Finding::warning(
-                "materialized-views",
-                Side::Blue,
-                "materialized views are not replicated; on green they are as old as their last refresh",
-            )
-            .evidence(count(materialized.len(), "materialized view"))
-            .objects(listed(&materialized))
-            .fix(Fix::advice(format!(
-                "refresh them on green when it has caught up and again after the cutover: {}",
-                materialized
-                    .iter()
-                    .map(|view| format!("REFRESH MATERIALIZED VIEW {}", view.name))
-                    .collect::<Vec<_>>()
-                    .join("; ")
-            ))),
-        );
+        findings.push(materialized_views(&materialized, refreshes));
     }
     let configuration: Vec<String> = relations
         .iter()
@@ -240,8 +243,10 @@ mod tests {
         };
         use RelationKind::{ExtensionConfig, ForeignTable, MaterializedView, View};
         let all = [ExtensionConfig, ForeignTable, MaterializedView, View].map(relation);
-        let ids: Vec<_> = relations(&all).iter().map(|finding| finding.id).collect();
+        let ids: Vec<_> = relations(&all, false).iter().map(|finding| finding.id).collect();
         assert_eq!(ids, ["foreign-tables", "materialized-views", "extension-tables"]);
+        let severity = |refreshes| relations(&all, refreshes)[1].severity;
+        assert_eq!((severity(true), severity(false)), (Severity::Ok, Severity::Warning));
     }
 
     #[test]

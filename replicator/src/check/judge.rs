@@ -68,7 +68,7 @@ fn judge_blue(request: &CheckRequest, blue: &BlueFacts) -> Vec<Finding> {
         }
     }
     if let Ok(relations) = &common.relations {
-        findings.extend(data::relations(relations));
+        findings.extend(data::relations(relations, request.refreshes_views));
     }
     if let Ok(large_objects) = &common.large_objects {
         findings.push(data::large_objects(*large_objects));

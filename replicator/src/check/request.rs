@@ -24,6 +24,8 @@ pub struct CheckRequest {
     pub owners: bool,
     /// Copying the schema: with tablespaces.
     pub tablespaces: bool,
+    /// A cutover refreshes green's materialized views.
+    pub refreshes_views: bool,
     /// Changes of partitions arrive under the name of the partitioned table, so green's
     /// partitions may differ.
     pub via_partition_root: bool,
@@ -57,6 +59,7 @@ impl CheckRequest {
             schema: SchemaMode::Copy,
             owners: true,
             tablespaces: true,
+            refreshes_views: true,
             via_partition_root: false,
             pg_dump: Err("no pg_dump was looked for".to_owned()),
             blue_sessions: 8,

@@ -4,7 +4,7 @@
 //! Like every set-up it is recorded before its first act, and is done again after a crash. Nothing
 //! is lost by that: until the way back carries there is nothing that it could lose.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,12 +48,21 @@ pub struct SlotRoute {
     pub armed: Arc<Notify>,
     /// The session on the source that writes markers.
     pub(super) marker: Mutex<Option<Session>>,
+    /// When which materialized view was refreshed by a refresh that has not come to its end.
+    pub(super) refreshed: std::sync::Mutex<BTreeMap<u32, std::time::Instant>>,
 }
 
 impl SlotRoute {
     /// Nothing is connected yet.
     pub fn new(config: Config, ends: Ends, door: Door) -> Self {
-        Self { config, ends, door, armed: Arc::default(), marker: Mutex::default() }
+        Self {
+            config,
+            ends,
+            door,
+            armed: Arc::default(),
+            marker: Mutex::default(),
+            refreshed: Default::default(),
+        }
     }
 
     /// Sets up what is not there yet and wakes the pipeline. Says what was done, in the engine's

@@ -22,6 +22,7 @@ mod ends;
 pub mod failure;
 mod inspecting;
 pub mod life;
+mod matviews;
 pub mod mysql;
 mod patience;
 pub mod preflight;

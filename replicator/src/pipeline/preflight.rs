@@ -8,7 +8,7 @@ use decoders::postgres::slot;
 use crate::backfill::{Setting, tuning};
 use crate::check::{self, CheckRequest, ConnectFailure, Report};
 use crate::config::Config;
-use crate::schema::{SchemaMode, find_pg_dump};
+use crate::schema::{MaterializedViews, SchemaMode, find_pg_dump};
 
 /// What a preflight found.
 pub struct Preflight {
@@ -59,6 +59,7 @@ pub async fn preflight(
     request.schema = config.schema.mode;
     request.owners = config.schema.owners;
     request.tablespaces = config.schema.tablespaces;
+    request.refreshes_views = config.schema.materialized_views == MaterializedViews::Refresh;
     request.pg_dump = pg_dump(config, &blue, &green).await;
     request.resuming = moment == Moment::Any && has_begun(config, &blue, &green).await;
     // Copy workers with their keeper and pg_dump, the stream, the probes and the set-up.

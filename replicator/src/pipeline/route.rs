@@ -8,7 +8,8 @@ use cutover::Direction;
 use cutover::api::{Act, Check};
 use cutover::counts::Counted;
 use cutover::marker::Token;
-use cutover::ports::{Handed, Leftover, PortError, PortResult};
+use cutover::ports::{Handed, Leftover, PortError, PortResult, Refreshed};
+use cutover::verify::Accepted;
 use decoders::Lsn;
 use tokio::time::Instant;
 
@@ -103,6 +104,22 @@ pub trait Route: Send + Sync + 'static {
     ) -> impl Future<Output = PortResult<Counted>> + Send {
         let _ = (shared, bytes, deadline);
         async { Err(PortError::new("stream", "this engine can't see both sides at one moment")) }
+    }
+
+    /// Refreshes materialized views on the target, as [`Replication::refresh`](cutover::ports::Replication::refresh)
+    /// says.
+    fn refresh(&self, accepts: &[Accepted]) -> impl Future<Output = PortResult<Refreshed>> + Send {
+        let _ = accepts;
+        async { Ok(Refreshed::Nothing) }
+    }
+
+    /// What [`Route::refresh`] would do now, for a plan.
+    fn refreshing(
+        &self,
+        accepts: &[Accepted],
+    ) -> impl Future<Output = PortResult<Vec<Act>>> + Send {
+        let _ = accepts;
+        async { Ok(Vec::new()) }
     }
 
     /// Notes on the target what runs by itself on the source and no stream carries. The default is for

@@ -3,7 +3,8 @@
 use cutover::Direction;
 use cutover::api::{Act, Check};
 use cutover::marker::{MarkerKind, Token};
-use cutover::ports::{Leftover, PortError, PortResult};
+use cutover::ports::{Leftover, PortError, PortResult, Refreshed};
+use cutover::verify::Accepted;
 use decoders::Lsn;
 use decoders::postgres::session::{self, Session};
 use tokio_postgres::SimpleQueryMessage;
@@ -110,6 +111,14 @@ impl Route for SlotRoute {
 
     async fn ensure_known(&self, shared: &Shared, seen: String) -> PortResult<()> {
         self.known_at_the_fence(shared, &seen).await
+    }
+
+    async fn refresh(&self, accepts: &[Accepted]) -> PortResult<Refreshed> {
+        self.views_refreshed(accepts).await
+    }
+
+    async fn refreshing(&self, accepts: &[Accepted]) -> PortResult<Vec<Act>> {
+        self.refreshing_acts(accepts).await
     }
 
     async fn remove(&self, what: Leftover) -> Result<String, Failure> {

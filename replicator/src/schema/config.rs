@@ -29,6 +29,17 @@ pub enum AccountsMode {
     Create,
 }
 
+/// What is done about materialized views before a cutover (PostgreSQL).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MaterializedViews {
+    /// Those that are populated on both sides are refreshed on green before clients are held.
+    #[default]
+    Refresh,
+    /// They stay as old as their last refresh on green.
+    Leave,
+}
+
 /// The `[schema]` part of the configuration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -37,6 +48,8 @@ pub struct SchemaConfig {
     pub mode: SchemaMode,
     /// Accounts of blue that green lacks (MySQL and MariaDB).
     pub accounts: AccountsMode,
+    /// Materialized views of green before a cutover (PostgreSQL).
+    pub materialized_views: MaterializedViews,
     /// The pg_dump to use instead of searching for one.
     pub pg_dump: Option<PathBuf>,
     /// Owners and privileges too. Without, everything belongs to the role that restores.
@@ -61,6 +74,7 @@ impl Default for SchemaConfig {
         Self {
             mode: SchemaMode::Copy,
             accounts: AccountsMode::Check,
+            materialized_views: MaterializedViews::Refresh,
             pg_dump: None,
             owners: true,
             tablespaces: true,

@@ -29,7 +29,7 @@ mod task;
 
 pub use builder::IndexBuilder;
 pub(crate) use builder::UndoneIndexes;
-pub use config::{AccountsMode, SchemaConfig, SchemaMode};
+pub use config::{AccountsMode, MaterializedViews, SchemaConfig, SchemaMode};
 pub use find::{FindPgDumpError, PG_DUMP_VARIABLE, PgDump, find_pg_dump};
 pub(crate) use marks::{Marks, STATE_TABLE};
 pub use post::{PostData, PostReport, copy_post_data};

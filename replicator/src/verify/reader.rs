@@ -12,6 +12,7 @@ use sinks::postgres::Refusal;
 use tokio_postgres::SimpleQueryMessage;
 
 use super::copied::Rows;
+use crate::cancel::cancelled_on_drop;
 use crate::door::Door;
 
 /// A statement of ours may run as long as it takes, but never waits longer for somebody's lock: a
@@ -55,26 +56,6 @@ pub(super) struct Reader {
     pub side: Side,
 }
 
-/// Cancels the statement if nobody waits for its answer any more.
-struct Running<'a> {
-    session: &'a Session,
-    answered: bool,
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        let runtime = tokio::runtime::Handle::try_current();
-        if let (false, Ok(runtime)) = (self.answered, runtime) {
-            let canceller = self.session.canceller();
-            runtime.spawn(async move {
-                if let Err(error) = canceller.cancel().await {
-                    tracing::debug!("a cancel request could not be sent: {error}");
-                }
-            });
-        }
-    }
-}
-
 impl Reader {
     /// Connects, through the door if the side is closed.
     pub async fn open(info: &ConnInfo, side: Side, door: &Door) -> Result<Self, Trouble> {
@@ -105,9 +86,7 @@ impl Reader {
 
     /// The answers of all statements in `sql`, one after the other.
     pub async fn sets(&self, sql: &str) -> Result<Vec<Vec<TextRow>>, Trouble> {
-        let mut running = Running { session: &self.session, answered: false };
-        let answer = self.session.simple_query(sql).await;
-        running.answered = true;
+        let answer = cancelled_on_drop(&self.session, self.session.simple_query(sql)).await;
         let messages = answer.map_err(|error| Trouble {
             is_transient: session::is_transient(&error),
             ..Trouble::new(self.side, Refusal::of(&error).text)
@@ -144,10 +123,8 @@ impl Reader {
 
     /// The rows that a COPY in binary form gives.
     pub async fn copied(&self, sql: &str) -> Result<Rows, Trouble> {
-        let mut running = Running { session: &self.session, answered: false };
         let copying = async { self.session.copy_out(sql).await?.try_collect::<Vec<_>>().await };
-        let answer = copying.await;
-        running.answered = true;
+        let answer = cancelled_on_drop(&self.session, copying).await;
         let messages = answer.map_err(|error| Trouble {
             is_transient: session::is_transient(&error),
             ..Trouble::new(self.side, Refusal::of(&error).text)

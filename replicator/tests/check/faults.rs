@@ -109,6 +109,7 @@ async fn every_fault_is_named_and_every_statement_mends_its_fault() {
 
     let mut request = request();
     request.long_transaction = Duration::ZERO;
+    request.refreshes_views = false;
     request.pg_dump = Err("no pg_dump of major version 15 or newer was found".into());
     request.accept = ["large-objects", "wal-level", "nonsense"].map(str::to_owned).into();
     let report = check_as(&request, "Mover", (&blue, "postgres"), (&green, "postgres")).await;

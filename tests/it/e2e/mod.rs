@@ -24,6 +24,7 @@ mod intruder;
 mod lag;
 mod lanes;
 mod large_objects;
+mod matviews;
 mod moved_rows;
 mod mysql;
 mod mysql_automation;

@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
+use cutover::Direction;
 use cutover::api::Severity;
 use cutover::ports::{PortError, PortResult};
 use cutover::verify::ObjectFinding;
@@ -58,6 +59,19 @@ async fn compared(stream: &EngineReplication) -> Result<Compared, Trouble> {
     let mut findings = differences([&one, &other], sides, same_major, &ours);
     if !same_major {
         findings.extend(printed(&target, [&one.0, &other.0], sides).await?);
+    }
+    match (stream.route.views_left().await, ends.direction) {
+        (Ok(left), _) => findings.extend(left),
+        // It is no more than told there, and nothing waits for it.
+        (Err(failure), Direction::Back) => {
+            tracing::warn!("materialized views can't be looked at: {}", failure.what);
+        }
+        (Err(failure), Direction::Forward) => {
+            return Err(Trouble {
+                is_transient: failure.is_transient(),
+                ..Trouble::new(failure.place.clone(), failure.what)
+            });
+        }
     }
     let of_sequences =
         |found: &ObjectFinding| found.kind == "sequence" && found.severity == Severity::Warn;
@@ -156,72 +170,99 @@ fn differences(
     findings
 }
 
-/// Views whose text differs between versions: the target reads the source's text and prints it, in a
-/// transaction that is rolled back, and prints its own.
+/// Texts that differ between versions: the target reads the source's and prints it, in a transaction that is rolled back,
+/// and prints its own.
 async fn printed(
     target: &Reader,
     [here, there]: [&Definitions; 2],
     [from, to]: [cutover::Side; 2],
 ) -> Result<Vec<ObjectFinding>, Trouble> {
-    let text = |view: &Described| {
-        let definition = view.properties.iter().find(|one| one.name == "definition");
-        definition.map(|one| one.value.clone()).unwrap_or_default()
-    };
-    let views = |side: &Definitions| -> Vec<Described> {
-        side.objects.iter().filter(|object| object.kind == "view").cloned().collect()
-    };
-    let others = views(there);
-    let others: HashMap<&str, &Described> =
-        others.iter().map(|other| (other.name.as_str(), other)).collect();
+    let others: HashMap<(&str, &str), &Described> = (there.objects.iter())
+        .map(|other| ((other.kind.as_str(), other.name.as_str()), other))
+        .collect();
     let mut findings = Vec::new();
     let mut has_begun = false;
-    for view in views(here) {
-        let Some(other) = others.get(view.name.as_str()) else { continue };
-        let (ours, theirs) = (text(&view), text(other));
-        if ours == theirs {
+    for object in &here.objects {
+        let Some(texts) = PRINTED.iter().find(|(kind, _)| *kind == object.kind) else { continue };
+        let Some(other) = others.get(&(object.kind.as_str(), object.name.as_str())) else {
             continue;
-        }
-        if !has_begun {
-            target.sets("BEGIN READ WRITE").await?;
-            has_begun = true;
-        }
-        let mut both = Vec::new();
-        for query in [&ours, &theirs] {
-            let sql = format!(
-                "SAVEPOINT printed; CREATE TEMPORARY VIEW cutover_printed AS {query}; \
-                 SELECT pg_get_viewdef('pg_temp.cutover_printed'::regclass)"
-            );
-            let answer = target.sets(&sql).await;
-            target.sets("ROLLBACK TO SAVEPOINT printed").await?;
-            match answer {
-                Ok(sets) => both.push(sets.concat().concat().into_iter().next().flatten()),
-                Err(trouble) if trouble.is_transient => return Err(trouble),
-                Err(_) => both.push(None),
-            }
-        }
-        let (severity, what) = match both.as_slice() {
-            [Some(one), Some(other)] if one == other => continue,
-            [Some(_), Some(_)] => {
-                (Severity::Fail, format!("definition: another on {to} than on {from}"))
-            }
-            _ => (
-                Severity::Warn,
-                format!(
-                    "definition: {from} and {to} print it differently, and {to} can't read {from}'s"
-                ),
-            ),
         };
-        let fix = view.make.as_ref().map(|make| format!("on {to}: {make}"));
-        findings.push(ObjectFinding {
-            severity,
-            kind: "view".into(),
-            object: view.name,
-            what,
-            fix,
-        });
+        for property in texts.1 {
+            let [ours, theirs] = [object, *other].map(|one| text(one, property));
+            if ours == theirs {
+                continue;
+            }
+            if !has_begun {
+                target.sets("BEGIN READ WRITE").await?;
+                has_begun = true;
+            }
+            let mut both = Vec::new();
+            for text in [ours, theirs] {
+                let Some(query) = query(object, text) else {
+                    both.push(Some(String::new()));
+                    continue;
+                };
+                let sql = format!(
+                    "SAVEPOINT printed; CREATE TEMPORARY VIEW cutover_printed AS {query}; \
+                     SELECT pg_get_viewdef('pg_temp.cutover_printed'::regclass)"
+                );
+                let answer = target.sets(&sql).await;
+                target.sets("ROLLBACK TO SAVEPOINT printed").await?;
+                match answer {
+                    Ok(sets) => both.push(sets.concat().concat().into_iter().next().flatten()),
+                    Err(trouble) if trouble.is_transient => return Err(trouble),
+                    Err(_) => both.push(None),
+                }
+            }
+            let (severity, what) = match both.as_slice() {
+                [Some(one), Some(other)] if one == other => continue,
+                [Some(_), Some(_)] => {
+                    (Severity::Fail, format!("{property}: another on {to} than on {from}"))
+                }
+                _ => (
+                    Severity::Warn,
+                    format!(
+                        "{property}: {from} and {to} print it differently, and {to} can't read {from}'s"
+                    ),
+                ),
+            };
+            findings.push(ObjectFinding {
+                severity,
+                kind: object.kind.clone(),
+                object: object.name.clone(),
+                what,
+                fix: object.make.as_ref().map(|make| format!("on {to}: {make}")),
+            });
+        }
     }
     if has_begun {
         target.sets("ROLLBACK").await?;
     }
     Ok(findings)
+}
+
+/// What a server prints of its kinds, each in words of its own version.
+const PRINTED: [(&str, &[&str]); 3] =
+    [("view", &["definition"]), ("policy", &["condition", "check"]), ("domain", &["default"])];
+
+fn text<'a>(object: &'a Described, property: &str) -> &'a str {
+    let found = object.properties.iter().find(|one| one.name == property);
+    found.map_or(NOTHING, |one| one.value.as_str())
+}
+
+/// The value of a property that an object does not have.
+const NOTHING: &str = "none";
+
+/// A query that has the text in it; `None`: there is none.
+fn query(object: &Described, text: &str) -> Option<String> {
+    match object.kind.as_str() {
+        "view" => Some(text.to_owned()),
+        _ if text == NOTHING => None,
+        "policy" => {
+            // Behind the table's name.
+            let (table, _) = object.name.rsplit_once(".\"")?;
+            Some(format!("SELECT ({text}) AS printed FROM {table}"))
+        }
+        _ => Some(format!("SELECT ({text}) AS printed")),
+    }
 }

@@ -30,6 +30,9 @@ const TABLES: &str = "
     ALTER ROLE alice IN DATABASE shop SET search_path = \"$user\", public;
     CREATE PUBLICATION items FOR TABLE items WITH (publish = 'insert');
     CREATE PUBLICATION everything FOR ALL TABLES;
+    CREATE EXTENSION pg_trgm;
+    CREATE POLICY mine ON items USING (id > 0);
+    CREATE DOMAIN price_of AS numeric(10, 2) DEFAULT 1;
     CREATE RULE quiet AS ON DELETE TO offers DO INSTEAD NOTHING;
 ";
 
@@ -59,7 +62,12 @@ const DEPLOY: &str = "
     ALTER DATABASE shop SET statement_timeout = '1h';
     ALTER ROLE alice IN DATABASE shop SET timezone = 'Asia/Tokyo';
     ALTER ROLE alice CREATEDB PASSWORD 'not shown anywhere';
+    COMMENT ON TABLE items IS 'what''s for sale';
+    ALTER POLICY mine ON items USING (id > 5);
+    ALTER DOMAIN price_of SET DEFAULT 9;
     ALTER TABLE items OWNER TO staff;
+    ALTER TABLE items SET (fillfactor = 70), REPLICA IDENTITY FULL,
+        ALTER code SET STATISTICS 500, ALTER code SET STORAGE EXTERNAL;
     COMMENT ON DATABASE shop IS 'the shop';
 ";
 
@@ -68,10 +76,18 @@ const LOST: &str = "
     REVOKE staff FROM alice;
     REFRESH MATERIALIZED VIEW totals WITH NO DATA;
     ALTER ROLE alice NOLOGIN;
+    DROP EXTENSION pg_trgm; CREATE EXTENSION pg_trgm VERSION '1.3';
 ";
 
 /// The check's name, how bad it is, and what its evidence has in it.
-const EXPECTED: [(&str, &str, &str); 26] = [
+const EXPECTED: [(&str, &str, &str); 33] = [
+    ("definitions", "warn", "comment on table public.items: hash of its text"),
+    ("definitions", "fail", "policy public.items.mine: condition: another on green than on blue"),
+    ("definitions", "fail", "domain public.price_of: default: another on green than on blue"),
+    ("definitions", "warn", "extension pg_trgm: version: the server's own on blue, 1.3 on green"),
+    ("definitions", "warn", "table public.items: replica identity: FULL on blue, DEFAULT on green"),
+    ("definitions", "warn", "table public.items: storage parameters: fillfactor=70 on blue"),
+    ("definitions", "warn", "items.code: storage: STORAGE EXTERNAL, STATISTICS 500 on blue"),
     ("definitions", "fail", "function public.price(n integer): hash of its body"),
     ("definitions", "fail", "function public.fresh(): green does not have it"),
     ("definitions", "fail", "view public.offers: definition"),
@@ -185,8 +201,9 @@ async fn a_deploy_while_the_stream_runs_is_named_and_what_is_offered_mends_it() 
             client.batch_execute(sql).await.with_context(|| sql.to_owned())?;
         }
     }
-    // Without a statement: labels of an enum, and what belongs to the role that initdb made.
+    // Without a statement: labels of an enum, a policy's condition, a domain's default, and what belongs to the role that initdb made.
     let by_hand = "ALTER TYPE mood RENAME VALUE 'ok' TO 'fine'; \
+                   ALTER POLICY mine ON items USING (id > 5); ALTER DOMAIN price_of SET DEFAULT 9; \
                    ALTER DEFAULT PRIVILEGES GRANT INSERT ON TABLES TO staff";
     client.batch_execute(by_hand).await?;
     let verifier = "SELECT rolpassword FROM pg_authid WHERE rolname = 'alice'";

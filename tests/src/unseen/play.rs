@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::difference::{Difference, judge};
+use super::difference::{Difference, judge, told};
 use super::load::Load;
 use super::report::Ending;
 use super::{Change, Choice, Kind, Moment};
@@ -172,8 +172,7 @@ impl<P: Pair> Scene<'_, P> {
 
     async fn attempt(&mut self) -> Result<Ending> {
         let blue = self.pair.judged().await?;
-        let plan = self.pair.cutover(&["plan", "--when-lag", "<1s"], SOON)?;
-        let told = format!("{}{}", plan.stdout, plan.stderr);
+        let plan = self.pair.cutover(&["plan", "--when-lag", "<1s", "--json"], SOON)?;
         let go = ["--when-lag", "<1s", "--for", "1s", "--yes", "--gate-timeout", "15s"];
         let go = [&go[..], P::GO].concat();
         let finished = self.pair.cutover(&go, 2 * SOON)?;
@@ -187,6 +186,7 @@ impl<P: Pair> Scene<'_, P> {
             10 | 11 => return Ok(Ending::refused("nothing streams", &text(&finished))),
             code => return Ok(Ending::wrong(&format!("exit code {code}: {}", text(&finished)))),
         }
+        let told = told(&plan.stdout).with_context(|| plan.stderr.clone())?;
         Ok(judge(self.pair.differences(&blue).await?, &told).with_changes(&self.refused_by_blue))
     }
 

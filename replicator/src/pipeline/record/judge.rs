@@ -41,6 +41,18 @@ pub(super) fn moved(before: &RelationRecord, now: &RelationRecord) -> Vec<String
             why.push(format!("column {name:?} was added, and the table written anew"));
         }
     }
+    for column in now.columns.iter().filter(live) {
+        let known = |known: &&ColumnRecord| live(known) && known.number == column.number;
+        let Some(was) = before.columns.iter().find(known) else { continue };
+        // A new name alone halts the stream, which goes by names. One that another column had does not.
+        let had = |other: &ColumnRecord| other.number != column.number && other.name == column.name;
+        if was.name != column.name && before.columns.iter().filter(live).any(had) {
+            why.push(format!(
+                "column {:?} was given the name of column {:?}",
+                was.name, column.name
+            ));
+        }
+    }
     let kept = before.columns.iter().filter_map(|known| {
         let now = now.columns.iter().find(|column| column.number == known.number)?;
         (!now.is_dropped && known.version != now.version).then_some(known)
@@ -130,6 +142,14 @@ mod tests {
         assert_eq!(rewritten, "it was written anew, with column \"c\"");
         let by_toast = judged(|now| (now.file_node, now.toast) = (2, 6));
         assert_eq!(by_toast, "it was written anew by ALTER TABLE");
+        let exchanged = judged(|now| {
+            now.columns[0].name = now.columns[1].name.clone();
+            now.columns[1].name = table().columns[0].name.clone();
+        });
+        assert_eq!(
+            exchanged,
+            "column \"id\" was given the name of column \"c\"; column \"c\" was given the name of column \"id\""
+        );
         let again = judged(|now| {
             now.columns[1].is_dropped = true;
             now.columns.push(column(3, "c"));

@@ -3,11 +3,13 @@
 mod apart;
 mod around;
 mod collations;
+mod comments;
 mod logins;
 mod rights;
 mod server;
 mod settings;
 mod shape;
+mod storage;
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -39,6 +41,9 @@ fn property(name: &str, value: impl ToString, rigor: Rigor) -> Property {
 fn exact(name: &str, value: impl ToString) -> Property {
     property(name, value, Rigor::Exact)
 }
+
+/// What `SELECT *` and an INSERT without names go by.
+const COLUMN_ORDER: &str = "order of columns";
 
 fn yes(value: bool) -> &'static str {
     if value { "yes" } else { "no" }
@@ -72,6 +77,7 @@ pub(super) async fn read(
     shape::constraints(reader, &names, &mut objects).await?;
     shape::indexes(reader, &names, &mut objects).await?;
     shape::triggers(reader, &mut objects).await?;
+    storage::read(reader, &mut objects).await?;
     for found in catalog::user_types(reader.session()).await.map_err(failed)? {
         let what = match found.detail {
             TypeDetail::Enum(labels) => exact("labels", format!("{labels:?}")),
@@ -114,6 +120,7 @@ pub(super) async fn read(
     if is_whole && filter.include.is_empty() && filter.exclude.is_empty() {
         around::read(reader, &mut objects).await?;
         apart::read(reader, &mut objects).await?;
+        comments::read(reader, &mut objects).await?;
     }
     // The last thing that is asked: an error may end the transaction.
     let collations = match collations::read(reader, &names).await {
@@ -147,7 +154,13 @@ pub(super) async fn beyond(
 }
 
 fn of_table(table: &TableInfo, objects: &mut Vec<Described>) {
-    let properties = vec![exact("kind", format!("{:?}", table.kind))];
+    let names: Vec<_> = table.columns.iter().map(|column| quote_ident(&column.name)).collect();
+    // A partition may have an order of its own, and a dump attaches it with that.
+    let order = if table.partition_of.is_some() { Rigor::Noted } else { Rigor::Exact };
+    let properties = vec![
+        exact("kind", format!("{:?}", table.kind)),
+        property(COLUMN_ORDER, names.join(", "), order),
+    ];
     let name = table.name.to_string();
     objects.push(Described::new("table", name, properties));
     for column in &table.columns {

@@ -1,5 +1,7 @@
 //! Extensions, rules, event triggers and publications.
 
+use std::collections::HashMap;
+
 use cutover::verify::objects::{Described, Rigor};
 
 use super::super::reader::{Reader, Trouble};
@@ -19,25 +21,57 @@ pub(super) async fn read(reader: &Reader, objects: &mut Vec<Described>) -> Resul
     publications(reader, objects).await
 }
 
-/// A newer version on the target is what an upgrade is for: versions are compared by the check of
-/// extensions.
+/// An extension that is at its server's version on both sides is the same, whatever the numbers: a newer one is what an
+/// upgrade is for.
 async fn extensions(reader: &Reader, objects: &mut Vec<Described>) -> Result<(), Trouble> {
     let sql = format!(
-        "SELECT {}, {} FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace",
+        "SELECT {}, {}, e.extversion, e.extname FROM pg_extension e \
+         JOIN pg_namespace n ON n.oid = e.extnamespace",
         quoted("e.extname"),
         quoted("n.nspname")
     );
-    for row in reader.rows(&sql).await? {
-        let [Some(name), Some(schema)] = row.as_slice() else { continue };
+    let rows = reader.rows(&sql).await?;
+    let newest = newest(reader).await?;
+    for row in rows {
+        let [Some(name), Some(schema), Some(version), Some(plain)] = row.as_slice() else {
+            continue;
+        };
         let within = match schema.as_str() {
             "\"pg_catalog\"" => String::new(),
             schema => format!(" SCHEMA {schema}"),
         };
-        let extension =
-            Described::new("extension", name, vec![property("schema", schema, Rigor::Noted)]);
+        let is_own = newest.get(plain).is_none_or(|newest| newest == version);
+        let version = match is_own {
+            true => property("version", "the server's own", Rigor::Noted)
+                .set_by(format!("ALTER EXTENSION {name} UPDATE")),
+            false => property("version", version, Rigor::Noted),
+        };
+        let schema = property("schema", schema, Rigor::Noted);
+        let extension = Described::new("extension", name, vec![schema, version]);
         objects.push(extension.made_by(format!("CREATE EXTENSION {name}{within}")));
     }
     Ok(())
+}
+
+/// The version that the server itself has of each extension, by plain name. None where it can't tell: it reads the files
+/// of all, and one that it can't read is an error.
+async fn newest(reader: &Reader) -> Result<HashMap<String, String>, Trouble> {
+    let sql = "SELECT name, default_version FROM pg_available_extensions \
+               WHERE installed_version IS NOT NULL";
+    let rows = match reader.rows(sql).await {
+        Err(trouble) if !trouble.is_transient => {
+            tracing::debug!("{}: versions of extensions: {}", trouble.place, trouble.what);
+            return Ok(HashMap::new());
+        }
+        rows => rows?,
+    };
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| {
+            let [name, version] = <[_; 2]>::try_from(row).ok()?;
+            name.zip(version)
+        })
+        .collect())
 }
 
 async fn rules(reader: &Reader, objects: &mut Vec<Described>) -> Result<(), Trouble> {

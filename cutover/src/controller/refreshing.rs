@@ -28,19 +28,25 @@ pub(super) enum Views<'a> {
     /// Since when it is under way.
     Refreshing(Instant, Pin<Box<dyn Future<Output = PortResult<Refreshed>> + Send + 'a>>),
     /// Until when, and what was done.
-    Fresh(Option<Instant>, Option<String>),
+    Fresh(Instant, Option<String>),
+    /// A drill changes nothing on green.
+    Unwanted,
 }
 
 impl Views<'_> {
     pub(super) fn is_fresh(&self, now: Instant) -> bool {
-        matches!(self, Views::Fresh(until, _) if until.is_none_or(|until| now < until))
+        match self {
+            Views::Fresh(until, _) => now < *until,
+            Views::Unwanted => true,
+            Views::Stale(..) | Views::Refreshing(..) => false,
+        }
     }
 
     /// Whether nothing is under way, and nothing is to be waited for before it begins.
     fn is_due(&self, now: Instant) -> bool {
         match self {
             Views::Stale(since, _) => now >= *since,
-            Views::Refreshing(..) => false,
+            Views::Refreshing(..) | Views::Unwanted => false,
             Views::Fresh(..) => !self.is_fresh(now),
         }
     }
@@ -53,7 +59,7 @@ impl Views<'_> {
             Views::Refreshing(..) => {
                 Some("refreshing materialized views; --gate-timeout bounds it".into())
             }
-            Views::Fresh(..) => None,
+            Views::Fresh(..) | Views::Unwanted => None,
         }
     }
 
@@ -61,23 +67,22 @@ impl Views<'_> {
     pub(super) fn done(&self) -> Option<&str> {
         match self {
             Views::Fresh(_, done) => done.as_deref(),
-            Views::Stale(..) | Views::Refreshing(..) => None,
+            Views::Stale(..) | Views::Refreshing(..) | Views::Unwanted => None,
         }
     }
 
     pub(super) async fn refreshed(&mut self) -> PortResult<Refreshed> {
         match self {
             Views::Refreshing(_, refresh) => refresh.await,
-            Views::Stale(..) | Views::Fresh(..) => std::future::pending().await,
+            Views::Stale(..) | Views::Fresh(..) | Views::Unwanted => std::future::pending().await,
         }
     }
 }
 
 impl<'a, W: World> Run<'a, W> {
-    /// A drill changes nothing on green.
     pub(super) fn views(&self) -> Views<'a> {
         match self.order.drill {
-            true => Views::Fresh(None, None),
+            true => Views::Unwanted,
             false => Views::Stale(self.now(), None),
         }
     }
@@ -100,9 +105,9 @@ impl<'a, W: World> Run<'a, W> {
         let now = self.now();
         let took = match views {
             Views::Refreshing(began, _) => now.duration_since(*began),
-            Views::Stale(..) | Views::Fresh(..) => Duration::ZERO,
+            Views::Stale(..) | Views::Fresh(..) | Views::Unwanted => Duration::ZERO,
         };
-        let until = Some(now + GOOD + self.order.hold_for + 3 * took);
+        let until = now + GOOD + self.order.hold_for + 3 * took;
         match refreshed {
             Ok(Refreshed::Nothing) => Ok(Views::Fresh(until, None)),
             Ok(Refreshed::Done(done)) => Ok(Views::Fresh(until, Some(done))),

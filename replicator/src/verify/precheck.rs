@@ -62,10 +62,14 @@ async fn compared(stream: &EngineReplication) -> Result<Compared, Trouble> {
     }
     match (stream.route.views_left().await, ends.direction) {
         (Ok(left), _) => findings.extend(left),
-        // It is no more than told there, and nothing waits for it.
-        (Err(failure), Direction::Back) => {
-            tracing::warn!("materialized views can't be looked at: {}", failure.what);
-        }
+        // It is no more than told there, and no rollback waits for it.
+        (Err(failure), Direction::Back) => findings.push(ObjectFinding {
+            severity: Severity::Warn,
+            kind: "materialized view".into(),
+            object: "of any name".into(),
+            what: format!("not looked at: {} ({})", failure.what, failure.place),
+            fix: failure.remedy,
+        }),
         (Err(failure), Direction::Forward) => {
             return Err(Trouble {
                 is_transient: failure.is_transient(),
@@ -183,11 +187,13 @@ async fn printed(
     let mut findings = Vec::new();
     let mut has_begun = false;
     for object in &here.objects {
-        let Some(texts) = PRINTED.iter().find(|(kind, _)| *kind == object.kind) else { continue };
+        let Some((_, texts)) = PRINTED.iter().find(|(kind, _)| *kind == object.kind) else {
+            continue;
+        };
         let Some(other) = others.get(&(object.kind.as_str(), object.name.as_str())) else {
             continue;
         };
-        for property in texts.1 {
+        for property in *texts {
             let [ours, theirs] = [object, *other].map(|one| text(one, property));
             if ours == theirs {
                 continue;
@@ -198,21 +204,10 @@ async fn printed(
             }
             let mut both = Vec::new();
             for text in [ours, theirs] {
-                let Some(query) = query(object, text) else {
-                    both.push(Some(String::new()));
-                    continue;
-                };
-                let sql = format!(
-                    "SAVEPOINT printed; CREATE TEMPORARY VIEW cutover_printed AS {query}; \
-                     SELECT pg_get_viewdef('pg_temp.cutover_printed'::regclass)"
-                );
-                let answer = target.sets(&sql).await;
-                target.sets("ROLLBACK TO SAVEPOINT printed").await?;
-                match answer {
-                    Ok(sets) => both.push(sets.concat().concat().into_iter().next().flatten()),
-                    Err(trouble) if trouble.is_transient => return Err(trouble),
-                    Err(_) => both.push(None),
-                }
+                both.push(match query(object, text) {
+                    Some(query) => reprinted(target, &query).await?,
+                    None => Some(String::new()),
+                });
             }
             let (severity, what) = match both.as_slice() {
                 [Some(one), Some(other)] if one == other => continue,
@@ -239,6 +234,21 @@ async fn printed(
         target.sets("ROLLBACK").await?;
     }
     Ok(findings)
+}
+
+/// How the target prints a query, inside of a transaction; `None`: it can't read it.
+async fn reprinted(target: &Reader, query: &str) -> Result<Option<String>, Trouble> {
+    let sql = format!(
+        "SAVEPOINT printed; CREATE TEMPORARY VIEW cutover_printed AS {query}; \
+         SELECT pg_get_viewdef('pg_temp.cutover_printed'::regclass)"
+    );
+    let answer = target.sets(&sql).await;
+    target.sets("ROLLBACK TO SAVEPOINT printed").await?;
+    match answer {
+        Ok(sets) => Ok(sets.concat().concat().into_iter().next().flatten()),
+        Err(trouble) if trouble.is_transient => Err(trouble),
+        Err(_) => Ok(None),
+    }
 }
 
 /// What a server prints of its kinds, each in words of its own version.

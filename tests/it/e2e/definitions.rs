@@ -133,6 +133,23 @@ fn told(checks: &[Value]) -> Vec<&Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_database_without_a_schema_public_is_compared_like_any() -> Result<()> {
+    let (stage, ledger) = set(Stage::builder(15, 17).routers(0), "SELECT").await?;
+    for side in [&stage.blue, &stage.green] {
+        side.execute(DATABASE, "ALTER SCHEMA public RENAME TO elsewhere").await?;
+    }
+    stage.green.execute(DATABASE, "DROP SCHEMA elsewhere").await?;
+    let sidecar = stage.replicator()?;
+    let mut this = Move { stage, sidecar, ledger };
+    this.wait_streaming().await?;
+    let checks = checks(&this, &json!({}))?;
+    // It was compared: a right that went with the old name is among what is told.
+    let is_told = |check: &Value| check["evidence"].as_str().unwrap_or("").contains("elsewhere");
+    ensure!(checks.iter().any(|check| is_ours(check) && is_told(check)), "{checks:#?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_deploy_while_the_stream_runs_is_named_and_what_is_offered_mends_it() -> Result<()> {
     let builder = Stage::builder(13, 17).routers(0);
     let (stage, ledger) = set(builder, "SELECT").await?;

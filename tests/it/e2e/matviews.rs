@@ -70,7 +70,7 @@ async fn they_are_refreshed_in_order_before_the_pause_or_the_run_is_refused() ->
         server.execute(DATABASE, "DROP MATERIALIZED VIEW public.writing").await?;
     }
 
-    // One whose query fails now. Blue serves on, and no value of a row is told.
+    // One whose query fails now. Blue serves on.
     this.stage.on_blue("UPDATE probe SET v = 0").await?;
     this.stage.wait_caught_up(SOON).await?;
     let refused = this.stage.cutover(&GO, 2 * SOON)?;
@@ -104,6 +104,11 @@ async fn one_is_left_as_it_is_if_somebody_says_why() -> Result<()> {
     let accepting = "--accept-differences=materialized view public.ratio=nobody reads it";
     expect(&this, &[&GO[..], &[accepting]].concat(), 0)?;
     assert_eq!(this.stage.green.value(DATABASE, STATE).await?, "0 0 f");
+    let report = expect(&this, &["report"], 0)?.stdout;
+    ensure!(
+        report.contains("2 materialized views refreshed") && report.contains("1 left"),
+        "{report}"
+    );
     this.ensure_green_serves().await
 }
 

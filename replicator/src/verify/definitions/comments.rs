@@ -40,7 +40,7 @@ pub(super) async fn read(reader: &Reader, objects: &mut Vec<Described>) -> Resul
     let sql = format!(
         "SELECT o.type, o.identity, d.description, md5(d.description) \
          FROM pg_description d, LATERAL pg_identify_object(d.classoid, d.objoid, d.objsubid) o \
-         WHERE (d.objoid >= {OF_USERS} OR d.objoid = 'public'::regnamespace) \
+         WHERE (d.objoid >= {OF_USERS} OR d.objoid = to_regnamespace('public')) \
            AND o.identity IS NOT NULL AND o.schema IS DISTINCT FROM '_cutover' AND o.type <> 'extension' \
            AND o.identity NOT LIKE '\\_cutover%' \
            AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = d.classoid AND e.objid = d.objoid \

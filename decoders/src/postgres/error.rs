@@ -1,7 +1,7 @@
 //! What can go wrong with a connection, and whether trying again may help.
 //!
 //! Nothing here holds a password, and `Display` of a server's error leaves out DETAIL, which may
-//! quote row values.
+//! quote row values, and what code of users has put into a message.
 
 use std::fmt;
 use std::io;
@@ -9,8 +9,29 @@ use std::time::Duration;
 
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::message::backend::ErrorFields;
+use tokio_postgres::error::DbError;
 
 use super::splitter::FrameError;
+
+/// Takes the place of a text that code of users has chosen.
+const RAISED: &str =
+    "an exception raised by a function or a trigger (its text is in the server's log)";
+/// Functions of the server's languages through which code of users raises a text and a code of its own
+/// choice: RAISE and ASSERT of PL/pgSQL, PL/Python, PL/Perl, PL/Tcl. The server names them in field `R`.
+const RAISING: [&str; 6] =
+    ["exec_stmt_raise", "exec_stmt_assert", "PLy_", "plperl_", "pltcl_", "throw_tcl_error"];
+
+/// The server's message, unless code of users has chosen it: it may quote rows, under any SQLSTATE.
+pub fn message_of(error: &DbError) -> &str {
+    match is_raised(error.routine()) {
+        true => RAISED,
+        false => error.message(),
+    }
+}
+
+fn is_raised(routine: Option<&str>) -> bool {
+    routine.is_some_and(|routine| RAISING.iter().any(|raising| routine.starts_with(raising)))
+}
 
 /// An ErrorResponse (PostgreSQL manual, "Error and Notice Message Fields").
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +40,7 @@ pub struct ServerError {
     pub severity: String,
     /// Five characters, for example `57P01`.
     pub sqlstate: String,
+    /// Never a text that code of users has chosen.
     pub message: String,
     /// May contain row values: for the operator on request, not for logs.
     pub detail: Option<String>,
@@ -68,6 +90,7 @@ impl ServerError {
         };
         let mut about = About::default();
         let mut plain_severity = None;
+        let mut routine = None;
         while let Some(field) = fields.next()? {
             let value = String::from_utf8_lossy(field.value_bytes()).into_owned();
             match field.type_() {
@@ -80,6 +103,7 @@ impl ServerError {
                 b'n' => about.constraint = Some(value),
                 b'c' => about.column = Some(value),
                 b'd' => about.datatype = Some(value),
+                b'R' => routine = Some(value),
                 _ => {}
             }
         }
@@ -87,11 +111,19 @@ impl ServerError {
             error.severity = severity;
         }
         error.about = about.boxed();
-        Ok(error)
+        Ok(error.unless_raised(routine.as_deref()))
+    }
+
+    /// Without what code of users has chosen.
+    fn unless_raised(self, routine: Option<&str>) -> ServerError {
+        match is_raised(routine) {
+            true => ServerError { message: RAISED.to_owned(), hint: None, about: None, ..self },
+            false => self,
+        }
     }
 
     /// As the client library has read it.
-    pub fn from_db(error: &tokio_postgres::error::DbError) -> ServerError {
+    pub fn from_db(error: &DbError) -> ServerError {
         let severity = match error.parsed_severity() {
             Some(severity) => severity.to_string(),
             None => error.severity().to_owned(),
@@ -109,6 +141,7 @@ impl ServerError {
             }
             .boxed(),
         }
+        .unless_raised(error.routine())
     }
 
     /// The server refused who we are, not what we asked (class 28).
@@ -327,6 +360,18 @@ mod tests {
             hint: None,
             about: None,
         }
+    }
+
+    #[test]
+    fn what_code_of_users_has_chosen_is_not_passed_on() {
+        let shown = |routine| {
+            let error = ServerError { hint: Some("m".into()), ..server("55000") };
+            error.unless_raised(Some(routine)).to_string()
+        };
+        for routine in ["exec_stmt_raise", "exec_stmt_assert", "PLy_elog_impl", "throw_tcl_error"] {
+            assert_eq!(shown(routine), format!("FATAL: {RAISED} (SQLSTATE 55000)"));
+        }
+        assert_eq!(shown("ExecConstraints"), "FATAL: m (SQLSTATE 55000); hint: m");
     }
 
     #[test]

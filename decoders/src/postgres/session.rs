@@ -11,7 +11,7 @@ use tokio_postgres::{AsyncMessage, CancelToken, Client, Connection, SimpleQueryM
 
 use super::badge;
 use super::conninfo::{ChannelBinding, ConnInfo, Host};
-use super::error::{AuthError, ConnectError, ProtocolError, ServerError, is_network};
+use super::error::{AuthError, ConnectError, ProtocolError, ServerError, is_network, message_of};
 use super::establish::{Endpoint, ServerState, Startup, TlsUse, establish, open, refused};
 use super::pipelined::Pipelined;
 use super::settings;
@@ -263,7 +263,7 @@ async fn drive(
             Some(Ok(AsyncMessage::Notice(notice))) => tracing::debug!(
                 severity = notice.severity(),
                 sqlstate = notice.code().code(),
-                message = notice.message(),
+                message = message_of(&notice),
                 "notice from the server"
             ),
             Some(Ok(AsyncMessage::Notification(notification))) => {

@@ -1,6 +1,6 @@
 //! Why setting green up can't go on.
 
-use decoders::postgres::error::ConnectError;
+use decoders::postgres::error::{ConnectError, message_of};
 use decoders::source::Disposition;
 use tokio_postgres::error::DbError;
 
@@ -84,7 +84,7 @@ impl BackfillError {
 
 /// The server's primary message without row values, and where in a COPY it was.
 fn harmless(refusal: &DbError) -> String {
-    let message = refusal.message();
+    let message = message_of(refusal);
     // Data exceptions quote the value behind the first quotation mark.
     let shown = if refusal.code().code().starts_with("22") {
         message.split('"').next().unwrap_or_default().trim_end_matches([' ', ':'])

@@ -77,6 +77,20 @@ async fn a_value_that_green_does_not_take() {
 }
 
 #[tokio::test]
+async fn a_text_that_a_constraints_function_has_chosen() {
+    let db = Db::new(
+        "CREATE FUNCTION fits(a text) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN
+             RAISE 'not %', a USING ERRCODE = '42P17', HINT = a, CONSTRAINT = a; END $$;
+         CREATE TABLE t (id int PRIMARY KEY, a text CHECK (public.fits(a)))",
+    )
+    .await;
+    let t = db.table("t", Identity::Default).await;
+    let mut lane = db.lane().await;
+    let error = apply(&mut lane, 1, vec![insert(&t, &["1", "secret"])]).await.unwrap_err();
+    assert_halts(&error, "42P17");
+}
+
+#[tokio::test]
 async fn a_gap_where_a_value_is_needed() {
     let db = Db::new("CREATE TABLE t (id int PRIMARY KEY, a text)").await;
     let t = db.table("t", Identity::Default).await;

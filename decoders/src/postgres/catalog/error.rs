@@ -2,6 +2,8 @@
 
 use std::error::Error;
 
+use super::super::error::message_of;
+
 /// A catalog query failed. Says which facts are missing and what the server answered; catalogs
 /// hold names, never row values, so the server's own message is safe to show.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +36,7 @@ impl CatalogError {
 /// One line for an error of tokio-postgres, whose own text is only "db error".
 pub fn describe(error: &tokio_postgres::Error) -> String {
     if let Some(db) = error.as_db_error() {
-        return format!("{} (SQLSTATE {})", db.message(), db.code().code());
+        return format!("{} (SQLSTATE {})", message_of(db), db.code().code());
     }
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use decoders::postgres::catalog::{RelationRecord, quote_ident};
+use decoders::postgres::error::message_of;
 use decoders::postgres::session::{self, Session};
 
 /// The table above has to be locked, and whoever writes to it waits behind us.
@@ -50,7 +51,7 @@ pub(super) async fn create(
         target.batch_execute("ROLLBACK").await.map_err(|error| session::describe(&error))?;
     }
     made.map_err(|error| match error.as_db_error() {
-        Some(refused) => refused.message().to_owned(),
+        Some(refused) => message_of(refused).to_owned(),
         None => session::describe(&error),
     })
 }

@@ -1,6 +1,6 @@
 //! What is no row: definitions of both sides, compared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::wire::ObjectFinding;
 use crate::api::Severity;
@@ -95,6 +95,13 @@ const NOTED: [&str; 4] = ["publication", "comment", "event trigger", "statistics
 /// for later.
 const MORE: [&str; 6] = ["index", "view", "function", "extension", "role", "schema"];
 
+/// A function's name without its schema and arguments. Among functions of one name the server chooses by
+/// the arguments of a call and the search path, so one more may take the calls of another.
+fn bare(function: &str) -> &str {
+    let name = function.split_once("\"(").map_or(function, |(name, _)| name);
+    name.rsplit_once("\".\"").map_or(name, |(_, name)| name)
+}
+
 /// By kind and name. Of two with the same, the last.
 fn by_name(all: &[Described]) -> BTreeMap<(&str, &str), &Described> {
     all.iter().map(|one| ((one.kind.as_str(), one.name.as_str()), one)).collect()
@@ -108,6 +115,8 @@ pub fn compare(
 ) -> Vec<ObjectFinding> {
     let mut findings = Vec::new();
     let (source, mut target) = (by_name(source), by_name(target));
+    let functions = source.keys().filter(|(kind, _)| *kind == "function");
+    let called: BTreeSet<&str> = functions.map(|(_, name)| bare(name)).collect();
     for ((kind, object), here) in source {
         let finding = |severity, what: String, fix: Option<String>| ObjectFinding {
             severity,
@@ -161,7 +170,8 @@ pub fn compare(
         }
     }
     for ((kind, object), there) in target {
-        let is_noted = NOTED.contains(&kind) || MORE.contains(&kind);
+        let is_taken = kind == "function" && called.contains(bare(object));
+        let is_noted = NOTED.contains(&kind) || (MORE.contains(&kind) && !is_taken);
         let severity = if is_noted { Severity::Warn } else { Severity::Fail };
         let what = format!("{from} does not have it");
         let fix = there.unmake.as_ref().map(|unmake| format!("on {to}: {unmake}"));
@@ -237,6 +247,20 @@ mod tests {
             .collect();
         let expected = ["CREATE INDEX a", "DROP INDEX b; CREATE INDEX b", "DROP INDEX d"];
         assert_eq!(fixes, expected.map(|sql| format!("on green: {sql}")));
+    }
+
+    #[test]
+    fn one_more_function_counts_if_it_may_take_the_calls_of_another() {
+        let function = |name: &str| Described::new("function", name, Vec::new());
+        let source = [function("\"sales\".\"tax\"(n numeric)")];
+        let severity = |extra: &str| {
+            let target = [source[0].clone(), function(extra)];
+            let found = compare([&source, &target], SIDES, true);
+            assert_eq!(found.len(), 1);
+            found[0].severity
+        };
+        assert_eq!(severity("\"public\".\"tax\"(n integer)"), Severity::Fail);
+        assert_eq!(severity("\"sales\".\"taxes\"(n numeric)"), Severity::Warn);
     }
 
     #[test]

@@ -29,6 +29,11 @@ impl Difference {
     fn is_told(&self, told: &str) -> bool {
         let name = self.what.split(": ").next().unwrap_or(&self.what);
         let name = name.split('(').next().unwrap_or(name);
+        // A publication's table comes behind it: the plan names the publication.
+        let name = match name.strip_prefix("PUBLICATION TABLE ") {
+            Some(member) => member.split(' ').next().unwrap_or(member),
+            None => name,
+        };
         let last = name.rsplit(['.', ' ', '/']).find(|part| !part.is_empty());
         !self.is_rows && last.is_some_and(|last| has_word(told, last.trim_matches('"')))
     }

@@ -9,6 +9,7 @@ use cutover::verify::ObjectFinding;
 use decoders::postgres::catalog::quote_ident;
 
 use super::super::reader::{Reader, Trouble};
+use super::settings;
 
 /// So many names are in one finding.
 const NAMED: usize = 10;
@@ -230,7 +231,7 @@ pub(in super::super) fn compare(
             let (one, other) = (here.connections, there.connections);
             let what = format!("connection limit: {one} on {from}, {other} on {to}");
             find(
-                Severity::Warn,
+                settings::of_limits(one.into(), other.into()),
                 "role",
                 quoted.clone(),
                 what,

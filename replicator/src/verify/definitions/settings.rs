@@ -79,6 +79,8 @@ pub(in super::super) struct Settings {
     /// Privileges on the database, by grantee.
     privileges: BTreeMap<String, String>,
     comment: Option<String>,
+    /// How many sessions the database takes; below zero: as many as the server.
+    connections: i64,
     /// A fence of ours stands here: what it has set is no difference.
     is_closed: bool,
 }
@@ -158,14 +160,16 @@ pub(super) async fn read(reader: &Reader) -> Result<Settings, Trouble> {
             }
         };
     }
-    let database = "SELECT d.datname, shobj_description(d.oid, 'pg_database'), d.datallowconn \
+    let database = "SELECT d.datname, shobj_description(d.oid, 'pg_database'), d.datallowconn, \
+                           d.datconnlimit \
                     FROM pg_database d WHERE d.datname = current_database()";
     for row in reader.rows(database).await? {
-        let [Some(name), comment, allows] = row.as_slice() else { continue };
+        let [Some(name), comment, allows, limit] = row.as_slice() else { continue };
         found.database.clone_from(name);
         found.is_closed = allows.as_deref() != Some("t")
             || comment.as_ref().is_some_and(|text| text.contains(CLAIM));
         found.comment.clone_from(comment);
+        found.connections = limit.as_ref().and_then(|text| text.parse().ok()).unwrap_or(-1);
     }
     let privileges = "SELECT CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END, \
                              string_agg(x.privilege_type, ', ' ORDER BY x.privilege_type) \
@@ -193,6 +197,15 @@ pub(in super::super) enum Values {
 /// An application's own setting; the server knows nothing of its kind.
 fn is_own(name: &str) -> bool {
     name.contains('.')
+}
+
+/// Of two connection limits that differ; below zero is none. A tighter one on the target refuses sessions
+/// that the source takes.
+pub(super) fn of_limits(source: i64, target: i64) -> Severity {
+    match target >= 0 && (source < 0 || target < source) {
+        true => Severity::Fail,
+        false => Severity::Warn,
+    }
 }
 
 /// `sides`: source and target.
@@ -270,6 +283,13 @@ pub(in super::super) fn compare(
             format!("{} on {from}, {} on {to}", says(name, values[0]), says(name, values[1]));
         find(severity_of(name), "role setting", format!("{role}{place}: {name}"), what, fix);
     }
+    if source.connections != target.connections {
+        let [one, other] = [source, target].map(|side| side.connections);
+        let what = format!("connection limit: {one} on {from}, {other} on {to}");
+        let fix = format!("ALTER DATABASE {database} WITH CONNECTION LIMIT {one}");
+        let object = format!("connection limit of {database}");
+        find(of_limits(one, other), "database setting", object, what, fix);
+    }
     if !source.is_closed && !target.is_closed {
         let grantees: BTreeSet<_> =
             source.privileges.keys().chain(target.privileges.keys()).collect();
@@ -306,7 +326,8 @@ mod tests {
     fn settings(server: &[(&str, &str, bool)], of_database: &[(&str, &str)]) -> Settings {
         let server = server.iter().map(|&(n, v, b)| (n.to_owned(), (v.to_owned(), b))).collect();
         let of_database = of_database.iter().map(|&(n, v)| (n.to_owned(), v.to_owned())).collect();
-        Settings { database: "shop".into(), server, of_database, ..Settings::default() }
+        let database = "shop".to_owned();
+        Settings { database, server, of_database, connections: -1, ..Settings::default() }
     }
 
     #[test]
@@ -328,6 +349,20 @@ mod tests {
         assert_eq!(compare([&blue, &green], SIDES, Values::Public), []);
         let utc = |zone| settings(&[("timezone", zone, false)], &[]);
         assert_eq!(compare([&utc("Etc/UTC"), &utc("UTC")], SIDES, Values::Public), []);
+    }
+
+    #[test]
+    fn only_a_tighter_connection_limit_refuses() {
+        let limited = |connections| Settings { connections, ..settings(&[], &[]) };
+        let severity = |one, other| {
+            let found = compare([&limited(one), &limited(other)], SIDES, Values::Public);
+            found.first().map(|found| found.severity)
+        };
+        assert_eq!(severity(-1, -1), None);
+        assert_eq!(severity(-1, 10), Some(Severity::Fail));
+        assert_eq!(severity(20, 10), Some(Severity::Fail));
+        assert_eq!(severity(10, 20), Some(Severity::Warn));
+        assert_eq!(severity(10, -1), Some(Severity::Warn));
     }
 
     #[test]

@@ -97,10 +97,27 @@ fn objects(dump: &str) -> BTreeMap<String, String> {
         }
     }
     found.retain(|name, _| !OURS.iter().any(|ours| name.contains(ours)));
-    for text in found.values_mut().filter(|text| text.contains("\nINHERITS (")) {
-        *text = without_inherited_not_null(text);
+    for text in found.values_mut() {
+        if text.contains("\nINHERITS (") {
+            *text = without_inherited_not_null(text);
+        }
+        if text.starts_with("CREATE TABLE ") {
+            *text = without_names_of_not_null(text);
+        }
     }
     found
+}
+
+/// PostgreSQL 18 gives a column's NOT NULL a name, a partition's the one of its parent. Older versions have
+/// no such names, so none of them can be blue's.
+fn without_names_of_not_null(text: &str) -> String {
+    let without = |line: &str| match line.split_once(" CONSTRAINT ") {
+        Some((column, rest)) if rest.contains("_not_null NOT NULL") => {
+            format!("{column} {}\n", rest.split_once(' ').map_or(rest, |(_, rest)| rest))
+        }
+        _ => format!("{line}\n"),
+    };
+    text.lines().map(without).collect()
 }
 
 /// PostgreSQL 18 knows whether a child's NOT NULL is its own as well as its parent's. That depends on the
@@ -143,6 +160,19 @@ CREATE FUNCTION public.tax(n numeric) RETURNS numeric
 
 CREATE PUBLICATION cutover_shop;
 ";
+
+    #[test]
+    fn the_name_that_18_gives_a_not_null_does_not_count() {
+        let table = |null: &str| {
+            let dump = format!(
+                "-- Name: t; Type: TABLE; Schema: public; Owner: app\n--\n\n\
+                 CREATE TABLE public.t (\n    at integer {null},\n    v integer\n);\n"
+            );
+            objects(&dump)
+        };
+        assert_eq!(table("CONSTRAINT p_at_not_null NOT NULL"), table("NOT NULL"));
+        assert_ne!(table("NOT NULL"), table("DEFAULT 1"));
+    }
 
     #[test]
     fn an_object_is_its_statements_and_ours_are_left_out() {

@@ -1,7 +1,7 @@
 //! Rights, settings and counters outside of a database's dump, as lines by the object's name.
 //!
-//! What a populated materialized view holds is not judged: green's is built from green's rows while they are
-//! copied, and neither side's is refreshed since. The limitations name that.
+//! What a populated materialized view holds is not judged: a cutover refreshes green's, and blue's is as old
+//! as its last refresh.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use crate::stage::DATABASE;
 
 /// Name and state of what is compared. Roles that only one side has are found by their absence;
 /// the superuser belongs to each server itself.
-const QUERIES: [(&str, &str); 6] = [
+const QUERIES: [(&str, &str); 7] = [
     (
         "role",
         "SELECT rolname, concat_ws(' ', rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin,
@@ -44,6 +44,10 @@ const QUERIES: [(&str, &str); 6] = [
         "database comment",
         "SELECT datname, coalesce(shobj_description(oid, 'pg_database'), '')
          FROM pg_database WHERE datname = 'shop'",
+    ),
+    (
+        "database limit",
+        "SELECT datname, datconnlimit::text FROM pg_database WHERE datname = 'shop'",
     ),
     (
         "materialized view populated",

@@ -32,13 +32,15 @@ pub struct Difference {
 /// What differs, by account. `database`: only of accounts that have to do with it.
 pub fn compare(source: &Logins, target: &Logins, database: Option<&str>) -> Vec<Difference> {
     let mut found = Vec::new();
-    // What only asks whether the server is there logs in without any right.
-    let asks_only = |name: &Name, login: &Login| {
-        login.grants.rights.is_empty() && !login.is_role && !name.0.is_empty()
+    // What only asks whether the server is there logs in without any right. One without a name is made by
+    // an installation, for the server's own host.
+    let asks_only = |(name, host): &Name, login: &Login, of: &Logins| {
+        let is_of_host = LOCAL.contains(&host.as_str()) || host.eq_ignore_ascii_case(&of.host);
+        login.grants.rights.is_empty() && !login.is_role && !(name.is_empty() && is_of_host)
     };
     let concerned = source.all.iter();
-    let concerned =
-        concerned.filter(|(name, login)| login.concerns(database) || asks_only(name, login));
+    let concerned = concerned
+        .filter(|(name, login)| login.concerns(database) || asks_only(name, login, source));
     for (name, login) in concerned {
         // Another one's eyes: on the target it may be ours.
         if *name == target.ours {
@@ -53,7 +55,9 @@ pub fn compare(source: &Logins, target: &Logins, database: Option<&str>) -> Vec<
         }
     }
     let only_there = target.all.iter().filter(|(name, login)| {
-        !source.all.contains_key(*name) && **name != source.ours && login.concerns(database)
+        !source.all.contains_key(*name)
+            && **name != source.ours
+            && (login.concerns(database) || asks_only(name, login, target))
     });
     found.extend(only_there.map(|(name, login)| extra(name, login, [source, target])));
     found
@@ -368,6 +372,16 @@ mod tests {
         assert_eq!(there("", "%"), Some(true));
         assert_eq!(there("other", "%"), Some(false));
         assert_eq!(there("", "localhost"), Some(false));
+        // Also without any right of its own.
+        let bare = side(&[("app", "%", app.clone()), ("app", "10.%", login(&[]))]);
+        assert!(compare(&source, &bare, Some("shop"))[0].refuses);
+        // Somebody without a name gets in on the source; by an installation only from its own host.
+        let anybody = |host| {
+            let here = side(&[("app", "%", app.clone()), ("", host, login(&[]))]);
+            told(&here, &source, Some("shop"))
+        };
+        assert_eq!(anybody("%"), [("''@'%' is missing".to_owned(), true)]);
+        assert_eq!(anybody("localhost"), []);
         // Somebody without rights gets in on the source.
         let monitor = side(&[("app", "%", app.clone()), ("monitor", "%", login(&[]))]);
         let missing = ("'monitor'@'%' is missing".to_owned(), true);

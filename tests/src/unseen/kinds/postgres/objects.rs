@@ -7,7 +7,7 @@ pub const KINDS: &[Kind] = &[
         "CREATE OR REPLACE FUNCTION tax(n numeric) RETURNS numeric LANGUAGE sql IMMUTABLE AS 'SELECT n * 1.3'",
     ]),
     major("function-new", &["CREATE FUNCTION discount(n numeric) RETURNS numeric LANGUAGE sql AS 'SELECT n * 0.9'"]),
-    major("function-dropped", &["DROP FUNCTION tax(numeric)"]),
+    minor("function-dropped", &["DROP FUNCTION tax(numeric)"]),
     major("function-volatility", &["ALTER FUNCTION tax(numeric) VOLATILE"]),
     major("function-setting", &["ALTER FUNCTION tax(numeric) SET search_path = sales"]),
     major("function-security", &["ALTER FUNCTION tax(numeric) SECURITY DEFINER"]),

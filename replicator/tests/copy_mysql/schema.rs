@@ -35,7 +35,9 @@ create table `odd ``name`.`t ``able` (`c ``ol` char(3) primary key);
 create view second as select * from first_;
 ";
 
+/// What is made here keeps the database's default of the moment, which is another one afterwards.
 const STORED: &str = "
+alter database shop collate latin1_swedish_ci;
 create view first_ as select id, label from parent;
 create or replace view second as select id from first_;
 delimiter //
@@ -47,6 +49,7 @@ create trigger earlier before insert on parent for each row precedes later
 create event on_ on schedule every 1 year do set @a = ' ON COMPLETION PRESERVE ENABLE'//
 create event off_ on schedule every 1 year on completion preserve disable do set @a = 1//
 delimiter ;
+alter database shop collate latin1_german2_ci;
 insert into parent (label) values ('x'), ('y');
 ";
 
@@ -65,7 +68,7 @@ fn fill(blue: &Mysql) -> Result<()> {
 }
 
 /// What has to be the same, however it is printed.
-const ESSENCE: [&str; 7] = [
+const ESSENCE: [&str; 8] = [
     "select table_schema, table_name, engine, table_collation, auto_increment, table_comment, create_options
      from information_schema.tables where table_schema in ('shop', 'odd `name') and table_type <> 'VIEW' order by 1, 2",
     "select table_schema, table_name, ordinal_position, column_name, column_type, is_nullable, column_default,
@@ -81,6 +84,8 @@ const ESSENCE: [&str; 7] = [
      from information_schema.partitions where table_schema = 'shop' and partition_name is not null order by 1, 2",
     "select schema_name, default_collation_name from information_schema.schemata
      where schema_name in ('shop', 'odd `name') order by 1",
+    "select routine_name, database_collation from information_schema.routines where routine_schema = 'shop'
+     union select event_name, database_collation from information_schema.events order by 1",
 ];
 
 #[tokio::test]
@@ -140,7 +145,19 @@ async fn what_runs_is_quiet_until_the_flip(blue: &Mysql, green: &Mysql) -> Resul
     let moved = |triggers, events| Moved { triggers, events };
     let nothing = (moved(0, 0), Vec::new());
     assert_eq!(there.note().await?, moved(2, 2));
+    // As a process leaves it that dies while something is made.
+    green.run(&format!(
+        "alter database shop collate latin1_bin; insert into _cutover.copy_notes
+         values ('{PIPELINE}', 'default', 'shop', '', 'waiting', 'latin1_german2_ci')"
+    ))?;
     assert_eq!(there.bring().await?, (moved(2, 1), Vec::new()));
+    let defaults = "select group_concat(distinct database_collation) from (
+         select database_collation from information_schema.triggers where trigger_schema = 'shop'
+         union all select database_collation from information_schema.events) t";
+    let own =
+        "select default_collation_name from information_schema.schemata where schema_name = 'shop'";
+    assert_eq!(green.value(defaults)?, "latin1_swedish_ci");
+    assert_eq!(green.value(own)?, "latin1_german2_ci");
     // Found unfinished with clients at work: what they have changed since stays.
     let one = green.value(
         "select min(trigger_name) from information_schema.triggers where trigger_schema = 'shop'",

@@ -22,10 +22,11 @@ use decoders::mysql::server::{Conn, ServerUrl};
 use decoders::postgres::catalog::TableFilter;
 use mysql_async::prelude::Queryable;
 
+use super::defaults::Defaults;
 use super::make::{open, qualified};
 use super::notes::{Kind, Notes};
 use super::session::used_for_definitions;
-use super::stored::{Definition, Object, make, note, without_effect};
+use super::stored::{Definition, Object, note, without_effect};
 use crate::backfill::BackfillError;
 use crate::backfill::mysql::failed;
 
@@ -131,13 +132,14 @@ impl Automation {
             return Ok((moved, missing));
         }
         used_for_definitions(&mut target, &server).await?;
+        let defaults = Defaults::of(&mut target, notes.clone()).await?;
         let there = self.all(&mut target).await?;
         for (table, triggers) in &wanted.triggers {
             let is_there = there.triggers.get(table) == Some(triggers);
             // All of the table, one after the other: they fire in the order in which they were made.
             for (name, definition) in triggers {
                 if !is_there {
-                    let made = make_anew(&mut target, "TRIGGER", name, definition).await;
+                    let made = make_anew(&mut target, &defaults, "TRIGGER", name, definition).await;
                     if refused(made, &mut missing)? {
                         continue;
                     }
@@ -151,7 +153,7 @@ impl Automation {
             // One that is disabled on the source may be kept from running on the target for a reason.
             let runs = without_effect(&definition.statement).1;
             if is_there != Some(definition) && (runs || is_there.is_none()) {
-                let made = make_anew(&mut target, "EVENT", name, definition).await;
+                let made = make_anew(&mut target, &defaults, "EVENT", name, definition).await;
                 if refused(made, &mut missing)? {
                     continue;
                 }
@@ -170,6 +172,9 @@ impl Automation {
     pub async fn quiet(&self) -> Result<Moved, BackfillError> {
         let (mut target, server) = open(&self.target, "target").await?;
         quietly(&mut target).await?;
+        let notes = Notes::of(&self.pipeline);
+        Notes::prepare(&mut target).await?;
+        let defaults = Defaults::of(&mut target, notes.clone()).await?;
         let there = self.all(&mut target).await?;
         let runs = |definition: &Definition| without_effect(&definition.statement);
         let events: Vec<_> = there.events.iter().filter(|(_, event)| runs(event).1).collect();
@@ -178,8 +183,6 @@ impl Automation {
             return Ok(moved);
         }
         used_for_definitions(&mut target, &server).await?;
-        let notes = Notes::of(&self.pipeline);
-        Notes::prepare(&mut target).await?;
         // All of them before the first goes, and none twice: those that are left are numbered anew.
         let noted = notes.all(&mut target, Kind::Trigger).await?;
         for (name, definition) in there.triggers.values().flatten() {
@@ -195,7 +198,7 @@ impl Automation {
             note(&notes, &mut target, Kind::Event, name, definition).await?;
             // Not ALTER EVENT: that would make it run in our name.
             let disabled = Definition { statement: runs(definition).0, ..definition.clone() };
-            make_anew(&mut target, "EVENT", name, &disabled).await?;
+            make_anew(&mut target, &defaults, "EVENT", name, &disabled).await?;
             moved.events += 1;
         }
         Ok(moved)
@@ -293,12 +296,13 @@ async fn quietly(conn: &mut Conn) -> Result<(), BackfillError> {
 
 async fn make_anew(
     conn: &mut Conn,
+    defaults: &Defaults,
     kind: &str,
     name: &QualifiedName,
     definition: &Definition,
 ) -> Result<(), BackfillError> {
     drop_it(conn, kind, name).await?;
-    let made = make(conn, name, definition).await;
+    let made = defaults.make(conn, name, definition).await?;
     made.map_err(|error| failed(format!("making the {} {name}", kind.to_lowercase()), error))
 }
 

@@ -9,6 +9,7 @@
 mod accounts;
 mod automation;
 mod compare;
+mod defaults;
 mod keys;
 mod make;
 mod notes;

@@ -35,6 +35,8 @@ pub(crate) enum Kind {
     Trigger,
     /// An event that is enabled at the flip.
     Event,
+    /// A database's own default collation while it has another one; the collation in `detail`.
+    Default,
     /// The position of the snapshot that the rows are of.
     Position,
     /// How many copies have begun; the number in `detail`.
@@ -49,6 +51,7 @@ impl Kind {
             Kind::ForeignKeys => "foreign keys",
             Kind::Trigger => "trigger",
             Kind::Event => "event",
+            Kind::Default => "default",
             Kind::Position => "position",
             Kind::Epoch => "epoch",
         }

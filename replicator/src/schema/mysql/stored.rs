@@ -9,6 +9,7 @@ use mysql_async::Row;
 use mysql_async::prelude::Queryable;
 use serde::{Deserialize, Serialize};
 
+use super::defaults::Defaults;
 use super::make::{SchemaCopy, open, qualified};
 use super::notes::{Kind, Notes, WAITING};
 use super::session::used_for_definitions;
@@ -23,6 +24,9 @@ pub(super) struct Definition {
     pub order: u64,
     pub sql_mode: String,
     pub collation: String,
+    /// The default of its database at that time; empty where an object keeps none.
+    #[serde(default)]
+    pub database_collation: String,
     pub time_zone: Option<String>,
     pub statement: String,
     /// A trigger's table.
@@ -53,6 +57,7 @@ impl SchemaCopy {
                 .into_iter()
                 .map(|o| (o.kind, o.name))
                 .collect();
+        let defaults = Defaults::of(&mut green, self.notes()).await?;
         begin(progress, Phase::Rest, objects.len());
         let mut warnings = Vec::new();
         let mut views = Vec::new();
@@ -85,13 +90,13 @@ impl SchemaCopy {
                             .await?;
                     }
                     let definition = Definition { statement: disabled, ..definition };
-                    make(&mut green, &object.name, &definition)
-                        .await
-                        .map_err(|error| refused("event", &object.name, error))?;
+                    let made = defaults.make(&mut green, &object.name, &definition).await?;
+                    made.map_err(|error| refused("event", &object.name, error))?;
                 }
                 _ => {
                     let definition = object.definition(&mut blue).await?;
-                    make(&mut green, &object.name, &definition).await.map_err(|error| {
+                    let made = defaults.make(&mut green, &object.name, &definition).await?;
+                    made.map_err(|error| {
                         refused(&object.kind.to_lowercase(), &object.name, error)
                     })?;
                 }
@@ -190,6 +195,7 @@ impl Object {
             order: self.order,
             sql_mode: field("sql_mode").unwrap_or_default(),
             collation: field("collation_connection").unwrap_or_default(),
+            database_collation: field("database collation").unwrap_or_default(),
             time_zone: field("time_zone"),
             statement: statement.clone(),
             table: self.table.clone(),

@@ -364,7 +364,7 @@ impl Asking<'_> {
         let sql = format!(
             "SELECT event_object_schema, event_object_table, trigger_name,
                     concat(action_timing, ' ', event_manipulation), action_order, action_statement,
-                    definer, sql_mode
+                    definer, sql_mode, database_collation
              FROM information_schema.triggers WHERE {}",
             self.scope.condition("event_object_schema"),
         );
@@ -376,6 +376,7 @@ impl Asking<'_> {
                 ("statement", Rigor::Exact),
                 ("definer", Rigor::Exact),
                 ("sql_mode", Rigor::Text),
+                ("database collation", Rigor::Text),
             ];
             let mut properties = answer.properties(1, &of_trigger);
             properties.push(exact("table", qualified(&answer.name)));
@@ -423,7 +424,8 @@ impl Asking<'_> {
         let sql = format!(
             "SELECT routine_schema, routine_name, lower(routine_type), dtd_identifier, routine_definition,
                     is_deterministic, sql_data_access, security_type, definer, sql_mode,
-                    concat_ws(' ', character_set_client, collation_connection, database_collation)
+                    concat_ws(' ', character_set_client, collation_connection, database_collation),
+                    routine_comment
              FROM information_schema.routines
              WHERE routine_type IN ('FUNCTION', 'PROCEDURE') AND {}",
             self.scope.condition("routine_schema"),
@@ -437,6 +439,7 @@ impl Asking<'_> {
                 ("definer", Rigor::Exact),
                 ("sql_mode", Rigor::Text),
                 ("character sets", Rigor::Text),
+                ("comment", Rigor::Noted),
             ];
             let mut properties = answer.properties(2, &of_routine);
             properties.push(exact("gives", plain_type(&answer.field(1))));
@@ -452,7 +455,7 @@ impl Asking<'_> {
         let sql = format!(
             "SELECT event_schema, event_name, status, event_definition, event_type,
                     concat_ws(' ', execute_at, interval_value, interval_field, starts, ends),
-                    on_completion, time_zone, definer, sql_mode
+                    on_completion, time_zone, definer, sql_mode, database_collation, event_comment
              FROM information_schema.events WHERE {}",
             self.scope.condition("event_schema"),
         );
@@ -466,6 +469,8 @@ impl Asking<'_> {
                 ("time zone", Rigor::Exact),
                 ("definer", Rigor::Exact),
                 ("sql_mode", Rigor::Text),
+                ("database collation", Rigor::Text),
+                ("comment", Rigor::Noted),
             ];
             let properties = answer.properties(0, &of_event);
             self.objects.push(described("event", qualified(&answer.name), properties));

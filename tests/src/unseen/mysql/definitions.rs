@@ -119,7 +119,11 @@ fn read(server: &Mysql, database: &str) -> Result<Definitions> {
         for name in ask(server, &names)? {
             let name = name.concat();
             let shown = show(server, kind, database, &name)?;
-            let shown = shown.replace(REFERENCE, DATABASE);
+            let mut shown = shown.replace(REFERENCE, DATABASE);
+            if kind == "VIEW" {
+                // MariaDB prints the database of columns or not, as the view was made.
+                shown = shown.replace(&format!("`{DATABASE}`."), "");
+            }
             found.insert(format!("{kind} {DATABASE}.{name}"), shown);
         }
     }

@@ -9,7 +9,7 @@ use super::rows::ask;
 use crate::mysql::Mysql;
 
 /// What is a matter of one server: where its log is, how it logs, and what closes it.
-const APART: [&str; 10] = [
+const APART: [&str; 11] = [
     "gtid_",
     "binlog_",
     "last_gtid",
@@ -19,6 +19,8 @@ const APART: [&str; 10] = [
     "super_read_only",
     "offline_mode",
     "innodb_",
+    // Another name of default_storage_engine.
+    "storage_engine",
     // Another name of tmp_table_size.
     "tmp_memory_table_size",
 ];

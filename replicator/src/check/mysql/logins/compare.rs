@@ -246,8 +246,22 @@ fn rights(
         .filter(|(right, _)| concerned(right) && !here.has(right))
         .map(|(right, _)| right)
         .collect();
+    // Of another level, such as a column's under one of its database: it would be gone with the wider one.
+    let at_its_level = |right: &super::rights::Right| {
+        there.grants.rights.keys().any(|other| other.on == right.on && other.covers(right))
+    };
+    let implied: Vec<_> = (here.grants.rights.iter())
+        .filter(|(right, _)| concerned(right) && there.has(right) && !at_its_level(right))
+        .collect();
     let named = |rights: Vec<String>| rights.join(", ");
     let mut found = Vec::new();
+    if !implied.is_empty() {
+        let texts = implied.iter().map(|(right, _)| right.text()).collect();
+        let mut statements: Vec<String> =
+            implied.iter().map(|(_, statement)| (*statement).clone()).collect();
+        statements.dedup();
+        found.push((format!("has by a wider right only: {}", named(texts)), false, statements));
+    }
     if !known.is_empty() {
         let mut statements: Vec<String> =
             known.iter().map(|(_, statement)| (*statement).clone()).collect();
@@ -337,7 +351,8 @@ mod tests {
         assert_eq!(tell(limits), refused("has other limits"));
         assert_eq!(tell(login(&[])), refused("lacks SELECT on `shop`.*"));
         let more = login(&["SELECT ON *.*"]);
-        assert_eq!(tell(more), differs("has in addition SELECT on *.*"));
+        let implied = differs("has by a wider right only: SELECT on `shop`.*");
+        assert_eq!(tell(more), [implied, differs("has in addition SELECT on *.*")].concat());
         let plugin = Login { plugin: "ed25519".into(), ..app.clone() };
         let what = "authenticates by ed25519, and not by mysql_native_password";
         assert_eq!(tell(plugin), differs(what));

@@ -18,8 +18,15 @@ const RAISED: &str =
     "an exception raised by a function or a trigger (its text is in the server's log)";
 /// Functions of the server's languages through which code of users raises a text and a code of its own
 /// choice: RAISE and ASSERT of PL/pgSQL, PL/Python, PL/Perl, PL/Tcl. The server names them in field `R`.
-const RAISING: [&str; 6] =
-    ["exec_stmt_raise", "exec_stmt_assert", "PLy_", "plperl_", "pltcl_", "throw_tcl_error"];
+const RAISING: [&str; 7] = [
+    "exec_stmt_raise",
+    "exec_stmt_assert",
+    "PLy_",
+    "plperl_",
+    "do_util_elog",
+    "pltcl_",
+    "throw_tcl_error",
+];
 
 /// The server's message, unless code of users has chosen it: it may quote rows, under any SQLSTATE.
 pub fn message_of(error: &DbError) -> &str {
@@ -27,6 +34,11 @@ pub fn message_of(error: &DbError) -> &str {
         true => RAISED,
         false => error.message(),
     }
+}
+
+/// The server's hint, unless code of users has chosen it.
+pub fn hint_of(error: &DbError) -> Option<&str> {
+    error.hint().filter(|_| !is_raised(error.routine()))
 }
 
 fn is_raised(routine: Option<&str>) -> bool {

@@ -1,6 +1,6 @@
 //! Why setting green up can't go on.
 
-use decoders::postgres::error::{ConnectError, message_of};
+use decoders::postgres::error::{ConnectError, hint_of, message_of};
 use decoders::source::Disposition;
 use tokio_postgres::error::DbError;
 
@@ -119,7 +119,7 @@ fn remedy(refusal: &DbError) -> Option<String> {
         }
         "53100" => "free or add disk space on that server, then start again",
         "53200"
-            if refusal.hint().is_some_and(|hint| hint.contains("max_locks_per_transaction")) =>
+            if hint_of(refusal).is_some_and(|hint| hint.contains("max_locks_per_transaction")) =>
         {
             "raise max_locks_per_transaction on that server (it holds one lock for every table) and restart it"
         }
@@ -139,7 +139,7 @@ fn remedy(refusal: &DbError) -> Option<String> {
             "green has a constraint that a row of blue does not meet there: make the constraint, and what it calls, \
              answer as on blue. Then: cutover retry"
         }
-        _ => return refusal.hint().map(str::to_owned),
+        _ => return hint_of(refusal).map(str::to_owned),
     };
     Some(text.to_owned())
 }

@@ -148,7 +148,7 @@ async fn what_runs_is_quiet_until_the_flip(blue: &Mysql, green: &Mysql) -> Resul
     // As a process leaves it that dies while something is made.
     green.run(&format!(
         "alter database shop collate latin1_bin; insert into _cutover.copy_notes
-         values ('{PIPELINE}', 'default', 'shop', '', 'waiting', 'latin1_german2_ci')"
+         values ('{PIPELINE}', 'own collation', 'shop', '', 'waiting', 'latin1_german2_ci')"
     ))?;
     assert_eq!(there.bring().await?, (moved(2, 1), Vec::new()));
     let defaults = "select group_concat(distinct database_collation) from (
@@ -166,7 +166,17 @@ async fn what_runs_is_quiet_until_the_flip(blue: &Mysql, green: &Mysql) -> Resul
     assert_eq!(there.bring().await?, nothing);
     assert_eq!(green.value(triggers)?, "1");
     there.note().await?;
+    // Whoever may not alter the database makes them all the same.
+    green.run(
+        "create user narrow identified by 'x'; grant all on *.* to narrow; revoke alter on *.* from narrow",
+    )?;
+    let narrow = ServerUrl::parse(&format!("mysql://narrow:x@127.0.0.1:{}/", green.port()))?;
+    let (made, told) = automation(&url(blue), &narrow).bring().await?;
+    assert!(made.triggers == 2 && told.len() == 2, "{made:?} {told:?}");
+    assert!(told[0].contains("keeps the collation latin1_german2_ci"), "{told:?}");
+    there.note().await?;
     assert_eq!(there.bring().await?.0.triggers, 2);
+    assert_eq!(green.value(defaults)?, "latin1_swedish_ci");
     let waiting = "select count(*) from _cutover.copy_notes where kind in ('trigger', 'event')";
     assert_eq!(green.value(waiting)?, "0");
     assert_eq!(green.value(triggers)?, "2");

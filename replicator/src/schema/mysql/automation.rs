@@ -132,14 +132,15 @@ impl Automation {
             return Ok((moved, missing));
         }
         used_for_definitions(&mut target, &server).await?;
-        let defaults = Defaults::of(&mut target, notes.clone()).await?;
+        let mut defaults = Defaults::of(&mut target, notes.clone()).await?;
         let there = self.all(&mut target).await?;
         for (table, triggers) in &wanted.triggers {
             let is_there = there.triggers.get(table) == Some(triggers);
             // All of the table, one after the other: they fire in the order in which they were made.
             for (name, definition) in triggers {
                 if !is_there {
-                    let made = make_anew(&mut target, &defaults, "TRIGGER", name, definition).await;
+                    let made =
+                        make_anew(&mut target, &mut defaults, "TRIGGER", name, definition).await;
                     if refused(made, &mut missing)? {
                         continue;
                     }
@@ -153,7 +154,7 @@ impl Automation {
             // One that is disabled on the source may be kept from running on the target for a reason.
             let runs = without_effect(&definition.statement).1;
             if is_there != Some(definition) && (runs || is_there.is_none()) {
-                let made = make_anew(&mut target, &defaults, "EVENT", name, definition).await;
+                let made = make_anew(&mut target, &mut defaults, "EVENT", name, definition).await;
                 if refused(made, &mut missing)? {
                     continue;
                 }
@@ -161,6 +162,7 @@ impl Automation {
             }
             notes.strike(&mut target, Kind::Event, name).await?;
         }
+        missing.extend(defaults.give_back(&mut target).await?);
         Ok((moved, missing))
     }
 
@@ -174,7 +176,7 @@ impl Automation {
         quietly(&mut target).await?;
         let notes = Notes::of(&self.pipeline);
         Notes::prepare(&mut target).await?;
-        let defaults = Defaults::of(&mut target, notes.clone()).await?;
+        let mut defaults = Defaults::of(&mut target, notes.clone()).await?;
         let there = self.all(&mut target).await?;
         let runs = |definition: &Definition| without_effect(&definition.statement);
         let events: Vec<_> = there.events.iter().filter(|(_, event)| runs(event).1).collect();
@@ -198,8 +200,11 @@ impl Automation {
             note(&notes, &mut target, Kind::Event, name, definition).await?;
             // Not ALTER EVENT: that would make it run in our name.
             let disabled = Definition { statement: runs(definition).0, ..definition.clone() };
-            make_anew(&mut target, &defaults, "EVENT", name, &disabled).await?;
+            make_anew(&mut target, &mut defaults, "EVENT", name, &disabled).await?;
             moved.events += 1;
+        }
+        for told in defaults.give_back(&mut target).await? {
+            tracing::warn!("{told}");
         }
         Ok(moved)
     }
@@ -296,7 +301,7 @@ async fn quietly(conn: &mut Conn) -> Result<(), BackfillError> {
 
 async fn make_anew(
     conn: &mut Conn,
-    defaults: &Defaults,
+    defaults: &mut Defaults,
     kind: &str,
     name: &QualifiedName,
     definition: &Definition,

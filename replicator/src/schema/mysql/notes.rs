@@ -36,7 +36,7 @@ pub(crate) enum Kind {
     /// An event that is enabled at the flip.
     Event,
     /// A database's own default collation while it has another one; the collation in `detail`.
-    Default,
+    OwnCollation,
     /// The position of the snapshot that the rows are of.
     Position,
     /// How many copies have begun; the number in `detail`.
@@ -51,7 +51,7 @@ impl Kind {
             Kind::ForeignKeys => "foreign keys",
             Kind::Trigger => "trigger",
             Kind::Event => "event",
-            Kind::Default => "default",
+            Kind::OwnCollation => "own collation",
             Kind::Position => "position",
             Kind::Epoch => "epoch",
         }

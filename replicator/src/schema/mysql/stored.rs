@@ -57,7 +57,7 @@ impl SchemaCopy {
                 .into_iter()
                 .map(|o| (o.kind, o.name))
                 .collect();
-        let defaults = Defaults::of(&mut green, self.notes()).await?;
+        let mut defaults = Defaults::of(&mut green, self.notes()).await?;
         begin(progress, Phase::Rest, objects.len());
         let mut warnings = Vec::new();
         let mut views = Vec::new();
@@ -103,6 +103,7 @@ impl SchemaCopy {
             }
             step.finish();
         }
+        warnings.extend(defaults.give_back(&mut green).await?);
         warnings.extend(make_views(&mut green, views).await?);
         Ok(warnings)
     }

@@ -230,13 +230,11 @@ pub(in super::super) fn compare(
         if here.connections != there.connections {
             let (one, other) = (here.connections, there.connections);
             let what = format!("connection limit: {one} on {from}, {other} on {to}");
-            find(
-                settings::of_limits(one.into(), other.into()),
-                "role",
-                quoted.clone(),
-                what,
-                alter(&format!("CONNECTION LIMIT {one}")),
-            );
+            let severity = match here.can_login {
+                true => settings::of_limits(one, other),
+                false => Severity::Warn,
+            };
+            find(severity, "role", quoted.clone(), what, alter(&format!("CONNECTION LIMIT {one}")));
         }
         let groups: BTreeSet<_> = here.member_of.keys().chain(there.member_of.keys()).collect();
         for group in groups {

@@ -376,10 +376,10 @@ impl Asking<'_> {
                 ("statement", Rigor::Exact),
                 ("definer", Rigor::Exact),
                 ("sql_mode", Rigor::Text),
-                ("database collation", Rigor::Text),
             ];
             let mut properties = answer.properties(1, &of_trigger);
             properties.push(exact("table", qualified(&answer.name)));
+            properties.push(collation(&answer.field(7)));
             self.objects.push(described("trigger", qualified(&name), properties));
         }
         Ok(())
@@ -455,7 +455,7 @@ impl Asking<'_> {
         let sql = format!(
             "SELECT event_schema, event_name, status, event_definition, event_type,
                     concat_ws(' ', execute_at, interval_value, interval_field, starts, ends),
-                    on_completion, time_zone, definer, sql_mode, database_collation, event_comment
+                    on_completion, time_zone, definer, sql_mode, event_comment, database_collation
              FROM information_schema.events WHERE {}",
             self.scope.condition("event_schema"),
         );
@@ -469,16 +469,22 @@ impl Asking<'_> {
                 ("time zone", Rigor::Exact),
                 ("definer", Rigor::Exact),
                 ("sql_mode", Rigor::Text),
-                ("database collation", Rigor::Text),
                 ("comment", Rigor::Noted),
             ];
-            let properties = answer.properties(0, &of_event);
+            let mut properties = answer.properties(0, &of_event);
+            properties.push(collation(&answer.field(9)));
             self.objects.push(described("event", qualified(&answer.name), properties));
         }
         Ok(())
     }
 }
 
+/// The default of its database when something was made.
+fn collation(name: &str) -> Property {
+    text(DATABASE_COLLATION, or_none(canonical_name(Some(name))))
+}
+
+const DATABASE_COLLATION: &str = "database collation";
 /// Whether an event runs.
 const STATUS: &str = "status";
 
@@ -498,7 +504,8 @@ async fn waiting(reader: &mut Reader) -> BTreeSet<(String, String)> {
 /// Whether the flip brings it.
 fn is_late(finding: &ObjectFinding, target: &Definitions) -> bool {
     let place = (finding.kind.clone(), finding.object.clone());
-    let may_be = finding.kind == "trigger" || finding.what.starts_with(STATUS);
+    let begins = |name: &&str| finding.what.starts_with(*name);
+    let may_be = finding.kind == "trigger" || [STATUS, DATABASE_COLLATION].iter().any(begins);
     may_be && target.waiting.contains(&place)
 }
 

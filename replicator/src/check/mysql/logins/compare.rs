@@ -246,7 +246,7 @@ fn rights(
         .filter(|(right, _)| concerned(right) && !here.has(right))
         .map(|(right, _)| right)
         .collect();
-    // Of another level, such as a column's under one of its database: it would be gone with the wider one.
+    // Rights of another level, such as those on a column under one on its database: they end with the wider one.
     let at_its_level = |right: &super::rights::Right| {
         there.grants.rights.keys().any(|other| other.on == right.on && other.covers(right))
     };

@@ -158,6 +158,13 @@ async fn what_runs_is_quiet_until_the_flip(blue: &Mysql, green: &Mysql) -> Resul
         "select default_collation_name from information_schema.schemata where schema_name = 'shop'";
     assert_eq!(green.value(defaults)?, "latin1_swedish_ci");
     assert_eq!(green.value(own)?, "latin1_german2_ci");
+    // Also where nothing is left to be made.
+    green.run(&format!(
+        "alter database shop collate latin1_bin; insert into _cutover.copy_notes
+         values ('{PIPELINE}', 'own collation', 'shop', '', 'waiting', 'latin1_german2_ci')"
+    ))?;
+    assert_eq!(there.bring().await?, nothing);
+    assert_eq!(green.value(own)?, "latin1_german2_ci");
     // Found unfinished with clients at work: what they have changed since stays.
     let one = green.value(
         "select min(trigger_name) from information_schema.triggers where trigger_schema = 'shop'",

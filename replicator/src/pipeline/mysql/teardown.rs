@@ -7,6 +7,7 @@ use mysql_async::prelude::Queryable;
 
 use crate::config::Config;
 use crate::pipeline::failure::Failure;
+use crate::schema::mysql::restore_collations;
 use crate::store::Store;
 use crate::verify;
 
@@ -40,6 +41,9 @@ pub async fn teardown(config: &Config, urls: &[ServerUrl; 2]) -> Result<Vec<Stri
     // What either direction has written, and the leases, which have one name.
     let names = [&config.name, &config.counterpart()].map(|name| literal(name)).join(", ");
     for (side, url) in [(Side::Green, green), (Side::Blue, blue)] {
+        for name in [&config.name, &config.counterpart()] {
+            done.extend(restore_collations(url, name).await?);
+        }
         done.extend(clear(side, url, &names).await.map_err(|error| of_side(side, error))?);
     }
     // Last: as long as something is left on a server, the state says whose it is.
@@ -59,19 +63,6 @@ pub async fn teardown(config: &Config, urls: &[ServerUrl; 2]) -> Result<Vec<Stri
     Ok(done)
 }
 
-/// Databases whose default collation was another one when something broke off get their own again.
-async fn give_collations_back(conn: &mut Conn, names: &str) -> Result<(), mysql_async::Error> {
-    let sql = format!(
-        "SELECT n.db, n.detail FROM _cutover.copy_notes n JOIN information_schema.schemata s
-           ON CAST(s.schema_name AS BINARY) = CAST(n.db AS BINARY)
-         WHERE n.kind = 'own collation' AND n.pipeline IN ({names})"
-    );
-    for (database, collation) in conn.query::<(String, String), _>(sql).await? {
-        crate::schema::mysql::set_default_collation(conn, &database, &collation).await?;
-    }
-    Ok(())
-}
-
 /// What the pipelines of these `names` have left on a side. The markers go with it: another pipeline
 /// that reads that side makes their table again when it starts.
 async fn clear(side: Side, url: &ServerUrl, names: &str) -> Result<Vec<String>, SourceError> {
@@ -80,9 +71,6 @@ async fn clear(side: Side, url: &ServerUrl, names: &str) -> Result<Vec<String>, 
         server::failure(format!("removing our own tables from {side}"), error)
     };
     let there = tables(&mut conn).await.map_err(failed)?;
-    if there.iter().any(|table| table == "copy_notes") {
-        give_collations_back(&mut conn, names).await.map_err(failed)?;
-    }
     let mut others = false;
     // All of them or none: progress without the stream that it is of, or the other way round, would be
     // taken for another state.

@@ -129,7 +129,8 @@ impl Automation {
         let wanted = noted(&notes, &mut target).await?;
         let (mut moved, mut missing) = (Moved::default(), Vec::new());
         if wanted.is_empty() {
-            return Ok((moved, missing));
+            // All was made, and the connection was lost before the collation was given back.
+            return Ok((moved, Defaults::restore(&mut target, &notes).await?));
         }
         used_for_definitions(&mut target, &server).await?;
         let mut defaults = Defaults::of(&mut target, notes.clone()).await?;
@@ -176,15 +177,17 @@ impl Automation {
         quietly(&mut target).await?;
         let notes = Notes::of(&self.pipeline);
         Notes::prepare(&mut target).await?;
-        let mut defaults = Defaults::of(&mut target, notes.clone()).await?;
         let there = self.all(&mut target).await?;
         let runs = |definition: &Definition| without_effect(&definition.statement);
         let events: Vec<_> = there.events.iter().filter(|(_, event)| runs(event).1).collect();
         let mut moved = Moved::default();
         if there.triggers.is_empty() && events.is_empty() {
+            let told = Defaults::restore(&mut target, &notes).await?;
+            told.iter().for_each(|told| tracing::warn!("{told}"));
             return Ok(moved);
         }
         used_for_definitions(&mut target, &server).await?;
+        let mut defaults = Defaults::of(&mut target, notes.clone()).await?;
         // All of them before the first goes, and none twice: those that are left are numbered anew.
         let noted = notes.all(&mut target, Kind::Trigger).await?;
         for (name, definition) in there.triggers.values().flatten() {

@@ -10,11 +10,12 @@
 use std::collections::BTreeMap;
 
 use decoders::QualifiedName;
-use decoders::mysql::server::{Conn, code, describe, identifier};
+use decoders::mysql::server::{Conn, ServerUrl, code, describe, identifier};
 use mysql_async::Error;
 use mysql_async::prelude::Queryable;
 
 use super::canonical_name;
+use super::make::open;
 use super::notes::{Kind, Notes, WAITING};
 use super::stored::{Definition, make};
 use crate::backfill::BackfillError;
@@ -35,11 +36,23 @@ pub(super) struct Defaults {
 }
 
 impl Defaults {
-    /// Reads them, after giving back what an attempt that was broken off has left.
+    /// Reads them, after [restoring](Self::restore) what an attempt that was broken off has left.
     ///
     /// # Errors
     /// The server's.
     pub async fn of(conn: &mut Conn, notes: Notes) -> Result<Self, BackfillError> {
+        let told = Self::restore(conn, &notes).await?;
+        let sql = "SELECT schema_name, default_collation_name FROM information_schema.schemata";
+        let own: Vec<(String, String)> =
+            conn.query(sql).await.map_err(|error| failed("reading databases", error))?;
+        Ok(Self { notes, own: own.into_iter().collect(), lent: None, told })
+    }
+
+    /// Gives back what an attempt that was broken off has left, and tells what could not be given.
+    ///
+    /// # Errors
+    /// The server's.
+    pub async fn restore(conn: &mut Conn, notes: &Notes) -> Result<Vec<String>, BackfillError> {
         let mut told = Vec::new();
         for (name, note) in notes.all(conn, Kind::OwnCollation).await? {
             match set(conn, &name.schema, &note.detail).await {
@@ -57,10 +70,7 @@ impl Defaults {
             }
             notes.strike(conn, Kind::OwnCollation, &name).await?;
         }
-        let sql = "SELECT schema_name, default_collation_name FROM information_schema.schemata";
-        let own: Vec<(String, String)> =
-            conn.query(sql).await.map_err(|error| failed("reading databases", error))?;
-        Ok(Self { notes, own: own.into_iter().collect(), lent: None, told })
+        Ok(told)
     }
 
     /// Makes something while its database has the default that it was defined in; the inner result is the
@@ -136,11 +146,22 @@ impl Defaults {
     }
 }
 
-/// Gives a database a default collation.
+/// What a pipeline has left on a server is given back, as when it is forgotten; what could not be, is told.
 ///
 /// # Errors
 /// The server's.
-pub(crate) async fn set(conn: &mut Conn, database: &str, collation: &str) -> Result<(), Error> {
+pub(crate) async fn restore_collations(
+    server: &ServerUrl,
+    pipeline: &str,
+) -> Result<Vec<String>, BackfillError> {
+    let (mut conn, _) = open(server, "server").await?;
+    match Notes::are_there(&mut conn).await? {
+        true => Defaults::restore(&mut conn, &Notes::of(pipeline)).await,
+        false => Ok(Vec::new()),
+    }
+}
+
+async fn set(conn: &mut Conn, database: &str, collation: &str) -> Result<(), Error> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     // From a catalog or from our notes, which others may have written to.
     let collation: String = collation.chars().filter(|c| is_name(*c)).collect();

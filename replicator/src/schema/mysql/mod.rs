@@ -21,7 +21,7 @@ pub use accounts::{CarriedAccounts, carry_accounts};
 pub(crate) use automation::QUIETLY;
 pub use automation::{Automation, Moved};
 pub(crate) use compare::{canonical_name, plain_type};
-pub(crate) use defaults::set as set_default_collation;
+pub(crate) use defaults::restore_collations;
 pub(crate) use make::qualified;
 pub use make::{LATE_KEYS_BYTES, Made, SchemaCopy};
 pub use notes::Notes;

@@ -127,6 +127,14 @@ impl Notes {
         Ok(rows.into_iter().collect())
     }
 
+    /// Whether a copy or a flip has ever noted something on this server.
+    pub(crate) async fn are_there(conn: &mut Conn) -> Result<bool, BackfillError> {
+        let sql = "SELECT count(*) FROM information_schema.tables
+                   WHERE table_schema = '_cutover' AND table_name = 'copy_notes'";
+        let found: Option<u64> = conn.query_first(sql).await.map_err(asked)?;
+        Ok(found.is_some_and(|tables| tables > 0))
+    }
+
     /// Makes the table of notes.
     pub(crate) async fn prepare(green: &mut Conn) -> Result<(), BackfillError> {
         for statement in CREATE {

@@ -25,7 +25,8 @@ pub enum Firing {
 }
 
 impl Firing {
-    pub(super) fn from_code(code: &str) -> Option<Self> {
+    /// From `pg_trigger.tgenabled`, `pg_rewrite.ev_enabled` or `pg_event_trigger.evtenabled`.
+    pub fn from_code(code: &str) -> Option<Self> {
         Some(match code {
             "O" => Firing::Origin,
             "D" => Firing::Disabled,
@@ -33,6 +34,26 @@ impl Firing {
             "A" => Firing::Always,
             _ => return None,
         })
+    }
+
+    /// As the catalogs have it.
+    pub fn code(self) -> &'static str {
+        match self {
+            Firing::Origin => "O",
+            Firing::Disabled => "D",
+            Firing::Replica => "R",
+            Firing::Always => "A",
+        }
+    }
+
+    /// What ALTER TABLE says before `TRIGGER` or `RULE`.
+    pub fn verb(self) -> &'static str {
+        match self {
+            Firing::Origin => "ENABLE",
+            Firing::Disabled => "DISABLE",
+            Firing::Replica => "ENABLE REPLICA",
+            Firing::Always => "ENABLE ALWAYS",
+        }
     }
 
     /// Whether it fires for changes that are applied with `session_replication_role = replica`.

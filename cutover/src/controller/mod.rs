@@ -45,7 +45,7 @@ use crate::hub::RunHub;
 use crate::marker::Token;
 use crate::phase::{Effect, Input, Phase, State, Stop, StopKind, step};
 use crate::ports::{
-    Clock, Entry, Epoch, Fence, Journal, Lease, Nature, PortError, PortResult, Record,
+    Clock, Entry, Epoch, Fence, Journal, Lease, Nature, PortError, PortResult, Record, Replication,
     SequenceReport, World,
 };
 use crate::side::Direction;
@@ -205,6 +205,9 @@ struct Run<'a, W: World> {
     marker: Option<Lsn>,
     /// What was done about sequences while the marker was on its way; `None`: nothing yet.
     carried: Option<SequenceReport>,
+    /// Whether something that runs by itself may have to be made on the side that opens, as it was known when it was
+    /// decided.
+    hands_over: bool,
     /// Whether a way back was left that carries.
     way_back: Option<bool>,
     /// What ended the time of watching, if a monitor did.
@@ -252,6 +255,7 @@ impl<'a, W: World> Run<'a, W> {
             only_routers_left: false,
             marker: None,
             carried: None,
+            hands_over: true,
             way_back: None,
             breach: None,
             sealed: None,
@@ -341,6 +345,10 @@ impl<'a, W: World> Run<'a, W> {
         if let (Effect::SyncSequences(_), Some(marker)) = (effect, self.marker) {
             // Where the stream of this direction stands still once the roles have been turned.
             detail = serde_json::json!({ "marker": marker });
+        }
+        if matches!(effect, Effect::Decide(_)) {
+            self.hands_over = self.world.replication().hands_over();
+            detail = serde_json::json!({ "hands_over": self.hands_over });
         }
         if matches!(effect, Effect::Watch(_)) {
             let until = *self.watch_until.get_or_insert_with(|| {

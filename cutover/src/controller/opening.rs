@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{Run, ownership, stop};
 use crate::evidence::Committed;
 use crate::phase::{Stop, StopKind};
-use crate::ports::{Fence, Replication, TrafficSwitch, World};
+use crate::ports::{Fence, Handed, Nature, Replication, TrafficSwitch, World};
 
 /// How long a look at the side that was left may take while clients wait for the flip.
 const LOOK: Duration = Duration::from_millis(300);
@@ -21,8 +21,10 @@ impl<W: World> Run<'_, W> {
         if let Some(undo) = self.undo.clone() {
             self.still_closed(&undo, deadline).await?;
         }
-        self.waiting(format!("making triggers and events on {to}"));
-        let handed = self.world.replication().hand_over(committed, deadline).await.map_err(stop)?;
+        let handed = match self.hands_over {
+            true => self.hand_over(committed, deadline).await?,
+            false => Handed::default(),
+        };
         for missing in &handed.missing {
             self.note(format!("NOT MADE on {to}, and clients go on without it: {missing}"));
         }
@@ -41,6 +43,26 @@ impl<W: World> Run<'_, W> {
         }
         let handed = handed.made.map_or(String::new(), |made| format!("; {made}"));
         Ok(format!("{} routers point at {to}{handed}", self.members.len()))
+    }
+
+    async fn hand_over(&self, committed: &Committed, deadline: Instant) -> Result<Handed, Stop> {
+        let (to, replication) = (committed.to(), self.world.replication());
+        self.waiting(format!("making triggers and events on {to}"));
+        match replication.hand_over(committed, deadline).await {
+            // It lets nobody in yet, so it serves nobody, and our way in takes it from nobody.
+            Err(error) if error.nature == Nature::ClosedDoor && self.opening.is_some() => {
+                let entered = async {
+                    let _airlock = self.airlock(deadline).await?;
+                    replication.hand_over(committed, deadline).await
+                };
+                // Clients wait for the door to open, and that needs none of this.
+                Ok(entered.await.unwrap_or_else(|error| Handed {
+                    made: None,
+                    missing: vec![format!("{to} could not be entered: {}", error.what)],
+                }))
+            }
+            handed => handed.map_err(stop),
+        }
     }
 
     /// A member that can't be told keeps only its own clients waiting: it is decided.

@@ -216,6 +216,13 @@ pub trait Replication: Send + Sync {
         async { Ok(Handed::default()) }
     }
 
+    /// Whether [`Replication::hand_over`] may have something to do, as far as is known without asking anybody. Journaled
+    /// before the decision, so that whoever recovers knows it, too. The default is for engines that find out when they
+    /// do it.
+    fn hands_over(&self) -> bool {
+        true
+    }
+
     /// The statements of [`Replication::hand_over`].
     fn handing_over(&self) -> Vec<Act> {
         Vec::new()

@@ -53,6 +53,8 @@ pub struct Database {
     pub lease: Option<SimLease>,
     pub log: Vec<Item>,
     pub rows: BTreeSet<u64>,
+    /// Its triggers fire for whatever is written there, by clients or by a stream.
+    pub fires: bool,
     pub sequence: u64,
     pub decisions: BTreeMap<Epoch, Verdict>,
     /// Grows whenever a fence is lowered: that ends the sessions of whoever fenced before.
@@ -203,10 +205,11 @@ impl State {
         let mut random = Random::new(seed);
         let pace = [4, 20, 60][random.below(3) as usize];
         let kill_works = random.per_mille(600);
+        let blue = Database { fires: true, ..Database::default() };
         Self {
             random,
             pace,
-            sides: Default::default(),
+            sides: [blue, Database::default()],
             routers: [Router::new(now), Router::new(now)],
             released: BTreeMap::new(),
             misled: false,
@@ -277,8 +280,14 @@ impl State {
         }
         self.say(format!("{} streams", process.name));
         self.reader = Some(process.clone());
+        let serves = self.truth();
         for direction in Direction::ALL {
-            self.stream(direction).restart();
+            let stream = self.stream(direction);
+            stream.restart();
+            // Not where clients are served, whatever the roles say yet.
+            if stream.exists && stream.role == Role::Carry && direction.to() != serves {
+                self.side(direction.to()).fires = false;
+            }
         }
         true
     }
@@ -348,6 +357,10 @@ impl State {
         if self.truth() != side {
             self.violated(format!("two writers: {side} admitted {id}, and it does not serve"));
         }
+        // Who comes past the routers may be there before the flip has ended.
+        if !bypasses && !self.side(side).fires {
+            self.violated(format!("{side} admitted {id} before its triggers were switched"));
+        }
         Some(id)
     }
 
@@ -406,6 +419,11 @@ impl State {
         stream.applied = stream.held.first().copied().unwrap_or(stream.read);
         for at in brought {
             let Item::Client(id) = self.sides[from].log[at] else { continue };
+            if self.sides[to].fires {
+                self.violated(format!(
+                    "the stream {direction} brought {id}, and it set triggers off"
+                ));
+            }
             let target = &mut self.sides[to];
             if !target.rows.insert(id) {
                 self.violated(format!("the stream {direction} brought {id} twice"));

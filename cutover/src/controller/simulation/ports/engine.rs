@@ -13,8 +13,8 @@ use crate::api::{Act, Check};
 use crate::evidence::Committed;
 use crate::marker::Token;
 use crate::ports::{
-    Leaks, Leftover, MarkerDecoded, MarkerDurable, MarkerWritten, PortError, PortResult, Progress,
-    Replication, Standby, WayBackStream,
+    Handed, Leaks, Leftover, MarkerDecoded, MarkerDurable, MarkerWritten, PortError, PortResult,
+    Progress, Replication, Standby, WayBackStream,
 };
 use crate::side::Direction;
 
@@ -91,6 +91,14 @@ impl Replication for Engine {
         }
         Ok(())
     }
+    async fn hand_over(&self, _: &Committed, deadline: Instant) -> PortResult<Handed> {
+        let to = self.direction.to();
+        let switch = move |state: &mut State| {
+            state.side(to).fires = true;
+            Ok(Handed::default())
+        };
+        self.link.act("hand_over", Some(to), deadline, switch).await
+    }
     async fn finish(&self, _: &Token) -> PortResult<()> {
         self.link.process.go_on().await;
         self.link.shared.lock().stream(self.direction).exists = false;
@@ -152,6 +160,10 @@ impl WayBackStream for Engine {
         let mut state = self.link.shared.lock();
         let process = &self.link.process.name;
         state.say(format!("{process}: {} carries, standby since {since}", self.direction));
+        // Streams that don't run yet begin with this.
+        if state.reads(&self.link.process) {
+            state.side(self.direction.to()).fires = false;
+        }
         let since = since.0 as usize;
         let carrying = state.stream(self.direction);
         carrying.role = Role::Carry;

@@ -250,6 +250,10 @@ impl<R: Route> Replication for EngineReplication<R> {
         made.await?.map_err(|failure| of_failure(self.route.put(failure)))
     }
 
+    fn hands_over(&self) -> bool {
+        self.route.brings_automation()
+    }
+
     fn handing_over(&self) -> Vec<Act> {
         self.route.bringing()
     }
@@ -310,7 +314,7 @@ pub(crate) async fn in_time<T>(
 
 /// A failure of the pipeline as the controller takes it.
 pub(crate) fn of_failure(failure: Failure) -> PortError {
-    let error = PortError::new(failure.place, failure.what);
+    let error = PortError::new(failure.place, failure.what).of(failure.nature);
     match failure.remedy {
         Some(remedy) => error.remedy(remedy),
         None => error,

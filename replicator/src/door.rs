@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cutover::api::Outcome;
 use cutover::ports::{Airlock, Entry, Fence, Journal, PortError, PortResult, Record};
 use cutover::{Direction, PostgresPair, Side};
 use tokio::sync::watch;
@@ -54,6 +55,28 @@ impl Door {
         self.pair.fence(side).airlock(&undo, Instant::now() + OPENING).await
     }
 
+    /// Whether [`Door::recovered`] was said.
+    pub fn is_recovered(&self) -> bool {
+        *self.recovered.borrow()
+    }
+
+    /// Whether `side` is the one that the last committed run has closed: the other one serves.
+    ///
+    /// # Errors
+    /// The journal's.
+    pub async fn has_closed(&self, side: Side) -> PortResult<bool> {
+        Ok(self.closed(side).await?.is_some())
+    }
+
+    /// Whether the last run went this way and may have been decided: clients may be served where it leads, whatever
+    /// the roles of the streams say yet.
+    ///
+    /// # Errors
+    /// The journal's.
+    pub async fn may_serve(&self, direction: Direction) -> PortResult<bool> {
+        Ok(may_be_decided(&self.journal.read_all().await?, direction))
+    }
+
     /// The prior settings of `side`, if it is the one that is closed.
     async fn closed(&self, side: Side) -> PortResult<Option<serde_json::Value>> {
         let closed = closed(&self.journal.read_all().await?);
@@ -76,6 +99,27 @@ fn closed(entries: &[Entry]) -> Option<(Side, serde_json::Value)> {
         _ => None,
     });
     Some((direction.unwrap_or(Direction::Forward).from(), undo?.clone()))
+}
+
+/// Whether the last run went this way, and its decision was made or was about to be.
+fn may_be_decided(entries: &[Entry], direction: Direction) -> bool {
+    let began = entries.iter().rev().find_map(|entry| match &entry.record {
+        Record::Began { direction, .. } => Some((entry.epoch, *direction)),
+        _ => None,
+    });
+    let Some((epoch, went)) = began else { return false };
+    let of_run = || entries.iter().filter(|entry| entry.epoch == epoch).map(|entry| &entry.record);
+    let is_undecided = of_run().any(|record| {
+        let Record::Ended { report } = record else { return false };
+        !matches!(report.outcome, Outcome::Completed | Outcome::RolledBack | Outcome::Held)
+    });
+    let may_be = of_run().any(|record| match record {
+        Record::Reached { phase, next, .. } => {
+            phase.is_committed() || next.as_deref() == Some("decide")
+        }
+        _ => false,
+    });
+    went == direction && may_be && !is_undecided
 }
 
 #[cfg(test)]
@@ -116,5 +160,21 @@ mod tests {
         assert_eq!(closed(&entries), Some((Side::Blue, json!(2))));
         entries.extend(run(4, Direction::Back, &[Phase::Gate, Phase::Committed]));
         assert_eq!(closed(&entries), Some((Side::Green, json!(4))));
+    }
+
+    #[test]
+    fn a_side_may_serve_from_the_moment_a_run_to_it_is_about_to_decide() {
+        let forward = |entries: &[Entry]| may_be_decided(entries, Direction::Forward);
+        assert!(!forward(&[]));
+        let mut entries = run(1, Direction::Forward, &[Phase::Gate, Phase::Sealed]);
+        assert!(!forward(&entries));
+        if let Record::Reached { next, .. } = &mut entries[2].record {
+            *next = Some("decide".into());
+        }
+        assert!(forward(&entries) && !may_be_decided(&entries, Direction::Back));
+        entries.extend(run(2, Direction::Back, &[Phase::Gate, Phase::Committed]));
+        assert!(!forward(&entries) && may_be_decided(&entries, Direction::Back));
+        entries.extend(run(3, Direction::Forward, &[Phase::Gate, Phase::Aborted]));
+        assert!(!forward(&entries) && !may_be_decided(&entries, Direction::Back));
     }
 }

@@ -32,6 +32,7 @@ pub mod sidecar;
 pub mod status;
 pub mod store;
 pub mod tail;
+mod triggers;
 pub mod verify;
 pub mod watchdog;
 pub mod way_back;

@@ -26,6 +26,8 @@ pub struct CheckRequest {
     pub tablespaces: bool,
     /// A cutover refreshes green's materialized views.
     pub refreshes_views: bool,
+    /// Whatever fires on green for replicated changes is accepted.
+    pub accepts_triggers: bool,
     /// Changes of partitions arrive under the name of the partitioned table, so green's
     /// partitions may differ.
     pub via_partition_root: bool,
@@ -60,6 +62,7 @@ impl CheckRequest {
             owners: true,
             tablespaces: true,
             refreshes_views: true,
+            accepts_triggers: false,
             via_partition_root: false,
             pg_dump: Err("no pg_dump was looked for".to_owned()),
             blue_sessions: 8,

@@ -44,7 +44,9 @@ pub(super) fn settings(green: &ServerInfo) -> Vec<Finding> {
 /// copied they are blue's, and will be on green.
 pub(super) fn firing_triggers(request: &CheckRequest, tables: &[TableInfo]) -> Option<Finding> {
     let (mut objects, mut statements) = (Vec::new(), Vec::new());
+    let mut owners = BTreeSet::new();
     for table in tables {
+        let before = objects.len();
         for trigger in table.triggers.iter().filter(|t| t.firing.fires_on_replica()) {
             let name = quote_ident(&trigger.name);
             objects.push(format!("{}: trigger {name} calls {}", table.name, trigger.function));
@@ -55,38 +57,50 @@ pub(super) fn firing_triggers(request: &CheckRequest, tables: &[TableInfo]) -> O
             objects.push(format!("{}: rule {name}", table.name));
             statements.push(format!("ALTER TABLE {} DISABLE RULE {name}", table.name));
         }
+        if objects.len() > before && !table.access.own {
+            owners.insert(quote_ident(&table.owner));
+        }
     }
     if objects.is_empty() {
         return None;
     }
     let evidence = count(objects.len(), "trigger or rule enabled ALWAYS or REPLICA");
-    Some(if request.schema_exists() {
-        Finding::blocker(
+    let owners: Vec<_> = owners.into_iter().collect();
+    // Whose they are on blue says nothing about green.
+    if request.schema_exists() && !owners.is_empty() && !request.accepts_triggers {
+        let summary = "triggers or rules on green fire for replicated changes too, and our role may not switch them \
+                       off until the flip: what they do would be done twice";
+        return Some(
+            Finding::blocker("triggers-fire", Side::Green, summary)
+                .evidence(evidence)
+                .objects(objects)
+                .fix(Fix::Sql {
+                    side: Side::Green,
+                    statements,
+                    then: Some(format!(
+                        "and, so that the flip can enable them: GRANT {} TO our role",
+                        owners.join(", ")
+                    )),
+                }),
+        );
+    }
+    Some(match request.accepts_triggers {
+        true => Finding::warning(
             "triggers-fire",
             Side::Green,
-            "triggers or rules on green fire for replicated changes too: what they do would be done \
-             twice",
+            "triggers or rules fire for replicated changes too, as apply.accept_triggers allows: what they do is \
+             done twice",
         )
         .evidence(evidence)
-        .objects(objects)
-        .fix(Fix::Sql {
-            side: Side::Green,
-            statements,
-            then: Some("enable them again at the cutover".into()),
-        })
-    } else {
-        Finding::warning(
+        .objects(objects),
+        false => Finding::ok(
             "triggers-fire",
-            Side::Blue,
-            "triggers or rules are enabled ALWAYS or REPLICA; on green they would fire for \
-             replicated changes too, and what they do would be done twice",
+            Side::Green,
+            "triggers or rules that fire for replicated changes too are off on green until the flip, which gives \
+             them blue's states",
         )
         .evidence(evidence)
-        .objects(objects)
-        .fix(Fix::advice(format!(
-            "on green, after the schema is copied and until the cutover: {}",
-            statements.join("; ")
-        )))
+        .objects(objects),
     })
 }
 
@@ -193,12 +207,20 @@ mod tests {
     }
 
     #[test]
-    fn what_fires_under_the_replica_role_blocks_where_it_is() {
+    fn what_fires_under_the_replica_role_blocks_where_it_can_not_be_switched() {
         let mut request = CheckRequest::new("main");
-        let tables = [with_triggers()];
-        let copied = firing_triggers(&request, &tables).unwrap();
-        assert_eq!((copied.severity, copied.side), (Severity::Warning, Side::Blue));
+        let mut tables = [with_triggers()];
+        let severity = |request: &CheckRequest, tables: &[TableInfo]| {
+            firing_triggers(request, tables).unwrap().severity
+        };
+        assert_eq!(severity(&request, &tables), Severity::Ok);
         request.schema = SchemaMode::Existing;
+        tables[0].access.own = true;
+        assert_eq!(severity(&request, &tables), Severity::Ok);
+        request.accepts_triggers = true;
+        assert_eq!(severity(&request, &tables), Severity::Warning);
+        request.accepts_triggers = false;
+        tables[0].access.own = false;
         let existing = firing_triggers(&request, &tables).unwrap();
         assert_eq!((existing.severity, existing.side), (Severity::Blocker, Side::Green));
         assert_eq!(existing.objects.len(), 2);

@@ -25,6 +25,7 @@ use tokio::sync::{Mutex, Notify};
 use super::copying::{identify, read_tables};
 use super::ends::Ends;
 use super::failure::{Failure, of_connect};
+use super::firing::Firing;
 use super::published::published;
 use super::record::Book;
 use super::teardown;
@@ -46,21 +47,27 @@ pub struct SlotRoute {
     pub door: Door,
     /// Wakes the pipeline that waits for being armed.
     pub armed: Arc<Notify>,
+    /// What is known of triggers on both sides.
+    pub firing: Arc<Firing>,
     /// The session on the source that writes markers.
     pub(super) marker: Mutex<Option<Session>>,
     /// When which materialized view was refreshed by a refresh that has not come to its end.
     pub(super) refreshed: std::sync::Mutex<BTreeMap<u32, std::time::Instant>>,
+    /// What the flip finds ready on the target, if it has to switch something there.
+    pub(super) opening: Mutex<Option<Session>>,
 }
 
 impl SlotRoute {
     /// Nothing is connected yet.
-    pub fn new(config: Config, ends: Ends, door: Door) -> Self {
+    pub fn new(config: Config, ends: Ends, door: Door, firing: Arc<Firing>) -> Self {
         Self {
             config,
             ends,
             door,
             armed: Arc::default(),
+            firing,
             marker: Mutex::default(),
+            opening: Mutex::default(),
             refreshed: Default::default(),
         }
     }
@@ -211,8 +218,8 @@ impl SlotRoute {
     /// Removes one kind of what this stream left on the servers.
     pub(super) async fn removed(&self, what: Leftover) -> Result<String, Failure> {
         let _guards = self.enter().await?;
-        let config = &self.config;
-        let [from, to] = [self.ends.direction.from(), self.ends.direction.to()];
+        let (config, direction) = (&self.config, self.ends.direction);
+        let [from, to] = [direction.from(), direction.to()];
         match what {
             Leftover::Slot => {
                 let source = self.connect("blue", &self.ends.source).await?;
@@ -225,9 +232,12 @@ impl SlotRoute {
                 Ok(format!("{from}: publication {}", config.publication()))
             }
             Leftover::Origins => {
+                *self.opening.lock().await = None;
                 let target = self.connect("green", &self.ends.target).await?;
+                let mut done = teardown::triggers(&target, config, direction, to.name()).await?;
                 progress::remove(&target, &config.name).await?;
-                Ok(format!("{to}: progress and origins of {}", config.name))
+                done.push(format!("{to}: progress and origins of {}", config.name));
+                Ok(done.join(", "))
             }
             Leftover::Objects => {
                 *self.marker.lock().await = None;

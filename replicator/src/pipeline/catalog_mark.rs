@@ -2,8 +2,8 @@
 //!
 //! Reading them takes several queries over the catalogs, tens of milliseconds of a server's CPU that
 //! clients and the stream then wait for. Their rows' versions say nearly as much for a small part of
-//! it: whatever is created, altered, renamed or dropped gives its rows in `pg_class` and
-//! `pg_attribute` another `xmin`, or takes them away (PostgreSQL manual, 5.6 System Columns). What
+//! it: whatever is created, altered, renamed or dropped gives its rows in `pg_class`, `pg_attribute`,
+//! `pg_trigger` and others another `xmin`, or takes them away (PostgreSQL manual, 5.6 System Columns). What
 //! a mark can't see (who belongs to an extension), or two sums that happen to be the same, is found
 //! by the look that is taken in any case, [`super::drift`]'s `WHOLE_INTERVAL`.
 
@@ -42,6 +42,8 @@ fn mark_sql() -> String {
          (SELECT {oid} FROM pg_catalog.pg_type WHERE oid >= 16384), \
          (SELECT {oid} FROM pg_catalog.pg_namespace), \
          (SELECT {child} FROM pg_catalog.pg_inherits), \
+         (SELECT {oid} FROM pg_catalog.pg_trigger WHERE NOT tgisinternal OR tgconstraint = 0), \
+         (SELECT {oid} FROM pg_catalog.pg_rewrite WHERE oid >= 16384), \
          (SELECT {oid} FROM pg_catalog.pg_publication), \
          (SELECT {oid} FROM pg_catalog.pg_publication_rel))"
     )

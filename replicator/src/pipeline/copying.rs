@@ -125,6 +125,10 @@ impl Pipeline {
         let green = session::connect(&self.ends.target, &self.config.application_name()).await;
         let green = green.map_err(|error| of_connect("green", &error))?;
         Book::begin(&self.ends.source, snapshot, &green, &self.config).await?;
+        if self.config.schema.mode == SchemaMode::Existing {
+            // A schema that is copied gets its triggers behind the rows.
+            self.switching().quiet(&green).await?;
+        }
         drop(green);
         let mut job = Backfill {
             blue: self.ends.source.clone(),

@@ -30,6 +30,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use super::catalog_mark::CatalogMark;
 use super::ends::Ends;
 use super::failure::Failure;
+use super::firing::Switching;
 use super::record::{self, Book, Look};
 use super::truncation;
 use crate::config::Config;
@@ -37,6 +38,7 @@ use crate::door::Door;
 use crate::probe;
 use crate::status::Shared;
 use crate::store::Store;
+use crate::triggers::Which;
 use sinks::catalog_record::Mark;
 
 /// How often it is looked whether the catalogs have changed. No locks.
@@ -241,20 +243,20 @@ fn describe(blue: &Columns, green: &Columns) -> String {
 /// Compares the catalogs again and again; returns when the stream has to stop. `known` is what the stream goes
 /// by.
 pub(super) async fn watch(
-    config: &Config,
-    ends: &Ends,
-    door: &Door,
+    switching: &Switching<'_>,
     shared: &Arc<Shared>,
     store: &Store,
     known: &KnownTables,
 ) -> Failure {
+    let Switching { config, ends, door, .. } = *switching;
     let mut carries = shared.carries.subscribe();
     loop {
         // Whoever stands by has nothing to compare. A sender that is gone ends the stream anyway.
         let _ = carries.wait_for(|carries| *carries).await;
         let followed = async {
             let (blue, green) = connect(ends, door).await?;
-            let watching = Watching { blue: &blue, green: &green, config, ends, shared, store };
+            let (blue, green) = (&blue, &green);
+            let watching = Watching { blue, green, config, ends, switching, shared, store };
             watching.follow(known).await
         };
         let followed = tokio::select! {
@@ -312,6 +314,7 @@ struct Watching<'a> {
     green: &'a Session,
     config: &'a Config,
     ends: &'a Ends,
+    switching: &'a Switching<'a>,
     shared: &'a Arc<Shared>,
     store: &'a Store,
 }
@@ -342,7 +345,14 @@ impl Watching<'_> {
                 if let Some(failure) = silent.map_err(|error| error.to_string())? {
                     return Ok(failure);
                 }
-                seen = Some(self.look(&mut book, now, seen.take()).await?);
+                let triggers = match self.look_at_triggers(&mut book).await {
+                    Ok(open) => open,
+                    Err(failure) if failure.is_transient() => return Err(failure.what),
+                    Err(failure) => return Ok(failure),
+                };
+                let mut looked = self.look(&mut book, now, seen.take()).await?;
+                looked.open.extend(triggers);
+                seen = Some(looked);
             }
             let Some(seen) = &seen else { continue };
             let unproven = book.marks(green).await.map_err(|failure| failure.what)?;
@@ -358,6 +368,16 @@ impl Watching<'_> {
                 return Ok(stop(&stopping));
             }
         }
+    }
+
+    /// Keeps triggers off on green, and the notes of their states in step with blue: what stands in the way of a flip.
+    async fn look_at_triggers(&self, book: &mut Book) -> Result<Vec<String>, Failure> {
+        let seen = self.switching.look(self.blue, self.green).await?;
+        if !seen.again.is_empty() {
+            doubt(book, self.green, &seen.again).await?;
+            record::end_proofs(self.config, self.shared, self.store)?;
+        }
+        Ok(seen.open)
     }
 
     async fn look(
@@ -392,6 +412,24 @@ impl Watching<'_> {
         };
         Ok(Seen { at: Instant::now(), marks, drifts, open: look.open, head })
     }
+}
+
+/// Somebody has switched these on while changes were applied: what they did to rows is in nobody's stream.
+pub(super) async fn doubt(
+    book: &mut Book,
+    green: &Session,
+    fired: &[Which],
+) -> Result<(), Failure> {
+    let names: Vec<_> = fired.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+    let why = format!(
+        "fired for replicated changes because somebody had enabled it on the side that receives them: {}",
+        names.join(", ")
+    );
+    tracing::warn!(
+        "{why}; it is off again. What it wrote to other tables is found by cutover verify"
+    );
+    let tables = fired.iter().map(|which| which.table.clone()).collect();
+    book.doubt(green, &tables, &why).await
 }
 
 /// Why no cutover may begin. `is_passed`: green has everything that blue wrote before the differences were

@@ -2,6 +2,7 @@
 
 use cutover::Direction;
 use cutover::api::Problem;
+use cutover::ports::Nature;
 use decoders::SourceError;
 use decoders::postgres::error::ConnectError;
 use decoders::source::Disposition;
@@ -40,6 +41,8 @@ pub struct Failure {
     pub data: &'static str,
     /// When it is tried again, if it halts the stream.
     pub resumes: Resumes,
+    /// What it means for a controller that waits for what failed.
+    pub nature: Nature,
     /// The process's exit code, when it stops.
     pub exit_code: u8,
 }
@@ -68,6 +71,7 @@ impl Failure {
             state: None,
             data: SAFE,
             resumes: Resumes::ByItself,
+            nature: Nature::Plain,
             exit_code: EXIT_ERROR,
         }
     }
@@ -145,7 +149,9 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 /// A connection that could not be made.
 pub fn of_connect(side: &str, error: &ConnectError) -> Failure {
     let what = chain(error);
-    if error.is_transient() {
+    if is_closed(error) {
+        Failure { nature: Nature::ClosedDoor, ..Failure::retry(side, what) }
+    } else if error.is_transient() {
         Failure::retry(side, what)
     } else {
         Failure::halt(
@@ -153,6 +159,17 @@ pub fn of_connect(side: &str, error: &ConnectError) -> Failure {
             what,
             format!("correct {side}'s connection string, or the server's rights"),
         )
+    }
+}
+
+/// "cannot connect now": the database does not accept connections.
+const CLOSED: &str = "55000";
+
+/// Whether a side lets nobody in, as one that a cutover has closed.
+pub(super) fn is_closed(error: &ConnectError) -> bool {
+    match error {
+        ConnectError::Hosts(errors) => errors.iter().any(is_closed),
+        error => error.server_error().is_some_and(|server| server.sqlstate == CLOSED),
     }
 }
 

@@ -48,8 +48,7 @@ WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest($1::text[], $2::text[]))
            AND pg_catalog.has_table_privilege(c.oid, 'DELETE'))
 ORDER BY 1 LIMIT 5";
 
-/// Triggers and rules that fire although our session is a replica's; `$3`: it can't be one, so that
-/// those of ordinary sessions fire as well. Our own don't count: see `sinks::postgres::catalog`.
+/// What fires in ordinary sessions: triggers, rules and cascades. Our own don't count: see `sinks::postgres::catalog`.
 const FIRING: &str = "
 SELECT pg_catalog.format('%I on %s', g.tgname, c.oid::regclass) FROM pg_catalog.pg_trigger g
 JOIN pg_catalog.pg_class c ON c.oid = g.tgrelid
@@ -57,21 +56,19 @@ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_proc p ON p.oid = g.tgfoid
 JOIN pg_catalog.pg_namespace f ON f.oid = p.pronamespace
 WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest($1::text[], $2::text[]))
-  AND NOT g.tgisinternal AND f.nspname <> '_cutover'
-  AND (g.tgenabled IN ('A', 'R') OR ($3 AND g.tgenabled = 'O'))
+  AND NOT g.tgisinternal AND f.nspname <> '_cutover' AND g.tgenabled = 'O'
 UNION ALL
 SELECT pg_catalog.format('%I on %s', r.rulename, c.oid::regclass) FROM pg_catalog.pg_rewrite r
 JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest($1::text[], $2::text[]))
-  AND c.relkind IN ('r', 'p')
-  AND (r.ev_enabled IN ('A', 'R') OR ($3 AND r.ev_enabled = 'O'))
+  AND c.relkind IN ('r', 'p') AND r.ev_enabled = 'O'
 UNION ALL
 SELECT pg_catalog.format('foreign key %I on %s', k.conname, k.conrelid::regclass)
 FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.confrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest($1::text[], $2::text[]))
-  AND $3 AND k.contype = 'f'
+  AND k.contype = 'f'
   AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))
 ORDER BY 1 LIMIT 5";
 
@@ -101,6 +98,12 @@ impl SlotRoute {
         for (side, session) in [(from, &source), (to, &target)] {
             checks.push(tells_own(side, session).await?);
         }
+        if !self.config.apply.accept_triggers {
+            let quiet = self.could_be_quiet(&target).await;
+            checks.push(
+                quiet.map_err(|failure| crate::controlling::of_failure(self.ends.put(failure)))?,
+            );
+        }
         if matches!(stage, Some(Stage::Streaming { .. })) {
             checks.push(self.armed(from, &source).await?);
             return Ok(checks);
@@ -114,7 +117,7 @@ impl SlotRoute {
         checks.push(identified(from, &source, &names).await?);
         checks.push(writable(to, &target, &names).await?);
         if !self.config.apply.accept_triggers {
-            checks.push(quiet(to, &target, &names).await?);
+            checks.extend(ordinary(to, &target, &names).await?);
         }
         let strangers = origins::names(&source).await.map_err(|error| ask(from, error))?;
         let own = ours::origins(&self.config.counterpart());
@@ -245,36 +248,32 @@ async fn writable(to: Side, target: &Session, names: &[QualifiedName]) -> PortRe
     })
 }
 
-/// Whether what the way back writes stays all that is written there.
-async fn quiet(to: Side, target: &Session, names: &[QualifiedName]) -> PortResult<Check> {
-    const NAME: &str = "way-back-triggers";
+/// Without the right to apply as a replica does, everything that fires for clients fires for the way back.
+async fn ordinary(
+    to: Side,
+    target: &Session,
+    names: &[QualifiedName],
+) -> PortResult<Option<Check>> {
     // The session is this check's own, and nothing is written in it after this.
-    let is_refused = target.batch_execute("SET session_replication_role = replica").await;
-    let is_ordinary = match is_refused {
-        Ok(()) => false,
-        Err(error) if error.as_db_error().is_some() => true,
+    match target.batch_execute("SET session_replication_role = replica").await {
+        Ok(()) => return Ok(None),
+        Err(error) if error.as_db_error().is_some() => {}
         Err(error) => return Err(ask(to, error)),
-    };
+    }
     let (schemas, tables) = parts(names);
-    let rows = target.query(FIRING, &[&schemas, &tables, &is_ordinary]).await;
+    let rows = target.query(FIRING, &[&schemas, &tables]).await;
     let found = first_column(to, rows)?;
-    Ok(match found.is_empty() {
-        true => {
-            Check::ok(NAME, format!("{to}: no trigger would repeat what comes from {}", to.other()))
-        }
-        false => Check::fail(
-            NAME,
+    Ok((!found.is_empty()).then(|| {
+        Check::fail(
+            "way-back-triggers",
             format!(
                 "on {to} these would repeat what {}'s did already: {}",
                 to.other(),
                 found.join(", ")
             ),
-            format!(
-                "on {to}: ALTER TABLE .. ENABLE TRIGGER (an ordinary one), and let our role SET \
-                 session_replication_role, {WITHOUT}"
-            ),
-        ),
-    })
+            format!("on {to}: let our role SET session_replication_role, {WITHOUT}"),
+        )
+    }))
 }
 
 fn parts(names: &[QualifiedName]) -> (Vec<&str>, Vec<&str>) {

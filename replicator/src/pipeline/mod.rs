@@ -20,6 +20,7 @@ mod copying;
 mod drift;
 mod ends;
 pub mod failure;
+pub(crate) mod firing;
 mod inspecting;
 pub mod life;
 mod matviews;
@@ -50,9 +51,11 @@ use crate::protect::wal;
 use crate::status::Shared;
 use crate::store::{Role, Stage, Store};
 use failure::Failure;
+use firing::Switching;
 
 pub use ends::Ends;
 pub(crate) use ends::words;
+pub use firing::{Firing, TriggersAlone};
 pub(crate) use life::{Attempts, Standing, live};
 pub use life::{HaltConfig, Reins};
 pub use reader::Choice as ReaderChoice;
@@ -67,6 +70,8 @@ pub struct Pipeline {
     pub door: Door,
     /// Wakes a way back that waits for being armed.
     pub armed: Arc<Notify>,
+    /// What is known of triggers on both sides.
+    pub firing: Arc<Firing>,
     /// Its memory.
     pub store: Store,
     /// Its self-knowledge.
@@ -95,6 +100,29 @@ pub enum Ended {
 impl Pipeline {
     fn stands_by(&self) -> Result<bool, Failure> {
         Ok(matches!(self.store.role()?, Role::Standby { .. }))
+    }
+
+    fn switching(&self) -> Switching<'_> {
+        Switching { config: &self.config, ends: &self.ends, door: &self.door, firing: &self.firing }
+    }
+
+    /// Nothing is applied any more, and no stream that stands by tries again what the flip had to leave out.
+    async fn settle_triggers(&self) {
+        match self.switching().settle().await {
+            Ok(None) => {}
+            Ok(Some(missing)) => {
+                for missing in missing {
+                    tracing::error!(
+                        pipeline = self.config.name,
+                        "NOT MADE, tried again at the next start: {missing}"
+                    );
+                }
+            }
+            Err(failure) => {
+                let place = failure.place;
+                tracing::warn!(place, "triggers that may have to be switched: {}", failure.what);
+            }
+        }
     }
 
     /// From the recorded stage as far as it goes.
@@ -133,6 +161,7 @@ impl Pipeline {
                     }
                 }
                 Some(Stage::CutOver { .. }) => {
+                    self.settle_triggers().await;
                     self.shared.is_over.store(true, Ordering::Relaxed);
                     self.shared.enter(PipelinePhase::CutOver);
                     return Ok(Ended::CutOver);

@@ -60,6 +60,7 @@ pub async fn preflight(
     request.owners = config.schema.owners;
     request.tablespaces = config.schema.tablespaces;
     request.refreshes_views = config.schema.materialized_views == MaterializedViews::Refresh;
+    request.accepts_triggers = config.apply.accept_triggers;
     request.pg_dump = pg_dump(config, &blue, &green).await;
     request.resuming = moment == Moment::Any && has_begun(config, &blue, &green).await;
     // Copy workers with their keeper and pg_dump, the stream, the probes and the set-up.

@@ -139,6 +139,12 @@ pub trait Route: Send + Sync + 'static {
         async { Ok(Handed::default()) }
     }
 
+    /// Whether [`Route::bring_automation`] may have something to do. Asks nobody. The default is for engines that find
+    /// out when they do it.
+    fn brings_automation(&self) -> bool {
+        true
+    }
+
     /// What [`Route::bring_automation`] does, for a plan.
     fn bringing(&self) -> Vec<Act> {
         Vec::new()

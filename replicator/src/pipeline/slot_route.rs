@@ -3,7 +3,7 @@
 use cutover::Direction;
 use cutover::api::{Act, Check};
 use cutover::marker::{MarkerKind, Token};
-use cutover::ports::{Leftover, PortError, PortResult, Refreshed};
+use cutover::ports::{Handed, Leftover, PortError, PortResult, Refreshed};
 use cutover::verify::Accepted;
 use decoders::Lsn;
 use decoders::postgres::session::{self, Session};
@@ -102,7 +102,8 @@ impl Route for SlotRoute {
     }
 
     async fn prepare_to_know(&self) -> PortResult<()> {
-        self.open_marker().await
+        self.open_marker().await?;
+        self.prepare_opening().await
     }
 
     async fn look_at_source(&self) -> PortResult<String> {
@@ -119,6 +120,31 @@ impl Route for SlotRoute {
 
     async fn refreshing(&self, accepts: &[Accepted]) -> PortResult<Vec<Act>> {
         self.refreshing_acts(accepts).await
+    }
+
+    async fn bring_automation(&self) -> Result<Handed, Failure> {
+        self.bring_triggers().await
+    }
+
+    fn brings_automation(&self) -> bool {
+        self.has_notes()
+    }
+
+    fn bringing(&self) -> Vec<Act> {
+        self.switching_on()
+    }
+
+    async fn quiet_automation(&self) -> Result<Option<String>, Failure> {
+        self.quiet_triggers().await
+    }
+
+    fn quiets_by_itself(&self) -> bool {
+        // A table whose triggers would fire is refused until then.
+        true
+    }
+
+    fn quieting(&self) -> Vec<Act> {
+        self.switching_off()
     }
 
     async fn remove(&self, what: Leftover) -> Result<String, Failure> {

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use super::arming::of_door;
 use super::failure::{Failure, GREEN_INCOMPLETE, of_connect};
+use super::firing::Switching;
 use super::reader::{self, Reader};
 use super::record::{self, Book};
 use super::{Pipeline, constraints, drift};
@@ -106,14 +107,18 @@ impl Pipeline {
         });
         let mut drifted = None;
         let (ran, choice) = {
+            let switching = Switching {
+                config: &self.config,
+                ends: &self.ends,
+                door: &self.door,
+                firing: &self.firing,
+            };
             let ends = async {
                 tokio::select! {
                     _ = self.stop.wait_for(|stop| *stop) => {}
                     _ = self.finished.wait_for(|finished| *finished) => {}
                     failure = drift::watch(
-                        &self.config,
-                        &self.ends,
-                        &self.door,
+                        &switching,
                         &self.shared,
                         &self.store,
                         &known,
@@ -138,6 +143,7 @@ impl Pipeline {
                 () = constraints::watch(&self.ends.target, &self.ends, &self.shared) => {
                     unreachable!("never returns")
                 }
+                () = switching.keep(&self.shared) => unreachable!("never returns"),
                 () = enters => unreachable!("never returns"),
                 () = ends => unreachable!("never returns"),
             }
@@ -206,6 +212,15 @@ impl Pipeline {
         let target = session::connect(&self.ends.target, "cutover setup").await;
         let target = target.map_err(|error| of_connect("green", &error))?;
         constraints::begin(&target, &self.shared).await?;
+        if *self.shared.carries.borrow() {
+            record::make_writable(&target).await?;
+            let again = self.switching().quiet(&target).await?;
+            if !again.is_empty() {
+                let mut book = Book::open(&target, &self.config, &KnownTables::default()).await?;
+                drift::doubt(&mut book, &target, &again).await?;
+                record::end_proofs(&self.config, &self.shared, &self.store)?;
+            }
+        }
         Ok(copied_at::read(&*target, identity).await?)
     }
 

@@ -5,6 +5,7 @@ mod sealed;
 use cutover::{Direction, Side};
 use decoders::postgres::session::Session;
 use decoders::postgres::{publication, slot};
+use sinks::own::keys;
 use sinks::postgres::target_error;
 use sinks::progress;
 
@@ -12,6 +13,7 @@ use super::failure::Failure;
 use super::truncation;
 use crate::config::{Config, Endpoint};
 use crate::store::Store;
+use crate::triggers::{Switched, Triggers, Way};
 use sealed::Entrance;
 
 /// Whether our schema is on blue, and which publications carry tables of it: another pipeline's.
@@ -47,8 +49,8 @@ pub async fn teardown(config: &Config) -> Result<Vec<String>, Failure> {
     let steps = [
         ("blue", source(config, "blue", &mut blue).await),
         ("green", source(&back, "green", &mut green).await),
-        ("green", target(config, "green", &mut green).await),
-        ("blue", target(&back, "blue", &mut blue).await),
+        ("green", target(config, Direction::Forward, &mut green).await),
+        ("blue", target(&back, Direction::Back, &mut blue).await),
         ("blue", objects("blue", &mut blue).await),
         ("green", objects("green", &mut green).await),
         ("blue", blue.leave().await),
@@ -105,21 +107,67 @@ async fn source(
     Ok(done)
 }
 
-/// Progress and origins.
+/// Progress and origins, and the states of triggers.
 async fn target(
     config: &Config,
-    side: &'static str,
+    direction: Direction,
     entrance: &mut Entrance,
 ) -> Result<Vec<String>, Failure> {
+    let side = direction.to().name();
     let session = entrance.enter().await?;
     let sql = "SELECT pg_catalog.to_regclass('_cutover.stream') IS NOT NULL";
     let fail = |error| target_error("looking for schema _cutover", &error);
     let is_there: bool = session.query_one(sql, &[]).await.map_err(fail)?.get(0);
+    let mut done = triggers(session, config, direction, side).await?;
     progress::remove(session, &config.name).await?;
-    Ok(match is_there {
-        true => vec![format!("{side}: progress of pipeline {} removed", config.name)],
-        false => Vec::new(),
-    })
+    if is_there {
+        done.push(format!("{side}: progress of pipeline {} removed", config.name));
+    }
+    Ok(done)
+}
+
+/// Nothing is applied there any more: triggers and rules that were kept off for that get their states back. Says what
+/// was done.
+///
+/// # Errors
+/// The server's; halts if one could not be switched. What is noted of it stays.
+pub(super) async fn triggers(
+    session: &Session,
+    config: &Config,
+    direction: Direction,
+    side: &str,
+) -> Result<Vec<String>, Failure> {
+    keys::refuse_strangers(session).await?;
+    let triggers = Triggers::of(config, direction);
+    let Switched { count, missing } = triggers.bring(session, Way::Beside).await?;
+    // The first look tells what is gone, and strikes it out.
+    if !triggers.notes(session).await?.is_empty() {
+        return Err(Failure::halt(
+            side,
+            format!(
+                "triggers and rules that were kept off could not be switched back: {}",
+                missing.join("; ")
+            ),
+            "let our role do it, or run those statements and DELETE FROM _cutover.trigger_states there; then again",
+        ));
+    }
+    let mut done = Vec::new();
+    if count > 0 {
+        done.push(format!("{side}: {count} triggers and rules have their states again"));
+    }
+    done.extend(missing.into_iter().map(|what| format!("{side}: NOT switched back: {what}")));
+    Ok(done)
+}
+
+/// Whether triggers are still kept off there: what is noted of them must stay.
+async fn has_states(session: &Session) -> Result<bool, Failure> {
+    let fail = |error| target_error("looking for the states of triggers", &error);
+    let there = "SELECT pg_catalog.to_regclass('_cutover.trigger_states') IS NOT NULL";
+    if !session.query_one(there, &[]).await.map_err(fail)?.get::<_, bool>(0) {
+        return Ok(false);
+    }
+    let any = "SELECT EXISTS (SELECT FROM _cutover.trigger_states)";
+    Ok(session.query_one(any, &[]).await.map_err(fail)?.get(0))
 }
 
 /// What is left of our schema: markers, the copy's notes and the decisions. Another pipeline keeps
@@ -132,7 +180,9 @@ async fn objects(side: &'static str, entrance: &mut Entrance) -> Result<Vec<Stri
                       AND pg_catalog.to_regclass('_cutover.marker') IS NULL \
                       AND pg_catalog.to_regnamespace('_cutover') IS NOT NULL";
     let fail = |error| target_error("removing schema _cutover", &error);
-    if session.query_one(sql, &[]).await.map_err(fail)?.get::<_, bool>(0) {
+    if session.query_one(sql, &[]).await.map_err(fail)?.get::<_, bool>(0)
+        && !has_states(session).await?
+    {
         session.batch_execute("DROP SCHEMA IF EXISTS _cutover CASCADE").await.map_err(fail)?;
         done.push(format!("{side}: schema _cutover dropped"));
     }
@@ -149,8 +199,12 @@ pub(super) async fn tables_but_decisions(session: &Session) -> Result<Vec<String
                  AND pg_catalog.to_regclass('_cutover.stream') IS NULL \
                  AND pg_catalog.to_regclass('_cutover.marker') IS NULL ORDER BY 1";
     let mut done = Vec::new();
+    let has_states = has_states(session).await?;
     for row in session.query(sql, &[]).await.map_err(fail)? {
         let table: String = row.try_get(0).map_err(fail)?;
+        if has_states && table == "_cutover.trigger_states" {
+            continue;
+        }
         session.batch_execute(&format!("DROP TABLE IF EXISTS {table}")).await.map_err(fail)?;
         done.push(format!("{table} dropped"));
     }

@@ -22,7 +22,7 @@ use crate::door::Door;
 use crate::http::Api;
 use crate::pipeline::arming::SlotRoute;
 use crate::pipeline::failure::Failure;
-use crate::pipeline::{Ends, Pipeline, ReaderChoice};
+use crate::pipeline::{Ends, Firing, Pipeline, ReaderChoice};
 use crate::probe;
 use crate::protect::wal;
 use crate::proxy::{self, Keeper};
@@ -57,6 +57,7 @@ pub(super) async fn run(config: Config, keeper: Option<Keeper>) -> Result<(), Fa
     let pair = Arc::new(pair.leased_to(&tenant, [&back_config.name, &config.name]));
     let door = Door::new(Arc::clone(&pair), journal.clone());
     let ends = Ends { source: blue.clone(), target: green.clone(), direction: Direction::Forward };
+    let firing = Arc::<Firing>::default();
     let engine = |config: &Config, ends: Ends, ours: &Arc<Shared>, other: &Arc<Shared>| {
         let [forward, back] = &finished;
         let finished = if ends.direction == Direction::Forward { forward } else { back };
@@ -64,7 +65,7 @@ pub(super) async fn run(config: Config, keeper: Option<Keeper>) -> Result<(), Fa
             Arc::clone(ours),
             Arc::clone(other),
             store.towards(ends.direction),
-            Arc::new(SlotRoute::new(config.clone(), ends, door.clone())),
+            Arc::new(SlotRoute::new(config.clone(), ends, door.clone(), Arc::clone(&firing))),
             finished.clone(),
         )
     };
@@ -161,6 +162,7 @@ pub(super) async fn run(config: Config, keeper: Option<Keeper>) -> Result<(), Fa
         ends: replication.route.ends.clone(),
         door: door.clone(),
         armed: Arc::clone(&replication.route.armed),
+        firing: Arc::clone(&firing),
         store: replication.store.clone(),
         shared: Arc::clone(&replication.shared),
         copied: ProgressSender::default(),

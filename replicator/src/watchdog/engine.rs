@@ -12,18 +12,26 @@ use tokio::time::Instant;
 
 use crate::controlling::{in_time, of_failure};
 use crate::pipeline::failure::Failure;
-use crate::pipeline::mysql::handed;
+use crate::pipeline::{TriggersAlone, mysql};
 use crate::schema::mysql::Automation;
+
+/// What a watchdog brings to the side that opens, by what is noted there.
+pub enum Brings {
+    /// Triggers and events of MySQL and MariaDB.
+    Mysql(Box<Automation>),
+    /// The states of PostgreSQL's triggers and rules.
+    Postgres(Box<TriggersAlone>),
+}
 
 /// A watchdog has no stream; what would need one is left to the next sidecar.
 pub struct NoEngine {
     progress: watch::Sender<Progress>,
-    automation: Option<Automation>,
+    brings: Brings,
 }
 
 impl NoEngine {
-    /// With what it brings to the side that opens, if no stream does.
-    pub fn new(automation: Option<Automation>) -> Self {
+    /// With what it brings to the side that opens.
+    pub fn new(brings: Brings) -> Self {
         let lag = LagReading {
             at: Instant::now(),
             seconds: None,
@@ -34,7 +42,7 @@ impl NoEngine {
         };
         let blocked = lag.reason.clone().map(Obstacle::passing);
         let progress = Progress { lag, blocked, transactions_per_second: None };
-        Self { progress: watch::Sender::new(progress), automation }
+        Self { progress: watch::Sender::new(progress), brings }
     }
 }
 
@@ -70,9 +78,14 @@ impl Replication for NoEngine {
     }
 
     async fn hand_over(&self, _proof: &Committed, deadline: Instant) -> PortResult<Handed> {
-        let Some(automation) = &self.automation else { return Ok(Handed::default()) };
-        let made = in_time("making triggers and events", deadline, automation.bring()).await?;
-        made.map(handed).map_err(|error| of_failure(Failure::from(error)))
+        let bringing = async {
+            match &self.brings {
+                Brings::Mysql(automation) => Ok(mysql::handed(automation.bring().await?)),
+                Brings::Postgres(triggers) => triggers.bring().await,
+            }
+        };
+        let made = in_time("making triggers and events", deadline, bringing).await?;
+        made.map_err(|failure: Failure| of_failure(failure))
     }
 
     async fn finish(&self, _token: &Token) -> PortResult<()> {

@@ -20,10 +20,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use super::LEASE;
-use super::engine::NoEngine;
+use super::engine::{Brings, NoEngine};
 use super::protocol::{Hello, Line, READY};
 use super::told::Told;
 use super::turn::Turn;
+use crate::pipeline::{Ends, TriggersAlone};
 use crate::schema::mysql::Automation;
 
 /// How long the end of a sidecar may take once it was killed, or has closed its pipe.
@@ -258,16 +259,16 @@ fn ports(hello: &Hello, told: &Told) -> Result<Ports, String> {
         let (blue, green) = (side(&hello.blue, "blue")?, side(&hello.green, "green")?);
         let switch = Switch::new(&hello.switch, &blue, &green);
         let switch = switch.map_err(|error| error.to_string())?;
-        let automation = |direction: Direction| {
+        let brings = |direction: Direction| {
             let [forward, back] = &hello.streams;
             let (name, ends) = match direction {
                 Direction::Forward => (forward, [&blue, &green]),
                 Direction::Back => (back, [&green, &blue]),
             };
-            Some(Automation::of(name.clone(), ends, hello.tables.clone()))
+            Brings::Mysql(Box::new(Automation::of(name.clone(), ends, hello.tables.clone())))
         };
         let pair = MysqlPair::new(&blue, &green, switch, told.clone());
-        return Ok(Ports::Mysql(both(pair, automation)));
+        return Ok(Ports::Mysql(both(pair, brings)));
     }
     let side =
         |text: &str, side: &str| ConnInfo::parse(text.trim()).map_err(|error| wrong(side, &error));
@@ -275,16 +276,23 @@ fn ports(hello: &Hello, told: &Told) -> Result<Ports, String> {
     let switch = Switch::new(&hello.switch, &blue, &green).map_err(|error| error.to_string())?;
     let publications = hello.publications.each_ref().map(String::as_str);
     let pair = PostgresPair::new(&blue, &green, publications, switch, told.clone());
-    Ok(Ports::Postgres(both(pair, |_| None)))
+    let brings = |direction: Direction| {
+        let ends =
+            Ends { source: blue.clone(), target: green.clone(), direction: Direction::Forward };
+        let [forward, back] = &hello.streams;
+        let (name, ends) = match direction {
+            Direction::Forward => (forward, ends),
+            Direction::Back => (back, ends.reversed()),
+        };
+        Brings::Postgres(Box::new(TriggersAlone::of(name, hello.tables.clone(), ends)))
+    };
+    Ok(Ports::Postgres(both(pair, brings)))
 }
 
-fn both<D: Databases>(
-    pair: Pair<D, Told>,
-    automation: impl Fn(Direction) -> Option<Automation>,
-) -> [World<D>; 2] {
+fn both<D: Databases>(pair: Pair<D, Told>, brings: impl Fn(Direction) -> Brings) -> [World<D>; 2] {
     let pair = std::sync::Arc::new(pair);
     Direction::ALL.map(|direction| {
-        let engine = NoEngine::new(automation(direction));
+        let engine = NoEngine::new(brings(direction));
         // What it does is done by whoever recovers, with or without a lease.
         World::new(direction, pair.clone(), engine, NoWayBack, Uncontested)
     })

@@ -59,9 +59,12 @@ impl SlotRoute {
         if let Some(Mark { table, why, .. }) = marks.first() {
             return Err(moved(format!("rows of {table} may differ: {why}")));
         }
-        match book.differs(source, &self.config).await.map_err(put)? {
-            Some(what) => Err(moved(self.ends.words(what))),
-            None => Ok(()),
+        if let Some(what) = book.differs(source, &self.config).await.map_err(put)? {
+            return Err(moved(self.ends.words(what)));
+        }
+        match self.triggers_are_carried(source, &target).await.map_err(put)? {
+            true => Ok(()),
+            false => Err(moved("a trigger or rule was enabled or disabled".into())),
         }
     }
 

@@ -178,6 +178,22 @@ impl Book {
         Ok(look)
     }
 
+    /// Rows of these tables, or of those that they are partitions of, may not be the source's.
+    ///
+    /// # Errors
+    /// The server's.
+    pub async fn doubt(
+        &mut self,
+        target: &Session,
+        tables: &BTreeSet<QualifiedName>,
+        why: &str,
+    ) -> Result<(), Failure> {
+        let kept = self.records.values().filter(|kept| tables.contains(&kept.relation.name));
+        let kept: Vec<_> =
+            kept.map(|kept| Kept { unproven: Some(why.to_owned()), ..kept.clone() }).collect();
+        self.save(target, kept, Vec::new()).await
+    }
+
     /// Whether anything is not as it is kept, but for harmless changes, on the source now. Writes nothing.
     ///
     /// # Errors

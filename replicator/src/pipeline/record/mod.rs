@@ -62,7 +62,10 @@ pub(super) use mirror::statement;
 /// # Errors
 /// The server's.
 pub(super) async fn make_writable(session: &Session) -> Result<(), Failure> {
-    let made = session.batch_execute("SET default_transaction_read_only = off").await;
+    // In a database that accepts no connections parallel workers can't start before the minor releases of February
+    // 2025, which is an error of the statement.
+    let sql = "SET default_transaction_read_only = off; SET max_parallel_workers_per_gather = 0";
+    let made = session.batch_execute(sql).await;
     Ok(made.map_err(|error| target_error("making a session writable", &error))?)
 }
 

@@ -8,18 +8,15 @@ use cutover::fence::PostgresFence;
 use cutover::lease::Tenant;
 use cutover::ports::{Claimed, Fence, PortError};
 use decoders::postgres::conninfo::ConnInfo;
-use decoders::postgres::error::ConnectError;
 use decoders::postgres::session::{self, Session};
 use sinks::postgres::target_error;
 use tokio::time::Instant;
 
-use super::super::failure::{Failure, of_connect};
+use super::super::failure::{Failure, is_closed, of_connect};
 use crate::config::Config;
 
 /// Finding who has closed it, opening the airlock, closing it.
 const ACT: Duration = Duration::from_secs(10);
-/// "cannot connect now": the database does not accept connections.
-const CLOSED: &str = "55000";
 
 /// One side of a teardown.
 pub(super) struct Entrance {
@@ -107,13 +104,6 @@ impl Entrance {
                 statements.join("; ")
             ),
         ])
-    }
-}
-
-fn is_closed(error: &ConnectError) -> bool {
-    match error {
-        ConnectError::Hosts(errors) => errors.iter().any(is_closed),
-        error => error.server_error().is_some_and(|server| server.sqlstate == CLOSED),
     }
 }
 

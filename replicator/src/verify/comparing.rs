@@ -111,7 +111,9 @@ impl Comparison for PostgresComparison {
                     definitions::read(&source, &here, wanted, filter, is_whole, values),
                     definitions::read(&target, &there, wanted, filter, is_whole, values),
                 )?;
-                let both = [one, other];
+                let mut both = [one, other];
+                let states = definitions::noted_states(&target, &config, ends.direction).await?;
+                definitions::as_noted(&mut both[1].objects, &states);
                 let majors = [&source, &target].map(|r| r.session().server_version() / 10_000);
                 let mut found =
                     compare_objects([&both[0], &both[1]], [from, to], majors[0] == majors[1]);

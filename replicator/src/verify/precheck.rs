@@ -49,7 +49,10 @@ async fn compared(stream: &EngineReplication) -> Result<Compared, Trouble> {
         Reader::open(&ends.source, sides[0], &door),
         Reader::open(&ends.target, sides[1], &door),
     )?;
-    let (one, other) = tokio::try_join!(read(&source, config), read(&target, config))?;
+    let (one, mut other) = tokio::try_join!(read(&source, config), read(&target, config))?;
+    let states = definitions::noted_states(&target, config, ends.direction).await?;
+    definitions::as_noted(&mut other.0.objects, &states);
+    definitions::as_noted(&mut other.1.objects, &states);
     let ours: BTreeSet<String> =
         own(&source).await?.into_iter().chain(own(&target).await?).collect();
     let count = (one.0.objects.len() + one.1.objects.len()) as u64

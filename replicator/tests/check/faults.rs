@@ -158,7 +158,6 @@ async fn every_fault_is_named_and_every_statement_mends_its_fault() {
             (Blue, "foreign-tables"),
             (Blue, "subscriptions"),
             (Blue, "long-transactions"),
-            (Blue, "triggers-fire"),
             (Blue, "object-columns"),
             (Blue, "event-triggers-copied"),
             (Blue, "slot-keep-size"),

@@ -5,6 +5,7 @@ mod around;
 mod collations;
 mod comments;
 mod logins;
+mod noted;
 mod rights;
 mod server;
 mod settings;
@@ -22,6 +23,7 @@ use decoders::postgres::catalog::{
 use collations::Collations;
 pub(super) use collations::compare as compare_collations;
 pub(super) use logins::{Logins, compare as compare_logins};
+pub(super) use noted::{as_noted, states as noted_states};
 pub(super) use settings::{Settings, Values, compare as compare_settings};
 
 use super::reader::{Reader, Trouble};
@@ -198,12 +200,19 @@ fn of_table(table: &TableInfo, objects: &mut Vec<Described>) {
         let enable = match trigger.firing {
             Firing::Origin => Some("ENABLE"),
             Firing::Disabled => Some("DISABLE"),
-            // It would act on what the stream writes.
+            // Where our role may, its state is noted by itself.
             Firing::Always | Firing::Replica => None,
         };
         let mut properties = properties;
-        properties[0].fix = enable.map(|enable| {
-            format!("ALTER TABLE {} {enable} TRIGGER {}", table.name, quote_ident(&trigger.name))
+        properties[0].fix = Some(match enable {
+            Some(enable) => {
+                let name = quote_ident(&trigger.name);
+                format!("ALTER TABLE {} {enable} TRIGGER {name}", table.name)
+            }
+            None => format!(
+                "GRANT {} TO our role: it keeps the trigger off, and the flip switches it on",
+                quote_ident(&table.owner)
+            ),
         });
         let drop = format!("DROP TRIGGER {} ON {}", quote_ident(&trigger.name), table.name);
         objects.push(Described::new("trigger", name, properties).unmade_by(drop));

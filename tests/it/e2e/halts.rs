@@ -125,7 +125,7 @@ pub(super) const TABLES: &str = "
     CREATE TABLE dropped (id int PRIMARY KEY);
     CREATE TABLE moved (id int PRIMARY KEY);";
 
-const CAUSES: [Cause; 13] = [
+const CAUSES: [Cause; 12] = [
     Cause {
         name: "a row that is on green already",
         on_green: "INSERT INTO t VALUES (100, 'intruder')",
@@ -172,17 +172,6 @@ const CAUSES: [Cause; 13] = [
         on_blue: "INSERT INTO u VALUES (3, NULL)",
         told: "\"u\"",
         remedy_on_green: "ALTER TABLE u ALTER a DROP NOT NULL",
-        ..Cause::NONE
-    },
-    Cause {
-        name: "a trigger that refuses on green",
-        on_green: "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS \
-                   $$BEGIN RAISE EXCEPTION 'never'; END$$; \
-                   CREATE TRIGGER refuses BEFORE INSERT ON u FOR EACH ROW EXECUTE FUNCTION refuse(); \
-                   ALTER TABLE u ENABLE ALWAYS TRIGGER refuses",
-        on_blue: "INSERT INTO u VALUES (4, 'd')",
-        told: "\"u\"",
-        remedy_on_green: "DROP TRIGGER refuses ON u; DROP FUNCTION refuse()",
         ..Cause::NONE
     },
     Cause {

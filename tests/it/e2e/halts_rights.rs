@@ -51,14 +51,15 @@ const CAUSES: [Cause; 10] = [
         )],
     },
     Cause {
-        name: "a rule on green",
+        name: "a rule on green that the role may not switch off",
         done: &[Green(
             DATABASE,
-            "CREATE RULE nothing AS ON INSERT TO t DO INSTEAD NOTHING; \
+            "CREATE ROLE stranger; GRANT ALL ON t TO app; ALTER TABLE t OWNER TO stranger; \
+             CREATE RULE nothing AS ON INSERT TO t DO INSTEAD NOTHING; \
              ALTER TABLE t ENABLE ALWAYS RULE nothing",
         )],
         told: "\"t\"",
-        mended: &[Green(DATABASE, "DROP RULE nothing ON t")],
+        mended: &[Green(DATABASE, "DROP RULE nothing ON t; ALTER TABLE t OWNER TO app")],
     },
     Cause {
         name: "an exclusion constraint that only green has",

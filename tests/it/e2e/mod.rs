@@ -12,6 +12,7 @@ mod cutover;
 mod definitions;
 mod drill;
 mod finish;
+mod firing_triggers;
 mod forged;
 mod gate;
 mod halts;

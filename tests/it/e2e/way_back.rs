@@ -173,28 +173,25 @@ async fn a_sidecar_that_is_killed_while_green_serves_goes_on() -> Result<()> {
     ensure_blue_follows(&mut this).await
 }
 
-/// What would stop the way back after the flip is found before it.
+/// One that only blue has is a difference, whatever it fires for; one that is on both sides is none.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trigger_on_blue_that_would_repeat_what_comes_back_stops_the_cutover() -> Result<()> {
+async fn a_trigger_that_only_blue_has_stops_the_cutover() -> Result<()> {
     let mut this = Move::streaming(Stage::builder(15, 17)).await?;
     let trigger = "CREATE FUNCTION public.nothing() RETURNS trigger LANGUAGE plpgsql
              AS 'BEGIN RETURN NEW; END';
          CREATE TRIGGER again BEFORE INSERT ON ledger.accounts
-             FOR EACH ROW EXECUTE FUNCTION public.nothing();
-         ALTER TABLE ledger.accounts ENABLE ALWAYS TRIGGER again";
-    this.stage.blue.execute(DATABASE, trigger).await?;
+             FOR EACH ROW EXECUTE FUNCTION public.nothing()";
+    let always = "ALTER TABLE ledger.accounts ENABLE ALWAYS TRIGGER again";
+    this.stage.blue.execute(DATABASE, &format!("{trigger}; {always}")).await?;
     let finished = this.stage.cutover(&GO, 2 * SOON)?;
     let said = format!("{}{}", finished.stdout, finished.stderr);
     ensure!(finished.code() == 3, "{}: {said}", finished.code());
-    ensure!(said.contains("again on ledger.accounts"), "{said}");
+    ensure!(said.contains("again"), "{said}");
     this.more(50).await?;
 
-    // An ordinary one may be there, on both sides.
-    this.stage.green.execute(DATABASE, trigger).await?;
     let ordinary = "ALTER TABLE ledger.accounts ENABLE TRIGGER again";
-    for server in [&this.stage.blue, &this.stage.green] {
-        server.execute(DATABASE, ordinary).await?;
-    }
+    this.stage.blue.execute(DATABASE, ordinary).await?;
+    this.stage.green.execute(DATABASE, trigger).await?;
     cut_over(&this).await?;
     this.more(100).await?;
     ensure_blue_follows(&mut this).await

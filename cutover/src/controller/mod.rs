@@ -206,7 +206,7 @@ struct Run<'a, W: World> {
     /// What was done about sequences while the marker was on its way; `None`: nothing yet.
     carried: Option<SequenceReport>,
     /// Whether something that runs by itself may have to be made on the side that opens, as it was known when it was
-    /// decided.
+    /// decided. Whoever recovers asks in any case.
     hands_over: bool,
     /// Whether a way back was left that carries.
     way_back: Option<bool>,
@@ -346,10 +346,6 @@ impl<'a, W: World> Run<'a, W> {
             // Where the stream of this direction stands still once the roles have been turned.
             detail = serde_json::json!({ "marker": marker });
         }
-        if matches!(effect, Effect::Decide(_)) {
-            self.hands_over = self.world.replication().hands_over();
-            detail = serde_json::json!({ "hands_over": self.hands_over });
-        }
         if matches!(effect, Effect::Watch(_)) {
             let until = *self.watch_until.get_or_insert_with(|| {
                 let wall = self.world.clock().wall();
@@ -372,6 +368,10 @@ impl<'a, W: World> Run<'a, W> {
             // It is done all the same, and clients wait for it.
             Effect::PutBack { .. } => self.append_by(record, self.now() + JOURNAL_MIN).await?,
             _ => self.append(record).await?,
+        }
+        if matches!(effect, Effect::Decide(_)) {
+            // Behind the entry, which whoever notes something looks for: one of both sees the other.
+            self.hands_over = self.world.replication().hands_over();
         }
         failpoint::reach_of("journal", next, "after").await
     }

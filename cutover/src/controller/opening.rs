@@ -22,7 +22,8 @@ impl<W: World> Run<'_, W> {
             self.still_closed(&undo, deadline).await?;
         }
         let handed = match self.hands_over {
-            true => self.hand_over(committed, deadline).await?,
+            // With time of its own: what came before may have taken long.
+            true => self.hand_over(committed, self.try_until()).await?,
             false => Handed::default(),
         };
         for missing in &handed.missing {
@@ -50,8 +51,11 @@ impl<W: World> Run<'_, W> {
         self.waiting(format!("making triggers and events on {to}"));
         match replication.hand_over(committed, deadline).await {
             // It lets nobody in yet, so it serves nobody, and our way in takes it from nobody.
-            Err(error) if error.nature == Nature::ClosedDoor && self.opening.is_some() => {
+            Err(error) if error.nature == Nature::ClosedDoor => {
                 let entered = async {
+                    if self.opening.is_none() {
+                        return Err(error);
+                    }
                     let _airlock = self.airlock(deadline).await?;
                     replication.hand_over(committed, deadline).await
                 };

@@ -119,7 +119,6 @@ pub async fn recover<'a, W: World + 'a>(
     run.undo = last.undo;
     run.marker = last.marker;
     run.watch_until = last.watch_until;
-    run.hands_over = last.hands_over;
     hub.keep_journaled_baseline(last.baseline);
     run.opening = read_undo::<W>(&standing, world.direction().to())?;
     run.is_recovered = true;
@@ -250,7 +249,6 @@ struct LastRun<W: World> {
     undo: Option<<W::Fence as Fence>::Undo>,
     marker: Option<Lsn>,
     watch_until: Option<Timestamp>,
-    hands_over: bool,
     baseline: Baseline,
     ended: Option<Box<RunReport>>,
 }
@@ -281,7 +279,6 @@ impl<W: World> LastRun<W> {
             undo: None,
             marker: None,
             watch_until: None,
-            hands_over: true,
             baseline: Baseline::default(),
             ended: None,
         };
@@ -312,9 +309,6 @@ impl<W: World> LastRun<W> {
                     }
                     if let Some(until) = detail.get("watch_until") {
                         last.watch_until = Some(read_back(until, "the end of the watching")?);
-                    }
-                    if let Some(hands_over) = detail.get("hands_over") {
-                        last.hands_over = hands_over.as_bool() != Some(false);
                     }
                     if let Some(baseline) = detail.get("baseline") {
                         last.baseline = read_back(baseline, "the time before the flip")?;

@@ -216,9 +216,9 @@ pub trait Replication: Send + Sync {
         async { Ok(Handed::default()) }
     }
 
-    /// Whether [`Replication::hand_over`] may have something to do, as far as is known without asking anybody. Journaled
-    /// before the decision, so that whoever recovers knows it, too. The default is for engines that find out when they
-    /// do it.
+    /// Whether [`Replication::hand_over`] may have something to do, as far as is known without asking anybody. Asked
+    /// once the journal says that it is about to be decided; whoever recovers hands over in any case. The default is
+    /// for engines that find out when they do it.
     fn hands_over(&self) -> bool {
         true
     }

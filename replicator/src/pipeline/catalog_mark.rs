@@ -42,7 +42,8 @@ fn mark_sql() -> String {
          (SELECT {oid} FROM pg_catalog.pg_type WHERE oid >= 16384), \
          (SELECT {oid} FROM pg_catalog.pg_namespace), \
          (SELECT {child} FROM pg_catalog.pg_inherits), \
-         (SELECT {oid} FROM pg_catalog.pg_trigger WHERE NOT tgisinternal OR tgconstraint = 0), \
+         (SELECT {oid} FROM pg_catalog.pg_trigger WHERE NOT tgisinternal OR tgconstraint = 0 OR tgconstraint IN \
+             (SELECT k.oid FROM pg_catalog.pg_constraint k WHERE k.contype = 't')), \
          (SELECT {oid} FROM pg_catalog.pg_rewrite WHERE oid >= 16384), \
          (SELECT {oid} FROM pg_catalog.pg_publication), \
          (SELECT {oid} FROM pg_catalog.pg_publication_rel))"

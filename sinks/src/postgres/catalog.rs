@@ -216,10 +216,11 @@ ORDER BY i.indisprimary DESC, i.indnatts, c.relname"
 }
 
 /// Without our own: they report TRUNCATE to the stream in the other direction, which leaves out what
-/// we apply.
+/// we apply. From 11 to 14 what a partition has of its parent's trigger is marked as internal.
 const TRIGGERS: &str = "
 SELECT tgname::text, tgenabled::text FROM pg_catalog.pg_trigger JOIN family f ON f.oid = tgrelid
-WHERE NOT tgisinternal AND tgenabled <> 'D'
+WHERE tgenabled <> 'D' AND (NOT tgisinternal OR tgenabled IN ('A', 'R') AND (tgconstraint = 0
+    OR EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.oid = tgconstraint AND k.contype = 't')))
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_proc p
                   JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
                   WHERE p.oid = tgfoid AND n.nspname = '_cutover')

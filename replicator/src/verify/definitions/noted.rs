@@ -51,7 +51,8 @@ fn of_rule(state: Firing) -> &'static str {
     }
 }
 
-/// Gives those of `target` that are noted their noted states.
+/// Gives those of `target` that are noted and off their noted states. What somebody has enabled there is compared as it
+/// is.
 pub(in crate::verify) fn as_noted(target: &mut [Described], states: &States) {
     if states.is_empty() {
         return;
@@ -59,8 +60,11 @@ pub(in crate::verify) fn as_noted(target: &mut [Described], states: &States) {
     for kind in ["trigger", "rule"] {
         for there in target.iter_mut().filter(|there| there.kind == kind) {
             let Some((property, state)) = states.get(&(kind, there.name.clone())) else { continue };
+            let is_off = |value: &str| value == "Disabled" || value == of_rule(Firing::Disabled);
             for one in there.properties.iter_mut().filter(|one| one.name == *property) {
-                one.value.clone_from(state);
+                if is_off(&one.value) {
+                    one.value.clone_from(state);
+                }
             }
         }
     }
@@ -73,16 +77,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_state_that_is_noted_counts_for_the_one_that_is_there() {
-        let trigger = |name: &str| {
-            let fires = Property::new("fires", "Disabled", Rigor::Exact);
-            Described::new("trigger", name, vec![fires])
+    fn what_is_noted_counts_for_what_is_off_and_for_nothing_that_fires() {
+        let trigger = |name: &str, fires: &str| {
+            let fires = Property::new("fires", fires, Rigor::Exact);
+            Described::new("trigger", format!("\"s\".\"t\".\"{name}\""), vec![fires])
         };
-        let mut target = vec![trigger("\"s\".\"t\".\"g\""), trigger("\"s\".\"t\".\"h\"")];
-        let name = "\"s\".\"t\".\"g\"".to_owned();
-        let states = States::from([(("trigger", name), ("fires", "Always".into()))]);
+        let mut target =
+            vec![trigger("g", "Disabled"), trigger("h", "Disabled"), trigger("i", "Replica")];
+        let noted = |name: &str| {
+            (("trigger", format!("\"s\".\"t\".\"{name}\"")), ("fires", "Always".into()))
+        };
+        let states = States::from([noted("g"), noted("i")]);
         as_noted(&mut target, &states);
         let values = target.iter().map(|one| one.properties[0].value.as_str());
-        assert_eq!(values.collect::<Vec<_>>(), ["Always", "Disabled"]);
+        assert_eq!(values.collect::<Vec<_>>(), ["Always", "Disabled", "Replica"]);
     }
 }

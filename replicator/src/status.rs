@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use cutover::lag::{LagReading, LagTracker};
 use cutover::marker::Token;
 use cutover::ports::Obstacle;
-use cutover::{Direction, api};
+use cutover::{Direction, Side, api};
 use decoders::Lsn;
 use decoders::source::Positions;
 use jiff::Timestamp;
@@ -65,6 +65,8 @@ struct Facts {
     head: Option<Lsn>,
     /// Why no cutover may begin although the stream is fine.
     obstacle: Option<Obstacle>,
+    /// What a flip had to leave off on the side that serves.
+    left_off: Option<LeftOff>,
     /// Constraints that the target lacks.
     constraints: Option<String>,
     confirmed: Confirmed,
@@ -74,6 +76,17 @@ struct Facts {
     lag_seen: (Instant, f64),
     /// What positions stand for, of a source of which transactions are counted.
     terms: Option<Arc<dyn Positions>>,
+}
+
+/// Triggers and rules that a flip had to leave off on the side that serves.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LeftOff {
+    /// Which, their statements, and why; never empty where it is shown.
+    pub what: Vec<String>,
+    /// The side that serves.
+    pub side: Side,
+    /// Since when clients are served without them.
+    pub since: Timestamp,
 }
 
 /// The sidecar's self-knowledge. Shared by all its parts.
@@ -149,6 +162,7 @@ impl Shared {
                 slot: SlotReading::default(),
                 head: None,
                 obstacle: None,
+                left_off: None,
                 constraints: None,
                 confirmed: Confirmed::new(Instant::now()),
                 copy: copy::CopyProgress::default(),
@@ -337,6 +351,11 @@ impl Shared {
     /// No cutover until something is known that is not known yet; nothing is wrong.
     pub fn hold_back(&self, reason: &str) {
         self.facts().obstacle = Some(Obstacle::passing(reason));
+    }
+
+    /// A flip had to leave these off where clients are served; `None` when all are on.
+    pub fn leaves_off(&self, left: Option<LeftOff>) {
+        self.facts().left_off = left;
     }
 
     /// Constraints that the target can't have yet, in words; `None` when it has all.

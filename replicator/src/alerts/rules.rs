@@ -17,6 +17,8 @@ pub struct Readings {
     pub slot_retained_ratio: Option<f64>,
     /// The stream stopped and waits for a person.
     pub halted: bool,
+    /// Triggers and rules that a flip had to leave off on the side that serves.
+    pub triggers_off: u64,
     /// Whether the stream is the way back: green serves, and blue follows.
     pub way_back: bool,
     /// The runs and the monitors of a time of watching.
@@ -87,6 +89,8 @@ pub enum RuleName {
     Held,
     /// A router was not seen to lead where it should.
     RouterUnverified,
+    /// A flip had to leave triggers off on the side that serves.
+    TriggersOff,
     /// Our own proxy does not answer, or did not a short while ago.
     ProxyGone,
     /// The audit log is not what was written.
@@ -119,6 +123,7 @@ impl RuleName {
             RuleName::RollbackFailed => "CutoverRollbackFailed",
             RuleName::Held => "CutoverHeld",
             RuleName::RouterUnverified => "CutoverRouterUnverified",
+            RuleName::TriggersOff => "CutoverTriggersOff",
             RuleName::ProxyGone => "CutoverProxyGone",
             RuleName::AuditBroken => "CutoverAuditBroken",
         }
@@ -208,6 +213,7 @@ impl Rule {
             RuleName::RollbackFailed => Some(as_number(readings.runs.rollback_failed)),
             RuleName::Held => Some(as_number(readings.runs.held)),
             RuleName::RouterUnverified => Some(readings.runs.routers_unverified as f64),
+            RuleName::TriggersOff => Some(readings.triggers_off as f64),
             RuleName::ProxyGone => {
                 let age = upkeep.proxy.lost_age_seconds;
                 Some(as_number(age.is_some_and(|age| age < SHOWN_SECONDS)))
@@ -265,6 +271,9 @@ impl Rule {
             RuleName::RouterUnverified => {
                 "a router was not seen to lead to the side that serves: cutover status"
             }
+            RuleName::TriggersOff => {
+                "triggers are off on the side that serves, and their work is not done: cutover status"
+            }
             RuleName::ProxyGone => {
                 "the proxy does not answer, or was gone a short while ago, and its clients were cut: proxy.log"
             }
@@ -306,6 +315,7 @@ pub(super) fn rules(config: &AlertsConfig) -> Vec<Rule> {
         rule(RuleName::RollbackFailed, Severity::Page, at_once),
         rule(RuleName::Held, Severity::Page, at_once),
         rule(RuleName::RouterUnverified, Severity::Warning, at_once),
+        rule(RuleName::TriggersOff, Severity::Page, at_once),
         rule(RuleName::ProxyGone, Severity::Page, at_once),
         rule(RuleName::AuditBroken, Severity::Page, at_once),
     ]

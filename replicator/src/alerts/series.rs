@@ -47,6 +47,11 @@ pub(crate) fn register(registry: &mut Registry, readings: &Readings) {
             readings.runs.routers_unverified as f64,
         ),
         (
+            "cutover_triggers_off",
+            "Triggers and rules that a flip had to leave off on the side that serves",
+            readings.triggers_off as f64,
+        ),
+        (
             "cutover_way_back_broken",
             "1 if green serves and nobody knows how far blue is behind",
             flag(readings.is_way_back_broken()),

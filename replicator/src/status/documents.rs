@@ -7,7 +7,7 @@ use decoders::Lsn;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{Facts, Shared};
+use super::{Facts, LeftOff, Shared};
 use crate::alerts::Readings;
 use crate::engine::frontier::Frontier;
 use crate::metrics::StreamSample;
@@ -108,7 +108,10 @@ impl Shared {
             finish: api::FinishState::default(),
             backfill: facts.copy.told.clone(),
             counters: self.counters(),
-            last_error: facts.last_error.clone().or_else(|| facts.log_problem.clone()),
+            // First what clients miss now.
+            last_error: (facts.left_off.as_ref().map(LeftOff::problem))
+                .or_else(|| facts.last_error.clone())
+                .or_else(|| facts.log_problem.clone()),
             halt: facts.halted.as_ref().map(|halted| halted.shown.clone()),
             cutover,
             audit_broken: None,
@@ -131,6 +134,7 @@ impl Shared {
             ),
             slot_retained_ratio: ratio.map(|(bytes, limit)| bytes as f64 / limit.max(1) as f64),
             halted: facts.phase == Phase::Halted,
+            triggers_off: facts.left_off.as_ref().map_or(0, |left| left.what.len() as u64),
             ..Readings::default()
         }
     }
@@ -177,6 +181,27 @@ impl Shared {
             oldest_write_transaction_seconds: slot.oldest_write_transaction_seconds,
             fence_leaks: self.fence_leaks.load(Ordering::Relaxed),
             foreign_changes: stream.foreign.map_or(0, |foreign| foreign.changes),
+        }
+    }
+}
+
+/// How many names are shown.
+const NAMED_MAX: usize = 5;
+
+impl LeftOff {
+    fn problem(&self) -> api::Problem {
+        let named: Vec<_> = self.what.iter().take(NAMED_MAX).map(String::as_str).collect();
+        let more = if self.what.len() > named.len() { "; .." } else { "" };
+        api::Problem {
+            what: format!("NOT MADE on {}, and tried again: {}{more}", self.side, named.join("; ")),
+            place: self.side.name().into(),
+            at: self.since,
+            data_safe: true,
+            next: Some(
+                "end the sessions that lock its table, or run the statement yourself: what the trigger would have \
+                 done for writes meanwhile is not done later"
+                    .into(),
+            ),
         }
     }
 }

@@ -35,7 +35,7 @@ const REAL: [&str; 11] = [
 ];
 
 /// The others: samples that a sidecar would show, by series without the label of the pipeline.
-const SAMPLES: [(&str, &str, Sample); 21] = [
+const SAMPLES: [(&str, &str, Sample); 22] = [
     ("CutoverLagCritical", "cutover_lag_seconds{direction=\"forward\"}", Sample::Is(60.0)),
     ("CutoverLagUnknown", "cutover_lag_known{direction=\"forward\"}", Sample::Is(0.0)),
     (
@@ -68,6 +68,7 @@ const SAMPLES: [(&str, &str, Sample); 21] = [
     ("CutoverRolledBack", "cutover_watch_rolled_back", Sample::Is(1.0)),
     ("CutoverRollbackFailed", "cutover_watch_rollback_failed", Sample::Is(1.0)),
     ("CutoverHeld", "cutover_state{state=\"held\"}", Sample::Is(1.0)),
+    ("CutoverTriggersOff", "cutover_triggers_off", Sample::Is(1.0)),
     ("CutoverRouterUnverified", "cutover_routers_unverified", Sample::Is(2.0)),
     (
         "CutoverLagRising",

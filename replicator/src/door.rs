@@ -9,6 +9,7 @@ use std::time::Duration;
 use cutover::api::Outcome;
 use cutover::ports::{Airlock, Entry, Fence, Journal, PortError, PortResult, Record};
 use cutover::{Direction, PostgresPair, Side};
+use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -60,12 +61,13 @@ impl Door {
         *self.recovered.borrow()
     }
 
-    /// Whether `side` is the one that the last committed run has closed: the other one serves.
+    /// Since when `side` serves, by the decision of the last committed run; `None` if it does not, or no run was
+    /// committed.
     ///
     /// # Errors
     /// The journal's.
-    pub async fn has_closed(&self, side: Side) -> PortResult<bool> {
-        Ok(self.closed(side).await?.is_some())
+    pub async fn served_since(&self, side: Side) -> PortResult<Option<Timestamp>> {
+        Ok(served_since(&self.journal.read_all().await?, side))
     }
 
     /// Whether the last run went this way and may have been decided: clients may be served where it leads, whatever
@@ -101,6 +103,19 @@ fn closed(entries: &[Entry]) -> Option<(Side, serde_json::Value)> {
     Some((direction.unwrap_or(Direction::Forward).from(), undo?.clone()))
 }
 
+/// When the last committed run was decided, if it led to `side`.
+fn served_since(entries: &[Entry], side: Side) -> Option<Timestamp> {
+    let is_committed = |entry: &&Entry| matches!(&entry.record, Record::Reached { phase, .. } if phase.is_committed());
+    let epoch = entries.iter().rev().find(is_committed)?.epoch;
+    let of_run = || entries.iter().filter(|entry| entry.epoch == epoch);
+    let direction = of_run().find_map(|entry| match &entry.record {
+        Record::Began { direction, .. } => Some(*direction),
+        _ => None,
+    });
+    let to = direction.unwrap_or(Direction::Forward).to();
+    of_run().find(is_committed).map(|entry| entry.at).filter(|_| to == side)
+}
+
 /// Whether the last run went this way, and its decision was made or was about to be.
 fn may_be_decided(entries: &[Entry], direction: Direction) -> bool {
     let began = entries.iter().rev().find_map(|entry| match &entry.record {
@@ -126,7 +141,6 @@ fn may_be_decided(entries: &[Entry], direction: Direction) -> bool {
 mod tests {
     use cutover::Phase;
     use cutover::ports::Epoch;
-    use jiff::Timestamp;
     use serde_json::json;
 
     use super::*;

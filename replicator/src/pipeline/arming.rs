@@ -115,6 +115,7 @@ impl SlotRoute {
         store.save_stage(&Stage::Preparing)?;
         slot::drop(source, &slot_name, Some(&application)).await?;
         store.forget_checkpoint()?;
+        store.forget_quiet()?;
         let tables = self.publish(source).await?;
         let replication = ReplicationConnection::connect(&self.ends.source, &application).await;
         let mut replication = replication.map_err(|error| of_connect("blue", &error))?;

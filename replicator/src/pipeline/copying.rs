@@ -50,6 +50,7 @@ impl Pipeline {
         // Of an attempt that broke off. Its snapshot is gone, so it is of no use.
         slot::drop(&blue, &slot_name, Some(&self.config.application_name())).await?;
         self.store.forget_checkpoint()?;
+        self.store.forget_quiet()?;
         let tables = self.publish(&blue).await?;
 
         let application = self.config.application_name();
@@ -127,7 +128,7 @@ impl Pipeline {
         Book::begin(&self.ends.source, snapshot, &green, &self.config).await?;
         if self.config.schema.mode == SchemaMode::Existing {
             // A schema that is copied gets its triggers behind the rows.
-            self.switching().quiet(&green).await?;
+            self.switching().quiet(&green).await?.ensure_off()?;
         }
         drop(green);
         let mut job = Backfill {

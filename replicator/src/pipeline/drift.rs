@@ -38,7 +38,6 @@ use crate::door::Door;
 use crate::probe;
 use crate::status::Shared;
 use crate::store::Store;
-use crate::triggers::Which;
 use sinks::catalog_record::Mark;
 
 /// How often it is looked whether the catalogs have changed. No locks.
@@ -347,7 +346,6 @@ impl Watching<'_> {
                 }
                 let triggers = match self.look_at_triggers(&mut book).await {
                     Ok(open) => open,
-                    Err(failure) if failure.is_transient() => return Err(failure.what),
                     Err(failure) => return Ok(failure),
                 };
                 let mut looked = self.look(&mut book, now, seen.take()).await?;
@@ -371,13 +369,34 @@ impl Watching<'_> {
     }
 
     /// Keeps triggers off on green, and the notes of their states in step with blue: what stands in the way of a flip.
+    /// What can't be switched or found out stands in the way, too, and keeps nobody from looking at the rest.
     async fn look_at_triggers(&self, book: &mut Book) -> Result<Vec<String>, Failure> {
-        let seen = self.switching.look(self.blue, self.green).await?;
-        if !seen.again.is_empty() {
-            doubt(book, self.green, &seen.again).await?;
-            record::end_proofs(self.config, self.shared, self.store)?;
+        let mut open = Vec::new();
+        let looked = async {
+            let quieted = self.switching.quiet(self.green).await?;
+            open.extend(quieted.still.iter().map(|(one, why)| {
+                format!(
+                    "{} on green fires for what is applied, and can't be switched off: {why}",
+                    one.which
+                )
+            }));
+            if !quieted.is_calm() {
+                self.switching.doubt(book, self.green, &quieted).await?;
+                record::end_proofs(self.config, self.shared, self.store)?;
+            }
+            self.switching.carry(self.blue, self.green).await
+        };
+        match looked.await {
+            Ok(more) => open.extend(more),
+            Err(failure) if failure.is_transient() => {
+                open.push(format!(
+                    "triggers on green could not be looked at ({}): {}",
+                    failure.place, failure.what
+                ));
+            }
+            Err(failure) => return Err(failure),
         }
-        Ok(seen.open)
+        Ok(open)
     }
 
     async fn look(
@@ -412,24 +431,6 @@ impl Watching<'_> {
         };
         Ok(Seen { at: Instant::now(), marks, drifts, open: look.open, head })
     }
-}
-
-/// Somebody has switched these on while changes were applied: what they did to rows is in nobody's stream.
-pub(super) async fn doubt(
-    book: &mut Book,
-    green: &Session,
-    fired: &[Which],
-) -> Result<(), Failure> {
-    let names: Vec<_> = fired.iter().take(NAMED_MAX).map(ToString::to_string).collect();
-    let why = format!(
-        "fired for replicated changes because somebody had enabled it on the side that receives them: {}",
-        names.join(", ")
-    );
-    tracing::warn!(
-        "{why}; it is off again. What it wrote to other tables is found by cutover verify"
-    );
-    let tables = fired.iter().map(|which| which.table.clone()).collect();
-    book.doubt(green, &tables, &why).await
 }
 
 /// Why no cutover may begin. `is_passed`: green has everything that blue wrote before the differences were

@@ -55,7 +55,7 @@ use firing::Switching;
 
 pub use ends::Ends;
 pub(crate) use ends::words;
-pub use firing::{Firing, TriggersAlone};
+pub use firing::{Firing, TriggersAlone, keep as keep_triggers};
 pub(crate) use life::{Attempts, Standing, live};
 pub use life::{HaltConfig, Reins};
 pub use reader::Choice as ReaderChoice;
@@ -103,26 +103,8 @@ impl Pipeline {
     }
 
     fn switching(&self) -> Switching<'_> {
-        Switching { config: &self.config, ends: &self.ends, door: &self.door, firing: &self.firing }
-    }
-
-    /// Nothing is applied any more, and no stream that stands by tries again what the flip had to leave out.
-    async fn settle_triggers(&self) {
-        match self.switching().settle().await {
-            Ok(None) => {}
-            Ok(Some(missing)) => {
-                for missing in missing {
-                    tracing::error!(
-                        pipeline = self.config.name,
-                        "NOT MADE, tried again at the next start: {missing}"
-                    );
-                }
-            }
-            Err(failure) => {
-                let place = failure.place;
-                tracing::warn!(place, "triggers that may have to be switched: {}", failure.what);
-            }
-        }
+        let Self { config, ends, door, firing, store, .. } = self;
+        Switching { config, ends, door, firing, store }
     }
 
     /// From the recorded stage as far as it goes.
@@ -161,7 +143,6 @@ impl Pipeline {
                     }
                 }
                 Some(Stage::CutOver { .. }) => {
-                    self.settle_triggers().await;
                     self.shared.is_over.store(true, Ordering::Relaxed);
                     self.shared.enter(PipelinePhase::CutOver);
                     return Ok(Ended::CutOver);

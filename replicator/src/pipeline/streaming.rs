@@ -112,6 +112,7 @@ impl Pipeline {
                 ends: &self.ends,
                 door: &self.door,
                 firing: &self.firing,
+                store: &self.store,
             };
             let ends = async {
                 tokio::select! {
@@ -143,7 +144,6 @@ impl Pipeline {
                 () = constraints::watch(&self.ends.target, &self.ends, &self.shared) => {
                     unreachable!("never returns")
                 }
-                () = switching.keep(&self.shared) => unreachable!("never returns"),
                 () = enters => unreachable!("never returns"),
                 () = ends => unreachable!("never returns"),
             }
@@ -214,12 +214,14 @@ impl Pipeline {
         constraints::begin(&target, &self.shared).await?;
         if *self.shared.carries.borrow() {
             record::make_writable(&target).await?;
-            let again = self.switching().quiet(&target).await?;
-            if !again.is_empty() {
+            let switching = self.switching();
+            let quieted = switching.quiet(&target).await?;
+            if !quieted.fired.is_empty() {
                 let mut book = Book::open(&target, &self.config, &KnownTables::default()).await?;
-                drift::doubt(&mut book, &target, &again).await?;
+                switching.doubt(&mut book, &target, &quieted).await?;
                 record::end_proofs(&self.config, &self.shared, &self.store)?;
             }
+            quieted.ensure_off()?;
         }
         Ok(copied_at::read(&*target, identity).await?)
     }

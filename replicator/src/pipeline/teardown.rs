@@ -139,8 +139,7 @@ pub(super) async fn triggers(
 ) -> Result<Vec<String>, Failure> {
     keys::refuse_strangers(session).await?;
     let triggers = Triggers::of(config, direction);
-    let Switched { count, missing } = triggers.bring(session, Way::Beside).await?;
-    // The first look tells what is gone, and strikes it out.
+    let Switched { done: switched, missing, gone } = triggers.bring(session, Way::Beside).await?;
     if !triggers.notes(session).await?.is_empty() {
         return Err(Failure::halt(
             side,
@@ -152,10 +151,11 @@ pub(super) async fn triggers(
         ));
     }
     let mut done = Vec::new();
-    if count > 0 {
+    if !switched.is_empty() {
+        let count = switched.len();
         done.push(format!("{side}: {count} triggers and rules have their states again"));
     }
-    done.extend(missing.into_iter().map(|what| format!("{side}: NOT switched back: {what}")));
+    done.extend(gone.iter().map(|which| format!("{side}: {which} is not there any more")));
     Ok(done)
 }
 

@@ -22,7 +22,7 @@ use crate::door::Door;
 use crate::http::Api;
 use crate::pipeline::arming::SlotRoute;
 use crate::pipeline::failure::Failure;
-use crate::pipeline::{Ends, Firing, Pipeline, ReaderChoice};
+use crate::pipeline::{Ends, Firing, Pipeline, ReaderChoice, keep_triggers};
 use crate::probe;
 use crate::protect::wal;
 use crate::proxy::{self, Keeper};
@@ -157,6 +157,10 @@ pub(super) async fn run(config: Config, keeper: Option<Keeper>) -> Result<(), Fa
         config.watch.clone(),
         [(&blue).into(), (&green).into()],
     ));
+    for replication in [&forward, &back] {
+        let (route, streams) = (Arc::clone(&replication.route), both.map(Arc::clone));
+        tasks.spawn(keep_triggers(route, streams));
+    }
     let pipeline = |replication: &EngineReplication, finished: &watch::Sender<bool>| Pipeline {
         config: replication.route.config.clone(),
         ends: replication.route.ends.clone(),

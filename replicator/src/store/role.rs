@@ -13,6 +13,9 @@ use super::{Store, StoreError};
 
 const KEYS: [&str; 2] = ["role-forward", "role-back"];
 
+/// Whether what fires for replicated changes was off on the target once, since the stream carries.
+const QUIET_KEYS: [&str; 2] = ["quiet-forward", "quiet-back"];
+
 /// What a stream is for.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "role", rename_all = "snake_case")]
@@ -49,6 +52,7 @@ impl Store {
         let family = self.family(FAMILY);
         both.put_cf(family, self.key(KEYS), self.encode(FAMILY, &Role::Carry)?);
         both.put_cf(family, other.key(KEYS), self.encode(FAMILY, &standby)?);
+        both.delete_cf(family, other.key(QUIET_KEYS));
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
         self.db.write_opt(both, &synced).map_err(|error| self.io("written", error))
@@ -61,7 +65,23 @@ impl Store {
         self.put(FAMILY, self.key(KEYS), &standby)
     }
 
+    /// Whether [`Store::save_quiet`] was said since the stream of this direction carries.
+    pub fn was_quiet(&self) -> Result<bool, StoreError> {
+        Ok(self.get(FAMILY, self.key(QUIET_KEYS))?.unwrap_or(false))
+    }
+
+    /// Nothing on the target fires for what this direction's stream will apply; durable when this returns.
+    pub fn save_quiet(&self) -> Result<(), StoreError> {
+        self.put(FAMILY, self.key(QUIET_KEYS), &true)
+    }
+
+    /// The stream of this direction begins anew.
+    pub fn forget_quiet(&self) -> Result<(), StoreError> {
+        self.delete(FAMILY, self.key(QUIET_KEYS))
+    }
+
     pub(super) fn forget_role(&self) -> Result<(), StoreError> {
+        self.forget_quiet()?;
         self.delete(FAMILY, self.key(KEYS))
     }
 }

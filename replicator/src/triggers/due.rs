@@ -65,7 +65,8 @@ mod tests {
     fn trigger(state: Firing) -> Found {
         let which =
             Which { kind: Kind::Trigger, table: QualifiedName::new("s", "t"), name: "g".into() };
-        Found { which, state, may: true, owner: "app".into(), is_partition: false }
+        let above = BTreeSet::from([which.table.clone()]);
+        Found { which, state, may: true, owner: "app".into(), is_partition: false, above }
     }
 
     fn noted(state: Option<Firing>) -> Notes {

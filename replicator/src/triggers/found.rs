@@ -1,5 +1,7 @@
 //! Triggers and rules as a server's catalogs have them.
 
+use std::collections::BTreeSet;
+
 use decoders::QualifiedName;
 use decoders::postgres::catalog::{Firing, TableFilter, quote_ident};
 use decoders::postgres::session::Session;
@@ -62,6 +64,8 @@ pub(crate) struct Found {
     pub owner: String,
     /// Whether its table is a partition.
     pub is_partition: bool,
+    /// Its table, and those that this is a partition of.
+    pub above: BTreeSet<QualifiedName>,
 }
 
 /// Tables of extensions are left out, and so are constraints' own triggers and ours.
@@ -155,12 +159,10 @@ pub(super) async fn acting(
     let rows = session.query(&acting_sql(), &[]).await;
     let mut all = Vec::new();
     for row in rows.map_err(unread)? {
+        let one = found(&row)?;
         // A partition takes part with the table that it is one of.
-        let schemas: Vec<String> = row.try_get(8).map_err(unread)?;
-        let tables: Vec<String> = row.try_get(9).map_err(unread)?;
-        let mut names = schemas.into_iter().zip(tables);
-        if names.any(|(schema, table)| filter.takes(&QualifiedName::new(schema, table))) {
-            all.push(found(&row)?);
+        if one.above.iter().any(|table| filter.takes(table)) {
+            all.push(one);
         }
     }
     Ok(all)
@@ -200,7 +202,11 @@ fn found(row: &tokio_postgres::Row) -> Result<Found, TargetError> {
         name: text(3)?,
     };
     let (may, is_partition) = (row.try_get(5).map_err(unread)?, row.try_get(7).map_err(unread)?);
-    Ok(Found { which, state, may, owner: text(6)?, is_partition })
+    let schemas: Vec<String> = row.try_get(8).map_err(unread)?;
+    let tables: Vec<String> = row.try_get(9).map_err(unread)?;
+    let above = schemas.into_iter().zip(tables);
+    let above = above.map(|(schema, table)| QualifiedName::new(schema, table)).collect();
+    Ok(Found { which, state, may, owner: text(6)?, is_partition, above })
 }
 
 fn unread(error: tokio_postgres::Error) -> TargetError {

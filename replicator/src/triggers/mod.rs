@@ -5,32 +5,36 @@
 //! what each is to be. A state is changed in the transaction that writes or strikes its note, so whoever comes after a
 //! crash finds both or neither:
 //!
-//! 1. [`Triggers::quiet`]: they are switched off and noted. When a run of the stream starts, when the streams are
+//! 1. [`Triggers::quiet`]: they are switched off and noted, and whether they may have fired. When a run of the stream starts, when the streams are
 //!    turned, and whenever the watch of the catalogs finds one.
 //! 2. [`Triggers::carry`]: the watch keeps the notes what the source has. So the flip asks nobody but the side that
 //!    opens, and in the pause nothing is written down.
 //! 3. [`Triggers::bring`], decided and before clients come: the noted states are set, and the notes struck out. What
 //!    can't be set stays noted and is named. Whoever finds notes on a side that serves does it again.
 //!
-//! A table whose triggers would fire is refused by [`sinks`] when its first row comes, so what is not yet off stops the
-//! stream; it never fires twice without a word.
+//! A table whose triggers would fire is refused by [`sinks`] when its first row comes, so what is not yet off then stops
+//! the stream. One that is enabled later fires until the next look of the watch, and its note says so (`fired`) until its
+//! table is marked as unproven.
 
 mod due;
 mod found;
+mod locks;
 mod noted;
 mod switching;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cutover::Direction;
-use decoders::postgres::catalog::{Firing, TableFilter, quote_ident};
+use decoders::QualifiedName;
+use decoders::postgres::catalog::{TableFilter, quote_ident};
 use decoders::postgres::session::Session;
 use sinks::TargetError;
 
 use due::Due;
 pub(crate) use found::{Found, Kind, Which};
+pub(crate) use locks::Way;
 pub(crate) use noted::Notes;
-pub(crate) use switching::{Switched, Way};
+pub(crate) use switching::Switched;
 
 use crate::config::Config;
 
@@ -43,6 +47,14 @@ pub(crate) struct Triggers {
     pipeline: String,
     filter: TableFilter,
     direction: Direction,
+}
+
+/// One that may have acted on what was applied.
+pub(crate) struct Fired {
+    /// Which.
+    pub which: Which,
+    /// Its table, and those that this is a partition of.
+    pub tables: BTreeSet<QualifiedName>,
 }
 
 /// What a source has.
@@ -83,8 +95,8 @@ impl Triggers {
         noted::read(session, &self.pipeline).await
     }
 
-    /// Switches off what would fire for what is applied, and notes what it was: those of `acting` that were noted
-    /// before, because somebody has switched them on since.
+    /// Switches off what would fire for what is applied, and notes what it was. `may_have_fired`: changes were applied
+    /// since it was found that nothing does. Gives those that somebody's lock keeps on, and why.
     ///
     /// # Errors
     /// The server's; halts if our role may not switch one off, and none is then. Repeating it is fine.
@@ -92,7 +104,8 @@ impl Triggers {
         &self,
         target: &Session,
         acting: &[Found],
-    ) -> Result<Vec<Which>, TargetError> {
+        may_have_fired: bool,
+    ) -> Result<Vec<(Found, String)>, TargetError> {
         if acting.is_empty() {
             return Ok(Vec::new());
         }
@@ -100,13 +113,34 @@ impl Triggers {
             return Err(refusal);
         }
         noted::prepare(target).await?;
-        let noted = self.notes(target).await?;
-        for batch in acting.chunks(BATCH) {
-            let notes: Vec<_> = batch.iter().map(|one| (&one.which, one.state)).collect();
-            switching::off(target, &self.pipeline, &notes).await?;
+        switching::off(target, &self.pipeline, acting, may_have_fired).await
+    }
+
+    /// Those that may have fired for what was applied, about which nothing was written down yet, and the tables that are
+    /// in doubt for it.
+    ///
+    /// # Errors
+    /// The server's.
+    pub async fn fired(&self, target: &Session) -> Result<Vec<Fired>, TargetError> {
+        let fired = noted::fired(target, &self.pipeline).await?;
+        let mut above: BTreeMap<Which, BTreeSet<QualifiedName>> = BTreeMap::new();
+        for one in found::named(target, fired.iter()).await? {
+            above.insert(one.which, one.above);
         }
-        let again = acting.iter().filter(|one| noted.contains_key(&one.which));
-        Ok(again.map(|one| one.which.clone()).collect())
+        let of = |which: Which| {
+            let own = || BTreeSet::from([which.table.clone()]);
+            Fired { tables: above.remove(&which).unwrap_or_else(own), which }
+        };
+        Ok(fired.into_iter().map(of).collect())
+    }
+
+    /// The doubt about their tables is written down.
+    ///
+    /// # Errors
+    /// The server's. Then they are doubted once more.
+    pub async fn told(&self, target: &Session, fired: &[Fired]) -> Result<(), TargetError> {
+        let which: Vec<_> = fired.iter().map(|one| &one.which).collect();
+        noted::told(target, &self.pipeline, &which).await
     }
 
     /// What the source has of what fires there or is noted on the target. Reads only.
@@ -178,21 +212,17 @@ impl Triggers {
             return Ok(Switched::default());
         }
         let there = found::named(target, noted.keys()).await?;
-        let mut wanted: Vec<(Which, Firing)> = Vec::new();
-        for one in there {
-            if let Some(state) = noted.get(&one.which) {
-                wanted.push((one.which, *state));
-            }
-        }
-        let found: BTreeSet<&Which> = wanted.iter().map(|(which, _)| which).collect();
+        let found: BTreeSet<&Which> = there.iter().map(|one| &one.which).collect();
         let gone: Vec<Which> =
             noted.keys().filter(|which| !found.contains(which)).cloned().collect();
-        let mut switched = switching::on(target, &self.pipeline, &wanted, way).await?;
+        let state = |one: Found| noted.get(&one.which).map(|state| (one, *state));
+        let wanted = there.into_iter().filter_map(state).collect();
+        let families = switching::families(wanted, target.server_version());
+        let mut switched = switching::on(target, &self.pipeline, &families, way).await?;
         if !gone.is_empty() {
             let due = Due { strike: gone, ..Due::default() };
             switching::renew(target, &self.pipeline, &due).await?;
-            let missing = due.strike.iter().map(|which| format!("{which}: it is not there"));
-            switched.missing.extend(missing);
+            switched.gone = due.strike;
         }
         Ok(switched)
     }

@@ -1,93 +1,131 @@
 //! States and notes, changed together.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
+use decoders::QualifiedName;
 use decoders::postgres::catalog::Firing;
-use decoders::postgres::session::{self, Session};
+use decoders::postgres::session::Session;
+use decoders::source::Disposition;
 use sinks::TargetError;
 use sinks::postgres::target_error;
 use tokio::time::Instant;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::error::SqlState;
 
 use super::due::Due;
-use super::found::{Kind, Which};
+use super::found::{Found, Kind, Which};
+use super::locks::{self, Way};
 use super::{BATCH, noted};
 
-/// A trigger waits for who writes to its table, a rule for who reads it, and everybody who comes later waits behind
-/// us. Autovacuum gets out of the way by itself only after `deadlock_timeout`, so it is cancelled.
-const LOCK_TIMEOUT_MS: u32 = 100;
-
-/// How long those that could not be had together are tried one by one, while clients wait.
+/// How long those that could not be had together are tried one by one, while clients or changes wait.
 const ONE_BY_ONE: Duration = Duration::from_secs(2);
 
-/// Who holds a lock that ours waits for, on tables of `$1` and `$2` (for triggers) or `$3` and `$4` (for rules): whether
-/// it is autovacuum, and whether it could be told to go. `$5`: clients are told to go, too.
-const CLEAR: &str = "
-WITH wanted AS (
-  SELECT c.oid, false AS is_rule
-  FROM unnest($1::text[], $2::text[]) w(space, rel)
-  JOIN pg_catalog.pg_namespace n ON n.nspname = w.space::name
-  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.rel::name
- UNION ALL
-  SELECT c.oid, true FROM unnest($3::text[], $4::text[]) w(space, rel)
-  JOIN pg_catalog.pg_namespace n ON n.nspname = w.space::name
-  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.rel::name
-), holders AS (
-  SELECT DISTINCT a.pid, a.backend_type = 'autovacuum worker' AS is_vacuum
-  FROM wanted w JOIN pg_catalog.pg_locks l ON l.relation = w.oid
-  JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
-  WHERE l.locktype = 'relation' AND l.granted AND a.pid <> pg_catalog.pg_backend_pid()
-    AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
-    AND (w.is_rule OR l.mode NOT IN ('AccessShareLock', 'RowShareLock'))
-)
-SELECT is_vacuum, CASE WHEN is_vacuum THEN pg_catalog.pg_cancel_backend(pid)
-                       ELSE pg_catalog.pg_terminate_backend(pid) END
-FROM holders WHERE is_vacuum OR $5";
-
-/// Whose locks give way.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Way {
-    /// Nobody works there yet: whoever holds a lock is ended.
-    Cleared,
-    /// Clients may be at work: only autovacuum is told to go.
-    Beside,
-}
+/// The same where nobody waits for it but the next who switches something.
+const ROUND: Duration = Duration::from_secs(10);
 
 /// What was set, and what could not be.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Switched {
-    /// How many are as noted.
-    pub count: usize,
+    /// Those that are as noted.
+    pub done: Vec<Which>,
     /// What is not as noted, and why.
     pub missing: Vec<String>,
+    /// Noted, and not there any more: their notes are struck out.
+    pub gone: Vec<Which>,
 }
 
-/// Switches these off and notes their states, in one transaction.
+/// What is switched in one transaction or not at all.
+pub(super) type Family = Vec<(Which, Firing)>;
+
+/// Families of these, of which parents come before their partitions. From 11 to 14 the statement for a trigger of a
+/// partitioned table reaches those that partitions have of it, whatever it says of ONLY: were a parent's run later, it
+/// would undo theirs. Elsewhere each is for itself.
+pub(super) fn families(wanted: Vec<(Found, Firing)>, server_version: u32) -> Vec<Family> {
+    let reaches_down = (110_000..150_000).contains(&server_version);
+    let mut families: Vec<Family> = Vec::new();
+    let mut heads: HashMap<(Kind, String, QualifiedName), usize> = HashMap::new();
+    for (Found { which, above, .. }, state) in wanted {
+        let head = |table: &QualifiedName| (which.kind, which.name.clone(), table.clone());
+        let known = above.iter().find_map(|table| heads.get(&head(table)).copied());
+        match known.filter(|_| reaches_down) {
+            Some(at) => families[at].push((which, state)),
+            None => {
+                heads.insert(head(&which.table), families.len());
+                families.push(vec![(which, state)]);
+            }
+        }
+    }
+    families
+}
+
+/// Switches these off, each in the transaction that notes its state. `may_have_fired`: changes were applied while they
+/// were on. Gives those that are still on because of others' locks, and why.
 pub(super) async fn off(
     target: &Session,
     pipeline: &str,
-    notes: &[(&Which, Firing)],
-) -> Result<(), TargetError> {
-    let try_it = || async {
-        begin(target).await?;
-        let done = async {
-            noted::write(target, pipeline, notes.iter().copied()).await?;
-            set(target, notes.iter().map(|(which, _)| (*which, Firing::Disabled))).await
-        };
-        end(target, done.await).await
-    };
-    match try_it().await {
-        Err(_) if !target.is_closed() => {
-            clear(target, notes.iter().map(|(which, _)| *which), Way::Beside).await;
-            try_it().await
+    acting: &[Found],
+    may_have_fired: bool,
+) -> Result<Vec<(Found, String)>, TargetError> {
+    let mut refused: Vec<&Found> = Vec::new();
+    for batch in acting.chunks(BATCH) {
+        let batch: Vec<_> = batch.iter().collect();
+        let names = || batch.iter().map(|one| &one.which);
+        let mut done =
+            off_at_once(target, pipeline, &batch, may_have_fired, Way::Beside.lock_timeout_ms())
+                .await;
+        if done.is_err() && !target.is_closed() {
+            let timeout_ms = locks::clear(target, names(), Way::Beside).await;
+            done = off_at_once(target, pipeline, &batch, may_have_fired, timeout_ms).await;
         }
-        done => done,
+        match done {
+            Ok(()) => {}
+            Err(error) if target.is_closed() || error.disposition == Disposition::Halt => {
+                return Err(error);
+            }
+            Err(_) => refused.extend(batch),
+        }
     }
+    let until = Instant::now() + ONE_BY_ONE;
+    let mut still = Vec::new();
+    for one in refused {
+        let why = match Instant::now() < until {
+            true => {
+                let timeout_ms = Way::Beside.lock_timeout_ms();
+                match off_at_once(target, pipeline, &[one], may_have_fired, timeout_ms).await {
+                    Ok(()) => continue,
+                    Err(error) if target.is_closed() => return Err(error),
+                    Err(error) => {
+                        error.to_string() + &locks::told(target, [&one.which].into_iter()).await
+                    }
+                }
+            }
+            false => NO_TIME.to_owned(),
+        };
+        still.push((one.clone(), why));
+    }
+    Ok(still)
+}
+
+const NO_TIME: &str = "there was no more time for it";
+
+async fn off_at_once(
+    target: &Session,
+    pipeline: &str,
+    batch: &[&Found],
+    may_have_fired: bool,
+    timeout_ms: u32,
+) -> Result<(), TargetError> {
+    begin(target, timeout_ms).await?;
+    let done = async {
+        noted::write_off(target, pipeline, batch, may_have_fired).await?;
+        set(target, batch.iter().map(|one| (&one.which, Firing::Disabled))).await
+    };
+    end(target, done.await).await
 }
 
 /// Renews notes, in one transaction.
 pub(super) async fn renew(target: &Session, pipeline: &str, due: &Due) -> Result<(), TargetError> {
-    begin(target).await?;
+    begin(target, Way::Beside.lock_timeout_ms()).await?;
     let done = async {
         let gone: Vec<_> = due.strike.iter().collect();
         noted::strike(target, pipeline, &gone).await?;
@@ -100,48 +138,105 @@ pub(super) async fn renew(target: &Session, pipeline: &str, due: &Due) -> Result
 pub(super) async fn on(
     target: &Session,
     pipeline: &str,
-    wanted: &[(Which, Firing)],
+    families: &[Family],
     way: Way,
 ) -> Result<Switched, TargetError> {
     let mut switched = Switched::default();
-    let mut refused: Vec<&(Which, Firing)> = Vec::new();
-    for batch in wanted.chunks(BATCH) {
-        let mut done = switch(target, pipeline, batch).await;
-        if done.is_err() && !target.is_closed() {
-            clear(target, batch.iter().map(|(which, _)| which), way).await;
-            done = switch(target, pipeline, batch).await;
+    let is_again = matches!(way, Way::Again(_));
+    let mut refused: Vec<&Family> = Vec::new();
+    for batch in batches(families) {
+        if is_again {
+            refused.extend(batch);
+            continue;
         }
-        match done {
-            Ok(()) => switched.count += batch.len(),
+        let all: Vec<_> = batch.iter().copied().flatten().collect();
+        match persist(target, pipeline, &all, way).await {
+            Ok(()) => switched.done.extend(all.iter().map(|(which, _)| which.clone())),
             Err(error) if target.is_closed() => return Err(error),
             Err(_) => refused.extend(batch),
         }
     }
-    let until = Instant::now() + ONE_BY_ONE;
-    for one in refused {
-        let (which, state) = one;
+    if let Way::Again(tries) = way
+        && !refused.is_empty()
+    {
+        // Whoever there was no time for the last time comes earlier.
+        let first = tries as usize % refused.len();
+        refused.rotate_left(first);
+    }
+    let until = Instant::now() + if is_again { ROUND } else { ONE_BY_ONE };
+    for family in refused {
+        let all: Vec<_> = family.iter().collect();
         let why = match Instant::now() < until {
-            true => match switch(target, pipeline, std::slice::from_ref(one)).await {
-                Ok(()) => {
-                    switched.count += 1;
-                    continue;
+            true => {
+                let done = match is_again {
+                    true => persist(target, pipeline, &all, way).await,
+                    false => switch(target, pipeline, &all, way.lock_timeout_ms()).await,
+                };
+                match done {
+                    Ok(()) => {
+                        switched.done.extend(family.iter().map(|(which, _)| which.clone()));
+                        continue;
+                    }
+                    Err(error) if target.is_closed() => return Err(error),
+                    Err(error) => {
+                        let names = family.iter().map(|(which, _)| which);
+                        error.to_string() + &locks::told(target, names).await
+                    }
                 }
-                Err(error) if target.is_closed() => return Err(error),
-                Err(error) => error.to_string(),
-            },
-            false => "there was no more time for it".to_owned(),
+            }
+            false => NO_TIME.to_owned(),
         };
-        switched.missing.push(format!("{which} ({}): {why}", which.statement(*state)));
+        let missing = family.iter();
+        let missing =
+            missing.map(|(which, state)| format!("{which} ({}): {why}", which.statement(*state)));
+        switched.missing.extend(missing);
     }
     Ok(switched)
+}
+
+/// Families that are tried together.
+fn batches(families: &[Family]) -> Vec<Vec<&Family>> {
+    let mut batches: Vec<Vec<&Family>> = Vec::new();
+    let mut room = 0;
+    for family in families {
+        match batches.last_mut() {
+            Some(batch) if family.len() <= room => {
+                batch.push(family);
+                room -= family.len();
+            }
+            _ => {
+                batches.push(vec![family]);
+                room = BATCH.saturating_sub(family.len());
+            }
+        }
+    }
+    batches
+}
+
+/// Tries it, tells who is in the way to go, and tries it once more.
+async fn persist(
+    target: &Session,
+    pipeline: &str,
+    batch: &[&(Which, Firing)],
+    way: Way,
+) -> Result<(), TargetError> {
+    match switch(target, pipeline, batch, way.lock_timeout_ms()).await {
+        Err(_) if !target.is_closed() => {
+            let names = batch.iter().map(|(which, _)| which);
+            let timeout_ms = locks::clear(target, names, way).await;
+            switch(target, pipeline, batch, timeout_ms).await
+        }
+        done => done,
+    }
 }
 
 async fn switch(
     target: &Session,
     pipeline: &str,
-    batch: &[(Which, Firing)],
+    batch: &[&(Which, Firing)],
+    timeout_ms: u32,
 ) -> Result<(), TargetError> {
-    begin(target).await?;
+    begin(target, timeout_ms).await?;
     let done = async {
         set(target, batch.iter().map(|(which, state)| (which, *state))).await?;
         let which: Vec<_> = batch.iter().map(|(which, _)| which).collect();
@@ -150,34 +245,19 @@ async fn switch(
     end(target, done.await).await
 }
 
-/// Makes whoever holds a lock on their tables let go, as far as we may.
-async fn clear(target: &Session, all: impl Iterator<Item = &Which>, way: Way) {
-    let [mut schemas, mut tables, mut rule_schemas, mut rule_tables] = [const { Vec::new() }; 4];
-    for which in all {
-        let (to_schemas, to_tables) = match which.kind {
-            Kind::Trigger => (&mut schemas, &mut tables),
-            Kind::Rule => (&mut rule_schemas, &mut rule_tables),
-        };
-        to_schemas.push(&*which.table.schema);
-        to_tables.push(&*which.table.name);
+/// Ordinary event triggers for DDL (an audit, a veto) have seen the application's own statement, on the source. They
+/// keep quiet about ours, where our role may have that; one that is enabled ALWAYS does not.
+async fn begin(target: &Session, timeout_ms: u32) -> Result<(), TargetError> {
+    let sql =
+        format!("BEGIN READ WRITE; SET LOCAL lock_timeout = {timeout_ms}; SAVEPOINT as_replica");
+    target.batch_execute(&sql).await.map_err(failed)?;
+    match target.batch_execute("SET LOCAL session_replication_role = replica").await {
+        Ok(()) => Ok(()),
+        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            target.batch_execute("ROLLBACK TO SAVEPOINT as_replica").await.map_err(failed)
+        }
+        Err(error) => end(target, Err(failed(error))).await,
     }
-    let is_cleared = way == Way::Cleared;
-    let given: [&(dyn ToSql + Sync); 5] =
-        [&schemas, &tables, &rule_schemas, &rule_tables, &is_cleared];
-    match target.query(CLEAR, &given).await {
-        Ok(rows) if rows.is_empty() => {}
-        Ok(rows) => tracing::warn!(
-            "{} sessions had locks on tables whose triggers are switched: ended, or \
-                                    cancelled if they were autovacuum's",
-            rows.len()
-        ),
-        Err(error) => tracing::debug!("locks can't be cleared: {}", session::describe(&error)),
-    }
-}
-
-async fn begin(target: &Session) -> Result<(), TargetError> {
-    let sql = format!("BEGIN READ WRITE; SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}");
-    target.batch_execute(&sql).await.map_err(failed)
 }
 
 async fn end(target: &Session, done: Result<(), TargetError>) -> Result<(), TargetError> {
@@ -197,4 +277,42 @@ async fn set(
 
 fn failed(error: tokio_postgres::Error) -> TargetError {
     target_error("switching triggers and rules", &error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn trigger(table: &str, name: &str, above: &[&str]) -> (Found, Firing) {
+        let named = |table: &str| QualifiedName::new("s", table);
+        let which = Which { kind: Kind::Trigger, table: named(table), name: name.into() };
+        let above: BTreeSet<_> = above.iter().chain([&table]).map(|one| named(one)).collect();
+        let is_partition = above.len() > 1;
+        let owner = "app".into();
+        let found = Found { which, state: Firing::Disabled, may: true, owner, is_partition, above };
+        (found, Firing::Always)
+    }
+
+    #[test]
+    fn a_parents_statement_comes_with_those_of_its_partitions_where_it_reaches_them() {
+        let all = || {
+            vec![
+                trigger("top", "g", &[]),
+                trigger("other", "g", &[]),
+                trigger("low", "g", &["top", "middle"]),
+                trigger("low", "h", &["top", "middle"]),
+                trigger("middle", "g", &["top"]),
+            ]
+        };
+        let sizes = |version| {
+            let families = families(all(), version);
+            families.iter().map(Vec::len).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(140_000), [3, 1, 1]);
+        for version in [100_023, 150_000] {
+            assert_eq!(sizes(version), [1; 5]);
+        }
+    }
 }

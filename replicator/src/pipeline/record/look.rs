@@ -178,7 +178,8 @@ impl Book {
         Ok(look)
     }
 
-    /// Rows of these tables, or of those that they are partitions of, may not be the source's.
+    /// Rows of these tables may not be the source's. A table of the source that holds none itself is passed over: its
+    /// partitions have them.
     ///
     /// # Errors
     /// The server's.
@@ -189,6 +190,7 @@ impl Book {
         why: &str,
     ) -> Result<(), Failure> {
         let kept = self.records.values().filter(|kept| tables.contains(&kept.relation.name));
+        let kept = kept.filter(|kept| !kept.relation.is_root);
         let kept: Vec<_> =
             kept.map(|kept| Kept { unproven: Some(why.to_owned()), ..kept.clone() }).collect();
         self.save(target, kept, Vec::new()).await

@@ -11,12 +11,12 @@ use super::rollback::expect;
 use super::watchdog::sidecar;
 use super::{Move, SOON, set};
 
-const GO: [&str; 5] = ["--when-lag", "<1s", "--yes", "--max-pause", "30s"];
+pub(super) const GO: [&str; 5] = ["--when-lag", "<1s", "--yes", "--max-pause", "30s"];
 const BACK: [&str; 4] = ["rollback", "--yes", "--max-pause", "30s"];
 
 /// Entries are noted by a trigger that always fires; probes by one of a partitioned table and by a rule. One
 /// for replicas alone must never have fired.
-const FIRING: &str = "
+pub(super) const FIRING: &str = "
     CREATE TABLE noted (id bigserial PRIMARY KEY, client int NOT NULL, seq bigint NOT NULL);
     CREATE INDEX ON noted (client, seq);
     CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
@@ -44,13 +44,13 @@ const ABOVE: &str = "
 ";
 
 /// How each of them is on a side.
-const STATES: &str = "
+pub(super) const STATES: &str = "
     SELECT string_agg(concat(one, '=', state), ' ' ORDER BY one) FROM (
       SELECT tgname::text, tgenabled::text FROM pg_trigger
       WHERE NOT tgisinternal AND tgname IN ('note', 'see', 'never')
       UNION ALL SELECT 'rule', ev_enabled::text FROM pg_rewrite WHERE rulename = 'see') s(one, state)";
-const ON: &str = "never=R note=A rule=A see=A";
-const OFF: &str = "never=D note=D rule=D see=D";
+pub(super) const ON: &str = "never=R note=A rule=A see=A";
+pub(super) const OFF: &str = "never=D note=D rule=D see=D";
 
 /// Entries without a note, and notes that are not of one entry.
 const EACH_ONCE: &str = "
@@ -71,14 +71,14 @@ fn other(side: &str) -> &'static str {
 }
 
 /// Writes probes through the router, and knows how many there are.
-struct Probes {
+pub(super) struct Probes {
     count: i32,
     /// Whether the partitioned table has a trigger, too.
     above: bool,
 }
 
 impl Probes {
-    fn new(above: bool) -> Self {
+    pub(super) fn new(above: bool) -> Self {
         Self { count: 0, above }
     }
 
@@ -111,7 +111,7 @@ async fn peek(server: &Postgres, sql: &str) -> Result<String> {
 }
 
 /// `serves` has each note once and everything on, the other side has the same rows and everything off.
-async fn ensure_once(this: &mut Move, probes: &mut Probes, serves: &str) -> Result<()> {
+pub(super) async fn ensure_once(this: &mut Move, probes: &mut Probes, serves: &str) -> Result<()> {
     probes.write(this).await?;
     this.more(100).await?;
     this.ledger.rest(SOON).await?;
@@ -178,7 +178,7 @@ async fn from_11_to_18_each_write_sets_them_off_once() -> Result<()> {
 }
 
 /// A run that is killed at a moment, by itself, and the next life of the sidecar.
-async fn killed_at(this: &mut Move, point: &str, command: &[&str]) -> Result<Value> {
+pub(super) async fn killed_at(this: &mut Move, point: &str, command: &[&str]) -> Result<Value> {
     let file = this.stage.path().join("failpoints").join(point);
     std::fs::write(&file, "kill")?;
     let log = this.stage.path().join("operator");
@@ -198,7 +198,7 @@ async fn killed_at(this: &mut Move, point: &str, command: &[&str]) -> Result<Val
     Ok(status["cutover"]["report"].clone())
 }
 
-async fn with_points() -> Result<Move> {
+pub(super) async fn with_points() -> Result<Move> {
     let (stage, ledger) = set(Stage::builder(14, 16), FIRING).await?;
     std::fs::create_dir(stage.path().join("failpoints"))?;
     let sidecar = sidecar(&stage)?;
@@ -251,7 +251,7 @@ async fn killed_after_the_decision_they_are_switched_once() -> Result<()> {
 }
 
 /// Until a side has its triggers in these states.
-async fn wait_states(server: &Postgres, what: &str, states: &str) -> Result<()> {
+pub(super) async fn wait_states(server: &Postgres, what: &str, states: &str) -> Result<()> {
     let waited = wait::until(what, SOON, || async {
         Ok((server.value(DATABASE, STATES).await? == states).then_some(()))
     });
@@ -261,7 +261,7 @@ async fn wait_states(server: &Postgres, what: &str, states: &str) -> Result<()> 
 }
 
 /// A session that holds a lock which the flip needs. The stream writes nothing there meanwhile.
-async fn locked(server: &Postgres) -> Result<tokio_postgres::Client> {
+pub(super) async fn locked(server: &Postgres) -> Result<tokio_postgres::Client> {
     let session = server.connect(DATABASE).await?;
     session.batch_execute("BEGIN; LOCK TABLE probe_1 IN SHARE MODE").await?;
     Ok(session)
@@ -298,7 +298,7 @@ async fn what_a_recovered_flip_can_not_switch_is_named_and_switched_later() -> R
 }
 
 /// What the plan says of triggers.
-fn told(this: &Move) -> Result<Vec<String>> {
+pub(super) fn told(this: &Move) -> Result<Vec<String>> {
     let planned = this.stage.api().post("/v1/plan", &serde_json::json!({}))?;
     ensure!(planned.status == 200, "{}: {}", planned.status, planned.body);
     let plan: Value = serde_json::from_str(&planned.body)?;
@@ -311,7 +311,7 @@ fn told(this: &Move) -> Result<Vec<String>> {
 }
 
 /// Waits until the status says something, or does not say it any more.
-async fn wait_said(this: &mut Move, word: &str, is_said: bool) -> Result<()> {
+pub(super) async fn wait_said(this: &mut Move, word: &str, is_said: bool) -> Result<()> {
     let Move { stage, sidecar, .. } = this;
     let doing = format!("{word:?}, said: {is_said}");
     let waited = stage
@@ -319,7 +319,7 @@ async fn wait_said(this: &mut Move, word: &str, is_said: bool) -> Result<()> {
     waited.await.map(drop)
 }
 
-const DOUBTED: &str = "fired for replicated changes";
+pub(super) const DOUBTED: &str = "fired for replicated changes";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_is_enabled_while_changes_are_applied_is_off_again_and_told() -> Result<()> {

@@ -13,6 +13,8 @@ mod definitions;
 mod drill;
 mod finish;
 mod firing_triggers;
+mod firing_triggers_doubt;
+mod firing_triggers_flip;
 mod forged;
 mod gate;
 mod halts;

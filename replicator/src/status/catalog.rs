@@ -3,11 +3,14 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
+use crate::triggers::Known;
+
 /// Shared by the watch, by verifications and by the gate.
 #[derive(Debug, Default)]
 pub struct CatalogFacts {
     moved: AtomicU64,
     compared: Mutex<Option<String>>,
+    defined: Mutex<Option<(String, Known)>>,
 }
 
 impl CatalogFacts {
@@ -30,6 +33,18 @@ impl CatalogFacts {
     /// Whether nothing has changed in the source's catalog since it was compared.
     pub fn is_compared(&self, mark: &str) -> bool {
         self.locked().as_deref() == Some(mark)
+    }
+
+    /// Definitions were compared when the source's catalog had this mark or a later one, and these triggers.
+    pub(crate) fn defined(&self, mark: String, triggers: Known) {
+        *self.defined.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) =
+            Some((mark, triggers));
+    }
+
+    /// The triggers that the source had then, if its catalog has changed since.
+    pub(crate) fn defined_otherwise(&self, mark: &str) -> Option<Known> {
+        let defined = self.defined.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        defined.as_ref().filter(|(then, _)| then != mark).map(|(_, triggers)| triggers.clone())
     }
 
     fn locked(&self) -> MutexGuard<'_, Option<String>> {

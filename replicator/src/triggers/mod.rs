@@ -18,6 +18,7 @@
 
 mod due;
 mod found;
+mod known;
 mod locks;
 mod noted;
 mod switching;
@@ -32,6 +33,7 @@ use sinks::TargetError;
 
 use due::Due;
 pub(crate) use found::{Found, Kind, Which};
+pub(crate) use known::Known;
 pub(crate) use locks::Way;
 pub(crate) use noted::Notes;
 pub(crate) use switching::Switched;

@@ -49,6 +49,11 @@ async fn compared(stream: &EngineReplication) -> Result<Compared, Trouble> {
         Reader::open(&ends.source, sides[0], &door),
         Reader::open(&ends.target, sides[1], &door),
     )?;
+    let noted = stream.route.defines(&stream.shared, source.session()).await;
+    noted.map_err(|failure| Trouble {
+        is_transient: failure.is_transient(),
+        ..Trouble::new(sides[0], failure.what)
+    })?;
     let (one, mut other) = tokio::try_join!(read(&source, config), read(&target, config))?;
     let states = definitions::noted_states(&target, config, ends.direction).await?;
     definitions::as_noted(&mut other.0.objects, &states);

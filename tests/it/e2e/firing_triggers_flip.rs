@@ -107,6 +107,30 @@ async fn what_was_left_off_is_switched_without_the_other_side() -> Result<()> {
     told.await.with_context(|| this.sidecar.log_tail())
 }
 
+/// Behind the gate's last comparison of definitions, and before the fence.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ordinary_trigger_that_is_switched_just_before_the_fence_ends_the_run() -> Result<()> {
+    let mut this = with_points().await?;
+    let enable = async |this: &Move| {
+        this.stage.on_blue("ALTER TABLE ledger.entries ENABLE TRIGGER usual").await
+    };
+    let disable = async |this: &Move| {
+        this.stage.on_blue("ALTER TABLE ledger.entries DISABLE TRIGGER usual").await
+    };
+    for server in [&this.stage.blue, &this.stage.green] {
+        let sql = "CREATE TRIGGER usual AFTER TRUNCATE ON ledger.entries EXECUTE PROCEDURE note()";
+        server.execute(DATABASE, sql).await?;
+    }
+    let report = paused_at(&mut this, "act.hold_traffic.before", disable).await?;
+    assert_eq!(report["outcome"], "aborted", "{report}");
+    ensure!(report.to_string().contains("usual"), "{report}");
+    this.more(20).await?;
+    enable(&this).await?;
+    let report = paused_at(&mut this, "act.hold_traffic.before", async |_| Ok(())).await?;
+    assert_eq!(report["outcome"], "completed", "{report}");
+    Ok(())
+}
+
 async fn ensure_once_serving(this: &mut Move) -> Result<()> {
     // What was written meanwhile set nothing off: only what comes now has to.
     let off = "SELECT count(*) FROM ledger.entries e

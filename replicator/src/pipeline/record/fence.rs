@@ -4,16 +4,19 @@
 //! here. One question tells if there is anything to look for. It reads the whole catalog, which takes tenths of
 //! a second where there are ten thousand tables, so it is asked while the drain's marker is on its way.
 
+use cutover::Direction;
 use cutover::ports::{PortError, PortResult};
 use decoders::assemble::KnownTables;
-use decoders::postgres::session;
+use decoders::postgres::session::{self, Session};
 use sinks::catalog_record::Mark;
+use sinks::postgres::target_error;
 
 use super::Book;
 use crate::pipeline::arming::SlotRoute;
 use crate::pipeline::catalog_mark::CatalogMark;
 use crate::pipeline::failure::Failure;
 use crate::status::Shared;
+use crate::triggers::Known;
 
 impl SlotRoute {
     /// The mark of the source's catalog. It changes no more: the source is closed.
@@ -33,6 +36,18 @@ impl SlotRoute {
         Ok(mark)
     }
 
+    /// Definitions are about to be compared, by what `source` sees from now on.
+    ///
+    /// # Errors
+    /// The source's.
+    pub(crate) async fn defines(&self, shared: &Shared, source: &Session) -> Result<(), Failure> {
+        let unread = |error| target_error("reading the catalog's mark", &error);
+        let mark = CatalogMark::prepare(source).await.map_err(unread)?;
+        let mark = mark.read().await.map_err(unread)?;
+        shared.catalog.defined(mark, Known::read(source).await?);
+        Ok(())
+    }
+
     /// # Errors
     /// A server's; or tables of the source are not what they are known to be: they are named.
     pub(in crate::pipeline) async fn known_at_the_fence(
@@ -40,19 +55,29 @@ impl SlotRoute {
         shared: &Shared,
         mark: &str,
     ) -> PortResult<()> {
+        let put = |failure: Failure| crate::controlling::of_failure(self.ends.put(failure));
+        let kept = self.marker.lock().await;
+        let gone = || PortError::new(self.ends.direction.from().name(), "its session was lost");
+        let direction = self.ends.direction;
+        // A way back brings no definitions, and is refused for none.
+        if direction == Direction::Forward
+            && let Some(then) = shared.catalog.defined_otherwise(mark)
+        {
+            let now = Known::read(kept.as_ref().ok_or_else(gone)?).await;
+            let now = now.map_err(|error| put(error.into()))?;
+            if let Some(which) = then.changed(&now) {
+                return Err(moved(self.ends.words(format!("{which} was changed on blue"))));
+            }
+        }
         if shared.catalog.is_compared(mark) && shared.obstacle().is_none() {
             return Ok(());
         }
-        let kept = self.marker.lock().await;
-        let gone = || PortError::new(self.ends.direction.from().name(), "its session was lost");
         let source = kept.as_ref().ok_or_else(gone)?;
-        let direction = self.ends.direction;
         let target = {
             let _guard = self.door.enter(direction.to()).await?;
             let session = session::connect(&self.ends.target, "cutover probe").await;
             session.map_err(|error| PortError::new(direction.to().name(), error.to_string()))?
         };
-        let put = |failure: Failure| crate::controlling::of_failure(self.ends.put(failure));
         let known = KnownTables::default();
         let book = Book::open(&target, &self.config, &known).await.map_err(put)?;
         let marks = book.marks(&target).await.map_err(put)?;

@@ -12,7 +12,7 @@ const NAMED_MAX: usize = 5;
 
 impl SlotRoute {
     pub(in crate::pipeline) fn switching_on(&self) -> Vec<Act> {
-        if !self.has_notes() {
+        if !self.firing.is_noted(self.ends.direction.to()) {
             return Vec::new();
         }
         let text = "ALTER TABLE .. ENABLE [ALWAYS | REPLICA] TRIGGER .. (or RULE), each as noted in \

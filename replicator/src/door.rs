@@ -70,7 +70,7 @@ impl Door {
         Ok(served_since(&self.journal.read_all().await?, side))
     }
 
-    /// Whether the last run went this way and may have been decided: clients may be served where it leads, whatever
+    /// Whether the last run that may have been decided went this way: clients may be served where it leads, whatever
     /// the roles of the streams say yet.
     ///
     /// # Errors
@@ -116,25 +116,29 @@ fn served_since(entries: &[Entry], side: Side) -> Option<Timestamp> {
     of_run().find(is_committed).map(|entry| entry.at).filter(|_| to == side)
 }
 
-/// Whether the last run went this way, and its decision was made or was about to be.
+/// Whether the last of the runs whose decision was made, or was about to be, went this way. One that was given up
+/// before leaves clients where they were.
 fn may_be_decided(entries: &[Entry], direction: Direction) -> bool {
-    let began = entries.iter().rev().find_map(|entry| match &entry.record {
+    let began = entries.iter().rev().filter_map(|entry| match &entry.record {
         Record::Began { direction, .. } => Some((entry.epoch, *direction)),
         _ => None,
     });
-    let Some((epoch, went)) = began else { return false };
-    let of_run = || entries.iter().filter(|entry| entry.epoch == epoch).map(|entry| &entry.record);
-    let is_undecided = of_run().any(|record| {
-        let Record::Ended { report } = record else { return false };
-        !matches!(report.outcome, Outcome::Completed | Outcome::RolledBack | Outcome::Held)
+    let decided = began.into_iter().find(|(epoch, _)| {
+        let of_run =
+            || entries.iter().filter(|entry| entry.epoch == *epoch).map(|entry| &entry.record);
+        let is_undecided = of_run().any(|record| {
+            let Record::Ended { report } = record else { return false };
+            !matches!(report.outcome, Outcome::Completed | Outcome::RolledBack | Outcome::Held)
+        });
+        let may_be = of_run().any(|record| match record {
+            Record::Reached { phase, next, .. } => {
+                phase.is_committed() || next.as_deref() == Some("decide")
+            }
+            _ => false,
+        });
+        may_be && !is_undecided
     });
-    let may_be = of_run().any(|record| match record {
-        Record::Reached { phase, next, .. } => {
-            phase.is_committed() || next.as_deref() == Some("decide")
-        }
-        _ => false,
-    });
-    went == direction && may_be && !is_undecided
+    decided.is_some_and(|(_, went)| went == direction)
 }
 
 #[cfg(test)]
@@ -189,6 +193,6 @@ mod tests {
         entries.extend(run(2, Direction::Back, &[Phase::Gate, Phase::Committed]));
         assert!(!forward(&entries) && may_be_decided(&entries, Direction::Back));
         entries.extend(run(3, Direction::Forward, &[Phase::Gate, Phase::Aborted]));
-        assert!(!forward(&entries) && !may_be_decided(&entries, Direction::Back));
+        assert!(!forward(&entries) && may_be_decided(&entries, Direction::Back));
     }
 }

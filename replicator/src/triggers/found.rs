@@ -68,15 +68,17 @@ pub(crate) struct Found {
     pub above: BTreeSet<QualifiedName>,
 }
 
-/// Tables of extensions are left out, and so are constraints' own triggers and ours.
+/// What `one` has, with the names that filters know it by. Tables of extensions are left out, and those of sessions.
 ///
 /// `alterable`: what a partition has of its parent's trigger is marked as internal before 15, and before 13 only a
 /// superuser may change its state.
-const FOUND: &str = "
+pub(super) fn named_by_tables(relkinds: &str) -> String {
+    format!(
+        "
 SELECT one.kind, n.nspname::text, c.relname::text, one.name::text, one.state::text,
        one.alterable AND pg_catalog.pg_has_role(c.relowner, 'USAGE'),
        pg_catalog.pg_get_userbyid(c.relowner)::text, c.relispartition, above.schemas, above.tables
-FROM one JOIN pg_catalog.pg_class c ON c.oid = one.relid AND c.relkind IN ('r', 'p')
+FROM one JOIN pg_catalog.pg_class c ON c.oid = one.relid AND c.relkind IN ({relkinds})
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 CROSS JOIN LATERAL (
   WITH RECURSIVE up(oid) AS (
@@ -93,7 +95,12 @@ WHERE n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', '_cutover'
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e
                   WHERE e.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND e.objid = c.oid
                     AND e.objsubid = 0 AND e.deptype = 'e')
-ORDER BY pg_catalog.cardinality(above.tables), 1, 2, 3, 4";
+ORDER BY pg_catalog.cardinality(above.tables), 1, 2, 3, 4"
+    )
+}
+
+/// Tables, and those that are partitioned.
+const TABLES: &str = "'r', 'p'";
 
 const OF_USERS: &str = "f.nspname <> '_cutover' AND (NOT g.tgisinternal OR g.tgconstraint = 0
   OR EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.oid = g.tgconstraint AND k.contype = 't'))";
@@ -102,12 +109,13 @@ const ALTERABLE: &str =
     "(NOT g.tgisinternal OR pg_catalog.current_setting('server_version_num')::int >= 130000
   OR pg_catalog.current_setting('is_superuser') = 'on')";
 
-const CODE: &str = "JOIN pg_catalog.pg_proc p ON p.oid = g.tgfoid
+pub(super) const CODE: &str = "JOIN pg_catalog.pg_proc p ON p.oid = g.tgfoid
 JOIN pg_catalog.pg_namespace f ON f.oid = p.pronamespace";
 
 /// Those that fire for what a stream applies, and from 11 to 14 also those of partitions below: there the statement
 /// for the parent's trigger reaches them, whatever it says of ONLY.
 fn acting_sql() -> String {
+    let found = named_by_tables(TABLES);
     format!(
         "WITH RECURSIVE firing AS (
            SELECT g.oid, g.tgrelid, g.tgname, g.tgenabled, {ALTERABLE} AS alterable
@@ -127,12 +135,13 @@ fn acting_sql() -> String {
           UNION ALL
            SELECT 'rule', r.ev_class, r.rulename, r.ev_enabled, true FROM pg_catalog.pg_rewrite r
            WHERE r.ev_enabled IN ('A', 'R')
-         ){FOUND}"
+         ){found}"
     )
 }
 
 /// Those of these names.
 fn named_sql() -> String {
+    let found = named_by_tables(TABLES);
     format!(
         "WITH wanted AS (
            SELECT w.kind, c.oid AS relid, w.name
@@ -147,7 +156,7 @@ fn named_sql() -> String {
            SELECT w.kind, r.ev_class, r.rulename, r.ev_enabled, true
            FROM wanted w JOIN pg_catalog.pg_rewrite r ON r.ev_class = w.relid AND r.rulename = w.name::name
            WHERE w.kind = 'rule'
-         ){FOUND}"
+         ){found}"
     )
 }
 
@@ -196,19 +205,29 @@ fn found(row: &tokio_postgres::Row) -> Result<Found, TargetError> {
             "use a version of cutover that knows this server",
         )
     })?;
-    let which = Which {
+    let which = which(row)?;
+    let (may, is_partition) = (row.try_get(5).map_err(unread)?, row.try_get(7).map_err(unread)?);
+    Ok(Found { which, state, may, owner: text(6)?, is_partition, above: above(row)? })
+}
+
+/// The table of a row of [`named_by_tables`], and those that it is a partition of.
+pub(super) fn above(row: &tokio_postgres::Row) -> Result<BTreeSet<QualifiedName>, TargetError> {
+    let schemas: Vec<String> = row.try_get(8).map_err(unread)?;
+    let tables: Vec<String> = row.try_get(9).map_err(unread)?;
+    let names = schemas.into_iter().zip(tables);
+    Ok(names.map(|(schema, table)| QualifiedName::new(schema, table)).collect())
+}
+
+/// Which trigger or rule a row of [`named_by_tables`] is.
+pub(super) fn which(row: &tokio_postgres::Row) -> Result<Which, TargetError> {
+    let text = |at: usize| row.try_get::<_, String>(at).map_err(unread);
+    Ok(Which {
         kind: Kind::from_label(&text(0)?),
         table: QualifiedName::new(text(1)?, text(2)?),
         name: text(3)?,
-    };
-    let (may, is_partition) = (row.try_get(5).map_err(unread)?, row.try_get(7).map_err(unread)?);
-    let schemas: Vec<String> = row.try_get(8).map_err(unread)?;
-    let tables: Vec<String> = row.try_get(9).map_err(unread)?;
-    let above = schemas.into_iter().zip(tables);
-    let above = above.map(|(schema, table)| QualifiedName::new(schema, table)).collect();
-    Ok(Found { which, state, may, owner: text(6)?, is_partition, above })
+    })
 }
 
-fn unread(error: tokio_postgres::Error) -> TargetError {
+pub(super) fn unread(error: tokio_postgres::Error) -> TargetError {
     target_error("reading the states of triggers and rules", &error)
 }

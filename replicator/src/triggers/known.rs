@@ -1,35 +1,40 @@
-//! All triggers and rules of users on a source, as they were when definitions were compared. What is changed between
-//! that and the fence would be in nobody's comparison.
+//! The triggers and rules of a source's tables and views that take part, as they were when definitions were compared.
+//! What is changed between that and the fence would be in nobody's comparison.
 
 use std::collections::BTreeMap;
 
+use decoders::postgres::catalog::TableFilter;
 use decoders::postgres::session::Session;
 use sinks::TargetError;
-use sinks::postgres::target_error;
+
+use super::found::{CODE, Which, above, named_by_tables, unread, which};
+
+/// Tables, partitioned ones, views and foreign tables.
+const RELATIONS: &str = "'r', 'p', 'v', 'f'";
 
 /// A row's `xmin` is another after any change of it. What partitions have of their parents' triggers comes and goes with
-/// them.
-const ALL: &str = "
-SELECT 'trigger', g.oid, pg_catalog.concat(g.xmin, g.tgenabled),
-       pg_catalog.format('%I on %s', g.tgname, c.oid::pg_catalog.regclass), c.relispartition
-FROM pg_catalog.pg_trigger g JOIN pg_catalog.pg_class c ON c.oid = g.tgrelid
-JOIN pg_catalog.pg_proc p ON p.oid = g.tgfoid JOIN pg_catalog.pg_namespace f ON f.oid = p.pronamespace
-WHERE NOT g.tgisinternal AND f.nspname <> '_cutover'
-UNION ALL
-SELECT 'rule', r.oid, pg_catalog.concat(r.xmin, r.ev_enabled),
-       pg_catalog.format('%I on %s', r.rulename, c.oid::pg_catalog.regclass), c.relispartition
-FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class AND c.relkind IN ('r', 'p')
-WHERE r.oid >= 16384";
+/// them. A view's own rule is what it shows.
+fn all_sql() -> String {
+    let found = named_by_tables(RELATIONS);
+    format!(
+        "WITH one AS (
+           SELECT 'trigger' AS kind, g.tgrelid AS relid, g.tgname AS name,
+                  pg_catalog.concat_ws(' ', g.oid, g.xmin, g.tgenabled) AS state, true AS alterable
+           FROM pg_catalog.pg_trigger g {CODE} WHERE NOT g.tgisinternal AND f.nspname <> '_cutover'
+          UNION ALL
+           SELECT 'rule', r.ev_class, r.rulename, pg_catalog.concat_ws(' ', r.oid, r.xmin, r.ev_enabled), true
+           FROM pg_catalog.pg_rewrite r WHERE r.rulename <> '_RETURN'
+         ){found}"
+    )
+}
 
-/// By kind and oid.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Known(BTreeMap<(String, u32), One>);
+pub(crate) struct Known(BTreeMap<Which, One>);
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct One {
     state: String,
-    name: String,
-    of_partition: bool,
+    is_of_partition: bool,
 }
 
 impl Known {
@@ -37,56 +42,62 @@ impl Known {
     ///
     /// # Errors
     /// The server's.
-    pub async fn read(source: &Session) -> Result<Self, TargetError> {
-        let failed = |error| target_error("reading triggers and rules", &error);
+    pub async fn read(source: &Session, filter: &TableFilter) -> Result<Self, TargetError> {
         let mut all = BTreeMap::new();
-        for row in source.query(ALL, &[]).await.map_err(failed)? {
-            let key = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
-            let one = One {
-                state: row.try_get(2).map_err(failed)?,
-                name: row.try_get(3).map_err(failed)?,
-                of_partition: row.try_get(4).map_err(failed)?,
-            };
-            all.insert(key, one);
+        for row in source.query(&all_sql(), &[]).await.map_err(unread)? {
+            // A partition takes part with the table that it is one of.
+            if !above(&row)?.iter().any(|table| filter.takes(table)) {
+                continue;
+            }
+            let state = row.try_get(4).map_err(unread)?;
+            let is_of_partition = row.try_get(7).map_err(unread)?;
+            all.insert(which(&row)?, One { state, is_of_partition });
         }
         Ok(Self(all))
     }
 
-    /// One that is not as it was, for people.
-    pub fn changed(&self, now: &Self) -> Option<String> {
-        let is_same = |key, one: &One| match self.0.get(key) {
+    /// One that is not as it was.
+    pub fn changed<'a>(&'a self, now: &'a Self) -> Option<&'a Which> {
+        let is_same = |which, one: &One| match self.0.get(which) {
             Some(before) => before.state == one.state,
-            None => one.of_partition,
+            None => one.is_of_partition,
         };
-        let changed = now.0.iter().find(|(key, one)| !is_same(*key, one));
-        let gone =
-            || self.0.iter().find(|(key, one)| !now.0.contains_key(*key) && !one.of_partition);
-        changed.or_else(gone).map(|((kind, _), one)| format!("{kind} {}", one.name))
+        let changed = now.0.iter().find(|(which, one)| !is_same(*which, one));
+        let gone = || {
+            self.0.iter().find(|(which, one)| !now.0.contains_key(*which) && !one.is_of_partition)
+        };
+        changed.or_else(gone).map(|(which, _)| which)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use decoders::QualifiedName;
+
+    use super::super::found::Kind;
     use super::*;
 
-    fn known(all: &[(u32, &str, bool)]) -> Known {
-        let one = |(oid, state, of_partition): &(u32, &str, bool)| {
-            let one =
-                One { state: (*state).into(), name: oid.to_string(), of_partition: *of_partition };
-            (("trigger".to_owned(), *oid), one)
+    fn which(name: &str) -> Which {
+        let table = QualifiedName::new("public", "t");
+        Which { kind: Kind::Trigger, table, name: name.into() }
+    }
+
+    fn known(all: &[(&str, &str, bool)]) -> Known {
+        let one = |(name, state, is_of_partition): &(&str, &str, bool)| {
+            (which(name), One { state: (*state).into(), is_of_partition: *is_of_partition })
         };
         Known(all.iter().map(one).collect())
     }
 
     #[test]
     fn a_change_is_one_of_a_state_and_partitions_come_and_go() {
-        let before = known(&[(1, "7O", false), (2, "7O", true)]);
-        let changed = |now| before.changed(&known(now));
-        assert_eq!(changed(&[(1, "7O", false), (2, "7O", true)]), None);
-        assert_eq!(changed(&[(1, "8D", false), (2, "7O", true)]), Some("trigger 1".into()));
-        assert_eq!(changed(&[(1, "7O", false), (2, "9D", true)]), Some("trigger 2".into()));
-        assert_eq!(changed(&[(1, "7O", false), (3, "7O", true)]), None);
-        assert_eq!(changed(&[(1, "7O", false), (4, "7O", false)]), Some("trigger 4".into()));
-        assert_eq!(changed(&[(2, "7O", true)]), Some("trigger 1".into()));
+        let before = known(&[("a", "7O", false), ("b", "7O", true)]);
+        let changed = |now: &[_]| before.changed(&known(now)).cloned();
+        assert_eq!(changed(&[("a", "7O", false), ("b", "7O", true)]), None);
+        assert_eq!(changed(&[("a", "8D", false), ("b", "7O", true)]), Some(which("a")));
+        assert_eq!(changed(&[("a", "7O", false), ("b", "9D", true)]), Some(which("b")));
+        assert_eq!(changed(&[("a", "7O", false), ("c", "7O", true)]), None);
+        assert_eq!(changed(&[("a", "7O", false), ("d", "7O", false)]), Some(which("d")));
+        assert_eq!(changed(&[("b", "7O", true)]), Some(which("a")));
     }
 }

@@ -51,15 +51,13 @@ impl SlotRoute {
         let way = if kept.is_some() { Way::Cleared } else { Way::Beside };
         let mut kept = kept.filter(|session| !session.is_closed());
         let triggers = Triggers::of(&self.config, self.ends.direction);
+        let to = self.ends.direction.to();
+        let switching = tokio::time::timeout(OTHERS_MAX, self.firing.switching(to).lock()).await;
+        let is_alone = switching.is_ok();
+        if !is_alone {
+            tracing::warn!("the watch is switching triggers: the flip does not wait for it");
+        }
         let bringing = async {
-            let switching = tokio::time::timeout(
-                OTHERS_MAX,
-                self.firing.switching(self.ends.direction.to()).lock(),
-            )
-            .await;
-            if switching.is_err() {
-                tracing::warn!("the watch is switching triggers: the flip does not wait for it");
-            }
             if let Some(session) = kept.take() {
                 match triggers.bring(&session, way).await {
                     Err(error) => tracing::warn!("switching triggers: {error}"),
@@ -69,7 +67,8 @@ impl SlotRoute {
             bring(&self.ends, &triggers, way).await
         };
         let handed = in_bounds(&self.ends, bringing).await?;
-        self.firing.notes(self.ends.direction.to(), !handed.missing.is_empty());
+        // Whoever switches beside us may note something yet.
+        self.firing.notes(to, !is_alone || !handed.missing.is_empty());
         Ok(handed)
     }
 }
@@ -96,7 +95,8 @@ impl TriggersAlone {
     /// # Errors
     /// The side lets nobody in.
     pub async fn bring(&self) -> Result<Handed, Failure> {
-        in_bounds(&self.ends, bring(&self.ends, &self.triggers, Way::Beside)).await
+        let handed = in_bounds(&self.ends, bring(&self.ends, &self.triggers, Way::Beside)).await;
+        handed.map_err(|failure| self.ends.put(failure))
     }
 }
 
@@ -115,13 +115,13 @@ async fn in_bounds(
     let unmade = |why: String| Handed {
         made: None,
         missing: vec![format!(
-            "triggers and rules that are noted in _cutover.trigger_states there: {why}"
+            "triggers and rules, if any are noted in _cutover.trigger_states there: {why}"
         )],
     };
     Ok(match tokio::time::timeout(BRINGING_MAX, bringing).await {
         Ok(Ok(switched)) => handed(switched),
         Ok(Err(failure)) if failure.nature == Nature::ClosedDoor => {
-            return Err(ends.put(failure));
+            return Err(failure);
         }
         Ok(Err(failure)) => unmade(ends.put(failure).what),
         Err(_) => unmade(format!("{to} does not answer in time")),

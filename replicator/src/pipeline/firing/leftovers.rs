@@ -19,8 +19,8 @@ use crate::triggers::{Triggers, Way};
 const PAUSE_MIN: Duration = Duration::from_secs(2);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// How often it is looked whether there is anything to do.
-const LOOK: Duration = Duration::from_secs(2);
+/// How often it is looked whether there is anything to do. Each look reads the journal, for as long as anything is noted.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// Switches what is noted on a target that serves, until nothing is. Never returns. Shown by both streams.
 pub async fn keep(route: Arc<SlotRoute>, streams: [Arc<Shared>; 2]) {

@@ -44,7 +44,7 @@ impl SlotRoute {
         let unread = |error| target_error("reading the catalog's mark", &error);
         let mark = CatalogMark::prepare(source).await.map_err(unread)?;
         let mark = mark.read().await.map_err(unread)?;
-        shared.catalog.defined(mark, Known::read(source).await?);
+        shared.catalog.defined(mark, Known::read(source, &self.config.tables).await?);
         Ok(())
     }
 
@@ -63,7 +63,7 @@ impl SlotRoute {
         if direction == Direction::Forward
             && let Some(then) = shared.catalog.defined_otherwise(mark)
         {
-            let now = Known::read(kept.as_ref().ok_or_else(gone)?).await;
+            let now = Known::read(kept.as_ref().ok_or_else(gone)?, &self.config.tables).await;
             let now = now.map_err(|error| put(error.into()))?;
             if let Some(which) = then.changed(&now) {
                 return Err(moved(self.ends.words(format!("{which} was changed on blue"))));

@@ -67,7 +67,9 @@ fn check(found: &ObjectFinding, forbids: bool, accepts: &[Accepted]) -> Check {
 fn name_of(kind: &str) -> &'static str {
     match kind {
         "database setting" | "role setting" | "server setting" => SETTINGS,
-        "grant" | "owner" | "default privilege" | "database privilege" => RIGHTS,
+        "grant" | "owner" | "default privilege" | "database privilege" | "changed privilege" => {
+            RIGHTS
+        }
         "role" | "membership" | "password" => LOGINS,
         _ => DEFINITIONS,
     }

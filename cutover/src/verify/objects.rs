@@ -16,6 +16,9 @@ pub enum Rigor {
     Text,
     /// SQL that versions are known to write in many ways: compared within one version only.
     Printed,
+    /// SQL that another version can read. Compared between versions only, by what one server prints of both; within one
+    /// version other properties tell the same.
+    Readable,
     /// Changes neither results nor rights: a difference is worth a look.
     Noted,
     /// `yes` or `no`: what is `yes` on the source has to be so on the target, too.
@@ -151,6 +154,7 @@ pub fn compare(
             let value = other.map_or("unknown", |other| other.value.as_str());
             let is_skipped = match property.rigor {
                 Rigor::Printed => !same_major,
+                Rigor::Readable => true,
                 Rigor::AtLeast => property.value == "no",
                 Rigor::Exact | Rigor::Text | Rigor::Noted => false,
             };

@@ -44,6 +44,7 @@ mod large;
 pub mod mysql;
 mod plan;
 pub mod precheck;
+mod printed;
 mod reader;
 mod rechecking;
 pub mod repair;

@@ -1,7 +1,7 @@
 //! Definitions, settings, rights and logins of both PostgreSQL databases, compared without reading a
 //! row: a precheck of every run, and the last look of its gate.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use cutover::Direction;
@@ -13,7 +13,8 @@ use cutover::verify::objects::Described;
 use tokio::time::Instant;
 
 use super::comparing::{compare_objects, tables};
-use super::definitions::{self, Beyond, Definitions, SequenceValues, Values};
+use super::definitions::{self, Beyond, Definitions, LeftOut, SequenceValues, Values};
+use super::printed;
 use super::reader::{Reader, Trouble};
 use crate::config::Config;
 use crate::controlling::EngineReplication;
@@ -66,8 +67,10 @@ async fn compared(stream: &EngineReplication) -> Result<Compared, Trouble> {
     let same_major = majors[0] == majors[1];
     let mut findings = differences([&one, &other], sides, same_major, &ours);
     if !same_major {
-        findings.extend(printed(&target, [&one.0, &other.0], sides).await?);
+        let objects = [one.0.objects.as_slice(), other.0.objects.as_slice()];
+        findings.extend(printed::compare(&target, objects, sides).await?);
     }
+    of_plain_indexes(&mut findings, [&one.0, &other.0]);
     match (stream.route.views_left().await, ends.direction) {
         (Ok(left), _) => findings.extend(left),
         // It is no more than told there, and no rollback waits for it.
@@ -100,8 +103,9 @@ async fn read(reader: &Reader, config: &Config) -> Result<(Definitions, Beyond),
     );
     reader.sets(&settings).await?;
     let filter = &config.tables;
-    let is_whole = filter.include.is_empty() && filter.exclude.is_empty();
-    let beyond = definitions::beyond(reader, is_whole, config.schema.owners).await?;
+    let mut beyond = definitions::beyond(reader, true, config.schema.owners).await?;
+    let left_out = LeftOut::read(reader, filter).await?;
+    beyond.objects.retain(|object| !left_out.holds(object));
     let tables = tables(reader, filter).await?;
     let values = SequenceValues::LeftOut;
     let found = definitions::read(reader, &tables, |_| true, filter, true, values).await?;
@@ -156,21 +160,6 @@ fn differences(
     let beyond =
         |one: &Beyond| -> Vec<Described> { one.objects.iter().filter(is_told).cloned().collect() };
     let mut findings = compare_objects([&one.0, &other.0], sides, same_major);
-    let is_unique = |object: &&Described| {
-        object.kind == "index"
-            && object.properties.iter().any(|p| p.name == "unique" && p.value == "yes")
-    };
-    let unique: HashSet<&str> = [&one.0, &other.0]
-        .iter()
-        .flat_map(|side| side.objects.iter().filter(is_unique))
-        .map(|object| object.name.as_str())
-        .collect();
-    // Without it a query is slower, and its result the same.
-    for found in findings.iter_mut().filter(|found| found.kind == "index") {
-        if found.severity == Severity::Fail && !unique.contains(found.object.as_str()) {
-            found.severity = Severity::Warn;
-        }
-    }
     let [here, there] = [beyond(&one.1), beyond(&other.1)];
     findings.extend(cutover::verify::objects::compare([&here, &there], sides, same_major));
     findings.extend(definitions::compare_settings(
@@ -182,105 +171,20 @@ fn differences(
     findings
 }
 
-/// Texts that differ between versions: the target reads the source's and prints it, in a transaction that is rolled back,
-/// and prints its own.
-async fn printed(
-    target: &Reader,
-    [here, there]: [&Definitions; 2],
-    [from, to]: [cutover::Side; 2],
-) -> Result<Vec<ObjectFinding>, Trouble> {
-    let others: HashMap<(&str, &str), &Described> = (there.objects.iter())
-        .map(|other| ((other.kind.as_str(), other.name.as_str()), other))
+/// Without one that is not unique a query is slower, and its result the same.
+fn of_plain_indexes(findings: &mut [ObjectFinding], [one, other]: [&Definitions; 2]) {
+    let is_unique = |object: &&Described| {
+        object.kind == "index"
+            && object.properties.iter().any(|p| p.name == "unique" && p.value == "yes")
+    };
+    let unique: HashSet<&str> = [one, other]
+        .iter()
+        .flat_map(|side| side.objects.iter().filter(is_unique))
+        .map(|object| object.name.as_str())
         .collect();
-    let mut findings = Vec::new();
-    let mut has_begun = false;
-    for object in &here.objects {
-        let Some((_, texts)) = PRINTED.iter().find(|(kind, _)| *kind == object.kind) else {
-            continue;
-        };
-        let Some(other) = others.get(&(object.kind.as_str(), object.name.as_str())) else {
-            continue;
-        };
-        for property in *texts {
-            let [ours, theirs] = [object, *other].map(|one| text(one, property));
-            if ours == theirs {
-                continue;
-            }
-            if !has_begun {
-                target.sets("BEGIN READ WRITE").await?;
-                has_begun = true;
-            }
-            let mut both = Vec::new();
-            for text in [ours, theirs] {
-                both.push(match query(object, text) {
-                    Some(query) => reprinted(target, &query).await?,
-                    None => Some(String::new()),
-                });
-            }
-            let (severity, what) = match both.as_slice() {
-                [Some(one), Some(other)] if one == other => continue,
-                [Some(_), Some(_)] => {
-                    (Severity::Fail, format!("{property}: another on {to} than on {from}"))
-                }
-                _ => (
-                    Severity::Warn,
-                    format!(
-                        "{property}: {from} and {to} print it differently, and {to} can't read {from}'s"
-                    ),
-                ),
-            };
-            findings.push(ObjectFinding {
-                severity,
-                kind: object.kind.clone(),
-                object: object.name.clone(),
-                what,
-                fix: object.make.as_ref().map(|make| format!("on {to}: {make}")),
-            });
+    for found in findings.iter_mut().filter(|found| found.kind == "index") {
+        if found.severity == Severity::Fail && !unique.contains(found.object.as_str()) {
+            found.severity = Severity::Warn;
         }
-    }
-    if has_begun {
-        target.sets("ROLLBACK").await?;
-    }
-    Ok(findings)
-}
-
-/// How the target prints a query, inside of a transaction; `None`: it can't read it.
-async fn reprinted(target: &Reader, query: &str) -> Result<Option<String>, Trouble> {
-    let sql = format!(
-        "SAVEPOINT printed; CREATE TEMPORARY VIEW cutover_printed AS {query}; \
-         SELECT pg_get_viewdef('pg_temp.cutover_printed'::regclass)"
-    );
-    let answer = target.sets(&sql).await;
-    target.sets("ROLLBACK TO SAVEPOINT printed").await?;
-    match answer {
-        Ok(sets) => Ok(sets.concat().concat().into_iter().next().flatten()),
-        Err(trouble) if trouble.is_transient => Err(trouble),
-        Err(_) => Ok(None),
-    }
-}
-
-/// What a server prints of its kinds, each in words of its own version.
-const PRINTED: [(&str, &[&str]); 3] =
-    [("view", &["definition"]), ("policy", &["condition", "check"]), ("domain", &["default"])];
-
-fn text<'a>(object: &'a Described, property: &str) -> &'a str {
-    let found = object.properties.iter().find(|one| one.name == property);
-    found.map_or(NOTHING, |one| one.value.as_str())
-}
-
-/// The value of a property that an object does not have.
-const NOTHING: &str = "none";
-
-/// A query that has the text in it; `None`: there is none.
-fn query(object: &Described, text: &str) -> Option<String> {
-    match object.kind.as_str() {
-        "view" => Some(text.to_owned()),
-        _ if text == NOTHING => None,
-        "policy" => {
-            // Behind the table's name.
-            let (table, _) = object.name.rsplit_once(".\"")?;
-            Some(format!("SELECT ({text}) AS printed FROM {table}"))
-        }
-        _ => Some(format!("SELECT ({text}) AS printed")),
     }
 }

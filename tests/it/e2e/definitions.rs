@@ -116,19 +116,19 @@ const EXPECTED: [(&str, &str, &str); 33] = [
     ("logins", "fail", "password of alice: green has none"),
 ];
 
-fn checks(this: &Move, request: &Value) -> Result<Vec<Value>> {
+pub(super) fn checks(this: &Move, request: &Value) -> Result<Vec<Value>> {
     let planned = this.stage.api().post("/v1/plan", request)?;
     ensure!(planned.status == 200, "{}: {}", planned.status, planned.body);
     let plan: Value = serde_json::from_str(&planned.body)?;
     Ok(plan["checks"].as_array().context("no checks")?.clone())
 }
 
-fn is_ours(check: &Value) -> bool {
+pub(super) fn is_ours(check: &Value) -> bool {
     ["definitions", "rights", "settings", "logins"].iter().any(|name| check["name"] == *name)
 }
 
 /// What the comparison says, but for what is as it should be.
-fn told(checks: &[Value]) -> Vec<&Value> {
+pub(super) fn told(checks: &[Value]) -> Vec<&Value> {
     checks.iter().filter(|check| is_ours(check) && check["severity"] != "ok").collect()
 }
 

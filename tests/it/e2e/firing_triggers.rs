@@ -225,18 +225,22 @@ async fn killed_before_the_decision_greens_stay_off() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_after_the_decision_they_are_switched_once() -> Result<()> {
+async fn killed_around_the_flip_they_are_switched_once() -> Result<()> {
+    switched_once_whenever_it_dies(["act.decide.after", "act.flip.before", "act.flip.after"]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_around_the_turn_they_are_switched_once() -> Result<()> {
+    let points = ["act.release.after", "act.turn_streams.before", "act.turn_streams.after"];
+    switched_once_whenever_it_dies(points).await
+}
+
+/// Behind the decision, there and back.
+async fn switched_once_whenever_it_dies(points: [&str; 3]) -> Result<()> {
     let mut this = with_points().await?;
     let mut probes = Probes::new(false);
     let mut serves = "blue";
-    for point in [
-        "act.decide.after",
-        "act.flip.before",
-        "act.flip.after",
-        "act.release.after",
-        "act.turn_streams.before",
-        "act.turn_streams.after",
-    ] {
+    for point in points {
         for command in [&GO[..], &BACK[..]] {
             let report = killed_at(&mut this, point, command).await?;
             serves = other(serves);

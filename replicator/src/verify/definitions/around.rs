@@ -5,7 +5,7 @@ use cutover::verify::objects::{Described, Rigor};
 
 use super::super::reader::{Reader, TextRow, Trouble};
 use super::shape::{properties, qualified, quoted};
-use super::{exact, property, yes};
+use super::{exact, places, property, yes};
 
 /// The first version with procedures, and with `prokind`.
 const KINDS: u32 = 110_000;
@@ -14,6 +14,11 @@ const KINDS: u32 = 110_000;
 const SQL_BODIES: u32 = 140_000;
 /// A statement that is longer is not shown: it is on the other side.
 const STATEMENT_MAX: usize = 4000;
+
+/// What an aggregate is made of.
+const AGGREGATE: &str = "concat_ws(', ', a.aggtransfn::regproc, format_type(a.aggtranstype, NULL), a.agginitval, \
+     nullif(a.aggfinalfn::oid, 0)::regproc, nullif(a.aggcombinefn::oid, 0)::regproc, \
+     nullif(a.aggmtransfn::oid, 0)::regproc, a.aggminitval, nullif(a.aggsortop, 0)::regoperator)";
 
 /// Of the users, and of no extension: those come with it.
 fn of_users(class: &str, object: &str) -> String {
@@ -29,7 +34,9 @@ pub(super) async fn read(reader: &Reader, objects: &mut Vec<Described>) -> Resul
     views(reader, objects).await?;
     functions(reader, objects).await?;
     policies(reader, objects).await?;
-    domains(reader, objects).await
+    domains(reader, objects).await?;
+    ranges(reader, objects).await?;
+    labels(reader, objects).await
 }
 
 /// Objects whose names are in the first column of `rows`. The next columns are the properties `names`,
@@ -52,13 +59,27 @@ fn described(
     }
 }
 
+/// Their names.
+pub(super) async fn materialized_views(reader: &Reader) -> Result<Vec<String>, Trouble> {
+    let sql = format!(
+        "SELECT {} FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relkind = 'm' AND {}",
+        qualified("n.nspname", "c.relname"),
+        of_users("pg_class", "c.oid"),
+    );
+    Ok(reader.rows(&sql).await?.into_iter().flatten().flatten().collect())
+}
+
 async fn views(reader: &Reader, objects: &mut Vec<Described>) -> Result<(), Trouble> {
     let sql = format!(
         "SELECT {name}, c.relkind = 'm', \
                 (SELECT string_agg({column} || ' ' || format_type(a.atttypid, a.atttypmod), ', ' \
                                    ORDER BY a.attnum) \
                  FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), \
-                array_to_string(c.reloptions, ', '), c.relispopulated, pg_get_viewdef(c.oid) \
+                array_to_string(c.reloptions, ', '), c.relispopulated, pg_get_viewdef(c.oid), \
+                (SELECT string_agg({column} || ' ' || pg_get_expr(d.adbin, d.adrelid), ', ' ORDER BY a.attnum) \
+                 FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum \
+                 WHERE d.adrelid = c.oid) \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE c.relkind IN ('v', 'm') AND {of_users}",
         name = qualified("n.nspname", "c.relname"),
@@ -66,7 +87,8 @@ async fn views(reader: &Reader, objects: &mut Vec<Described>) -> Result<(), Trou
         of_users = of_users("pg_class", "c.oid"),
     );
     for row in reader.rows(&sql).await? {
-        let [Some(name), is_materialized, _, options, is_populated, definition] = row.as_slice()
+        let [Some(name), is_materialized, _, options, is_populated, definition, defaults] =
+            row.as_slice()
         else {
             continue;
         };
@@ -79,6 +101,8 @@ async fn views(reader: &Reader, objects: &mut Vec<Described>) -> Result<(), Trou
         let with = options.as_deref().map_or(String::new(), |all| format!(" WITH ({all})"));
         let mut properties = properties(&row[1..4], &["materialized", "columns", "options"]);
         properties.push(property("definition", query, Rigor::Printed));
+        let defaults = defaults.as_deref().unwrap_or("none");
+        properties.push(property("defaults", defaults, Rigor::Text));
         if is_materialized {
             let populated = if is_populated.as_deref() == Some("t") { "yes" } else { "no" };
             let refresh = format!("REFRESH MATERIALIZED VIEW {name}");
@@ -108,9 +132,9 @@ async fn functions(reader: &Reader, objects: &mut Vec<Described>) -> Result<(), 
         true => ("p.prokind = 'a'", "p.prokind = 'p'"),
         false => ("p.proisagg", "false"),
     };
-    let sql_body = match version >= SQL_BODIES {
-        true => "md5(pg_get_function_sqlbody(p.oid))",
-        false => "NULL",
+    let (sql_body, has_sql_body) = match version >= SQL_BODIES {
+        true => ("md5(pg_get_function_sqlbody(p.oid))", "p.prosqlbody IS NOT NULL"),
+        false => ("NULL", "false"),
     };
     // The body is what was written, whatever the version.
     let sql = format!(
@@ -118,15 +142,20 @@ async fn functions(reader: &Reader, objects: &mut Vec<Described>) -> Result<(), 
                 CASE p.provolatile WHEN 'i' THEN 'immutable' WHEN 's' THEN 'stable' \
                      ELSE 'volatile' END, \
                 p.proisstrict, p.prosecdef, array_to_string(p.proconfig, ', '), md5(p.prosrc), \
-                pg_get_function_result(p.oid), p.proleakproof, p.proparallel, \
+                pg_get_function_result(p.oid), p.proleakproof, p.proparallel, {aggregate}, \
                 md5(pg_get_expr(p.proargdefaults, 0)), {sql_body}, \
                 CASE WHEN {is_aggregate} THEN 'AGGREGATE' WHEN {is_procedure} THEN 'PROCEDURE' \
                      ELSE 'FUNCTION' END, \
-                CASE WHEN NOT {is_aggregate} THEN pg_get_functiondef(p.oid) END \
-         FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace \
+                CASE WHEN NOT {is_aggregate} THEN pg_get_functiondef(p.oid) END, \
+                CASE WHEN NOT {is_aggregate} AND (p.pronargdefaults > 0 OR {has_sql_body}) \
+                     THEN substr(pg_get_functiondef(p.oid), 1 + length('CREATE OR REPLACE ' \
+                         || CASE WHEN {is_procedure} THEN 'PROCEDURE ' ELSE 'FUNCTION ' END \
+                         || quote_ident(n.nspname) || '.' || quote_ident(p.proname))) END \
+         FROM pg_proc p LEFT JOIN pg_aggregate a ON a.aggfnoid = p.oid JOIN pg_namespace n ON n.oid = p.pronamespace \
          JOIN pg_language l ON l.oid = p.prolang WHERE {of_users}",
         name = qualified("n.nspname", "p.proname"),
         of_users = of_users("pg_proc", "p.oid"),
+        aggregate = AGGREGATE,
     );
     let names = [
         "kind",
@@ -139,13 +168,20 @@ async fn functions(reader: &Reader, objects: &mut Vec<Described>) -> Result<(), 
         "returns",
         "leakproof",
         "parallel",
+        "aggregate",
     ];
     for row in reader.rows(&sql).await? {
         let [Some(name), rest @ ..] = row.as_slice() else { continue };
         let mut properties = properties(rest, &names);
         let at = |index: usize| rest.get(names.len() + index).cloned().flatten();
+        // With this another version can print it again, and the hashes of what it prints say nothing.
+        let printed = at(4).filter(|text| text.len() <= STATEMENT_MAX);
+        let rigor = if printed.is_some() { Rigor::Printed } else { Rigor::Text };
         for (index, what) in ["hash of its defaults", "hash of its SQL body"].iter().enumerate() {
-            properties.push(property(what, at(index).unwrap_or("none".into()), Rigor::Text));
+            properties.push(property(what, at(index).unwrap_or("none".into()), rigor));
+        }
+        if let Some(text) = printed {
+            properties.push(property("defaults and body", text, Rigor::Readable));
         }
         let what = at(2).unwrap_or_default();
         let mut function =
@@ -205,17 +241,54 @@ async fn domains(reader: &Reader, objects: &mut Vec<Described>) -> Result<(), Tr
     };
     let name = quoted("k.conname");
     let sql = format!(
-        "SELECT {domain}, t.typnotnull, {names}, {definitions}, t.typdefault \
+        "SELECT {domain}, t.typnotnull, {names}, \
+                format_type(t.typbasetype, t.typtypmod) || ' ' || {definitions}, t.typdefault \
          FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace \
          WHERE t.typtype = 'd' AND {of_users}",
         domain = qualified("n.nspname", "t.typname"),
         names = constraints(&format!(
             "{name} || CASE WHEN k.convalidated THEN '' ELSE ' not valid' END"
         )),
-        definitions = constraints("pg_get_constraintdef(k.oid)"),
+        definitions = constraints(&format!(
+            "'CONSTRAINT ' || {name} || ' CHECK (' || pg_get_expr(k.conbin, 0) || ')'"
+        )),
         of_users = of_users("pg_type", "t.oid"),
     );
     let names = ["not null", "constraints"];
     described(reader.rows(&sql).await?, "domain", &names, &["definitions", "default"], objects);
+    Ok(())
+}
+
+/// What ranges are of, added to the types.
+async fn ranges(reader: &Reader, objects: &mut [Described]) -> Result<(), Trouble> {
+    let sql = format!(
+        "SELECT {name}, concat_ws(', ', format_type(r.rngsubtype, NULL), {class}, {collation}, \
+                nullif(r.rngcanonical::oid, 0)::regproc, nullif(r.rngsubdiff::oid, 0)::regproc) \
+         FROM pg_range r JOIN pg_type t ON t.oid = r.rngtypid \
+         JOIN pg_namespace n ON n.oid = t.typnamespace JOIN pg_opclass o ON o.oid = r.rngsubopc \
+         LEFT JOIN pg_collation l ON l.oid = r.rngcollation WHERE {of_users}",
+        name = qualified("n.nspname", "t.typname"),
+        class = quoted("o.opcname"),
+        collation = quoted("l.collname"),
+        of_users = of_users("pg_type", "t.oid"),
+    );
+    let types = places(objects, "type");
+    for row in reader.rows(&sql).await? {
+        let [Some(name), Some(range)] = row.as_slice() else { continue };
+        if let Some(&at) = types.get(name) {
+            objects[at].properties.push(exact("range of", range));
+        }
+    }
+    Ok(())
+}
+
+/// Security labels: some modules mask or hide by them.
+async fn labels(reader: &Reader, objects: &mut Vec<Described>) -> Result<(), Trouble> {
+    let sql = "SELECT concat(s.provider, ' on ', o.type, ' ', o.identity), md5(s.label) FROM pg_seclabel s, \
+                      LATERAL pg_identify_object(s.classoid, s.objoid, s.objsubid) o \
+               WHERE o.identity IS NOT NULL AND o.schema IS DISTINCT FROM '_cutover' \
+                 AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = s.classoid \
+                                 AND e.objid = s.objoid AND e.deptype = 'e')";
+    described(reader.rows(sql).await?, "security label", &["hash of its text"], &[], objects);
     Ok(())
 }

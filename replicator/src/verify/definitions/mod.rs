@@ -2,26 +2,31 @@
 
 mod apart;
 mod around;
+mod brought;
 mod collations;
 mod comments;
+mod filtered;
 mod logins;
 mod noted;
+mod partitions;
 mod rights;
 mod server;
 mod settings;
 mod shape;
 mod storage;
+mod triggers;
 
 use std::collections::{BTreeSet, HashMap};
 
 use cutover::verify::objects::{Described, Property, Rigor};
 use decoders::QualifiedName;
 use decoders::postgres::catalog::{
-    self, Firing, SequenceInfo, SequenceValue, TableFilter, TableInfo, TypeDetail, quote_ident,
+    self, SequenceInfo, SequenceValue, TableFilter, TableInfo, TypeDetail, quote_ident,
 };
 
 use collations::Collations;
 pub(super) use collations::compare as compare_collations;
+pub(super) use filtered::LeftOut;
 pub(super) use logins::{Logins, compare as compare_logins};
 pub(super) use noted::{as_noted, states as noted_states};
 pub(super) use settings::{Settings, Values, compare as compare_settings};
@@ -77,8 +82,13 @@ pub(super) async fn read(
     }
     defaults(reader, &mut objects).await?;
     shape::constraints(reader, &names, &mut objects).await?;
-    shape::indexes(reader, &names, &mut objects).await?;
-    shape::triggers(reader, &mut objects).await?;
+    let mut indexed = names.clone();
+    if is_whole {
+        indexed.extend(around::materialized_views(reader).await?);
+    }
+    shape::indexes(reader, &indexed, &mut objects).await?;
+    triggers::read(reader, &names, is_whole, &mut objects).await?;
+    partitions::read(reader, &mut objects).await?;
     storage::read(reader, &mut objects).await?;
     for found in catalog::user_types(reader.session()).await.map_err(failed)? {
         let what = match found.detail {
@@ -100,14 +110,17 @@ pub(super) async fn read(
         if !is_ours {
             continue;
         }
+        let name = found.name.to_string();
+        let alter = |what: String| format!("ALTER SEQUENCE {name} {what}");
         let properties = vec![
             exact("type", &found.data_type),
             exact("increment", found.increment),
             exact("lowest value", found.min),
             exact("highest value", found.max),
             exact("cycles", yes(found.cycles)),
+            exact("start", found.start).set_by(alter(format!("START WITH {}", found.start))),
+            exact("cached values", found.cache).set_by(alter(format!("CACHE {}", found.cache))),
         ];
-        let name = found.name.to_string();
         objects.push(Described::new("sequence", name, properties));
         sequences.push((found, None));
     }
@@ -119,10 +132,12 @@ pub(super) async fn read(
             *slot = Some(value);
         }
     }
-    if is_whole && filter.include.is_empty() && filter.exclude.is_empty() {
+    if is_whole {
         around::read(reader, &mut objects).await?;
         apart::read(reader, &mut objects).await?;
         comments::read(reader, &mut objects).await?;
+        let left_out = LeftOut::read(reader, filter).await?;
+        objects.retain(|object| !left_out.holds(object));
     }
     // The last thing that is asked: an error may end the transaction.
     let collations = match collations::read(reader, &names).await {
@@ -190,33 +205,6 @@ fn of_table(table: &TableInfo, objects: &mut Vec<Described>) {
         let name = format!("{}.{}", table.name, quote_ident(&column.name));
         objects.push(Described::new("column", name, properties));
     }
-    for trigger in &table.triggers {
-        let properties = vec![
-            exact("fires", format!("{:?}", trigger.firing)),
-            exact("function", &trigger.function),
-            exact("for each row", yes(trigger.row_level)),
-        ];
-        let name = format!("{}.{}", table.name, quote_ident(&trigger.name));
-        let enable = match trigger.firing {
-            Firing::Origin => Some("ENABLE"),
-            Firing::Disabled => Some("DISABLE"),
-            // Where our role may, its state is noted by itself.
-            Firing::Always | Firing::Replica => None,
-        };
-        let mut properties = properties;
-        properties[0].fix = Some(match enable {
-            Some(enable) => {
-                let name = quote_ident(&trigger.name);
-                format!("ALTER TABLE {} {enable} TRIGGER {name}", table.name)
-            }
-            None => format!(
-                "GRANT {} TO our role: it keeps the trigger off, and the flip switches it on",
-                quote_ident(&table.owner)
-            ),
-        });
-        let drop = format!("DROP TRIGGER {} ON {}", quote_ident(&trigger.name), table.name);
-        objects.push(Described::new("trigger", name, properties).unmade_by(drop));
-    }
 }
 
 /// Where the objects of a kind are, by name.
@@ -256,7 +244,7 @@ async fn defaults(reader: &Reader, objects: &mut [Described]) -> Result<(), Trou
             for one in properties.iter_mut().filter(|one| one.name == "has a default") {
                 one.fix = Some(set.clone());
             }
-            let rigor = if is_constant(expression) { Rigor::Exact } else { Rigor::Text };
+            let rigor = if is_constant(expression) { Rigor::Exact } else { Rigor::Printed };
             properties.push(property("expression", expression, rigor).set_by(set));
         }
     }

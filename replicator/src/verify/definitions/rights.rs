@@ -6,8 +6,8 @@
 use cutover::verify::objects::{Described, Rigor};
 
 use super::super::reader::{Reader, Trouble};
-use super::property;
 use super::shape::{qualified, quoted};
+use super::{brought, property};
 
 /// What the role that initdb made is called in names: it need not have the same one on both sides.
 const BOOTSTRAP: &str = "the superuser of initdb";
@@ -43,7 +43,13 @@ fn all(version: u32) -> String {
          UNION ALL SELECT 'TYPE', {type_name}, t.typowner, coalesce(t.typacl, acldefault('T', t.typowner)) \
          FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace \
          LEFT JOIN pg_class c ON c.oid = t.typrelid \
-         WHERE (t.typtype IN ('d', 'e') OR t.typtype = 'r' OR c.relkind = 'c') AND {of_types}",
+         WHERE (t.typtype IN ('d', 'e') OR t.typtype = 'r' OR c.relkind = 'c') AND {of_types} \
+         UNION ALL SELECT 'LANGUAGE', {language}, l.lanowner, coalesce(l.lanacl, acldefault('l', l.lanowner)) \
+         FROM pg_language l WHERE l.lanispl \
+         UNION ALL SELECT 'FOREIGN SERVER', {server}, f.srvowner, coalesce(f.srvacl, acldefault('S', f.srvowner)) \
+         FROM pg_foreign_server f \
+         UNION ALL SELECT 'FOREIGN DATA WRAPPER', {wrapper}, w.fdwowner, \
+                coalesce(w.fdwacl, acldefault('F', w.fdwowner)) FROM pg_foreign_data_wrapper w",
         relation = qualified("n.nspname", "c.relname"),
         of_relations = users("pg_class", "c.oid"),
         schema = quoted("n.nspname"),
@@ -52,11 +58,14 @@ fn all(version: u32) -> String {
         of_functions = users("pg_proc", "p.oid"),
         type_name = qualified("n.nspname", "t.typname"),
         of_types = users("pg_type", "t.oid"),
+        language = quoted("l.lanname"),
+        server = quoted("f.srvname"),
+        wrapper = quoted("w.fdwname"),
     )
 }
 
 /// A role's name in a name, where the one that initdb made has always the same.
-fn role(oid: &str) -> String {
+pub(super) fn role(oid: &str) -> String {
     let name = quoted(&format!("pg_get_userbyid({oid})"));
     format!("CASE {oid} WHEN 0 THEN 'PUBLIC' WHEN 10 THEN '{BOOTSTRAP}' ELSE {name} END")
 }
@@ -96,6 +105,8 @@ pub(super) async fn read(
         let mut property = property("owner", owner, rigor);
         // A sequence of a column goes with its table.
         if owner.starts_with('"') && what != "SEQUENCE" {
+            // Privileges on it are granted with one word more.
+            let what = if what == "FOREIGN SERVER" { "SERVER" } else { what };
             property = property.set_by(format!("ALTER {what} {name} OWNER TO {owner}"));
         }
         objects.push(Described::new(
@@ -142,6 +153,7 @@ pub(super) async fn read(
         };
         objects.push(described);
     }
+    brought::read(reader, rigor, objects).await?;
     defaults(reader, rigor, objects).await
 }
 
@@ -182,8 +194,8 @@ fn grant(
 
 /// What something is in small letters, and its name as it is.
 fn small(on: &str) -> String {
-    match on.split_once(' ') {
-        Some((what, name)) => format!("{} {name}", what.to_lowercase()),
+    match on.split_once('"') {
+        Some((what, name)) => format!("{}\"{name}", what.to_lowercase()),
         None => on.to_lowercase(),
     }
 }

@@ -1,4 +1,4 @@
-//! What constraints, indexes and triggers are like, read from the catalogs and not from SQL that the
+//! What constraints and indexes are like, read from the catalogs and not from SQL that the
 //! server prints: the same in every version, so that a difference is one between any two.
 
 use std::collections::BTreeSet;
@@ -7,7 +7,7 @@ use cutover::verify::objects::{Described, Property, Rigor};
 use decoders::postgres::catalog::quote_ident;
 
 use super::super::reader::{Reader, TextRow, Trouble};
-use super::{exact, places, property, yes};
+use super::{exact, property, yes};
 
 /// The first version with INCLUDE columns.
 const INCLUDE: u32 = 110_000;
@@ -25,7 +25,7 @@ pub(super) fn qualified(schema: &str, name: &str) -> String {
 }
 
 /// The names of the columns of `table` with the numbers in `numbers`, in `order`.
-fn columns(table: &str, numbers: &str, order: &str) -> String {
+pub(super) fn columns(table: &str, numbers: &str, order: &str) -> String {
     let name = quoted("a.attname");
     format!(
         "(SELECT string_agg(coalesce({name}, 'an expression'), ', ' ORDER BY {order}) \
@@ -88,6 +88,7 @@ pub(super) async fn constraints(
                 (SELECT string_agg(o.oprname, ', ' ORDER BY u.n) \
                  FROM unnest(k.conexclop) WITH ORDINALITY u (op, n) \
                  JOIN pg_operator o ON o.oid = u.op), \
+                CASE WHEN k.contype = 'c' THEN pg_get_expr(k.conbin, k.conrelid) END, \
                 pg_get_constraintdef(k.oid) \
          FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid \
          JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -118,8 +119,14 @@ pub(super) async fn constraints(
     let rows = reader.rows(&sql).await?;
     for (table, name, row) in about(&rows, tables) {
         let mut properties = properties(row, &names);
-        let text = row.last().cloned().flatten().unwrap_or_default();
-        properties.push(property("definition", &text, Rigor::Text));
+        let [condition, text] = <[_; 2]>::try_from(row[names.len()..].to_vec())
+            .map_err(|_| Trouble::unexpected(reader.side, "no constraint's text"))?;
+        let text = text.unwrap_or_default();
+        properties.push(match condition {
+            // All else of a CHECK is among the properties.
+            Some(condition) => property("condition", condition, Rigor::Printed),
+            None => property("definition", &text, Rigor::Text),
+        });
         let add = format!("ALTER TABLE {table} ADD CONSTRAINT {} {text}", quote_ident(name));
         let drop = format!("ALTER TABLE {table} DROP CONSTRAINT {}", quote_ident(name));
         let name = format!("{table}.{}", quote_ident(name));
@@ -161,10 +168,11 @@ pub(super) async fn indexes(
                  JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = u.num \
                  WHERE u.n > {keys}), \
                 x.indpred IS NOT NULL, {nulls}, x.indisprimary, x.indisexclusion, x.indimmediate, \
-                x.indisclustered, {own_name}, pg_get_indexdef(i.oid) \
+                x.indisclustered, {own_name}, pg_get_expr(x.indpred, x.indrelid), \
+                pg_get_expr(x.indexprs, x.indrelid), pg_get_indexdef(i.oid) \
          FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am m ON m.oid = i.relam \
          JOIN pg_class c ON c.oid = x.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.relkind IN ('r', 'p') AND NOT i.relispartition",
+         WHERE c.relkind IN ('r', 'p', 'm') AND NOT i.relispartition",
         table = qualified("n.nspname", "c.relname"),
         index = qualified("n.nspname", "i.relname"),
         own_name = quoted("i.relname"),
@@ -187,10 +195,19 @@ pub(super) async fn indexes(
     let rows = reader.rows(&sql).await?;
     for (table, name, row) in about(&rows, tables) {
         let mut properties = properties(row, &names);
-        let text = row.last().cloned().flatten().unwrap_or_default();
-        properties.push(property("definition", &text, Rigor::Text));
-        // Where the next CLUSTER without an index takes it from: no result depends on it.
         let rest = &row[names.len()..];
+        let [_, _, predicate, expressions, text] = rest else {
+            return Err(Trouble::unexpected(reader.side, "no index's text"));
+        };
+        let text = text.clone().unwrap_or_default();
+        let is_printed = predicate.is_some() || expressions.is_some();
+        for (name, text) in [("predicate", predicate), ("expressions", expressions)] {
+            let text = text.as_deref().unwrap_or("none");
+            properties.push(property(name, text, Rigor::Printed));
+        }
+        let rigor = if is_printed { Rigor::Printed } else { Rigor::Text };
+        properties.push(property("definition", &text, rigor));
+        // Where the next CLUSTER without an index takes it from: no result depends on it.
         let is_clustered = matches!(rest, [Some(flag), ..] if flag == "t");
         let cluster = match rest {
             [_, Some(own_name), ..] if is_clustered => {
@@ -201,37 +218,6 @@ pub(super) async fn indexes(
         properties.push(property("clustered on", yes(is_clustered), Rigor::Noted).set_by(cluster));
         let drop = format!("DROP INDEX {name}");
         objects.push(Described::new("index", name, properties).made_by(text).unmade_by(drop));
-    }
-    Ok(())
-}
-
-/// When triggers act, added to those that are known.
-pub(super) async fn triggers(reader: &Reader, objects: &mut [Described]) -> Result<(), Trouble> {
-    let sql = format!(
-        "SELECT {table}, g.tgname, \
-                CASE WHEN g.tgtype & 64 = 64 THEN 'instead of' WHEN g.tgtype & 2 = 2 THEN 'before' \
-                     ELSE 'after' END \
-                || CASE WHEN g.tgtype & 4 = 4 THEN ' insert' ELSE '' END \
-                || CASE WHEN g.tgtype & 8 = 8 THEN ' delete' ELSE '' END \
-                || CASE WHEN g.tgtype & 16 = 16 THEN ' update' ELSE '' END \
-                || CASE WHEN g.tgtype & 32 = 32 THEN ' truncate' ELSE '' END, \
-                {columns}, g.tgqual IS NOT NULL, g.tgdeferrable, g.tginitdeferred, \
-                pg_get_triggerdef(g.oid) || CASE g.tgenabled WHEN 'O' THEN '' \
-                     ELSE '; ALTER TABLE ' || {table} || ' DISABLE TRIGGER ' || {trigger} END \
-         FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid \
-         JOIN pg_namespace n ON n.oid = c.relnamespace WHERE NOT g.tgisinternal",
-        table = qualified("n.nspname", "c.relname"),
-        trigger = quoted("g.tgname"),
-        columns = columns("g.tgrelid", "g.tgattr::int2[]", "a.attname"),
-    );
-    let names = ["acts", "columns", "has a condition", "deferrable", "deferred at first"];
-    let known = places(objects, "trigger");
-    for row in reader.rows(&sql).await? {
-        let [Some(table), Some(name), row @ ..] = row.as_slice() else { continue };
-        if let Some(&at) = known.get(&format!("{table}.{}", quote_ident(name))) {
-            objects[at].properties.extend(properties(row, &names));
-            objects[at].make = row.last().cloned().flatten();
-        }
     }
     Ok(())
 }

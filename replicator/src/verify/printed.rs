@@ -1,0 +1,209 @@
+//! Texts that versions print in many ways: the target reads the source's and prints it, in a transaction that is rolled
+//! back, and prints its own. The same text then is the same definition.
+//!
+//! What is made for it is temporary, and waits for nobody: a table is named at most, never changed.
+
+use std::collections::HashMap;
+
+use cutover::Side;
+use cutover::api::Severity;
+use cutover::verify::ObjectFinding;
+use cutover::verify::objects::{Described, Property};
+
+use super::reader::{Reader, Trouble};
+
+/// Which texts of which kinds.
+const PRINTED: [(&str, &[&str]); 8] = [
+    ("view", &["definition"]),
+    ("policy", &["condition", "check"]),
+    ("domain", &["definitions", "default"]),
+    ("constraint", &["condition"]),
+    ("index", &["predicate", "expressions"]),
+    ("column", &["expression"]),
+    ("trigger", &["condition"]),
+    ("function", &["defaults and body"]),
+];
+
+/// The value of a property that an object does not have.
+const NOTHING: &str = "none";
+
+/// How a text is read, and what prints it.
+struct Probe {
+    make: String,
+    print: &'static str,
+}
+
+const VIEW: &str = "SELECT pg_get_viewdef('pg_temp.cutover_printed'::regclass)";
+const DOMAIN: &str = "SELECT string_agg(conname || ' ' || pg_get_expr(conbin, 0), ', ' ORDER BY conname) \
+     FROM pg_constraint WHERE contypid = 'pg_temp.cutover_printed'::regtype AND contype = 'c'";
+const TRIGGER: &str = "SELECT pg_get_triggerdef(oid) FROM pg_trigger \
+     WHERE tgrelid = 'pg_temp.cutover_printed'::regclass";
+const FUNCTION: &str = "SELECT pg_get_functiondef('pg_temp.cutover_printed'::regproc)";
+
+/// Compares what both sides have. Objects that one of them lacks are told elsewhere.
+///
+/// # Errors
+/// The target's. What it can't read is among the findings.
+pub(super) async fn compare(
+    target: &Reader,
+    [here, there]: [&[Described]; 2],
+    [from, to]: [Side; 2],
+) -> Result<Vec<ObjectFinding>, Trouble> {
+    let others: HashMap<(&str, &str), &Described> =
+        there.iter().map(|other| ((other.kind.as_str(), other.name.as_str()), other)).collect();
+    let mut findings = Vec::new();
+    let mut has_begun = false;
+    for object in here {
+        let Some((_, texts)) = PRINTED.iter().find(|(kind, _)| *kind == object.kind) else {
+            continue;
+        };
+        let Some(other) = others.get(&(object.kind.as_str(), object.name.as_str())) else {
+            continue;
+        };
+        for property in *texts {
+            let [ours, theirs] = [object, *other].map(|one| text(one, property));
+            if ours == theirs {
+                continue;
+            }
+            if !has_begun {
+                target.sets("BEGIN READ WRITE").await?;
+                has_begun = true;
+            }
+            let mut both = Vec::new();
+            for text in [ours, theirs] {
+                both.push(match text == NOTHING {
+                    true => Some(String::new()),
+                    false => match probe(object, property, text) {
+                        Some(probe) => printed(target, &probe).await?,
+                        None => None,
+                    },
+                });
+            }
+            let (severity, what) = match both.as_slice() {
+                [Some(one), Some(other)] if one == other => continue,
+                [Some(_), Some(_)] => {
+                    (Severity::Fail, format!("{property}: another on {to} than on {from}"))
+                }
+                _ => (
+                    Severity::Warn,
+                    format!(
+                        "{property}: {from} and {to} print it differently, and {to} can't read {from}'s"
+                    ),
+                ),
+            };
+            findings.push(ObjectFinding {
+                severity,
+                kind: object.kind.clone(),
+                object: object.name.clone(),
+                what,
+                fix: fix(object, other, property).map(|fix| format!("on {to}: {fix}")),
+            });
+        }
+    }
+    if has_begun {
+        target.sets("ROLLBACK").await?;
+    }
+    Ok(findings)
+}
+
+/// The statement that gives the target what the source has.
+fn fix(object: &Described, other: &Described, property: &str) -> Option<String> {
+    let own = object.properties.iter().find(|one| one.name == property);
+    let make = object.make.as_ref();
+    own.and_then(|one| one.fix.clone()).or_else(|| match (&other.unmake, make) {
+        (_, Some(make)) if make.starts_with("CREATE OR REPLACE ") => Some(make.clone()),
+        (Some(unmake), Some(make)) => Some(format!("{unmake}; {make}")),
+        _ => make.cloned(),
+    })
+}
+
+/// What the target prints, inside of a transaction; `None`: it can't read it.
+async fn printed(target: &Reader, probe: &Probe) -> Result<Option<String>, Trouble> {
+    let sql = format!("SAVEPOINT printed; {}; {}", probe.make, probe.print);
+    let answer = target.sets(&sql).await;
+    target.sets("ROLLBACK TO SAVEPOINT printed").await?;
+    match answer {
+        Ok(sets) => Ok(sets.concat().concat().into_iter().next().flatten()),
+        Err(trouble) if trouble.is_transient => Err(trouble),
+        Err(_) => Ok(None),
+    }
+}
+
+fn text<'a>(object: &'a Described, property: &str) -> &'a str {
+    let found = object.properties.iter().find(|one| one.name == property);
+    found.map_or(NOTHING, |one| one.value.as_str())
+}
+
+/// `None`: its name is not understood.
+fn probe(object: &Described, property: &str, text: &str) -> Option<Probe> {
+    let view = |query: String| Probe {
+        make: format!("CREATE TEMPORARY VIEW cutover_printed AS {query}"),
+        print: VIEW,
+    };
+    // What belongs to a table has its name behind the table's.
+    let table = || Some(object.name.rsplit_once(".\"")?.0);
+    Some(match (object.kind.as_str(), property) {
+        ("view", _) => view(text.to_owned()),
+        ("domain", "definitions") => Probe {
+            make: format!("CREATE DOMAIN pg_temp.cutover_printed AS {text}"),
+            print: DOMAIN,
+        },
+        ("domain", _) => view(format!("SELECT ({text}) AS printed")),
+        // More than one expression is no column of a view.
+        ("index", "expressions") => view(format!(
+            "SELECT 1 AS printed FROM {} WHERE ROW({text}) IS NOT NULL",
+            of_index(object)?
+        )),
+        ("index", _) => view(format!("SELECT ({text}) AS printed FROM {}", of_index(object)?)),
+        ("trigger", _) => Probe {
+            make: format!(
+                "CREATE TEMPORARY TABLE cutover_printed (LIKE {}); \
+                 CREATE TRIGGER printed AFTER UPDATE ON pg_temp.cutover_printed FOR EACH ROW WHEN ({text}) \
+                 EXECUTE PROCEDURE pg_catalog.suppress_redundant_updates_trigger()",
+                table()?
+            ),
+            print: TRIGGER,
+        },
+        ("function", _) => {
+            let is = |one: &Property| one.name == "kind" && one.value == "procedure";
+            let what = if object.properties.iter().any(is) { "PROCEDURE" } else { "FUNCTION" };
+            Probe { make: format!("CREATE {what} pg_temp.cutover_printed{text}"), print: FUNCTION }
+        }
+        _ => view(format!("SELECT ({text}) AS printed FROM {}", table()?)),
+    })
+}
+
+/// The table of an index.
+fn of_index(index: &Described) -> Option<&str> {
+    index.properties.iter().find(|one| one.name == "table").map(|one| one.value.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use cutover::verify::objects::Rigor;
+
+    use super::*;
+
+    #[test]
+    fn a_text_is_read_in_the_place_that_it_has() {
+        let make = |kind: &str, name: &str, property: &str, text: &str| {
+            let table = Property::new("table", "\"s\".\"t\"", Rigor::Exact);
+            let object = Described::new(kind, name, vec![table]);
+            probe(&object, property, text).map(|probe| probe.make)
+        };
+        let made = make("constraint", "\"s\".\"t\".\"c\"", "condition", "n > 0");
+        let expected =
+            "CREATE TEMPORARY VIEW cutover_printed AS SELECT (n > 0) AS printed FROM \"s\".\"t\"";
+        assert_eq!(made.as_deref(), Some(expected));
+        let made = make("index", "\"s\".\"i\"", "expressions", "lower(a), n + 1");
+        assert!(
+            made.is_some_and(|made| made.contains("FROM \"s\".\"t\" WHERE ROW(lower(a), n + 1)"))
+        );
+        let made =
+            make("function", "\"s\".\"f\"(integer)", "defaults and body", "(n int)\n RETURNS int");
+        assert!(
+            made.is_some_and(|made| made.starts_with("CREATE FUNCTION pg_temp.cutover_printed(n"))
+        );
+        assert_eq!(make("constraint", "nameless", "condition", "true"), None);
+    }
+}

@@ -4,7 +4,7 @@
 //! says about rows is never passed on: only its error number, and the name of the key or constraint
 //! where the message ends with one.
 
-use decoders::mysql::server::{code, failure};
+use decoders::mysql::server::{READ_ONLY_DATABASE, code, failure, identifier};
 use decoders::source::{Disposition, SourceError};
 use mysql_async::Error;
 
@@ -37,14 +37,26 @@ pub(super) fn of_rows(doing: &str, error: Error) -> TargetError {
         return told;
     };
     let (named, about_row) = (named(&error), is_about_row(number, &error));
-    let (text, remedy) = describe(number);
+    let (text, remedy) = match database(&error) {
+        None => {
+            let (text, remedy) = describe(number);
+            (text.to_owned(), remedy.to_owned())
+        }
+        Some(name) => (
+            format!("nobody can write in the database {name} of green, which is read-only"),
+            format!(
+                "ALTER DATABASE {name} READ ONLY = 0 on green, then it goes on by itself; nothing of the \
+                 transaction was kept"
+            ),
+        ),
+    };
     let about = named.map(|name| format!(" ({name})")).unwrap_or_default();
     let message = format!("{doing}: {text}{about}, error {number}");
     let disposition = failure("", error).disposition;
     TargetError {
         disposition,
         message,
-        remedy: (disposition == Disposition::Halt).then(|| remedy.to_owned()),
+        remedy: (disposition == Disposition::Halt).then_some(remedy),
         conflict: matches!(number, 1022 | 1062 | 1169 | 1205 | 1213 | 1216 | 1217 | 1451 | 1452),
         about_row,
         cause: None,
@@ -91,6 +103,13 @@ fn named(error: &Error) -> Option<String> {
     (!name.contains('\'')).then(|| format!("key {name}"))
 }
 
+/// The database that is read-only, quoted. The message is of the server's catalog alone.
+fn database(error: &Error) -> Option<String> {
+    let Error::Server(server) = error else { return None };
+    let rest = server.message.strip_prefix("Schema '")?.strip_suffix("' is in read only mode.")?;
+    (server.code == READ_ONLY_DATABASE).then(|| identifier(rest))
+}
+
 fn describe(number: u16) -> (&'static str, &'static str) {
     const DIFFERS: &str = "Green holds other rows than blue had at this point. Nothing of the \
          transaction was kept and blue is untouched: compare the table on both sides, find out who \
@@ -117,6 +136,11 @@ fn describe(number: u16) -> (&'static str, &'static str) {
             "green is read-only",
             "SET GLOBAL read_only = 0 on green, or give the replicator's account the right to write \
              nevertheless (CONNECTION_ADMIN on MySQL, READ ONLY ADMIN on MariaDB)",
+        ),
+        READ_ONLY_DATABASE => (
+            "nobody can write in a database of green, which is read-only",
+            "ALTER DATABASE .. READ ONLY = 0 on green, then it goes on by itself; nothing of the \
+             transaction was kept",
         ),
         _ => ("green refuses it", "See the error number in the server's manual"),
     }
@@ -166,6 +190,18 @@ mod tests {
         ] {
             assert!(!of(code, state), "{code}");
         }
+    }
+
+    #[test]
+    fn a_database_that_is_read_only_is_named_with_what_opens_it() {
+        let told = of_rows("INSERT", server(3989, "Schema 'it`s' is in read only mode."));
+        assert_eq!(told.disposition, Disposition::Halt);
+        assert!(told.message.contains("the database `it``s` of green"), "{told}");
+        let remedy = told.remedy.unwrap();
+        assert!(remedy.starts_with("ALTER DATABASE `it``s` READ ONLY = 0 on green"), "{remedy}");
+        // In other words of another version.
+        let told = of_rows("INSERT", server(3989, "it is shut"));
+        assert!(told.remedy.unwrap().contains("READ ONLY = 0"));
     }
 
     #[test]

@@ -34,7 +34,7 @@ impl Cause {
     };
 }
 
-const FORWARD: [Cause; 10] = [
+const FORWARD: [Cause; 11] = [
     Cause {
         name: "a row that is on green already",
         on_target: "insert into shop.t values (100, 'intruder', 100)",
@@ -90,6 +90,14 @@ const FORWARD: [Cause; 10] = [
         on_source: "insert into shop.t values (8, 'h', 8)",
         told: "read-only",
         on_target_then: "set global super_read_only = off; set global read_only = off",
+        ..Cause::NONE
+    },
+    Cause {
+        name: "a database that is read-only on green",
+        on_target: "alter database shop read only = 1",
+        on_source: "insert into shop.t values (10, 'j', 10)",
+        told: "nobody can write in the database `shop` of green",
+        on_target_then: "alter database shop read only = 0",
         ..Cause::NONE
     },
     Cause {

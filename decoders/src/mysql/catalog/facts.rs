@@ -169,6 +169,23 @@ pub async fn collations(conn: &mut Conn) -> Result<BTreeSet<String>, CatalogErro
     Ok(names)
 }
 
+/// The databases in which nobody may write, whatever his rights (`ALTER DATABASE .. READ ONLY = 1`, MySQL from
+/// 8.0.22 on), our own among them.
+///
+/// # Errors
+/// The query failed.
+pub async fn read_only_databases(
+    conn: &mut Conn,
+    server: &Server,
+) -> Result<BTreeSet<String>, CatalogError> {
+    if server.is_mariadb() || server.number < (8, 0, 22) {
+        return Ok(BTreeSet::new());
+    }
+    let sql = "SELECT schema_name FROM information_schema.schemata_extensions
+               WHERE options LIKE '%READ ONLY=1%'";
+    Ok(query::<String>(conn, "read-only databases", sql).await?.into_iter().collect())
+}
+
 /// What the server is part of.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Surroundings {

@@ -14,7 +14,9 @@ use mysql_async::Conn;
 use mysql_async::prelude::{FromRow, Queryable};
 
 pub use column::{ColumnInfo, GeneratedAs};
-pub use facts::{Rights, Surroundings, Variables, collations, enabled_events, surroundings};
+pub use facts::{
+    Rights, Surroundings, Variables, collations, enabled_events, read_only_databases, surroundings,
+};
 pub use key::{ForeignKey, KeyColumn, ReferentialAction, UniqueKey};
 pub use stored::{Stored, accounts, prepared_transactions};
 pub use table::{TableInfo, TableKind, Trigger, sequences, table, tables};

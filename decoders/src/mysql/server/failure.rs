@@ -35,6 +35,9 @@ pub fn code(error: &Error) -> Option<u16> {
     }
 }
 
+/// ER_SCHEMA_READ_ONLY: `ALTER DATABASE .. READ ONLY = 1` of MySQL, which binds everybody.
+pub const READ_ONLY_DATABASE: u16 = 3989;
+
 fn judge(error: &Error) -> (Disposition, Option<&'static str>) {
     use Disposition::{Halt, Retry};
     match error {
@@ -79,6 +82,12 @@ fn judge(error: &Error) -> (Disposition, Option<&'static str>) {
                 Some(
                     "check user, password and grants of the account; reading the binlog takes \
                      REPLICATION SLAVE",
+                ),
+            ),
+            READ_ONLY_DATABASE => (
+                Halt,
+                Some(
+                    "ALTER DATABASE .. READ ONLY = 0 on that server, for the database that it names",
                 ),
             ),
             _ => (Halt, None),

@@ -11,7 +11,7 @@ use mysql_async::{DriverError, Error};
 
 pub use mysql_async::Conn;
 
-pub use failure::{code, describe, failure};
+pub use failure::{READ_ONLY_DATABASE, code, describe, failure};
 pub use raw::RawConnection;
 pub use url::{ParseUrlError, ServerUrl, SslMode, is_mysql_url};
 

@@ -40,6 +40,8 @@ pub struct SideFacts {
     pub tables: Probe<Vec<TableInfo>>,
     /// Enabled events of the scheduler.
     pub events: Probe<Vec<QualifiedName>>,
+    /// Databases in which nobody may write.
+    pub read_only: Probe<BTreeSet<String>>,
     /// Collations that the server knows.
     pub collations: Probe<BTreeSet<String>>,
     /// What it is part of.
@@ -82,6 +84,7 @@ async fn side(
         rights: Rights::read(conn).await,
         tables: catalog::tables(conn, &server, database, filter).await,
         events: catalog::enabled_events(conn, database).await,
+        read_only: catalog::read_only_databases(conn, &server).await,
         collations: catalog::collations(conn).await,
         surroundings: catalog::surroundings(conn, &server).await,
         stored: Stored::read(conn, database).await,

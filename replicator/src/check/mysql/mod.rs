@@ -9,6 +9,7 @@ mod facts;
 mod log;
 pub(crate) mod logins;
 mod own;
+pub(crate) mod read_only;
 mod rights;
 pub(crate) mod row_events;
 pub(crate) mod settings;
@@ -100,6 +101,7 @@ pub fn judge(request: &BinlogCheckRequest, facts: &Facts) -> Report {
         findings.extend(columns::evaluate(request, blue, green));
         findings.extend(row_events::evaluate(request, blue, green));
         findings.extend(stored::evaluate(request, blue, green));
+        findings.extend(read_only::evaluate(request, blue, green));
         findings.extend(logins::evaluate(request, blue, green));
         findings.extend(settings::evaluate(blue, green));
         findings.extend(target::existing(request, blue, green));
@@ -147,6 +149,7 @@ fn failed(side: Side, facts: &SideFacts) -> Vec<Finding> {
         one(side, Severity::Warning, &facts.logins),
         one(side, Severity::Warning, &facts.own),
         (side == Side::Green).then(|| one(side, Severity::Warning, &facts.accounts)).flatten(),
+        one(side, Severity::Warning, &facts.read_only),
         (side == Side::Green).then(|| one(side, Severity::Blocker, &facts.made)).flatten(),
         (side == Side::Green).then(|| one(side, Severity::Warning, &facts.lost)).flatten(),
         (side == Side::Blue).then(|| one(side, Severity::Warning, &facts.prepared)).flatten(),

@@ -7,7 +7,7 @@ use decoders::mysql::server::ServerUrl;
 
 use crate::check::finding::{self, Finding, Fix};
 use crate::check::mysql::{
-    self as check, BinlogCheckRequest, DEFAULT_COLLATIONS, logins, settings,
+    self as check, BinlogCheckRequest, DEFAULT_COLLATIONS, logins, read_only, settings,
 };
 use crate::config::Config;
 use crate::pipeline::Ends;
@@ -29,7 +29,10 @@ pub(super) async fn compare(config: &Config, ends: &Ends<ServerUrl>) -> Vec<Chec
     let report = check::check(&request, &ends.source, &ends.target).await;
     let is_accepted = |name: &str| config.check.accept.contains(name);
     let mut checks: Vec<Check> = (report.findings.iter())
-        .filter(|finding| REASONS.contains(&finding.id) || TOLD.contains(&finding.id))
+        .filter(|finding| {
+            let known = [&REASONS[..], &TOLD, &[read_only::ID]];
+            known.iter().any(|ids| ids.contains(&finding.id))
+        })
         .map(|finding| {
             let fails = REASONS.contains(&finding.id)
                 && finding.severity != finding::Severity::Ok
@@ -75,6 +78,10 @@ fn of_finding(finding: &Finding, fails: bool, ends: &Ends<ServerUrl>) -> Check {
     }
     let fix = finding.fix.as_ref().map(Fix::line).unwrap_or_default();
     let (what, fix) = (ends.words(what), ends.words(fix));
+    // Nothing could be written there, so nobody may want it so.
+    if finding.id == read_only::ID && finding.severity == finding::Severity::Blocker {
+        return Check::fail(finding.id, what, fix);
+    }
     let accept = format!("or, if that is wanted: accept = [{:?}] under [check]", finding.id);
     match (fails, finding.severity) {
         (true, _) => Check::fail(finding.id, what, format!("{fix}; {accept}")),
@@ -103,8 +110,8 @@ fn of_definitions(
         let named: Vec<_> = these.iter().take(NAMED_MAX).map(name).collect();
         let what =
             format!("{} of what is no row differ on {to}: {}", these.len(), named.join("; "));
-        let shown = statements(&these, from.name());
-        let fix = format!("make {to} as {from} is ({shown}); `cutover verify` lists all");
+        let mended = mended(&these, from.name());
+        let fix = format!("make {to} as {from} is ({mended}); `cutover verify` lists all");
         checks.push(match severity == Severity::Fail && !is_accepted {
             true => Check::fail(
                 DEFINITIONS,
@@ -117,21 +124,34 @@ fn of_definitions(
     checks
 }
 
-/// What shows the statements that make the objects.
-fn statements(found: &[&ObjectFinding], from: &str) -> String {
+/// The statements that end the differences, or what shows those that make the objects.
+fn mended(found: &[&ObjectFinding], from: &str) -> String {
     let table = |object: &str| object.splitn(3, "`.`").take(2).collect::<Vec<_>>().join("`.`");
-    let show = |one: &&ObjectFinding| match one.kind.as_str() {
+    let show = |one: &ObjectFinding| match one.kind.as_str() {
         kind @ ("database" | "view" | "function" | "procedure" | "trigger" | "event") => {
-            format!("SHOW CREATE {} {}", kind.to_uppercase(), one.object)
+            format!("on {from}: SHOW CREATE {} {}", kind.to_uppercase(), one.object)
         }
         _ => {
             let name = table(&one.object);
             let end = if name.ends_with('`') { "" } else { "`" };
-            format!("SHOW CREATE TABLE {name}{end}")
+            format!("on {from}: SHOW CREATE TABLE {name}{end}")
         }
     };
-    let mut shown: Vec<String> = found.iter().map(show).collect();
-    shown.dedup();
-    shown.truncate(NAMED_MAX);
-    format!("on {from}: {}", shown.join("; "))
+    let mut statements: Vec<String> =
+        found.iter().map(|one| one.fix.clone().unwrap_or_else(|| show(one))).collect();
+    statements.dedup();
+    statements.truncate(NAMED_MAX);
+    // What is done on one side is said of it once.
+    let mut told = String::new();
+    let mut place = "";
+    for statement in &statements {
+        let (here, sql) = statement.split_once(": ").unwrap_or(("", statement));
+        let separator = if told.is_empty() { "" } else { "; " };
+        match here == place {
+            true => told.push_str(&format!("{separator}{sql}")),
+            false => told.push_str(&format!("{separator}{statement}")),
+        }
+        place = here;
+    }
+    told
 }

@@ -17,6 +17,7 @@ mod reading;
 mod route;
 mod streaming;
 mod teardown;
+mod writable;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

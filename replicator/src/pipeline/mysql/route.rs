@@ -18,7 +18,7 @@ use sinks::mysql::{BinlogStreamIdentity, MysqlTarget, MysqlTargetOptions};
 use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
-use super::{Reading, comparing, inspecting, markers};
+use super::{Reading, comparing, inspecting, markers, writable};
 use crate::config::{Config, DdlMode};
 use crate::pipeline::Ends;
 use crate::pipeline::failure::Failure;
@@ -294,6 +294,7 @@ impl Route for BinlogRoute {
     }
 
     async fn note_automation(&self) -> Result<(), Failure> {
+        writable::ensure(&self.config, &self.ends).await?;
         self.automation().note().await?;
         Ok(())
     }

@@ -7,6 +7,7 @@ mod existing;
 mod faults;
 mod mysql;
 mod mysql_flip;
+mod mysql_options;
 mod pairs;
 mod reach;
 mod support;

@@ -25,7 +25,7 @@ enum Matter {
 }
 
 /// Settings, and how they are written.
-const SETTINGS: [(&str, Matter); 77] = [
+const SETTINGS: [(&str, Matter); 84] = [
     ("sql_mode", Matter::Result),
     ("time_zone", Matter::Result),
     ("lower_case_table_names", Matter::Result),
@@ -84,6 +84,13 @@ const SETTINGS: [(&str, Matter); 77] = [
     ("innodb_rollback_on_timeout", Matter::Later),
     ("default_storage_engine", Matter::Later),
     ("default_table_encryption", Matter::Later),
+    ("innodb_encrypt_tables", Matter::Later),
+    ("innodb_encrypt_log", Matter::Later),
+    ("aria_encrypt_tables", Matter::Later),
+    ("encrypt_binlog", Matter::Later),
+    ("binlog_encryption", Matter::Later),
+    ("innodb_redo_log_encrypt", Matter::Later),
+    ("innodb_undo_log_encrypt", Matter::Later),
     ("restrict_fk_on_non_standard_key", Matter::Later),
     ("sql_generate_invisible_primary_key", Matter::Later),
     ("log_bin_trust_function_creators", Matter::Later),
@@ -106,7 +113,9 @@ const SETTINGS: [(&str, Matter); 77] = [
 ];
 
 /// Only set when the server starts.
-const FIXED: [&str; 13] = [
+const FIXED: [&str; 15] = [
+    "innodb_encrypt_log",
+    "encrypt_binlog",
     "lower_case_table_names",
     "ft_min_word_len",
     "ft_max_word_len",

@@ -1,25 +1,33 @@
 //! Reads what is no row: databases, tables, columns, keys, constraints, what runs, and where counters
 //! are.
 
+mod comparing;
+mod databases;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use cutover::Side;
-use cutover::api::Severity;
 use cutover::verify::ObjectFinding;
-use cutover::verify::objects::{self, Described, Property, Rigor};
+use cutover::verify::objects::{Described, Property, Rigor};
 use decoders::QualifiedName;
 use decoders::mysql::catalog::{ForeignKey, TableInfo, TableKind};
 use decoders::mysql::server::{Server, identifier, literal};
 
 use super::side::Reader;
+use super::table_options::{self, Options};
 use crate::schema::mysql::{canonical_name, plain_type, qualified};
 use crate::verify::Trouble;
+
+pub(super) use comparing::{compare, compare_objects};
 
 /// What a side has, besides rows.
 #[derive(Debug, Default)]
 pub(super) struct Definitions {
     objects: Vec<Described>,
     counters: Vec<Counter>,
+    /// By a table's quoted name; only of tables that have any.
+    options: BTreeMap<String, Options>,
+    /// What could not be compared, and what it takes.
+    unread: Option<ObjectFinding>,
     /// Triggers and events that the flip makes or enables, by kind and name.
     waiting: BTreeSet<(String, String)>,
 }
@@ -94,9 +102,11 @@ pub(super) async fn read(
         }
     }
     let names: BTreeSet<&QualifiedName> = tables.iter().map(|table| &table.name).collect();
-    let mut asking = Asking { reader, scope, names, objects: &mut found.objects };
-    asking.databases().await?;
+    let (objects, options) = (&mut found.objects, &mut found.options);
+    let mut asking = Asking { reader, scope, names, objects, options };
+    asking.databases(server).await?;
     asking.comments().await?;
+    let unread = asking.growth(server).await?;
     asking.indexes(server).await?;
     asking.checks(server).await?;
     asking.partitions().await?;
@@ -106,6 +116,7 @@ pub(super) async fn read(
         asking.routines().await?;
         asking.events().await?;
     }
+    found.unread = unread;
     found.waiting = waiting(reader).await;
     Ok(found)
 }
@@ -189,6 +200,7 @@ struct Asking<'a> {
     scope: Scope<'a>,
     names: BTreeSet<&'a QualifiedName>,
     objects: &'a mut Vec<Described>,
+    options: &'a mut BTreeMap<String, Options>,
 }
 
 /// A row of an answer whose first two fields are the table's (or another object's) name.
@@ -230,26 +242,12 @@ impl Asking<'_> {
         Ok(answers)
     }
 
-    async fn databases(&mut self) -> Result<(), Trouble> {
-        let sql = "SELECT schema_name, '', default_collation_name FROM information_schema.schemata";
-        let schemas: BTreeSet<String> = self.names.iter().map(|name| name.schema.clone()).collect();
-        for answer in self.ask("databases", sql).await? {
-            if schemas.contains(&answer.name.schema) {
-                let collation = canonical_name(answer.fields.first().and_then(|f| f.as_deref()));
-                let properties = vec![exact("collation", or_none(collation))];
-                let name = identifier(&answer.name.schema);
-                self.objects.push(described("database", name, properties));
-            }
-        }
-        Ok(())
-    }
-
-    /// What the catalog's reader leaves out: comments, and what happens on update.
+    /// What the catalog's reader leaves out: comments, options, and what happens on update.
     async fn comments(&mut self) -> Result<(), Trouble> {
         let sql = format!(
-            "SELECT table_schema, table_name, column_name, column_comment, lower(extra)
+            "SELECT table_schema, table_name, column_name, column_comment, lower(extra), NULL
              FROM information_schema.columns WHERE {}
-             UNION ALL SELECT table_schema, table_name, NULL, table_comment, NULL
+             UNION ALL SELECT table_schema, table_name, NULL, table_comment, NULL, create_options
              FROM information_schema.tables WHERE table_type <> 'VIEW' AND {}",
             self.scope.condition("table_schema"),
             self.scope.condition("table_schema"),
@@ -266,6 +264,10 @@ impl Asking<'_> {
                 continue;
             };
             object.properties.push(exact("comment", answer.field(1)));
+            let options = answer.fields.get(3).and_then(Option::as_deref).map(table_options::parse);
+            if let Some(options) = options.filter(|options| !options.is_empty()) {
+                self.options.insert(object.name.clone(), options);
+            }
             // `on update current_timestamp()`, and with MySQL also whether the default is an expression.
             let update =
                 answer.field(2).find("on update").map(|at| answer.field(2)[at..].to_owned());
@@ -339,7 +341,7 @@ impl Asking<'_> {
     async fn partitions(&mut self) -> Result<(), Trouble> {
         let sql = format!(
             "SELECT table_schema, table_name, partition_name, coalesce(subpartition_name, ''),
-                    partition_method, partition_expression, partition_description
+                    partition_method, partition_expression, partition_description, partition_comment
              FROM information_schema.partitions WHERE partition_name IS NOT NULL AND {}
              ORDER BY 1, 2, partition_ordinal_position, subpartition_ordinal_position",
             self.scope.condition("table_schema"),
@@ -354,6 +356,7 @@ impl Asking<'_> {
                 ("method", Rigor::Exact),
                 ("expression", Rigor::Text),
                 ("description", Rigor::Exact),
+                ("comment", Rigor::Noted),
             ];
             self.objects.push(described("partition", name, answer.properties(2, &of_partition)));
         }
@@ -484,6 +487,7 @@ fn collation(name: &str) -> Property {
     text(DATABASE_COLLATION, or_none(canonical_name(Some(name))))
 }
 
+const READ_ONLY: &str = "read only";
 const DATABASE_COLLATION: &str = "database collation";
 /// Whether an event runs.
 const STATUS: &str = "status";
@@ -499,71 +503,4 @@ async fn waiting(reader: &mut Reader) -> BTreeSet<(String, String)> {
         Some((kind, qualified(&QualifiedName::new(schema, name))))
     };
     rows.into_iter().filter_map(waits).collect()
-}
-
-/// Whether the flip brings it.
-fn is_late(finding: &ObjectFinding, target: &Definitions) -> bool {
-    let place = (finding.kind.clone(), finding.object.clone());
-    let begins = |name: &&str| finding.what.starts_with(*name);
-    let may_be = finding.kind == "trigger" || [STATUS, DATABASE_COLLATION].iter().any(begins);
-    may_be && target.waiting.contains(&place)
-}
-
-fn differing(
-    [source, target]: &[Definitions; 2],
-    sides: [Side; 2],
-    servers: [&Server; 2],
-) -> Vec<ObjectFinding> {
-    let release = |server: &Server| (server.flavor, server.number.0, server.number.1);
-    let same_release = release(servers[0]) == release(servers[1]);
-    objects::compare([&source.objects, &target.objects], sides, same_release)
-}
-
-/// The same as [`compare`] finds, but for counters and what runs by itself: both are the flip's. It takes nothing
-/// away, so what runs by itself and is on the target alone is told.
-pub(super) fn compare_objects(
-    both: &[Definitions; 2],
-    sides: [Side; 2],
-    servers: [&Server; 2],
-) -> Vec<ObjectFinding> {
-    let runs_by_itself = |kind: &str| matches!(kind, "trigger" | "event");
-    let of_source: BTreeSet<(&str, &str)> = (both[0].objects.iter())
-        .filter(|one| runs_by_itself(&one.kind))
-        .map(|one| (one.kind.as_str(), one.name.as_str()))
-        .collect();
-    let mut found = differing(both, sides, servers);
-    found.retain_mut(|finding| match finding.kind.as_str() {
-        kind if of_source.contains(&(kind, finding.object.as_str())) => false,
-        // Nobody's statement depends on it.
-        "event" => {
-            finding.severity = Severity::Warn;
-            true
-        }
-        _ => true,
-    });
-    found
-}
-
-/// Everything that is not the same. `servers` tell whether texts have to be.
-pub(super) fn compare(
-    both: &[Definitions; 2],
-    sides: [Side; 2],
-    servers: [&Server; 2],
-) -> Vec<ObjectFinding> {
-    let [source, target] = both;
-    let mut found = differing(both, sides, servers);
-    for finding in &mut found {
-        if is_late(finding, target) {
-            finding.severity = Severity::Warn;
-            finding.what.push_str("; the flip brings it");
-        }
-    }
-    for here in &source.counters {
-        let is_it = |other: &&Counter| other.kind == here.kind && other.name == here.name;
-        let Some(there) = target.counters.iter().find(is_it) else { continue };
-        let both = [here, there].map(|counter| (counter.next, false));
-        let behind = objects::compare_sequence(&here.name, here.increment, both, sides);
-        found.extend(behind.map(|finding| ObjectFinding { kind: here.kind.into(), ..finding }));
-    }
-    found
 }

@@ -34,7 +34,7 @@
 //! | `plan`, `canonical`, `json` | what is read of a table; what a value is |
 //! | `compare` | a chunk: sums, then rows |
 //! | `count` | how many rows both sides have, before a run |
-//! | `definitions`, `objects` | everything that is no row |
+//! | `definitions`, `table_options`, `objects` | everything that is no row |
 //! | `clients` | whom to spare on the source; how is `super::gate`'s |
 //! | `keys` | rows by the keys that a report shows |
 //! | `rechecking` | rows that were written since, looked at again |
@@ -61,6 +61,7 @@ mod rechecking;
 pub(in crate::verify) mod repair;
 mod side;
 mod slices;
+mod table_options;
 
 pub use count::Counting;
 pub use engine::EngineStream;

@@ -40,6 +40,13 @@ const KINDS: [(&str, &str); 7] = [
     ("EVENT", "SELECT event_name FROM information_schema.events WHERE event_schema = '?'"),
 ];
 
+/// What a database is beside its collation; only one family has each.
+const OF_DATABASE: [&str; 2] = [
+    "SELECT '?', schema_comment FROM information_schema.schemata WHERE schema_name = '?'",
+    "SELECT '?', concat_ws(' ', default_encryption, options) FROM information_schema.schemata
+     JOIN information_schema.schemata_extensions USING (schema_name) WHERE schema_name = '?'",
+];
+
 /// Facts that no SHOW CREATE has, or that have to be taken apart.
 const FACTS: [(&str, &str); 3] = [
     (
@@ -127,7 +134,9 @@ fn read(server: &Mysql, database: &str) -> Result<Definitions> {
             found.insert(format!("{kind} {DATABASE}.{name}"), shown);
         }
     }
-    for (kind, sql) in FACTS {
+    let [of_mariadb, of_mysql] = OF_DATABASE;
+    let of_database = if server.version().is_mariadb() { of_mariadb } else { of_mysql };
+    for (kind, sql) in FACTS.into_iter().chain([("DATABASE OPTIONS", of_database)]) {
         for row in ask(server, &sql.replace('?', database))? {
             let [name, fact] = &row[..] else { anyhow::bail!("{kind}: no fact") };
             if name.as_str() != REFERENCE {

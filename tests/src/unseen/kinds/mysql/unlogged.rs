@@ -1,6 +1,7 @@
 //! Changes that are in no log, or that the log does not tell as they are.
 
 use super::super::{Kind, major, minor, verified};
+use crate::unseen::Engine::{Mariadb, Mysql};
 
 pub const KINDS: &[Kind] = &[
     verified(
@@ -78,6 +79,30 @@ pub const KINDS: &[Kind] = &[
         "unlogged-row-format",
         &["SET sql_log_bin = 0; ALTER TABLE spare ROW_FORMAT = REDUNDANT"],
     ),
+    minor(
+        "unlogged-table-options",
+        &[
+            "SET sql_log_bin = 0; ALTER TABLE spare STATS_PERSISTENT = 0 MAX_ROWS = 5000",
+            "SET sql_log_bin = 0; ALTER TABLE item KEY_BLOCK_SIZE = 8",
+        ],
+    ),
+    minor("unlogged-file-growth", &["SET sql_log_bin = 0; ALTER TABLE spare AUTOEXTEND_SIZE = 4M"])
+        .of(Mysql),
+    minor(
+        "unlogged-page-compression",
+        &["SET sql_log_bin = 0; ALTER TABLE spare PAGE_COMPRESSED = 1"],
+    )
+    .of(Mariadb),
+    minor(
+        "unlogged-page-compression",
+        &["SET sql_log_bin = 0; ALTER TABLE spare COMPRESSION = 'zlib'"],
+    )
+    .of(Mysql),
+    minor(
+        "unlogged-partition-comment",
+        &["SET sql_log_bin = 0; ALTER TABLE measure REORGANIZE PARTITION p1 INTO \
+             (PARTITION p1 VALUES LESS THAN (1000) COMMENT = 'low')"],
+    ),
     major("unlogged-engine", &["SET sql_log_bin = 0; ALTER TABLE other ENGINE = MyISAM"]),
     major(
         "unlogged-view",
@@ -103,6 +128,21 @@ pub const KINDS: &[Kind] = &[
             "SET sql_log_bin = 0; ALTER DATABASE shop CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci",
         ],
     ),
+    major(
+        "unlogged-database-read-only",
+        &["SET sql_log_bin = 0; ALTER DATABASE shop READ ONLY = 1"],
+    )
+    .of(Mysql),
+    minor(
+        "unlogged-database-encryption",
+        &["SET sql_log_bin = 0; ALTER DATABASE shop ENCRYPTION = 'Y'"],
+    )
+    .of(Mysql),
+    minor(
+        "unlogged-database-comment",
+        &["SET sql_log_bin = 0; ALTER DATABASE shop COMMENT 'ours'"],
+    )
+    .of(Mariadb),
     major(
         "unlogged-account",
         &[

@@ -23,8 +23,10 @@ use crate::verify::{VerifyRequest, VerifyStatus};
 use super::args::CommonArgs;
 use super::exit::Exit;
 use super::failure::Failure;
+use super::patience::{Pace, patiently};
 use super::place::{Place, Sidecar};
 use super::render::UNKNOWN;
+use super::screen::Screen;
 use super::socket::{NoLookup, SocketConnector};
 
 /// What requests over the socket are for. The sidecar does not look at it.
@@ -33,10 +35,9 @@ const SOCKET_BASE: &str = "http://localhost";
 const CONNECT: Duration = Duration::from_secs(3);
 /// To answer what is known already.
 const QUICK: Duration = Duration::from_secs(10);
-/// To answer what needs looking at servers: a plan runs every precheck.
+/// To answer what needs reading files, or a word with the servers. What depends on the size of a database
+/// has no such limit: see [`patiently`].
 const THOROUGH: Duration = Duration::from_secs(60);
-/// To end both streams and remove what they need: each step of it may take a minute.
-const FINISH: Duration = Duration::from_secs(15 * 60);
 /// The largest answer, bytes. A status of thousands of tables stays far below.
 const ANSWER_MAX: u64 = 64 * 1024 * 1024;
 
@@ -151,8 +152,8 @@ impl Client {
     }
 
     /// `POST /v1/plan`.
-    pub fn plan(&self, request: &PlanRequest) -> Result<Plan, ClientError> {
-        self.post("/v1/plan", request, THOROUGH)
+    pub fn plan(&self, request: &PlanRequest, screen: &Screen) -> Result<Plan, ClientError> {
+        self.post_patiently("/v1/plan", request, screen)
     }
 
     /// `POST /v1/cutover` or `POST /v1/rollback`.
@@ -160,22 +161,28 @@ impl Client {
         &self,
         direction: Direction,
         request: &StartCutover,
+        screen: &Screen,
     ) -> Result<RunStatus, ClientError> {
         let path = match direction {
             Direction::Forward => "/v1/cutover",
             Direction::Back => "/v1/rollback",
         };
-        self.post(path, request, THOROUGH)
+        self.post_patiently(path, request, screen)
     }
 
     /// `GET /v1/finish`.
-    pub fn finish_plan(&self) -> Result<FinishPlan, ClientError> {
-        self.get("/v1/finish", QUICK)
+    pub fn finish_plan(&self, screen: &Screen) -> Result<FinishPlan, ClientError> {
+        let client = self.clone();
+        self.patiently(screen, move || client.get("/v1/finish", None::<Duration>))
     }
 
     /// `POST /v1/finish`.
-    pub fn finish(&self, request: &FinishRequest) -> Result<FinishReport, ClientError> {
-        self.post("/v1/finish", request, FINISH)
+    pub fn finish(
+        &self,
+        request: &FinishRequest,
+        screen: &Screen,
+    ) -> Result<FinishReport, ClientError> {
+        self.post_patiently("/v1/finish", request, screen)
     }
 
     /// `POST /v1/cutover/{run}/abort`.
@@ -196,8 +203,12 @@ impl Client {
     }
 
     /// `POST /v1/verify`.
-    pub fn verify(&self, request: &VerifyRequest) -> Result<VerifyStatus, ClientError> {
-        self.post("/v1/verify", request, THOROUGH)
+    pub fn verify(
+        &self,
+        request: &VerifyRequest,
+        screen: &Screen,
+    ) -> Result<VerifyStatus, ClientError> {
+        self.post_patiently("/v1/verify", request, screen)
     }
 
     /// `GET /v1/verify/{id}`: waits at most `wait` for its end.
@@ -212,13 +223,21 @@ impl Client {
     }
 
     /// `POST /v1/repair/plan`.
-    pub fn repair_plan(&self, request: &RepairRequest) -> Result<RepairPlan, ClientError> {
-        self.post("/v1/repair/plan", request, THOROUGH)
+    pub fn repair_plan(
+        &self,
+        request: &RepairRequest,
+        screen: &Screen,
+    ) -> Result<RepairPlan, ClientError> {
+        self.post_patiently("/v1/repair/plan", request, screen)
     }
 
     /// `POST /v1/repair`.
-    pub fn repair(&self, request: &RepairRequest) -> Result<RepairStatus, ClientError> {
-        self.post("/v1/repair", request, THOROUGH)
+    pub fn repair(
+        &self,
+        request: &RepairRequest,
+        screen: &Screen,
+    ) -> Result<RepairStatus, ClientError> {
+        self.post_patiently("/v1/repair", request, screen)
     }
 
     /// `GET /v1/repair/{id}`: waits at most `wait` for its end.
@@ -255,12 +274,47 @@ impl Client {
         }
     }
 
-    fn get<T: DeserializeOwned>(&self, path: &str, within: Duration) -> Result<T, ClientError> {
+    fn post_patiently<T: DeserializeOwned + Send + 'static>(
+        &self,
+        path: &'static str,
+        body: &impl Serialize,
+        screen: &Screen,
+    ) -> Result<T, ClientError> {
+        let body = serde_json::to_value(body)
+            .map_err(|error| ClientError::Foreign(format!("the request can't be sent: {error}")))?;
+        let client = self.clone();
+        self.patiently(screen, move || client.post(path, &body, None::<Duration>))
+    }
+
+    /// Whether the sidecar answers at all.
+    fn lives(&self, within: Duration) -> bool {
+        let request = self.agent.get(format!("{}/livez", self.base));
+        request.config().timeout_global(Some(within)).build().call().is_ok()
+    }
+
+    fn patiently<T: Send + 'static>(
+        &self,
+        screen: &Screen,
+        ask: impl FnOnce() -> Result<T, ClientError> + Send + 'static,
+    ) -> Result<T, ClientError> {
+        let pace = Pace::USUAL;
+        let say = |so_far: Duration| {
+            let so_far = humantime::format_duration(Duration::from_secs(so_far.as_secs()));
+            screen.replace(&format!(" the sidecar is at work on its answer: {so_far} so far"));
+        };
+        patiently(pace, ask, || self.lives(pace.every), say)
+    }
+
+    fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        within: impl Into<Option<Duration>>,
+    ) -> Result<T, ClientError> {
         let mut request = self.agent.get(format!("{}{path}", self.base));
         if let Some(authorization) = &self.authorization {
             request = request.header("Authorization", authorization);
         }
-        let answer = request.config().timeout_global(Some(within)).build().call();
+        let answer = request.config().timeout_global(within.into()).build().call();
         read(answer)
     }
 
@@ -268,13 +322,13 @@ impl Client {
         &self,
         path: &str,
         body: &impl Serialize,
-        within: Duration,
+        within: impl Into<Option<Duration>>,
     ) -> Result<T, ClientError> {
         let mut request = self.agent.post(format!("{}{path}", self.base));
         if let Some(authorization) = &self.authorization {
             request = request.header("Authorization", authorization);
         }
-        let answer = request.config().timeout_global(Some(within)).build().send_json(body);
+        let answer = request.config().timeout_global(within.into()).build().send_json(body);
         read(answer)
     }
 }

@@ -37,7 +37,7 @@ pub fn drill(
         accept_differences: true,
         ..PlanRequest::default()
     };
-    let plan = client.plan(&request).map_err(|error| client.failure(error, UNSEEN))?;
+    let plan = client.plan(&request, screen).map_err(|error| client.failure(error, UNSEEN))?;
     let most = units::ms(plan.max_pause_ms as f64);
     let notice = format!(
         " drill {}: {} times the clients of {} wait at {}, {most} at most each time. Nothing is \
@@ -68,7 +68,7 @@ pub fn drill(
             confirmation: Some(confirmation.clone()),
             ..StartCutover::default()
         };
-        let started = client.start(plan.direction, &request);
+        let started = client.start(plan.direction, &request, screen);
         let started = started.map_err(|error| client.failure(error, UNSEEN))?;
         screen.progress(&format!(
             " round {round}/{}  run {}  epoch {}  times are UTC",

@@ -21,7 +21,7 @@ pub fn finish(
     args: &FinishArgs,
 ) -> Result<Exit, Failure> {
     confirm::ensure_possible(args.yes)?;
-    let plan = client.finish_plan().map_err(|error| client.failure(error, NOT_STARTED))?;
+    let plan = client.finish_plan(screen).map_err(|error| client.failure(error, NOT_STARTED))?;
     let text = render_finish_plan(&plan, screen.err_paint());
     if let Some(why) = plan.refused.as_ref().filter(|_| !args.force_abandon_rollback) {
         screen.notice(&text);
@@ -42,7 +42,7 @@ pub fn finish(
         confirmation: Some(confirmation),
         force_abandon_rollback: args.force_abandon_rollback,
     };
-    let report = client.finish(&request).map_err(|error| {
+    let report = client.finish(&request, screen).map_err(|error| {
         let state = match error {
             ClientError::Unreachable(_) | ClientError::Foreign(_) => {
                 "unknown: it may have been begun; `cutover finish` again ends it"

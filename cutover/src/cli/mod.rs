@@ -16,6 +16,7 @@ mod finish;
 mod follow;
 mod interrupt;
 mod look;
+mod patience;
 mod place;
 mod redirect_trap;
 mod render;

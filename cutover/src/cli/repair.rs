@@ -39,7 +39,7 @@ pub fn repair(
             confirm::ensure_possible(args.yes)?;
         }
         if args.plan || !args.yes {
-            let plan = client.repair_plan(&request);
+            let plan = client.repair_plan(&request, screen);
             let plan = plan.map_err(|error| client.failure(error, NOT_STARTED))?;
             if args.plan {
                 screen.result(&render_repair_plan(&plan, screen.out_paint()));
@@ -49,7 +49,7 @@ pub fn repair(
             screen.notice(&render_repair_plan(&plan, screen.err_paint()));
             request.confirmation = Some(confirm::ask(&plan.database)?);
         }
-        client.repair(&request).map_err(|error| {
+        client.repair(&request, screen).map_err(|error| {
             let state = match error {
                 ClientError::Unreachable(_) | ClientError::Foreign(_) => UNSEEN,
                 ClientError::Refused(_) => NOT_STARTED,

@@ -41,6 +41,7 @@ pub fn change_over(
     }
     let mut plan = fetch_plan(
         client,
+        screen,
         PlanRequest {
             direction: Some(direction),
             no_way_back: args.no_way_back,
@@ -91,7 +92,7 @@ pub fn change_over(
         plan_hash: Some(plan.hash.clone()),
     };
     let interrupts = Interrupts::catch()?;
-    let started = client.start(direction, &request).map_err(|error| {
+    let started = client.start(direction, &request, screen).map_err(|error| {
         let state = match error {
             // The request may have arrived although no answer came.
             ClientError::Unreachable(_) | ClientError::Foreign(_) => {
@@ -116,6 +117,7 @@ pub fn change_over(
 pub fn show_plan(client: &Client, screen: &Screen, args: &PlanArgs) -> Result<Exit, Failure> {
     let plan = fetch_plan(
         client,
+        screen,
         PlanRequest {
             no_way_back: args.no_way_back,
             require_verified_ms: args.require_verified.map(millis),
@@ -150,8 +152,8 @@ fn of_gate(gate: &GateArgs) -> PlanRequest {
     }
 }
 
-fn fetch_plan(client: &Client, request: PlanRequest) -> Result<Plan, Failure> {
-    client.plan(&request).map_err(|error| client.failure(error, NOT_STARTED))
+fn fetch_plan(client: &Client, screen: &Screen, request: PlanRequest) -> Result<Plan, Failure> {
+    client.plan(&request, screen).map_err(|error| client.failure(error, NOT_STARTED))
 }
 
 /// A plan is asked for without the times that a run waits for its gate: they change no act. What is

@@ -31,7 +31,7 @@ pub fn verify(
     } else if args.attach {
         client.verified("last", Duration::ZERO).map_err(failed)?
     } else {
-        client.verify(&request(common, args)).map_err(failed)?
+        client.verify(&request(common, args), screen).map_err(failed)?
     };
     let hint = " it goes on without this command: cutover verify --attach, or --stop";
     if status.state == VerifyState::Running {

@@ -36,6 +36,15 @@ fn a_plan_says_whether_it_is_ready() {
 }
 
 #[test]
+fn a_plan_that_takes_long_is_waited_for_while_the_sidecar_lives() {
+    let sidecar = Sidecar::start(canned::ready());
+    sidecar.change(|state| state.plan_is_slow = true);
+    let ended = run(sidecar.url(), &["plan", "--json"]);
+    assert_eq!((ended.code, &ended.json()["ready"]), (Some(0), &json!(true)), "{ended:#?}");
+    assert!(ended.stderr.contains("at work on its answer:"), "{ended:#?}");
+}
+
+#[test]
 fn status_is_for_people_or_for_programs() {
     let sidecar = Sidecar::start(canned::ready());
     let ended = run(sidecar.url(), &["status"]);

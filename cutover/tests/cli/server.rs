@@ -36,6 +36,8 @@ pub struct State {
     /// The report that an abort leads to; without one it is too late for an abort.
     pub on_abort: Option<RunReport>,
     pub requests: Vec<Request>,
+    /// A plan is answered once somebody has asked whether the sidecar lives.
+    pub plan_is_slow: bool,
     /// Connections end without an answer, those that wait for events at once.
     pub mute: bool,
 }
@@ -177,7 +179,15 @@ fn answer(shared: &Shared, request: Request) -> (u16, Value) {
     match (request.method.as_str(), path) {
         ("GET", "/v1/status") => (200, state.status.clone()),
         ("GET", "/v1/history") => (200, state.history.clone()),
-        ("POST", "/v1/plan") => (200, state.plan.clone()),
+        ("GET", "/livez") => (200, json!("ok")),
+        ("POST", "/v1/plan") => {
+            let waits = |state: &mut State| {
+                let asked = |request: &Request| request.target == "/livez";
+                state.plan_is_slow && !state.requests.iter().any(asked)
+            };
+            let waited = shared.changed.wait_timeout_while(state, crate::DEADLINE, waits);
+            (200, waited.expect("not poisoned").0.plan.clone())
+        }
         ("GET", "/v1/finish") => (200, state.finish_plan.clone()),
         ("POST", "/v1/finish") => (200, crate::canned::finished()),
         ("POST", "/v1/cutover" | "/v1/rollback") => match state.start_refused.clone() {

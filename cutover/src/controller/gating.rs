@@ -19,8 +19,9 @@ use crate::ports::{Clock, Decision, Fence, PortResult, Progress, Sequences, Worl
 
 /// Comparing the rows of both sides takes no longer than this.
 const COMPARE: Duration = Duration::from_secs(15);
-/// Comparing definitions takes no longer than this, tens of thousands of them included.
-const COMPARE_DEFINITIONS: Duration = Duration::from_secs(60);
+/// Comparing definitions takes no longer than this, hundreds of thousands of them on busy servers included.
+/// Clients are not held meanwhile.
+const COMPARE_DEFINITIONS: Duration = Duration::from_secs(10 * 60);
 /// After an error, before the rows are compared again.
 const COMPARE_AGAIN: Duration = Duration::from_secs(1);
 /// A last look is good for this long, and for as long as the gate has to hold after it.

@@ -77,6 +77,8 @@ async fn reads_a_schema_of_every_kind(major: u32) {
     let tables = catalog::tables(&client, &TableFilter::default()).await.unwrap();
     assert!(tables.iter().all(|table| table.name.schema != "_cutover"));
     assert!(tables.iter().all(|table| table.name.name != "nobody_cares"));
+    let shapes = catalog::table_shapes(&client, &TableFilter::default()).await.unwrap();
+    assert_eq!(shapes, tables.iter().map(catalog::TableShape::from).collect::<Vec<_>>());
 
     let odd = find(&tables, "Größe \"x\"", "Täble");
     assert_eq!(odd.kind, TableKind::Plain);

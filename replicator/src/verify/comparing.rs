@@ -9,7 +9,7 @@ use cutover::Side;
 use cutover::api::Severity;
 use cutover::verify::{Dialect, Mode, ObjectFinding, VerifyReport, VerifyRequest, objects};
 use decoders::QualifiedName;
-use decoders::postgres::catalog::{self, SequenceInfo, SequenceValue, TableInfo};
+use decoders::postgres::catalog::{self, SequenceInfo, SequenceValue, TableInfo, TableShape};
 
 use super::canonical::Canonical;
 use super::chosen::Chosen;
@@ -63,8 +63,8 @@ impl Comparison for PostgresComparison {
         // Before anything is read: what is marked later is not answered by this.
         let marks = unproven::marks(&target, &config.name).await?;
         let wanted = |name: &QualifiedName| chosen.takes(name);
-        let here = tables(&source, &config.tables).await?;
-        let there = tables(&target, &config.tables).await?;
+        let filter = &config.tables;
+        let (here, there) = tokio::try_join!(tables(&source, filter), tables(&target, filter))?;
         let canonical = Canonical::of(&source, &target).await?;
         let question = (job.id(), job.started(), from);
         let is_resumed = job.resumed().is_some();
@@ -105,11 +105,15 @@ impl Comparison for PostgresComparison {
         let mut objects = match request.rows_only {
             true => Vec::new(),
             false => {
-                let (filter, is_whole) = (&config.tables, request.is_whole());
+                // Both read rows no more.
+                tokio::try_join!(source.reads_catalogs(), target.reads_catalogs())?;
+                let is_whole = request.is_whole();
                 let values = SequenceValues::Read;
+                let shapes =
+                    [&here, &there].map(|all| all.iter().map(TableShape::from).collect::<Vec<_>>());
                 let (one, other) = tokio::try_join!(
-                    definitions::read(&source, &here, wanted, filter, is_whole, values),
-                    definitions::read(&target, &there, wanted, filter, is_whole, values),
+                    definitions::read(&source, &shapes[0], wanted, filter, is_whole, values),
+                    definitions::read(&target, &shapes[1], wanted, filter, is_whole, values),
                 )?;
                 let mut both = [one, other];
                 let states = definitions::noted_states(&target, &config, ends.direction).await?;

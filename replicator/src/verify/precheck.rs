@@ -10,9 +10,10 @@ use cutover::ports::{PortError, PortResult};
 use cutover::verify::ObjectFinding;
 use cutover::verify::definitions::Compared;
 use cutover::verify::objects::Described;
+use decoders::postgres::catalog;
 use tokio::time::Instant;
 
-use super::comparing::{compare_objects, tables};
+use super::comparing::compare_objects;
 use super::definitions::{self, Beyond, Definitions, LeftOut, SequenceValues, Values};
 use super::printed;
 use super::reader::{Reader, Trouble};
@@ -50,17 +51,25 @@ async fn compared(stream: &EngineReplication) -> Result<Compared, Trouble> {
         Reader::open(&ends.source, sides[0], &door),
         Reader::open(&ends.target, sides[1], &door),
     )?;
-    let noted = stream.route.defines(&stream.shared, source.session()).await;
-    noted.map_err(|failure| Trouble {
-        is_transient: failure.is_transient(),
-        ..Trouble::new(sides[0], failure.what)
-    })?;
-    let (one, mut other) = tokio::try_join!(read(&source, config), read(&target, config))?;
-    let states = definitions::noted_states(&target, config, ends.direction).await?;
+    let on_source = async {
+        let noted = stream.route.defines(&stream.shared, source.session()).await;
+        noted.map_err(|failure| Trouble {
+            is_transient: failure.is_transient(),
+            ..Trouble::new(sides[0], failure.what)
+        })?;
+        Ok((read(&source, config).await?, own(&source).await?))
+    };
+    let on_target = async {
+        let found = read(&target, config).await?;
+        let states = definitions::noted_states(&target, config, ends.direction).await?;
+        Ok((found, states, own(&target).await?))
+    };
+    let views = async { Ok(stream.route.views_left().await) };
+    let ((one, role), (mut other, states, other_role), views) =
+        tokio::try_join!(on_source, on_target, views)?;
     definitions::as_noted(&mut other.0.objects, &states);
     definitions::as_noted(&mut other.1.objects, &states);
-    let ours: BTreeSet<String> =
-        own(&source).await?.into_iter().chain(own(&target).await?).collect();
+    let ours: BTreeSet<String> = role.into_iter().chain(other_role).collect();
     let count = (one.0.objects.len() + one.1.objects.len()) as u64
         + (one.1.settings.count() + one.1.logins.count()) as u64;
     let majors = [&source, &target].map(|reader| reader.session().server_version() / 10_000);
@@ -71,7 +80,7 @@ async fn compared(stream: &EngineReplication) -> Result<Compared, Trouble> {
         findings.extend(printed::compare(&target, objects, sides).await?);
     }
     of_plain_indexes(&mut findings, [&one.0, &other.0]);
-    match (stream.route.views_left().await, ends.direction) {
+    match (views, ends.direction) {
         (Ok(left), _) => findings.extend(left),
         // It is no more than told there, and no rollback waits for it.
         (Err(failure), Direction::Back) => findings.push(ObjectFinding {
@@ -106,7 +115,8 @@ async fn read(reader: &Reader, config: &Config) -> Result<(Definitions, Beyond),
     let mut beyond = definitions::beyond(reader, true, config.schema.owners).await?;
     let left_out = LeftOut::read(reader, filter).await?;
     beyond.objects.retain(|object| !left_out.holds(object));
-    let tables = tables(reader, filter).await?;
+    let tables = catalog::table_shapes(reader.session(), filter).await;
+    let tables = tables.map_err(|error| Trouble::new(reader.side, error.to_string()))?;
     let values = SequenceValues::LeftOut;
     let found = definitions::read(reader, &tables, |_| true, filter, true, values).await?;
     Ok((found, beyond))

@@ -80,6 +80,12 @@ impl Reader {
         Ok(reader)
     }
 
+    /// From now on statements are planned as they are for everybody: they read whole catalogs, and no table of
+    /// the users in steps.
+    pub async fn reads_catalogs(&self) -> Result<(), Trouble> {
+        self.sets("SET enable_seqscan = on; SET enable_sort = on").await.map(drop)
+    }
+
     pub fn session(&self) -> &Session {
         &self.session
     }

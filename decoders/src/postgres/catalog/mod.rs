@@ -18,6 +18,7 @@ mod object;
 mod record;
 mod sequence;
 mod server;
+mod shape;
 mod table;
 mod user_type;
 
@@ -38,6 +39,7 @@ pub use object::{Relation, RelationKind, relations};
 pub use record::{ColumnRecord, ParentRecord, RelationRecord, relation_records};
 pub use sequence::{SequenceInfo, SequenceValue, sequence_values, sequences};
 pub use server::{Locale, Provider, RoleInfo, ServerInfo, Setting, WANTED_SETTINGS};
+pub use shape::{TableShape, table_shapes};
 pub use table::{Persistence, TableAccess, TableInfo, TableKind, tables};
 pub use user_type::{TypeDetail, UserType, user_types};
 

@@ -228,18 +228,26 @@ fn tables_query(version_num: u32) -> String {
     )
 }
 
+/// From `relkind` and `relispartition`.
+pub(super) fn kind(row: &Row, name: &QualifiedName) -> Result<TableKind, CatalogError> {
+    Ok(match (row.get::<_, &str>("relkind"), row.get("relispartition")) {
+        ("p", _) => TableKind::PartitionRoot,
+        ("r", true) => TableKind::PartitionLeaf,
+        ("r", false) => TableKind::Plain,
+        (code, _) => {
+            let reason = format!("{name} has relkind {code:?}");
+            return Err(CatalogError::unexpected("tables", reason));
+        }
+    })
+}
+
 fn table(row: &Row) -> Result<TableInfo, CatalogError> {
     let name = QualifiedName { schema: row.get("nspname"), name: row.get("relname") };
     let unknown = |what: &str, code: &str| {
         CatalogError::unexpected("tables", format!("{name} has {what} {code:?}"))
     };
     let is_partition: bool = row.get("relispartition");
-    let kind = match (row.get::<_, &str>("relkind"), is_partition) {
-        ("p", _) => TableKind::PartitionRoot,
-        ("r", true) => TableKind::PartitionLeaf,
-        ("r", false) => TableKind::Plain,
-        (code, _) => return Err(unknown("relkind", code)),
-    };
+    let kind = kind(row, &name)?;
     let persistence = match row.get::<_, &str>("relpersistence") {
         "p" => Persistence::Permanent,
         "u" => Persistence::Unlogged,

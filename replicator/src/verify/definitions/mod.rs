@@ -21,7 +21,7 @@ use std::collections::{BTreeSet, HashMap};
 use cutover::verify::objects::{Described, Property, Rigor};
 use decoders::QualifiedName;
 use decoders::postgres::catalog::{
-    self, SequenceInfo, SequenceValue, TableFilter, TableInfo, TypeDetail, quote_ident,
+    self, SequenceInfo, SequenceValue, TableFilter, TableShape, TypeDetail, quote_ident,
 };
 
 use collations::Collations;
@@ -67,7 +67,7 @@ pub(super) enum SequenceValues {
 /// about what stands around them, too.
 pub(super) async fn read(
     reader: &Reader,
-    tables: &[TableInfo],
+    tables: &[TableShape],
     wanted: impl Fn(&QualifiedName) -> bool,
     filter: &TableFilter,
     is_whole: bool,
@@ -75,7 +75,7 @@ pub(super) async fn read(
 ) -> Result<Definitions, Trouble> {
     let failed = |error: catalog::CatalogError| Trouble::new(reader.side, error.to_string());
     let mut objects = Vec::new();
-    let tables: Vec<&TableInfo> = tables.iter().filter(|table| wanted(&table.name)).collect();
+    let tables: Vec<&TableShape> = tables.iter().filter(|table| wanted(&table.name)).collect();
     let names: BTreeSet<String> = tables.iter().map(|table| table.name.to_string()).collect();
     for table in &tables {
         of_table(table, &mut objects);
@@ -170,10 +170,10 @@ pub(super) async fn beyond(
     Ok(Beyond { objects, settings, logins })
 }
 
-fn of_table(table: &TableInfo, objects: &mut Vec<Described>) {
+fn of_table(table: &TableShape, objects: &mut Vec<Described>) {
     let names: Vec<_> = table.columns.iter().map(|column| quote_ident(&column.name)).collect();
     // A partition may have an order of its own, and a dump attaches it with that.
-    let order = if table.partition_of.is_some() { Rigor::Noted } else { Rigor::Exact };
+    let order = if table.is_partition { Rigor::Noted } else { Rigor::Exact };
     let properties = vec![
         exact("kind", format!("{:?}", table.kind)),
         property(COLUMN_ORDER, names.join(", "), order),
@@ -195,7 +195,7 @@ fn of_table(table: &TableInfo, objects: &mut Vec<Described>) {
             exact("collation", collation.unwrap_or_else(|| "the default".into())),
         ];
         // A partition has its parent's since 17, and had none before: the parent's is compared.
-        if table.partition_of.is_none() {
+        if !table.is_partition {
             let identity = column.identity.map_or("no".into(), |how| format!("{how:?}"));
             properties.push(exact("identity", identity));
         }

@@ -1,7 +1,8 @@
 //! Family: sequences, which are synchronized at the cutover.
 
+use std::collections::{BTreeSet, HashMap};
+
 use decoders::postgres::catalog::{SequenceInfo, quote_ident};
-use std::collections::BTreeSet;
 
 use super::finding::{Finding, Fix, Side, count};
 
@@ -34,8 +35,10 @@ pub(super) fn evaluate_green(
     role: &str,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let [on_blue, on_green] =
+        [blue, green].map(|all| all.iter().map(|one| (&one.name, one)).collect::<HashMap<_, _>>());
     let missing: Vec<&SequenceInfo> =
-        blue.iter().filter(|b| !green.iter().any(|g| g.name == b.name)).collect();
+        blue.iter().filter(|b| !on_green.contains_key(&b.name)).collect();
     if !missing.is_empty() {
         let (columns, alone): (Vec<&SequenceInfo>, Vec<&SequenceInfo>) =
             missing.iter().partition(|sequence| sequence.identity);
@@ -56,14 +59,14 @@ pub(super) fn evaluate_green(
         });
     }
     let closed: Vec<&SequenceInfo> =
-        green.iter().filter(|g| !g.writable && blue.iter().any(|b| b.name == g.name)).collect();
+        green.iter().filter(|g| !g.writable && on_blue.contains_key(&g.name)).collect();
     if !closed.is_empty() {
         findings.push(denied("sequence-update", Side::Green, &closed, role, "SELECT, UPDATE"));
     }
     let narrow: Vec<String> = blue
         .iter()
         .filter_map(|b| {
-            let g = green.iter().find(|g| g.name == b.name)?;
+            let g = on_green.get(&b.name)?;
             (g.min > b.min || g.max < b.max || g.increment != b.increment).then(|| {
                 format!(
                     "{}: blue {} to {} by {}, green {} to {} by {}",

@@ -1,5 +1,6 @@
 //! How many rows both sides have at one moment: the question of a run, before it holds anybody.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use cutover::Side;
@@ -92,9 +93,10 @@ impl<S: Stream> Counting<'_, S> {
         };
         let mut here: Vec<&TableInfo> = here.iter().filter(is_wanted).collect();
         here.sort_by_key(|table| table.bytes);
+        let others: HashMap<_, _> = there.iter().map(|other| (&other.name, other)).collect();
         for table in here {
             let name = table.name.clone();
-            let Some(other) = there.iter().find(|other| other.name == name) else {
+            let Some(other) = others.get(&name) else {
                 counted.lacking.push(name);
                 continue;
             };

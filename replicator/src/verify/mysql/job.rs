@@ -1,5 +1,6 @@
 //! One verification, from its request to its report.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -196,9 +197,10 @@ impl<S: Stream> Verification<S> {
             table.kind != TableKind::Sequence && self.filter.selects(name) && chosen.takes(name)
         };
         let servers = [SOURCE, TARGET].map(|side| &ends[side].server);
+        let others: HashMap<_, _> = there.iter().map(|other| (&other.name, other)).collect();
         let mut benches = Vec::new();
         for table in here.iter().filter(is_wanted) {
-            let other = there.iter().find(|other| other.name == table.name);
+            let other = others.get(&table.name).copied();
             let restriction = chosen.restriction(&table.name, Dialect::Mysql)?;
             let plan =
                 TablePlan::new(table, other.unwrap_or(table), servers, &self.request, restriction);

@@ -12,6 +12,11 @@ use crate::wait;
 /// The token in a sidecar's state directory.
 pub const TOKEN: &str = "api.token";
 
+/// The longest that is waited for an answer, where nobody says otherwise.
+const ANSWER: Duration = Duration::from_secs(10);
+/// A plan of thousands of tables stays below.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+
 /// A client of one sidecar.
 #[derive(Debug, Clone)]
 pub struct Api {
@@ -31,7 +36,7 @@ impl Api {
     /// For a sidecar on this port of loopback, with the token that it has made in its state directory.
     pub fn new(port: u16, state_dir: impl Into<PathBuf>) -> Api {
         let config = ureq::Agent::config_builder()
-            .timeout_global(Some(Duration::from_secs(10)))
+            .timeout_global(Some(ANSWER))
             .http_status_as_error(false)
             .build();
         let base = format!("http://127.0.0.1:{port}");
@@ -117,14 +122,25 @@ impl Api {
     }
 
     pub fn post(&self, path: &str, body: &Value) -> Result<Answer> {
+        self.post_within(path, body, ANSWER)
+    }
+
+    /// The same for what depends on the size of a database.
+    pub fn post_within(&self, path: &str, body: &Value, longest: Duration) -> Result<Answer> {
         let url = format!("{}{path}", self.base);
         let mut request = self.agent.post(&url);
         if let Some(authorization) = self.authorization() {
             request = request.header("Authorization", authorization);
         }
+        let request = request.config().timeout_global(Some(longest)).build();
         let mut response = request.send_json(body).with_context(|| format!("POST {url}"))?;
         let status = response.status().as_u16();
-        let body = response.body_mut().read_to_string().with_context(|| format!("POST {url}"))?;
+        let body = response
+            .body_mut()
+            .with_config()
+            .limit(ANSWER_BYTES_MAX)
+            .read_to_string()
+            .with_context(|| format!("POST {url}"))?;
         Ok(Answer { status, body })
     }
 

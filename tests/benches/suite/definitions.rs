@@ -55,7 +55,7 @@ async fn measure(stage: &Stage, options: &Options, tables: u64) -> Result<()> {
     let (mut plans, before) = (Series::default(), compared(&sidecar)?.len());
     for round in 0..options.rounds {
         let began = Instant::now();
-        let planned = stage.api().post("/v1/plan", &json!({}))?;
+        let planned = stage.api().post_within("/v1/plan", &json!({}), DEADLINE)?;
         plans.push(began.elapsed().as_secs_f64());
         ensure!(planned.status == 200, "{}: {}", planned.status, planned.body);
         let plan: Value = serde_json::from_str(&planned.body)?;

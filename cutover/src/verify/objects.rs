@@ -14,11 +14,9 @@ pub enum Rigor {
     /// SQL that the server has put together from its catalogs. Versions write the same thing
     /// differently, so between versions it is worth a look, and a difference within one.
     Text,
-    /// SQL that versions are known to write in many ways: compared within one version only.
+    /// SQL that is written in many ways: by another version, and by the same one once it was restored from a dump. Not
+    /// compared here, but by what one server prints of both.
     Printed,
-    /// SQL that another version can read. Compared between versions only, by what one server prints of both; within one
-    /// version other properties tell the same.
-    Readable,
     /// Changes neither results nor rights: a difference is worth a look.
     Noted,
     /// `yes` or `no`: what is `yes` on the source has to be so on the target, too.
@@ -153,8 +151,7 @@ pub fn compare(
             let other = there.properties.iter().find(|other| other.name == property.name);
             let value = other.map_or("unknown", |other| other.value.as_str());
             let is_skipped = match property.rigor {
-                Rigor::Printed => !same_major,
-                Rigor::Readable => true,
+                Rigor::Printed => true,
                 Rigor::AtLeast => property.value == "no",
                 Rigor::Exact | Rigor::Text | Rigor::Noted => false,
             };

@@ -19,6 +19,7 @@ use super::gate::Gate;
 use super::job::{Comparison, Job, Work};
 use super::large;
 use super::plan::TablePlan;
+use super::printed;
 use super::reader::{Reader, Trouble};
 use super::rechecking;
 use super::resume::Memory;
@@ -121,6 +122,8 @@ impl Comparison for PostgresComparison {
                 let majors = [&source, &target].map(|r| r.session().server_version() / 10_000);
                 let mut found =
                     compare_objects([&both[0], &both[1]], [from, to], majors[0] == majors[1]);
+                let texts = [&both[0], &both[1]].map(|side| side.objects.iter().collect());
+                found.extend(printed::compare(&target, texts, [from, to]).await?);
                 let unlogged =
                     here.iter().filter(|table| table.holds_rows() && !table.is_decoded());
                 found.extend(unlogged.filter(|table| wanted(&table.name)).map(|table| {

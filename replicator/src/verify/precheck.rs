@@ -75,10 +75,9 @@ async fn compared(stream: &EngineReplication) -> Result<Compared, Trouble> {
     let majors = [&source, &target].map(|reader| reader.session().server_version() / 10_000);
     let same_major = majors[0] == majors[1];
     let mut findings = differences([&one, &other], sides, same_major, &ours);
-    if !same_major {
-        let objects = [one.0.objects.as_slice(), other.0.objects.as_slice()];
-        findings.extend(printed::compare(&target, objects, sides).await?);
-    }
+    let texts =
+        [&one, &other].map(|side| side.0.objects.iter().chain(&side.1.objects).collect::<Vec<_>>());
+    findings.extend(printed::compare(&target, texts, sides).await?);
     of_plain_indexes(&mut findings, [&one.0, &other.0]);
     match (views, ends.direction) {
         (Ok(left), _) => findings.extend(left),

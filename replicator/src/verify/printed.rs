@@ -1,5 +1,6 @@
-//! Texts that versions print in many ways: the target reads the source's and prints it, in a transaction that is rolled
-//! back, and prints its own. The same text then is the same definition.
+//! Texts that are written in many ways: by another version, and by the same one once they were restored from a dump
+//! (`a IN ('x')` of a varchar column). The target reads the source's and prints it, in a transaction that is rolled back,
+//! and prints its own. The same text then is the same definition.
 //!
 //! What is made for it is temporary, and waits for nobody: a table is named at most, never changed.
 
@@ -13,7 +14,7 @@ use cutover::verify::objects::{Described, Property};
 use super::reader::{Reader, Trouble};
 
 /// Which texts of which kinds.
-const PRINTED: [(&str, &[&str]); 8] = [
+const PRINTED: [(&str, &[&str]); 9] = [
     ("view", &["definition"]),
     ("policy", &["condition", "check"]),
     ("domain", &["definitions", "default"]),
@@ -21,6 +22,7 @@ const PRINTED: [(&str, &[&str]); 8] = [
     ("index", &["predicate", "expressions"]),
     ("column", &["expression"]),
     ("trigger", &["condition"]),
+    ("rule", &["definition"]),
     ("function", &["defaults and body"]),
 ];
 
@@ -38,6 +40,8 @@ const DOMAIN: &str = "SELECT string_agg(conname || ' ' || pg_get_expr(conbin, 0)
      FROM pg_constraint WHERE contypid = 'pg_temp.cutover_printed'::regtype AND contype = 'c'";
 const TRIGGER: &str = "SELECT pg_get_triggerdef(oid) FROM pg_trigger \
      WHERE tgrelid = 'pg_temp.cutover_printed'::regclass";
+const RULE: &str = "SELECT pg_get_ruledef(oid) FROM pg_rewrite \
+     WHERE ev_class = 'pg_temp.cutover_printed'::regclass AND rulename = 'printed'";
 const FUNCTION: &str = "SELECT pg_get_functiondef('pg_temp.cutover_printed'::regproc)";
 
 /// Compares what both sides have. Objects that one of them lacks are told elsewhere.
@@ -46,11 +50,11 @@ const FUNCTION: &str = "SELECT pg_get_functiondef('pg_temp.cutover_printed'::reg
 /// The target's. What it can't read is among the findings.
 pub(super) async fn compare(
     target: &Reader,
-    [here, there]: [&[Described]; 2],
+    [here, there]: [Vec<&Described>; 2],
     [from, to]: [Side; 2],
 ) -> Result<Vec<ObjectFinding>, Trouble> {
     let others: HashMap<(&str, &str), &Described> =
-        there.iter().map(|other| ((other.kind.as_str(), other.name.as_str()), other)).collect();
+        there.iter().map(|other| ((other.kind.as_str(), other.name.as_str()), *other)).collect();
     let mut findings = Vec::new();
     let mut has_begun = false;
     for object in here {
@@ -140,8 +144,7 @@ fn probe(object: &Described, property: &str, text: &str) -> Option<Probe> {
         make: format!("CREATE TEMPORARY VIEW cutover_printed AS {query}"),
         print: VIEW,
     };
-    // What belongs to a table has its name behind the table's.
-    let table = || Some(object.name.rsplit_once(".\"")?.0);
+    let table = || table_of(&object.name);
     Some(match (object.kind.as_str(), property) {
         ("view", _) => view(text.to_owned()),
         ("domain", "definitions") => Probe {
@@ -164,6 +167,15 @@ fn probe(object: &Described, property: &str, text: &str) -> Option<Probe> {
             ),
             print: TRIGGER,
         },
+        ("rule", _) => Probe {
+            make: format!(
+                "CREATE TEMPORARY TABLE cutover_printed (LIKE {}); \
+                 CREATE RULE printed AS ON {} TO pg_temp.cutover_printed{text}",
+                table()?,
+                object.properties.iter().find(|one| one.name == "event")?.value
+            ),
+            print: RULE,
+        },
         ("function", _) => {
             let is = |one: &Property| one.name == "kind" && one.value == "procedure";
             let what = if object.properties.iter().any(is) { "PROCEDURE" } else { "FUNCTION" };
@@ -171,6 +183,26 @@ fn probe(object: &Described, property: &str, text: &str) -> Option<Probe> {
         }
         _ => view(format!("SELECT ({text}) AS printed FROM {}", table()?)),
     })
+}
+
+/// What belongs to a table has its name behind the table's, which has two parts in quotes. A name may look like anything,
+/// and what is made of it is executed.
+fn table_of(name: &str) -> Option<&str> {
+    let part = |name: &str| {
+        let mut quotes =
+            name.strip_prefix('"')?.match_indices('"').map(|(at, _)| at + 1).peekable();
+        loop {
+            let at = quotes.next()?;
+            // One that is written twice belongs to the name.
+            match quotes.peek() {
+                Some(&next) if next == at + 1 => _ = quotes.next(),
+                _ => return Some(at + 1),
+            }
+        }
+    };
+    let schema = part(name)?;
+    let table = schema + 1 + part(name.get(schema..)?.strip_prefix('.')?)?;
+    name.get(table..)?.starts_with('.').then(|| &name[..table])
 }
 
 /// The table of an index.
@@ -183,6 +215,16 @@ mod tests {
     use cutover::verify::objects::Rigor;
 
     use super::*;
+
+    #[test]
+    fn a_table_is_the_first_two_parts_of_a_name() {
+        let table = "\"s.\"\"\".\"t \"\".\"\"\"";
+        assert_eq!(table_of(&format!("{table}.\"a\"\".\"\"b\"")), Some(table));
+        assert_eq!(table_of("\"s\".\"t\".\"c\""), Some("\"s\".\"t\""));
+        for name in ["", "s.t.c", "\"s\".\"t\"", "\"s\".\"t", "\"s\"\".\"t\".c"] {
+            assert_eq!(table_of(name), None, "{name}");
+        }
+    }
 
     #[test]
     fn a_text_is_read_in_the_place_that_it_has() {

@@ -12,7 +12,7 @@ const TABLES: &str = "
     CREATE FUNCTION act() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
     CREATE TABLE items (id int PRIMARY KEY, code varchar(9), n int, at date DEFAULT current_date - 1,
         CONSTRAINT kind CHECK (code IN ('a', 'b', 'c') OR code LIKE 'x%'),
-        CONSTRAINT some CHECK (n BETWEEN 1 AND 9));
+        CONSTRAINT few CHECK (n BETWEEN 1 AND 9));
     CREATE UNIQUE INDEX once ON items (lower(code), (n + 1)) WHERE code IN ('a', 'b');
     CREATE TRIGGER acts AFTER UPDATE ON items FOR EACH ROW
         WHEN (OLD.code IN ('a', 'b') AND NEW.n > 1) EXECUTE PROCEDURE act('first', 'second');
@@ -24,6 +24,9 @@ const TABLES: &str = "
     CREATE DOMAIN grade AS numeric(4, 2) CONSTRAINT high CHECK (VALUE > 1 AND VALUE IN (2, 3));
     CREATE VIEW offers AS SELECT id, code FROM items;
     CREATE TRIGGER offered INSTEAD OF INSERT ON offers FOR EACH ROW EXECUTE PROCEDURE act();
+    CREATE RULE quiet AS ON DELETE TO offers WHERE OLD.code IN ('a', 'b') DO INSTEAD NOTHING;
+    CREATE SEQUENCE numbers START 5;
+    CREATE AGGREGATE total(int) (SFUNC = int4pl, STYPE = int, INITCOND = '0');
     CREATE TABLE days (id int, day date) PARTITION BY RANGE (day);
     CREATE TABLE days_1 PARTITION OF days FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
     CREATE TABLE days_2 PARTITION OF days FOR VALUES FROM ('2026-03-01') TO (MAXVALUE);
@@ -33,7 +36,7 @@ const TABLES: &str = "
 
 /// On blue, behind the stream's back: of tables that move, and of what stands beside them.
 const DEPLOY: &str = "
-    ALTER TABLE items DROP CONSTRAINT some, ADD CONSTRAINT some CHECK (n BETWEEN 1 AND 99),
+    ALTER TABLE items DROP CONSTRAINT few, ADD CONSTRAINT few CHECK (n BETWEEN 1 AND 99),
         ALTER at SET DEFAULT current_date - 2;
     DROP INDEX once;
     CREATE UNIQUE INDEX once ON items (lower(code), (n + 2)) WHERE code IN ('a', 'b', 'c');
@@ -46,9 +49,15 @@ const DEPLOY: &str = "
     CREATE OR REPLACE FUNCTION counted() RETURNS bigint LANGUAGE sql
         BEGIN ATOMIC SELECT count(*) FROM items WHERE code IN ('a', 'c'); END;
     CREATE OR REPLACE PROCEDURE nothing(n int DEFAULT 2 + 4) LANGUAGE sql AS 'SELECT 1 -- RETURNS';
-    ALTER DOMAIN grade DROP CONSTRAINT high, ADD CONSTRAINT high CHECK (VALUE > 1 AND VALUE IN (2, 4));
+    ALTER DOMAIN grade DROP CONSTRAINT high;
+    ALTER DOMAIN grade ADD CONSTRAINT high CHECK (VALUE > 1 AND VALUE IN (2, 4));
     DROP TRIGGER offered ON offers;
     ALTER POLICY mine ON items USING (code IN ('a', 'd'));
+    CREATE OR REPLACE RULE quiet AS ON DELETE TO offers WHERE OLD.code IN ('a', 'c') DO INSTEAD NOTHING;
+    ALTER SEQUENCE numbers START WITH 7 CACHE 3;
+    DROP AGGREGATE total(int);
+    CREATE AGGREGATE total(int) (SFUNC = int4pl, STYPE = int, INITCOND = '1');
+    REVOKE EXECUTE ON FUNCTION pg_sleep(double precision) FROM PUBLIC;
     GRANT SELECT ON items TO PUBLIC;
 ";
 
@@ -63,8 +72,8 @@ const BESIDE: &str = "
 ";
 
 /// What fails, and how the evidence begins.
-const EXPECTED: [&str; 15] = [
-    "constraint public.items.some: condition: another on green than on blue",
+const EXPECTED: [&str; 20] = [
+    "constraint public.items.few: condition: another on green than on blue",
     "column public.items.at: expression: another on green than on blue",
     "index public.once: predicate: another on green than on blue",
     "index public.once: expressions: another on green than on blue",
@@ -76,6 +85,11 @@ const EXPECTED: [&str; 15] = [
     "domain public.grade: definitions: another on green than on blue",
     "trigger public.offers.offered: blue does not have it",
     "policy public.items.mine: condition: another on green than on blue",
+    "rule public.offers.quiet: definition: another on green than on blue",
+    "sequence public.numbers: start: 7 on blue, 5 on green",
+    "sequence public.numbers: cached values: 3 on blue, 1 on green",
+    "function public.total(integer): aggregate: int4pl, integer, 1 on blue, int4pl, integer, 0 on green",
+    "changed privilege on function pg_catalog.pg_sleep(double precision) of PUBLIC: green does not have it",
     "grant on table public.items to PUBLIC: green does not have it",
     "table public.days_1: partition of: public.days FOR VALUES FROM (2026-01-01) TO (2026-02-01) on blue",
     "table public.days_2: partition of: public.days FOR VALUES FROM (2026-03-01) TO (MAXVALUE) on blue",
@@ -125,7 +139,8 @@ async fn what_texts_say_is_compared_between_versions_and_beside_a_filter() -> Re
     }
     let by_hand = "ALTER DOMAIN grade DROP CONSTRAINT high; \
          ALTER DOMAIN grade ADD CONSTRAINT high CHECK (VALUE > 1 AND VALUE IN (2, 4)); \
-         ALTER POLICY mine ON items USING (code IN ('a', 'd'))";
+         ALTER POLICY mine ON items USING (code IN ('a', 'd')); DROP AGGREGATE total(int); \
+         CREATE AGGREGATE total(int) (SFUNC = int4pl, STYPE = int, INITCOND = '1')";
     client.batch_execute(by_hand).await?;
     let mended = checks(&this, &json!({}))?;
     ensure!(told(&mended).is_empty(), "{:#?}", told(&mended));

@@ -174,14 +174,14 @@ async fn functions(reader: &Reader, objects: &mut Vec<Described>) -> Result<(), 
         let [Some(name), rest @ ..] = row.as_slice() else { continue };
         let mut properties = properties(rest, &names);
         let at = |index: usize| rest.get(names.len() + index).cloned().flatten();
-        // With this another version can print it again, and the hashes of what it prints say nothing.
+        // With this a server can print it again, and the hashes of what it prints say nothing.
         let printed = at(4).filter(|text| text.len() <= STATEMENT_MAX);
-        let rigor = if printed.is_some() { Rigor::Printed } else { Rigor::Text };
+        let rigor = if printed.is_some() { Rigor::Printed } else { Rigor::Noted };
         for (index, what) in ["hash of its defaults", "hash of its SQL body"].iter().enumerate() {
             properties.push(property(what, at(index).unwrap_or("none".into()), rigor));
         }
         if let Some(text) = printed {
-            properties.push(property("defaults and body", text, Rigor::Readable));
+            properties.push(property("defaults and body", text, Rigor::Printed));
         }
         let what = at(2).unwrap_or_default();
         let mut function =
@@ -233,9 +233,9 @@ async fn policies(reader: &Reader, objects: &mut Vec<Described>) -> Result<(), T
 
 async fn domains(reader: &Reader, objects: &mut Vec<Described>) -> Result<(), Trouble> {
     // A domain's NOT NULL is among its constraints since 17 only.
-    let constraints = |what: &str| {
+    let constraints = |what: &str, between: &str| {
         format!(
-            "(SELECT string_agg({what}, ', ' ORDER BY k.conname::text COLLATE \"C\") \
+            "(SELECT string_agg({what}, '{between}' ORDER BY k.conname::text COLLATE \"C\") \
               FROM pg_constraint k WHERE k.contypid = t.oid AND k.contype = 'c')"
         )
     };
@@ -246,12 +246,14 @@ async fn domains(reader: &Reader, objects: &mut Vec<Described>) -> Result<(), Tr
          FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace \
          WHERE t.typtype = 'd' AND {of_users}",
         domain = qualified("n.nspname", "t.typname"),
-        names = constraints(&format!(
-            "{name} || CASE WHEN k.convalidated THEN '' ELSE ' not valid' END"
-        )),
-        definitions = constraints(&format!(
-            "'CONSTRAINT ' || {name} || ' CHECK (' || pg_get_expr(k.conbin, 0) || ')'"
-        )),
+        names = constraints(
+            &format!("{name} || CASE WHEN k.convalidated THEN '' ELSE ' not valid' END"),
+            ", "
+        ),
+        definitions = constraints(
+            &format!("'CONSTRAINT ' || {name} || ' CHECK (' || pg_get_expr(k.conbin, 0) || ')'"),
+            " "
+        ),
         of_users = of_users("pg_type", "t.oid"),
     );
     let names = ["not null", "constraints"];

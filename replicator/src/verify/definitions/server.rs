@@ -80,7 +80,8 @@ async fn rules(reader: &Reader, objects: &mut Vec<Described>) -> Result<(), Trou
                 CASE r.ev_type WHEN '1' THEN 'select' WHEN '2' THEN 'update' WHEN '3' THEN 'insert' \
                      ELSE 'delete' END, r.is_instead, \
                 CASE r.ev_enabled WHEN 'O' THEN 'in ordinary sessions' WHEN 'D' THEN 'never' \
-                     WHEN 'A' THEN 'always' ELSE 'for replicas' END, pg_get_ruledef(r.oid) \
+                     WHEN 'A' THEN 'always' ELSE 'for replicas' END, \
+                substr({behind}, position({to} IN {behind}) + length({to})), pg_get_ruledef(r.oid) \
          FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class \
          JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE r.rulename <> '_RETURN' AND n.nspname !~ '^pg_' \
@@ -89,12 +90,19 @@ async fn rules(reader: &Reader, objects: &mut Vec<Described>) -> Result<(), Trou
                            AND e.objid = c.oid AND e.deptype = 'e')",
         table = qualified("n.nspname", "c.relname"),
         rule = quoted("r.rulename"),
+        // What a rule is called may look like anything.
+        behind =
+            "substr(pg_get_ruledef(r.oid), 1 + length('CREATE RULE ' || quote_ident(r.rulename)))",
+        to = "format(' TO %I.%I', n.nspname, c.relname)",
     );
     for row in reader.rows(&sql).await? {
         let [Some(table), Some(rule), rest @ ..] = row.as_slice() else { continue };
         let mut all = properties(rest, &["event", "instead", "acts"]);
-        let text = rest.last().cloned().flatten().unwrap_or_default();
-        all.push(property("definition", &text, Rigor::Text));
+        let [.., definition, text] = rest else { continue };
+        let text = text.clone().unwrap_or_default();
+        // Behind the table's name.
+        let definition = definition.as_deref().unwrap_or("none");
+        all.push(property("definition", definition, Rigor::Printed));
         objects.push(
             Described::new("rule", format!("{table}.{rule}"), all)
                 .made_by(text.trim_end_matches(';'))

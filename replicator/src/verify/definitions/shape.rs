@@ -128,6 +128,10 @@ pub(super) async fn constraints(
         properties.push(match condition {
             // All else of a CHECK is among the properties.
             Some(condition) => property("condition", condition, Rigor::Printed),
+            // What of an EXCLUDE may be written in many ways is compared with its index.
+            None if row.first().is_some_and(|kind| kind.as_deref() == Some("x")) => {
+                property("definition", &text, Rigor::Printed)
+            }
             None => property("definition", &text, Rigor::Text),
         });
         let add = format!("ALTER TABLE {table} ADD CONSTRAINT {} {text}", quote_ident(name));

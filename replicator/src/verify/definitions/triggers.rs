@@ -9,10 +9,6 @@ use super::super::reader::{Reader, Trouble};
 use super::shape::{columns, properties, qualified, quoted};
 use super::{exact, property};
 
-/// Between these the server prints a trigger's condition. It gives no other way to it: `pg_get_expr` knows one table, and
-/// a condition has two, OLD and NEW.
-const CONDITION: &str = " WHEN \\((.*)\\) EXECUTE (?:FUNCTION|PROCEDURE) ";
-
 /// Those of `tables`, and of views and foreign tables if `is_whole`. Without our own.
 pub(super) async fn read(
     reader: &Reader,
@@ -32,9 +28,7 @@ pub(super) async fn read(
                 || CASE WHEN g.tgtype & 32 = 32 THEN ' truncate' ELSE '' END, \
                 {columns}, g.tgqual IS NOT NULL, g.tgdeferrable, g.tginitdeferred, \
                 CASE WHEN g.tgnargs > 0 THEN md5(g.tgargs) END, g.tgoldtable, g.tgnewtable, \
-                CASE WHEN g.tgqual IS NOT NULL \
-                     THEN substring(pg_get_triggerdef(g.oid) FROM '{CONDITION}') END, \
-                pg_get_triggerdef(g.oid) || CASE g.tgenabled WHEN 'O' THEN '' \
+                pg_get_triggerdef(g.oid), pg_get_triggerdef(g.oid) || CASE g.tgenabled WHEN 'O' THEN '' \
                      ELSE '; ALTER TABLE ' || {table} || ' DISABLE TRIGGER ' || {trigger} END \
          FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid \
          JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -82,15 +76,87 @@ pub(super) async fn read(
             ),
         })];
         all.extend(properties(rest, &names));
-        let (condition, make) = match rest.get(names.len()..) {
-            Some([condition, make]) => (condition.as_deref(), make.clone()),
-            _ => return Err(Trouble::unexpected(reader.side, "no statement of a trigger")),
+        let [.., Some(text), make] = rest else {
+            return Err(Trouble::unexpected(reader.side, "no statement of a trigger"));
         };
+        let has_condition =
+            all.iter().any(|one| one.name == "has a condition" && one.value == "yes");
+        let condition = if has_condition { condition(text) } else { None };
         all.push(property("condition", condition.unwrap_or("none"), Rigor::Printed));
         let drop = format!("DROP TRIGGER {trigger} ON {table}");
         let mut one = Described::new("trigger", format!("{table}.{trigger}"), all).unmade_by(drop);
-        one.make = make;
+        one.make.clone_from(make);
         objects.push(one);
     }
     Ok(())
+}
+
+/// What is behind WHEN in a statement that a server has printed. It gives no other way to it: `pg_get_expr` knows one
+/// table, and a condition has two, OLD and NEW. What stands in quotes is somebody's name or text, and may look like a part
+/// of the statement.
+fn condition(statement: &str) -> Option<&str> {
+    const WHEN: &str = " WHEN (";
+    let bytes = statement.as_bytes();
+    let (mut quote, mut has_escapes, mut depth, mut begins) = (None, false, 0_u32, None);
+    let mut at = 0;
+    while at < bytes.len() {
+        let byte = bytes[at];
+        match (quote, byte) {
+            (Some(_), b'\\') if has_escapes => at += 1,
+            // A quote in a quoted text is written twice: it ends the text and begins another.
+            (Some(quoted), _) if byte == quoted => quote = None,
+            (Some(_), _) => {}
+            (None, b'\'' | b'"') => {
+                quote = Some(byte);
+                has_escapes = byte == b'\'' && at > 0 && bytes[at - 1] == b'E';
+            }
+            (None, b' ') if begins.is_none() && statement[at..].starts_with(WHEN) => {
+                at += WHEN.len() - 1;
+                (begins, depth) = (Some(at + 1), 1);
+            }
+            (None, b'(') => depth += 1,
+            (None, b')') if begins.is_some() => {
+                depth -= 1;
+                if depth == 0 {
+                    return statement.get(begins?..at);
+                }
+            }
+            (None, b')') => depth = depth.saturating_sub(1),
+            (None, _) => {}
+        }
+        at += 1;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::condition;
+
+    #[test]
+    fn a_condition_is_what_stands_behind_when_and_not_what_looks_like_it() {
+        let of = |name: &str, when: &str, arguments: &str| {
+            format!(
+                "CREATE TRIGGER {name} AFTER UPDATE OF \"a WHEN (b)\" ON s.t FOR EACH ROW \
+                 WHEN ({when}) EXECUTE FUNCTION s.f({arguments})"
+            )
+        };
+        for when in [
+            "(old.a > 1)",
+            "(new.b = ')'::text)",
+            "(new.\"c)\" = E'\\\\\\')'::text)",
+            "(f('it''s)') > 1)",
+        ] {
+            for name in ["x", "\"x WHEN (true) EXECUTE FUNCTION y(); --\"", "\"\"\" WHEN (\""] {
+                for arguments in ["", "') EXECUTE FUNCTION z('", "'a', 'it''s) EXECUTE'"] {
+                    let statement = of(name, when, arguments);
+                    assert_eq!(condition(&statement), Some(when), "{statement}");
+                }
+            }
+        }
+        assert_eq!(
+            condition("CREATE TRIGGER x AFTER INSERT ON s.t EXECUTE FUNCTION f(' WHEN (a)')"),
+            None
+        );
+    }
 }

@@ -8,6 +8,7 @@ mod flip;
 mod lease;
 mod proxy;
 mod proxy_entrance;
+mod proxy_liars;
 mod proxy_passwords;
 mod proxy_replication;
 mod proxy_switch;

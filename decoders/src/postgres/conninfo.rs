@@ -68,6 +68,18 @@ impl Host {
         }
     }
 
+    /// Whether it is this machine: a socket, or an address of loopback.
+    pub fn is_here(&self) -> bool {
+        match &self.address {
+            HostAddress::Socket(_) => true,
+            HostAddress::Name(name) => {
+                name == "localhost"
+                    || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+            }
+            HostAddress::Address { address, .. } => address.is_loopback(),
+        }
+    }
+
     /// Host name for the certificate and SNI.
     pub fn name(&self) -> Option<&str> {
         match &self.address {

@@ -35,6 +35,11 @@ impl RawConnection {
         &self.host
     }
 
+    /// Whether whoever answers is known to be the server: its certificate was checked, or it is this host.
+    pub fn is_verified(&self) -> bool {
+        self.host.is_here() || matches!(self.transport, Transport::Tls { is_verified: true, .. })
+    }
+
     /// Whether the bytes are encrypted.
     pub fn is_tls(&self) -> bool {
         self.transport.is_tls()

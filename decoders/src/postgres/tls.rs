@@ -23,6 +23,8 @@ use super::transport::Transport;
 pub(super) struct TlsSettings {
     config: Arc<ClientConfig>,
     server_name: ServerName<'static>,
+    /// The server's certificate is held against roots that are trusted.
+    verifies: bool,
 }
 
 impl TlsSettings {
@@ -41,7 +43,7 @@ impl TlsSettings {
         };
 
         let provider = Arc::new(ring::default_provider());
-        let verifier = verifier(info, &provider)?;
+        let (verifier, verifies) = verifier(info, &provider)?;
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&versions(info))
             .map_err(TlsError::Settings)?
@@ -64,6 +66,7 @@ impl TlsSettings {
             config.alpn_protocols = vec![b"postgresql".to_vec()];
         }
         Ok(TlsSettings {
+            verifies,
             config: Arc::new(config),
             server_name: server_name
                 .unwrap_or_else(|| ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into())),
@@ -78,16 +81,16 @@ impl TlsSettings {
         let certificates = stream.get_ref().1.peer_certificates();
         let end_point =
             certificates.and_then(|chain| chain.first()).and_then(|leaf| end_point_hash(leaf));
-        Ok(Transport::Tls { stream: Box::new(stream), end_point })
+        Ok(Transport::Tls { stream: Box::new(stream), end_point, is_verified: self.verifies })
     }
 }
 
 /// libpq checks the chain in *every* mode once a root file was loaded, and asks for one only in
-/// the verify modes.
+/// the verify modes. And whether anything is checked.
 fn verifier(
     info: &ConnInfo,
     provider: &Arc<CryptoProvider>,
-) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
+) -> Result<(Arc<dyn ServerCertVerifier>, bool), TlsError> {
     let must_verify = info.sslmode >= SslMode::VerifyCa;
     let check_name = info.sslmode == SslMode::VerifyFull;
     let roots = match &info.ssl.root_certificate {
@@ -120,14 +123,14 @@ fn verifier(
             None
         }
     };
+    let algorithms = provider.signature_verification_algorithms;
     match roots {
-        Some(roots) => Ok(Arc::new(ChainVerifier::new(
-            roots,
-            check_name,
-            provider.signature_verification_algorithms,
-        )?)),
+        Some(roots) => {
+            let verifier = ChainVerifier::new(roots, check_name, algorithms)?;
+            Ok((Arc::new(verifier), true))
+        }
         None if must_verify => Err(TlsError::NoRoots { sslmode: info.sslmode.as_str() }),
-        None => Ok(Arc::new(UncheckedVerifier::new(provider.signature_verification_algorithms))),
+        None => Ok((Arc::new(UncheckedVerifier::new(algorithms)), false)),
     }
 }
 

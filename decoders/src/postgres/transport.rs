@@ -32,6 +32,8 @@ pub(super) enum Transport {
         stream: Box<client::TlsStream<TcpStream>>,
         /// `tls-server-end-point` data (RFC 5929).
         end_point: Option<Vec<u8>>,
+        /// The certificate was held against roots that are trusted.
+        is_verified: bool,
     },
     /// One of those, as the client library has it when it is not the only speaker.
     Library(LibraryEnd),

@@ -2,7 +2,7 @@
 
 use cutover::login::Login;
 use decoders::mysql::server::SslMode as MysqlSslMode;
-use decoders::postgres::conninfo::{ConnInfo, Host, HostAddress, RootCertificate, SslMode};
+use decoders::postgres::conninfo::{ConnInfo, Host, RootCertificate, SslMode};
 
 use super::finding::{Finding, Fix, Side};
 
@@ -17,7 +17,7 @@ fn of(side: Side, login: &Login) -> Option<Finding> {
     let (evidence, fix) = match login {
         Login::Postgres(info) if is_verified(info) => return None,
         Login::Postgres(info) => (
-            format!("sslmode={}", info.sslmode),
+            format!("sslmode={}; the proxy passes no password in the clear over it", info.sslmode),
             "give the connection string sslmode=verify-full and sslrootcert",
         ),
         Login::Mysql(url) if url.is_verified() => return None,
@@ -39,22 +39,11 @@ fn of(side: Side, login: &Login) -> Option<Finding> {
 }
 
 fn is_verified(info: &ConnInfo) -> bool {
-    info.hosts().iter().all(is_here)
+    info.hosts().iter().all(Host::is_here)
         || match info.sslmode {
             SslMode::VerifyCa | SslMode::VerifyFull => true,
             // As libpq does: with a root certificate it is checked.
             SslMode::Require => matches!(info.ssl.root_certificate, RootCertificate::File(_)),
             SslMode::Disable | SslMode::Allow | SslMode::Prefer => false,
         }
-}
-
-fn is_here(host: &Host) -> bool {
-    match &host.address {
-        HostAddress::Socket(_) => true,
-        HostAddress::Name(name) => {
-            name == "localhost"
-                || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-        }
-        HostAddress::Address { address, .. } => address.is_loopback(),
-    }
 }

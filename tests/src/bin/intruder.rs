@@ -1,5 +1,6 @@
 //! `make intruder`: a role of the application, the owner of the database, another user of the host and a page in a
-//! browser try to hide a write, to forge what is ours, to run code as us, and to give orders.
+//! browser try to hide a write, to forge what is ours, to run code as us, and to give orders; whoever answers in
+//! a server's place tries to get a client's password.
 //!
 //! Exit code 0 only if nothing did harm. The last line of standard output is one JSON object.
 

@@ -1,10 +1,11 @@
 //! Somebody who may use the databases or the host, and is not trusted: what he tries, and what came of it.
 //!
 //! Each attempt is made for real, on two servers between which the sidecar streams. An attempt has done harm if a
-//! write is missing on green, if code ran as our role, if somebody could read or write what is ours, or if
-//! something of the host lies open.
+//! write is missing on green, if code ran as our role, if somebody could read or write what is ours, if
+//! something of the host lies open, or if somebody was told a client's password.
 
 mod host;
+mod liar;
 mod marks;
 pub mod mysql;
 mod names;
@@ -35,6 +36,8 @@ pub enum Who {
     Browser,
     /// Many connections that say nothing.
     Flood,
+    /// Whoever answers in a server's place.
+    Liar,
 }
 
 /// What was tried and what came of it.
@@ -71,6 +74,7 @@ impl Summary {
             "neighbour": by(Who::Neighbour),
             "browser": by(Who::Browser),
             "flood": by(Who::Flood),
+            "liar": by(Who::Liar),
         })
         .to_string()
     }
@@ -121,6 +125,7 @@ pub async fn run(blue: u32, green: u32) -> Result<Summary> {
     names::run(&mut ground).await?;
     host::run(&mut ground).await?;
     web::run(&mut ground).await?;
+    liar::run(&mut ground).await?;
     let Ground { mut sidecar, summary, .. } = ground;
     sidecar.terminate()?;
     Ok(summary)

@@ -3,6 +3,9 @@
 //! One thing is changed on the way: SCRAM-SHA-256-PLUS is not offered, because it would bind the
 //! login to one of two TLS channels. And with TLS on both legs, see [`super::vouch`].
 //!
+//! A request for the secret itself - a password in the clear, a token - reaches the client only from a
+//! server that is known to be the server: anybody can ask.
+//!
 //! Of the client nothing is passed on but answers to what the server asks. What it has sent ahead
 //! stays where it is until the session begins, which has to know every message.
 
@@ -11,7 +14,7 @@ use std::io;
 use decoders::postgres::raw::RawConnection;
 use tokio::io::AsyncWriteExt;
 
-use super::login::MESSAGE_MAX;
+use super::login::{MESSAGE_MAX, UNVERIFIED, UNVERIFIED_HINT};
 use super::messages::{self, Inbox, Message};
 use super::scram::{MECHANISM, Overheard, Verifier};
 use super::users::{Registry, Shown, Users};
@@ -84,6 +87,12 @@ pub(super) async fn admit(
                     Err(error) => return Err(error),
                 };
                 match message.tag {
+                    b'R' if !server.is_verified() && wants_secret(&message) => {
+                        messages::fatal(&mut out, "28000", UNVERIFIED, Some(UNVERIFIED_HINT));
+                        client.write_all(&out).await?;
+                        client.flush().await?;
+                        return Ok(None);
+                    }
                     b'R' if message.int32(0) == Some(10)
                         && let Some(vouching) = vouching
                         && let Some(verifier) = vouching.verifier().await =>
@@ -97,7 +106,9 @@ pub(super) async fn admit(
                         continue;
                     }
                     b'R' => {
-                        asked = request(&mut message, &mut overheard, &mut admitted.shown);
+                        let is_verified = server.is_verified();
+                        let shown = &mut admitted.shown;
+                        asked = request(&mut message, &mut overheard, shown, is_verified);
                         // Ok, and the last word of a SASL exchange, behind which it comes.
                         awaits = !matches!(message.int32(0), Some(0 | 12));
                     }
@@ -167,8 +178,35 @@ async fn answer_of(
     }
 }
 
-/// Looks at a request of the server's and takes `-PLUS` out of it.
-fn request(message: &mut Message, overheard: &mut Overheard, shown: &mut Shown) -> Asked {
+/// The names of the SASL mechanisms in a request's data.
+fn mechanisms(data: &[u8]) -> impl Iterator<Item = &[u8]> {
+    data.split(|byte| *byte == 0).filter(|name| !name.is_empty())
+}
+
+/// Whether a mechanism proves that the client knows the secret, without showing it.
+fn is_proof(mechanism: &[u8]) -> bool {
+    mechanism.starts_with(b"SCRAM-")
+}
+
+/// Whether the request can be answered only by what whoever hears it could log in with: a password in the
+/// clear, or SASL without a mechanism of proofs (OAUTHBEARER).
+fn wants_secret(message: &Message) -> bool {
+    let data = message.body.get(4..).unwrap_or_default();
+    match message.int32(0) {
+        Some(3) => true,
+        Some(10) => !mechanisms(data).any(is_proof),
+        _ => false,
+    }
+}
+
+/// Looks at a request of the server's and takes `-PLUS` out of it, and what shows a secret if nobody has
+/// verified the server.
+fn request(
+    message: &mut Message,
+    overheard: &mut Overheard,
+    shown: &mut Shown,
+    is_verified: bool,
+) -> Asked {
     let code = message.int32(0);
     let data = message.body.get(4..).unwrap_or_default();
     let useless = |shown: &mut Shown, method| {
@@ -182,9 +220,8 @@ fn request(message: &mut Message, overheard: &mut Overheard, shown: &mut Shown) 
         Some(3) => Asked::Password,
         Some(5) => useless(shown, "MD5"),
         Some(10) => {
-            let kept: Vec<&[u8]> = data
-                .split(|byte| *byte == 0)
-                .filter(|name| !name.is_empty() && !name.ends_with(b"-PLUS"))
+            let kept: Vec<&[u8]> = mechanisms(data)
+                .filter(|name| !name.ends_with(b"-PLUS") && (is_verified || is_proof(name)))
                 .collect();
             let is_scram = kept.contains(&MECHANISM.as_bytes());
             let mut body = 10_i32.to_be_bytes().to_vec();
@@ -201,5 +238,39 @@ fn request(message: &mut Message, overheard: &mut Overheard, shown: &mut Shown) 
         Some(12) if matches!(shown, Shown::Useless("SCRAM")) => Asked::ScramFinal,
         Some(7..=9) => useless(shown, "GSSAPI"),
         _ => useless(shown, "a method that is not known"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sasl(names: &[&str]) -> Message {
+        let mut body = 10_i32.to_be_bytes().to_vec();
+        names.iter().for_each(|name| messages::text(&mut body, name.as_bytes()));
+        body.push(0);
+        Message { tag: b'R', body }
+    }
+
+    #[test]
+    fn a_secret_is_what_the_server_could_log_in_with() {
+        let of = |code: i32| Message { tag: b'R', body: code.to_be_bytes().to_vec() };
+        assert!(wants_secret(&of(3)));
+        assert!(wants_secret(&sasl(&["OAUTHBEARER"])));
+        for asked in [of(0), of(5), of(7), sasl(&["SCRAM-SHA-256", "OAUTHBEARER"])] {
+            assert!(!wants_secret(&asked));
+        }
+    }
+
+    #[test]
+    fn an_unverified_server_offers_proofs_only() {
+        let offered = |is_verified| {
+            let mut message = sasl(&["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "OAUTHBEARER"]);
+            let (mut overheard, mut shown) = (Overheard::default(), Shown::Nothing);
+            request(&mut message, &mut overheard, &mut shown, is_verified);
+            message.body
+        };
+        assert_eq!(offered(true), sasl(&["SCRAM-SHA-256", "OAUTHBEARER"]).body);
+        assert_eq!(offered(false), sasl(&["SCRAM-SHA-256"]).body);
     }
 }

@@ -14,6 +14,13 @@ use super::scram::{ClientKey, Exchange, MECHANISM};
 /// The longest message before a session is ready.
 pub(super) const MESSAGE_MAX: usize = 1 << 20;
 
+/// Why a password is not shown.
+pub(super) const UNVERIFIED: &str =
+    "the server asks for the password itself, and nobody has verified that it is the server";
+/// What helps.
+pub(super) const UNVERIFIED_HINT: &str = "Give the proxy's connection string of this server \
+    sslmode=verify-full and sslrootcert, or let the server ask for scram-sha-256 (pg_hba.conf).";
+
 /// What we can show to a server.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Credential {
@@ -96,6 +103,9 @@ pub(super) async fn enter(
         let message = inbox.next(stream, MESSAGE_MAX).await?;
         let mut out = Vec::new();
         match message.tag {
+            b'R' if message.int32(0) == Some(3) && !stream.is_verified() => {
+                return Err(LoginError::new(format!("{UNVERIFIED}. {UNVERIFIED_HINT}")));
+            }
             b'R' => answer(&message, user, credential, &mut scram, &mut out)?,
             b'S' => entered.parameters.extend(
                 messages::pair(&message.body).map(|(name, value)| (name.to_vec(), value.to_vec())),

@@ -16,6 +16,8 @@
 //! The same shape does not mean the same rows. What a change may have done to rows is judged by the record of the
 //! catalog, and whatever is unproven stands in the way until a comparison has answered it.
 
+mod remedies;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +51,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// What stands in the way until the first comparison.
 pub(super) const NOT_COMPARED: &str = "blue's tables have not been compared with green's yet";
 
-/// How many unproven tables are named.
+/// How many tables of a kind are named.
 const NAMED_MAX: usize = 5;
 
 /// A table's columns by name: type, and whether the server computes it.
@@ -63,7 +65,14 @@ enum Drift {
     /// Replicated before, gone from blue now.
     Dropped { table: QualifiedName, is_partition: bool },
     /// On both, but not the same.
-    Altered { table: QualifiedName, how: String },
+    Altered {
+        table: QualifiedName,
+        how: String,
+        /// Columns that green alone has, with their types.
+        on_green_only: Vec<(String, String)>,
+        /// They are all that differs.
+        is_that_all: bool,
+    },
     /// Published, and not on green. The statement makes it there, if it is a partition.
     MissingOnGreen { table: QualifiedName, partition: Option<String> },
     /// On blue, and not published.
@@ -88,16 +97,15 @@ impl Drift {
         }
     }
 
-    /// What to do on green about it, as soon as green has everything from before.
+    /// What to do about it, on green if it says nothing else, as soon as green has everything from before.
     fn remedy(&self) -> String {
         match self {
             Drift::Dropped { table, .. } => {
                 format!("DROP TABLE {table}; (or rename it as on blue)")
             }
-            Drift::Altered { table, .. } => format!(
-                "the same ALTER TABLE {table} as on blue (where it fills the rows that are there, \
-                 other values may come of it: cutover verify --table '{table}')"
-            ),
+            Drift::Altered { table, on_green_only, is_that_all, .. } => {
+                remedies::altered(table, on_green_only, *is_that_all)
+            }
             Drift::MissingOnGreen { partition: Some(statement), .. } => format!("{statement};"),
             Drift::MissingOnGreen { table, partition: None } => format!(
                 "CREATE TABLE {table} as on blue (rows that it had before it was replicated come \
@@ -161,8 +169,18 @@ fn compare(
                 drifts.push(Drift::MissingOnGreen { table: name.clone(), partition });
             }
             Some(on_green) if on_green != columns => {
-                let how = describe(columns, on_green);
-                drifts.push(Drift::Altered { table: name.clone(), how });
+                let alone = on_green.iter().filter(|(column, _)| !columns.contains_key(*column));
+                let on_green_only: Vec<_> = alone
+                    .map(|(column, (type_name, _))| (column.clone(), type_name.clone()))
+                    .collect();
+                drifts.push(Drift::Altered {
+                    table: name.clone(),
+                    how: describe(columns, on_green),
+                    is_that_all: columns
+                        .iter()
+                        .all(|(column, kind)| on_green.get(column) == Some(kind)),
+                    on_green_only,
+                });
             }
             Some(_) => {}
         }
@@ -355,7 +373,8 @@ impl Watching<'_> {
             let Some(seen) = &seen else { continue };
             let unproven = book.marks(green).await.map_err(|failure| failure.what)?;
             let is_passed = shared.progress.borrow().applied() >= seen.head;
-            let obstacle = obstacle(&seen.drifts, &seen.open, &unproven, is_passed);
+            let publication = config.publication();
+            let obstacle = obstacle(&seen.drifts, &seen.open, &unproven, is_passed, &publication);
             shared.stand_in_the_way(obstacle.map(|text| ends.words(text)));
             let stopping: Vec<_> =
                 seen.drifts.iter().filter(|drift| drift.stops()).cloned().collect();
@@ -440,15 +459,17 @@ fn obstacle(
     open: &[String],
     unproven: &[Mark],
     is_passed: bool,
+    publication: &str,
 ) -> Option<String> {
-    let mut words = Vec::new();
+    let names = drifts.iter().filter_map(|drift| match drift {
+        Drift::Unpublished(name) => Some(name),
+        _ => None,
+    });
+    let names: Vec<_> = names.collect();
+    let mut words: Vec<_> = remedies::unpublished(&names, publication).into_iter().collect();
     for drift in drifts {
         words.push(match drift {
-            Drift::Unpublished(name) => format!(
-                "{name} is on blue and not replicated (created after the copy, or taken out of the \
-                 publication): drop it, exclude it (tables.exclude), or copy again (replicator \
-                 teardown, then run)"
-            ),
+            Drift::Unpublished(_) => continue,
             drift if drift.stops() => drift.to_string(),
             drift if is_passed => format!("{drift}; on green: {}", drift.remedy()),
             drift => format!("{drift}; green still has to apply what came before"),
@@ -472,7 +493,7 @@ impl std::fmt::Display for Drift {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Drift::Dropped { table, .. } => write!(f, "{table} was dropped or renamed on blue"),
-            Drift::Altered { table, how } => write!(f, "{table} was altered: {how}"),
+            Drift::Altered { table, how, .. } => write!(f, "{table} was altered: {how}"),
             Drift::MissingOnGreen { table, .. } => write!(f, "{table} is missing on green"),
             Drift::Unpublished(name) => write!(f, "{name} is not replicated"),
             Drift::MadeAgain(name) => write!(f, "{name} was dropped and made again on blue"),
@@ -531,7 +552,7 @@ mod tests {
         let known = ["kept", "altered", "dropped"].map(|known| (name(known), false)).into();
         let published: BTreeSet<_> = ["kept", "altered", "partition"].map(name).into();
         let drifts = compare(&blue, &green, &published, &known);
-        let obstacle = obstacle(&drifts, &[], &[], true).unwrap();
+        let obstacle = obstacle(&drifts, &[], &[], true, "cutover_shop").unwrap();
         let stopping: Vec<_> = drifts.into_iter().filter(Drift::stops).collect();
         let failure = stop(&stopping);
         for part in [
@@ -549,13 +570,39 @@ mod tests {
         assert!(failure.remedy.unwrap().contains("DROP TABLE \"public\".\"dropped\";"));
     }
 
+    /// The remedy for a table with these columns on blue and on green.
+    fn remedy(blue: &[(&str, &str)], green: &[(&str, &str)]) -> String {
+        let published: BTreeSet<_> = [name("t")].into();
+        let known = [(name("t"), false)].into();
+        let drifts = compare(&tables(&[("t", blue)]), &tables(&[("t", green)]), &published, &known);
+        assert_eq!(drifts.len(), 1);
+        drifts[0].remedy()
+    }
+
+    #[test]
+    fn a_column_of_green_alone_has_two_remedies() {
+        const AGAIN: &str = "the same ALTER TABLE \"public\".\"t\" as on blue";
+        const DROP: &str = "ALTER TABLE \"public\".\"t\" DROP COLUMN \"new\";";
+        const ADD: &str = "ALTER TABLE \"public\".\"t\" ADD COLUMN \"new\" date; on blue";
+        let (id, new) = (("id", "integer"), ("new", "date"));
+        let said = remedy(&[id], &[id, new]);
+        assert!(said.contains(DROP) && said.contains(ADD) && !said.contains(AGAIN), "{said}");
+        // It may be a rename: nothing is dropped without another word.
+        let said = remedy(&[id, ("other", "date")], &[id, new]);
+        assert!(said.starts_with(AGAIN) && said.contains(DROP) && said.contains(ADD), "{said}");
+        let said = remedy(&[("id", "bigint")], &[id, new]);
+        assert!(said.starts_with(AGAIN) && said.contains(DROP), "{said}");
+        let said = remedy(&[id, new], &[id]);
+        assert!(said.starts_with(AGAIN) && !said.contains("COLUMN"), "{said}");
+    }
+
     #[test]
     fn equal_tables_show_nothing() {
         let both = tables(&[("kept", &[("a", "integer")])]);
         let published: BTreeSet<_> = [name("kept")].into();
         let known = [(name("kept"), false)].into();
         assert_eq!(compare(&both, &both, &published, &known), []);
-        assert_eq!(obstacle(&[], &[], &[], true), None);
+        assert_eq!(obstacle(&[], &[], &[], true, "cutover_shop"), None);
     }
 
     #[test]
@@ -569,9 +616,9 @@ mod tests {
             Drift::Detached { table, parent },
         ];
         assert!(!drifts.iter().any(Drift::stops));
-        let early = obstacle(&drifts, &[], &[], false).unwrap();
+        let early = obstacle(&drifts, &[], &[], false, "cutover_shop").unwrap();
         assert!(!early.contains("DROP TABLE") && early.contains("still has to apply"), "{early}");
-        let late = obstacle(&drifts, &[], &[], true).unwrap();
+        let late = obstacle(&drifts, &[], &[], true, "cutover_shop").unwrap();
         for remedy in ["DROP TABLE \"public\".\"p\"", "PARTITION OF m DEFAULT", "DETACH PARTITION"]
         {
             assert!(late.contains(remedy), "{remedy} is missing in {late}");
@@ -582,7 +629,7 @@ mod tests {
     fn what_is_unproven_is_named_with_the_command() {
         let mark = |table: String| Mark { table: name(&table), why: "w".into(), revision: 1 };
         let marks: Vec<_> = (0..7).map(|n| mark(format!("t{n}"))).collect();
-        let said = obstacle(&[], &[], &marks, true).unwrap();
+        let said = obstacle(&[], &[], &marks, true, "cutover_shop").unwrap();
         assert!(said.contains("cutover verify --table '\"public\".\"t0\"'"), "{said}");
         assert!(!said.contains("t5") && said.contains("and 2 more tables"), "{said}");
     }

@@ -2,7 +2,7 @@
 //! unproven, and no cutover begins before a comparison has found it equal. Harmless maintenance is none of it.
 
 use anyhow::{Context, Result, ensure};
-use tests::stage::{DATABASE, Stage};
+use tests::stage::{APP, DATABASE, Stage};
 use tests::wait;
 
 use super::verify::{ensure_equal, verify};
@@ -164,6 +164,55 @@ async fn a_reset_column_and_a_rewrite_are_unproven_and_maintenance_is_not() -> R
     let (code, report) = verify(&this.stage, &["--table", "filled"])?;
     ensure!(code == 9, "{report:#}");
     Ok(())
+}
+
+/// A table that was created after the copy, with rows: what is printed takes it in, and nothing else is needed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_table_is_taken_in_by_what_is_printed() -> Result<()> {
+    const TABLE: &str = "CREATE TABLE late (id int PRIMARY KEY, v text)";
+    const CONTENT: &str = "SELECT count(*) || md5(string_agg(id || v, ',' ORDER BY id)) FROM late";
+    let this = Move::streaming(Stage::builder(15, 17)).await?;
+    this.stage
+        .on_blue(&format!(
+            "{TABLE}; INSERT INTO late SELECT n, 'before' FROM generate_series(1, 300) n"
+        ))
+        .await?;
+    let said = wait_said(&this, &["\"late\" is on blue and not replicated", "COMMIT;"]).await?;
+    ensure_refused(&this, "late").await?;
+    let (_, statements) = said.split_once("BEGIN;").context("no statement is printed")?;
+    let (statements, _) = statements.split_once("COMMIT;").context("it has no end")?;
+    let on_green = format!("{TABLE}; ALTER TABLE late OWNER TO {APP}");
+    this.stage.green.execute(DATABASE, &on_green).await?;
+    this.stage.blue.execute(DATABASE, &format!("BEGIN; {statements} COMMIT")).await?;
+    this.stage
+        .on_blue("INSERT INTO late SELECT n, 'since' FROM generate_series(301, 400) n")
+        .await?;
+    wait_said(&this, &["\"late\" may differ", "cutover verify --table"]).await?;
+    ensure_refused(&this, "late").await?;
+    let (code, report) = verify(&this.stage, &["--table", "late"])?;
+    ensure!(code == 9, "the rows from before are in no stream: {report:#}");
+    let finished = this.stage.cutover(&["repair", "--yes"], 2 * SOON)?;
+    ensure!(finished.code() == 0, "{}\n{}", finished.stdout, finished.stderr);
+    ensure_equal(verify(&this.stage, &["--table", "late"])?)?;
+    wait_said(&this, &[]).await?;
+    // Its rows of before are the stream's as any.
+    this.stage
+        .on_blue("UPDATE late SET v = 'changed' WHERE id < 50; DELETE FROM late WHERE id = 60")
+        .await?;
+    let finished = this.stage.cutover(&["--when-lag", "<1s", "--yes"], 2 * SOON)?;
+    ensure!(finished.code() == 0, "{}\n{}", finished.stdout, finished.stderr);
+    let green = this.stage.green.value(DATABASE, CONTENT).await?;
+    ensure!(green.starts_with("399"), "{green}");
+    ensure!(green == this.stage.blue.value(DATABASE, CONTENT).await?);
+    // And what green writes to it comes back.
+    let back = "INSERT INTO late VALUES (1000, 'green')";
+    this.stage.green.execute(DATABASE, back).await?;
+    wait::until("green's row on blue", SOON, || async {
+        let there = "SELECT count(*) FROM late WHERE id = 1000";
+        Ok((this.stage.blue.value(DATABASE, there).await? == "1").then_some(()))
+    })
+    .await?;
+    this.ensure_green_serves().await
 }
 
 #[tokio::test(flavor = "multi_thread")]

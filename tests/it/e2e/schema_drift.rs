@@ -42,6 +42,19 @@ async fn a_column_added_on_blue_stops_the_stream_until_green_has_it() -> Result<
     ensure_goes_on(this).await
 }
 
+/// What was done on green first is not to be done there again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_added_on_green_first_is_dropped_there_or_added_on_blue() -> Result<()> {
+    let mut this = start().await?;
+    this.stage.green.execute(DATABASE, "ALTER TABLE drifting ADD b int").await?;
+    let remedies = ["DROP COLUMN \"b\"", "ADD COLUMN \"b\" integer; on blue"];
+    ensure_stopped_with(&mut this, &remedies).await?;
+    this.stage
+        .on_blue("ALTER TABLE drifting ADD b int; INSERT INTO drifting VALUES (3, 'z', 7)")
+        .await?;
+    ensure_goes_on(this).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_type_stops_the_stream_until_green_has_it() -> Result<()> {
     let mut this = start().await?;

@@ -14,11 +14,12 @@ use crate::verify::{Accepted, Mode, Predicate};
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0 done, plan ready      5 aborted, nothing changed     8 another run is active
-  1 failed                6 cut over and then rolled    10 sidecar unreachable or no longer
-  2 wrong usage             back: blue serves, nothing     watched; a run may be going on
-  3 a precheck failed       is lost                    11 the sidecar can't do this now
-  4 not in time           7 held: a person decides    130 interrupted before the gate passed
+  0 done, plan ready      6 cut over and then rolled    10 sidecar unreachable
+  1 failed                  back: blue serves           11 the sidecar can't do this now
+  2 wrong usage           7 held: a person decides      12 no longer watched; a run may be going
+  3 a precheck failed     8 another run is active          on
+  4 not in time           9 what was verified is not   130 interrupted before the gate passed
+  5 aborted, put back       what it has to be
 
 Quote the lag condition: an unquoted < is a redirection. --when-lag lt1s and --max-lag 1s need no
 quotes.

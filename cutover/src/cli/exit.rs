@@ -17,11 +17,11 @@ pub enum Exit {
     Usage = 2,
     /// A precheck failed. Nothing was touched.
     NotReady = 3,
-    /// What was waited for did not come in time; for a run: the gate. Nothing was touched.
+    /// What was waited for did not come in time; for a run: the gate. No client was held.
     TimedOut = 4,
     /// The run was aborted and everything was put back: the side that served before serves.
     Aborted = 5,
-    /// The clients were taken back: blue serves, nothing is lost.
+    /// The clients were taken back: blue serves, with everything that green had committed when it was closed.
     RolledBack = 6,
     /// A person has to decide; the side that may not serve stays closed.
     Held = 7,
@@ -29,11 +29,14 @@ pub enum Exit {
     Busy = 8,
     /// What was verified is not what it has to be.
     Mismatch = 9,
-    /// The sidecar can't be reached, or this command stopped watching. A run may be going on.
+    /// The sidecar can't be reached. A run may be going on.
     Unreachable = 10,
     /// The sidecar answers, but can't do this now: nothing streams, or a server does not answer it.
     /// Nothing was touched.
     NotNow = 11,
+    /// This command does not watch any more, or could not read the answer to its order. The sidecar goes on: a run
+    /// may be going on, or begin.
+    Unwatched = 12,
     /// Interrupted before the gate passed. Nothing was touched.
     Interrupted = 130,
 }
@@ -119,6 +122,8 @@ mod tests {
         for (code, number) in codes {
             assert_eq!(Exit::from(code) as u8, number, "{code:?}");
         }
+        assert_eq!(Exit::Unreachable as u8, 10);
+        assert_eq!(Exit::Unwatched as u8, 12);
         assert_eq!(Exit::Interrupted as u8, 130);
     }
 }

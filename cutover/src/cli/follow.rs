@@ -90,7 +90,7 @@ pub fn follow(
         if let Err(error) = spawned {
             let what = format!("the run can't be followed: {error}");
             return Err(Failure::new(
-                Exit::Unreachable,
+                Exit::Unwatched,
                 ApiError::new(ErrorCode::Internal, what, "this command")
                     .in_state("the run goes on without this command"),
             ));
@@ -118,7 +118,7 @@ pub fn follow(
             Ok(Heard::Report(report)) => Some(follower.finished(&report)),
             Ok(Heard::Interrupt) => follower.interrupted()?,
             Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return Err(follower.lost("nothing to hear")),
+            Err(RecvTimeoutError::Disconnected) => return Err(follower.detached()),
         };
         if let Some(exit) = ended {
             let Some(breached) = follower.breached.take() else { return Ok(exit) };
@@ -343,7 +343,7 @@ impl Follower<'_> {
             _ => "no longer watching: the run goes on without this command",
         };
         Failure::new(
-            Exit::Unreachable,
+            Exit::Unwatched,
             ApiError::new(ErrorCode::Unavailable, what, "this command")
                 .in_state(format!("run {} was last seen {}", self.run, self.phase.name()))
                 .next("cutover status --watch"),

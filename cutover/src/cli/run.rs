@@ -103,7 +103,7 @@ pub fn change_over(
         let failure = client.failure(error, state);
         match failure.exit {
             Exit::Failed if failure.error.state == state => {
-                Failure { exit: Exit::Unreachable, ..failure }
+                Failure { exit: Exit::Unwatched, ..failure }
             }
             _ => failure,
         }

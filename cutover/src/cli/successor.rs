@@ -33,18 +33,20 @@ pub fn wait<T>(
         {
             return Ok(update.status);
         }
-        let why = match from.recv_timeout(RETRY) {
-            Ok(message) if interrupts(&message) => "no longer watching: it may still begin",
+        let (exit, why) = match from.recv_timeout(RETRY) {
+            Ok(message) if interrupts(&message) => {
+                (Exit::Unwatched, "no longer watching: it may still begin")
+            }
             Ok(_) | Err(RecvTimeoutError::Timeout) if Instant::now() < gives_up_at => continue,
             Err(RecvTimeoutError::Disconnected) => {
                 std::thread::sleep(RETRY);
                 continue;
             }
-            Ok(_) | Err(RecvTimeoutError::Timeout) => "it did not begin",
+            Ok(_) | Err(RecvTimeoutError::Timeout) => (Exit::Failed, "it did not begin"),
         };
         let what = format!("a monitor was breached, and a rollback is due: {why}");
         return Err(Failure::new(
-            Exit::Failed,
+            exit,
             ApiError::new(ErrorCode::Unavailable, what, "sidecar")
                 .in_state(format!("{} serves", report.serving))
                 .next("cutover status, then: cutover rollback"),

@@ -1,7 +1,7 @@
 //! A cutover from its plan to its report, and what ^C means at each place.
 
 use cutover::Phase;
-use cutover::api::{Check, Outcome, RunEventKind, Step};
+use cutover::api::{Breach, Check, Outcome, RunEventKind, RunReport, Step};
 use serde_json::json;
 
 use crate::canned::{self, gate, report, step};
@@ -180,11 +180,38 @@ fn after_the_point_of_no_return_an_interrupt_only_leaves() {
     let (sidecar, running) = watched(Phase::Committed, &GO);
     running.interrupt();
     let ended = running.end();
-    assert_eq!(ended.code, Some(10), "{ended:#?}");
+    assert_eq!(ended.code, Some(12), "{ended:#?}");
     assert!(ended.stderr.contains("the run goes on without this command"), "{ended:#?}");
     assert!(ended.stderr.contains("cutover status --watch"), "{ended:#?}");
     let state = sidecar.state();
     assert!(state.requests.iter().all(|request| !request.target.ends_with("/abort")));
+}
+
+#[test]
+fn an_interrupt_while_a_rollback_is_due_only_leaves() {
+    let (sidecar, running) = watched(Phase::Watching, &GO);
+    sidecar.change(|state| {
+        let what = "monitor errors: 7 of 10".to_owned();
+        let breach = Some(Breach { at: canned::at(), what });
+        let report = RunReport { breach, ..report(Outcome::Completed, Some(59.7), Vec::new()) };
+        state.end(report, Phase::Done);
+    });
+    sidecar.wait_for(|request| request.target.starts_with("/v1/cutover/current"));
+    running.interrupt();
+    let ended = running.end();
+    assert_eq!(ended.code, Some(12), "{ended:#?}");
+    assert!(ended.stderr.contains("it may still begin"), "{ended:#?}");
+}
+
+/// The order has arrived, and what came of it can't be read: that is no sidecar that can't be reached.
+#[test]
+fn an_answer_that_can_t_be_read_is_exit_code_12() {
+    let mut state = canned::ready();
+    state.start_refused = Some((202, json!({ "schema_version": 99 })));
+    let sidecar = Sidecar::start(state);
+    let ended = run(sidecar.url(), &GO);
+    assert_eq!(ended.code, Some(12), "{ended:#?}");
+    assert!(ended.stderr.contains("the run may have been started"), "{ended:#?}");
 }
 
 #[test]

@@ -12,3 +12,4 @@ mod links;
 mod listed;
 mod runbook;
 mod rust;
+mod unseen;

@@ -395,7 +395,7 @@ impl Shared {
         let (from, to) = (self.direction.from(), self.direction.to());
         Some(format!(
             "what is applied on {to} has not been confirmed for {:.0} s: {to}'s log (is a synchronous \
-             standby away?) or the state directory's disk does not answer; nothing is lost, {from} keeps its log",
+             standby away?) or the state directory's disk does not answer; {from} keeps its log for it meanwhile",
             silent.as_secs_f64(),
         ))
     }

@@ -18,8 +18,8 @@ use super::screen::Screen;
 const WAIT: Duration = Duration::from_millis(500);
 const NOT_STARTED: &str = "unknown, but this command has changed nothing";
 /// What a sidecar that stopped answering means to a repair.
-const UNSEEN: &str = "unknown; every row is either repaired or as it was, also if the sidecar has \
-                      ended";
+const UNSEEN: &str = "unknown; what was repaired stays, and every other row is as the stream has \
+                      made it, also if the sidecar has ended";
 
 /// Shows what would be written, or asks and has it written. Exit code 9 if something still differs.
 pub fn repair(

@@ -65,8 +65,8 @@ impl<W: World> Run<'_, W> {
     pub(super) fn no_way_back(&mut self, why: &Stop) {
         self.way_back = Some(false);
         self.note(format!(
-            "THERE IS NO WAY BACK: {} ({}). {} serves and nothing is lost; a rollback is not \
-             possible until the stream back to {} runs again",
+            "THERE IS NO WAY BACK: {} ({}). {} serves, with all that was acknowledged before; a rollback \
+             is not possible until the stream back to {} runs again",
             why.what,
             why.place,
             self.direction().to(),

@@ -455,7 +455,7 @@ mod tests {
             what: "the server is read-only".into(),
             place: "green".into(),
             state: "replication stopped; blue is serving and keeps its log for us".into(),
-            data: "safe, nothing was skipped".into(),
+            data: "safe on blue".into(),
             data_safe: true,
             remedy: Some("make it writable".into()),
             tries: 4,
@@ -481,7 +481,7 @@ mod tests {
             " error    the server is read-only\n",
             " where  green",
             " state  replication stopped; blue is serving and keeps its log for us\n",
-            " data     safe, nothing was skipped; blue serves\n",
+            " data     safe on blue; blue serves\n",
             " next     make it writable\n",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");

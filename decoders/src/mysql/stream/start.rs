@@ -163,8 +163,8 @@ async fn refuse_lost(conn: &mut Conn, set: &GtidSet) -> Result<(), SourceError> 
 pub(super) fn purged(what: &str) -> SourceError {
     SourceError::halt(
         format!(
-            "the server has purged binlogs that are still needed ({what}); nothing was skipped, and \
-             what was applied is whole up to the position before them"
+            "the server has purged binlogs that are still needed ({what}): what was applied \
+             is whole up to the position before them, and what stood in them can't be had any more"
         ),
         "copy again from now on, and keep binlogs longer: binlog_expire_logs_seconds (MySQL, MariaDB \
          10.6+) or expire_logs_days",

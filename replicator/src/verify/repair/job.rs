@@ -119,7 +119,7 @@ impl RepairJob {
         }
         let outcome = repaired.map_err(|trouble| {
             ApiError::new(ErrorCode::Unavailable, trouble.what, trouble.place)
-                .in_state("every row is either repaired or as it was; the stream goes on")
+                .in_state("what was repaired stays, every other row is as the stream has made it; the stream goes on")
                 .next("cutover verify")
         });
         *self.outcome() = Some(outcome);

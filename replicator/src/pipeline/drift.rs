@@ -480,7 +480,7 @@ fn obstacle(
         let Mark { table, why, .. } = mark;
         words.push(format!(
             "rows of {table} may differ: {why}; cutover verify --table '{table}' finds out (then, if \
-             they do: cutover repair, and verify again)"
+             they do: cutover repair, and cutover verify, of all tables)"
         ));
     }
     if let Some(more) = unproven.len().checked_sub(NAMED_MAX).filter(|more| *more > 0) {

@@ -61,8 +61,9 @@ pub(super) fn unpublished(names: &[&QualifiedName], publication: &str) -> Option
          drop, exclude (tables.exclude), copy again (replicator teardown, then run), or take in: make \
          it on green as on blue; on blue, where it has a primary key or a replica identity: BEGIN; LOCK \
          TABLE {} IN SHARE ROW EXCLUSIVE MODE; ALTER PUBLICATION {} ADD TABLE {}; COMMIT; then \
-         cutover verify{of_verify}, cutover repair, and verify again. Until then an UPDATE or \
-         DELETE of a row that it had before halts the stream: keep writers off",
+         cutover verify{of_verify}, cutover repair, and at last cutover verify, of all tables: \
+         differences that were found count until then. Until the repair an UPDATE or DELETE of a row \
+         that it had before halts the stream: keep writers off",
         list("ONLY ", ", "),
         quote_ident(publication),
         list("ONLY ", ", "),

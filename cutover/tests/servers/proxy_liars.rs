@@ -115,7 +115,7 @@ async fn ask(
 /// What a client with the password is told.
 async fn refusal(stage: &Stage) -> (String, String) {
     let login = stage.login(&format!("app:{SECRET}"));
-    let error = connect_plain(&login.info(), "app").await.err().expect("it was let in");
+    let Err(error) = connect_plain(&login.info(), "app").await else { panic!("it was let in") };
     let said = error.server_error().expect("it was told why").clone();
     (said.sqlstate, error.to_string())
 }

@@ -4,7 +4,6 @@
 //! from, so the stream begins exactly where the copy ends. The connection that made it stays open
 //! and idle until the last chunk is there.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -110,7 +109,7 @@ impl Pipeline {
     ) -> Result<(backfill::Summary, IndexBuilder), Failure> {
         let progress = &self.copied;
         let connections = BlueConnections::new(&self.config.protect, &self.config.copy);
-        let excluded = self.excluded(tables).await?;
+        let excluded = self.excluded().await?;
         let job = PreData {
             blue: &self.ends.source,
             green: &self.ends.target,
@@ -201,17 +200,17 @@ impl Pipeline {
         Ok(copied_at::record(&mut green, stream, tables).await?)
     }
 
-    /// Tables of blue that are not moved: their definitions are not either.
-    async fn excluded(&self, taken: &[TableInfo]) -> Result<Vec<QualifiedName>, Failure> {
+    /// Tables of blue that the filter leaves out: their definitions stay there, too. What holds no rows of its own, as a
+    /// table that is partitioned, or none that are logged, moves by its definition.
+    async fn excluded(&self) -> Result<Vec<QualifiedName>, Failure> {
         if self.config.tables.takes_all() {
             return Ok(Vec::new());
         }
         let blue = session::connect(&self.ends.source, &self.config.application_name()).await;
         let blue = blue.map_err(|error| of_connect("blue", &error))?;
         let all = read_tables(&blue, &catalog::TableFilter::default()).await?;
-        let taken: BTreeSet<&QualifiedName> = taken.iter().map(|table| &table.name).collect();
         let names = all.into_iter().map(|table| table.name);
-        Ok(names.filter(|name| !taken.contains(name)).collect())
+        Ok(names.filter(|name| !self.config.tables.takes(name)).collect())
     }
 
     /// Publishes the tables of this pipeline, and those that hold rows come back.

@@ -26,6 +26,9 @@ const PRINTED: [(&str, &[&str]); 9] = [
     ("function", &["defaults and body"]),
 ];
 
+/// Another property says whether these have a text.
+const TOLD_IF_ABSENT: [&str; 4] = ["policy", "index", "column", "trigger"];
+
 /// The value of a property that an object does not have.
 const NOTHING: &str = "none";
 
@@ -66,23 +69,20 @@ pub(super) async fn compare(
         };
         for property in *texts {
             let [ours, theirs] = [object, *other].map(|one| text(one, property));
-            if ours == theirs {
+            let is_absent = ours == NOTHING || theirs == NOTHING;
+            if ours == theirs || is_absent && TOLD_IF_ABSENT.contains(&object.kind.as_str()) {
                 continue;
             }
             if !has_begun {
-                target.sets("BEGIN READ WRITE").await?;
+                // Apart: what can't be parsed is refused as a whole.
+                target.sets("BEGIN READ WRITE; SAVEPOINT printed").await?;
                 has_begun = true;
             }
-            let mut both = Vec::new();
-            for text in [ours, theirs] {
-                both.push(match text == NOTHING {
-                    true => Some(String::new()),
-                    false => match probe(object, property, text) {
-                        Some(probe) => printed(target, &probe).await?,
-                        None => None,
-                    },
-                });
-            }
+            let probes = [ours, theirs].map(|text| match text == NOTHING {
+                true => Text::Absent,
+                false => probe(object, property, text).map_or(Text::Unreadable, Text::Probe),
+            });
+            let both = printed(target, &probes).await?;
             let (severity, what) = match both.as_slice() {
                 [Some(one), Some(other)] if one == other => continue,
                 [Some(_), Some(_)] => {
@@ -121,15 +121,48 @@ fn fix(object: &Described, other: &Described, property: &str) -> Option<String> 
     })
 }
 
-/// What the target prints, inside of a transaction; `None`: it can't read it.
-async fn printed(target: &Reader, probe: &Probe) -> Result<Option<String>, Trouble> {
-    let sql = format!("SAVEPOINT printed; {}; {}", probe.make, probe.print);
-    let answer = target.sets(&sql).await;
-    target.sets("ROLLBACK TO SAVEPOINT printed").await?;
-    match answer {
-        Ok(sets) => Ok(sets.concat().concat().into_iter().next().flatten()),
+/// A text of one side.
+enum Text {
+    /// It has none.
+    Absent,
+    Unreadable,
+    Probe(Probe),
+}
+
+/// What the target prints of both, inside of a transaction; `None`: it can't read it. Most can be read, so both are asked
+/// for at once.
+async fn printed(target: &Reader, texts: &[Text; 2]) -> Result<Vec<Option<String>>, Trouble> {
+    if let [Text::Probe(one), Text::Probe(other)] = texts
+        && let Some(both) = print(target, &[one, other]).await?
+    {
+        return Ok(both.into_iter().map(Some).collect());
+    }
+    let mut printed = Vec::new();
+    for text in texts {
+        printed.push(match text {
+            Text::Absent => Some(String::new()),
+            Text::Unreadable => None,
+            Text::Probe(probe) => print(target, &[probe]).await?.and_then(|mut all| all.pop()),
+        });
+    }
+    Ok(printed)
+}
+
+/// `None`: one of them can't be read.
+async fn print(target: &Reader, probes: &[&Probe]) -> Result<Option<Vec<String>>, Trouble> {
+    const BACK: &str = "ROLLBACK TO SAVEPOINT printed";
+    let all: Vec<String> =
+        probes.iter().map(|probe| format!("{}; {}; {BACK}", probe.make, probe.print)).collect();
+    match target.sets(&all.join("; ")).await {
+        Ok(sets) => {
+            let texts: Vec<String> = sets.into_iter().flatten().flatten().flatten().collect();
+            Ok((texts.len() == probes.len()).then_some(texts))
+        }
         Err(trouble) if trouble.is_transient => Err(trouble),
-        Err(_) => Ok(None),
+        Err(_) => {
+            target.sets(BACK).await?;
+            Ok(None)
+        }
     }
 }
 

@@ -27,7 +27,7 @@ const TABLES: &str = "
     CREATE RULE quiet AS ON DELETE TO offers WHERE OLD.code IN ('a', 'b') DO INSTEAD NOTHING;
     CREATE SEQUENCE numbers START 5;
     CREATE AGGREGATE total(int) (SFUNC = int4pl, STYPE = int, INITCOND = '0');
-    CREATE TABLE days (id int, day date) PARTITION BY RANGE (day);
+    CREATE TABLE days (id int, day date, PRIMARY KEY (id, day)) PARTITION BY RANGE (day);
     CREATE TABLE days_1 PARTITION OF days FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
     CREATE TABLE days_2 PARTITION OF days FOR VALUES FROM ('2026-03-01') TO (MAXVALUE);
     CREATE TABLE audit (id serial PRIMARY KEY, what text);

@@ -46,7 +46,7 @@ const CAUSES: [Cause; 8] = [
         name: "an update of a row that is not on blue",
         on_blue: "delete from shop.t where id = 1",
         on_green: "update shop.t set a = 'w' where id = 1",
-        told: "shop.t",
+        told: "0 rows were found",
         on_blue_then: "insert into shop.t values (1, 'x')",
         ..NONE
     },
@@ -54,7 +54,7 @@ const CAUSES: [Cause; 8] = [
         name: "a delete of a row that is not on blue",
         on_blue: "delete from shop.t where id = 2",
         on_green: "delete from shop.t where id = 2",
-        told: "shop.t",
+        told: "0 rows were found",
         on_blue_then: "insert into shop.t values (2, 'x')",
         ..NONE
     },
@@ -70,7 +70,7 @@ const CAUSES: [Cause; 8] = [
         name: "a check that only blue has",
         on_blue: "alter table shop.t add constraint brief check (char_length(a) < 9)",
         on_green: "update shop.t set a = 'much too long' where id = 3",
-        told: "brief",
+        told: "CHECK",
         on_blue_then: "alter table shop.t drop constraint brief",
         ..NONE
     },
@@ -101,15 +101,7 @@ const CAUSES: [Cause; 8] = [
 
 /// A statement of somebody with every right on the side that is closed. It is in no binlog.
 fn on_closed_blue(stage: &Stage, sql: &str) -> Result<()> {
-    let (open, close) = match stage.blue.version().is_mariadb() {
-        true => ("set global read_only = 0", "set global read_only = 1"),
-        false => (
-            "set global super_read_only = 0, global read_only = 0",
-            "set global super_read_only = 1",
-        ),
-    };
-    let sql = format!("set sql_log_bin = 0; {open}; {sql}; {close}");
-    stage.mover(&stage.blue).run(&sql)
+    stage.mover(&stage.blue).run(&format!("set sql_log_bin = 0; {sql}"))
 }
 
 /// Whoever reads the binlog has to log in anew.

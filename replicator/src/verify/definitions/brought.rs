@@ -21,7 +21,7 @@ pub(super) async fn read(
     // Without a list of its own an object has the default one, now as when it was made.
     let brought = |catalog: &str, oid: &str| {
         format!(
-            "(n.nspname IN ('pg_catalog', 'information_schema') OR EXISTS (SELECT FROM pg_depend e \
+            "(n.nspname = 'pg_catalog' OR EXISTS (SELECT FROM pg_depend e \
               WHERE e.classid = '{catalog}'::regclass AND e.objid = {oid} AND e.objsubid = 0 AND e.deptype = 'e'))"
         )
     };

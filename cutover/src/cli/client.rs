@@ -289,7 +289,8 @@ impl Client {
     /// Whether the sidecar answers at all.
     fn lives(&self, within: Duration) -> bool {
         let request = self.agent.get(format!("{}/livez", self.base));
-        request.config().timeout_global(Some(within)).build().call().is_ok()
+        let answer = request.config().timeout_global(Some(within)).build().call();
+        answer.is_ok_and(|answer| answer.status().is_success())
     }
 
     fn patiently<T: Send + 'static>(

@@ -91,7 +91,15 @@ impl Property {
 }
 
 /// Kinds that change neither results nor rights if one is missing.
-const NOTED: [&str; 4] = ["publication", "comment", "event trigger", "statistics"];
+const NOTED: [&str; 6] = [
+    "publication",
+    "comment",
+    "event trigger",
+    "statistics",
+    // Each server brings other privileges, and a service changes them by itself.
+    "changed privilege",
+    "security label",
+];
 /// Kinds of which the target may have more than the source; most often an index that somebody added
 /// for later.
 const MORE: [&str; 6] = ["index", "view", "function", "extension", "role", "schema"];

@@ -105,7 +105,8 @@ async fn compared(stream: &EngineReplication) -> Result<Compared, Trouble> {
 /// Everything of one side.
 async fn read(reader: &Reader, config: &Config) -> Result<(Definitions, Beyond), Trouble> {
     let settings = format!(
-        "SET search_path = pg_catalog; SET enable_seqscan = on; SET enable_sort = on; \
+        "SET search_path = pg_catalog; SET quote_all_identifiers = off; \
+         SET enable_seqscan = on; SET enable_sort = on; \
          SET lock_timeout = {}",
         LOCK_TIMEOUT.as_millis()
     );

@@ -72,7 +72,7 @@ const BESIDE: &str = "
 ";
 
 /// What fails, and how the evidence begins.
-const EXPECTED: [&str; 20] = [
+const EXPECTED: [&str; 19] = [
     "constraint public.items.few: condition: another on green than on blue",
     "column public.items.at: expression: another on green than on blue",
     "index public.once: predicate: another on green than on blue",
@@ -81,15 +81,14 @@ const EXPECTED: [&str; 20] = [
     "trigger public.items.acts: hash of its arguments: ",
     "function public.priced(n integer, rate numeric, k text): defaults and body: another",
     "function public.counted(): defaults and body: another",
-    "function public.nothing(IN n integer): defaults and body: another",
+    "function public.nothing(n integer): defaults and body: another",
     "domain public.grade: definitions: another on green than on blue",
     "trigger public.offers.offered: blue does not have it",
     "policy public.items.mine: condition: another on green than on blue",
     "rule public.offers.quiet: definition: another on green than on blue",
     "sequence public.numbers: start: 7 on blue, 5 on green",
     "sequence public.numbers: cached values: 3 on blue, 1 on green",
-    "function public.total(integer): aggregate: int4pl, integer, 1 on blue, int4pl, integer, 0 on green",
-    "changed privilege on function pg_catalog.pg_sleep(double precision) of PUBLIC: green does not have it",
+    "function public.total(integer): aggregate: sfunc int4pl, stype integer, initcond 1 on blue",
     "grant on table public.items to PUBLIC: green does not have it",
     "table public.days_1: partition of: public.days FOR VALUES FROM (2026-01-01) TO (2026-02-01) on blue",
     "table public.days_2: partition of: public.days FOR VALUES FROM (2026-03-01) TO (MAXVALUE) on blue",
@@ -130,6 +129,10 @@ async fn what_texts_say_is_compared_between_versions_and_beside_a_filter() -> Re
         assert_eq!(found["severity"], "fail", "{found}");
     }
 
+    let revoked =
+        "changed privilege on function \"pg_catalog\".\"pg_sleep\"(double precision) of PUBLIC";
+    ensure!(serde_json::to_string(&after)?.contains(&revoked.replace('"', "\\\"")), "{after:#?}");
+
     for check in told(&after) {
         let fix = check["fix"].as_str().unwrap_or_default();
         let fix = fix.split("; to go all the same").next().unwrap_or_default();
@@ -144,7 +147,5 @@ async fn what_texts_say_is_compared_between_versions_and_beside_a_filter() -> Re
     client.batch_execute(by_hand).await?;
     let mended = checks(&this, &json!({}))?;
     ensure!(told(&mended).is_empty(), "{:#?}", told(&mended));
-    this.more(20).await?;
-    this.ensure_exact_copy().await?;
-    Ok(())
+    this.more(20).await
 }

@@ -4,7 +4,7 @@
 use cutover::verify::objects::{Described, Rigor};
 
 use super::super::reader::{Reader, TextRow, Trouble};
-use super::shape::{properties, qualified, quoted};
+use super::shape::{arguments, properties, qualified, quoted};
 use super::{exact, places, property, yes};
 
 /// The first version with procedures, and with `prokind`.
@@ -16,9 +16,12 @@ const SQL_BODIES: u32 = 140_000;
 const STATEMENT_MAX: usize = 4000;
 
 /// What an aggregate is made of.
-const AGGREGATE: &str = "concat_ws(', ', a.aggtransfn::regproc, format_type(a.aggtranstype, NULL), a.agginitval, \
-     nullif(a.aggfinalfn::oid, 0)::regproc, nullif(a.aggcombinefn::oid, 0)::regproc, \
-     nullif(a.aggmtransfn::oid, 0)::regproc, a.aggminitval, nullif(a.aggsortop, 0)::regoperator)";
+const AGGREGATE: &str = "concat_ws(', ', 'sfunc ' || a.aggtransfn::regproc, 'stype ' || format_type(a.aggtranstype, NULL), \
+     'initcond ' || a.agginitval, 'final ' || nullif(a.aggfinalfn::oid, 0)::regproc, \
+     'combine ' || nullif(a.aggcombinefn::oid, 0)::regproc, 'serial ' || nullif(a.aggserialfn::oid, 0)::regproc, \
+     'deserial ' || nullif(a.aggdeserialfn::oid, 0)::regproc, 'msfunc ' || nullif(a.aggmtransfn::oid, 0)::regproc, \
+     'minvfunc ' || nullif(a.aggminvtransfn::oid, 0)::regproc, 'mfinal ' || nullif(a.aggmfinalfn::oid, 0)::regproc, \
+     'minitcond ' || a.aggminitval, 'sortop ' || nullif(a.aggsortop, 0)::regoperator)";
 
 /// Of the users, and of no extension: those come with it.
 fn of_users(class: &str, object: &str) -> String {
@@ -138,7 +141,7 @@ async fn functions(reader: &Reader, objects: &mut Vec<Described>) -> Result<(), 
     };
     // The body is what was written, whatever the version.
     let sql = format!(
-        "SELECT {name} || '(' || pg_get_function_identity_arguments(p.oid) || ')', {kind}, l.lanname, \
+        "SELECT {name} || '(' || {arguments} || ')', {kind}, l.lanname, \
                 CASE p.provolatile WHEN 'i' THEN 'immutable' WHEN 's' THEN 'stable' \
                      ELSE 'volatile' END, \
                 p.proisstrict, p.prosecdef, array_to_string(p.proconfig, ', '), md5(p.prosrc), \
@@ -156,6 +159,7 @@ async fn functions(reader: &Reader, objects: &mut Vec<Described>) -> Result<(), 
         name = qualified("n.nspname", "p.proname"),
         of_users = of_users("pg_proc", "p.oid"),
         aggregate = AGGREGATE,
+        arguments = arguments(version),
     );
     let names = [
         "kind",
@@ -242,7 +246,7 @@ async fn domains(reader: &Reader, objects: &mut Vec<Described>) -> Result<(), Tr
     let name = quoted("k.conname");
     let sql = format!(
         "SELECT {domain}, t.typnotnull, {names}, \
-                format_type(t.typbasetype, t.typtypmod) || ' ' || {definitions}, t.typdefault \
+                format_type(t.typbasetype, t.typtypmod) || ' ' || {definitions}, pg_get_expr(t.typdefaultbin, 0) \
          FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace \
          WHERE t.typtype = 'd' AND {of_users}",
         domain = qualified("n.nspname", "t.typname"),
@@ -291,6 +295,11 @@ async fn labels(reader: &Reader, objects: &mut Vec<Described>) -> Result<(), Tro
                WHERE o.identity IS NOT NULL AND o.schema IS DISTINCT FROM '_cutover' \
                  AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = s.classoid \
                                  AND e.objid = s.objoid AND e.deptype = 'e')";
-    described(reader.rows(sql).await?, "security label", &["hash of its text"], &[], objects);
+    for row in reader.rows(sql).await? {
+        let [Some(name), Some(hash)] = row.as_slice() else { continue };
+        // The copy goes on without those that their module refuses.
+        let hash = property("hash of its text", hash, Rigor::Noted);
+        objects.push(Described::new("security label", name, vec![hash]));
+    }
     Ok(())
 }

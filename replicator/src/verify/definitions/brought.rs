@@ -1,5 +1,6 @@
 //! Privileges on what a server or an extension has brought, as far as somebody has changed them: who may reset statistics,
-//! or call a function that reaches other hosts. A dump carries them (PostgreSQL manual, pg_init_privs).
+//! or call a function that reaches other hosts. A dump carries them (PostgreSQL manual, pg_init_privs). What differs is worth
+//! a look: a version or a service may bring another privilege, so that the same one is a change on one side only.
 
 use cutover::verify::objects::{Described, Rigor};
 
@@ -9,11 +10,7 @@ use super::rights::role;
 use super::shape::qualified;
 
 /// A grantee's privileges that it did not have when the object was made, and those that it had then and has no more.
-pub(super) async fn read(
-    reader: &Reader,
-    rigor: Rigor,
-    objects: &mut Vec<Described>,
-) -> Result<(), Trouble> {
+pub(super) async fn read(reader: &Reader, objects: &mut Vec<Described>) -> Result<(), Trouble> {
     let procedure = match reader.session().server_version() >= 110_000 {
         true => "CASE p.prokind WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END",
         false => "'FUNCTION'",
@@ -36,7 +33,7 @@ pub(super) async fn read(
                 string_agg(x.privilege_type, ', ' ORDER BY x.privilege_type) FILTER (WHERE x.is_new), \
                 string_agg(x.privilege_type, ', ' ORDER BY x.privilege_type) FILTER (WHERE NOT x.is_new) \
          FROM (SELECT {procedure} AS what, \
-                      {function} || '(' || pg_get_function_identity_arguments(p.oid) || ')' AS name, \
+                      {function} || '(' || oidvectortypes(p.proargtypes) || ')' AS name, \
                       p.proowner AS owner, p.proacl AS acl, \
                       coalesce({of_function}, acldefault('f', p.proowner)) AS initial \
                FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace \
@@ -56,6 +53,7 @@ pub(super) async fn read(
                  SELECT e.grantee, e.privilege_type FROM aclexplode(o.initial) e \
                  EXCEPT SELECT e.grantee, e.privilege_type FROM aclexplode(o.acl) e) b) x \
          WHERE x.privilege_type <> 'MAINTAIN' AND x.grantee <> o.owner \
+           AND (x.grantee = 0 OR x.grantee IN (SELECT oid FROM pg_roles)) \
            AND x.grantee <> coalesce((SELECT oid FROM pg_roles WHERE rolname = session_user), 0) \
          GROUP BY o.what, o.name, x.grantee",
         grantee = role("x.grantee"),
@@ -71,8 +69,8 @@ pub(super) async fn read(
             continue;
         };
         let all = vec![
-            property("granted", granted.as_deref().unwrap_or("none"), rigor),
-            property("revoked", revoked.as_deref().unwrap_or("none"), rigor),
+            property("granted", granted.as_deref().unwrap_or("none"), Rigor::Noted),
+            property("revoked", revoked.as_deref().unwrap_or("none"), Rigor::Noted),
         ];
         let on = format!("{what} {name}");
         let statement = |verb: &str, all: &Option<String>, to: &str| {

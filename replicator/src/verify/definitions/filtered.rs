@@ -70,7 +70,7 @@ impl LeftOut {
                 let on = of_kind(["on table ", "on sequence ", "on column "]);
                 on.is_some_and(|name| self.begins(name))
             }
-            "comment" => self.is_commented(name),
+            "comment" | "security label" => self.is_commented(name),
             _ => false,
         }
     }

@@ -6,7 +6,7 @@
 use cutover::verify::objects::{Described, Rigor};
 
 use super::super::reader::{Reader, Trouble};
-use super::shape::{qualified, quoted};
+use super::shape::{arguments, qualified, quoted};
 use super::{brought, property};
 
 /// What the role that initdb made is called in names: it need not have the same one on both sides.
@@ -23,6 +23,14 @@ fn users(class: &str, object: &str) -> String {
     )
 }
 
+/// Whether it is an extension's: then it belongs to whoever has made that.
+fn brought(catalog: &str, oid: &str) -> String {
+    format!(
+        "EXISTS (SELECT FROM pg_depend e WHERE e.classid = '{catalog}'::regclass \
+                 AND e.objid = {oid} AND e.deptype = 'e')"
+    )
+}
+
 /// Everything that has an owner and privileges: what it is in SQL, its name, owner, privileges.
 fn all(version: u32) -> String {
     let procedure = match version >= 110_000 {
@@ -32,35 +40,41 @@ fn all(version: u32) -> String {
     format!(
         "SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS what, {relation} AS name, \
                 c.relowner AS owner, coalesce(c.relacl, acldefault( \
-                    CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::\"char\", c.relowner)) AS acl \
+                    CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::\"char\", c.relowner)) AS acl, false AS is_brought \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND {of_relations} \
-         UNION ALL SELECT 'SCHEMA', {schema}, n.nspowner, coalesce(n.nspacl, acldefault('n', n.nspowner)) \
+         UNION ALL SELECT 'SCHEMA', {schema}, n.nspowner, coalesce(n.nspacl, acldefault('n', n.nspowner)), false \
          FROM pg_namespace n WHERE {of_schemas} \
-         UNION ALL SELECT {procedure}, {function} || '(' || pg_get_function_identity_arguments(p.oid) || ')', \
-                p.proowner, coalesce(p.proacl, acldefault('f', p.proowner)) \
+         UNION ALL SELECT {procedure}, {function} || '(' || {arguments} || ')', \
+                p.proowner, coalesce(p.proacl, acldefault('f', p.proowner)), false \
          FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE {of_functions} \
-         UNION ALL SELECT 'TYPE', {type_name}, t.typowner, coalesce(t.typacl, acldefault('T', t.typowner)) \
+         UNION ALL SELECT 'TYPE', {type_name}, t.typowner, coalesce(t.typacl, acldefault('T', t.typowner)), false \
          FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace \
          LEFT JOIN pg_class c ON c.oid = t.typrelid \
          WHERE (t.typtype IN ('d', 'e') OR t.typtype = 'r' OR c.relkind = 'c') AND {of_types} \
-         UNION ALL SELECT 'LANGUAGE', {language}, l.lanowner, coalesce(l.lanacl, acldefault('l', l.lanowner)) \
+         UNION ALL SELECT 'LANGUAGE', {language}, l.lanowner, coalesce(l.lanacl, acldefault('l', l.lanowner)), \
+                {brought_language} \
          FROM pg_language l WHERE l.lanispl \
-         UNION ALL SELECT 'FOREIGN SERVER', {server}, f.srvowner, coalesce(f.srvacl, acldefault('S', f.srvowner)) \
+         UNION ALL SELECT 'FOREIGN SERVER', {server}, f.srvowner, coalesce(f.srvacl, acldefault('S', f.srvowner)), \
+                {brought_server} \
          FROM pg_foreign_server f \
          UNION ALL SELECT 'FOREIGN DATA WRAPPER', {wrapper}, w.fdwowner, \
-                coalesce(w.fdwacl, acldefault('F', w.fdwowner)) FROM pg_foreign_data_wrapper w",
+                coalesce(w.fdwacl, acldefault('F', w.fdwowner)), {brought_wrapper} FROM pg_foreign_data_wrapper w",
         relation = qualified("n.nspname", "c.relname"),
         of_relations = users("pg_class", "c.oid"),
         schema = quoted("n.nspname"),
         of_schemas = users("pg_namespace", "n.oid"),
         function = qualified("n.nspname", "p.proname"),
+        arguments = arguments(version),
         of_functions = users("pg_proc", "p.oid"),
         type_name = qualified("n.nspname", "t.typname"),
         of_types = users("pg_type", "t.oid"),
         language = quoted("l.lanname"),
         server = quoted("f.srvname"),
         wrapper = quoted("w.fdwname"),
+        brought_language = brought("pg_language", "l.oid"),
+        brought_server = brought("pg_foreign_server", "f.oid"),
+        brought_wrapper = brought("pg_foreign_data_wrapper", "w.oid"),
     )
 }
 
@@ -93,7 +107,10 @@ pub(super) async fn read(
     let version = reader.session().server_version();
     let rigor = if are_copied { Rigor::Exact } else { Rigor::Noted };
     let all = all(version);
-    let owners = format!("SELECT o.what, o.name, {} FROM ({all}) o", role("o.owner"));
+    let owners = format!(
+        "SELECT o.what, o.name, CASE WHEN o.is_brought THEN '{BOOTSTRAP}' ELSE {} END FROM ({all}) o",
+        role("o.owner")
+    );
     for row in reader.rows(&owners).await? {
         let [Some(what), Some(name), Some(owner)] = row.as_slice() else { continue };
         // Since 15 it belongs to whoever owns the database.
@@ -153,7 +170,7 @@ pub(super) async fn read(
         };
         objects.push(described);
     }
-    brought::read(reader, rigor, objects).await?;
+    brought::read(reader, objects).await?;
     defaults(reader, rigor, objects).await
 }
 

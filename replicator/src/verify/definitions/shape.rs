@@ -24,6 +24,18 @@ pub(super) fn qualified(schema: &str, name: &str) -> String {
     format!("{} || '.' || {}", quoted(schema), quoted(name))
 }
 
+/// What tells a function from others of its name. From 14 on a procedure's say IN.
+pub(super) fn arguments(version: u32) -> &'static str {
+    match version >= 140_000 {
+        true => {
+            "CASE p.prokind WHEN 'p' \
+                  THEN regexp_replace(pg_get_function_identity_arguments(p.oid), '(^|, )IN ', '\\1', 'g') \
+                  ELSE pg_get_function_identity_arguments(p.oid) END"
+        }
+        false => "pg_get_function_identity_arguments(p.oid)",
+    }
+}
+
 /// The names of the columns of `table` with the numbers in `numbers`, in `order`.
 pub(super) fn columns(table: &str, numbers: &str, order: &str) -> String {
     let name = quoted("a.attname");
@@ -167,7 +179,9 @@ pub(super) async fn indexes(
                         string_agg(coalesce({column}, 'an expression') \
                             || CASE WHEN o.opcdefault AND o.opcintype = a.atttypid THEN '' \
                                     ELSE ' ' || o.opcname END \
-                            || CASE WHEN l.oid IS NULL OR l.oid = a.attcollation OR a.attnum IS NULL THEN '' \
+                            || CASE WHEN l.oid IS NULL OR l.oid = a.attcollation \
+                                         OR a.attnum IS NULL AND (l.collname = 'default' \
+                                                                  OR o.opcintype = 'name'::regtype) THEN '' \
                                     ELSE ' collate ' || {collation} END \
                             || CASE WHEN x.indoption[u.n - 1] & 1 = 1 THEN ' desc' ELSE '' END \
                             || CASE WHEN x.indoption[u.n - 1] & 2 = 2 THEN ' nulls first' ELSE '' END, \

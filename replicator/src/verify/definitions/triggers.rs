@@ -9,6 +9,9 @@ use super::super::reader::{Reader, Trouble};
 use super::shape::{columns, properties, qualified, quoted};
 use super::{exact, property};
 
+/// The first version that tells what a partition has of its parent's triggers.
+const PARENTS: u32 = 130_000;
+
 /// Those of `tables`, and of views and foreign tables if `is_whole`. Without our own.
 pub(super) async fn read(
     reader: &Reader,
@@ -33,13 +36,19 @@ pub(super) async fn read(
          FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid \
          JOIN pg_namespace n ON n.oid = c.relnamespace \
          JOIN pg_proc p ON p.oid = g.tgfoid JOIN pg_namespace f ON f.oid = p.pronamespace \
-         WHERE NOT g.tgisinternal AND f.nspname <> '_cutover' AND n.nspname <> '_cutover' \
+         WHERE NOT g.tgisinternal AND {is_own} AND f.nspname <> '_cutover' \
+           AND n.nspname !~ '^pg_' AND n.nspname <> '_cutover' \
            AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass \
                            AND e.objid = c.oid AND e.objsubid = 0 AND e.deptype = 'e')",
         table = qualified("n.nspname", "c.relname"),
         trigger = quoted("g.tgname"),
         function = qualified("f.nspname", "p.proname"),
         columns = columns("g.tgrelid", "g.tgattr::int2[]", "a.attname"),
+        // What a partition has of its parent's was internal before 15, and is none of its own.
+        is_own = match reader.session().server_version() >= PARENTS {
+            true => "g.tgparentid = 0",
+            false => "true",
+        },
     );
     let names = [
         "function",
@@ -76,9 +85,8 @@ pub(super) async fn read(
             ),
         })];
         all.extend(properties(rest, &names));
-        let [.., Some(text), make] = rest else {
-            return Err(Trouble::unexpected(reader.side, "no statement of a trigger"));
-        };
+        // One that was dropped just now has no statement any more.
+        let [.., Some(text), make] = rest else { continue };
         let has_condition =
             all.iter().any(|one| one.name == "has a condition" && one.value == "yes");
         let condition = if has_condition { condition(text) } else { None };

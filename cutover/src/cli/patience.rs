@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_sidecar_without_a_sign_of_life_is_given_up() {
-        let (_never, answer) = channel::<()>();
+        let (_never, answer) = channel::<&str>();
         let mut looks = 0;
         // One look that fails proves nothing.
         let lives = || {

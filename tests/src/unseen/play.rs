@@ -183,7 +183,7 @@ impl<P: Pair> Scene<'_, P> {
             0 => {}
             3..=5 | 9 => return Ok(Ending::refused(&self.words(), &text(&finished))),
             // Nothing streams: a run can't begin.
-            10 | 11 => return Ok(Ending::refused("nothing streams", &text(&finished))),
+            11 => return Ok(Ending::refused("nothing streams", &text(&finished))),
             code => return Ok(Ending::wrong(&format!("exit code {code}: {}", text(&finished)))),
         }
         let told = told(&plan.stdout).with_context(|| plan.stderr.clone())?;

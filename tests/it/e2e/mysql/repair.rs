@@ -239,7 +239,7 @@ async fn repair_and_stream_do_not_fight_on_mysql() -> Result<()> {
 async fn verified(this: &Move) -> Result<(i32, Value)> {
     wait::until("a stream to verify", SOON, || {
         let found = this.verify(&["--rows-only", "--unlimited"]);
-        async move { Ok(Some(found?).filter(|(code, _)| *code != 10)) }
+        async move { Ok(Some(found?).filter(|(code, _)| *code != 11)) }
     })
     .await
 }
